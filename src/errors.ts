@@ -1,0 +1,75 @@
+/**
+ * Every error a caller can meet, in one catalogue. The code is permanent: callers, tests and alerts
+ * match codes, so messages can improve freely. `docs/errors.md` lists the same codes.
+ *
+ * `fault` says who must act: the client who sent the request, the operator who configured or sized the
+ * server, or nobody but us (a bug: the worker ends loudly and the supervisor replaces it).
+ */
+export const ERROR_CATALOGUE = {
+  BODY_MALFORMED: { status: 400, fault: 'client' },
+  TENSOR_INVALID: { status: 400, fault: 'client' },
+  REQUEST_INVALID: { status: 400, fault: 'client' },
+  REQUEST_CANCELLED: { status: 400, fault: 'client' },
+  MODEL_NOT_FOUND: { status: 404, fault: 'client' },
+  ROUTE_NOT_FOUND: { status: 404, fault: 'client' },
+  METHOD_NOT_ALLOWED: { status: 405, fault: 'client' },
+  BODY_TOO_LARGE: { status: 413, fault: 'client' },
+  CONTENT_ENCODING_UNSUPPORTED: { status: 415, fault: 'client' },
+  MODEL_NOT_READY: { status: 503, fault: 'operator' },
+  QUEUE_FULL: { status: 503, fault: 'operator' },
+  SHUTTING_DOWN: { status: 503, fault: 'operator' },
+  DEADLINE_EXCEEDED: { status: 504, fault: 'operator' },
+  MODEL_RUN_FAILED: { status: 500, fault: 'operator' },
+  INTERNAL: { status: 500, fault: 'bug' },
+
+  CONFIG_INVALID: { status: 500, fault: 'operator' },
+  REPOSITORY_INVALID: { status: 500, fault: 'operator' },
+  MODEL_INVALID: { status: 500, fault: 'operator' },
+  MODEL_UNSUPPORTED: { status: 500, fault: 'operator' },
+  COMPILE_FAILED: { status: 500, fault: 'operator' },
+  SEGMENT_INVALID: { status: 500, fault: 'operator' },
+  SEGMENT_SPACE: { status: 500, fault: 'operator' },
+  SEGMENT_FOLDER_INVALID: { status: 500, fault: 'operator' },
+  MAPPING_FAILED: { status: 500, fault: 'operator' },
+  ADDRESS_UNAVAILABLE: { status: 500, fault: 'operator' },
+  WORKER_BOOT_FAILED: { status: 500, fault: 'operator' },
+  TIMEOUT: { status: 500, fault: 'operator' },
+} as const satisfies Record<string, { status: number; fault: 'client' | 'operator' | 'bug' }>
+
+export type ErrorCode = keyof typeof ERROR_CATALOGUE
+
+export interface ErrorOptions {
+  readonly cause?: unknown
+  /** Value of the Retry-After header, in whole seconds. */
+  readonly retryAfterSeconds?: number
+  /** Extra response headers that the status asks for, such as Allow or Accept-Encoding. */
+  readonly headers?: Readonly<Record<string, string>>
+}
+
+export class OnecopyError extends Error {
+  readonly code: ErrorCode
+  readonly status: number
+  readonly fault: 'client' | 'operator' | 'bug'
+  readonly headers: Readonly<Record<string, string>>
+
+  constructor(code: ErrorCode, message: string, options: ErrorOptions = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause })
+    this.name = 'OnecopyError'
+    this.code = code
+    this.status = ERROR_CATALOGUE[code].status
+    this.fault = ERROR_CATALOGUE[code].fault
+    this.headers = {
+      ...options.headers,
+      ...(options.retryAfterSeconds === undefined ? {} : { 'Retry-After': String(options.retryAfterSeconds) }),
+    }
+  }
+}
+
+export function isErrorCode(word: string): word is ErrorCode {
+  return Object.hasOwn(ERROR_CATALOGUE, word)
+}
+
+/** The text of anything thrown, without a stack. */
+export function messageOf(thrown: unknown): string {
+  return thrown instanceof Error ? thrown.message : String(thrown)
+}

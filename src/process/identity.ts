@@ -1,0 +1,52 @@
+/**
+ * Who a process is, in a way that survives pid reuse: pid, start time and the boot it belongs to.
+ * In a container the server is pid 1 every time, and `kill(pid, 0)` calls a zombie alive, so a pid
+ * alone says nothing. Source: proc_pid_stat(5), proc_sys_kernel(5).
+ */
+import { readFileSync } from 'node:fs'
+import { z } from 'zod'
+
+export const ProcessIdentitySchema = z.object({
+  pid: z.int().positive(),
+  /** Field 22 of /proc/PID/stat: clock ticks from boot to the start of the process. */
+  startTicks: z.int().nonnegative(),
+  /** /proc/sys/kernel/random/boot_id: changes at every boot. */
+  bootId: z.string().min(1),
+})
+
+export type ProcessIdentity = z.infer<typeof ProcessIdentitySchema>
+
+interface ProcessStat {
+  readonly state: string
+  readonly startTicks: number
+}
+
+function readStat(pid: number | 'self'): ProcessStat | null {
+  let text: string
+  try {
+    text = readFileSync(`/proc/${pid}/stat`, 'latin1')
+  } catch {
+    return null
+  }
+  // The command name may hold spaces and parentheses: fields start after the last one.
+  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ')
+  return { state: fields[0] ?? '', startTicks: Number(fields[19]) }
+}
+
+function readBootId(): string {
+  return readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim()
+}
+
+/** The identity of the calling process. */
+export function ownIdentity(): ProcessIdentity {
+  const stat = readStat('self')
+  if (stat === null) throw new Error('expected /proc to be mounted: /proc/self/stat cannot be read')
+  return { pid: process.pid, startTicks: stat.startTicks, bootId: readBootId() }
+}
+
+/** Whether the very process named still runs. A zombie is dead: it holds no memory. */
+export function isAlive(identity: ProcessIdentity): boolean {
+  if (identity.bootId !== readBootId()) return false
+  const stat = readStat(identity.pid)
+  return stat !== null && stat.state !== 'Z' && stat.state !== 'X' && stat.startTicks === identity.startTicks
+}

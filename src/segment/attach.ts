@@ -1,0 +1,79 @@
+/**
+ * Attaches a process to a segment: the head (header and graph) is mapped read-only and checked; the
+ * weights are not touched here, the runtime maps them out of the same file. The primary has verified the
+ * whole file, so workers check only what could have been exchanged since: owner, mode, size, inode, graph.
+ */
+import { createHash } from 'node:crypto'
+import { constants } from 'node:fs'
+import { open } from 'node:fs/promises'
+import { dirname } from 'node:path'
+import { OnecopyError } from '../errors.js'
+import { decodeHeader, decodePrefix, PREFIX_BYTES, type SegmentHeader } from './layout.js'
+import { mapReadOnly } from './mapping.js'
+
+export interface SegmentReference {
+  readonly path: string
+  readonly fileBytes: number
+  readonly graphSha256: string
+  /** Inode number: a file renamed over the segment is another file. */
+  readonly inode: number
+}
+
+export interface AttachedSegment {
+  readonly header: SegmentHeader
+  /** The optimised graph, a view into the mapping. */
+  readonly graph: Uint8Array<ArrayBuffer>
+  /** Folder against which the runtime resolves the graph's external tensors. */
+  readonly folder: string
+}
+
+function refuse(path: string, message: string): OnecopyError {
+  return new OnecopyError('SEGMENT_INVALID', `segment ${path}: ${message}`)
+}
+
+/** What a worker needs to attach to a segment and to know that it is the one the primary verified. */
+export async function referenceSegment(path: string): Promise<SegmentReference> {
+  const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW)
+  try {
+    const stat = await file.stat()
+    const { header } = await mapHead(path, file.fd, stat.size)
+    return { path, fileBytes: stat.size, graphSha256: header.graph.sha256, inode: stat.ino }
+  } finally {
+    await file.close()
+  }
+}
+
+async function mapHead(path: string, fd: number, fileBytes: number) {
+  if (fileBytes < PREFIX_BYTES) throw refuse(path, `expected at least ${PREFIX_BYTES} bytes, got ${fileBytes}`)
+  const { headerBytes } = decodePrefix(mapReadOnly(fd, PREFIX_BYTES))
+  if (headerBytes > fileBytes) throw refuse(path, `expected ${headerBytes} header bytes, the file has ${fileBytes}`)
+  const header = decodeHeader(mapReadOnly(fd, headerBytes))
+  if (header.fileBytes !== fileBytes) throw refuse(path, `expected ${header.fileBytes} bytes, got ${fileBytes}`)
+  const head = mapReadOnly(fd, header.graph.offsetBytes + header.graph.bytes)
+  return { header, graph: head.subarray(header.graph.offsetBytes) }
+}
+
+/**
+ * Maps the head of a sealed segment.
+ * @throws OnecopyError SEGMENT_INVALID when it is not the file described by `reference`, or not sealed.
+ */
+export async function attachSegment(reference: SegmentReference): Promise<AttachedSegment> {
+  const { path } = reference
+  const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW).catch((thrown) => {
+    throw refuse(path, `cannot be opened (${(thrown as NodeJS.ErrnoException).code})`)
+  })
+  try {
+    const stat = await file.stat()
+    if (!stat.isFile()) throw refuse(path, 'expected a regular file')
+    if (stat.uid !== process.getuid?.()) throw refuse(path, `expected owner ${process.getuid?.()}, got ${stat.uid}`)
+    if ((stat.mode & 0o777) !== 0o400) throw refuse(path, `expected mode 0400, got 0${(stat.mode & 0o777).toString(8)}`)
+    if (stat.ino !== reference.inode) throw refuse(path, `expected inode ${reference.inode}, got ${stat.ino}`)
+    if (stat.size !== reference.fileBytes) throw refuse(path, `expected ${reference.fileBytes} bytes, got ${stat.size}`)
+    const { header, graph } = await mapHead(path, file.fd, stat.size)
+    const digest = createHash('sha256').update(graph).digest('hex')
+    if (digest !== reference.graphSha256) throw refuse(path, 'the graph does not match its digest')
+    return { header, graph, folder: dirname(path) }
+  } finally {
+    await file.close()
+  }
+}

@@ -1,0 +1,119 @@
+/**
+ * The one file that knows how to map memory. Two libraries satisfy the same contract: `mmap-io`
+ * (compiled at install, optional) and `koffi` (prebuilt) calling libc's mmap where the first could not
+ * be built. mmap-io keeps sizes in an int32: 2^31 fails, and larger ones silently map less than asked
+ * for, so lengths are capped before the call and asserted after it.
+ *
+ * A mapping is read-only and MAP_SHARED. The pages stay mapped until the last view of the returned
+ * bytes is collected; there is no way to unmap under a live view.
+ */
+import { createRequire } from 'node:module'
+import { messageOf, OnecopyError } from '../errors.js'
+
+export interface MappingLibrary {
+  readonly name: 'mmap-io' | 'koffi'
+  /** Largest length in bytes that this library maps correctly. */
+  readonly maxBytes: number
+  map(fd: number, lengthBytes: number): Uint8Array<ArrayBuffer>
+}
+
+const require = createRequire(import.meta.url)
+
+interface MmapIo {
+  readonly PROT_READ: number
+  readonly MAP_SHARED: number
+  map(size: number, protection: number, flags: number, fd: number, offset: number): Buffer<ArrayBuffer>
+}
+
+function loadMmapIo(): MappingLibrary {
+  const library = require('mmap-io') as MmapIo
+  return {
+    name: 'mmap-io',
+    maxBytes: 2 ** 31 - 1,
+    map: (fd, lengthBytes) => library.map(lengthBytes, library.PROT_READ, library.MAP_SHARED, fd, 0),
+  }
+}
+
+function loadKoffi(): MappingLibrary {
+  const koffi = require('koffi') as typeof import('koffi')
+  const libc = koffi.load(null)
+  const mmap = libc.func('void *mmap(void *addr, size_t length, int prot, int flags, int fd, int64_t offset)')
+  const munmap = libc.func('int munmap(void *addr, size_t length)')
+  const PROT_READ = 1
+  const MAP_SHARED = 1
+  const MAP_FAILED = 2n ** 64n - 1n
+  const unmapper = new FinalizationRegistry<{ address: unknown; lengthBytes: number }>((mapping) => {
+    munmap(mapping.address, mapping.lengthBytes)
+  })
+  return {
+    name: 'koffi',
+    maxBytes: Number.MAX_SAFE_INTEGER,
+    map(fd, lengthBytes) {
+      const address = mmap(null, lengthBytes, PROT_READ, MAP_SHARED, fd, 0)
+      if (address === null || BigInt(koffi.address(address)) === MAP_FAILED) {
+        throw new Error(`mmap failed with errno ${koffi.errno()}`)
+      }
+      const bytes = koffi.view(address, lengthBytes) as ArrayBuffer
+      unmapper.register(bytes, { address, lengthBytes })
+      return new Uint8Array(bytes)
+    },
+  }
+}
+
+const LOADERS = { 'mmap-io': loadMmapIo, koffi: loadKoffi }
+
+/** Loads one library by name; throws what its loading throws. */
+export function mappingLibrary(name: MappingLibrary['name']): MappingLibrary {
+  return LOADERS[name]()
+}
+
+let chosen: MappingLibrary | undefined
+
+/** mmap-io where it was built, koffi elsewhere. */
+export function defaultMappingLibrary(): MappingLibrary {
+  if (chosen !== undefined) return chosen
+  const failures: string[] = []
+  for (const name of ['mmap-io', 'koffi'] as const) {
+    try {
+      chosen = mappingLibrary(name)
+      return chosen
+    } catch (thrown) {
+      failures.push(`${name}: ${messageOf(thrown).split('\n')[0]}`)
+    }
+  }
+  throw new OnecopyError(
+    'MAPPING_FAILED',
+    `expected mmap-io or koffi to load, neither did (${failures.join('; ')})`,
+  )
+}
+
+/**
+ * Maps the first `lengthBytes` of an open file, read-only.
+ * @throws OnecopyError MAPPING_FAILED when the length is out of the library's range, the call fails, or
+ *   the mapping is not exactly as long as asked for.
+ */
+export function mapReadOnly(
+  fd: number,
+  lengthBytes: number,
+  library: MappingLibrary = defaultMappingLibrary(),
+): Uint8Array<ArrayBuffer> {
+  if (!Number.isSafeInteger(lengthBytes) || lengthBytes < 1 || lengthBytes > library.maxBytes) {
+    throw new OnecopyError(
+      'MAPPING_FAILED',
+      `expected a length of 1 to ${library.maxBytes} bytes to map with ${library.name}, got ${lengthBytes}`,
+    )
+  }
+  let bytes: Uint8Array<ArrayBuffer>
+  try {
+    bytes = library.map(fd, lengthBytes)
+  } catch (thrown) {
+    throw new OnecopyError('MAPPING_FAILED', `mapping ${lengthBytes} bytes: ${messageOf(thrown)}`, { cause: thrown })
+  }
+  if (bytes.byteLength !== lengthBytes) {
+    throw new OnecopyError(
+      'MAPPING_FAILED',
+      `expected ${lengthBytes} mapped bytes from ${library.name}, got ${bytes.byteLength}`,
+    )
+  }
+  return bytes
+}

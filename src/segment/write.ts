@@ -1,0 +1,158 @@
+/**
+ * Writes one segment from a compiled image: space first, then real bytes under a temporary name, synced,
+ * read back and verified, made read-only, renamed into place. Real bytes because a sparse file on a full
+ * tmpfs turns a later store into a SIGBUS; a rename because nobody may ever open half a segment.
+ */
+import { createHash } from 'node:crypto'
+import { constants } from 'node:fs'
+import { type FileHandle, mkdir, open, rename, rm, statfs } from 'node:fs/promises'
+import { join } from 'node:path'
+import { crc32 } from 'node:zlib'
+import { formatBytes } from '../config/units.js'
+import { OnecopyError } from '../errors.js'
+import type { ServerFolder } from './folder.js'
+import {
+  decodeHeader,
+  decodePrefix,
+  encodeHeader,
+  PREFIX_BYTES,
+  SEGMENT_FILE_NAME,
+  type SegmentHeader,
+} from './layout.js'
+
+const CHUNK_BYTES = 4 * 1024 * 1024
+
+export interface SegmentFile {
+  readonly path: string
+  readonly folder: string
+  readonly bytes: number
+  readonly header: SegmentHeader
+}
+
+export interface WriteSegmentOptions {
+  /** A compiled image: a segment file without an owner. */
+  readonly imagePath: string
+  readonly server: ServerFolder
+  readonly model: { readonly name: string; readonly version: string }
+  readonly onProgress?: (writtenBytes: number, totalBytes: number) => void
+}
+
+/** Reads exactly `length` bytes at `position`, or throws SEGMENT_INVALID where the file ends before. */
+async function readExactly(file: FileHandle, length: number, position: number): Promise<Buffer<ArrayBuffer>> {
+  const buffer = Buffer.alloc(length)
+  let filled = 0
+  while (filled < length) {
+    const { bytesRead } = await file.read(buffer, filled, length - filled, position + filled)
+    if (bytesRead === 0) throw new OnecopyError('SEGMENT_INVALID', `expected ${position + length} bytes, the file ends at ${position + filled}`)
+    filled += bytesRead
+  }
+  return buffer
+}
+
+/** Reads and checks the header of an open segment or image. */
+export async function readHeader(file: FileHandle): Promise<SegmentHeader> {
+  const { headerBytes } = decodePrefix(await readExactly(file, PREFIX_BYTES, 0))
+  return decodeHeader(await readExactly(file, headerBytes, 0))
+}
+
+async function* chunksOf(file: FileHandle, from: number, to: number) {
+  for (let at = from; at < to; at += CHUNK_BYTES) {
+    yield { at, bytes: await readExactly(file, Math.min(CHUNK_BYTES, to - at), at) }
+  }
+}
+
+/**
+ * Reads a whole segment or image and holds it against its header.
+ * @throws OnecopyError SEGMENT_INVALID naming what differs.
+ */
+export async function verifySegment(file: FileHandle): Promise<SegmentHeader> {
+  const header = await readHeader(file)
+  const { size } = await file.stat()
+  if (size !== header.fileBytes) {
+    throw new OnecopyError('SEGMENT_INVALID', `expected ${header.fileBytes} bytes, the file has ${size}`)
+  }
+  const graphHash = createHash('sha256')
+  for await (const { bytes } of chunksOf(file, header.graph.offsetBytes, header.graph.offsetBytes + header.graph.bytes)) {
+    graphHash.update(bytes)
+  }
+  if (graphHash.digest('hex') !== header.graph.sha256) {
+    throw new OnecopyError('SEGMENT_INVALID', 'the graph does not match its digest')
+  }
+  let dataCrc32 = 0
+  for await (const { bytes } of chunksOf(file, header.data.offsetBytes, size)) dataCrc32 = crc32(bytes, dataCrc32)
+  if (dataCrc32 !== header.data.crc32) {
+    throw new OnecopyError('SEGMENT_INVALID', 'the weights do not match their checksum')
+  }
+  return header
+}
+
+function spaceError(segmentDir: string, neededBytes: number, availableBytes: number | null, cause?: unknown): OnecopyError {
+  const have = availableBytes === null ? 'the file system is full' : `${formatBytes(availableBytes)} are free`
+  return new OnecopyError(
+    'SEGMENT_SPACE',
+    `the segment needs ${formatBytes(neededBytes)} in ${segmentDir}, ${have}: raise the size of that tmpfs ` +
+      '(docker run --shm-size, the sizeLimit of a Kubernetes emptyDir, mount -o remount,size=) or point --segment-dir elsewhere',
+    cause === undefined ? {} : { cause },
+  )
+}
+
+function isNoSpace(thrown: unknown): boolean {
+  const code = (thrown as NodeJS.ErrnoException).code
+  return code === 'ENOSPC' || code === 'EDQUOT'
+}
+
+/** Writes `bytes` whole at `position`: a short write is not an error to the kernel, but half a segment is. */
+async function writeFully(file: FileHandle, bytes: Uint8Array, position: number): Promise<void> {
+  let written = 0
+  while (written < bytes.byteLength) {
+    written += (await file.write(bytes, written, bytes.byteLength - written, position + written)).bytesWritten
+  }
+}
+
+/**
+ * Writes the segment of one model version into the server's folder.
+ * @throws OnecopyError SEGMENT_SPACE when it does not fit, SEGMENT_INVALID when the image is damaged.
+ */
+export async function writeSegment(options: WriteSegmentOptions): Promise<SegmentFile> {
+  const { server, model, onProgress } = options
+  const folder = join(server.path, `${model.name}@${model.version}`)
+  const path = join(folder, SEGMENT_FILE_NAME)
+  const temporaryPath = join(folder, `.${SEGMENT_FILE_NAME}.writing`)
+  const image = await open(options.imagePath, constants.O_RDONLY | constants.O_NOFOLLOW)
+  let isWritten = false
+  try {
+    const header: SegmentHeader = { ...(await readHeader(image)), owner: server.owner, model }
+    const { bavail, bsize } = await statfs(server.path)
+    if (header.fileBytes > bavail * bsize) throw spaceError(server.path, header.fileBytes, bavail * bsize)
+    await mkdir(folder, { mode: 0o700 })
+    const file = await open(
+      temporaryPath,
+      constants.O_CREAT | constants.O_EXCL | constants.O_RDWR | constants.O_NOFOLLOW,
+      0o600,
+    )
+    try {
+      await writeFully(file, encodeHeader(header, header.graph.offsetBytes), 0)
+      for await (const { at, bytes } of chunksOf(image, header.graph.offsetBytes, header.fileBytes)) {
+        await writeFully(file, bytes, at)
+        onProgress?.(at + bytes.length, header.fileBytes)
+      }
+      await file.sync()
+      await verifySegment(file)
+      await file.chmod(0o400)
+    } finally {
+      await file.close()
+    }
+    await rename(temporaryPath, path)
+    isWritten = true
+    return { path, folder, bytes: header.fileBytes, header }
+  } catch (thrown) {
+    if (isNoSpace(thrown)) {
+      const { size } = await image.stat()
+      throw spaceError(server.path, size, null, thrown)
+    }
+    throw thrown
+  } finally {
+    await image.close()
+    if (!isWritten) await rm(folder, { recursive: true, force: true })
+  }
+}
