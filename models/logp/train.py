@@ -6,7 +6,7 @@ Everything it needs is in Debian 12 (bookworm); once installed, no network is us
     apt-get install python3-torch python3-rdkit python3-onnx rdkit-data libopenblas0-pthread
     /usr/bin/python3 train.py
 
-It takes about TRAIN_MINUTES minutes on one CPU core and under 3 GB of memory, and writes, next to
+It takes about 6 minutes on one CPU core, and about 6 GB of memory, and writes, next to
 this file, 1/model.onnx, metrics.json and sample-request.json. Run twice on one machine with the same
 packages, it writes the same model.
 
@@ -334,13 +334,14 @@ def main():
     parser.add_argument("--model", type=Path, default=here / "1" / "model.onnx")
     parser.add_argument("--metrics", type=Path, default=here / "metrics.json")
     parser.add_argument("--sample-request", type=Path, default=here / "sample-request.json")
-    parser.add_argument("--generated", type=int, default=80_000, help="generated molecules, all parts together")
+    # The training options were chosen on the validation part; the test part was not used for any choice.
+    parser.add_argument("--generated", type=int, default=150_000, help="generated molecules, all parts together")
     parser.add_argument("--nci-repeats", type=int, default=3, help="times an epoch shows each NCI training molecule")
-    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--weight-decay", type=float, default=1e-2)
-    parser.add_argument("--dropout", type=float, default=0.1)
+    parser.add_argument("--dropout", type=float, default=0.2)
     options = parser.parse_args()
 
     started = time.monotonic()
@@ -362,19 +363,19 @@ def main():
     train_seconds = time.monotonic() - started
 
     def measure(data, part, by_molecule):
-        rows = (data["part"] == part) & (data["by_molecule"] == by_molecule)
+        rows = (data["part"] == part) & np.isin(data["by_molecule"], by_molecule)
         result = quality(predict(model, data["x"][rows]), data["y"][rows])
-        if not by_molecule:
-            result["scaffolds"] = len(set(data["scaffold"][rows]))
-        return result
+        return {**result, "scaffolds": len(set(data["scaffold"][rows]))}
 
+    held_out, split_by_molecule = [False], [True]
     measured = {
-        "nci_test_held_out_scaffolds": measure(nci, "test", False),
-        "nci_test_acyclic_and_benzene_split_by_molecule": measure(nci, "test", True),
-        "generated_test_held_out_scaffolds": measure(generated, "test", False),
-        "nci_validation_held_out_scaffolds": measure(nci, "validation", False),
-        "nci_train_scaffolds": measure(nci, "train", False),
-        "generated_train_scaffolds": measure(generated, "train", False),
+        "nci_test_held_out_scaffolds": measure(nci, "test", held_out),
+        "nci_test_acyclic_and_benzene_split_by_molecule": measure(nci, "test", split_by_molecule),
+        "nci_test_all": measure(nci, "test", held_out + split_by_molecule),
+        "generated_test_held_out_scaffolds": measure(generated, "test", held_out),
+        "nci_validation_all": measure(nci, "validation", held_out + split_by_molecule),
+        "nci_train_all": measure(nci, "train", held_out + split_by_molecule),
+        "generated_train_all": measure(generated, "train", held_out + split_by_molecule),
     }
 
     export(model, options.model)

@@ -8,9 +8,10 @@ import { constants } from 'node:fs'
 import { type FileHandle, mkdir, open, rename, rm, statfs } from 'node:fs/promises'
 import { join } from 'node:path'
 import { crc32 } from 'node:zlib'
-import { formatBytes } from '../config/units.js'
+import { formatBytes } from '../units.js'
 import { OnecopyError } from '../errors.js'
 import type { ServerFolder } from './folder.js'
+import { chunksOf, readExactly, writeFully } from './io.js'
 import {
   decodeHeader,
   decodePrefix,
@@ -19,8 +20,6 @@ import {
   SEGMENT_FILE_NAME,
   type SegmentHeader,
 } from './layout.js'
-
-const CHUNK_BYTES = 4 * 1024 * 1024
 
 export interface SegmentFile {
   readonly path: string
@@ -37,28 +36,10 @@ export interface WriteSegmentOptions {
   readonly onProgress?: (writtenBytes: number, totalBytes: number) => void
 }
 
-/** Reads exactly `length` bytes at `position`, or throws SEGMENT_INVALID where the file ends before. */
-async function readExactly(file: FileHandle, length: number, position: number): Promise<Buffer<ArrayBuffer>> {
-  const buffer = Buffer.alloc(length)
-  let filled = 0
-  while (filled < length) {
-    const { bytesRead } = await file.read(buffer, filled, length - filled, position + filled)
-    if (bytesRead === 0) throw new OnecopyError('SEGMENT_INVALID', `expected ${position + length} bytes, the file ends at ${position + filled}`)
-    filled += bytesRead
-  }
-  return buffer
-}
-
 /** Reads and checks the header of an open segment or image. */
 export async function readHeader(file: FileHandle): Promise<SegmentHeader> {
   const { headerBytes } = decodePrefix(await readExactly(file, PREFIX_BYTES, 0))
   return decodeHeader(await readExactly(file, headerBytes, 0))
-}
-
-async function* chunksOf(file: FileHandle, from: number, to: number) {
-  for (let at = from; at < to; at += CHUNK_BYTES) {
-    yield { at, bytes: await readExactly(file, Math.min(CHUNK_BYTES, to - at), at) }
-  }
 }
 
 /**
@@ -101,14 +82,6 @@ function isNoSpace(thrown: unknown): boolean {
   return code === 'ENOSPC' || code === 'EDQUOT'
 }
 
-/** Writes `bytes` whole at `position`: a short write is not an error to the kernel, but half a segment is. */
-async function writeFully(file: FileHandle, bytes: Uint8Array, position: number): Promise<void> {
-  let written = 0
-  while (written < bytes.byteLength) {
-    written += (await file.write(bytes, written, bytes.byteLength - written, position + written)).bytesWritten
-  }
-}
-
 /**
  * Writes the segment of one model version into the server's folder.
  * @throws OnecopyError SEGMENT_SPACE when it does not fit, SEGMENT_INVALID when the image is damaged.
@@ -132,9 +105,9 @@ export async function writeSegment(options: WriteSegmentOptions): Promise<Segmen
     )
     try {
       await writeFully(file, encodeHeader(header, header.graph.offsetBytes), 0)
-      for await (const { at, bytes } of chunksOf(image, header.graph.offsetBytes, header.fileBytes)) {
-        await writeFully(file, bytes, at)
-        onProgress?.(at + bytes.length, header.fileBytes)
+      for await (const { position, bytes } of chunksOf(image, header.graph.offsetBytes, header.fileBytes)) {
+        await writeFully(file, bytes, position)
+        onProgress?.(position + bytes.length, header.fileBytes)
       }
       await file.sync()
       await verifySegment(file)

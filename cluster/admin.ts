@@ -1,0 +1,74 @@
+/**
+ * The admin port, answered by the primary: metrics, and probes that must not wait behind inference.
+ * Nothing of it is on the public port.
+ */
+import { once } from 'node:events'
+import { createServer, type Server } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import Router from '@koa/router'
+import Koa from 'koa'
+import { OnecopyError } from '../src/errors.js'
+import { errorResponses } from '../src/http/error-response.js'
+import type { Log } from '../src/log.js'
+
+export interface AdminOptions {
+  readonly host: string
+  readonly port: number
+  readonly log: Log
+  /** Null when ready, else why not. */
+  readonly notReadyReason: () => string | null
+  readonly metrics: () => Promise<{ readonly contentType: string; readonly text: string }>
+}
+
+export class AdminServer {
+  readonly #http: Server
+
+  private constructor(http: Server) {
+    this.#http = http
+  }
+
+  /** @throws OnecopyError ADDRESS_UNAVAILABLE. */
+  static async start(options: AdminOptions): Promise<AdminServer> {
+    const { host, port, log, notReadyReason } = options
+    const router = new Router()
+    router.get('/v2/health/live', (ctx) => {
+      ctx.body = { live: true }
+    })
+    router.get('/v2/health/ready', (ctx) => {
+      const reason = notReadyReason()
+      ctx.status = reason === null ? 200 : 503
+      if (reason !== null) ctx.set('Retry-After', '1')
+      ctx.body = reason === null ? { live: true, ready: true } : { live: true, ready: false, error: reason }
+    })
+    router.get('/metrics', async (ctx) => {
+      const { contentType, text } = await options.metrics()
+      ctx.set('Content-Type', contentType)
+      ctx.body = text
+    })
+    const app = new Koa()
+    // A probe that fails says nothing about the models: it is logged, and the primary lives on.
+    app.use(errorResponses({ log, onBug: () => {} }))
+    app.use(router.routes())
+    app.use(router.allowedMethods())
+    app.on('error', (thrown) => log.debug({ err: thrown }, 'admin connection error'))
+    const http = createServer(app.callback())
+    http.listen({ host, port })
+    try {
+      await once(http, 'listening')
+    } catch (thrown) {
+      const { code } = thrown as NodeJS.ErrnoException
+      throw new OnecopyError('ADDRESS_UNAVAILABLE', `cannot serve the admin port on ${host}:${port} (${code})`)
+    }
+    return new AdminServer(http)
+  }
+
+  get port(): number {
+    return (this.#http.address() as AddressInfo).port
+  }
+
+  async close(): Promise<void> {
+    const closed = new Promise((resolve) => this.#http.close(resolve))
+    this.#http.closeAllConnections()
+    await closed
+  }
+}

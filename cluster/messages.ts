@@ -1,0 +1,45 @@
+/** The schema of every message between the primary and its workers. They carry paths and digests, never bytes. */
+import { z } from 'zod'
+import { ServingConfigSchema } from '../src/config/schema.js'
+import { type ErrorCode, isErrorCode } from '../src/errors.js'
+import { MetricsSnapshotSchema } from './snapshot.js'
+
+const segment = z.object({
+  name: z.string(),
+  version: z.string(),
+  segment: z.object({
+    path: z.string(),
+    fileBytes: z.int().nonnegative(),
+    graphSha256: z.string(),
+    inode: z.int().nonnegative(),
+  }),
+})
+
+export const ToWorkerSchema = z.discriminatedUnion('type', [
+  z.object({
+    type: z.literal('start'),
+    config: ServingConfigSchema,
+    segments: z.array(segment),
+    identity: z.object({ name: z.string(), version: z.string() }),
+    /** Folder that a worker removes when the primary is gone and cannot. */
+    serverFolder: z.string(),
+  }),
+  z.object({ type: z.literal('drain') }),
+  z.object({ type: z.literal('metrics'), id: z.int().nonnegative() }),
+])
+
+export const ToPrimarySchema = z.discriminatedUnion('type', [
+  z.object({ type: z.literal('ready'), port: z.int().positive() }),
+  z.object({
+    type: z.literal('failed'),
+    code: z.custom<ErrorCode>((code) => typeof code === 'string' && isErrorCode(code)),
+    message: z.string(),
+  }),
+  z.object({ type: z.literal('metrics'), id: z.int().nonnegative(), snapshot: MetricsSnapshotSchema }),
+  /** The last counts of a worker that ends in good order. */
+  z.object({ type: z.literal('farewell'), snapshot: MetricsSnapshotSchema }),
+])
+
+export type ToWorker = z.infer<typeof ToWorkerSchema>
+export type ToPrimary = z.infer<typeof ToPrimarySchema>
+export type StartMessage = Extract<ToWorker, { type: 'start' }>

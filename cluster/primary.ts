@@ -1,0 +1,220 @@
+/**
+ * The primary: it never runs a model. Start and stop read top to bottom in `#start` and `#stop`; what
+ * stop does is what start did, in reverse, and the segments go last.
+ */
+import { rmSync } from 'node:fs'
+import cluster from 'node:cluster'
+import { fileURLToPath } from 'node:url'
+import type { Config } from '../src/config/schema.js'
+import { messageOf, OnecopyError } from '../src/errors.js'
+import { Lifecycle } from '../src/lifecycle.js'
+import { createLog, type Log } from '../src/log.js'
+import { prepareCache } from '../src/model/compile.js'
+import { type PublishedModel, publishModels } from '../src/model/publish.js'
+import { scanRepository } from '../src/model/repository.js'
+import { usableCpus } from '../src/process/cpus.js'
+import { runtimeVersion } from '../src/runtime/identity.js'
+import { type AttachedSegment, attachSegment } from '../src/segment/attach.js'
+import { createServerFolder, removeServerFolder, type ServerFolder } from '../src/segment/folder.js'
+import { sweepSegmentFolder } from '../src/segment/sweep.js'
+import { AdminServer } from './admin.js'
+import { FleetMetrics } from './metrics.js'
+import { createProgress, readyTable } from './progress.js'
+import { onTermination } from './signals.js'
+import { Supervisor } from './supervisor.js'
+
+const EXIT_FAILED = 1
+/** By convention 128 + the number of the signal. */
+const EXIT_BY_SIGNAL: Partial<Record<NodeJS.Signals, number>> = { SIGINT: 130, SIGTERM: 143 }
+
+class Primary {
+  readonly #config: Config
+  readonly #version: string
+  readonly #log: Log
+  readonly #lifecycle = new Lifecycle()
+  readonly #stopRequested = new AbortController()
+  readonly #metrics: FleetMetrics
+  #serverFolder: ServerFolder | undefined
+  #published: PublishedModel[] = []
+  /** Kept mapped for as long as the server lives. */
+  readonly #attached: AttachedSegment[] = []
+  #admin: AdminServer | undefined
+  #supervisor: Supervisor | undefined
+  #failure: string | null = null
+
+  constructor(config: Config, version: string) {
+    this.#config = config
+    this.#version = version
+    this.#log = createLog({ level: config.logLevel, role: 'primary' })
+    this.#metrics = new FleetMetrics({
+      supervisor: () => this.#supervisor,
+      published: () => this.#published,
+      buildInfo: { version, runtimeVersion: runtimeVersion() },
+    })
+  }
+
+  /** Serves until a signal; resolves with the exit code. */
+  async run(): Promise<number> {
+    const stopped = new Promise<void>((resolve) => {
+      onTermination({
+        onFirst: (signal) => {
+          this.#log.info({ signal }, 'stopping')
+          this.#lifecycle.move('draining')
+          this.#stopRequested.abort()
+          resolve()
+        },
+        onSecond: (signal) => this.#endAtOnce(signal),
+      })
+    })
+    let exitCode = 0
+    try {
+      await Promise.race([this.#start(), stopped])
+      await stopped
+    } catch (thrown) {
+      exitCode = this.#stopRequested.signal.aborted ? 0 : EXIT_FAILED
+      if (exitCode !== 0) this.#reportFailure(thrown)
+      if (this.#lifecycle.state !== 'draining') this.#lifecycle.move('draining')
+    }
+    return Math.max(exitCode, await this.#stop())
+  }
+
+  async #start(): Promise<void> {
+    const config = this.#config
+    const sources = await scanRepository(config.modelsDir)
+    await prepareCache(config.cacheDir)
+    for (const path of await sweepSegmentFolder(config.segmentDir)) {
+      this.#log.warn({ path }, 'removed the segments of a server that is gone')
+    }
+    this.#serverFolder = await createServerFolder(config.segmentDir)
+    this.#admin = await AdminServer.start({
+      host: config.adminHost,
+      port: config.adminPort,
+      log: this.#log,
+      notReadyReason: () => this.#notReadyReason(),
+      metrics: async () => ({ contentType: this.#metrics.contentType, text: await this.#metrics.scrape() }),
+    })
+    this.#published = await this.#publish(sources, this.#serverFolder)
+    for (const { reference } of this.#published) this.#attached.push(await attachSegment(reference))
+    this.#supervisor = this.#createSupervisor(this.#serverFolder)
+    await this.#supervisor.start()
+    if (this.#stopRequested.signal.aborted) return
+    this.#lifecycle.move('ready')
+    this.#sayReady()
+  }
+
+  async #publish(sources: Awaited<ReturnType<typeof scanRepository>>, server: ServerFolder): Promise<PublishedModel[]> {
+    const progress = createProgress(sources.length, this.#log)
+    try {
+      return await publishModels(sources, {
+        server,
+        cacheDir: this.#config.cacheDir,
+        compileTimeoutMs: this.#config.compileTimeoutMs,
+        concurrency: usableCpus(),
+        signal: this.#stopRequested.signal,
+        onStart: (source) => progress.started(source),
+        onDone: (published, done, total) => progress.done(published, done, total),
+      })
+    } finally {
+      progress.end()
+    }
+  }
+
+  #createSupervisor(server: ServerFolder): Supervisor {
+    const { host, port, threads, drainTimeoutMs, maxBodyBytes, maxQueuedRequests, logLevel } = this.#config
+    cluster.setupPrimary({ exec: fileURLToPath(new URL('main.js', import.meta.url)), args: ['worker'] })
+    return new Supervisor({
+      workers: this.#config.workers,
+      bootTimeoutMs: this.#config.bootTimeoutMs,
+      log: this.#log,
+      start: {
+        type: 'start',
+        config: { host, port, threads, drainTimeoutMs, maxBodyBytes, maxQueuedRequests, logLevel },
+        identity: { name: 'onecopy', version: this.#version },
+        serverFolder: server.path,
+        segments: this.#published.map(({ source, reference }) => ({
+          name: source.name,
+          version: source.version,
+          segment: reference,
+        })),
+      },
+      onFarewell: (workerId, snapshot) => this.#metrics.farewell(workerId, snapshot),
+      onExit: (workerId) => this.#metrics.departed(workerId),
+      onGivenUp: (reason) => this.#giveUp(reason),
+      onRecovered: () => this.#recover(),
+    })
+  }
+
+  #giveUp(reason: OnecopyError): void {
+    if (this.#lifecycle.state === 'draining') return
+    this.#log.fatal({ code: reason.code }, reason.message)
+    this.#failure = reason.message
+    this.#lifecycle.move('failed')
+  }
+
+  #recover(): void {
+    if (this.#lifecycle.state !== 'failed') return
+    this.#failure = null
+    this.#lifecycle.move('ready')
+  }
+
+  #notReadyReason(): string | null {
+    const { state } = this.#lifecycle
+    if (state === 'failed') return this.#failure ?? 'the server has failed'
+    if (state !== 'ready') return `the server is ${state}`
+    return this.#supervisor?.ready.length === 0 ? 'no worker is ready' : null
+  }
+
+  #sayReady(): void {
+    const { host, adminHost, workers } = this.#config
+    const port = this.#supervisor?.port ?? 0
+    const adminPort = this.#admin?.port ?? 0
+    process.stdout.write(
+      `${readyTable(this.#published, workers)}\n` +
+        `ready: inference on http://${host}:${port}, metrics and probes on http://${adminHost}:${adminPort}\n`,
+    )
+    for (const { source, segment } of this.#published) {
+      const model = { model: source.name, version: source.version }
+      for (const { name, reason } of segment.header.skippedOutputs) {
+        this.#log.warn({ ...model, output: name }, `output ${name} is not served: it ${reason}`)
+      }
+      for (const note of segment.header.sharing.notes) this.#log.info(model, note)
+    }
+    this.#log.info({ host, port, adminHost, adminPort, workers, models: this.#published.length }, 'ready')
+  }
+
+  #reportFailure(thrown: unknown): void {
+    if (thrown instanceof OnecopyError) this.#log.fatal({ code: thrown.code }, thrown.message)
+    else this.#log.fatal({ err: thrown }, messageOf(thrown))
+  }
+
+  /** Everything that start opened, closed in reverse; the segments last, when nobody can need them. */
+  async #stop(): Promise<number> {
+    let exitCode = 0
+    if (this.#supervisor !== undefined) {
+      const { killed } = await this.#supervisor.drain(this.#config.drainTimeoutMs)
+      if (killed > 0) {
+        this.#log.error({ killed }, 'workers were killed: --drain-timeout passed')
+        exitCode = EXIT_FAILED
+      }
+    }
+    await this.#admin?.close()
+    this.#attached.length = 0
+    if (this.#serverFolder !== undefined) await removeServerFolder(this.#serverFolder.path)
+    this.#lifecycle.move('closed')
+    this.#log.info('stopped')
+    return exitCode
+  }
+
+  /** A second signal: nobody waits any more, but nothing is left behind. */
+  #endAtOnce(signal: NodeJS.Signals): void {
+    this.#log.warn({ signal }, 'second signal: ending at once')
+    this.#supervisor?.kill()
+    if (this.#serverFolder !== undefined) rmSync(this.#serverFolder.path, { recursive: true, force: true })
+    process.exit(EXIT_BY_SIGNAL[signal] ?? EXIT_FAILED)
+  }
+}
+
+/** Runs `onecopy serve` to its end; resolves with the exit code. */
+export async function runPrimary(config: Config, version: string): Promise<number> {
+  return await new Primary(config, version).run()
+}

@@ -1,0 +1,60 @@
+/** What people see while the server starts: a bar on a terminal, plain lines elsewhere, a table at the end. */
+import { SingleBar } from 'cli-progress'
+import Table from 'cli-table3'
+import type { Log } from '../src/log.js'
+import type { PublishedModel } from '../src/model/publish.js'
+import type { ModelSource } from '../src/model/repository.js'
+import { formatBytes } from '../src/units.js'
+
+export interface Progress {
+  started(source: ModelSource): void
+  done(published: PublishedModel, done: number, total: number): void
+  end(): void
+}
+
+export function createProgress(total: number, log: Log): Progress {
+  if (process.stderr.isTTY) {
+    const bar = new SingleBar({
+      format: 'models {bar} {value}/{total}  {note}',
+      stream: process.stderr,
+      clearOnComplete: true,
+      hideCursor: true,
+    })
+    bar.start(total, 0, { note: '' })
+    return {
+      started: ({ name, version }) => bar.update({ note: `${name}/${version}` }),
+      done: (_, done) => bar.update(done),
+      end: () => bar.stop(),
+    }
+  }
+  return {
+    started: ({ name, version }) => log.info({ model: name, version }, 'preparing the model'),
+    done: ({ source, segment, cached }, done) =>
+      log.info(
+        { model: source.name, version: source.version, cached, segmentBytes: segment.bytes, done, total },
+        cached ? 'segment written from the cache' : 'compiled, segment written',
+      ),
+    end: () => {},
+  }
+}
+
+/** One row a model version: what is served, what it takes, and how much of it is shared. */
+export function readyTable(published: readonly PublishedModel[], workers: number): string {
+  const table = new Table({
+    head: ['model', 'version', 'weights', 'segment', 'sharing', 'workers'],
+    colAligns: ['left', 'right', 'right', 'right', 'left', 'right'],
+    style: { head: [], border: [], compact: true },
+  })
+  for (const { source, segment } of published) {
+    const { sharing } = segment.header
+    table.push([
+      source.name,
+      source.version,
+      formatBytes(sharing.weightsBytes),
+      formatBytes(segment.bytes),
+      sharing.state,
+      String(workers),
+    ])
+  }
+  return table.toString()
+}

@@ -1,0 +1,113 @@
+/**
+ * A worker: one serving process joined to the primary by messages. It ends in three ways: drained by the
+ * primary, drained by itself when the primary is gone, or loudly after a bug.
+ */
+import cluster, { type Worker } from 'node:cluster'
+import { messageOf, OnecopyError } from '../src/errors.js'
+import { withDeadline } from '../src/lifecycle.js'
+import { createLog, type Log } from '../src/log.js'
+import { removeServerFolder } from '../src/segment/folder.js'
+import { ServingProcess } from '../src/server.js'
+import { type StartMessage, type ToPrimary, ToWorkerSchema } from './messages.js'
+import { snapshotOf } from './snapshot.js'
+
+const EXIT_BUG = 70
+/** After a bug nothing is certain any more: other requests get this long, not the whole drain timeout. */
+const BUG_DRAIN_MS = 5000
+
+function send(message: ToPrimary): Promise<void> {
+  return new Promise((resolve) => {
+    // A primary that is gone is found out by the disconnect, not here.
+    if (!process.connected) resolve()
+    else process.send?.(message, undefined, undefined, () => resolve())
+  })
+}
+
+class WorkerProcess {
+  readonly #worker: Worker
+  #log: Log = createLog({ level: 'info', role: 'worker' })
+  #start: StartMessage | undefined
+  #serving: ServingProcess | undefined
+  #isEnding = false
+
+  constructor(worker: Worker) {
+    this.#worker = worker
+  }
+
+  listen(): void {
+    // The terminal signals a whole process group; the primary decides what they mean.
+    for (const signal of ['SIGINT', 'SIGHUP'] as const) process.on(signal, () => {})
+    process.on('SIGTERM', () => void this.#end({ exitCode: 0, timeoutMs: this.#drainTimeoutMs }))
+    process.on('message', (message) => void this.#receive(message))
+    this.#worker.on('disconnect', () => void this.#survivePrimary())
+  }
+
+  get #drainTimeoutMs(): number {
+    return this.#start?.config.drainTimeoutMs ?? 0
+  }
+
+  async #receive(raw: unknown): Promise<void> {
+    const message = ToWorkerSchema.parse(raw)
+    if (message.type === 'start') await this.#boot(message)
+    else if (message.type === 'drain') await this.#end({ exitCode: 0, timeoutMs: this.#drainTimeoutMs })
+    else if (this.#serving !== undefined) {
+      await send({ type: 'metrics', id: message.id, snapshot: await snapshotOf(this.#serving.metrics.registry) })
+    }
+  }
+
+  async #boot(start: StartMessage): Promise<void> {
+    this.#start = start
+    this.#log = createLog({ level: start.config.logLevel, role: 'worker' })
+    try {
+      this.#serving = await ServingProcess.start({
+        config: start.config,
+        segments: start.segments,
+        identity: start.identity,
+        log: this.#log,
+        onBug: (error) => this.#onBug(error),
+      })
+      await send({ type: 'ready', port: this.#serving.port })
+    } catch (thrown) {
+      const code = thrown instanceof OnecopyError ? thrown.code : 'WORKER_BOOT_FAILED'
+      await send({ type: 'failed', code, message: messageOf(thrown) })
+      process.exit(1)
+    }
+  }
+
+  #onBug(error: unknown): void {
+    this.#log.fatal({ err: error }, 'a bug: this worker ends')
+    void this.#end({ exitCode: EXIT_BUG, timeoutMs: BUG_DRAIN_MS })
+  }
+
+  /** Without the primary nobody restarts, counts or unlinks: answer what was accepted, clean up, end. */
+  async #survivePrimary(): Promise<void> {
+    // Node would end the process at once, with requests in flight.
+    this.#worker.exitedAfterDisconnect = true
+    if (this.#isEnding) return
+    this.#log.error('the primary is gone: draining')
+    if (this.#start !== undefined) await removeServerFolder(this.#start.serverFolder)
+    await this.#end({ exitCode: 0, timeoutMs: this.#drainTimeoutMs })
+  }
+
+  async #end({ exitCode, timeoutMs }: { exitCode: number; timeoutMs: number }): Promise<void> {
+    if (this.#isEnding) return
+    this.#isEnding = true
+    let code = exitCode
+    if (this.#serving !== undefined) {
+      try {
+        await withDeadline(this.#serving.drain(), timeoutMs, 'accepted requests to be answered')
+      } catch (thrown) {
+        this.#log.error({ err: thrown }, messageOf(thrown))
+        code = exitCode === 0 ? 1 : exitCode
+      }
+      await send({ type: 'farewell', snapshot: await snapshotOf(this.#serving.metrics.registry) })
+    }
+    process.exit(code)
+  }
+}
+
+export function runWorker(): void {
+  const { worker } = cluster
+  if (worker === undefined) throw new Error('expected to run as a cluster worker')
+  new WorkerProcess(worker).listen()
+}

@@ -1,0 +1,222 @@
+/**
+ * Every option of the server: where it may come from, its unit, its default and why. The same table
+ * makes the flags (`--drain-timeout 30s`), the environment (`ONECOPY_DRAIN_TIMEOUT=30s`), the keys of a
+ * config file (`"drainTimeout": "30s"`) and the help text.
+ */
+import { homedir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { z } from 'zod'
+import { usableCpus } from '../process/cpus.js'
+import { parseBytes, parseDurationMs } from '../units.js'
+
+const text = z.string().min(1)
+
+const durationMs = z.string().transform((value, context) => {
+  const ms = parseDurationMs(value)
+  if (ms !== null) return ms
+  context.addIssue({ code: 'custom', message: `expected a duration such as 500ms, 30s or 2m, got ${JSON.stringify(value)}` })
+  return z.NEVER
+})
+
+const sizeBytes = z.union([z.string(), z.int().transform(String)]).transform((value, context) => {
+  const bytes = parseBytes(value)
+  if (bytes !== null && bytes > 0) return bytes
+  context.addIssue({ code: 'custom', message: `expected a size such as 64KiB, 16MiB or 2GiB, got ${JSON.stringify(value)}` })
+  return z.NEVER
+})
+
+function integer(minimum: number, maximum: number) {
+  return z.union([z.string(), z.number()]).transform((value, context) => {
+    const number = typeof value === 'string' && !/^\d+$/.test(value) ? Number.NaN : Number(value)
+    if (Number.isInteger(number) && number >= minimum && number <= maximum) return number
+    context.addIssue({ code: 'custom', message: `expected an integer from ${minimum} to ${maximum}, got ${JSON.stringify(value)}` })
+    return z.NEVER
+  })
+}
+
+const path = text.transform((value) => resolve(value))
+const PACKAGE_ROOT = fileURLToPath(new URL('../../../', import.meta.url))
+
+interface Option<Schema extends z.ZodType> {
+  readonly schema: Schema
+  /** Placeholder in the help text. */
+  readonly value: string
+  readonly help: string
+  readonly group: 'Models' | 'Network' | 'Processes' | 'Memory' | 'Limits' | 'Logs'
+  /** The default as it would be written, and what it says in the help where that differs. */
+  readonly default: () => string | number
+  readonly defaultHelp?: string
+}
+
+function option<Schema extends z.ZodType>(definition: Option<Schema>): Option<Schema> {
+  return definition
+}
+
+export const OPTIONS = {
+  models: option({
+    schema: path,
+    value: 'DIR',
+    group: 'Models',
+    help: 'Model repository: NAME/VERSION/model.onnx, NAME.onnx or model.onnx.',
+    default: () => join(PACKAGE_ROOT, 'models'),
+    defaultHelp: 'the built-in model',
+  }),
+  cacheDir: option({
+    schema: path,
+    value: 'DIR',
+    group: 'Models',
+    help: 'Compiled models, kept so that the next start compiles nothing. Best on a disk.',
+    default: () => join(process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'onecopy'),
+    defaultHelp: '$XDG_CACHE_HOME/onecopy or ~/.cache/onecopy',
+  }),
+  compileTimeout: option({
+    schema: durationMs,
+    value: 'TIME',
+    group: 'Models',
+    help: 'Longest time that compiling one model may take.',
+    default: () => '10m',
+  }),
+  host: option({
+    schema: text,
+    value: 'H',
+    group: 'Network',
+    help: 'Address to serve inference on; 0.0.0.0 in a container.',
+    default: () => '127.0.0.1',
+  }),
+  port: option({
+    schema: integer(0, 65535),
+    value: 'N',
+    group: 'Network',
+    help: 'Port to serve inference on; 0 takes a free one.',
+    default: () => 8080,
+  }),
+  adminHost: option({
+    schema: text,
+    value: 'H',
+    group: 'Network',
+    help: 'Address for metrics and probes.',
+    default: () => '',
+    defaultHelp: 'as --host',
+  }),
+  adminPort: option({
+    schema: integer(0, 65535),
+    value: 'N',
+    group: 'Network',
+    help: 'Port for metrics and probes, answered by the primary; 0 takes a free one.',
+    default: () => 9090,
+  }),
+  workers: option({
+    schema: integer(1, 1024),
+    value: 'N',
+    group: 'Processes',
+    help: 'Worker processes. Each computes one request at a time and maps the same weights.',
+    default: () => usableCpus(),
+    defaultHelp: 'the CPUs this process may use: cgroup quota and affinity, not the host\'s count',
+  }),
+  threads: option({
+    schema: integer(1, 1024),
+    value: 'N',
+    group: 'Processes',
+    help: 'Threads inside one inference. More workers usually beat more threads.',
+    default: () => 1,
+  }),
+  bootTimeout: option({
+    schema: durationMs,
+    value: 'TIME',
+    group: 'Processes',
+    help: 'Longest time a worker may take from fork to ready.',
+    default: () => '2m',
+  }),
+  drainTimeout: option({
+    schema: durationMs,
+    value: 'TIME',
+    group: 'Processes',
+    help: 'On SIGTERM, longest time to finish what was accepted before workers are killed.',
+    default: () => '30s',
+  }),
+  segmentDir: option({
+    schema: path,
+    value: 'DIR',
+    group: 'Memory',
+    help: 'Where the shared weights live: a tmpfs, so that they are memory and nothing else.',
+    default: () => '/dev/shm',
+  }),
+  maxBody: option({
+    schema: sizeBytes,
+    value: 'SIZE',
+    group: 'Limits',
+    help: 'Largest request body, also after decompression.',
+    default: () => '64MiB',
+  }),
+  maxQueue: option({
+    schema: integer(1, 1_000_000),
+    value: 'N',
+    group: 'Limits',
+    help: 'Requests that may wait in one worker; more are refused with 503.',
+    default: () => 256,
+  }),
+  logLevel: option({
+    schema: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal']),
+    value: 'L',
+    group: 'Logs',
+    help: 'trace, debug (one line a request), info, warn, error or fatal.',
+    default: () => 'info',
+  }),
+} as const
+
+export type OptionName = keyof typeof OPTIONS
+
+type Parsed = { -readonly [Name in OptionName]: z.output<(typeof OPTIONS)[Name]['schema']> }
+
+/** The whole configuration, checked and frozen. Durations in milliseconds, sizes in bytes. */
+export interface Config {
+  readonly modelsDir: string
+  readonly cacheDir: string
+  readonly compileTimeoutMs: number
+  readonly host: string
+  readonly port: number
+  readonly adminHost: string
+  readonly adminPort: number
+  readonly workers: number
+  readonly threads: number
+  readonly bootTimeoutMs: number
+  readonly drainTimeoutMs: number
+  readonly segmentDir: string
+  readonly maxBodyBytes: number
+  readonly maxQueuedRequests: number
+  readonly logLevel: Parsed['logLevel']
+}
+
+export function toConfig(options: Parsed): Config {
+  return Object.freeze({
+    modelsDir: options.models,
+    cacheDir: options.cacheDir,
+    compileTimeoutMs: options.compileTimeout,
+    host: options.host,
+    port: options.port,
+    adminHost: options.adminHost,
+    adminPort: options.adminPort,
+    workers: options.workers,
+    threads: options.threads,
+    bootTimeoutMs: options.bootTimeout,
+    drainTimeoutMs: options.drainTimeout,
+    segmentDir: options.segmentDir,
+    maxBodyBytes: options.maxBody,
+    maxQueuedRequests: options.maxQueue,
+    logLevel: options.logLevel,
+  })
+}
+
+/** What a serving process needs of the configuration; crosses to the workers as a message. */
+export const ServingConfigSchema = z.object({
+  host: z.string(),
+  port: z.int(),
+  threads: z.int().positive(),
+  drainTimeoutMs: z.number().nonnegative(),
+  maxBodyBytes: z.int().positive(),
+  maxQueuedRequests: z.int().positive(),
+  logLevel: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal']),
+})
+
+export type ServingConfig = z.infer<typeof ServingConfigSchema>

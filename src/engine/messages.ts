@@ -1,0 +1,61 @@
+/** What passes between a serving process and its inference thread. Tensors travel by transfer. */
+import { z } from 'zod'
+import { type ErrorCode, isErrorCode } from '../errors.js'
+import { DATATYPES, type Datatype, type TensorData } from '../tensor.js'
+
+const datatype = z.enum(Object.keys(DATATYPES) as [Datatype, ...Datatype[]])
+const spec = z.object({ name: z.string(), datatype, shape: z.array(z.int()).nullable() })
+const tensor = z.object({
+  name: z.string(),
+  datatype,
+  shape: z.array(z.int().nonnegative()),
+  data: z.custom<TensorData>((data) => ArrayBuffer.isView(data) || Array.isArray(data)),
+})
+const id = z.int().nonnegative()
+
+export const ThreadRequestSchema = z.discriminatedUnion('type', [
+  z.object({
+    type: z.literal('load'),
+    id,
+    /** Which loaded model later messages mean. */
+    modelKey: z.string(),
+    graph: z.instanceof(Uint8Array),
+    folder: z.string().nullable(),
+    form: z.enum(['compiled', 'original']),
+    inputs: z.array(spec),
+    outputs: z.array(spec),
+    threads: z.int().positive(),
+  }),
+  z.object({ type: z.literal('run'), id, modelKey: z.string(), inputs: z.array(tensor), outputNames: z.array(z.string()) }),
+  z.object({ type: z.literal('unload'), id, modelKey: z.string() }),
+  z.object({ type: z.literal('close'), id }),
+])
+
+export const ThreadReplySchema = z.discriminatedUnion('type', [
+  z.object({ type: z.literal('done'), id }),
+  z.object({
+    type: z.literal('ran'),
+    id,
+    outputs: z.array(tensor),
+    /** Time inside the runtime. */
+    computeNs: z.number().nonnegative(),
+  }),
+  z.object({
+    type: z.literal('failed'),
+    id,
+    code: z.custom<ErrorCode>((code) => typeof code === 'string' && isErrorCode(code)),
+    message: z.string(),
+  }),
+])
+
+export type ThreadRequest = z.infer<typeof ThreadRequestSchema>
+export type ThreadReply = z.infer<typeof ThreadReplySchema>
+/** Distributes over the union, so that each kind keeps its own fields. */
+export type WithoutId<T> = T extends unknown ? Omit<T, 'id'> : never
+
+/** The buffers under a list of tensors, each once; strings have none and are cloned. */
+export function transferList(tensors: readonly { readonly data: TensorData }[]): ArrayBuffer[] {
+  const buffers = new Set<ArrayBuffer>()
+  for (const { data } of tensors) if (ArrayBuffer.isView(data)) buffers.add(data.buffer)
+  return [...buffers]
+}

@@ -1,0 +1,66 @@
+/**
+ * The inference thread: the only place of a serving process where the runtime loads and runs, because
+ * both block the thread they are called on. Messages are handled one at a time, in order. It never ends
+ * by itself in the middle of a run: ending a thread inside the runtime aborts the whole process.
+ */
+import { type MessagePort, parentPort } from 'node:worker_threads'
+import { messageOf, OnecopyError } from '../errors.js'
+import { Session } from '../runtime/session.js'
+import { type ThreadReply, type ThreadRequest, ThreadRequestSchema, transferList } from './messages.js'
+
+const sessions = new Map<string, Session>()
+
+function sessionOf(modelKey: string): Session {
+  const session = sessions.get(modelKey)
+  if (session === undefined) throw new OnecopyError('MODEL_NOT_READY', `model ${modelKey} is not loaded`)
+  return session
+}
+
+async function load(request: Extract<ThreadRequest, { type: 'load' }>): Promise<void> {
+  try {
+    sessions.set(request.modelKey, await Session.load(request))
+  } catch (thrown) {
+    throw new OnecopyError('MODEL_UNSUPPORTED', `the runtime cannot load ${request.modelKey}: ${messageOf(thrown)}`)
+  }
+}
+
+async function handle(request: ThreadRequest): Promise<ThreadReply> {
+  const { id } = request
+  if (request.type === 'load') await load(request)
+  else if (request.type === 'run') {
+    const startedNs = process.hrtime.bigint()
+    const outputs = await sessionOf(request.modelKey).run(request.inputs, request.outputNames)
+    const computeNs = Number(process.hrtime.bigint() - startedNs)
+    return {
+      type: 'ran',
+      id,
+      outputs: outputs.map((tensor) => ({ ...tensor, shape: [...tensor.shape] })),
+      computeNs,
+    }
+  } else if (request.type === 'unload') {
+    await sessions.get(request.modelKey)?.close()
+    sessions.delete(request.modelKey)
+  } else {
+    for (const session of sessions.values()) await session.close()
+    sessions.clear()
+  }
+  return { type: 'done', id }
+}
+
+function serve(port: MessagePort): void {
+  let turn = Promise.resolve()
+  port.on('message', (message: unknown) => {
+    turn = turn.then(async () => {
+      const request = ThreadRequestSchema.parse(message)
+      const reply = await handle(request).catch((thrown): ThreadReply => {
+        // A bug is not a reply: it ends the thread, and with it the worker.
+        if (!(thrown instanceof OnecopyError)) throw thrown
+        return { type: 'failed', id: request.id, code: thrown.code, message: thrown.message }
+      })
+      port.postMessage(reply, reply.type === 'ran' ? transferList(reply.outputs) : [])
+      if (request.type === 'close') port.close()
+    })
+  })
+}
+
+if (parentPort !== null) serve(parentPort)

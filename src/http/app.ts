@@ -1,0 +1,24 @@
+/** The Koa application of a serving process. */
+import Router from '@koa/router'
+import Koa from 'koa'
+import type { HttpContext } from './context.js'
+import { errorResponses } from './error-response.js'
+import { requestLog } from './request-log.js'
+import { healthRoutes, type ServerIdentity } from './routes/health.js'
+import { inferRoutes } from './routes/infer.js'
+import { modelRoutes } from './routes/models.js'
+
+export function createApp(context: HttpContext, server: ServerIdentity): Koa {
+  const app = new Koa()
+  const router = new Router()
+  healthRoutes(router, context, server)
+  modelRoutes(router, context)
+  inferRoutes(router, context)
+  app.use(requestLog(context))
+  app.use(errorResponses(context))
+  app.use(router.routes())
+  app.use(router.allowedMethods())
+  // Koa would print what reaches it; all that can be thrown was answered above.
+  app.on('error', (thrown, ctx) => context.log.debug({ err: thrown, path: ctx?.path }, 'connection error'))
+  return app
+}

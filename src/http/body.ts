@@ -1,0 +1,93 @@
+/**
+ * Reads a request body into memory of its own, never more than the limit, decompressed where the client
+ * compressed it. The bytes behind the JSON header start at a multiple of eight, so that numeric tensors
+ * are views and not copies.
+ */
+import type { IncomingMessage } from 'node:http'
+import type { Transform } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
+import { createGunzip, createInflate } from 'node:zlib'
+import { OnecopyError } from '../errors.js'
+
+const ALIGNMENT_BYTES = 8
+const ACCEPTED_ENCODINGS = 'gzip, deflate'
+
+export interface BodyOptions {
+  readonly maxBytes: number
+  /** Length of the JSON in front of binary tensors, where the request names one. */
+  readonly jsonBytes: number | null
+}
+
+function tooLarge(maxBytes: number, got: string): OnecopyError {
+  return new OnecopyError('BODY_TOO_LARGE', `expected a body of at most ${maxBytes} bytes, got ${got}`, {
+    // What is left of the body is not read: the connection cannot be used again.
+    headers: { Connection: 'close' },
+  })
+}
+
+/** The transform that undoes the request's Content-Encoding; null where there is none. */
+function decompressor(request: IncomingMessage): Transform | null {
+  const encoding = request.headers['content-encoding']?.trim().toLowerCase() ?? 'identity'
+  if (encoding === 'identity' || encoding === '') return null
+  if (encoding === 'gzip') return createGunzip()
+  if (encoding === 'deflate') return createInflate()
+  throw new OnecopyError(
+    'CONTENT_ENCODING_UNSUPPORTED',
+    `expected Content-Encoding ${ACCEPTED_ENCODINGS} or none, got ${JSON.stringify(encoding)}`,
+    { headers: { 'Accept-Encoding': ACCEPTED_ENCODINGS, Connection: 'close' } },
+  )
+}
+
+/** Room for `length` body bytes, placed so that byte `jsonBytes` of them is aligned. */
+function alignedRoom(length: number, jsonBytes: number): Uint8Array<ArrayBuffer> {
+  const pad = (ALIGNMENT_BYTES - (jsonBytes % ALIGNMENT_BYTES)) % ALIGNMENT_BYTES
+  return new Uint8Array(new ArrayBuffer(pad + length), pad, length)
+}
+
+/**
+ * @throws OnecopyError BODY_TOO_LARGE, CONTENT_ENCODING_UNSUPPORTED, BODY_MALFORMED (it does not
+ *   decompress), REQUEST_CANCELLED (the client left in mid-body).
+ */
+export async function readBody(request: IncomingMessage, options: BodyOptions): Promise<Uint8Array<ArrayBuffer>> {
+  const { maxBytes } = options
+  const declared = request.headers['content-length']
+  const declaredBytes = declared === undefined ? null : Number(declared)
+  if (declaredBytes !== null && declaredBytes > maxBytes) throw tooLarge(maxBytes, `${declaredBytes}`)
+  const inflate = decompressor(request)
+  const jsonBytes = options.jsonBytes ?? 0
+
+  const chunks: Uint8Array[] = []
+  let total = 0
+  // A declared length is written straight to its place; anything else is gathered first.
+  const room = inflate === null && declaredBytes !== null ? alignedRoom(declaredBytes, jsonBytes) : null
+  const take = (chunk: Buffer) => {
+    if (total + chunk.length > maxBytes) throw tooLarge(maxBytes, 'more')
+    if (room === null) chunks.push(chunk)
+    else room.set(chunk, total)
+    total += chunk.length
+  }
+  try {
+    if (inflate === null) for await (const chunk of request) take(chunk as Buffer)
+    else {
+      await pipeline(request, inflate, async (inflated: AsyncIterable<Buffer>) => {
+        for await (const chunk of inflated) take(chunk)
+      })
+    }
+  } catch (thrown) {
+    if (thrown instanceof OnecopyError) throw thrown
+    if (request.destroyed && !request.complete) {
+      throw new OnecopyError('REQUEST_CANCELLED', 'the client left before its body was complete')
+    }
+    throw new OnecopyError('BODY_MALFORMED', 'the body does not decompress as its Content-Encoding says', {
+      headers: { Connection: 'close' },
+    })
+  }
+  if (room !== null) return room
+  const body = alignedRoom(total, jsonBytes)
+  let at = 0
+  for (const chunk of chunks) {
+    body.set(chunk, at)
+    at += chunk.length
+  }
+  return body
+}

@@ -1,0 +1,49 @@
+/** What the routes are given: no route reaches for a global. */
+import type { Log } from '../log.js'
+import type { ServingMetrics } from '../metrics/serving.js'
+import type { ModelSpec } from '../protocol/v2/request.js'
+import type { Tensor } from '../tensor.js'
+
+export interface ServedModel extends ModelSpec {
+  readonly isReady: boolean
+}
+
+export interface ModelDirectory {
+  names(): readonly string[]
+  /** Versions of a model, newest first; empty for an unknown model. */
+  versions(name: string): readonly string[]
+  /** The named version, or the newest one where none is named. */
+  find(name: string, version?: string): ServedModel | null
+}
+
+export interface SubmitOptions {
+  readonly model: ServedModel
+  readonly inputs: readonly Tensor[]
+  readonly outputNames: readonly string[]
+  /** Aborted when the client leaves. */
+  readonly signal: AbortSignal
+}
+
+/** The scheduler's door, handed in by the server. */
+export type Submit = (options: SubmitOptions) => Promise<{ readonly outputs: readonly Tensor[] }>
+
+export interface HttpContext {
+  readonly models: ModelDirectory
+  readonly submit: Submit
+  readonly metrics: ServingMetrics
+  readonly log: Log
+  readonly maxBodyBytes: number
+  /** Whether every model that should serve does, and the server is not draining. */
+  isReady(): boolean
+  /** While draining every response closes its connection. */
+  isDraining(): boolean
+  /** A bug: reported after its request was answered with 500. */
+  onBug(error: unknown): void
+}
+
+/** Model and version that a request turned out to be about: labels of its metrics. */
+export interface RequestState {
+  requestId: string
+  model?: { readonly name: string; readonly version: string }
+  errorCode?: string
+}

@@ -1,0 +1,49 @@
+/** The only place where an error becomes a status and a body: `{"error": "..."}`, never a stack. */
+import type { Context, Next } from 'koa'
+import { messageOf, OnecopyError } from '../errors.js'
+import type { HttpContext, RequestState } from './context.js'
+
+function respond(ctx: Context, error: OnecopyError): void {
+  ctx.status = error.status
+  ctx.set(error.headers)
+  ctx.set('X-Error-Code', error.code)
+  ctx.body = { error: error.message }
+}
+
+function isClientGone(thrown: unknown): boolean {
+  const code = (thrown as NodeJS.ErrnoException | null)?.code
+  return code === 'ECONNRESET' || code === 'EPIPE' || code === 'ERR_STREAM_PREMATURE_CLOSE'
+}
+
+/** What a thrown thing is to a client. Anything unforeseen is a bug and says nothing about itself. */
+function asOnecopyError(thrown: unknown): OnecopyError {
+  if (thrown instanceof OnecopyError) return thrown
+  if (isClientGone(thrown)) return new OnecopyError('REQUEST_CANCELLED', 'the client left')
+  if (thrown instanceof URIError) return new OnecopyError('ROUTE_NOT_FOUND', 'the path is not valid percent-encoding')
+  return new OnecopyError('INTERNAL', 'internal error', { cause: thrown })
+}
+
+/** Outermost middleware: answers what the routes throw, and gives a body to what nobody answered. */
+export function errorResponses(context: Pick<HttpContext, 'onBug' | 'log'>) {
+  return async (ctx: Context, next: Next): Promise<void> => {
+    const state = ctx.state as RequestState
+    try {
+      await next()
+      if (ctx.status === 404 && ctx.body === undefined) {
+        throw new OnecopyError('ROUTE_NOT_FOUND', `no route ${ctx.method} ${ctx.path}`)
+      }
+      if (ctx.status === 405 || ctx.status === 501) {
+        const allow = ctx.response.get('Allow')
+        throw new OnecopyError('METHOD_NOT_ALLOWED', `expected ${allow} for ${ctx.path}, got ${ctx.method}`)
+      }
+    } catch (thrown) {
+      const error = asOnecopyError(thrown)
+      state.errorCode = error.code
+      respond(ctx, error)
+      if (error.fault === 'bug') {
+        context.log.error({ requestId: state.requestId, err: thrown }, messageOf(thrown))
+        context.onBug(thrown)
+      }
+    }
+  }
+}

@@ -1,0 +1,32 @@
+/** Request ids, and one line a request at level debug. */
+import { randomUUID } from 'node:crypto'
+import type { Context, Next } from 'koa'
+import type { HttpContext, RequestState } from './context.js'
+
+/** Ids of clients are taken over when they are harmless in a log line and a header. */
+const REQUEST_ID_PATTERN = /^[A-Za-z0-9._:/+=-]{1,128}$/
+
+export function requestLog({ log, isDraining }: Pick<HttpContext, 'log' | 'isDraining'>) {
+  return async (ctx: Context, next: Next): Promise<void> => {
+    const startedMs = performance.now()
+    const state = ctx.state as RequestState
+    const given = ctx.get('X-Request-Id')
+    state.requestId = REQUEST_ID_PATTERN.test(given) ? given : randomUUID()
+    ctx.set('X-Request-Id', state.requestId)
+    await next()
+    if (isDraining()) ctx.set('Connection', 'close')
+    if (!log.isLevelEnabled('debug')) return
+    log.debug(
+      {
+        requestId: state.requestId,
+        method: ctx.method,
+        path: ctx.path,
+        status: ctx.status,
+        durationMs: Math.round((performance.now() - startedMs) * 1000) / 1000,
+        ...(state.model === undefined ? {} : { model: state.model.name, version: state.model.version }),
+        ...(state.errorCode === undefined ? {} : { code: state.errorCode }),
+      },
+      'request',
+    )
+  }
+}

@@ -1,0 +1,26 @@
+/** Server liveness, readiness and metadata: the core of the Open Inference Protocol V2. */
+import type Router from '@koa/router'
+import type { HttpContext } from '../context.js'
+
+/** Only what is implemented stands here. */
+const EXTENSIONS = ['binary_tensor_data', 'parameters']
+
+export interface ServerIdentity {
+  readonly name: string
+  readonly version: string
+}
+
+export function healthRoutes(router: Router, context: Pick<HttpContext, 'isReady'>, server: ServerIdentity): void {
+  router.get('/v2', (ctx) => {
+    ctx.body = { name: server.name, version: server.version, extensions: EXTENSIONS }
+  })
+  router.get('/v2/health/live', (ctx) => {
+    ctx.body = { live: true }
+  })
+  router.get('/v2/health/ready', (ctx) => {
+    const ready = context.isReady()
+    ctx.status = ready ? 200 : 503
+    if (!ready) ctx.set('Retry-After', '1')
+    ctx.body = ready ? { live: true, ready } : { live: true, ready, error: 'the server is not ready' }
+  })
+}

@@ -1,0 +1,68 @@
+/** The list of models, their metadata and readiness. */
+import type Router from '@koa/router'
+import type { Context } from 'koa'
+import { OnecopyError } from '../../errors.js'
+import type { TensorSpec } from '../../tensor.js'
+import type { HttpContext, RequestState, ServedModel } from '../context.js'
+
+const PLATFORM = 'onnx_onnxv1'
+const VERSION_PATTERN = /^\d+$/
+
+/**
+ * The model version that a route names, or the newest.
+ * @throws OnecopyError MODEL_NOT_FOUND.
+ */
+export function modelOf(ctx: Context, { models }: Pick<HttpContext, 'models'>): ServedModel {
+  const { model: name = '', version } = ctx['params'] as { model?: string; version?: string }
+  const isVersion = version === undefined || VERSION_PATTERN.test(version)
+  const model = isVersion ? models.find(name, version) : null
+  if (model === null) {
+    const known = models.versions(name)
+    throw new OnecopyError(
+      'MODEL_NOT_FOUND',
+      known.length === 0
+        ? `unknown model ${JSON.stringify(name)}`
+        : `unknown version ${JSON.stringify(version)} of model ${name}; it has ${known.join(', ')}`,
+    )
+  }
+  ;(ctx.state as RequestState).model = { name: model.name, version: model.version }
+  return model
+}
+
+function describe(spec: TensorSpec) {
+  // A tensor of unknown rank has no form in the protocol: one variable dimension comes closest.
+  return { name: spec.name, datatype: spec.datatype, shape: spec.shape ?? [-1] }
+}
+
+/** Registers `handler` with and without a version in the path. */
+export function onModel(
+  router: Router,
+  method: 'get' | 'post',
+  suffix: string,
+  handler: (ctx: Context) => void | Promise<void>,
+): void {
+  for (const version of ['', '/versions/:version']) router[method](`/v2/models/:model${version}${suffix}`, handler)
+}
+
+export function modelRoutes(router: Router, context: HttpContext): void {
+  router.get('/v2/models', (ctx) => {
+    ctx.body = { models: context.models.names() }
+  })
+  onModel(router, 'get', '', (ctx) => {
+    const model = modelOf(ctx, context)
+    ctx.body = {
+      name: model.name,
+      versions: context.models.versions(model.name),
+      platform: PLATFORM,
+      inputs: model.inputs.map(describe),
+      outputs: model.outputs.map(describe),
+    }
+  })
+  onModel(router, 'get', '/ready', (ctx) => {
+    const model = modelOf(ctx, context)
+    const ready = model.isReady && !context.isDraining()
+    ctx.status = ready ? 200 : 503
+    if (!ready) ctx.set('Retry-After', '1')
+    ctx.body = ready ? { name: model.name, ready } : { name: model.name, ready, error: `model ${model.name} is not ready` }
+  })
+}

@@ -1,0 +1,188 @@
+/**
+ * The compile process: one model version per process. It reads a request from standard input, makes sure
+ * that the cache holds the compiled image, and answers with one line on standard output. Compilation
+ * takes several times the model's size in memory and runs code on files of unknown origin: a process that
+ * ends gives the memory back, and its crash is an error message.
+ */
+import { createHash } from 'node:crypto'
+import { constants, existsSync } from 'node:fs'
+import { open, readFile, rename, rm, stat } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { messageOf, OnecopyError } from '../errors.js'
+import { cpuDigest, runtimeVersion } from '../runtime/identity.js'
+import { COMPILE_OPTIONS, compileModel, Session } from '../runtime/session.js'
+import { SEGMENT_FILE_NAME, SEGMENT_FORMAT_VERSION } from '../segment/layout.js'
+import { readHeader } from '../segment/write.js'
+import { castBfloat16Borders } from './bfloat16.js'
+import { type CompileReply, CompileRequestSchema } from './compile-messages.js'
+import { digestModel } from './digest.js'
+import { dropDuplicateInitializers, externalFiles, parseModel, serializeModel } from './graph.js'
+import { writeImage } from './image.js'
+import { type ModelInterface, readInterface } from './interface.js'
+import type { GraphProto, ModelProto } from './onnx_pb.js'
+
+/** A protobuf message, and so the part of a model inside its file, ends below 2 GiB. */
+const MAX_MODEL_FILE_BYTES = 2 ** 31 - 1
+
+type Model = ModelProto & { graph: GraphProto }
+
+async function readModel(path: string): Promise<Buffer<ArrayBuffer>> {
+  const { size } = await stat(path)
+  if (size > MAX_MODEL_FILE_BYTES) {
+    throw new OnecopyError(
+      'MODEL_INVALID',
+      `expected an ONNX file below 2 GiB (larger weights belong in external data), got ${size} bytes`,
+    )
+  }
+  return await readFile(path)
+}
+
+/** The same model on the same runtime, CPU, options and format gives the same image. */
+function cacheKey(modelDigest: string): string {
+  const parts = {
+    model: modelDigest,
+    runtime: runtimeVersion(),
+    cpu: cpuDigest(),
+    options: COMPILE_OPTIONS,
+    format: SEGMENT_FORMAT_VERSION,
+  }
+  return createHash('sha256').update(JSON.stringify(parts)).digest('hex')
+}
+
+async function isCached(imagePath: string, key: string): Promise<boolean> {
+  const file = await open(imagePath, constants.O_RDONLY | constants.O_NOFOLLOW).catch(() => null)
+  if (file === null) return false
+  try {
+    const header = await readHeader(file)
+    return header.key === key && header.fileBytes === (await file.stat()).size
+  } catch {
+    return false
+  } finally {
+    await file.close()
+  }
+}
+
+function asModelError(thrown: unknown): OnecopyError {
+  if (thrown instanceof OnecopyError) return thrown
+  const text = messageOf(thrown)
+  const isNoModel = /protobuf parsing failed|ModelProto does not have a graph/i.test(text)
+  return new OnecopyError(isNoModel ? 'MODEL_INVALID' : 'MODEL_UNSUPPORTED', `the runtime refuses the model: ${text}`)
+}
+
+interface Compilation {
+  readonly key: string
+  readonly workFolder: string
+  readonly folder: string
+  readonly original: Model
+  readonly modelPath: string
+  readonly modelInterface: ModelInterface
+}
+
+/** Loads an image the way a worker does; throws what the runtime says where it would not load. */
+async function proveLoadable(path: string): Promise<void> {
+  const file = await open(path)
+  try {
+    const header = await readHeader(file)
+    const graph = Buffer.alloc(header.graph.bytes)
+    await file.read(graph, 0, graph.length, header.graph.offsetBytes)
+    const { form, inputs, outputs } = header
+    const folder = form === 'compiled' ? dirname(path) : header.externalDataFolder
+    const session = await Session.load({ graph, folder, form, inputs, outputs, threads: 1 })
+    await session.close()
+  } finally {
+    await file.close()
+  }
+}
+
+/** Optimised graph, weights and packed kernels in one file, proven to load. */
+async function compileShared(compilation: Compilation): Promise<string> {
+  const { workFolder, folder, modelPath, original } = compilation
+  const graphPath = join(workFolder, 'graph.onnx')
+  const dataFileName = 'weights.bin'
+  const path = join(workFolder, SEGMENT_FILE_NAME)
+  const hasCasts = castBfloat16Borders(original, compilation.modelInterface)
+  await compileModel({
+    model: hasCasts ? { bytes: serializeModel(original), folder } : modelPath,
+    graphPath,
+    dataFileName,
+  }).catch((thrown) => {
+    throw asModelError(thrown)
+  })
+  const model = parseModel(await readFile(graphPath))
+  dropDuplicateInitializers(model.graph)
+  const dataPath = join(workFolder, dataFileName)
+  await writeImage({
+    path,
+    key: compilation.key,
+    form: 'compiled',
+    model,
+    modelInterface: compilation.modelInterface,
+    dataPath: existsSync(dataPath) ? dataPath : null,
+    externalDataFolder: null,
+  })
+  await proveLoadable(path)
+  return path
+}
+
+/** The model as it came, for what the runtime cannot write back: served, not shared. */
+async function keepOriginal(compilation: Compilation): Promise<string> {
+  const path = join(compilation.workFolder, SEGMENT_FILE_NAME)
+  await rm(path, { force: true })
+  await writeImage({
+    path,
+    key: compilation.key,
+    form: 'original',
+    model: compilation.original,
+    modelInterface: compilation.modelInterface,
+    dataPath: null,
+    externalDataFolder: externalFiles(compilation.original).length > 0 ? compilation.folder : null,
+  })
+  await proveLoadable(path)
+  return path
+}
+
+async function compile(request: { modelPath: string; cacheDir: string; workFolder: string }): Promise<CompileReply> {
+  const { modelPath, cacheDir, workFolder } = request
+  const folder = dirname(modelPath)
+  const bytes = await readModel(modelPath)
+  const original = parseModel(bytes)
+  // Refused before the runtime sees the model: on some of these types it aborts the process.
+  const modelInterface = readInterface(original.graph)
+  const key = cacheKey(await digestModel({ bytes, folder, externalFiles: externalFiles(original) }))
+  const imagePath = join(cacheDir, `${key}.segment`)
+  if (await isCached(imagePath, key)) return { outcome: 'compiled', key, imagePath, cached: true }
+
+  const compilation = { key, workFolder, folder, original, modelPath, modelInterface }
+  let path: string
+  try {
+    path = await compileShared(compilation)
+  } catch (sharedFailure) {
+    // What the runtime refuses outright it refuses in either form; its first words are the clearer ones.
+    path = await keepOriginal(compilation).catch(() => {
+      throw asModelError(sharedFailure)
+    })
+  }
+  await rename(path, imagePath)
+  return { outcome: 'compiled', key, imagePath, cached: false }
+}
+
+async function main(): Promise<void> {
+  // The server's end of the pipe closes when the server dies: nobody waits for this work then.
+  let text = ''
+  process.stdin.setEncoding('utf8')
+  for await (const chunk of process.stdin) {
+    text += chunk
+    if (text.includes('\n')) break
+  }
+  process.stdin.on('end', () => process.exit(1))
+  let reply: CompileReply
+  try {
+    reply = await compile(CompileRequestSchema.parse(JSON.parse(text)))
+  } catch (thrown) {
+    const error = thrown instanceof OnecopyError ? thrown : null
+    reply = { outcome: 'failed', code: error?.code ?? 'COMPILE_FAILED', message: messageOf(thrown) }
+  }
+  process.stdout.write(`${JSON.stringify(reply)}\n`, () => process.exit(0))
+}
+
+await main()

@@ -1,0 +1,28 @@
+/** What passes between the server and its compile process: one JSON line each way. */
+import { z } from 'zod'
+import { type ErrorCode, isErrorCode } from '../errors.js'
+
+export const CompileRequestSchema = z.object({
+  modelPath: z.string(),
+  cacheDir: z.string(),
+  /** An empty folder of this compilation's own, removed by the server afterwards, whatever happened. */
+  workFolder: z.string(),
+})
+
+export const CompileReplySchema = z.discriminatedUnion('outcome', [
+  z.object({
+    outcome: z.literal('compiled'),
+    key: z.string(),
+    imagePath: z.string(),
+    /** Whether the cache already had it. */
+    cached: z.boolean(),
+  }),
+  z.object({
+    outcome: z.literal('failed'),
+    code: z.custom<ErrorCode>((code) => typeof code === 'string' && isErrorCode(code)),
+    message: z.string(),
+  }),
+])
+
+export type CompileRequest = z.infer<typeof CompileRequestSchema>
+export type CompileReply = z.infer<typeof CompileReplySchema>

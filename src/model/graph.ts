@@ -1,0 +1,147 @@
+/** Reading and rewriting the graph that the runtime wrote: subgraphs, external tensors, their offsets. */
+import { fromBinary, toBinary } from '@bufbuild/protobuf'
+import { messageOf, OnecopyError } from '../errors.js'
+import { type GraphProto, type ModelProto, ModelProtoSchema, type TensorProto } from './onnx_pb.js'
+
+const EXTERNAL = 1
+
+/** A packed copy of a weight, as the runtime notes it beside the weight: `key|offset;length;alignment|...`. */
+const PREPACKED_KEY = /^prepacked_\d+$/
+
+/**
+ * Parses an ONNX file.
+ * @throws OnecopyError MODEL_INVALID when the bytes are no ONNX model.
+ */
+export function parseModel(bytes: Uint8Array): ModelProto & { graph: GraphProto } {
+  let model: ModelProto
+  try {
+    model = fromBinary(ModelProtoSchema, bytes)
+  } catch (thrown) {
+    throw new OnecopyError(
+      'MODEL_INVALID',
+      `expected an ONNX model (a ModelProto), got ${bytes.byteLength} bytes that do not parse: not ONNX, or truncated (${messageOf(thrown)})`,
+    )
+  }
+  const { graph } = model
+  if (graph === undefined || graph.output.length === 0) {
+    throw new OnecopyError(
+      'MODEL_INVALID',
+      `expected an ONNX model with a graph that has outputs, got ${graph === undefined ? 'no graph' : 'no outputs'} in ${bytes.byteLength} bytes`,
+    )
+  }
+  return model as ModelProto & { graph: GraphProto }
+}
+
+export function serializeModel(model: ModelProto): Uint8Array<ArrayBuffer> {
+  return toBinary(ModelProtoSchema, model) as Uint8Array<ArrayBuffer>
+}
+
+/** The graph and every graph inside its nodes' attributes, outermost first. */
+export function* graphsOf(graph: GraphProto): Generator<GraphProto> {
+  yield graph
+  for (const node of graph.node) {
+    for (const attribute of node.attribute) {
+      if (attribute.g !== undefined) yield* graphsOf(attribute.g)
+      for (const inner of attribute.graphs) yield* graphsOf(inner)
+    }
+  }
+}
+
+export function isExternal(tensor: TensorProto): boolean {
+  return tensor.dataLocation === EXTERNAL
+}
+
+export function externalEntry(tensor: TensorProto, key: string): string | undefined {
+  return tensor.externalData.find((entry) => entry.key === key)?.value
+}
+
+/** Every tensor that a model may keep outside its file: initializers and tensor attributes, everywhere. */
+export function* tensorsOf(model: ModelProto & { graph: GraphProto }): Generator<TensorProto> {
+  for (const graph of graphsOf(model.graph)) {
+    yield* graph.initializer
+    for (const node of graph.node) {
+      for (const attribute of node.attribute) {
+        if (attribute.t !== undefined) yield attribute.t
+        yield* attribute.tensors
+      }
+    }
+  }
+}
+
+/** File names of the external data a model refers to, as it spells them. */
+export function externalFiles(model: ModelProto & { graph: GraphProto }): string[] {
+  const names = new Set<string>()
+  for (const tensor of tensorsOf(model)) {
+    const location = isExternal(tensor) ? externalEntry(tensor, 'location') : undefined
+    if (location !== undefined) names.add(location)
+  }
+  return [...names].sort()
+}
+
+/**
+ * Removes initializers that stand twice in one graph, keeping the last. The runtime writes the tensors of
+ * subgraphs (If, Loop, Scan) inline and again as external copies behind them, and then refuses to load
+ * its own file ("initializer name is not unique").
+ */
+export function dropDuplicateInitializers(graph: GraphProto): void {
+  for (const inner of graphsOf(graph)) {
+    const last = new Map(inner.initializer.map((tensor) => [tensor.name, tensor]))
+    inner.initializer = inner.initializer.filter((tensor) => last.get(tensor.name) === tensor)
+  }
+}
+
+function shift(text: string, byBytes: number): string {
+  const offset = Number(text)
+  if (!Number.isSafeInteger(offset) || offset < 0) {
+    throw new OnecopyError('COMPILE_FAILED', `expected an offset in the compiled graph, got ${JSON.stringify(text)}`)
+  }
+  return String(offset + byBytes)
+}
+
+/** One packed copy: `key|offset;length;alignment|offset;length;alignment...` with absolute offsets. */
+function shiftPrepacked(text: string, byBytes: number): string {
+  const [key, ...blobs] = text.split('|')
+  return [
+    key,
+    ...blobs.map((blob) => {
+      const [offset, ...rest] = blob.split(';')
+      return [shift(offset ?? '', byBytes), ...rest].join(';')
+    }),
+  ].join('|')
+}
+
+/** Bytes of the packed copies noted beside a tensor. */
+export function packedBytesOf(tensor: TensorProto): number {
+  let bytes = 0
+  for (const { key, value } of tensor.externalData) {
+    if (!PREPACKED_KEY.test(key)) continue
+    for (const blob of value.split('|').slice(1)) bytes += Number(blob.split(';')[1])
+  }
+  return bytes
+}
+
+/** Points every external tensor at `location`, its offsets moved by `byBytes`. */
+export function moveExternalData(graph: GraphProto, location: string, byBytes: number): void {
+  for (const inner of graphsOf(graph)) {
+    for (const tensor of inner.initializer) {
+      if (!isExternal(tensor)) continue
+      for (const entry of tensor.externalData) {
+        if (entry.key === 'location') entry.value = location
+        else if (entry.key === 'offset') entry.value = shift(entry.value, byBytes)
+        else if (PREPACKED_KEY.test(entry.key)) entry.value = shiftPrepacked(entry.value, byBytes)
+      }
+    }
+  }
+}
+
+/** An upper bound of how many bytes a graph grows by when its external offsets move up: their digits, and lengths around them. */
+export function offsetGrowthBytes(graph: GraphProto): number {
+  const bytesPerOffset = 32
+  let offsets = 1
+  for (const inner of graphsOf(graph)) {
+    for (const tensor of inner.initializer) {
+      for (const { value } of tensor.externalData) offsets += value.split('|').length
+    }
+  }
+  return offsets * bytesPerOffset
+}

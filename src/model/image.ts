@@ -1,0 +1,105 @@
+/**
+ * Builds the image of a segment: a segment file without an owner, as the compile cache keeps it and as
+ * the primary copies it into shared memory.
+ */
+import { createHash } from 'node:crypto'
+import { open, rm } from 'node:fs/promises'
+import { crc32 } from 'node:zlib'
+import { runtimeVersion } from '../runtime/identity.js'
+import {
+  alignUp,
+  DATA_ALIGNMENT_BYTES,
+  encodeHeader,
+  headerRoomBytes,
+  SEGMENT_FILE_NAME,
+  type SegmentHeader,
+} from '../segment/layout.js'
+import { chunksOf, writeFully } from '../segment/io.js'
+import { moveExternalData, offsetGrowthBytes, serializeModel } from './graph.js'
+import type { ModelInterface } from './interface.js'
+import type { GraphProto, ModelProto } from './onnx_pb.js'
+import { describeSharing } from './sharing.js'
+
+export interface ImageOptions {
+  readonly path: string
+  readonly key: string
+  readonly form: 'compiled' | 'original'
+  readonly model: ModelProto & { graph: GraphProto }
+  readonly modelInterface: ModelInterface
+  /** The runtime's data file; null when no weight left the graph. Removed once it is copied. */
+  readonly dataPath: string | null
+  readonly externalDataFolder: string | null
+}
+
+function headerOf(options: ImageOptions): SegmentHeader {
+  return {
+    key: options.key,
+    createdAt: new Date().toISOString(),
+    runtimeVersion: runtimeVersion(),
+    fileBytes: 0,
+    graph: { offsetBytes: 0, bytes: 0, sha256: '0'.repeat(64) },
+    data: { offsetBytes: 0, bytes: 0, crc32: 0 },
+    form: options.form,
+    externalDataFolder: options.externalDataFolder,
+    inputs: options.modelInterface.inputs.map((spec) => ({ ...spec, shape: spec.shape && [...spec.shape] })),
+    outputs: options.modelInterface.outputs.map((spec) => ({ ...spec, shape: spec.shape && [...spec.shape] })),
+    skippedOutputs: options.modelInterface.skippedOutputs,
+    sharing: describeSharing(options.model.graph, options.form),
+    owner: null,
+    model: null,
+  }
+}
+
+/** Writes header, graph and data into `path`, synced; returns the header. Offsets in `model` are moved. */
+export async function writeImage(options: ImageOptions): Promise<SegmentHeader> {
+  const header = headerOf(options)
+  const graphOffsetBytes = headerRoomBytes(header)
+
+  // Moving the offsets lengthens their digits, so the data's place is fixed first, with room for them.
+  let dataOffsetBytes = 0
+  if (options.form === 'compiled') {
+    const upperBoundBytes = serializeModel(options.model).byteLength + offsetGrowthBytes(options.model.graph)
+    dataOffsetBytes = alignUp(graphOffsetBytes + upperBoundBytes, DATA_ALIGNMENT_BYTES)
+    moveExternalData(options.model.graph, SEGMENT_FILE_NAME, dataOffsetBytes)
+  }
+  const graph = serializeModel(options.model)
+  if (options.form === 'original') dataOffsetBytes = alignUp(graphOffsetBytes + graph.byteLength, DATA_ALIGNMENT_BYTES)
+
+  const file = await open(options.path, 'wx', 0o600)
+  try {
+    await writeFully(file, graph, graphOffsetBytes)
+    let dataBytes = 0
+    let dataCrc32 = 0
+    if (options.dataPath !== null) {
+      const data = await open(options.dataPath)
+      try {
+        const { size } = await data.stat()
+        for await (const { position, bytes } of chunksOf(data, 0, size)) {
+          dataCrc32 = crc32(bytes, dataCrc32)
+          await writeFully(file, bytes, dataOffsetBytes + position)
+        }
+        dataBytes = size
+      } finally {
+        await data.close()
+      }
+      await rm(options.dataPath)
+    }
+    const fileBytes = dataOffsetBytes + dataBytes
+    const final: SegmentHeader = {
+      ...header,
+      fileBytes,
+      graph: {
+        offsetBytes: graphOffsetBytes,
+        bytes: graph.byteLength,
+        sha256: createHash('sha256').update(graph).digest('hex'),
+      },
+      data: { offsetBytes: dataOffsetBytes, bytes: dataBytes, crc32: dataCrc32 },
+    }
+    await writeFully(file, encodeHeader(final, graphOffsetBytes), 0)
+    await file.truncate(fileBytes)
+    await file.sync()
+    return final
+  } finally {
+    await file.close()
+  }
+}

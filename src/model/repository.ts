@@ -1,0 +1,121 @@
+/**
+ * The model repository on disk. Three layouts:
+ *
+ *   DIR/NAME/VERSION/model.onnx   the layout of Triton and KServe; VERSION is a positive integer
+ *   DIR/NAME.onnx                 version 1
+ *   DIR/model.onnx                one model, named after DIR, version 1
+ *
+ * External-data files stand beside the model. Anything else is ignored.
+ */
+import { readdir, stat } from 'node:fs/promises'
+import { basename, join, resolve } from 'node:path'
+import { OnecopyError } from '../errors.js'
+
+/** Letters, digits, dot, underscore, hyphen; not starting with a dot; at most 128: safe in paths and URLs. */
+export const MODEL_NAME_PATTERN = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$/
+const VERSION_PATTERN = /^[1-9]\d{0,17}$/
+const MODEL_FILE = 'model.onnx'
+
+export interface ModelSource {
+  readonly name: string
+  /** Digits without leading zeros. */
+  readonly version: string
+  readonly path: string
+}
+
+function invalid(message: string): OnecopyError {
+  return new OnecopyError('REPOSITORY_INVALID', message)
+}
+
+function checkName(name: string, path: string): void {
+  if (MODEL_NAME_PATTERN.test(name)) return
+  throw invalid(
+    `model name ${JSON.stringify(name)} (${path}): expected 1 to 128 letters, digits, dots, underscores or hyphens, ` +
+      'not starting with a dot; a name cannot hold "/"',
+  )
+}
+
+type Kind = 'file' | 'folder' | 'other'
+
+async function kindOf(path: string): Promise<Kind> {
+  // Follows links: volumes of Kubernetes are made of them.
+  const found = await stat(path).catch(() => null)
+  return found?.isFile() ? 'file' : found?.isDirectory() ? 'folder' : 'other'
+}
+
+/** Where a model stands too deep: `org/model/1/model.onnx` would need a name with a slash. */
+async function nestedModel(folder: string): Promise<string | null> {
+  for (const entry of await readdir(folder)) {
+    if ((await kindOf(join(folder, entry))) !== 'folder') continue
+    for (const inner of await readdir(join(folder, entry)).catch(() => [])) {
+      const model = join(entry, inner, MODEL_FILE)
+      if (VERSION_PATTERN.test(inner) && (await kindOf(join(folder, model))) === 'file') return model
+    }
+  }
+  return null
+}
+
+async function versionsIn(folder: string, name: string): Promise<ModelSource[]> {
+  const found: ModelSource[] = []
+  for (const version of await readdir(folder)) {
+    if (!VERSION_PATTERN.test(version) || (await kindOf(join(folder, version))) !== 'folder') continue
+    const path = join(folder, version, MODEL_FILE)
+    if ((await kindOf(path)) !== 'file') {
+      throw invalid(`${join(folder, version)}: expected a file ${MODEL_FILE} in a version folder, found none`)
+    }
+    found.push({ name, version, path })
+  }
+  return found
+}
+
+/** Newest first: versions are compared as integers. */
+export function compareVersions(a: string, b: string): number {
+  return BigInt(a) < BigInt(b) ? 1 : BigInt(a) > BigInt(b) ? -1 : 0
+}
+
+/**
+ * Lists every model version in `dir`, by name and then newest version first.
+ * @throws OnecopyError REPOSITORY_INVALID when the folder is missing or empty, or a name cannot be served.
+ */
+export async function scanRepository(dir: string): Promise<ModelSource[]> {
+  const root = resolve(dir)
+  if ((await kindOf(root)) !== 'folder') throw invalid(`expected --models ${dir} to be a folder, found none`)
+
+  const found: ModelSource[] = []
+  for (const entry of (await readdir(root)).sort()) {
+    if (entry.startsWith('.')) continue
+    const path = join(root, entry)
+    const kind = await kindOf(path)
+    if (kind === 'file' && entry === MODEL_FILE) {
+      checkName(basename(root), root)
+      found.push({ name: basename(root), version: '1', path })
+    } else if (kind === 'file' && entry.endsWith('.onnx')) {
+      const name = entry.slice(0, -'.onnx'.length)
+      checkName(name, path)
+      found.push({ name, version: '1', path })
+    } else if (kind === 'folder') {
+      const versions = await versionsIn(path, entry)
+      if (versions.length > 0) checkName(entry, path)
+      else {
+        const nested = await nestedModel(path)
+        if (nested !== null) {
+          throw invalid(`${join(path, nested)}: a model name cannot hold "/"; expected ${join(root, 'NAME', 'VERSION', MODEL_FILE)}`)
+        }
+      }
+      found.push(...versions)
+    }
+  }
+
+  if (found.length === 0) {
+    throw invalid(
+      `no model in ${root}: expected NAME/VERSION/${MODEL_FILE} (VERSION a positive integer), NAME.onnx or ${MODEL_FILE}`,
+    )
+  }
+  const seen = new Map<string, string>()
+  for (const { name, version, path } of found) {
+    const earlier = seen.get(`${name}@${version}`)
+    if (earlier !== undefined) throw invalid(`model ${name} version ${version} stands twice: ${earlier} and ${path}`)
+    seen.set(`${name}@${version}`, path)
+  }
+  return found.sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : compareVersions(a.version, b.version)))
+}

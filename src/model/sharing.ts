@@ -1,0 +1,77 @@
+/** Tells, from a graph as it was written, how much of a model N processes hold once. */
+import { toBinary } from '@bufbuild/protobuf'
+import type { Sharing } from '../segment/layout.js'
+import { formatBytes } from '../units.js'
+import { externalEntry, graphsOf, isExternal, packedBytesOf } from './graph.js'
+import { type GraphProto, type NodeProto, NodeProtoSchema } from './onnx_pb.js'
+
+/** Kernels that pack their weights in every process although the raw bytes are shared: measured, not documented. */
+const PRIVATELY_PACKING = new Set(['QLinearConv', 'ConvInteger'])
+/** Attributes smaller than this are settings, not weights. */
+const ATTRIBUTE_WEIGHT_BYTES = 1024
+/** A part below this share of the weights does not change what the model is called. */
+const NEGLIGIBLE_SHARE = 0.05
+
+/** Bytes of a node's attributes without the graphs inside them. */
+function attributeBytes(node: NodeProto): number {
+  if (node.attribute.some((attribute) => attribute.g !== undefined || attribute.graphs.length > 0)) return 0
+  return toBinary(NodeProtoSchema, node).byteLength
+}
+
+export function describeSharing(graph: GraphProto, form: 'compiled' | 'original'): Sharing {
+  let sharedRawBytes = 0
+  let sharedPackedBytes = 0
+  let privatelyPackedBytes = 0
+  let inlineBytes = 0
+  const heavyNodes = new Map<string, number>()
+  for (const inner of graphsOf(graph)) {
+    const privatelyPacked = new Set(
+      inner.node.filter((node) => PRIVATELY_PACKING.has(node.opType)).flatMap((node) => node.input),
+    )
+    for (const tensor of inner.initializer) {
+      if (!isExternal(tensor)) {
+        inlineBytes += tensor.rawData.byteLength
+        continue
+      }
+      const rawBytes = Number(externalEntry(tensor, 'length') ?? 0)
+      const packedBytes = packedBytesOf(tensor)
+      sharedRawBytes += rawBytes
+      sharedPackedBytes += packedBytes
+      if (packedBytes === 0 && privatelyPacked.has(tensor.name)) privatelyPackedBytes += rawBytes
+    }
+    for (const node of inner.node) {
+      const nodeBytes = attributeBytes(node)
+      if (nodeBytes >= ATTRIBUTE_WEIGHT_BYTES) heavyNodes.set(node.opType, (heavyNodes.get(node.opType) ?? 0) + nodeBytes)
+    }
+  }
+  const inNodesBytes = [...heavyNodes.values()].reduce((sum, nodeBytes) => sum + nodeBytes, 0)
+  const weightsBytes = sharedRawBytes + inlineBytes + inNodesBytes
+  const notes: string[] = []
+  if (privatelyPackedBytes > 0) {
+    notes.push(`${formatBytes(privatelyPackedBytes)} of quantised convolution weights are packed again in every worker`)
+  }
+  for (const [opType, nodeBytes] of heavyNodes) {
+    notes.push(`${formatBytes(nodeBytes)} are attributes of ${opType} nodes, which every worker parses into its own memory`)
+  }
+
+  if (form === 'original') {
+    notes.push('the runtime could not write this model in a shareable form: every worker loads it whole')
+    return {
+      state: 'not shareable',
+      weightsBytes,
+      sharedRawBytes: 0,
+      sharedPackedBytes: 0,
+      privatelyPackedBytes: 0,
+      unshareableBytes: weightsBytes,
+      notes,
+    }
+  }
+  const unshareableBytes = inNodesBytes + inlineBytes
+  // A small graph holds small tensors inline by design: there is nothing worth sharing in them.
+  const share = (bytes: number) => (weightsBytes === 0 ? 0 : bytes / weightsBytes)
+  let state: Sharing['state'] = 'shared'
+  if (share(inNodesBytes) > 0.5) state = 'not shareable'
+  else if (share(privatelyPackedBytes) > 0.5) state = 'packed privately'
+  else if (share(privatelyPackedBytes) > NEGLIGIBLE_SHARE || share(inNodesBytes) > NEGLIGIBLE_SHARE) state = 'partly shared'
+  return { state, weightsBytes, sharedRawBytes, sharedPackedBytes, privatelyPackedBytes, unshareableBytes, notes }
+}

@@ -1,0 +1,144 @@
+/**
+ * What a request asks for, held against what the model declares, before any tensor data is touched: after
+ * this step every input's name, datatype, shape and element count are known to fit.
+ */
+import { elementCount, type TensorSpec } from '../../tensor.js'
+import type { ExpectedData } from './datatypes.js'
+import { quoted, requestInvalid, shown, shownShape, tensorInvalid } from './faults.js'
+import { requireJsonForm } from './json-encode.js'
+import type { Parameters, SkeletonInput, SkeletonOutput } from './schema.js'
+
+/** What the codec needs to know of the model that is asked. */
+export interface ModelSpec {
+  readonly name: string
+  readonly version: string
+  readonly inputs: readonly TensorSpec[]
+  readonly outputs: readonly TensorSpec[]
+}
+
+/** One output to answer, and how. */
+export interface OutputRequest {
+  readonly name: string
+  readonly binary: boolean
+}
+
+/** An input that fits the model, and where its data is. */
+export interface InputPlan extends ExpectedData {
+  /** Position in the model's inputs. */
+  readonly position: number
+  readonly source: { readonly valueIndex: number } | { readonly binaryBytes: number }
+}
+
+/** Checks the inputs against the model; the plans are in the order of the request. */
+export function planInputs(inputs: readonly SkeletonInput[], model: ModelSpec): InputPlan[] {
+  const seen = new Set<string>()
+  const plans = inputs.map((input) => {
+    const label = `input ${quoted(input.name)}`
+    if (seen.has(input.name)) throw tensorInvalid(label, 'given more than once')
+    seen.add(input.name)
+    const position = model.inputs.findIndex(({ name }) => name === input.name)
+    const spec = model.inputs[position]
+    if (spec === undefined) {
+      const known = model.inputs.map(({ name }) => quoted(name)).join(', ')
+      throw tensorInvalid(label, `model ${quoted(model.name)} has no such input; its inputs are ${known}`)
+    }
+    if (input.datatype !== spec.datatype) {
+      throw tensorInvalid(label, `expected datatype ${spec.datatype}, got ${input.datatype}`)
+    }
+    const count = checkShape(input.shape, spec, label)
+    const { datatype, shape } = input
+    return { label, datatype, shape, count, position, source: sourceOf(input, label) }
+  })
+  for (const spec of model.inputs) {
+    if (seen.has(spec.name)) continue
+    const wanted = `${spec.datatype} ${shapeOf(spec)}`
+    throw tensorInvalid(`input ${quoted(spec.name)}`, `missing; the model expects ${wanted}`)
+  }
+  return plans
+}
+
+/** Rank, fixed dimensions and a countable number of elements; returns that number. */
+export function checkShape(shape: readonly number[], spec: TensorSpec, label: string): number {
+  const fits =
+    spec.shape === null ||
+    (spec.shape.length === shape.length && spec.shape.every((size, axis) => size < 0 || size === shape[axis]))
+  if (!fits) throw tensorInvalid(label, `expected shape ${shapeOf(spec)}, got ${shownShape(shape)}`)
+  const count = elementCount(shape)
+  if (Number.isNaN(count)) throw tensorInvalid(label, `shape ${shownShape(shape)} has too many elements`)
+  return count
+}
+
+function shapeOf(spec: TensorSpec): string {
+  return spec.shape === null ? 'of any rank' : shownShape(spec.shape)
+}
+
+/** Exactly one place for the data of an input. */
+function sourceOf(input: SkeletonInput, label: string): InputPlan['source'] {
+  const parameters = input.parameters ?? {}
+  checkParameters(parameters, label)
+  const sharedMemory = Object.hasOwn(parameters, 'shared_memory_region')
+  const binaryBytes = parameters.binary_data_size
+  const places = Number(input.data !== undefined) + Number(binaryBytes !== undefined) + Number(sharedMemory)
+  if (places !== 1) {
+    const wanted = 'exactly one of data, binary_data_size and shared_memory_region'
+    throw requestInvalid(`${label}: expected ${wanted}, got ${places === 0 ? 'none' : places}`)
+  }
+  if (sharedMemory) throw requestInvalid(`${label}: shared memory is not enabled on this server`)
+  if (input.data !== undefined) return { valueIndex: input.data }
+  if (typeof binaryBytes !== 'number' || !Number.isSafeInteger(binaryBytes) || binaryBytes < 0) {
+    throw requestInvalid(`${label}: binary_data_size must be a number of bytes, got ${shown(binaryBytes)}`)
+  }
+  return { binaryBytes }
+}
+
+/** What to answer: the outputs asked for, or all of the model's when none are. */
+export function planOutputs(
+  outputs: readonly SkeletonOutput[] | undefined,
+  parameters: Parameters,
+  model: ModelSpec,
+): OutputRequest[] {
+  const byDefault = flag(parameters, 'binary_data_output', 'the request') ?? false
+  const asked: readonly SkeletonOutput[] = outputs?.length ? outputs : model.outputs
+  const seen = new Set<string>()
+  return asked.map(({ name, parameters = {} }) => {
+    const label = `output ${quoted(name)}`
+    if (seen.has(name)) throw requestInvalid(`${label}: asked for more than once`)
+    seen.add(name)
+    const spec = model.outputs.find((output) => output.name === name)
+    if (spec === undefined) {
+      const known = model.outputs.map((output) => quoted(output.name)).join(', ')
+      throw requestInvalid(
+        `${label}: model ${quoted(model.name)} has no such output; its outputs are ${known}`,
+      )
+    }
+    checkParameters(parameters, label)
+    for (const [parameter, feature] of NOT_ENABLED) {
+      if (Object.hasOwn(parameters, parameter)) {
+        throw requestInvalid(`${label}: ${feature} is not enabled on this server`)
+      }
+    }
+    const binary = flag(parameters, 'binary_data', label) ?? byDefault
+    if (!binary) requireJsonForm(spec)
+    return { name, binary }
+  })
+}
+
+const NOT_ENABLED = [
+  ['shared_memory_region', 'shared memory'],
+  ['classification', 'classification'],
+] as const
+
+/** Names that begin with `triton_` are reserved: Triton's parameters extension. */
+export function checkParameters(parameters: Parameters, label: string): void {
+  for (const name of Object.keys(parameters)) {
+    if (name.startsWith('triton_')) {
+      throw requestInvalid(`${label}: parameter ${quoted(name)} is reserved: no name may begin with triton_`)
+    }
+  }
+}
+
+function flag(parameters: Parameters, name: string, label: string): boolean | undefined {
+  const value = parameters[name]
+  if (value === undefined || typeof value === 'boolean') return value
+  throw requestInvalid(`${label}: parameter ${name} must be true or false, got ${shown(value)}`)
+}

@@ -1,0 +1,124 @@
+/** The infer request: bytes in, checked tensors in the model's order out. */
+import type { Tensor, TensorData } from '../../tensor.js'
+import { decodeBinaryData } from './binary.js'
+import { bodyMalformed, quoted } from './faults.js'
+import { BODY, type JsonLimits, type JsonValueBytes, parse, readSkeleton, textOf } from './json.js'
+import { decodeJsonData } from './json-decode.js'
+import {
+  checkParameters,
+  type InputPlan,
+  type ModelSpec,
+  type OutputRequest,
+  planInputs,
+  planOutputs,
+} from './plan.js'
+import { decodeRawInput } from './raw.js'
+import type { Parameters } from './schema.js'
+import { checkSkeleton } from './skeleton.js'
+
+export type { JsonLimits } from './json.js'
+export type { ModelSpec, OutputRequest } from './plan.js'
+
+export interface InferRequest {
+  /** Only when the request had one. */
+  readonly id?: string
+  /** The request's own parameters, as they came. */
+  readonly parameters: Parameters
+  /** In the order of the model's inputs; shapes and datatypes fit the model. */
+  readonly inputs: readonly Tensor[]
+  /** What to answer, in this order. */
+  readonly outputs: readonly OutputRequest[]
+}
+
+export interface InferRequestBody {
+  /** The decompressed body. Tensors in the result may be views of it: leave it unchanged while they live. */
+  readonly body: Uint8Array<ArrayBuffer>
+  /** Value of Inference-Header-Content-Length, in bytes; null when the header is absent; 0 is raw mode. */
+  readonly jsonBytes: number | null
+  readonly model: ModelSpec
+  readonly limits: JsonLimits
+}
+
+/**
+ * Decodes the body of `POST /v2/models/M/infer`.
+ *
+ * @throws OnecopyError BODY_MALFORMED (not JSON, lengths that do not add up), REQUEST_INVALID (wrong types,
+ *   unknown outputs, features that are not enabled), TENSOR_INVALID (an input that does not fit the model or
+ *   its own shape; the message names it). Nothing else, whatever the bytes.
+ * @see Open Inference Protocol V2, "Inference Request"; Triton's binary tensor data extension.
+ */
+export function decodeInferRequest({ body, jsonBytes, model, limits }: InferRequestBody): InferRequest {
+  if (jsonBytes === 0) {
+    const outputs = model.outputs.map(({ name }) => ({ name, binary: true }))
+    return { parameters: {}, inputs: [decodeRawInput(body, model)], outputs }
+  }
+  const jsonEnd = jsonBytes ?? body.length
+  if (jsonEnd > body.length) {
+    throw bodyMalformed(
+      `Inference-Header-Content-Length is ${jsonEnd}, but the body has ${body.length} bytes`,
+    )
+  }
+  const { root, values } = readSkeleton(body.subarray(0, jsonEnd), limits)
+  const skeleton = checkSkeleton(root, limits)
+  const parameters = skeleton.parameters ?? {}
+  checkParameters(parameters, 'the request')
+  const plans = planInputs(skeleton.inputs, model)
+  const outputs = planOutputs(skeleton.outputs, parameters, model)
+  checkDiscarded(values, plans)
+  const inputs = decodeInputs({ body, jsonEnd, model, plans, values })
+  return { ...(skeleton.id === undefined ? {} : { id: skeleton.id }), parameters, inputs, outputs }
+}
+
+/**
+ * Reads the Inference-Header-Content-Length header: bytes of JSON at the start of the body, or null when the
+ * header is absent. Anything but digits is BODY_MALFORMED.
+ */
+export function parseHeaderLength(text: string | undefined): number | null {
+  if (text === undefined) return null
+  const length = /^[0-9]+$/.test(text) ? Number(text) : Number.NaN
+  if (Number.isSafeInteger(length)) return length
+  throw bodyMalformed(`Inference-Header-Content-Length must be a number of bytes, got ${quoted(text)}`)
+}
+
+function decodeInputs(parts: {
+  body: Uint8Array<ArrayBuffer>
+  jsonEnd: number
+  model: ModelSpec
+  plans: readonly InputPlan[]
+  values: readonly JsonValueBytes[]
+}): Tensor[] {
+  const { body, jsonEnd, model, plans, values } = parts
+  const binaryBytes = plans.reduce(
+    (sum, { source }) => sum + ('binaryBytes' in source ? source.binaryBytes : 0),
+    0,
+  )
+  if (binaryBytes !== body.length - jsonEnd) {
+    const found = `${body.length - jsonEnd} bytes follow the JSON`
+    const declared = `the inputs declare ${binaryBytes} bytes of binary data`
+    const missing = plans.find(({ source }) => 'binaryBytes' in source && source.binaryBytes > 0)
+    const about = missing === undefined ? '' : `${missing.label}: `
+    throw bodyMalformed(`${about}${declared}, but ${found} (Inference-Header-Content-Length)`)
+  }
+  const inputs: Tensor[] = []
+  let at = jsonEnd
+  for (const { source, position, label, datatype, shape, count } of plans) {
+    const expected = { label, datatype, shape, count }
+    let data: TensorData
+    if ('valueIndex' in source) {
+      data = decodeJsonData(values[source.valueIndex] as JsonValueBytes, expected)
+    } else {
+      data = decodeBinaryData(body.subarray(at, at + source.binaryBytes), expected)
+      at += source.binaryBytes
+    }
+    inputs[position] = { name: model.inputs[position]?.name ?? '', datatype, shape, data }
+  }
+  return inputs
+}
+
+/** Duplicate keys: the last one counts, as in JSON.parse, but the others must be JSON all the same. */
+function checkDiscarded(values: readonly JsonValueBytes[], plans: readonly InputPlan[]): void {
+  const used = new Set(plans.map(({ source }) => ('valueIndex' in source ? source.valueIndex : -1)))
+  values.forEach((value, index) => {
+    if (!used.has(index)) parse(textOf(value, BODY), BODY)
+  })
+}

@@ -1,0 +1,58 @@
+/** The step from parsed JSON to a typed request, with refusals that name the tensor they are about. */
+import { quoted, requestInvalid, shown, tensorInvalid } from './faults.js'
+import type { JsonLimits } from './json.js'
+import { type RequestSkeleton, requestSkeletonSchema } from './schema.js'
+
+/** ONNX has no such tensors; a longer shape is an attack on the checks themselves. */
+const MAX_RANK = 64
+const MAX_PARAMETERS = 256
+
+/** Holds a parsed request, tensor data taken out, against the schema. */
+export function checkSkeleton(root: unknown, limits: JsonLimits): RequestSkeleton {
+  checkSizes(root, limits)
+  const result = requestSkeletonSchema.safeParse(root)
+  if (result.success) return result.data
+  const [issue] = result.error.issues
+  const [list, index, key] = issue?.path ?? []
+  const text = `${issue?.path.join('.') || 'the request'}: ${issue?.message}`
+  const name = fieldOf(elementsOf(fieldOf(root, String(list)))[Number(index)], 'name')
+  if (list !== 'inputs' || typeof name !== 'string') throw requestInvalid(text)
+  const label = `input ${quoted(name)}`
+  if (key === 'shape' || key === 'datatype') {
+    const value = fieldOf(elementsOf(fieldOf(root, 'inputs'))[Number(index)], key)
+    const at = key === 'shape' && Array.isArray(value) ? value[Number(issue?.path[3])] : value
+    const wanted = key === 'shape' ? 'dimensions that are non-negative integers' : 'a known datatype'
+    throw tensorInvalid(label, `expected ${wanted}, got ${shown(at)}`)
+  }
+  throw requestInvalid(`${label}: ${text}`)
+}
+
+/** Before the schema looks at every element, and has something to say about each: a bound on their number. */
+function checkSizes(root: unknown, { maxTensors }: JsonLimits): void {
+  const check = (value: number, most: number, what: string) => {
+    if (value > most) throw requestInvalid(`more than ${most} ${what} in one request`)
+  }
+  const checkParameterCount = (holder: unknown) => {
+    const parameters = fieldOf(holder, 'parameters')
+    if (typeof parameters !== 'object' || parameters === null) return
+    check(Object.keys(parameters).length, MAX_PARAMETERS, 'parameters in one place')
+  }
+  checkParameterCount(root)
+  for (const list of ['inputs', 'outputs']) {
+    const tensors = elementsOf(fieldOf(root, list))
+    check(tensors.length, maxTensors, list)
+    for (const tensor of tensors) {
+      checkParameterCount(tensor)
+      check(elementsOf(fieldOf(tensor, 'shape')).length, MAX_RANK, 'dimensions of one tensor')
+    }
+  }
+}
+
+function fieldOf(value: unknown, key: string): unknown {
+  if (typeof value !== 'object' || value === null || !Object.hasOwn(value, key)) return undefined
+  return (value as Record<string, unknown>)[key]
+}
+
+function elementsOf(value: unknown): readonly unknown[] {
+  return Array.isArray(value) ? value : []
+}

@@ -1,0 +1,216 @@
+/**
+ * The one file that loads ONNX Runtime: how a model is compiled into a shareable form, how that form is
+ * loaded so that its weights stay shared, and how tensors cross the border.
+ *
+ * `create` and `run` block the calling thread: call them in a compile process or an inference thread.
+ */
+import { createRequire } from 'node:module'
+import type { InferenceSession, Tensor as RuntimeTensor } from 'onnxruntime-node'
+import { messageOf, OnecopyError } from '../errors.js'
+import { type Datatype, DATATYPES, type NumericData, type Tensor, type TensorSpec } from '../tensor.js'
+
+// Required rather than imported: the package is CommonJS and its library is 45 MB, loaded where it is used.
+const require = createRequire(import.meta.url)
+type Runtime = typeof import('onnxruntime-node')
+let loaded: Runtime | undefined
+function runtime(): Runtime {
+  loaded ??= require('onnxruntime-node') as Runtime
+  return loaded
+}
+
+/** Initializers from this size on leave the graph and become shareable; smaller ones are not worth a mapping each. */
+const EXTERNAL_FROM_BYTES = 1024
+const ERRORS_ONLY = 3
+
+export interface SessionThreads {
+  /** Threads inside one operator. */
+  readonly threads: number
+}
+
+function commonOptions({ threads }: SessionThreads): InferenceSession.SessionOptions {
+  return {
+    executionProviders: ['cpu'],
+    executionMode: 'sequential',
+    interOpNumThreads: 1,
+    intraOpNumThreads: threads,
+    // With the malloc thresholds that workers run under, activations go back to the system after a run.
+    enableCpuMemArena: false,
+    logSeverityLevel: ERRORS_ONLY,
+  }
+}
+
+/** Spinning threads take twice the CPU and halve the throughput of workers that share cores. */
+const NO_SPINNING = { intra_op: { allow_spinning: '0' } }
+
+/** Options that change what a compiled segment holds: part of its cache key. */
+export const COMPILE_OPTIONS = {
+  graphOptimizationLevel: 'all',
+  externalFromBytes: EXTERNAL_FROM_BYTES,
+  prepacked: true,
+} as const
+
+/**
+ * Loads and optimises the model at `modelPath` (or `bytes` with its folder) and writes `graphPath` and,
+ * beside it, `dataFileName` with the raw weights and the kernels' packed copies.
+ */
+export async function compileModel(options: {
+  readonly model: string | { readonly bytes: Uint8Array; readonly folder: string }
+  readonly graphPath: string
+  readonly dataFileName: string
+}): Promise<void> {
+  const { model } = options
+  const sessionOptions: InferenceSession.SessionOptions = {
+    ...commonOptions({ threads: 1 }),
+    graphOptimizationLevel: COMPILE_OPTIONS.graphOptimizationLevel,
+    optimizedModelFilePath: options.graphPath,
+    extra: {
+      session: {
+        optimized_model_external_initializers_file_name: options.dataFileName,
+        optimized_model_external_initializers_min_size_in_bytes: String(EXTERNAL_FROM_BYTES),
+        save_external_prepacked_constant_initializers: '1',
+        ...(typeof model === 'string' ? {} : { model_external_initializers_file_folder_path: model.folder }),
+      },
+    },
+  }
+  const { InferenceSession } = runtime()
+  const session =
+    typeof model === 'string'
+      ? await InferenceSession.create(model, sessionOptions)
+      : await InferenceSession.create(model.bytes, sessionOptions)
+  await session.release()
+}
+
+export interface LoadOptions extends SessionThreads {
+  readonly graph: Uint8Array
+  /** Folder that the graph's external tensors are resolved against; null when there are none. */
+  readonly folder: string | null
+  readonly form: 'compiled' | 'original'
+  readonly inputs: readonly TensorSpec[]
+  readonly outputs: readonly TensorSpec[]
+}
+
+/** A loaded model. Owned by one thread; `close` gives its memory back. */
+export class Session {
+  readonly #session: InferenceSession
+  readonly #outputs: readonly TensorSpec[]
+  readonly #inputs: ReadonlyMap<string, TensorSpec>
+  #isClosed = false
+
+  private constructor(session: InferenceSession, options: LoadOptions) {
+    this.#session = session
+    this.#outputs = options.outputs
+    this.#inputs = new Map(options.inputs.map((spec) => [spec.name, spec]))
+  }
+
+  static async load(options: LoadOptions): Promise<Session> {
+    const session = await runtime().InferenceSession.create(options.graph, {
+      ...commonOptions(options),
+      // A compiled graph is final: optimising it again would undo the match with its packed weights.
+      graphOptimizationLevel: options.form === 'compiled' ? 'disabled' : 'all',
+      extra: {
+        session: {
+          ...NO_SPINNING,
+          ...(options.folder === null ? {} : { model_external_initializers_file_folder_path: options.folder }),
+        },
+      },
+    })
+    return new Session(session, options)
+  }
+
+  /**
+   * Runs the model once. Only outputs that are tensors are asked for: asking for others throws.
+   * @throws OnecopyError MODEL_RUN_FAILED with the runtime's own words.
+   */
+  async run(inputs: readonly Tensor[], outputNames: readonly string[]): Promise<Tensor[]> {
+    const feeds: Record<string, RuntimeTensor> = {}
+    for (const tensor of inputs) feeds[tensor.name] = toRuntime(tensor)
+    let results: InferenceSession.ReturnType
+    try {
+      results = await this.#session.run(feeds, [...outputNames])
+    } catch (thrown) {
+      throw new OnecopyError('MODEL_RUN_FAILED', `the model failed while running: ${messageOf(thrown)}`)
+    }
+    return outputNames.map((name) => {
+      const spec = this.#outputs.find((output) => output.name === name)
+      const value = results[name]
+      if (spec === undefined || value === undefined) throw new Error(`output ${name} is not one of the model's`)
+      return fromRuntime(name, spec.datatype, value as RuntimeTensor)
+    })
+  }
+
+  /** Names of the inputs that the loaded graph really asks for. */
+  get inputNames(): readonly string[] {
+    return this.#session.inputNames.filter((name) => this.#inputs.has(name))
+  }
+
+  async close(): Promise<void> {
+    if (this.#isClosed) return
+    this.#isClosed = true
+    await this.#session.release()
+  }
+}
+
+const RUNTIME_TYPES: Record<Datatype, RuntimeTensor.Type> = {
+  BOOL: 'bool',
+  UINT8: 'uint8',
+  UINT16: 'uint16',
+  UINT32: 'uint32',
+  UINT64: 'uint64',
+  INT8: 'int8',
+  INT16: 'int16',
+  INT32: 'int32',
+  INT64: 'int64',
+  FP16: 'float16',
+  // The binding has no bfloat16: such inputs and outputs are cast inside the compiled graph.
+  BF16: 'float32',
+  FP32: 'float32',
+  FP64: 'float64',
+  BYTES: 'string',
+}
+
+/** Every bfloat16 is the upper half of a float32, so widening is exact. */
+function widenBfloat16(bits: Uint16Array): Float32Array<ArrayBuffer> {
+  const words = new Uint32Array(bits.length)
+  for (let i = 0; i < bits.length; i++) words[i] = (bits[i] as number) << 16
+  return new Float32Array(words.buffer)
+}
+
+/** Exact for values that came out of a bfloat16, which is all this is used for. */
+function narrowToBfloat16(values: Float32Array): Uint16Array<ArrayBuffer> {
+  const words = new Uint32Array(values.buffer, values.byteOffset, values.length)
+  const bits = new Uint16Array(values.length)
+  for (let i = 0; i < bits.length; i++) bits[i] = (words[i] as number) >>> 16
+  return bits
+}
+
+function toRuntime({ datatype, shape, data }: Tensor): RuntimeTensor {
+  const { Tensor: RuntimeTensorClass } = runtime()
+  const type = RUNTIME_TYPES[datatype]
+  const elements = datatype === 'BF16' ? widenBfloat16(data as Uint16Array) : data
+  // The binding's constructor is overloaded by type; the pair is right by the table above.
+  const Construct = RuntimeTensorClass as unknown as new (
+    type: RuntimeTensor.Type,
+    data: unknown,
+    shape: readonly number[],
+  ) => RuntimeTensor
+  return new Construct(type, elements, shape)
+}
+
+function fromRuntime(name: string, datatype: Datatype, value: RuntimeTensor): Tensor {
+  const expected = RUNTIME_TYPES[datatype]
+  if (value.type !== expected) {
+    throw new OnecopyError('MODEL_RUN_FAILED', `output ${JSON.stringify(name)}: expected ${expected}, the model gave ${value.type}`)
+  }
+  const shape = [...value.dims]
+  if (datatype === 'BYTES') return { name, datatype, shape, data: value.data as unknown as string[] }
+  const raw = value.data as NumericData
+  if (datatype === 'BF16') return { name, datatype, shape, data: narrowToBfloat16(raw as Float32Array<ArrayBuffer>) }
+  const { storage } = DATATYPES[datatype]
+  // Newer Node gives a Float16Array: the protocol wants its bits.
+  const data =
+    raw instanceof storage
+      ? raw
+      : (new storage(raw.buffer, raw.byteOffset, raw.length) as NumericData)
+  return { name, datatype, shape, data }
+}
+

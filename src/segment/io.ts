@@ -1,0 +1,40 @@
+/** Reads and writes that are whole or fail: the kernel may do less than asked, half a segment is none. */
+import type { FileHandle } from 'node:fs/promises'
+import { OnecopyError } from '../errors.js'
+
+export const CHUNK_BYTES = 4 * 1024 * 1024
+
+/** Reads exactly `length` bytes at `position`, or throws SEGMENT_INVALID where the file ends before. */
+export async function readExactly(file: FileHandle, length: number, position: number): Promise<Buffer<ArrayBuffer>> {
+  const buffer = Buffer.alloc(length)
+  let filled = 0
+  while (filled < length) {
+    const { bytesRead } = await file.read(buffer, filled, length - filled, position + filled)
+    if (bytesRead === 0) {
+      throw new OnecopyError(
+        'SEGMENT_INVALID',
+        `expected ${position + length} bytes, the file ends at ${position + filled}`,
+      )
+    }
+    filled += bytesRead
+  }
+  return buffer
+}
+
+export async function writeFully(file: FileHandle, bytes: Uint8Array, position: number): Promise<void> {
+  let written = 0
+  while (written < bytes.byteLength) {
+    written += (await file.write(bytes, written, bytes.byteLength - written, position + written)).bytesWritten
+  }
+}
+
+/** The bytes from `from` to `to` in chunks, each with its position. */
+export async function* chunksOf(
+  file: FileHandle,
+  from: number,
+  to: number,
+): AsyncGenerator<{ position: number; bytes: Buffer<ArrayBuffer> }> {
+  for (let position = from; position < to; position += CHUNK_BYTES) {
+    yield { position, bytes: await readExactly(file, Math.min(CHUNK_BYTES, to - position), position) }
+  }
+}

@@ -1,0 +1,168 @@
+/**
+ * One serving process, assembled from the rooms: attach the segments, load them into the inference
+ * thread, serve HTTP, drain. It does not know whether other processes serve beside it.
+ */
+import { once } from 'node:events'
+import { createServer, type Server } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { Admission } from './batch/admission.js'
+import type { ServingConfig } from './config/schema.js'
+import { Engine } from './engine/engine.js'
+import { OnecopyError } from './errors.js'
+import { createApp } from './http/app.js'
+import type { ModelDirectory, ServedModel } from './http/context.js'
+import type { ServerIdentity } from './http/routes/health.js'
+import { Lifecycle } from './lifecycle.js'
+import type { Log } from './log.js'
+import { createServingMetrics, type ServingMetrics } from './metrics/serving.js'
+import { compareVersions } from './model/repository.js'
+import { attachSegment, type SegmentReference } from './segment/attach.js'
+
+export interface SegmentToServe {
+  readonly name: string
+  readonly version: string
+  readonly segment: SegmentReference
+}
+
+export interface ServingOptions {
+  readonly config: ServingConfig
+  readonly segments: readonly SegmentToServe[]
+  readonly identity: ServerIdentity
+  readonly log: Log
+  /** Called once with a bug; the process is expected to end soon after. */
+  readonly onBug: (error: unknown) => void
+}
+
+/**
+ * How long responses say `Connection: close` before the listening socket is closed: time for clients
+ * that keep connections alive to go elsewhere without losing a request.
+ */
+const DRAIN_NOTICE_MS = 400
+
+interface LoadedModel extends ServedModel {
+  readonly key: string
+}
+
+class LoadedModels implements ModelDirectory {
+  readonly #byName = new Map<string, LoadedModel[]>()
+
+  add(model: LoadedModel): void {
+    const versions = [...(this.#byName.get(model.name) ?? []), model]
+    this.#byName.set(model.name, versions.sort((a, b) => compareVersions(a.version, b.version)))
+  }
+
+  names(): string[] {
+    return [...this.#byName.keys()].sort()
+  }
+
+  versions(name: string): string[] {
+    return (this.#byName.get(name) ?? []).map((model) => model.version)
+  }
+
+  find(name: string, version?: string): LoadedModel | null {
+    const models = this.#byName.get(name) ?? []
+    return (version === undefined ? models[0] : models.find((model) => model.version === version)) ?? null
+  }
+}
+
+export class ServingProcess {
+  readonly metrics: ServingMetrics
+  readonly #lifecycle = new Lifecycle()
+  readonly #models = new LoadedModels()
+  readonly #engine = new Engine()
+  readonly #admission: Admission
+  readonly #http: Server
+  readonly #config: ServingConfig
+  #drained: Promise<void> | undefined
+
+  private constructor(options: ServingOptions) {
+    this.#config = options.config
+    this.#admission = new Admission({
+      run: (job) => this.#engine.run(job.modelKey, job.inputs, job.outputNames),
+      maxQueuedRequests: options.config.maxQueuedRequests,
+    })
+    this.metrics = createServingMetrics(() => this.#admission.depth)
+    this.#engine.ended.catch(options.onBug)
+    const app = createApp(
+      {
+        models: this.#models,
+        submit: async ({ model, inputs, outputNames, signal }) => {
+          const modelKey = (model as LoadedModel).key
+          const result = await this.#admission.submit({ modelKey, inputs, outputNames }, signal)
+          const labels = { model: model.name, version: model.version }
+          this.metrics.queueDuration.observe(labels, result.queueNs / 1e9)
+          this.metrics.computeDuration.observe(labels, result.computeNs / 1e9)
+          this.metrics.batchSize.observe(labels, 1)
+          return result
+        },
+        metrics: this.metrics,
+        log: options.log,
+        maxBodyBytes: options.config.maxBodyBytes,
+        isReady: () => this.#lifecycle.state === 'ready',
+        isDraining: () => this.#lifecycle.state === 'draining',
+        onBug: options.onBug,
+      },
+      options.identity,
+    )
+    this.#http = createServer(app.callback())
+  }
+
+  /**
+   * Attaches, loads and listens.
+   * @throws OnecopyError SEGMENT_INVALID, MODEL_UNSUPPORTED, ADDRESS_UNAVAILABLE; nothing stays open then.
+   */
+  static async start(options: ServingOptions): Promise<ServingProcess> {
+    const serving = new ServingProcess(options)
+    try {
+      for (const { name, version, segment } of options.segments) {
+        const attached = await attachSegment(segment)
+        const key = `${name}@${version}`
+        await serving.#engine.load(key, attached, options.config.threads)
+        const { inputs, outputs } = attached.header
+        serving.#models.add({ name, version, key, inputs, outputs, isReady: true })
+      }
+      await serving.#listen()
+      serving.#lifecycle.move('ready')
+      return serving
+    } catch (thrown) {
+      await serving.#engine.close()
+      throw thrown
+    }
+  }
+
+  async #listen(): Promise<void> {
+    const { host, port } = this.#config
+    this.#http.listen({ host, port })
+    try {
+      await once(this.#http, 'listening')
+    } catch (thrown) {
+      const { code } = thrown as NodeJS.ErrnoException
+      throw new OnecopyError('ADDRESS_UNAVAILABLE', `cannot serve on ${host}:${port} (${code})`, { cause: thrown })
+    }
+  }
+
+  /** The port that is really served on, also where 0 was asked for. */
+  get port(): number {
+    return (this.#http.address() as AddressInfo).port
+  }
+
+  /**
+   * Not ready, connections told to close, socket shut, accepted requests answered, engine closed.
+   * Resolves when all of that is done; whoever waits sets the deadline. Idempotent.
+   */
+  drain(): Promise<void> {
+    this.#drained ??= this.#drain()
+    return this.#drained
+  }
+
+  async #drain(): Promise<void> {
+    this.#lifecycle.move('draining')
+    await new Promise((resolve) => setTimeout(resolve, DRAIN_NOTICE_MS))
+    const closed = new Promise((resolve) => this.#http.close(resolve))
+    this.#http.closeIdleConnections()
+    await closed
+    this.#admission.shut()
+    await this.#engine.close()
+    this.#lifecycle.move('closed')
+  }
+}

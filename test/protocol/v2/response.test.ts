@@ -1,0 +1,124 @@
+import test from 'ava'
+import fc from 'fast-check'
+import { travelsInJson } from '../../../src/protocol/v2/datatypes.js'
+import { type EncodedResponse, encodeInferResponse } from '../../../src/protocol/v2/response.js'
+import { inferRequestSchema, inferResponseSchema } from '../../../src/protocol/v2/schema.js'
+import type { Tensor } from '../../../src/tensor.js'
+import { ALL_DATATYPES, arbitraryData, decode, joined, refused, sameElements } from './helpers/requests.js'
+
+const MODEL = { name: 'm', version: '2' }
+const Y: Tensor = { name: 'y', datatype: 'FP32', shape: [1, 2], data: Float32Array.of(1.5, -2) }
+const S: Tensor = { name: 's', datatype: 'BYTES', shape: [2], data: ['a', '😀'] }
+
+const bodyOf = ({ chunks }: EncodedResponse) => joined(...chunks)
+const textOf = (response: EncodedResponse) => Buffer.from(bodyOf(response)).toString()
+
+test('a JSON answer', (t) => {
+  const response = encodeInferResponse({ model: MODEL, id: 'é', outputs: [Y, S], binary: [false, false] })
+  t.deepEqual(response.headers, { 'Content-Type': 'application/json' })
+  t.is(response.bytes, bodyOf(response).length)
+  t.deepEqual(JSON.parse(textOf(response)), {
+    model_name: 'm',
+    model_version: '2',
+    id: 'é',
+    outputs: [
+      { name: 'y', shape: [1, 2], datatype: 'FP32', data: [1.5, -2] },
+      { name: 's', shape: [2], datatype: 'BYTES', data: ['a', '😀'] },
+    ],
+  })
+})
+
+test('the id is there only when the request had one', (t) => {
+  const idOf = (id?: string) => {
+    const text = textOf(encodeInferResponse({ model: MODEL, id, outputs: [Y], binary: [false] }))
+    return inferResponseSchema.parse(JSON.parse(text)).id
+  }
+  t.is(idOf(), undefined)
+  t.is(idOf(''), '')
+  t.is(idOf('\ud800'), '\ud800')
+})
+
+test('binary outputs follow the JSON in the order of the outputs', (t) => {
+  const response = encodeInferResponse({
+    model: MODEL,
+    outputs: [S, Y, { ...Y, name: 'w' }],
+    binary: [true, true, false],
+  })
+  const body = bodyOf(response)
+  const jsonBytes = Number(response.headers['Inference-Header-Content-Length'])
+  t.is(response.headers['Content-Type'], 'application/octet-stream')
+  t.is(response.bytes, body.length)
+  t.deepEqual(JSON.parse(Buffer.from(body.subarray(0, jsonBytes)).toString()).outputs, [
+    { name: 's', shape: [2], datatype: 'BYTES', parameters: { binary_data_size: 13 } },
+    { name: 'y', shape: [1, 2], datatype: 'FP32', parameters: { binary_data_size: 8 } },
+    { name: 'w', shape: [1, 2], datatype: 'FP32', data: [1.5, -2] },
+  ])
+  const texts = joined(Uint8Array.of(1, 0, 0, 0), 'a', Uint8Array.of(4, 0, 0, 0), '😀')
+  t.deepEqual([...body.subarray(jsonBytes)], [...texts, ...new Uint8Array((Y.data as Float32Array).buffer)])
+})
+
+test('binary output is a view of the tensor', (t) => {
+  const { chunks } = encodeInferResponse({ model: MODEL, outputs: [Y], binary: [true] })
+  t.is((chunks.at(-1) as Uint8Array).buffer, (Y.data as Float32Array).buffer)
+})
+
+test('without binary bytes there is no header length', (t) => {
+  const empty: Tensor = { name: 'y', datatype: 'FP32', shape: [0], data: new Float32Array() }
+  const response = encodeInferResponse({ model: MODEL, outputs: [empty], binary: [true] })
+  t.deepEqual(response.headers, { 'Content-Type': 'application/json' })
+  t.deepEqual(JSON.parse(textOf(response)).outputs[0].parameters, { binary_data_size: 0 })
+})
+
+test('no outputs, no FP16 in JSON', (t) => {
+  t.deepEqual(JSON.parse(textOf(encodeInferResponse({ model: MODEL, outputs: [], binary: [] }))).outputs, [])
+  const half: Tensor = { name: 'h', datatype: 'FP16', shape: [1], data: Uint16Array.of(1) }
+  refused(t, 'REQUEST_INVALID', ['output "h"'], () =>
+    encodeInferResponse({ model: MODEL, outputs: [half], binary: [false] }),
+  )
+})
+
+test('what is answered can be asked again, tensor by tensor', (t) => {
+  const tensor = fc.constantFrom(...ALL_DATATYPES).chain((datatype) =>
+    fc.tuple(fc.constant(datatype), arbitraryData(datatype), fc.boolean()).map(([, data, flag]) => ({
+      datatype,
+      data,
+      binary: flag || !travelsInJson(datatype),
+    })),
+  )
+  fc.assert(
+    fc.property(fc.array(tensor, { maxLength: 4 }), fc.string({ unit: 'binary' }), (list, prefix) => {
+      const outputs = list.map(({ datatype, data }, i) => ({
+        name: `${prefix}${i}`,
+        datatype,
+        shape: [data.length],
+        data,
+      }))
+      const response = encodeInferResponse({
+        model: MODEL,
+        outputs,
+        binary: list.map(({ binary }) => binary),
+      })
+      const header = response.headers['Inference-Header-Content-Length']
+      const body = bodyOf(response)
+      const jsonEnd = header === undefined ? body.length : Number(header)
+      const json = Buffer.from(body.subarray(0, jsonEnd)).toString()
+      const answer = inferResponseSchema.parse(JSON.parse(json))
+      const text = json.replace('"outputs"', '"inputs"')
+      if (inferRequestSchema.safeParse(JSON.parse(text)).error) return false
+      const request = decode(
+        joined(text, body.subarray(jsonEnd)),
+        { ...MODEL, inputs: outputs.map((output) => ({ ...output, shape: [-1] })), outputs: [] },
+        { jsonBytes: header === undefined ? null : jsonEnd - 1 },
+      )
+      return (
+        response.bytes === body.length &&
+        answer.outputs.length === outputs.length &&
+        outputs.every(({ name, data }, i) => {
+          const input = request.inputs[i]
+          return input !== undefined && input.name === name && sameElements(input.data, data)
+        })
+      )
+    }),
+  )
+  t.pass()
+})
