@@ -29,6 +29,8 @@ export const ToWorkerSchema = z.discriminatedUnion('type', [
 ])
 
 export const ToPrimarySchema = z.discriminatedUnion('type', [
+  /** The first word: a message sent before the worker listens would be lost. */
+  z.object({ type: z.literal('hello') }),
   z.object({ type: z.literal('ready'), port: z.int().positive() }),
   z.object({
     type: z.literal('failed'),

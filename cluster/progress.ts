@@ -28,7 +28,7 @@ export function createProgress(total: number, log: Log): Progress {
     }
   }
   return {
-    started: ({ name, version }) => log.info({ model: name, version }, 'preparing the model'),
+    started: ({ name, version }) => log.debug({ model: name, version }, 'preparing the model'),
     done: ({ source, segment, cached }, done) =>
       log.info(
         { model: source.name, version: source.version, cached, segmentBytes: segment.bytes, done, total },

@@ -96,7 +96,8 @@ export class Supervisor {
 
       worker.on('message', (raw: unknown) => {
         const message = ToPrimarySchema.parse(raw)
-        if (message.type === 'ready') {
+        if (message.type === 'hello') this.#tell(worker, start)
+        else if (message.type === 'ready') {
           clearTimeout(timer)
           slot.isReady = true
           slot.readySinceMs = performance.now()
@@ -118,7 +119,6 @@ export class Supervisor {
         reject(failure ?? new OnecopyError('WORKER_BOOT_FAILED', `worker ${worker.id} ended with ${how} before it was ready`))
         this.#onExit(slot, worker, how, failure)
       })
-      this.#tell(worker, start)
     })
   }
 

@@ -40,6 +40,7 @@ class WorkerProcess {
     process.on('SIGTERM', () => void this.#end({ exitCode: 0, timeoutMs: this.#drainTimeoutMs }))
     process.on('message', (message) => void this.#receive(message))
     this.#worker.on('disconnect', () => void this.#survivePrimary())
+    void send({ type: 'hello' })
   }
 
   get #drainTimeoutMs(): number {

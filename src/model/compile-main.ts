@@ -1,13 +1,14 @@
 /**
- * The compile process: one model version per process. It reads a request from standard input, makes sure
- * that the cache holds the compiled image, and answers with one line on standard output. Compilation
- * takes several times the model's size in memory and runs code on files of unknown origin: a process that
- * ends gives the memory back, and its crash is an error message.
+ * The compile process. It reads requests from standard input, one a line, makes sure that the cache holds
+ * the compiled image, and answers each with one line on standard output. Compilation takes several times
+ * the model's size in memory and runs code on files of unknown origin: a process that ends gives the
+ * memory back, and its crash is an error message.
  */
 import { createHash } from 'node:crypto'
 import { constants, existsSync } from 'node:fs'
 import { open, readFile, rename, rm, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
+import { createInterface } from 'node:readline'
 import { messageOf, OnecopyError } from '../errors.js'
 import { cpuDigest, runtimeVersion } from '../runtime/identity.js'
 import { COMPILE_OPTIONS, compileModel, Session } from '../runtime/session.js'
@@ -166,23 +167,16 @@ async function compile(request: { modelPath: string; cacheDir: string; workFolde
   return { outcome: 'compiled', key, imagePath, cached: false }
 }
 
-async function main(): Promise<void> {
-  // The server's end of the pipe closes when the server dies: nobody waits for this work then.
-  let text = ''
-  process.stdin.setEncoding('utf8')
-  for await (const chunk of process.stdin) {
-    text += chunk
-    if (text.includes('\n')) break
-  }
-  process.stdin.on('end', () => process.exit(1))
-  let reply: CompileReply
+async function answer(line: string): Promise<CompileReply> {
   try {
-    reply = await compile(CompileRequestSchema.parse(JSON.parse(text)))
+    return await compile(CompileRequestSchema.parse(JSON.parse(line)))
   } catch (thrown) {
     const error = thrown instanceof OnecopyError ? thrown : null
-    reply = { outcome: 'failed', code: error?.code ?? 'COMPILE_FAILED', message: messageOf(thrown) }
+    return { outcome: 'failed', code: error?.code ?? 'COMPILE_FAILED', message: messageOf(thrown) }
   }
-  process.stdout.write(`${JSON.stringify(reply)}\n`, () => process.exit(0))
 }
 
-await main()
+// The server's end of the pipe closes when the server dies: nobody waits for this work then.
+const lines = createInterface({ input: process.stdin })
+lines.on('close', () => process.exit(1))
+for await (const line of lines) process.stdout.write(`${JSON.stringify(await answer(line))}\n`)

@@ -1,7 +1,8 @@
-/** The server's side of compilation: a child process, a deadline, a clean work folder, a clear error. */
-import { spawn } from 'node:child_process'
+/** The server's side of compilation: child processes, a deadline, a clean work folder, a clear error. */
+import { type ChildProcessByStdio, spawn } from 'node:child_process'
 import { access, constants, mkdir, mkdtemp, readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
+import type { Readable, Writable } from 'node:stream'
 import { fileURLToPath } from 'node:url'
 import { messageOf, OnecopyError } from '../errors.js'
 import { isAlive, ownIdentity } from '../process/identity.js'
@@ -14,8 +15,7 @@ const WORK_FOLDER_PATTERN = /^\.work-(\d+)-(\d+)-([0-9a-f-]+)-/
 const STDERR_TAIL_CHARACTERS = 2000
 const MAX_REPLY_CHARACTERS = 64 * 1024
 
-export interface CompileOptions {
-  readonly modelPath: string
+export interface CompilerOptions {
   readonly cacheDir: string
   readonly timeoutMs: number
   readonly signal: AbortSignal
@@ -46,63 +46,113 @@ export async function prepareCache(cacheDir: string): Promise<void> {
   }
 }
 
-function runCompiler(request: CompileRequest, { timeoutMs, signal }: CompileOptions): Promise<CompileReply> {
-  return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, [COMPILE_MAIN], { stdio: ['pipe', 'pipe', 'pipe'] })
-    let output = ''
-    let lastWords = ''
-    let stopped: OnecopyError | null = null
-    const stop = (error: OnecopyError) => {
-      stopped ??= error
-      child.kill('SIGKILL')
-    }
-    const timer = setTimeout(() => {
-      stop(new OnecopyError('TIMEOUT', `compiling ${request.modelPath} took longer than ${formatMs(timeoutMs)} (--compile-timeout)`))
-    }, timeoutMs)
-    const onAbort = () => stop(new OnecopyError('SHUTTING_DOWN', `compiling ${request.modelPath} was stopped`))
-    signal.addEventListener('abort', onAbort, { once: true })
-    if (signal.aborted) onAbort()
+/** One compile process and the one request it works on. */
+class CompileProcess {
+  readonly #child: ChildProcessByStdio<Writable, Readable, Readable>
+  #output = ''
+  #lastWords = ''
+  #waiting: { resolve(reply: CompileReply): void; reject(error: OnecopyError): void } | null = null
+  #stopped: OnecopyError | null = null
 
-    child.stdout.setEncoding('utf8').on('data', (text: string) => {
-      output += text
-      if (output.length > MAX_REPLY_CHARACTERS) stop(new OnecopyError('COMPILE_FAILED', 'the compile process wrote too much'))
-    })
+  constructor() {
+    const child = spawn(process.execPath, [COMPILE_MAIN], { stdio: ['pipe', 'pipe', 'pipe'] })
+    this.#child = child
+    child.stdout.setEncoding('utf8').on('data', (text: string) => this.#receive(text))
     child.stderr.setEncoding('utf8').on('data', (text: string) => {
-      lastWords = (lastWords + text).slice(-STDERR_TAIL_CHARACTERS)
+      this.#lastWords = (this.#lastWords + text).slice(-STDERR_TAIL_CHARACTERS)
     })
     // A compiler that died before it read its request is reported by its exit.
     child.stdin.on('error', () => {})
-    child.stdin.write(`${JSON.stringify(request)}\n`)
-    child.on('error', (thrown) => stop(new OnecopyError('COMPILE_FAILED', `the compile process cannot start: ${thrown.message}`)))
+    child.on('error', (thrown) => this.stop(failed(`the compile process cannot start: ${thrown.message}`)))
     child.on('close', (exitCode, exitSignal) => {
-      clearTimeout(timer)
-      signal.removeEventListener('abort', onAbort)
-      if (stopped !== null) return reject(stopped)
-      try {
-        resolve(CompileReplySchema.parse(JSON.parse(output)))
-      } catch {
-        const end = exitSignal === null ? `ended with code ${exitCode}` : `was ended by ${exitSignal}`
-        const hint = exitSignal === 'SIGKILL' ? ' (out of memory? compiling takes 2 to 5 times the model\'s size)' : ''
-        reject(new OnecopyError('COMPILE_FAILED', `the compile process ${end}${hint}: ${lastWords.trim() || 'it said nothing'}`))
-      }
+      const how = exitSignal === null ? `ended with code ${exitCode}` : `was ended by ${exitSignal}`
+      const hint = exitSignal === 'SIGKILL' ? " (out of memory? compiling takes 2 to 5 times the model's size)" : ''
+      const words = this.#lastWords.trim() || 'it said nothing'
+      this.stop(this.#stopped ?? failed(`the compile process ${how}${hint}: ${words}`))
     })
-  })
+  }
+
+  #receive(text: string): void {
+    this.#output += text
+    if (this.#output.length > MAX_REPLY_CHARACTERS) this.stop(failed('the compile process wrote too much'))
+    const end = this.#output.indexOf('\n')
+    if (end < 0) return
+    const line = this.#output.slice(0, end)
+    this.#output = this.#output.slice(end + 1)
+    try {
+      this.#waiting?.resolve(CompileReplySchema.parse(JSON.parse(line)))
+    } catch {
+      this.stop(failed(`the compile process answered ${JSON.stringify(line.slice(0, 200))}`))
+    }
+  }
+
+  /** Ends the process; what it works on is rejected with `error`. */
+  stop(error: OnecopyError): void {
+    this.#stopped ??= error
+    this.#child.kill('SIGKILL')
+    this.#waiting?.reject(this.#stopped)
+    this.#waiting = null
+  }
+
+  ask(request: CompileRequest): Promise<CompileReply> {
+    if (this.#stopped !== null) return Promise.reject(this.#stopped)
+    return new Promise<CompileReply>((resolve, reject) => {
+      this.#waiting = { resolve, reject }
+      this.#child.stdin.write(`${JSON.stringify(request)}\n`)
+    }).finally(() => {
+      this.#waiting = null
+    })
+  }
 }
 
-/**
- * Compiles one model version, or finds it in the cache.
- * @throws OnecopyError MODEL_INVALID, MODEL_UNSUPPORTED, COMPILE_FAILED (the process crashed), TIMEOUT,
- *   SHUTTING_DOWN (the signal). Nothing is left in the cache but whole images.
- */
-export async function compileToCache(options: CompileOptions): Promise<CompiledImage> {
-  const { pid, startTicks, bootId } = ownIdentity()
-  const workFolder = await mkdtemp(join(options.cacheDir, `.work-${pid}-${startTicks}-${bootId}-`))
-  try {
-    const { modelPath, cacheDir } = options
-    const reply = await runCompiler({ modelPath, cacheDir, workFolder }, options)
-    if (reply.outcome === 'failed') throw new OnecopyError(reply.code, reply.message)
-    return reply
-  } finally {
-    await rm(workFolder, { recursive: true, force: true })
+function failed(message: string): OnecopyError {
+  return new OnecopyError('COMPILE_FAILED', message)
+}
+
+/** Compiles one model after another. Owns at most one child process. */
+export class Compiler {
+  readonly #options: CompilerOptions
+  #process: CompileProcess | undefined
+
+  constructor(options: CompilerOptions) {
+    this.#options = options
+  }
+
+  /**
+   * Compiles one model version, or finds it in the cache.
+   * @throws OnecopyError MODEL_INVALID, MODEL_UNSUPPORTED, COMPILE_FAILED (the process crashed), TIMEOUT,
+   *   SHUTTING_DOWN (the signal). Nothing is left in the cache but whole images.
+   */
+  async compile(modelPath: string): Promise<CompiledImage> {
+    const { cacheDir, timeoutMs, signal } = this.#options
+    const { pid, startTicks, bootId } = ownIdentity()
+    const workFolder = await mkdtemp(join(cacheDir, `.work-${pid}-${startTicks}-${bootId}-`))
+    this.#process ??= new CompileProcess()
+    const child = this.#process
+    const onAbort = () => child.stop(new OnecopyError('SHUTTING_DOWN', `compiling ${modelPath} was stopped`))
+    signal.addEventListener('abort', onAbort, { once: true })
+    const timer = setTimeout(() => {
+      child.stop(new OnecopyError('TIMEOUT', `compiling ${modelPath} took longer than ${formatMs(timeoutMs)} (--compile-timeout)`))
+    }, timeoutMs)
+    try {
+      if (signal.aborted) onAbort()
+      const reply = await child.ask({ modelPath, cacheDir, workFolder })
+      if (reply.outcome === 'failed') throw new OnecopyError(reply.code, reply.message)
+      // A process that has compiled holds memory that only its end gives back.
+      if (!reply.cached) this.close()
+      return reply
+    } catch (thrown) {
+      this.close()
+      throw thrown
+    } finally {
+      clearTimeout(timer)
+      signal.removeEventListener('abort', onAbort)
+      await rm(workFolder, { recursive: true, force: true })
+    }
+  }
+
+  close(): void {
+    this.#process?.stop(new OnecopyError('SHUTTING_DOWN', 'the compiler was closed'))
+    this.#process = undefined
   }
 }

@@ -4,7 +4,7 @@ import { OnecopyError } from '../errors.js'
 import { referenceSegment, type SegmentReference } from '../segment/attach.js'
 import type { ServerFolder } from '../segment/folder.js'
 import { type SegmentFile, writeSegment } from '../segment/write.js'
-import { compileToCache } from './compile.js'
+import { Compiler } from './compile.js'
 import type { ModelSource } from './repository.js'
 
 export interface PublishedModel {
@@ -26,15 +26,9 @@ export interface PublishOptions {
   readonly onDone?: (published: PublishedModel, done: number, total: number) => void
 }
 
-async function publishOne(source: ModelSource, options: PublishOptions): Promise<PublishedModel> {
-  const { cacheDir, server, signal } = options
+async function publishOne(source: ModelSource, compiler: Compiler, server: ServerFolder): Promise<PublishedModel> {
   for (let attempt = 1; ; attempt++) {
-    const image = await compileToCache({
-      modelPath: source.path,
-      cacheDir,
-      timeoutMs: options.compileTimeoutMs,
-      signal,
-    })
+    const image = await compiler.compile(source.path)
     try {
       const segment = await writeSegment({ imagePath: image.imagePath, server, model: source })
       return { source, segment, reference: await referenceSegment(segment.path), cached: image.cached }
@@ -56,7 +50,7 @@ function naming(source: ModelSource, thrown: unknown): unknown {
 
 /**
  * Publishes every model; results in the order of `sources`. The first failure stops the rest.
- * @throws OnecopyError of compileToCache and writeSegment, with the model named.
+ * @throws OnecopyError of Compiler.compile and writeSegment, with the model named.
  */
 export async function publishModels(
   sources: readonly ModelSource[],
@@ -68,12 +62,13 @@ export async function publishModels(
   let next = 0
   let done = 0
   const lane = async () => {
+    const compiler = new Compiler({ cacheDir: options.cacheDir, timeoutMs: options.compileTimeoutMs, signal })
     while (next < sources.length && !signal.aborted) {
       const index = next++
       const source = sources[index] as ModelSource
       options.onStart?.(source)
       try {
-        const published = await publishOne(source, { ...options, signal })
+        const published = await publishOne(source, compiler, options.server)
         results[index] = published
         options.onDone?.(published, ++done, sources.length)
       } catch (thrown) {
@@ -81,6 +76,7 @@ export async function publishModels(
         throw naming(source, thrown)
       }
     }
+    compiler.close()
   }
   const lanes = await Promise.allSettled(Array.from({ length: Math.min(options.concurrency, sources.length) }, lane))
   const failures = lanes.filter((outcome) => outcome.status === 'rejected').map((outcome) => outcome.reason as unknown)
