@@ -57,7 +57,10 @@ export class AdminServer {
       await once(http, 'listening')
     } catch (thrown) {
       const { code } = thrown as NodeJS.ErrnoException
-      throw new OnecopyError('ADDRESS_UNAVAILABLE', `cannot serve the admin port on ${host}:${port} (${code})`)
+      throw new OnecopyError(
+        'ADDRESS_UNAVAILABLE',
+        `cannot serve the admin port on ${host}:${port} (${code})`,
+      )
     }
     return new AdminServer(http)
   }

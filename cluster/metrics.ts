@@ -93,7 +93,8 @@ export class FleetMetrics {
   async #compactDeparted(): Promise<void> {
     const parts = [...this.#departed]
     const merged = await snapshotOf(mergeSnapshots(parts))
-    if (parts.every((part, index) => this.#departed[index] === part)) this.#departed.splice(0, parts.length, merged)
+    if (parts.every((part, index) => this.#departed[index] === part))
+      this.#departed.splice(0, parts.length, merged)
   }
 
   /** The text that Prometheus scrapes. */

@@ -2,8 +2,9 @@
  * The primary: it never runs a model. Start and stop read top to bottom in `#start` and `#stop`; what
  * stop does is what start did, in reverse, and the segments go last.
  */
-import { rmSync } from 'node:fs'
+
 import cluster from 'node:cluster'
+import { rmSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import type { Config } from '../src/config/schema.js'
 import { messageOf, OnecopyError } from '../src/errors.js'
@@ -61,6 +62,8 @@ class Primary {
           this.#log.info({ signal }, 'stopping')
           this.#lifecycle.move('draining')
           this.#stopRequested.abort()
+          // Also ends a start that waits for its workers.
+          void this.#supervisor?.drain(this.#config.drainTimeoutMs)
           resolve()
         },
         onSecond: (signal) => this.#endAtOnce(signal),
@@ -68,7 +71,7 @@ class Primary {
     })
     let exitCode = 0
     try {
-      await Promise.race([this.#start(), stopped])
+      await this.#start()
       await stopped
     } catch (thrown) {
       exitCode = this.#stopRequested.signal.aborted ? 0 : EXIT_FAILED
@@ -102,7 +105,10 @@ class Primary {
     this.#sayReady()
   }
 
-  async #publish(sources: Awaited<ReturnType<typeof scanRepository>>, server: ServerFolder): Promise<PublishedModel[]> {
+  async #publish(
+    sources: Awaited<ReturnType<typeof scanRepository>>,
+    server: ServerFolder,
+  ): Promise<PublishedModel[]> {
     const progress = createProgress(sources.length, this.#log)
     try {
       return await publishModels(sources, {

@@ -27,7 +27,9 @@ export async function snapshotOf(registry: Registry): Promise<MetricsSnapshot> {
 
 /** Merges snapshots as each metric's aggregator says. */
 export function mergeSnapshots(snapshots: readonly MetricsSnapshot[]): Registry {
-  return AggregatorRegistry.aggregate(snapshots as unknown as Parameters<typeof AggregatorRegistry.aggregate>[0])
+  return AggregatorRegistry.aggregate(
+    snapshots as unknown as Parameters<typeof AggregatorRegistry.aggregate>[0],
+  )
 }
 
 /** What stays true of a worker after its death: what it counted, not what it held. */

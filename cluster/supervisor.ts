@@ -51,6 +51,7 @@ export class Supervisor {
   readonly #metricsWaiting = new Map<number, (workerId: number, snapshot: MetricsSnapshot) => void>()
   #nextMetricsId = 0
   #isStopping = false
+  #draining: Promise<{ readonly killed: number }> | undefined
   #port: number | null = null
 
   constructor(options: SupervisorOptions) {
@@ -84,19 +85,22 @@ export class Supervisor {
 
   /** Resolves when the worker is ready; rejects with why it is not. Either way its later end is handled here. */
   #spawn(slot: Slot): Promise<void> {
-    const { start, bootTimeoutMs, log } = this.#options
+    const { bootTimeoutMs, log } = this.#options
     const worker = cluster.fork(WORKER_ENVIRONMENT)
     slot.worker = worker
     return new Promise((resolve, reject) => {
       let failure: OnecopyError | null = null
       const timer = setTimeout(() => {
-        failure = new OnecopyError('TIMEOUT', `worker ${worker.id} was not ready after ${formatMs(bootTimeoutMs)} (--boot-timeout)`)
+        failure = new OnecopyError(
+          'TIMEOUT',
+          `worker ${worker.id} was not ready after ${formatMs(bootTimeoutMs)} (--boot-timeout)`,
+        )
         worker.process.kill('SIGKILL')
       }, bootTimeoutMs)
 
       worker.on('message', (raw: unknown) => {
         const message = ToPrimarySchema.parse(raw)
-        if (message.type === 'hello') this.#tell(worker, start)
+        if (message.type === 'hello') this.#tell(worker, this.#startMessage())
         else if (message.type === 'ready') {
           clearTimeout(timer)
           slot.isReady = true
@@ -116,10 +120,22 @@ export class Supervisor {
       worker.on('exit', (exitCode, signal) => {
         clearTimeout(timer)
         const how = signal === null ? `code ${exitCode}` : signal
-        reject(failure ?? new OnecopyError('WORKER_BOOT_FAILED', `worker ${worker.id} ended with ${how} before it was ready`))
+        reject(
+          failure ??
+            new OnecopyError(
+              'WORKER_BOOT_FAILED',
+              `worker ${worker.id} ended with ${how} before it was ready`,
+            ),
+        )
         this.#onExit(slot, worker, how, failure)
       })
     })
+  }
+
+  /** A replacement serves on the port that the first worker was given, also where any free one was asked for. */
+  #startMessage(): StartMessage {
+    const { start } = this.#options
+    return this.#port === null ? start : { ...start, config: { ...start.config, port: this.#port } }
   }
 
   #tell(worker: Worker, message: ToWorker): void {
@@ -136,7 +152,10 @@ export class Supervisor {
     if (this.#isStopping) return
     const livedMs = wasReady ? performance.now() - slot.readySinceMs : 0
     slot.failures = livedMs >= HEALTHY_AFTER_MS ? 0 : slot.failures + 1
-    log.error({ worker: worker.id, workerPid: worker.process.pid, how, livedMs: Math.round(livedMs) }, 'worker ended')
+    log.error(
+      { worker: worker.id, workerPid: worker.process.pid, how, livedMs: Math.round(livedMs) },
+      'worker ended',
+    )
     // Before the first full start there is nothing to mend: the start fails as a whole.
     if (!wasReady && this.#port === null) return
     if (slot.failures >= MAX_BOOT_FAILURES) {
@@ -156,7 +175,9 @@ export class Supervisor {
     const delayMs = Math.min(base, LONGEST_BACKOFF_MS) * (0.5 + Math.random() / 2)
     slot.respawnTimer = setTimeout(() => {
       // Its failure is handled by its exit; here it would only be an unhandled rejection.
-      this.#spawn(slot).then(() => this.#options.onRecovered()).catch(() => {})
+      this.#spawn(slot)
+        .then(() => this.#options.onRecovered())
+        .catch(() => {})
     }, delayMs)
   }
 
@@ -180,8 +201,13 @@ export class Supervisor {
     return answers
   }
 
-  /** Lets every worker answer what it accepted, then end; kills what is left after `timeoutMs`. */
-  async drain(timeoutMs: number): Promise<{ readonly killed: number }> {
+  /** Lets every worker answer what it accepted, then end; kills what is left after `timeoutMs`. Idempotent. */
+  drain(timeoutMs: number): Promise<{ readonly killed: number }> {
+    this.#draining ??= this.#drain(timeoutMs)
+    return this.#draining
+  }
+
+  async #drain(timeoutMs: number): Promise<{ readonly killed: number }> {
     this.#isStopping = true
     const ending: Promise<void>[] = []
     const alive: Worker[] = []

@@ -52,7 +52,11 @@ class WorkerProcess {
     if (message.type === 'start') await this.#boot(message)
     else if (message.type === 'drain') await this.#end({ exitCode: 0, timeoutMs: this.#drainTimeoutMs })
     else if (this.#serving !== undefined) {
-      await send({ type: 'metrics', id: message.id, snapshot: await snapshotOf(this.#serving.metrics.registry) })
+      await send({
+        type: 'metrics',
+        id: message.id,
+        snapshot: await snapshotOf(this.#serving.metrics.registry),
+      })
     }
   }
 

@@ -60,7 +60,9 @@ export class OnecopyError extends Error {
     this.fault = ERROR_CATALOGUE[code].fault
     this.headers = {
       ...options.headers,
-      ...(options.retryAfterSeconds === undefined ? {} : { 'Retry-After': String(options.retryAfterSeconds) }),
+      ...(options.retryAfterSeconds === undefined
+        ? {}
+        : { 'Retry-After': String(options.retryAfterSeconds) }),
     }
   }
 }

@@ -23,7 +23,8 @@ export class Lifecycle {
   /** Moves to `next`; a move that the table does not list is a bug. */
   move(next: ServerState): void {
     if (this.#state === next) return
-    if (!LEGAL_MOVES[this.#state].includes(next)) throw new Error(`illegal move from ${this.#state} to ${next}`)
+    if (!LEGAL_MOVES[this.#state].includes(next))
+      throw new Error(`illegal move from ${this.#state} to ${next}`)
     this.#state = next
   }
 }

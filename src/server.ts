@@ -48,7 +48,10 @@ class LoadedModels implements ModelDirectory {
 
   add(model: LoadedModel): void {
     const versions = [...(this.#byName.get(model.name) ?? []), model]
-    this.#byName.set(model.name, versions.sort((a, b) => compareVersions(a.version, b.version)))
+    this.#byName.set(
+      model.name,
+      versions.sort((a, b) => compareVersions(a.version, b.version)),
+    )
   }
 
   names(): string[] {
@@ -137,7 +140,9 @@ export class ServingProcess {
       await once(this.#http, 'listening')
     } catch (thrown) {
       const { code } = thrown as NodeJS.ErrnoException
-      throw new OnecopyError('ADDRESS_UNAVAILABLE', `cannot serve on ${host}:${port} (${code})`, { cause: thrown })
+      throw new OnecopyError('ADDRESS_UNAVAILABLE', `cannot serve on ${host}:${port} (${code})`, {
+        cause: thrown,
+      })
     }
   }
 

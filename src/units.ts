@@ -20,7 +20,10 @@ export function parseBytes(text: string): number | null {
 /** A size for a person: `201.3 MB`, decimal units as in the documentation's tables. */
 export function formatBytes(bytes: number): string {
   if (bytes < 1000) return `${bytes} B`
-  for (const [unit, factor] of [['kB', 1e3], ['MB', 1e6]] as const) {
+  for (const [unit, factor] of [
+    ['kB', 1e3],
+    ['MB', 1e6],
+  ] as const) {
     if (bytes < factor * 999.95) return `${(bytes / factor).toFixed(1)} ${unit}`
   }
   return `${(bytes / 1e9).toFixed(2)} GB`

@@ -54,7 +54,9 @@ export class Admission {
    */
   submit(job: Job, signal: AbortSignal): Promise<JobResult> {
     if (this.#isShut) {
-      return Promise.reject(new OnecopyError('SHUTTING_DOWN', 'the server is shutting down', { retryAfterSeconds: 1 }))
+      return Promise.reject(
+        new OnecopyError('SHUTTING_DOWN', 'the server is shutting down', { retryAfterSeconds: 1 }),
+      )
     }
     const { maxQueuedRequests } = this.#options
     if (this.#queue.length >= maxQueuedRequests) {

@@ -24,7 +24,10 @@ function readFlags(argv: readonly string[]): Record<string, string> {
     [...NAMES.map(dashed), 'config'].map((flag) => [flag, { type: 'string' as const }]),
   )
   try {
-    return parseArgs({ args: [...argv], options, strict: true, allowPositionals: false }).values as Record<string, string>
+    return parseArgs({ args: [...argv], options, strict: true, allowPositionals: false }).values as Record<
+      string,
+      string
+    >
   } catch (thrown) {
     throw invalid(`${messageOf(thrown)} (see onecopy serve --help)`)
   }
@@ -41,7 +44,9 @@ function readFile(path: string): Record<string, unknown> {
   if (!parsed.success) throw invalid(`--config ${path}: expected a JSON object`)
   const unknown = Object.keys(parsed.data).filter((key) => !Object.hasOwn(OPTIONS, key))
   if (unknown.length > 0) {
-    throw invalid(`--config ${path}: unknown keys ${unknown.join(', ')}; expected some of ${NAMES.join(', ')}`)
+    throw invalid(
+      `--config ${path}: unknown keys ${unknown.join(', ')}; expected some of ${NAMES.join(', ')}`,
+    )
   }
   return parsed.data
 }
@@ -52,7 +57,7 @@ function readFile(path: string): Record<string, unknown> {
  */
 export function loadConfig(argv: readonly string[], environment: NodeJS.ProcessEnv = process.env): Config {
   const flags = readFlags(argv)
-  const configPath = flags['config'] ?? environment[environmentName('config')]
+  const configPath = flags.config ?? environment[environmentName('config')]
   const file = configPath === undefined ? {} : readFile(configPath)
   const values: Record<string, unknown> = {}
   const problems: string[] = []
@@ -70,7 +75,7 @@ export function loadConfig(argv: readonly string[], environment: NodeJS.ProcessE
             : [definition.default(), null]
     // The admin address follows the host, whichever way that was given.
     if (name === 'adminHost' && source === null) {
-      values[name] = values['host']
+      values[name] = values.host
       continue
     }
     const parsed = definition.schema.safeParse(value)

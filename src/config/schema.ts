@@ -15,14 +15,20 @@ const text = z.string().min(1)
 const durationMs = z.string().transform((value, context) => {
   const ms = parseDurationMs(value)
   if (ms !== null) return ms
-  context.addIssue({ code: 'custom', message: `expected a duration such as 500ms, 30s or 2m, got ${JSON.stringify(value)}` })
+  context.addIssue({
+    code: 'custom',
+    message: `expected a duration such as 500ms, 30s or 2m, got ${JSON.stringify(value)}`,
+  })
   return z.NEVER
 })
 
 const sizeBytes = z.union([z.string(), z.int().transform(String)]).transform((value, context) => {
   const bytes = parseBytes(value)
   if (bytes !== null && bytes > 0) return bytes
-  context.addIssue({ code: 'custom', message: `expected a size such as 64KiB, 16MiB or 2GiB, got ${JSON.stringify(value)}` })
+  context.addIssue({
+    code: 'custom',
+    message: `expected a size such as 64KiB, 16MiB or 2GiB, got ${JSON.stringify(value)}`,
+  })
   return z.NEVER
 })
 
@@ -30,7 +36,10 @@ function integer(minimum: number, maximum: number) {
   return z.union([z.string(), z.number()]).transform((value, context) => {
     const number = typeof value === 'string' && !/^\d+$/.test(value) ? Number.NaN : Number(value)
     if (Number.isInteger(number) && number >= minimum && number <= maximum) return number
-    context.addIssue({ code: 'custom', message: `expected an integer from ${minimum} to ${maximum}, got ${JSON.stringify(value)}` })
+    context.addIssue({
+      code: 'custom',
+      message: `expected an integer from ${minimum} to ${maximum}, got ${JSON.stringify(value)}`,
+    })
     return z.NEVER
   })
 }
@@ -67,7 +76,7 @@ export const OPTIONS = {
     value: 'DIR',
     group: 'Models',
     help: 'Compiled models, kept so that the next start compiles nothing. Best on a disk.',
-    default: () => join(process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'onecopy'),
+    default: () => join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'onecopy'),
     defaultHelp: '$XDG_CACHE_HOME/onecopy or ~/.cache/onecopy',
   }),
   compileTimeout: option({
@@ -112,7 +121,7 @@ export const OPTIONS = {
     group: 'Processes',
     help: 'Worker processes. Each computes one request at a time and maps the same weights.',
     default: () => usableCpus(),
-    defaultHelp: 'the CPUs this process may use: cgroup quota and affinity, not the host\'s count',
+    defaultHelp: "the CPUs this process may use: cgroup quota and affinity, not the host's count",
   }),
   threads: option({
     schema: integer(1, 1024),

@@ -4,7 +4,13 @@ import { Worker } from 'node:worker_threads'
 import { OnecopyError } from '../errors.js'
 import type { AttachedSegment } from '../segment/attach.js'
 import type { Tensor } from '../tensor.js'
-import { type ThreadReply, ThreadReplySchema, type ThreadRequest, transferList, type WithoutId } from './messages.js'
+import {
+  type ThreadReply,
+  ThreadReplySchema,
+  type ThreadRequest,
+  transferList,
+  type WithoutId,
+} from './messages.js'
 
 export interface RunResult {
   readonly outputs: readonly Tensor[]
@@ -96,7 +102,8 @@ export class Engine {
       { type: 'run', modelKey, inputs: tensors, outputNames: [...outputNames] },
       transferList(tensors),
     )
-    if (reply.type !== 'ran') throw new Error(`expected a result from the inference thread, got ${reply.type}`)
+    if (reply.type !== 'ran')
+      throw new Error(`expected a result from the inference thread, got ${reply.type}`)
     return { outputs: reply.outputs, computeNs: reply.computeNs }
   }
 

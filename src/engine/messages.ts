@@ -26,7 +26,13 @@ export const ThreadRequestSchema = z.discriminatedUnion('type', [
     outputs: z.array(spec),
     threads: z.int().positive(),
   }),
-  z.object({ type: z.literal('run'), id, modelKey: z.string(), inputs: z.array(tensor), outputNames: z.array(z.string()) }),
+  z.object({
+    type: z.literal('run'),
+    id,
+    modelKey: z.string(),
+    inputs: z.array(tensor),
+    outputNames: z.array(z.string()),
+  }),
   z.object({ type: z.literal('unload'), id, modelKey: z.string() }),
   z.object({ type: z.literal('close'), id }),
 ])

@@ -20,7 +20,10 @@ async function load(request: Extract<ThreadRequest, { type: 'load' }>): Promise<
   try {
     sessions.set(request.modelKey, await Session.load(request))
   } catch (thrown) {
-    throw new OnecopyError('MODEL_UNSUPPORTED', `the runtime cannot load ${request.modelKey}: ${messageOf(thrown)}`)
+    throw new OnecopyError(
+      'MODEL_UNSUPPORTED',
+      `the runtime cannot load ${request.modelKey}: ${messageOf(thrown)}`,
+    )
   }
 }
 

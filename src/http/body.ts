@@ -9,7 +9,7 @@ import { pipeline } from 'node:stream/promises'
 import { createGunzip, createInflate } from 'node:zlib'
 import { OnecopyError } from '../errors.js'
 
-const ALIGNMENT_BYTES = 8
+const ALIGNMENT_BYTES = 64
 const ACCEPTED_ENCODINGS = 'gzip, deflate'
 
 export interface BodyOptions {
@@ -48,7 +48,10 @@ function alignedRoom(length: number, jsonBytes: number): Uint8Array<ArrayBuffer>
  * @throws OnecopyError BODY_TOO_LARGE, CONTENT_ENCODING_UNSUPPORTED, BODY_MALFORMED (it does not
  *   decompress), REQUEST_CANCELLED (the client left in mid-body).
  */
-export async function readBody(request: IncomingMessage, options: BodyOptions): Promise<Uint8Array<ArrayBuffer>> {
+export async function readBody(
+  request: IncomingMessage,
+  options: BodyOptions,
+): Promise<Uint8Array<ArrayBuffer>> {
   const { maxBytes } = options
   const declared = request.headers['content-length']
   const declaredBytes = declared === undefined ? null : Number(declared)

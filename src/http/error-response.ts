@@ -19,7 +19,8 @@ function isClientGone(thrown: unknown): boolean {
 function asOnecopyError(thrown: unknown): OnecopyError {
   if (thrown instanceof OnecopyError) return thrown
   if (isClientGone(thrown)) return new OnecopyError('REQUEST_CANCELLED', 'the client left')
-  if (thrown instanceof URIError) return new OnecopyError('ROUTE_NOT_FOUND', 'the path is not valid percent-encoding')
+  if (thrown instanceof URIError)
+    return new OnecopyError('ROUTE_NOT_FOUND', 'the path is not valid percent-encoding')
   return new OnecopyError('INTERNAL', 'internal error', { cause: thrown })
 }
 

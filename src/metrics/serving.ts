@@ -52,7 +52,10 @@ export function createServingMetrics(queueDepth: () => number): ServingMetrics {
       'onecopy_request_duration_seconds',
       'Time from the first byte of a request handled to the last byte of its answer written.',
     ),
-    queueDuration: duration('onecopy_queue_duration_seconds', 'Time a request waited for the inference thread.'),
+    queueDuration: duration(
+      'onecopy_queue_duration_seconds',
+      'Time a request waited for the inference thread.',
+    ),
     computeDuration: duration('onecopy_compute_duration_seconds', 'Time inside the runtime, per execution.'),
     batchSize: new Histogram({
       name: 'onecopy_batch_size',

@@ -45,7 +45,10 @@ function renameReads(graph: GraphProto, from: string, to: string): void {
 }
 
 /** Inserts the casts, in place; returns whether there was anything to cast. */
-export function castBfloat16Borders(model: ModelProto & { graph: GraphProto }, { inputs }: ModelInterface): boolean {
+export function castBfloat16Borders(
+  model: ModelProto & { graph: GraphProto },
+  { inputs }: ModelInterface,
+): boolean {
   const { graph } = model
   const fed = new Set(inputs.map((spec) => spec.name))
   const castInputs = graph.input.filter((value) => fed.has(value.name) && isBfloat16(value))
@@ -54,7 +57,8 @@ export function castBfloat16Borders(model: ModelProto & { graph: GraphProto }, {
   const after: NodeProto[] = []
   for (const value of castOutputs) {
     const inner = `${value.name}/bfloat16`
-    for (const node of graph.node) node.output = node.output.map((name) => (name === value.name ? inner : name))
+    for (const node of graph.node)
+      node.output = node.output.map((name) => (name === value.name ? inner : name))
     renameReads(graph, value.name, inner)
     after.push(cast(inner, value.name, FLOAT))
     declareFloat(value)

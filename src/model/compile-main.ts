@@ -67,7 +67,10 @@ function asModelError(thrown: unknown): OnecopyError {
   if (thrown instanceof OnecopyError) return thrown
   const text = messageOf(thrown)
   const isNoModel = /protobuf parsing failed|ModelProto does not have a graph/i.test(text)
-  return new OnecopyError(isNoModel ? 'MODEL_INVALID' : 'MODEL_UNSUPPORTED', `the runtime refuses the model: ${text}`)
+  return new OnecopyError(
+    isNoModel ? 'MODEL_INVALID' : 'MODEL_UNSUPPORTED',
+    `the runtime refuses the model: ${text}`,
+  )
 }
 
 interface Compilation {
@@ -142,7 +145,11 @@ async function keepOriginal(compilation: Compilation): Promise<string> {
   return path
 }
 
-async function compile(request: { modelPath: string; cacheDir: string; workFolder: string }): Promise<CompileReply> {
+async function compile(request: {
+  modelPath: string
+  cacheDir: string
+  workFolder: string
+}): Promise<CompileReply> {
   const { modelPath, cacheDir, workFolder } = request
   const folder = dirname(modelPath)
   const bytes = await readModel(modelPath)
@@ -151,7 +158,8 @@ async function compile(request: { modelPath: string; cacheDir: string; workFolde
   const modelInterface = readInterface(original.graph)
   const key = cacheKey(await digestModel({ bytes, folder, externalFiles: externalFiles(original) }))
   const imagePath = join(cacheDir, `${key}.segment`)
-  if (await isCached(imagePath, key)) return { outcome: 'compiled', key, imagePath, cached: true }
+  if (await isCached(imagePath, key))
+    return { outcome: 'compiled', key, imagePath, cached: true, residentBytes: process.memoryUsage.rss() }
 
   const compilation = { key, workFolder, folder, original, modelPath, modelInterface }
   let path: string
@@ -164,7 +172,7 @@ async function compile(request: { modelPath: string; cacheDir: string; workFolde
     })
   }
   await rename(path, imagePath)
-  return { outcome: 'compiled', key, imagePath, cached: false }
+  return { outcome: 'compiled', key, imagePath, cached: false, residentBytes: process.memoryUsage.rss() }
 }
 
 async function answer(line: string): Promise<CompileReply> {

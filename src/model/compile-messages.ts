@@ -16,6 +16,8 @@ export const CompileReplySchema = z.discriminatedUnion('outcome', [
     imagePath: z.string(),
     /** Whether the cache already had it. */
     cached: z.boolean(),
+    /** Resident memory of the compile process afterwards: a large one is ended, to give it back. */
+    residentBytes: z.int().nonnegative(),
   }),
   z.object({
     outcome: z.literal('failed'),

@@ -13,6 +13,8 @@ const COMPILE_MAIN = fileURLToPath(new URL('compile-main.js', import.meta.url))
 const WORK_FOLDER_PATTERN = /^\.work-(\d+)-(\d+)-([0-9a-f-]+)-/
 /** The end of what a crashed compiler wrote: enough for its last words. */
 const STDERR_TAIL_CHARACTERS = 2000
+/** A compile process that has grown beyond this is ended: only its end gives the memory back. */
+const KEEP_BELOW_BYTES = 256 * 1024 * 1024
 const MAX_REPLY_CHARACTERS = 64 * 1024
 
 export interface CompilerOptions {
@@ -36,7 +38,10 @@ export async function prepareCache(cacheDir: string): Promise<void> {
     await mkdir(cacheDir, { recursive: true, mode: 0o700 })
     await access(cacheDir, constants.W_OK | constants.X_OK)
   } catch (thrown) {
-    throw new OnecopyError('CONFIG_INVALID', `expected --cache-dir ${cacheDir} to be writable: ${messageOf(thrown)}`)
+    throw new OnecopyError(
+      'CONFIG_INVALID',
+      `expected --cache-dir ${cacheDir} to be writable: ${messageOf(thrown)}`,
+    )
   }
   for (const name of await readdir(cacheDir)) {
     const [, pid, startTicks, bootId] = name.match(WORK_FOLDER_PATTERN) ?? []
@@ -66,7 +71,8 @@ class CompileProcess {
     child.on('error', (thrown) => this.stop(failed(`the compile process cannot start: ${thrown.message}`)))
     child.on('close', (exitCode, exitSignal) => {
       const how = exitSignal === null ? `ended with code ${exitCode}` : `was ended by ${exitSignal}`
-      const hint = exitSignal === 'SIGKILL' ? " (out of memory? compiling takes 2 to 5 times the model's size)" : ''
+      const hint =
+        exitSignal === 'SIGKILL' ? " (out of memory? compiling takes 2 to 5 times the model's size)" : ''
       const words = this.#lastWords.trim() || 'it said nothing'
       this.stop(this.#stopped ?? failed(`the compile process ${how}${hint}: ${words}`))
     })
@@ -132,14 +138,18 @@ export class Compiler {
     const onAbort = () => child.stop(new OnecopyError('SHUTTING_DOWN', `compiling ${modelPath} was stopped`))
     signal.addEventListener('abort', onAbort, { once: true })
     const timer = setTimeout(() => {
-      child.stop(new OnecopyError('TIMEOUT', `compiling ${modelPath} took longer than ${formatMs(timeoutMs)} (--compile-timeout)`))
+      child.stop(
+        new OnecopyError(
+          'TIMEOUT',
+          `compiling ${modelPath} took longer than ${formatMs(timeoutMs)} (--compile-timeout)`,
+        ),
+      )
     }, timeoutMs)
     try {
       if (signal.aborted) onAbort()
       const reply = await child.ask({ modelPath, cacheDir, workFolder })
       if (reply.outcome === 'failed') throw new OnecopyError(reply.code, reply.message)
-      // A process that has compiled holds memory that only its end gives back.
-      if (!reply.cached) this.close()
+      if (reply.residentBytes > KEEP_BELOW_BYTES) this.close()
       return reply
     } catch (thrown) {
       this.close()

@@ -27,7 +27,10 @@ export async function digestModel(options: {
     const path = join(options.folder, relative)
     const found = await stat(path).catch(() => null)
     if (!found?.isFile()) {
-      throw new OnecopyError('MODEL_INVALID', `external data ${JSON.stringify(name)}: expected a file at ${path}, found none`)
+      throw new OnecopyError(
+        'MODEL_INVALID',
+        `external data ${JSON.stringify(name)}: expected a file at ${path}, found none`,
+      )
     }
     hash.update(`\n${name}\n${found.size}\n`)
     await pipeline(createReadStream(path, { highWaterMark: 1 << 20 }), async (chunks) => {

@@ -93,7 +93,10 @@ export function dropDuplicateInitializers(graph: GraphProto): void {
 function shift(text: string, byBytes: number): string {
   const offset = Number(text)
   if (!Number.isSafeInteger(offset) || offset < 0) {
-    throw new OnecopyError('COMPILE_FAILED', `expected an offset in the compiled graph, got ${JSON.stringify(text)}`)
+    throw new OnecopyError(
+      'COMPILE_FAILED',
+      `expected an offset in the compiled graph, got ${JSON.stringify(text)}`,
+    )
   }
   return String(offset + byBytes)
 }

@@ -6,6 +6,7 @@ import { createHash } from 'node:crypto'
 import { open, rm } from 'node:fs/promises'
 import { crc32 } from 'node:zlib'
 import { runtimeVersion } from '../runtime/identity.js'
+import { chunksOf, writeFully } from '../segment/io.js'
 import {
   alignUp,
   DATA_ALIGNMENT_BYTES,
@@ -14,7 +15,6 @@ import {
   SEGMENT_FILE_NAME,
   type SegmentHeader,
 } from '../segment/layout.js'
-import { chunksOf, writeFully } from '../segment/io.js'
 import { moveExternalData, offsetGrowthBytes, serializeModel } from './graph.js'
 import type { ModelInterface } from './interface.js'
 import type { GraphProto, ModelProto } from './onnx_pb.js'
@@ -42,7 +42,10 @@ function headerOf(options: ImageOptions): SegmentHeader {
     form: options.form,
     externalDataFolder: options.externalDataFolder,
     inputs: options.modelInterface.inputs.map((spec) => ({ ...spec, shape: spec.shape && [...spec.shape] })),
-    outputs: options.modelInterface.outputs.map((spec) => ({ ...spec, shape: spec.shape && [...spec.shape] })),
+    outputs: options.modelInterface.outputs.map((spec) => ({
+      ...spec,
+      shape: spec.shape && [...spec.shape],
+    })),
     skippedOutputs: options.modelInterface.skippedOutputs,
     sharing: describeSharing(options.model.graph, options.form),
     owner: null,
@@ -63,7 +66,8 @@ export async function writeImage(options: ImageOptions): Promise<SegmentHeader> 
     moveExternalData(options.model.graph, SEGMENT_FILE_NAME, dataOffsetBytes)
   }
   const graph = serializeModel(options.model)
-  if (options.form === 'original') dataOffsetBytes = alignUp(graphOffsetBytes + graph.byteLength, DATA_ALIGNMENT_BYTES)
+  if (options.form === 'original')
+    dataOffsetBytes = alignUp(graphOffsetBytes + graph.byteLength, DATA_ALIGNMENT_BYTES)
 
   const file = await open(options.path, 'wx', 0o600)
   try {

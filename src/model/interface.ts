@@ -65,7 +65,8 @@ function unsupported(message: string): OnecopyError {
 
 function tensorSpec(role: 'input' | 'output', value: ValueInfoProto): TensorSpec | { kind: string } {
   const type = value.type?.value
-  if (type?.case !== 'tensorType') return { kind: KIND_NAMES[type?.case ?? ''] ?? 'a value of no declared type' }
+  if (type?.case !== 'tensorType')
+    return { kind: KIND_NAMES[type?.case ?? ''] ?? 'a value of no declared type' }
   const element = ELEMENT_TYPES[type.value.elemType]
   if (element?.datatype == null) {
     throw unsupported(
@@ -89,7 +90,9 @@ export function readInterface(graph: GraphProto): ModelInterface {
     if (initialized.has(value.name)) continue
     const spec = tensorSpec('input', value)
     if ('kind' in spec) {
-      throw unsupported(`input ${JSON.stringify(value.name)} is ${spec.kind}: expected every input to be a tensor`)
+      throw unsupported(
+        `input ${JSON.stringify(value.name)} is ${spec.kind}: expected every input to be a tensor`,
+      )
     }
     inputs.push(spec)
   }
@@ -101,7 +104,9 @@ export function readInterface(graph: GraphProto): ModelInterface {
     else outputs.push(spec)
   }
   if (outputs.length === 0) {
-    throw unsupported(`expected at least one output that is a tensor, got ${graph.output.length} that are not`)
+    throw unsupported(
+      `expected at least one output that is a tensor, got ${graph.output.length} that are not`,
+    )
   }
   return { inputs, outputs, skippedOutputs }
 }

@@ -26,7 +26,11 @@ export interface PublishOptions {
   readonly onDone?: (published: PublishedModel, done: number, total: number) => void
 }
 
-async function publishOne(source: ModelSource, compiler: Compiler, server: ServerFolder): Promise<PublishedModel> {
+async function publishOne(
+  source: ModelSource,
+  compiler: Compiler,
+  server: ServerFolder,
+): Promise<PublishedModel> {
   for (let attempt = 1; ; attempt++) {
     const image = await compiler.compile(source.path)
     try {
@@ -34,7 +38,8 @@ async function publishOne(source: ModelSource, compiler: Compiler, server: Serve
       return { source, segment, reference: await referenceSegment(segment.path), cached: image.cached }
     } catch (thrown) {
       // A damaged cache entry is compiled again, once; a fresh image that fails is a fault to report.
-      const isDamagedCache = thrown instanceof OnecopyError && thrown.code === 'SEGMENT_INVALID' && image.cached
+      const isDamagedCache =
+        thrown instanceof OnecopyError && thrown.code === 'SEGMENT_INVALID' && image.cached
       if (!isDamagedCache || attempt > 1) throw thrown
       await rm(image.imagePath, { force: true })
     }
@@ -43,9 +48,13 @@ async function publishOne(source: ModelSource, compiler: Compiler, server: Serve
 
 function naming(source: ModelSource, thrown: unknown): unknown {
   if (!(thrown instanceof OnecopyError)) return thrown
-  return new OnecopyError(thrown.code, `model ${source.name} version ${source.version} (${source.path}): ${thrown.message}`, {
-    cause: thrown,
-  })
+  return new OnecopyError(
+    thrown.code,
+    `model ${source.name} version ${source.version} (${source.path}): ${thrown.message}`,
+    {
+      cause: thrown,
+    },
+  )
 }
 
 /**
@@ -78,11 +87,18 @@ export async function publishModels(
     }
     compiler.close()
   }
-  const lanes = await Promise.allSettled(Array.from({ length: Math.min(options.concurrency, sources.length) }, lane))
-  const failures = lanes.filter((outcome) => outcome.status === 'rejected').map((outcome) => outcome.reason as unknown)
+  const lanes = await Promise.allSettled(
+    Array.from({ length: Math.min(options.concurrency, sources.length) }, lane),
+  )
+  const failures = lanes
+    .filter((outcome) => outcome.status === 'rejected')
+    .map((outcome) => outcome.reason as unknown)
   if (failures.length > 0) {
     // The others were stopped because of the first real one.
-    throw failures.find((failure) => !(failure instanceof OnecopyError && failure.code === 'SHUTTING_DOWN')) ?? failures[0]
+    throw (
+      failures.find((failure) => !(failure instanceof OnecopyError && failure.code === 'SHUTTING_DOWN')) ??
+      failures[0]
+    )
   }
   if (signal.aborted) throw new OnecopyError('SHUTTING_DOWN', 'stopped while models were compiled')
   return results

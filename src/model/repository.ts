@@ -96,10 +96,16 @@ export async function scanRepository(dir: string): Promise<ModelSource[]> {
     } else if (kind === 'folder') {
       const versions = await versionsIn(path, entry)
       if (versions.length > 0) checkName(entry, path)
-      else {
+      else if ((await kindOf(join(path, MODEL_FILE))) === 'file') {
+        throw invalid(
+          `${join(path, MODEL_FILE)}: expected it in a version folder: ${join(path, 'VERSION', MODEL_FILE)}`,
+        )
+      } else {
         const nested = await nestedModel(path)
         if (nested !== null) {
-          throw invalid(`${join(path, nested)}: a model name cannot hold "/"; expected ${join(root, 'NAME', 'VERSION', MODEL_FILE)}`)
+          throw invalid(
+            `${join(path, nested)}: a model name cannot hold "/"; expected ${join(root, 'NAME', 'VERSION', MODEL_FILE)}`,
+          )
         }
       }
       found.push(...versions)
@@ -114,8 +120,11 @@ export async function scanRepository(dir: string): Promise<ModelSource[]> {
   const seen = new Map<string, string>()
   for (const { name, version, path } of found) {
     const earlier = seen.get(`${name}@${version}`)
-    if (earlier !== undefined) throw invalid(`model ${name} version ${version} stands twice: ${earlier} and ${path}`)
+    if (earlier !== undefined)
+      throw invalid(`model ${name} version ${version} stands twice: ${earlier} and ${path}`)
     seen.set(`${name}@${version}`, path)
   }
-  return found.sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : compareVersions(a.version, b.version)))
+  return found.sort((a, b) =>
+    a.name < b.name ? -1 : a.name > b.name ? 1 : compareVersions(a.version, b.version),
+  )
 }

@@ -41,17 +41,22 @@ export function describeSharing(graph: GraphProto, form: 'compiled' | 'original'
     }
     for (const node of inner.node) {
       const nodeBytes = attributeBytes(node)
-      if (nodeBytes >= ATTRIBUTE_WEIGHT_BYTES) heavyNodes.set(node.opType, (heavyNodes.get(node.opType) ?? 0) + nodeBytes)
+      if (nodeBytes >= ATTRIBUTE_WEIGHT_BYTES)
+        heavyNodes.set(node.opType, (heavyNodes.get(node.opType) ?? 0) + nodeBytes)
     }
   }
   const inNodesBytes = [...heavyNodes.values()].reduce((sum, nodeBytes) => sum + nodeBytes, 0)
   const weightsBytes = sharedRawBytes + inlineBytes + inNodesBytes
   const notes: string[] = []
   if (privatelyPackedBytes > 0) {
-    notes.push(`${formatBytes(privatelyPackedBytes)} of quantised convolution weights are packed again in every worker`)
+    notes.push(
+      `${formatBytes(privatelyPackedBytes)} of quantised convolution weights are packed again in every worker`,
+    )
   }
   for (const [opType, nodeBytes] of heavyNodes) {
-    notes.push(`${formatBytes(nodeBytes)} are attributes of ${opType} nodes, which every worker parses into its own memory`)
+    notes.push(
+      `${formatBytes(nodeBytes)} are attributes of ${opType} nodes, which every worker parses into its own memory`,
+    )
   }
 
   if (form === 'original') {
@@ -72,6 +77,15 @@ export function describeSharing(graph: GraphProto, form: 'compiled' | 'original'
   let state: Sharing['state'] = 'shared'
   if (share(inNodesBytes) > 0.5) state = 'not shareable'
   else if (share(privatelyPackedBytes) > 0.5) state = 'packed privately'
-  else if (share(privatelyPackedBytes) > NEGLIGIBLE_SHARE || share(inNodesBytes) > NEGLIGIBLE_SHARE) state = 'partly shared'
-  return { state, weightsBytes, sharedRawBytes, sharedPackedBytes, privatelyPackedBytes, unshareableBytes, notes }
+  else if (share(privatelyPackedBytes) > NEGLIGIBLE_SHARE || share(inNodesBytes) > NEGLIGIBLE_SHARE)
+    state = 'partly shared'
+  return {
+    state,
+    weightsBytes,
+    sharedRawBytes,
+    sharedPackedBytes,
+    privatelyPackedBytes,
+    unshareableBytes,
+    notes,
+  }
 }

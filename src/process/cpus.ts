@@ -35,7 +35,10 @@ export function cgroupCpuQuota(readText: ReadText = readTextOrNull): number | nu
         take(Number(quota), Number(period))
       } else {
         const root = join('/sys/fs/cgroup', controllers, at)
-        take(Number(readText(join(root, 'cpu.cfs_quota_us'))), Number(readText(join(root, 'cpu.cfs_period_us'))))
+        take(
+          Number(readText(join(root, 'cpu.cfs_quota_us'))),
+          Number(readText(join(root, 'cpu.cfs_period_us'))),
+        )
       }
       if (at === '/' || at === '.') break
     }

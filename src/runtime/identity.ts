@@ -15,7 +15,9 @@ export function runtimeVersion(): string {
  * A digest of the CPU's feature flags: the runtime chooses kernels, and so the layout of packed weights,
  * by them. Source: proc_cpuinfo(5); the line is `flags` on x86 and `Features` on Arm.
  */
-export function cpuDigest(readText: (path: string) => string = (path) => readFileSync(path, 'latin1')): string {
+export function cpuDigest(
+  readText: (path: string) => string = (path) => readFileSync(path, 'latin1'),
+): string {
   const flags = readText('/proc/cpuinfo').match(/^(?:flags|Features)\s*:\s*(.*)$/m)?.[1] ?? ''
   const sorted = flags.trim().split(/\s+/).sort().join(' ')
   return createHash('sha256').update(`${arch()} ${sorted}`).digest('hex').slice(0, 16)

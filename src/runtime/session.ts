@@ -7,7 +7,7 @@
 import { createRequire } from 'node:module'
 import type { InferenceSession, Tensor as RuntimeTensor } from 'onnxruntime-node'
 import { messageOf, OnecopyError } from '../errors.js'
-import { type Datatype, DATATYPES, type NumericData, type Tensor, type TensorSpec } from '../tensor.js'
+import { DATATYPES, type Datatype, type NumericData, type Tensor, type TensorSpec } from '../tensor.js'
 
 // Required rather than imported: the package is CommonJS and its library is 45 MB, loaded where it is used.
 const require = createRequire(import.meta.url)
@@ -110,7 +110,9 @@ export class Session {
       extra: {
         session: {
           ...NO_SPINNING,
-          ...(options.folder === null ? {} : { model_external_initializers_file_folder_path: options.folder }),
+          ...(options.folder === null
+            ? {}
+            : { model_external_initializers_file_folder_path: options.folder }),
         },
       },
     })
@@ -133,7 +135,8 @@ export class Session {
     return outputNames.map((name) => {
       const spec = this.#outputs.find((output) => output.name === name)
       const value = results[name]
-      if (spec === undefined || value === undefined) throw new Error(`output ${name} is not one of the model's`)
+      if (spec === undefined || value === undefined)
+        throw new Error(`output ${name} is not one of the model's`)
       return fromRuntime(name, spec.datatype, value as RuntimeTensor)
     })
   }
@@ -199,18 +202,19 @@ function toRuntime({ datatype, shape, data }: Tensor): RuntimeTensor {
 function fromRuntime(name: string, datatype: Datatype, value: RuntimeTensor): Tensor {
   const expected = RUNTIME_TYPES[datatype]
   if (value.type !== expected) {
-    throw new OnecopyError('MODEL_RUN_FAILED', `output ${JSON.stringify(name)}: expected ${expected}, the model gave ${value.type}`)
+    throw new OnecopyError(
+      'MODEL_RUN_FAILED',
+      `output ${JSON.stringify(name)}: expected ${expected}, the model gave ${value.type}`,
+    )
   }
   const shape = [...value.dims]
   if (datatype === 'BYTES') return { name, datatype, shape, data: value.data as unknown as string[] }
   const raw = value.data as NumericData
-  if (datatype === 'BF16') return { name, datatype, shape, data: narrowToBfloat16(raw as Float32Array<ArrayBuffer>) }
+  if (datatype === 'BF16')
+    return { name, datatype, shape, data: narrowToBfloat16(raw as Float32Array<ArrayBuffer>) }
   const { storage } = DATATYPES[datatype]
   // Newer Node gives a Float16Array: the protocol wants its bits.
   const data =
-    raw instanceof storage
-      ? raw
-      : (new storage(raw.buffer, raw.byteOffset, raw.length) as NumericData)
+    raw instanceof storage ? raw : (new storage(raw.buffer, raw.byteOffset, raw.length) as NumericData)
   return { name, datatype, shape, data }
 }
-

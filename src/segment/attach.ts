@@ -44,11 +44,14 @@ export async function referenceSegment(path: string): Promise<SegmentReference> 
 }
 
 async function mapHead(path: string, fd: number, fileBytes: number) {
-  if (fileBytes < PREFIX_BYTES) throw refuse(path, `expected at least ${PREFIX_BYTES} bytes, got ${fileBytes}`)
+  if (fileBytes < PREFIX_BYTES)
+    throw refuse(path, `expected at least ${PREFIX_BYTES} bytes, got ${fileBytes}`)
   const { headerBytes } = decodePrefix(mapReadOnly(fd, PREFIX_BYTES))
-  if (headerBytes > fileBytes) throw refuse(path, `expected ${headerBytes} header bytes, the file has ${fileBytes}`)
+  if (headerBytes > fileBytes)
+    throw refuse(path, `expected ${headerBytes} header bytes, the file has ${fileBytes}`)
   const header = decodeHeader(mapReadOnly(fd, headerBytes))
-  if (header.fileBytes !== fileBytes) throw refuse(path, `expected ${header.fileBytes} bytes, got ${fileBytes}`)
+  if (header.fileBytes !== fileBytes)
+    throw refuse(path, `expected ${header.fileBytes} bytes, got ${fileBytes}`)
   const head = mapReadOnly(fd, header.graph.offsetBytes + header.graph.bytes)
   return { header, graph: head.subarray(header.graph.offsetBytes) }
 }
@@ -65,10 +68,13 @@ export async function attachSegment(reference: SegmentReference): Promise<Attach
   try {
     const stat = await file.stat()
     if (!stat.isFile()) throw refuse(path, 'expected a regular file')
-    if (stat.uid !== process.getuid?.()) throw refuse(path, `expected owner ${process.getuid?.()}, got ${stat.uid}`)
-    if ((stat.mode & 0o777) !== 0o400) throw refuse(path, `expected mode 0400, got 0${(stat.mode & 0o777).toString(8)}`)
+    if (stat.uid !== process.getuid?.())
+      throw refuse(path, `expected owner ${process.getuid?.()}, got ${stat.uid}`)
+    if ((stat.mode & 0o777) !== 0o400)
+      throw refuse(path, `expected mode 0400, got 0${(stat.mode & 0o777).toString(8)}`)
     if (stat.ino !== reference.inode) throw refuse(path, `expected inode ${reference.inode}, got ${stat.ino}`)
-    if (stat.size !== reference.fileBytes) throw refuse(path, `expected ${reference.fileBytes} bytes, got ${stat.size}`)
+    if (stat.size !== reference.fileBytes)
+      throw refuse(path, `expected ${reference.fileBytes} bytes, got ${stat.size}`)
     const { header, graph } = await mapHead(path, file.fd, stat.size)
     const digest = createHash('sha256').update(graph).digest('hex')
     if (digest !== reference.graphSha256) throw refuse(path, 'the graph does not match its digest')

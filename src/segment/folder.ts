@@ -57,7 +57,9 @@ export async function createServerFolder(segmentDir: string): Promise<ServerFold
 /** The owner recorded in a server's folder, or null where the record is missing or does not fit its schema. */
 export async function readOwner(folderPath: string): Promise<ProcessIdentity | null> {
   try {
-    const parsed = ProcessIdentitySchema.safeParse(JSON.parse(await readFile(join(folderPath, OWNER_FILE), 'utf8')))
+    const parsed = ProcessIdentitySchema.safeParse(
+      JSON.parse(await readFile(join(folderPath, OWNER_FILE), 'utf8')),
+    )
     return parsed.success ? parsed.data : null
   } catch {
     return null

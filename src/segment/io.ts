@@ -5,7 +5,11 @@ import { OnecopyError } from '../errors.js'
 export const CHUNK_BYTES = 4 * 1024 * 1024
 
 /** Reads exactly `length` bytes at `position`, or throws SEGMENT_INVALID where the file ends before. */
-export async function readExactly(file: FileHandle, length: number, position: number): Promise<Buffer<ArrayBuffer>> {
+export async function readExactly(
+  file: FileHandle,
+  length: number,
+  position: number,
+): Promise<Buffer<ArrayBuffer>> {
   const buffer = Buffer.alloc(length)
   let filled = 0
   while (filled < length) {

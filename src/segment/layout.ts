@@ -115,10 +115,16 @@ function invalid(message: string): OnecopyError {
 }
 
 /** Length in bytes of prefix and header, read from the file's first PREFIX_BYTES. */
-export function decodePrefix(prefix: Uint8Array): { headerBytes: number; jsonBytes: number; jsonCrc32: number } {
+export function decodePrefix(prefix: Uint8Array): {
+  headerBytes: number
+  jsonBytes: number
+  jsonCrc32: number
+} {
   const view = Buffer.from(prefix.buffer, prefix.byteOffset, prefix.byteLength)
-  if (view.length < PREFIX_BYTES) throw invalid(`expected a prefix of ${PREFIX_BYTES} bytes, got ${view.length}`)
-  if (view.toString('latin1', 0, 8) !== SEGMENT_MAGIC) throw invalid('expected a segment file, its magic is wrong')
+  if (view.length < PREFIX_BYTES)
+    throw invalid(`expected a prefix of ${PREFIX_BYTES} bytes, got ${view.length}`)
+  if (view.toString('latin1', 0, 8) !== SEGMENT_MAGIC)
+    throw invalid('expected a segment file, its magic is wrong')
   const version = view.readUInt32LE(8)
   if (version !== SEGMENT_FORMAT_VERSION) {
     throw invalid(`expected segment format ${SEGMENT_FORMAT_VERSION}, got ${version}`)
@@ -126,7 +132,9 @@ export function decodePrefix(prefix: Uint8Array): { headerBytes: number; jsonByt
   const headerBytes = view.readUInt32LE(12)
   const jsonBytes = view.readUInt32LE(16)
   if (headerBytes > MAX_HEADER_BYTES || PREFIX_BYTES + jsonBytes > headerBytes) {
-    throw invalid(`expected a header of at most ${MAX_HEADER_BYTES} bytes, got ${headerBytes} with ${jsonBytes} used`)
+    throw invalid(
+      `expected a header of at most ${MAX_HEADER_BYTES} bytes, got ${headerBytes} with ${jsonBytes} used`,
+    )
   }
   return { headerBytes, jsonBytes, jsonCrc32: view.readUInt32LE(20) }
 }
@@ -134,7 +142,8 @@ export function decodePrefix(prefix: Uint8Array): { headerBytes: number; jsonByt
 /** Decodes and checks a header against its schema and its own CRC; `head` starts at the file's start. */
 export function decodeHeader(head: Uint8Array): SegmentHeader {
   const { headerBytes, jsonBytes, jsonCrc32 } = decodePrefix(head.subarray(0, PREFIX_BYTES))
-  if (head.byteLength < headerBytes) throw invalid(`expected ${headerBytes} header bytes, got ${head.byteLength}`)
+  if (head.byteLength < headerBytes)
+    throw invalid(`expected ${headerBytes} header bytes, got ${head.byteLength}`)
   const json = head.subarray(PREFIX_BYTES, PREFIX_BYTES + jsonBytes)
   if (crc32(json) !== jsonCrc32) throw invalid('the header does not match its checksum')
   let value: unknown

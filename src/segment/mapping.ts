@@ -107,7 +107,9 @@ export function mapReadOnly(
   try {
     bytes = library.map(fd, lengthBytes)
   } catch (thrown) {
-    throw new OnecopyError('MAPPING_FAILED', `mapping ${lengthBytes} bytes: ${messageOf(thrown)}`, { cause: thrown })
+    throw new OnecopyError('MAPPING_FAILED', `mapping ${lengthBytes} bytes: ${messageOf(thrown)}`, {
+      cause: thrown,
+    })
   }
   if (bytes.byteLength !== lengthBytes) {
     throw new OnecopyError(

@@ -8,8 +8,8 @@ import { constants } from 'node:fs'
 import { type FileHandle, mkdir, open, rename, rm, statfs } from 'node:fs/promises'
 import { join } from 'node:path'
 import { crc32 } from 'node:zlib'
-import { formatBytes } from '../units.js'
 import { OnecopyError } from '../errors.js'
+import { formatBytes } from '../units.js'
 import type { ServerFolder } from './folder.js'
 import { chunksOf, readExactly, writeFully } from './io.js'
 import {
@@ -53,21 +53,31 @@ export async function verifySegment(file: FileHandle): Promise<SegmentHeader> {
     throw new OnecopyError('SEGMENT_INVALID', `expected ${header.fileBytes} bytes, the file has ${size}`)
   }
   const graphHash = createHash('sha256')
-  for await (const { bytes } of chunksOf(file, header.graph.offsetBytes, header.graph.offsetBytes + header.graph.bytes)) {
+  for await (const { bytes } of chunksOf(
+    file,
+    header.graph.offsetBytes,
+    header.graph.offsetBytes + header.graph.bytes,
+  )) {
     graphHash.update(bytes)
   }
   if (graphHash.digest('hex') !== header.graph.sha256) {
     throw new OnecopyError('SEGMENT_INVALID', 'the graph does not match its digest')
   }
   let dataCrc32 = 0
-  for await (const { bytes } of chunksOf(file, header.data.offsetBytes, size)) dataCrc32 = crc32(bytes, dataCrc32)
+  for await (const { bytes } of chunksOf(file, header.data.offsetBytes, size))
+    dataCrc32 = crc32(bytes, dataCrc32)
   if (dataCrc32 !== header.data.crc32) {
     throw new OnecopyError('SEGMENT_INVALID', 'the weights do not match their checksum')
   }
   return header
 }
 
-function spaceError(segmentDir: string, neededBytes: number, availableBytes: number | null, cause?: unknown): OnecopyError {
+function spaceError(
+  segmentDir: string,
+  neededBytes: number,
+  availableBytes: number | null,
+  cause?: unknown,
+): OnecopyError {
   const have = availableBytes === null ? 'the file system is full' : `${formatBytes(availableBytes)} are free`
   return new OnecopyError(
     'SEGMENT_SPACE',

@@ -10,7 +10,11 @@ export interface ServerIdentity {
   readonly version: string
 }
 
-export function healthRoutes(router: Router, context: Pick<HttpContext, 'isReady'>, server: ServerIdentity): void {
+export function healthRoutes(
+  router: Router,
+  context: Pick<HttpContext, 'isReady'>,
+  server: ServerIdentity,
+): void {
   router.get('/v2', (ctx) => {
     ctx.body = { name: server.name, version: server.version, extensions: EXTENSIONS }
   })

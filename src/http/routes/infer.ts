@@ -55,13 +55,19 @@ async function infer(ctx: Context, context: HttpContext): Promise<void> {
   ctx.status = 200
   const [only] = response.chunks
   if (response.chunks.length === 1 && typeof only === 'string') ctx.body = only
-  else ctx.body = Readable.from(response.chunks.map((chunk) => asBuffer(chunk)), { objectMode: false })
+  else
+    ctx.body = Readable.from(
+      response.chunks.map((chunk) => asBuffer(chunk)),
+      { objectMode: false },
+    )
   ctx.set(response.headers)
   ctx.length = response.bytes
 }
 
 function asBuffer(chunk: string | Uint8Array): Buffer {
-  return typeof chunk === 'string' ? Buffer.from(chunk) : Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength)
+  return typeof chunk === 'string'
+    ? Buffer.from(chunk)
+    : Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength)
 }
 
 export function inferRoutes(router: Router, context: HttpContext): void {
@@ -76,7 +82,8 @@ export function inferRoutes(router: Router, context: HttpContext): void {
       outcome = outcomeOf(thrown)
       throw thrown
     } finally {
-      const labels = state.model === undefined ? UNKNOWN : { model: state.model.name, version: state.model.version }
+      const labels =
+        state.model === undefined ? UNKNOWN : { model: state.model.name, version: state.model.version }
       metrics.requests.inc({ ...labels, outcome })
       if (state.model !== undefined) endTimer(labels)
     }

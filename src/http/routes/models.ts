@@ -13,7 +13,7 @@ const VERSION_PATTERN = /^\d+$/
  * @throws OnecopyError MODEL_NOT_FOUND.
  */
 export function modelOf(ctx: Context, { models }: Pick<HttpContext, 'models'>): ServedModel {
-  const { model: name = '', version } = ctx['params'] as { model?: string; version?: string }
+  const { model: name = '', version } = ctx.params as { model?: string; version?: string }
   const isVersion = version === undefined || VERSION_PATTERN.test(version)
   const model = isVersion ? models.find(name, version) : null
   if (model === null) {
@@ -41,7 +41,8 @@ export function onModel(
   suffix: string,
   handler: (ctx: Context) => void | Promise<void>,
 ): void {
-  for (const version of ['', '/versions/:version']) router[method](`/v2/models/:model${version}${suffix}`, handler)
+  for (const version of ['', '/versions/:version'])
+    router[method](`/v2/models/:model${version}${suffix}`, handler)
 }
 
 export function modelRoutes(router: Router, context: HttpContext): void {
@@ -63,6 +64,8 @@ export function modelRoutes(router: Router, context: HttpContext): void {
     const ready = model.isReady && !context.isDraining()
     ctx.status = ready ? 200 : 503
     if (!ready) ctx.set('Retry-After', '1')
-    ctx.body = ready ? { name: model.name, ready } : { name: model.name, ready, error: `model ${model.name} is not ready` }
+    ctx.body = ready
+      ? { name: model.name, ready }
+      : { name: model.name, ready, error: `model ${model.name} is not ready` }
   })
 }

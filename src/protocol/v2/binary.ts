@@ -13,8 +13,14 @@ const LENGTH_BYTES = 4
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
 /**
- * Reads one tensor from exactly the bytes it was given. The result shares the body's memory when the offset
- * fits the element size, and is a copy otherwise; BYTES become strings.
+ * The runtime sums in another order when a vector does not start at a multiple of its registers, so the
+ * last bits of a result would depend on where in the body a tensor happened to stand.
+ */
+const VECTOR_ALIGNMENT_BYTES = 16
+
+/**
+ * Reads one tensor from exactly the bytes it was given. The result shares the body's memory when it is
+ * aligned for the runtime, and is a copy otherwise; BYTES become strings.
  *
  * @throws OnecopyError TENSOR_INVALID (size does not match the shape, a BOOL byte other than 0 and 1, text
  *   that is not UTF-8), BODY_MALFORMED (a BYTES length points past the end, or bytes are left over).
@@ -29,7 +35,7 @@ export function decodeBinaryData(bytes: Uint8Array<ArrayBuffer>, expected: Expec
   }
   const View: new (buffer: ArrayBuffer, offset: number, length: number) => NumericData = storage
   const data =
-    bytes.byteOffset % elementBytes === 0
+    bytes.byteOffset % VECTOR_ALIGNMENT_BYTES === 0
       ? new View(bytes.buffer, bytes.byteOffset, count)
       : new View(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length), 0, count)
   if (datatype === 'BOOL') checkBools(data as Uint8Array, label)

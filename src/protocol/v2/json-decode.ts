@@ -6,7 +6,7 @@
  * Source: Open Inference Protocol V2, "Tensor Data": flat or nested, row-major.
  */
 import type { NumericData, TensorData } from '../../tensor.js'
-import { type ExpectedData, JSON_RULES, newStorage, SPECIAL_FLOATS } from './datatypes.js'
+import { type ExpectedData, JSON_RULES, type JsonRule, newStorage, SPECIAL_FLOATS } from './datatypes.js'
 import { bodyMalformed, shown, shownShape, tensorInvalid } from './faults.js'
 import { checkTextBytes, type JsonValueBytes, parse, textOf } from './json.js'
 import { checkWholeNumbers, storeLongIntegers } from './json-digits.js'
@@ -29,21 +29,18 @@ export function decodeJsonData(bytes: JsonValueBytes, expected: ExpectedData): T
   if (rule.kind === 'none') {
     throw tensorInvalid(label, `${datatype} has no JSON form: send binary data (parameter binary_data_size)`)
   }
+  const parsed = parseData(bytes, label, rule)
   // Each element takes a byte and all but the last a comma: refuse before allocating.
   if (2 * count - 1 > bytes.length) {
-    parse(textOf(bytes, `${label}: data`), `${label}: data`)
     const wanted = `expected ${count} elements for shape ${shownShape(shape)}`
     throw tensorInvalid(label, `${wanted}, but ${bytes.length} bytes of JSON cannot hold them`)
   }
   if (datatype === 'BYTES') {
     const texts: string[] = []
-    storeRows(parse(textOf(bytes, `${label}: data`), `${label}: data`), expected, (row, at) =>
-      storeTexts(row, texts, at, label),
-    )
+    storeRows(parsed, expected, (row, at) => storeTexts(row, texts, at, label))
     return texts
   }
   const data = newStorage(datatype, count)
-  const parsed = parseNumbers(bytes, label, rule.kind === 'float')
   if (rule.kind === 'bool') {
     storeRows(parsed, expected, (row, at) => storeBools(row, data as Uint8Array, at, label))
   } else if (rule.kind === 'float') {
@@ -64,16 +61,18 @@ export function decodeJsonData(bytes: JsonValueBytes, expected: ExpectedData): T
   return data
 }
 
-function parseNumbers(bytes: JsonValueBytes, label: string, floats: boolean): unknown {
+function parseData(bytes: JsonValueBytes, label: string, { kind }: JsonRule): unknown {
+  const what = `${label}: data`
+  if (kind === 'text') return parse(textOf(bytes, what), what)
   checkTextBytes(bytes.length)
   // Valid numbers are ASCII, and a string with anything else in it is refused whichever way it is read.
   const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('latin1')
   try {
-    return parse(text, `${label}: data`)
+    return parse(text, what)
   } catch (thrown) {
-    if (!floats || !/(?:^|[[,\s+-])(?:nan|inf(?:inity)?)\b/i.test(text)) throw thrown
+    if (kind !== 'float' || !/(?:^|[[,\s+-])(?:nan|inf(?:inity)?)\b/i.test(text)) throw thrown
     const rule = 'JSON has no such numbers; write the strings "NaN", "Infinity" and "-Infinity"'
-    throw bodyMalformed(`${label}: data is not valid JSON: ${rule}`, thrown)
+    throw bodyMalformed(`${what} is not valid JSON: ${rule}`, thrown)
   }
 }
 

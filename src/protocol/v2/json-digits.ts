@@ -37,9 +37,8 @@ export function storeLongIntegers(
     while (at < bytes.length && isOfInteger(bytes[at] as number)) at++
     const length = at - start
     if (length <= safeDigits) continue
-    // No leading zeros in JSON: more than twenty characters are out of range, and not worth a conversion.
-    const value = length > 20 ? null : integerAt(bytes, start, at)
-    if (value === null || value < min || value > max) {
+    const value = integerAt(bytes, start, at)
+    if (value < min || value > max) {
       throw tensorInvalid(label, `element ${index} is outside ${datatype}, ${min} to ${max}`)
     }
     data[index] = value
@@ -51,7 +50,10 @@ function isOfInteger(byte: number): boolean {
   return (byte >= ZERO && byte <= NINE) || byte === MINUS
 }
 
-/** Up to twenty characters: the last nine digits and those before fit a number each. */
+/**
+ * The last nine digits and the up to eleven before them fit a number each, exactly. JSON has no leading zeros,
+ * so a longer integer is out of every range, rounded or not; and it is finite, or JSON.parse had said so.
+ */
 function integerAt(bytes: JsonValueBytes, start: number, end: number): bigint {
   const negative = bytes[start] === MINUS
   const split = end - 9

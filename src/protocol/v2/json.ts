@@ -7,7 +7,7 @@
  * of its range. JSON.parse checks the skeleton; the ranges are decoded when the tensor is known.
  *
  * The pass does not check the grammar and need not: when the skeleton is valid and every range is one valid
- * value, the whole text is valid. The index stands between blanks so that it cannot join its neighbours.
+ * value, the whole text is valid. A blank after the index keeps it from joining what follows.
  */
 import { messageOf } from '../../errors.js'
 import { bodyMalformed, requestInvalid } from './faults.js'
@@ -67,7 +67,7 @@ export function readSkeleton(json: JsonValueBytes, limits: JsonLimits): JsonSkel
   checkTextBytes(outside)
   for (let i = 0; i < ranges.length; i += 2) {
     const [start, end] = [ranges[i] as number, ranges[i + 1] as number]
-    text += `${textOf(json.subarray(from, start), BODY)} ${values.length} `
+    text += `${textOf(json.subarray(from, start), BODY)}${values.length} `
     values.push(json.subarray(start, end))
     from = end
   }

@@ -6,7 +6,7 @@ import { elementCount, type TensorSpec } from '../../tensor.js'
 import type { ExpectedData } from './datatypes.js'
 import { quoted, requestInvalid, shown, shownShape, tensorInvalid } from './faults.js'
 import { requireJsonForm } from './json-encode.js'
-import type { Parameters, SkeletonInput, SkeletonOutput } from './schema.js'
+import type { RequestParameters, SkeletonInput, SkeletonOutput } from './schema.js'
 
 /** What the codec needs to know of the model that is asked. */
 export interface ModelSpec {
@@ -24,6 +24,7 @@ export interface OutputRequest {
 
 /** An input that fits the model, and where its data is. */
 export interface InputPlan extends ExpectedData {
+  readonly name: string
   /** Position in the model's inputs. */
   readonly position: number
   readonly source: { readonly valueIndex: number } | { readonly binaryBytes: number }
@@ -46,8 +47,8 @@ export function planInputs(inputs: readonly SkeletonInput[], model: ModelSpec): 
       throw tensorInvalid(label, `expected datatype ${spec.datatype}, got ${input.datatype}`)
     }
     const count = checkShape(input.shape, spec, label)
-    const { datatype, shape } = input
-    return { label, datatype, shape, count, position, source: sourceOf(input, label) }
+    const { name, datatype, shape } = input
+    return { name, label, datatype, shape, count, position, source: sourceOf(input, label) }
   })
   for (const spec of model.inputs) {
     if (seen.has(spec.name)) continue
@@ -94,7 +95,7 @@ function sourceOf(input: SkeletonInput, label: string): InputPlan['source'] {
 /** What to answer: the outputs asked for, or all of the model's when none are. */
 export function planOutputs(
   outputs: readonly SkeletonOutput[] | undefined,
-  parameters: Parameters,
+  parameters: RequestParameters,
   model: ModelSpec,
 ): OutputRequest[] {
   const byDefault = flag(parameters, 'binary_data_output', 'the request') ?? false
@@ -129,7 +130,7 @@ const NOT_ENABLED = [
 ] as const
 
 /** Names that begin with `triton_` are reserved: Triton's parameters extension. */
-export function checkParameters(parameters: Parameters, label: string): void {
+export function checkParameters(parameters: RequestParameters, label: string): void {
   for (const name of Object.keys(parameters)) {
     if (name.startsWith('triton_')) {
       throw requestInvalid(`${label}: parameter ${quoted(name)} is reserved: no name may begin with triton_`)
@@ -137,7 +138,7 @@ export function checkParameters(parameters: Parameters, label: string): void {
   }
 }
 
-function flag(parameters: Parameters, name: string, label: string): boolean | undefined {
+function flag(parameters: RequestParameters, name: string, label: string): boolean | undefined {
   const value = parameters[name]
   if (value === undefined || typeof value === 'boolean') return value
   throw requestInvalid(`${label}: parameter ${name} must be true or false, got ${shown(value)}`)

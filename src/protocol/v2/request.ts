@@ -13,7 +13,7 @@ import {
   planOutputs,
 } from './plan.js'
 import { decodeRawInput } from './raw.js'
-import type { Parameters } from './schema.js'
+import type { RequestParameters } from './schema.js'
 import { checkSkeleton } from './skeleton.js'
 
 export type { JsonLimits } from './json.js'
@@ -23,7 +23,7 @@ export interface InferRequest {
   /** Only when the request had one. */
   readonly id?: string
   /** The request's own parameters, as they came. */
-  readonly parameters: Parameters
+  readonly parameters: RequestParameters
   /** In the order of the model's inputs; shapes and datatypes fit the model. */
   readonly inputs: readonly Tensor[]
   /** What to answer, in this order. */
@@ -65,7 +65,7 @@ export function decodeInferRequest({ body, jsonBytes, model, limits }: InferRequ
   const plans = planInputs(skeleton.inputs, model)
   const outputs = planOutputs(skeleton.outputs, parameters, model)
   checkDiscarded(values, plans)
-  const inputs = decodeInputs({ body, jsonEnd, model, plans, values })
+  const inputs = decodeInputs({ body, jsonEnd, plans, values })
   return { ...(skeleton.id === undefined ? {} : { id: skeleton.id }), parameters, inputs, outputs }
 }
 
@@ -83,11 +83,10 @@ export function parseHeaderLength(text: string | undefined): number | null {
 function decodeInputs(parts: {
   body: Uint8Array<ArrayBuffer>
   jsonEnd: number
-  model: ModelSpec
   plans: readonly InputPlan[]
   values: readonly JsonValueBytes[]
 }): Tensor[] {
-  const { body, jsonEnd, model, plans, values } = parts
+  const { body, jsonEnd, plans, values } = parts
   const binaryBytes = plans.reduce(
     (sum, { source }) => sum + ('binaryBytes' in source ? source.binaryBytes : 0),
     0,
@@ -101,7 +100,7 @@ function decodeInputs(parts: {
   }
   const inputs: Tensor[] = []
   let at = jsonEnd
-  for (const { source, position, label, datatype, shape, count } of plans) {
+  for (const { source, position, name, label, datatype, shape, count } of plans) {
     const expected = { label, datatype, shape, count }
     let data: TensorData
     if ('valueIndex' in source) {
@@ -110,7 +109,7 @@ function decodeInputs(parts: {
       data = decodeBinaryData(body.subarray(at, at + source.binaryBytes), expected)
       at += source.binaryBytes
     }
-    inputs[position] = { name: model.inputs[position]?.name ?? '', datatype, shape, data }
+    inputs[position] = { name, datatype, shape, data }
   }
   return inputs
 }

@@ -64,7 +64,7 @@ export const inferResponseSchema = z.object({
   ),
 })
 
-export type Parameters = z.infer<typeof parametersSchema>
+export type RequestParameters = z.infer<typeof parametersSchema>
 export type RequestSkeleton = z.infer<typeof requestSkeletonSchema>
 export type SkeletonInput = RequestSkeleton['inputs'][number]
 export type SkeletonOutput = NonNullable<RequestSkeleton['outputs']>[number]

@@ -63,6 +63,7 @@ test('bare NaN and Infinity are malformed, and the message says what to write', 
   for (const text of ['[1,NaN]', '[Infinity,1]', '[1, -Infinity]', '[nan,1]', '[[NaN],[1]]', '[1,inf]']) {
     const words = ['input "x"', '"NaN"', '"Infinity"', '"-Infinity"']
     refused(t, 'BODY_MALFORMED', words, () => decodeX(text, 'FP32', [2]))
+    refused(t, 'BODY_MALFORMED', words, () => decodeX(text, 'FP64', [1000]))
   }
 })
 

@@ -70,6 +70,14 @@ test('a value next to its data cannot be read as part of it', (t) => {
   }
 })
 
+test('digits after the data do not join the index that stands for it', (t) => {
+  const data = `${'[0],"data":'.repeat(3)}[1,2]`
+  t.notThrows(() => decode(request(data), X4))
+  for (const rest of ['0', '5', '.5', 'e1']) {
+    refused(t, 'BODY_MALFORMED', [], () => decode(request(data + rest), X4))
+  }
+})
+
 test('text that is not JSON is refused, wherever it breaks', (t) => {
   const whole = request('[1.5,2]')
   t.notThrows(() => decode(whole, X4))
@@ -126,6 +134,8 @@ test('a million levels are refused like any others', (t) => {
 test('more data values than the cap on tensors are refused', (t) => {
   const text = `{"inputs":[${'{"data":1},'.repeat(17)}{}]}`
   refused(t, 'REQUEST_INVALID', ['16'], () => decode(text, X4))
+  t.notThrows(() => decode(request(`${'[0],"data":'.repeat(15)}[1,2]`), X4))
+  refused(t, 'REQUEST_INVALID', ['16'], () => decode(request(`${'[0],"data":'.repeat(16)}[1,2]`), X4))
 })
 
 test('__proto__ keys change nothing', (t) => {

@@ -1,5 +1,6 @@
 import test from 'ava'
 import fc from 'fast-check'
+import { z } from 'zod'
 import { travelsInJson } from '../../../src/protocol/v2/datatypes.js'
 import { type EncodedResponse, encodeInferResponse } from '../../../src/protocol/v2/response.js'
 import { inferRequestSchema, inferResponseSchema } from '../../../src/protocol/v2/schema.js'
@@ -121,4 +122,13 @@ test('what is answered can be asked again, tensor by tensor', (t) => {
     }),
   )
   t.pass()
+})
+
+test('request and response have a JSON Schema, for the API description', (t) => {
+  for (const schema of [inferRequestSchema, inferResponseSchema]) {
+    t.notThrows(() => JSON.stringify(z.toJSONSchema(schema)))
+  }
+  const input = { name: 'x', shape: [2, 1], datatype: 'FP32', data: [[1], ['NaN']] }
+  t.true(inferRequestSchema.safeParse({ inputs: [input] }).success)
+  t.false(inferRequestSchema.safeParse({ inputs: [{ ...input, data: {} }] }).success)
 })

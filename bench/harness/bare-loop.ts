@@ -1,0 +1,49 @@
+/** The bare runtime as something that can be measured in turn with servers. */
+import { once } from 'node:events'
+import { join } from 'node:path'
+import type { GeneratedModel } from '../models/store.js'
+import type { LoopReply, LoopRequest } from '../variants/loop-messages.js'
+import { COMPILED_ROOT } from './paths.js'
+import type { Arm } from './rounds.js'
+import type { Stage } from './stage.js'
+import { quantile } from './statistics.js'
+
+export interface BareLoopOptions {
+  readonly stage: Stage
+  readonly model: GeneratedModel
+  readonly processes: number
+  /** Different inputs, taken in turn: as many as the servers are sent. */
+  readonly inputs: number
+}
+
+export async function startBareLoop({ stage, model, processes, inputs }: BareLoopOptions): Promise<Arm> {
+  const name = 'bare session.run'
+  const script = join(COMPILED_ROOT, 'bench', 'variants', 'bare-runtime.js')
+  const settings = {
+    '--model': model.name,
+    '--path': model.path,
+    '--processes': String(processes),
+    '--inputs': String(inputs),
+  }
+  const child = await stage.start({
+    name,
+    args: [script, ...Object.entries(settings).flat()],
+    hasChannel: true,
+  })
+  return {
+    name,
+    measure: async (seconds) => {
+      const request: LoopRequest = { durationMs: seconds * 1000 }
+      const ended = new AbortController()
+      child.process.once('exit', () => ended.abort(new Error(`${name} ended in mid-measurement`)))
+      child.process.send(request)
+      const [reply] = (await once(child.process, 'message', { signal: ended.signal })) as [LoopReply]
+      return {
+        requestsPerSecond: (reply.latenciesMs.length * 1000) / reply.elapsedMs,
+        p50Ms: quantile(reply.latenciesMs, 0.5),
+        p99Ms: quantile(reply.latenciesMs, 0.99),
+        failures: 0,
+      }
+    },
+  }
+}

@@ -1,0 +1,130 @@
+/** One started variant: its process, the line that says it is ready, its last words where it is not. */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { createInterface } from 'node:readline'
+import { z } from 'zod'
+import { childArguments } from './processes.js'
+
+const READY_TIMEOUT_MS = 120_000
+const STOP_TIMEOUT_MS = 10_000
+const WORKERS_TIMEOUT_MS = 5000
+const POLL_MS = 50
+const LAST_WORDS_LINES = 20
+
+export interface ChildOptions {
+  readonly name: string
+  /** Script and arguments, for this very Node. */
+  readonly args: readonly string[]
+  /** A variant that is told what to do by messages; it also learns from the channel that the bench is gone. */
+  readonly hasChannel: boolean
+}
+
+const ReadySchema = z.object({
+  msg: z.literal('ready'),
+  port: z.int().optional(),
+  adminPort: z.int().optional(),
+})
+export type Ready = z.infer<typeof ReadySchema>
+
+function parseReady(line: string): Ready | null {
+  if (!line.startsWith('{')) return null
+  try {
+    return ReadySchema.safeParse(JSON.parse(line)).data ?? null
+  } catch {
+    return null
+  }
+}
+
+/** Settings of whoever runs the bench must not configure the servers. */
+function cleanEnvironment(): NodeJS.ProcessEnv {
+  const inherited = Object.entries(process.env).filter(([name]) => !name.startsWith('ONECOPY_'))
+  return { ...Object.fromEntries(inherited), NODE_ENV: 'production' }
+}
+
+export class ChildServer {
+  readonly name: string
+  readonly process: ChildProcess
+  readonly ready: Promise<Ready>
+  readonly #lastWords: string[] = []
+  readonly #exited: Promise<unknown>
+
+  constructor({ name, args, hasChannel }: ChildOptions) {
+    this.name = name
+    this.process = spawn(process.execPath, args, {
+      // A group of its own: the terminal's Ctrl-C reaches only the bench, which stops it in good order.
+      detached: true,
+      stdio: ['ignore', 'ignore', 'pipe', ...(hasChannel ? (['ipc'] as const) : [])],
+      env: cleanEnvironment(),
+    })
+    this.#exited = once(this.process, 'exit')
+    // Its end is noticed where it matters; a failed start is reported by `ready`.
+    this.#exited.catch(() => {})
+    this.ready = this.#waitUntilReady()
+    this.ready.catch(() => {})
+  }
+
+  #waitUntilReady(): Promise<Ready> {
+    return new Promise((resolve, reject) => {
+      const fail = (what: string) => reject(new Error(`${this.name} ${what}:\n${this.#lastWords.join('\n')}`))
+      const timer = setTimeout(() => fail(`was not ready after ${READY_TIMEOUT_MS} ms`), READY_TIMEOUT_MS)
+      const { stderr } = this.process
+      if (stderr === null) throw new Error('expected the child to have a standard error')
+      createInterface({ input: stderr }).on('line', (line) => {
+        this.#lastWords.push(line)
+        if (this.#lastWords.length > LAST_WORDS_LINES) this.#lastWords.shift()
+        const ready = parseReady(line)
+        if (ready === null) return
+        clearTimeout(timer)
+        resolve(ready)
+      })
+      this.process.once('error', (thrown) => fail(`did not start (${thrown.message})`))
+      this.process.once('exit', (exitCode, signal) => {
+        clearTimeout(timer)
+        // Its last line may still be on its way.
+        setImmediate(() => fail(`ended with ${signal ?? exitCode} before it was ready`))
+      })
+    })
+  }
+
+  get pid(): number {
+    return this.process.pid ?? 0
+  }
+
+  /** Throws with its last words when the process is gone: what was measured meanwhile is worth nothing. */
+  assertAlive(): void {
+    const { exitCode, signalCode } = this.process
+    if (exitCode === null && signalCode === null) return
+    throw new Error(`${this.name} ended with ${signalCode ?? exitCode}:\n${this.#lastWords.join('\n')}`)
+  }
+
+  /** Pids of exactly `count` children whose arguments `isWorker` accepts. */
+  async workerPids(count: number, isWorker: (args: readonly string[]) => boolean): Promise<number[]> {
+    const deadlineMs = performance.now() + WORKERS_TIMEOUT_MS
+    for (;;) {
+      const workers = [...childArguments(this.pid)].filter(([, args]) => isWorker(args)).map(([pid]) => pid)
+      if (workers.length === count) return workers.sort((a, b) => a - b)
+      if (performance.now() > deadlineMs) {
+        throw new Error(`expected ${this.name} to have ${count} workers, found ${workers.length}`)
+      }
+      await new Promise((resolve) => setTimeout(resolve, POLL_MS))
+    }
+  }
+
+  /** SIGKILL to the process and whatever it started. */
+  killGroup(): void {
+    if (this.process.pid === undefined) return
+    try {
+      process.kill(-this.process.pid, 'SIGKILL')
+    } catch (thrown) {
+      if ((thrown as NodeJS.ErrnoException).code !== 'ESRCH') throw thrown
+    }
+  }
+
+  async close(): Promise<void> {
+    const timer = setTimeout(() => this.killGroup(), STOP_TIMEOUT_MS)
+    this.process.kill('SIGTERM')
+    if (this.process.exitCode === null && this.process.signalCode === null) await this.#exited.catch(() => {})
+    clearTimeout(timer)
+    this.killGroup()
+  }
+}

@@ -1,0 +1,80 @@
+/** From the samples of two or more arms to the table, the ratios and the plot of a comparison. */
+import type { Check, Table } from './report.js'
+import type { MeasuredArm, Sample } from './rounds.js'
+import { formatNumber, formatSpread, ratios, spread } from './statistics.js'
+import type { BarChart } from './svg.js'
+
+export type Metric = 'requestsPerSecond' | 'p50Ms' | 'p99Ms'
+
+export function valuesOf({ samples }: MeasuredArm, metric: Metric): number[] {
+  return samples.map((sample) => sample[metric])
+}
+
+export function comparisonTable(arms: readonly MeasuredArm[]): Table {
+  return {
+    head: ['variant', 'req/s, median (min-max)', 'p50 ms', 'p99 ms', 'failures'],
+    rows: arms.map((arm) => [
+      arm.name,
+      formatSpread(spread(valuesOf(arm, 'requestsPerSecond'))),
+      formatSpread(spread(valuesOf(arm, 'p50Ms'))),
+      formatSpread(spread(valuesOf(arm, 'p99Ms'))),
+      String(failuresOf(arm.samples)),
+    ]),
+  }
+}
+
+function failuresOf(samples: readonly Sample[]): number {
+  return samples.reduce((sum, { failures }) => sum + failures, 0)
+}
+
+export function comparisonChart(title: string, arms: readonly MeasuredArm[], metric: Metric): BarChart {
+  return {
+    kind: 'bars',
+    title,
+    unit:
+      metric === 'requestsPerSecond'
+        ? 'requests per second, median and spread'
+        : 'milliseconds, median and spread',
+    bars: arms.map((arm) => {
+      const { median, min, max } = spread(valuesOf(arm, metric))
+      return { label: arm.name, value: median, min, max }
+    }),
+  }
+}
+
+export interface RatioBar {
+  readonly over: MeasuredArm
+  readonly under: MeasuredArm
+  readonly metric: Metric
+  readonly bar: number
+  readonly isMetWhen: 'at least' | 'at most' | 'below'
+}
+
+/** Judges the median of the ratios of each round. */
+export function ratioCheck({ over, under, metric, bar, isMetWhen }: RatioBar): Check {
+  const ratio = ratios(valuesOf(over, metric), valuesOf(under, metric))
+  const { median } = ratio
+  const isMet =
+    isMetWhen === 'at least' ? median >= bar : isMetWhen === 'at most' ? median <= bar : median < bar
+  const unit = metric === 'requestsPerSecond' ? 'req/s' : metric === 'p50Ms' ? 'p50' : 'p99'
+  return {
+    claim: `${unit}, ${over.name} / ${under.name}`,
+    got: `${formatSpread(ratio)}x`,
+    bar: `${isMetWhen} ${formatNumber(bar)}x`,
+    isMet,
+  }
+}
+
+/** A variant that failed requests has not done the work it is compared by. */
+export function noFailures(arms: readonly MeasuredArm[]): Check {
+  const failed = arms.filter(({ samples }) => failuresOf(samples) > 0)
+  return {
+    claim: 'every request answered with 200',
+    got:
+      failed.length === 0
+        ? 'yes'
+        : failed.map(({ name, samples }) => `${name} ${failuresOf(samples)} failures`).join(', '),
+    bar: 'no failure',
+    isMet: failed.length === 0,
+  }
+}

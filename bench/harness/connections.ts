@@ -1,0 +1,95 @@
+/**
+ * Connections whose worker is known. Clients cannot choose a worker, and a server does not say which one
+ * answered; but the kernel knows who holds the other end: /proc/net/tcp gives the inode of the server's
+ * socket, /proc/PID/fd the process that has it open. Source: proc_net_tcp(5).
+ */
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
+import { Agent } from 'node:http'
+import { type Answer, send } from './client.js'
+import type { InferRequest } from './requests.js'
+import type { RunningServer } from './servers.js'
+
+const LOOPBACK_HEX = '0100007F'
+const MAX_ATTEMPTS_PER_CONNECTION = 50
+
+function hexAddress(port: number): string {
+  return `${LOOPBACK_HEX}:${port.toString(16).toUpperCase().padStart(4, '0')}`
+}
+
+function serverSocketInode(serverPort: number, clientPort: number): string | null {
+  const local = hexAddress(serverPort)
+  const remote = hexAddress(clientPort)
+  for (const line of readFileSync('/proc/net/tcp', 'latin1').split('\n')) {
+    const fields = line.trim().split(/\s+/)
+    if (fields[1] === local && fields[2] === remote) return fields[9] ?? null
+  }
+  return null
+}
+
+function hasSocket(pid: number, inode: string): boolean {
+  for (const fd of readdirSync(`/proc/${pid}/fd`)) {
+    try {
+      if (readlinkSync(`/proc/${pid}/fd/${fd}`) === `socket:[${inode}]`) return true
+    } catch {
+      // Closed between the two looks.
+    }
+  }
+  return false
+}
+
+/** Pid of the worker that holds the server's end of a connection; null when it is closed. */
+export function ownerOf(server: RunningServer, clientPort: number): number | null {
+  const inode = serverSocketInode(server.port, clientPort)
+  if (inode === null) return null
+  return server.workerPids.find((pid) => hasSocket(pid, inode)) ?? null
+}
+
+/** One keep-alive connection, opened anew when the server closes it. */
+export class Connection {
+  readonly #agent = new Agent({ keepAlive: true, maxSockets: 1 })
+  readonly #server: RunningServer
+  #localPort = 0
+  /** Worker at the other end when last looked. */
+  ownerPid: number | null = null
+
+  constructor(server: RunningServer) {
+    this.#server = server
+  }
+
+  async send(request: InferRequest): Promise<Answer> {
+    const answer = await send({ agent: this.#agent, port: this.#server.port, request })
+    if (answer.localPort !== this.#localPort) {
+      this.#localPort = answer.localPort
+      this.ownerPid = ownerOf(this.#server, answer.localPort)
+    }
+    return answer
+  }
+
+  close(): void {
+    this.#agent.destroy()
+  }
+}
+
+/** Opens connections until `count` of them end at the worker `ownerPid`; the others are closed again. */
+export async function connectTo(options: {
+  readonly server: RunningServer
+  readonly ownerPid: number
+  readonly count: number
+  /** Sent once on each connection, since only a connection in use can be looked up. */
+  readonly probe: InferRequest
+}): Promise<Connection[]> {
+  const { server, ownerPid, count, probe } = options
+  const connections: Connection[] = []
+  for (let attempt = 0; connections.length < count; attempt++) {
+    if (attempt >= count * MAX_ATTEMPTS_PER_CONNECTION) {
+      throw new Error(
+        `${server.name}: worker ${ownerPid} took ${connections.length} of ${attempt} connections`,
+      )
+    }
+    const connection = new Connection(server)
+    await connection.send(probe)
+    if (connection.ownerPid === ownerPid) connections.push(connection)
+    else connection.close()
+  }
+  return connections
+}

@@ -1,0 +1,75 @@
+/** How each HTTP variant is started. */
+import { join } from 'node:path'
+import type { GeneratedModel } from '../models/store.js'
+import type { ChildServer } from './child-server.js'
+import { CACHE_DIR, COMPILED_ROOT } from './paths.js'
+import type { Stage } from './stage.js'
+
+const SHARED_MEMORY_DIR = '/dev/shm'
+
+export interface RunningServer {
+  readonly name: string
+  readonly port: number
+  readonly workerPids: readonly number[]
+  readonly child: ChildServer
+  /** Folder of its segments; null for servers that have none. */
+  readonly segmentDir: string | null
+}
+
+export interface ServerOptions {
+  readonly stage: Stage
+  readonly model: GeneratedModel
+  readonly workers: number
+  readonly name?: string
+}
+
+async function running(options: {
+  readonly child: ChildServer
+  readonly workers: number
+  readonly isWorker: (args: readonly string[]) => boolean
+  readonly segmentDir: string | null
+}): Promise<RunningServer> {
+  const { child, workers, isWorker, segmentDir } = options
+  const { port } = await child.ready
+  if (port === undefined) throw new Error(`expected ${child.name} to say its port`)
+  return { name: child.name, port, workerPids: await child.workerPids(workers, isWorker), child, segmentDir }
+}
+
+/** The server with its defaults, but for what is named here and in `flags`. */
+export async function startOnecopy(
+  options: ServerOptions & { readonly flags?: readonly string[] },
+): Promise<RunningServer> {
+  const { stage, model, workers, name = 'onecopy', flags = [] } = options
+  // Segments in a folder of the bench's own: nothing to mix up, and nothing left behind by a killed server.
+  const segmentDir = stage.folder(SHARED_MEMORY_DIR, 'onecopy-bench-')
+  const settings = {
+    '--models': model.repositoryDir,
+    '--cache-dir': CACHE_DIR,
+    '--segment-dir': segmentDir,
+    '--workers': String(workers),
+    '--port': '0',
+    '--admin-port': '0',
+  }
+  const child = await stage.start({
+    name,
+    args: [join(COMPILED_ROOT, 'cluster', 'main.js'), 'serve', ...Object.entries(settings).flat(), ...flags],
+    hasChannel: false,
+  })
+  // The primary also starts compile processes.
+  return await running({ child, workers, isWorker: (args) => args.at(-1) === 'worker', segmentDir })
+}
+
+export type VariantName = 'plain-koa' | 'bare-koa' | 'bare-worker'
+
+export async function startVariant(
+  variant: VariantName,
+  { stage, model, workers, name = variant }: ServerOptions,
+): Promise<RunningServer> {
+  const script = join(COMPILED_ROOT, 'bench', 'variants', `${variant}.js`)
+  const child = await stage.start({
+    name,
+    args: [script, '--models', model.repositoryDir, '--workers', String(workers)],
+    hasChannel: true,
+  })
+  return await running({ child, workers, isWorker: () => true, segmentDir: null })
+}

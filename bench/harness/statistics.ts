@@ -1,0 +1,36 @@
+/** Numbers of several rounds, summed up: the median, and the spread beside it. */
+
+/** The value below which a fraction `q` of the values lies; NaN where there are none. */
+export function quantile(values: readonly number[], q: number): number {
+  if (values.length === 0) return Number.NaN
+  const sorted = Float64Array.from(values).sort()
+  const position = (sorted.length - 1) * q
+  const below = sorted[Math.floor(position)] ?? Number.NaN
+  const above = sorted[Math.ceil(position)] ?? Number.NaN
+  return below + (above - below) * (position - Math.floor(position))
+}
+
+export interface Spread {
+  readonly median: number
+  readonly min: number
+  readonly max: number
+}
+
+export function spread(values: readonly number[]): Spread {
+  return { median: quantile(values, 0.5), min: Math.min(...values), max: Math.max(...values) }
+}
+
+/** Ratios round by round: two numbers of one round saw the same noise. */
+export function ratios(over: readonly number[], under: readonly number[]): Spread {
+  return spread(over.map((value, round) => value / (under[round] ?? Number.NaN)))
+}
+
+/** Three significant digits or all the integer ones. */
+export function formatNumber(value: number): string {
+  if (!Number.isFinite(value)) return String(value)
+  return Math.abs(value) >= 100 ? value.toFixed(0) : value.toPrecision(3)
+}
+
+export function formatSpread({ median, min, max }: Spread): string {
+  return `${formatNumber(median)} (${formatNumber(min)}-${formatNumber(max)})`
+}

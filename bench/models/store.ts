@@ -1,0 +1,55 @@
+/** Generated models on disk, as a model repository: OUT/NAME/1/model.onnx, and what it was made from beside it. */
+import { createHash } from 'node:crypto'
+import { createReadStream } from 'node:fs'
+import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { pipeline } from 'node:stream/promises'
+import { z } from 'zod'
+import { writeOnnxFile } from './onnx-file.js'
+import { buildModel, type Recipe, recipeName, recipeSeed } from './recipes.js'
+
+const RecordSchema = z.object({ seed: z.string(), bytes: z.int(), sha256: z.string() })
+type FileRecord = z.infer<typeof RecordSchema>
+
+export interface GeneratedModel extends FileRecord {
+  readonly name: string
+  readonly recipe: Recipe
+  /** Folder to serve: it holds this model, and whatever else was generated into it. */
+  readonly repositoryDir: string
+  readonly path: string
+  readonly isReused: boolean
+}
+
+async function sha256Of(path: string): Promise<string | null> {
+  const hash = createHash('sha256')
+  try {
+    await pipeline(createReadStream(path, { highWaterMark: 1 << 20 }), hash)
+  } catch {
+    return null
+  }
+  return hash.digest('hex')
+}
+
+async function readRecord(path: string): Promise<FileRecord | null> {
+  try {
+    return RecordSchema.parse(JSON.parse(await readFile(path, 'utf8')))
+  } catch {
+    return null
+  }
+}
+
+/** Makes the model, or finds it whole: same seed, same digest. */
+export async function ensureModel(recipe: Recipe, repositoryDir: string): Promise<GeneratedModel> {
+  const name = recipeName(recipe)
+  const seed = recipeSeed(recipe)
+  const path = join(repositoryDir, name, '1', 'model.onnx')
+  const recordPath = join(repositoryDir, name, 'generated.json')
+  const known = await readRecord(recordPath)
+  if (known !== null && known.seed === seed && known.sha256 === (await sha256Of(path))) {
+    return { ...known, name, recipe, repositoryDir, path, isReused: true }
+  }
+  await mkdir(join(repositoryDir, name, '1'), { recursive: true })
+  const record: FileRecord = { seed, ...(await writeOnnxFile(path, buildModel(recipe))) }
+  await writeFile(recordPath, `${JSON.stringify(record, null, 2)}\n`)
+  return { ...record, name, recipe, repositoryDir, path, isReused: false }
+}

@@ -1,0 +1,50 @@
+/** The weights of generated models: uniform random numbers, each tensor from a seed of its own. */
+import { FLOAT, INT64, type Weight } from './onnx-file.js'
+import { createRandom } from './random.js'
+
+const FLOATS_PER_PIECE = 1 << 18
+const FLOAT_BYTES = 4
+
+export interface RandomWeight {
+  readonly seed: string
+  readonly name: string
+  readonly dims: readonly number[]
+  /** Values are uniform in [-amplitude, amplitude). */
+  readonly amplitude: number
+}
+
+function* randomFloats(seed: string, count: number, amplitude: number): Iterable<Uint8Array> {
+  const random = createRandom(seed)
+  for (let left = count; left > 0; left -= FLOATS_PER_PIECE) {
+    const piece = new Float32Array(Math.min(left, FLOATS_PER_PIECE))
+    for (let i = 0; i < piece.length; i++) piece[i] = (random() * 2 - 1) * amplitude
+    yield new Uint8Array(piece.buffer)
+  }
+}
+
+export function randomWeight({ seed, name, dims, amplitude }: RandomWeight): Weight {
+  const count = dims.reduce((product, dim) => product * dim, 1)
+  return {
+    name,
+    dataType: FLOAT,
+    dims,
+    bytes: count * FLOAT_BYTES,
+    pieces: () => randomFloats(`${seed}/${name}`, count, amplitude),
+  }
+}
+
+export function int64Weight(name: string, values: readonly number[]): Weight {
+  const elements = BigInt64Array.from(values, BigInt)
+  return {
+    name,
+    dataType: INT64,
+    dims: [values.length],
+    bytes: elements.byteLength,
+    pieces: () => [new Uint8Array(elements.buffer)],
+  }
+}
+
+/** Keeps the variance of activations through a layer that ends in Relu (He et al. 2015), so that depth is no limit. */
+export function reluAmplitude(fanIn: number): number {
+  return Math.sqrt(6 / fanIn)
+}

@@ -1,0 +1,123 @@
+/** Whether a worker goes on growing: batches of every size, and its private memory as they pass. */
+import { readProcessMemory } from '../../src/process/memory.js'
+import { type Connection, connectTo } from '../harness/connections.js'
+import { createProgress } from '../harness/progress.js'
+import { type InferRequest, inferRequests } from '../harness/requests.js'
+import { type RunningServer, startOnecopy } from '../harness/servers.js'
+import { formatNumber, quantile } from '../harness/statistics.js'
+import { benchModel, type Row } from './row.js'
+
+const MODEL = 'mlp-6x512'
+const CONNECTIONS_PER_WORKER = 4
+/** Even, so that one of the stages ends in the very middle. */
+const STAGES = 10
+const BAR_MB = 5
+/** Rows of a request; large ones in binary only, where the text would cost more than the model. */
+const BINARY_ROWS = [1, 2, 3, 5, 8, 13, 21, 32]
+const JSON_ROWS = [1, 2, 4]
+const REQUESTS_PER_SIZE = 4
+/** The collector's work is not the worker's need: several looks while nothing is asked. */
+const LOOKS = 5
+const LOOK_PAUSE_MS = 100
+
+async function privateMb(pid: number): Promise<number> {
+  const looks: number[] = []
+  for (let look = 0; look < LOOKS; look++) {
+    await new Promise((resolve) => setTimeout(resolve, LOOK_PAUSE_MS))
+    const memory = await readProcessMemory(pid)
+    if (memory === null) throw new Error(`worker ${pid} is gone`)
+    looks.push(memory.privateBytes / 1e6)
+  }
+  return quantile(looks, 0.5)
+}
+
+async function sendMany(
+  connections: readonly Connection[],
+  requests: readonly InferRequest[],
+  count: number,
+) {
+  let sent = 0
+  await Promise.all(
+    connections.map(async (connection) => {
+      while (sent < count) {
+        const { status } = await connection.send(requests[sent++ % requests.length] as InferRequest)
+        if (status !== 200) throw new Error(`expected status 200, got ${status}`)
+      }
+    }),
+  )
+}
+
+async function connectToEach(server: RunningServer, probe: InferRequest): Promise<Connection[][]> {
+  const byWorker: Connection[][] = []
+  for (const ownerPid of server.workerPids) {
+    byWorker.push(await connectTo({ server, ownerPid, count: CONNECTIONS_PER_WORKER, probe }))
+  }
+  return byWorker
+}
+
+export const memoryGrowth: Row = {
+  name: 'memory-growth',
+  title: `${MODEL}, private memory of each worker over mixed batches`,
+  run: async ({ name, title, stage, options }) => {
+    const { workers, batches } = options
+    const model = await benchModel(MODEL)
+    const requests = [
+      ...BINARY_ROWS.map((rows) => ({ rows, encoding: 'binary' as const })),
+      ...JSON_ROWS.map((rows) => ({ rows, encoding: 'json' as const })),
+    ].flatMap((set) => inferRequests(model.recipe, { ...set, count: REQUESTS_PER_SIZE }))
+    // Two workers at least: pages of a segment that one process maps alone would count as private.
+    const server = await startOnecopy({ stage, model, workers: Math.max(2, workers) })
+    const connections = await connectToEach(server, requests[0] as InferRequest)
+    const progress = createProgress(name, STAGES)
+    const measured: number[][] = [await Promise.all(server.workerPids.map(privateMb))]
+    try {
+      for (let at = 1; at <= STAGES; at++) {
+        progress.step(`${Math.round((batches * at) / STAGES)} of ${batches} batches to each worker`)
+        await Promise.all(connections.map((own) => sendMany(own, requests, batches / STAGES)))
+        measured.push(await Promise.all(server.workerPids.map(privateMb)))
+      }
+    } finally {
+      progress.end()
+      for (const connection of connections.flat()) connection.close()
+    }
+    server.child.assertAlive()
+    const at = (stageIndex: number, worker: number) => measured[stageIndex]?.[worker] ?? Number.NaN
+    const growthMb = server.workerPids.map((_, worker) => at(STAGES, worker) - at(STAGES / 2, worker))
+    return {
+      name,
+      title,
+      table: {
+        head: ['worker', 'at start MB', 'at half MB', 'at end MB', 'second half MB'],
+        rows: server.workerPids.map((_, worker) => [
+          String(worker + 1),
+          ...[at(0, worker), at(STAGES / 2, worker), at(STAGES, worker), growthMb[worker] ?? Number.NaN].map(
+            formatNumber,
+          ),
+        ]),
+      },
+      checks: [
+        {
+          claim: `growth in the second half of ${batches} batches to each worker`,
+          got: `${growthMb.map(formatNumber).join(' / ')} MB`,
+          bar: `below ${BAR_MB} MB each`,
+          isMet: growthMb.every((growth) => growth < BAR_MB),
+        },
+      ],
+      notes: [],
+      charts: [
+        {
+          kind: 'lines',
+          title,
+          xLabel: 'batches',
+          yLabel: 'private MB',
+          series: server.workerPids.map((_, worker) => ({
+            label: `worker ${worker + 1}`,
+            points: measured.map((mb, index) => [(batches * index) / STAGES, mb[worker] ?? 0] as const),
+          })),
+        },
+      ],
+      setting: { ...options, model, connectionsPerWorker: CONNECTIONS_PER_WORKER },
+      raw: measured,
+    }
+  },
+}

@@ -1,0 +1,76 @@
+/**
+ * The limit: session.run in a loop in as many processes as the servers have workers, with no HTTP, no
+ * queue and no codec around it. Loops on request, for as long as asked, so that it can take turns with a
+ * server that is measured in the same run.
+ */
+import { type ChildProcess, fork } from 'node:child_process'
+import { once } from 'node:events'
+import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
+import { InferenceSession, Tensor } from 'onnxruntime-node'
+import { inputTensors } from '../harness/requests.js'
+import { parseRecipe } from '../models/recipes.js'
+import { endWithParent } from './fleet.js'
+import type { LoopReply, LoopRequest } from './loop-messages.js'
+
+const { values } = parseArgs({
+  options: {
+    model: { type: 'string', default: '' },
+    path: { type: 'string', default: '' },
+    processes: { type: 'string', default: '2' },
+    inputs: { type: 'string', default: '8' },
+    loop: { type: 'boolean', default: false },
+  },
+})
+
+/** The same inputs as the requests carry, in the same order. */
+async function runLoop(): Promise<void> {
+  const session = await InferenceSession.create(values.path, {
+    executionProviders: ['cpu'],
+    // One thread per process and as many processes as cores, as the servers do.
+    intraOpNumThreads: 1,
+    interOpNumThreads: 1,
+    graphOptimizationLevel: 'all',
+  })
+  const tensors = inputTensors(parseRecipe(values.model), Number(values.inputs), 1)
+  const feeds = tensors.map(({ shape, data }) => ({ input: new Tensor('float32', data, [...shape]) }))
+  process.on('message', async ({ durationMs }: LoopRequest) => {
+    const latenciesMs: number[] = []
+    const startedMs = performance.now()
+    for (let nowMs = startedMs; nowMs - startedMs < durationMs; ) {
+      await session.run(feeds[latenciesMs.length % feeds.length] ?? {})
+      const endedMs = performance.now()
+      latenciesMs.push(endedMs - nowMs)
+      nowMs = endedMs
+    }
+    process.send?.({ latenciesMs, elapsedMs: performance.now() - startedMs } satisfies LoopReply)
+  })
+  process.send?.('loaded')
+}
+
+async function ask(child: ChildProcess, request: LoopRequest): Promise<LoopReply> {
+  child.send(request)
+  const [reply] = (await once(child, 'message')) as [LoopReply]
+  return reply
+}
+
+async function runPrimary(): Promise<void> {
+  const self = fileURLToPath(import.meta.url)
+  const children = Array.from({ length: Number(values.processes) }, () =>
+    fork(self, [...process.argv.slice(2), '--loop']),
+  )
+  for (const child of children) child.on('exit', () => process.exit(1))
+  await Promise.all(children.map((child) => once(child, 'message')))
+  process.on('message', async (request: LoopRequest) => {
+    const replies = await Promise.all(children.map((child) => ask(child, request)))
+    process.send?.({
+      latenciesMs: replies.flatMap((reply) => reply.latenciesMs),
+      elapsedMs: Math.max(...replies.map((reply) => reply.elapsedMs)),
+    } satisfies LoopReply)
+  })
+  process.stderr.write(`${JSON.stringify({ msg: 'ready' })}\n`)
+}
+
+endWithParent()
+if (values.loop) await runLoop()
+else await runPrimary()

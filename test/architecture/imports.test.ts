@@ -1,0 +1,95 @@
+import { readdirSync, readFileSync } from 'node:fs'
+import { dirname, join, relative } from 'node:path'
+import test from 'ava'
+import { PROJECT_ROOT } from '../helpers/shared.js'
+
+/** Lower rooms know nothing of higher ones; rooms on one floor know each other only where listed. */
+const FLOORS: Record<string, number> = {
+  errors: 0,
+  tensor: 0,
+  units: 0,
+  lifecycle: 0,
+  log: 0,
+  process: 0,
+  config: 1,
+  metrics: 1,
+  segment: 1,
+  protocol: 1,
+  runtime: 1,
+  model: 2,
+  engine: 2,
+  batch: 2,
+  http: 2,
+  server: 3,
+}
+const NEIGHBOURS = new Set<string>([])
+/** The fewest files that can: each native module is imported by exactly one. */
+const NATIVE_MODULES: Record<string, string> = {
+  'mmap-io': 'src/segment/mapping.ts',
+  koffi: 'src/segment/mapping.ts',
+  'onnxruntime-node': 'src/runtime/session.ts',
+}
+
+function sourcesIn(folder: string): string[] {
+  return readdirSync(join(PROJECT_ROOT, folder), { recursive: true, encoding: 'utf8' })
+    .filter((path) => path.endsWith('.ts'))
+    .map((path) => join(folder, path))
+}
+
+function importsOf(path: string): string[] {
+  const text = readFileSync(join(PROJECT_ROOT, path), 'utf8')
+  return [...text.matchAll(/(?:from|import|require\()\s*\(?'([^']+)'/g)].map((match) => match[1] as string)
+}
+
+function roomOf(path: string): string {
+  return (
+    relative('src', path)
+      .split('/')[0]
+      ?.replace(/\.[jt]s$/, '') ?? ''
+  )
+}
+
+test('imports go down the floors of the house, never up', (t) => {
+  for (const path of sourcesIn('src')) {
+    const room = roomOf(path)
+    t.true(
+      room in FLOORS,
+      `${path}: room ${room} has no floor; give it one here and a line in the README's tour`,
+    )
+    for (const specifier of importsOf(path).filter((one) => one.startsWith('.'))) {
+      const target = roomOf(join(dirname(path), specifier))
+      if (target === room) continue
+      const isBelow = (FLOORS[target] ?? Number.POSITIVE_INFINITY) < (FLOORS[room] ?? 0)
+      const isListed = NEIGHBOURS.has(`${room} -> ${target}`) || (FLOORS[room] === 0 && FLOORS[target] === 0)
+      t.true(isBelow || isListed, `${path} imports ${specifier}: ${room} must not know ${target}`)
+    }
+  }
+})
+
+test('src knows nothing of other processes', (t) => {
+  for (const path of sourcesIn('src')) {
+    t.false(importsOf(path).includes('node:cluster'), path)
+    t.notRegex(readFileSync(join(PROJECT_ROOT, path), 'utf8'), /process\.send\b/, path)
+    t.false(
+      importsOf(path).some((specifier) => specifier.includes('/cluster/')),
+      path,
+    )
+  }
+})
+
+test('native modules are imported by one file each', (t) => {
+  for (const path of [...sourcesIn('src'), ...sourcesIn('cluster')]) {
+    for (const specifier of importsOf(path)) {
+      const only = NATIVE_MODULES[specifier]
+      if (only !== undefined) t.is(path, only, `${path} imports ${specifier}`)
+    }
+  }
+})
+
+test('no file of the product is too long to be read in one sitting', (t) => {
+  for (const path of [...sourcesIn('src'), ...sourcesIn('cluster')]) {
+    if (path.endsWith('_pb.ts')) continue
+    const lines = readFileSync(join(PROJECT_ROOT, path), 'utf8').split('\n').length
+    t.true(lines <= 400, `${path} has ${lines} lines`)
+  }
+})

@@ -1,0 +1,65 @@
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import test from 'ava'
+import { environmentName, loadConfig, serveHelp } from '../../src/config/load.js'
+import { OPTIONS } from '../../src/config/schema.js'
+import { OnecopyError } from '../../src/errors.js'
+import { formatBytes, parseBytes, parseDurationMs } from '../../src/units.js'
+import { temporaryFolder } from '../helpers/server.js'
+
+test('flags win over the environment, which wins over the file, which wins over defaults', (t) => {
+  const path = join(temporaryFolder(t), 'config.json')
+  writeFileSync(path, JSON.stringify({ port: 1, workers: 1, drainTimeout: '1s' }))
+  const config = loadConfig(['--config', path, '--port', '3'], { ONECOPY_PORT: '2', ONECOPY_WORKERS: '2' })
+  t.is(config.port, 3)
+  t.is(config.workers, 2)
+  t.is(config.drainTimeoutMs, 1000)
+  t.is(config.adminPort, 9090)
+  t.true(Object.isFrozen(config))
+})
+
+test('the admin address follows the host unless it is given', (t) => {
+  t.is(loadConfig(['--host', '0.0.0.0'], {}).adminHost, '0.0.0.0')
+  t.is(loadConfig(['--host', '0.0.0.0', '--admin-host', '127.0.0.1'], {}).adminHost, '127.0.0.1')
+})
+
+test('every value that is not as expected is named in one error, with where it came from', (t) => {
+  const error = t.throws(
+    () => loadConfig(['--port', 'x', '--drain-timeout', '30'], { ONECOPY_WORKERS: '0' }),
+    {
+      instanceOf: OnecopyError,
+    },
+  )
+  t.is(error?.code, 'CONFIG_INVALID')
+  for (const part of ['--port', '"x"', '--drain-timeout', '"30"', 'ONECOPY_WORKERS', '"0"']) {
+    t.true(error?.message.includes(part), `${part} in ${error?.message}`)
+  }
+})
+
+test('unknown flags and unknown keys of the file are refused', (t) => {
+  t.throws(() => loadConfig(['--prot', '1'], {}), { message: /--prot/ })
+  const path = join(temporaryFolder(t), 'config.json')
+  writeFileSync(path, '{"prot": 1}')
+  t.throws(() => loadConfig(['--config', path], {}), { message: /unknown keys prot/ })
+  writeFileSync(path, '[]')
+  t.throws(() => loadConfig(['--config', path], {}), { message: /expected a JSON object/ })
+})
+
+test('the help names every option with its default', (t) => {
+  const help = serveHelp()
+  for (const name of Object.keys(OPTIONS)) {
+    t.true(help.includes(`--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)} `), name)
+  }
+  t.is(environmentName('drainTimeout'), 'ONECOPY_DRAIN_TIMEOUT')
+})
+
+test('durations and sizes are read with their units, and nothing else is', (t) => {
+  t.is(parseDurationMs('500ms'), 500)
+  t.is(parseDurationMs('1.5s'), 1500)
+  t.is(parseDurationMs('2m'), 120_000)
+  for (const text of ['', '30', 's', '-1s', '1 s', '1d']) t.is(parseDurationMs(text), null, text)
+  t.is(parseBytes('64KiB'), 65_536)
+  t.is(parseBytes('1048576'), 1_048_576)
+  for (const text of ['', 'KiB', '-1', '1 MiB', '1MB']) t.is(parseBytes(text), null, text)
+  t.is(formatBytes(201_326_592), '201.3 MB')
+})

@@ -1,0 +1,143 @@
+/** Small ONNX models, made in the test that needs them. */
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { create, toBinary } from '@bufbuild/protobuf'
+import {
+  type AttributeProto,
+  AttributeProtoSchema,
+  type GraphProto,
+  GraphProtoSchema,
+  ModelProtoSchema,
+  type NodeProto,
+  NodeProtoSchema,
+  type TensorProto,
+  TensorProtoSchema,
+  type ValueInfoProto,
+  ValueInfoProtoSchema,
+} from '../../src/model/onnx_pb.js'
+
+export const ELEMENT = { float: 1, int64: 7, bool: 9, bfloat16: 16, int4: 22 } as const
+
+export function value(
+  name: string,
+  elemType: number,
+  shape: readonly (number | string)[] | null,
+): ValueInfoProto {
+  const dim = shape?.map((size) => ({
+    value:
+      typeof size === 'number'
+        ? { case: 'dimValue' as const, value: BigInt(size) }
+        : { case: 'dimParam' as const, value: size },
+  }))
+  return create(ValueInfoProtoSchema, {
+    name,
+    type: {
+      value: { case: 'tensorType', value: { elemType, ...(dim === undefined ? {} : { shape: { dim } }) } },
+    },
+  })
+}
+
+export function sequence(name: string, elemType: number): ValueInfoProto {
+  return create(ValueInfoProtoSchema, {
+    name,
+    type: {
+      value: {
+        case: 'sequenceType',
+        value: { elemType: { value: { case: 'tensorType', value: { elemType } } } },
+      },
+    },
+  })
+}
+
+export function floats(name: string, shape: readonly number[], values: ArrayLike<number>): TensorProto {
+  return create(TensorProtoSchema, {
+    name,
+    dims: shape.map(BigInt),
+    dataType: ELEMENT.float,
+    rawData: new Uint8Array(Float32Array.from(values).buffer),
+  })
+}
+
+export function intAttribute(name: string, i: number): AttributeProto {
+  return create(AttributeProtoSchema, { name, type: 2, i: BigInt(i) })
+}
+
+export function graphAttribute(name: string, g: GraphProto): AttributeProto {
+  return create(AttributeProtoSchema, { name, type: 5, g })
+}
+
+export function node(
+  opType: string,
+  input: string[],
+  output: string[],
+  options: { attribute?: AttributeProto[]; domain?: string } = {},
+): NodeProto {
+  return create(NodeProtoSchema, { opType, input, output, name: `${opType}_${output[0]}`, ...options })
+}
+
+export function graph(parts: {
+  input: ValueInfoProto[]
+  output: ValueInfoProto[]
+  node: NodeProto[]
+  initializer?: TensorProto[]
+}): GraphProto {
+  return create(GraphProtoSchema, { name: 'graph', ...parts })
+}
+
+export function modelBytes(parts: GraphProto, opset = 21): Uint8Array {
+  return toBinary(
+    ModelProtoSchema,
+    create(ModelProtoSchema, {
+      irVersion: 10n,
+      graph: parts,
+      opsetImport: [{ domain: '', version: BigInt(opset) }],
+    }),
+  )
+}
+
+/** Writes `DIR/NAME/VERSION/model.onnx`; returns DIR. */
+export function writeModel(dir: string, name: string, bytes: Uint8Array, version = '1'): string {
+  const path = join(dir, name, version, 'model.onnx')
+  mkdirSync(dirname(path), { recursive: true })
+  writeFileSync(path, bytes)
+  return dir
+}
+
+/** `y = x + constant`, x FP32 [batch, 2]. */
+export function addModel(constant: readonly [number, number] = [1, 2]): Uint8Array {
+  return modelBytes(
+    graph({
+      input: [value('x', ELEMENT.float, ['batch', 2])],
+      output: [value('y', ELEMENT.float, ['batch', 2])],
+      node: [node('Add', ['x', 'constant'], ['y'])],
+      initializer: [floats('constant', [2], constant)],
+    }),
+  )
+}
+
+/**
+ * A model whose run takes as long as the request says: `iterations` INT64 [] products of a 128x128 matrix
+ * with itself, about 0.1 ms each. Output `y` FP32 [128, 128].
+ */
+export function slowModel(): Uint8Array {
+  const size = 128
+  const identity = new Float32Array(size * size)
+  for (let i = 0; i < size; i++) identity[i * size + i] = 1
+  const body = graph({
+    input: [
+      value('i', ELEMENT.int64, []),
+      value('going', ELEMENT.bool, []),
+      value('state', ELEMENT.float, [size, size]),
+    ],
+    output: [value('still_going', ELEMENT.bool, []), value('next', ELEMENT.float, [size, size])],
+    node: [node('Identity', ['going'], ['still_going']), node('MatMul', ['state', 'weight'], ['next'])],
+  })
+  return modelBytes(
+    graph({
+      input: [value('iterations', ELEMENT.int64, [])],
+      output: [value('y', ELEMENT.float, [size, size])],
+      node: [node('Loop', ['iterations', '', 'start'], ['y'], { attribute: [graphAttribute('body', body)] })],
+      initializer: [floats('start', [size, size], identity), floats('weight', [size, size], identity)],
+    }),
+  )
+}

@@ -1,0 +1,150 @@
+/** Starts the real server as a user would, in a segment folder of its own, and holds it to leaving nothing. */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { ExecutionContext } from 'ava'
+import { PROJECT_ROOT } from './shared.js'
+
+const MAIN = join(PROJECT_ROOT, 'dist', 'cluster', 'main.js')
+
+export interface Exit {
+  readonly code: number | null
+  readonly signal: NodeJS.Signals | null
+}
+
+export interface LogLine {
+  readonly msg: string
+  readonly level: string
+  readonly pid: number
+  readonly role: string
+  readonly [field: string]: unknown
+}
+
+export interface StartOptions {
+  readonly models?: string
+  readonly args?: readonly string[]
+  readonly env?: NodeJS.ProcessEnv
+  readonly cacheDir?: string
+}
+
+/** A folder that goes away with the test. */
+export function temporaryFolder(t: ExecutionContext, parent = tmpdir()): string {
+  const path = mkdtempSync(join(parent, 'onecopy-test-'))
+  t.teardown(() => rmSync(path, { recursive: true, force: true }))
+  return path
+}
+
+export class ServerUnderTest {
+  readonly process: ChildProcess
+  readonly segmentDir: string
+  readonly cacheDir: string
+  readonly exited: Promise<Exit>
+  readonly log: LogLine[] = []
+  stdout = ''
+  stderr = ''
+  #waiters: { matches: (line: LogLine) => boolean; resolve: (line: LogLine) => void }[] = []
+
+  constructor(t: ExecutionContext, options: StartOptions) {
+    this.segmentDir = temporaryFolder(t, '/dev/shm')
+    this.cacheDir = options.cacheDir ?? temporaryFolder(t)
+    this.process = spawn(
+      process.execPath,
+      [
+        MAIN,
+        'serve',
+        ...(options.models === undefined ? [] : ['--models', options.models]),
+        ...[
+          '--port',
+          '0',
+          '--admin-port',
+          '0',
+          '--segment-dir',
+          this.segmentDir,
+          '--cache-dir',
+          this.cacheDir,
+        ],
+        ...(options.args ?? []),
+      ],
+      { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...options.env } },
+    )
+    this.process.stdout?.setEncoding('utf8').on('data', (text: string) => {
+      this.stdout += text
+    })
+    let rest = ''
+    this.process.stderr?.setEncoding('utf8').on('data', (text: string) => {
+      this.stderr += text
+      const lines = (rest + text).split('\n')
+      rest = lines.pop() ?? ''
+      for (const line of lines) this.#takeLine(line)
+    })
+    this.exited = new Promise((resolve) => {
+      this.process.on('close', (code, signal) => resolve({ code, signal }))
+    })
+    t.teardown(async () => {
+      this.process.kill('SIGKILL')
+      await this.exited
+    })
+  }
+
+  #takeLine(text: string): void {
+    if (!text.startsWith('{')) return
+    const line = JSON.parse(text) as LogLine
+    this.log.push(line)
+    for (const waiter of this.#waiters.filter((one) => one.matches(line))) {
+      this.#waiters = this.#waiters.filter((one) => one !== waiter)
+      waiter.resolve(line)
+    }
+  }
+
+  /** The first log line that matches, already said or still to come; rejects when the server ends first. */
+  async logged(matches: (line: LogLine) => boolean): Promise<LogLine> {
+    const said = this.log.find(matches)
+    if (said !== undefined) return said
+    const line = new Promise<LogLine>((resolve) => this.#waiters.push({ matches, resolve }))
+    const ended = this.exited.then((exit) => {
+      throw new Error(`the server ended (${JSON.stringify(exit)}) before that line:\n${this.stderr}`)
+    })
+    ended.catch(() => {})
+    return await Promise.race([line, ended])
+  }
+
+  async ready(): Promise<{ url: string; adminUrl: string }> {
+    const line = await this.logged((one) => one.role === 'primary' && one.msg === 'ready')
+    return {
+      url: `http://${line.host}:${line.port}`,
+      adminUrl: `http://${line.adminHost}:${line.adminPort}`,
+    }
+  }
+
+  async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<Exit> {
+    this.process.kill(signal)
+    return await this.exited
+  }
+
+  /** What stands in the segment folder. */
+  segments(): string[] {
+    return readdirSync(this.segmentDir, { recursive: true }) as string[]
+  }
+}
+
+export function spawnServer(t: ExecutionContext, options: StartOptions = {}): ServerUnderTest {
+  return new ServerUnderTest(t, options)
+}
+
+export interface RunningServer {
+  readonly server: ServerUnderTest
+  readonly url: string
+  readonly adminUrl: string
+}
+
+export async function startServer(t: ExecutionContext, options: StartOptions = {}): Promise<RunningServer> {
+  const server = spawnServer(t, options)
+  return { server, ...(await server.ready()) }
+}
+
+/** Stops the server and holds it to a clean end: exit 0, nothing in the segment folder. */
+export async function stopCleanly(t: ExecutionContext, server: ServerUnderTest): Promise<void> {
+  t.deepEqual(await server.stop(), { code: 0, signal: null })
+  t.deepEqual(server.segments(), [])
+}
