@@ -63,8 +63,13 @@ export async function readBody(
   let total = 0
   // A declared length is written straight to its place; anything else is gathered first.
   const room = inflate === null && declaredBytes !== null ? alignedRoom(declaredBytes, jsonBytes) : null
+  // Kept aside: a pipeline that ends early reports the streams it cut, not always why.
+  let refusal: OnecopyError | undefined
   const take = (chunk: Buffer) => {
-    if (total + chunk.length > maxBytes) throw tooLarge(maxBytes, 'more')
+    if (total + chunk.length > maxBytes) {
+      refusal = tooLarge(maxBytes, 'more')
+      throw refusal
+    }
     if (room === null) chunks.push(chunk)
     else room.set(chunk, total)
     total += chunk.length
@@ -76,8 +81,8 @@ export async function readBody(
         for await (const chunk of inflated) take(chunk)
       })
     }
-  } catch (thrown) {
-    if (thrown instanceof OnecopyError) throw thrown
+  } catch (_thrown) {
+    if (refusal !== undefined) throw refusal
     if (request.destroyed && !request.complete) {
       throw new OnecopyError('REQUEST_CANCELLED', 'the client left before its body was complete')
     }
