@@ -25,6 +25,18 @@ export function ratios(over: readonly number[], under: readonly number[]): Sprea
   return spread(over.map((value, round) => value / (under[round] ?? Number.NaN)))
 }
 
+/**
+ * Change per step of evenly spaced values, as the median of the slopes between all pairs (Theil-Sen):
+ * a few values far off the line do not turn it.
+ */
+export function trendSlope(values: readonly number[]): number {
+  const slopes: number[] = []
+  for (const [i, from] of values.entries()) {
+    for (let j = i + 1; j < values.length; j++) slopes.push(((values[j] ?? Number.NaN) - from) / (j - i))
+  }
+  return quantile(slopes, 0.5)
+}
+
 /** Three significant digits or all the integer ones. */
 export function formatNumber(value: number): string {
   if (!Number.isFinite(value)) return String(value)
