@@ -33,6 +33,12 @@ Options:
 Exit code 1 when a bar is missed.
 `
 
+function positive(name: string, text: string): number {
+  const value = Number(text)
+  if (value > 0 && Number.isFinite(value)) return value
+  throw new Error(`expected --${name} to be a positive number, got ${JSON.stringify(text)}`)
+}
+
 async function runRow(row: Row, options: RowOptions): Promise<BenchReport> {
   const { name, title } = row
   await using stage = new Stage()
@@ -58,10 +64,10 @@ async function main(args: string[]): Promise<number> {
     return unknown.length > 0 ? 2 : 0
   }
   const options: RowOptions = {
-    seconds: Number(values.seconds),
-    rounds: Number(values.rounds),
-    workers: Number(values.workers),
-    batches: Number(values.batches),
+    seconds: positive('seconds', values.seconds),
+    rounds: positive('rounds', values.rounds),
+    workers: positive('workers', values.workers),
+    batches: positive('batches', values.batches),
   }
   const rows = positionals.length === 0 ? ROWS : ROWS.filter(({ name }) => positionals.includes(name))
   return await runBenches(rows.map((row) => () => runRow(row, options)))

@@ -4,7 +4,9 @@
  */
 
 import cluster from 'node:cluster'
+import { once } from 'node:events'
 import { rmSync } from 'node:fs'
+import { type AddressInfo, createServer } from 'node:net'
 import { fileURLToPath } from 'node:url'
 import type { Config } from '../src/config/schema.js'
 import { messageOf, OnecopyError } from '../src/errors.js'
@@ -98,7 +100,7 @@ class Primary {
     })
     this.#published = await this.#publish(sources, this.#serverFolder)
     for (const { reference } of this.#published) this.#attached.push(await attachSegment(reference))
-    this.#supervisor = this.#createSupervisor(this.#serverFolder)
+    this.#supervisor = this.#createSupervisor(this.#serverFolder, await concretePort(config))
     await this.#supervisor.start()
     if (this.#stopRequested.signal.aborted) return
     this.#lifecycle.move('ready')
@@ -125,8 +127,8 @@ class Primary {
     }
   }
 
-  #createSupervisor(server: ServerFolder): Supervisor {
-    const { host, port, threads, drainTimeoutMs, maxBodyBytes, maxQueuedRequests, logLevel } = this.#config
+  #createSupervisor(server: ServerFolder, port: number): Supervisor {
+    const { host, threads, drainTimeoutMs, maxBodyBytes, maxQueuedRequests, logLevel } = this.#config
     cluster.setupPrimary({ exec: fileURLToPath(new URL('main.js', import.meta.url)), args: ['worker'] })
     return new Supervisor({
       workers: this.#config.workers,
@@ -218,6 +220,20 @@ class Primary {
     if (this.#serverFolder !== undefined) rmSync(this.#serverFolder.path, { recursive: true, force: true })
     process.exit(EXIT_BY_SIGNAL[signal] ?? EXIT_FAILED)
   }
+}
+
+/**
+ * The port to serve on. Where any free one is asked for, it is chosen here: workers that ask for port 0
+ * after all others died would be given another one.
+ */
+async function concretePort({ host, port }: Config): Promise<number> {
+  if (port !== 0) return port
+  const probe = createServer().listen({ host, port })
+  await once(probe, 'listening')
+  const { port: free } = probe.address() as AddressInfo
+  probe.close()
+  await once(probe, 'close')
+  return free
 }
 
 /** Runs `onecopy serve` to its end; resolves with the exit code. */

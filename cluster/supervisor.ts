@@ -85,7 +85,7 @@ export class Supervisor {
 
   /** Resolves when the worker is ready; rejects with why it is not. Either way its later end is handled here. */
   #spawn(slot: Slot): Promise<void> {
-    const { bootTimeoutMs, log } = this.#options
+    const { start, bootTimeoutMs, log } = this.#options
     const worker = cluster.fork(WORKER_ENVIRONMENT)
     slot.worker = worker
     return new Promise((resolve, reject) => {
@@ -100,7 +100,7 @@ export class Supervisor {
 
       worker.on('message', (raw: unknown) => {
         const message = ToPrimarySchema.parse(raw)
-        if (message.type === 'hello') this.#tell(worker, this.#startMessage())
+        if (message.type === 'hello') this.#tell(worker, start)
         else if (message.type === 'ready') {
           clearTimeout(timer)
           slot.isReady = true
@@ -130,12 +130,6 @@ export class Supervisor {
         this.#onExit(slot, worker, how, failure)
       })
     })
-  }
-
-  /** A replacement serves on the port that the first worker was given, also where any free one was asked for. */
-  #startMessage(): StartMessage {
-    const { start } = this.#options
-    return this.#port === null ? start : { ...start, config: { ...start.config, port: this.#port } }
   }
 
   #tell(worker: Worker, message: ToWorker): void {

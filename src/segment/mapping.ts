@@ -117,5 +117,6 @@ export function mapReadOnly(
       `expected ${lengthBytes} mapped bytes from ${library.name}, got ${bytes.byteLength}`,
     )
   }
-  return bytes
+  // A plain view: mmap-io gives a Buffer, whose methods copy less than they seem to.
+  return new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 }
