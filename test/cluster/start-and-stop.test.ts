@@ -104,6 +104,19 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) {
   )
 }
 
+test.serial(
+  'requests that run far longer than the notice to clients are answered before the end',
+  async (t) => {
+    const models = writeModel(temporaryFolder(t), 'slow', slowModel())
+    const { server, url, adminUrl } = await startServer(t, { models, args: ['--workers', '1'] })
+    const answers = occupy(url, 10_000)
+    await untilQueued(adminUrl)
+    t.deepEqual(await server.stop(), { code: 0, signal: null })
+    t.deepEqual(await answers, [200, 200])
+    t.deepEqual(server.segments(), [])
+  },
+)
+
 test.serial('a second signal ends at once and leaves nothing', async (t) => {
   const models = writeModel(temporaryFolder(t), 'slow', slowModel())
   const { server, url, adminUrl } = await startServer(t, { models, args: ['--workers', '1'] })

@@ -26,6 +26,8 @@ export interface StartOptions {
   readonly args?: readonly string[]
   readonly env?: NodeJS.ProcessEnv
   readonly cacheDir?: string
+  /** A folder of the test's own in shared memory, where none is given. */
+  readonly segmentDir?: string
 }
 
 /** A folder that goes away with the test. */
@@ -46,7 +48,7 @@ export class ServerUnderTest {
   #waiters: { matches: (line: LogLine) => boolean; resolve: (line: LogLine) => void }[] = []
 
   constructor(t: ExecutionContext, options: StartOptions) {
-    this.segmentDir = temporaryFolder(t, '/dev/shm')
+    this.segmentDir = options.segmentDir ?? temporaryFolder(t, '/dev/shm')
     this.cacheDir = options.cacheDir ?? temporaryFolder(t)
     this.process = spawn(
       process.execPath,
