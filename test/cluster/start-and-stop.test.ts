@@ -109,7 +109,7 @@ test.serial(
   async (t) => {
     const models = writeModel(temporaryFolder(t), 'slow', slowModel())
     const { server, url, adminUrl } = await startServer(t, { models, args: ['--workers', '1'] })
-    const answers = occupy(url, 10_000)
+    const answers = occupy(url, 50_000)
     await untilQueued(adminUrl)
     t.deepEqual(await server.stop(), { code: 0, signal: null })
     t.deepEqual(await answers, [200, 200])
