@@ -5,6 +5,7 @@ import { createRequire } from 'node:module'
 import { loadConfig, serveHelp } from '../src/config/load.js'
 import { OnecopyError } from '../src/errors.js'
 import { runPrimary } from './primary.js'
+import { runTune, TUNE_HELP } from './tune.js'
 import { runWorker } from './worker.js'
 
 const EXIT_USAGE = 2
@@ -13,6 +14,7 @@ const USAGE = `Usage: onecopy COMMAND [options]
 
 Commands:
   serve      Serve a model repository over HTTP (onecopy serve --help)
+  tune       Measure which workers and threads suit a model here (onecopy tune --help)
 
 Options:
   --version  Print the version
@@ -21,6 +23,14 @@ Options:
 function packageVersion(): string {
   const require = createRequire(import.meta.url)
   return (require('../../package.json') as { version: string }).version
+}
+
+const COMMANDS: Record<
+  string,
+  { help(): string; run(argv: readonly string[]): Promise<number> } | undefined
+> = {
+  serve: { help: serveHelp, run: (argv) => runPrimary(loadConfig(argv), packageVersion()) },
+  tune: { help: () => TUNE_HELP, run: runTune },
 }
 
 async function main(argv: readonly string[]): Promise<number> {
@@ -33,16 +43,17 @@ async function main(argv: readonly string[]): Promise<number> {
     process.stdout.write(`${USAGE}\n`)
     return command === undefined ? EXIT_USAGE : 0
   }
-  if (command !== 'serve') {
+  const chosen = COMMANDS[command]
+  if (chosen === undefined) {
     process.stderr.write(`onecopy: unknown command ${JSON.stringify(command)}\n\n${USAGE}\n`)
     return EXIT_USAGE
   }
   if (rest.includes('--help') || rest.includes('-h')) {
-    process.stdout.write(`${serveHelp()}\n`)
+    process.stdout.write(`${chosen.help()}\n`)
     return 0
   }
   try {
-    return await runPrimary(loadConfig(rest), packageVersion())
+    return await chosen.run(rest)
   } catch (thrown) {
     if (!(thrown instanceof OnecopyError)) throw thrown
     process.stderr.write(`onecopy: ${thrown.code}: ${thrown.message}\n`)

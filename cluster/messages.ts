@@ -2,6 +2,7 @@
 import { z } from 'zod'
 import { ServingConfigSchema } from '../src/config/schema.js'
 import { type ErrorCode, isErrorCode } from '../src/errors.js'
+import { ServedModelConfigSchema } from '../src/model/config.js'
 import { MetricsSnapshotSchema } from './snapshot.js'
 
 const segment = z.object({
@@ -13,6 +14,7 @@ const segment = z.object({
     graphSha256: z.string(),
     inode: z.int().nonnegative(),
   }),
+  config: ServedModelConfigSchema,
 })
 
 export const ToWorkerSchema = z.discriminatedUnion('type', [
@@ -26,6 +28,8 @@ export const ToWorkerSchema = z.discriminatedUnion('type', [
   }),
   z.object({ type: z.literal('drain') }),
   z.object({ type: z.literal('metrics'), id: z.int().nonnegative() }),
+  /** Give up one busy connection. */
+  z.object({ type: z.literal('shed') }),
 ])
 
 export const ToPrimarySchema = z.discriminatedUnion('type', [
@@ -38,6 +42,16 @@ export const ToPrimarySchema = z.discriminatedUnion('type', [
     message: z.string(),
   }),
   z.object({ type: z.literal('metrics'), id: z.int().nonnegative(), snapshot: MetricsSnapshotSchema }),
+  /** What was carried since the last report; nothing comes while there is nothing, but for one report that says so. */
+  z.object({
+    type: z.literal('load'),
+    load: z.object({
+      elapsedMs: z.number().nonnegative(),
+      requests: z.int().nonnegative(),
+      inFlightMs: z.number().nonnegative(),
+      busyConnections: z.int().nonnegative(),
+    }),
+  }),
   /** The last counts of a worker that ends in good order. */
   z.object({ type: z.literal('farewell'), snapshot: MetricsSnapshotSchema }),
 ])

@@ -143,6 +143,7 @@ class Primary {
           name: source.name,
           version: source.version,
           segment: reference,
+          config: source.config,
         })),
       },
       onFarewell: (workerId, snapshot) => this.#metrics.farewell(workerId, snapshot),

@@ -5,8 +5,10 @@
  */
 import cluster, { type Worker } from 'node:cluster'
 import { OnecopyError } from '../src/errors.js'
+import type { Load } from '../src/http/connections.js'
 import type { Log } from '../src/log.js'
 import { formatMs } from '../src/units.js'
+import { Balancer } from './balance.js'
 import { type StartMessage, ToPrimarySchema, type ToWorker } from './messages.js'
 import type { MetricsSnapshot } from './snapshot.js'
 
@@ -48,6 +50,7 @@ interface Slot {
 export class Supervisor {
   readonly #options: SupervisorOptions
   readonly #slots: Slot[]
+  readonly #balancer = new Balancer()
   readonly #metricsWaiting = new Map<number, (workerId: number, snapshot: MetricsSnapshot) => void>()
   #nextMetricsId = 0
   #isStopping = false
@@ -112,7 +115,8 @@ export class Supervisor {
           failure = new OnecopyError(message.code, message.message)
         } else if (message.type === 'metrics') {
           this.#metricsWaiting.get(message.id)?.(worker.id, message.snapshot)
-        } else this.#options.onFarewell(worker.id, message.snapshot)
+        } else if (message.type === 'load') this.#balance(worker.id, message.load)
+        else this.#options.onFarewell(worker.id, message.snapshot)
       })
       worker.on('error', (thrown) => {
         failure ??= new OnecopyError('WORKER_BOOT_FAILED', `worker ${worker.id}: ${thrown.message}`)
@@ -130,6 +134,17 @@ export class Supervisor {
         this.#onExit(slot, worker, how, failure)
       })
     })
+  }
+
+  #balance(workerId: number, load: Load): void {
+    if (this.#isStopping) return
+    const serving = this.#slots.flatMap(({ worker, isReady }) => (isReady && worker !== null ? [worker] : []))
+    const ready = serving.map(({ id }) => id)
+    const asked = this.#balancer.take({ workerId, load, ready, nowMs: performance.now() })
+    for (const worker of serving.filter(({ id }) => asked.includes(id))) {
+      this.#options.log.debug({ worker: worker.id }, 'asking the worker to give up a connection')
+      this.#tell(worker, { type: 'shed' })
+    }
   }
 
   #tell(worker: Worker, message: ToWorker): void {

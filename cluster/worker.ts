@@ -4,6 +4,7 @@
  */
 import cluster, { type Worker } from 'node:cluster'
 import { messageOf, OnecopyError } from '../src/errors.js'
+import { isIdle } from '../src/http/connections.js'
 import { withDeadline } from '../src/lifecycle.js'
 import { createLog, type Log } from '../src/log.js'
 import { removeServerFolder } from '../src/segment/folder.js'
@@ -14,6 +15,7 @@ import { snapshotOf } from './snapshot.js'
 const EXIT_BUG = 70
 /** After a bug nothing is certain any more: other requests get this long, not the whole drain timeout. */
 const BUG_DRAIN_MS = 5000
+const LOAD_REPORT_INTERVAL_MS = 100
 
 function send(message: ToPrimary): Promise<void> {
   return new Promise((resolve) => {
@@ -28,6 +30,7 @@ class WorkerProcess {
   #log: Log = createLog({ level: 'info', role: 'worker' })
   #start: StartMessage | undefined
   #serving: ServingProcess | undefined
+  #wasIdle = true
   #isEnding = false
 
   constructor(worker: Worker) {
@@ -51,6 +54,7 @@ class WorkerProcess {
     const message = ToWorkerSchema.parse(raw)
     if (message.type === 'start') await this.#boot(message)
     else if (message.type === 'drain') await this.#end({ exitCode: 0, timeoutMs: this.#drainTimeoutMs })
+    else if (message.type === 'shed') this.#serving?.connections.shed()
     else if (this.#serving !== undefined) {
       await send({
         type: 'metrics',
@@ -72,11 +76,20 @@ class WorkerProcess {
         onBug: (error) => this.#onBug(error),
       })
       await send({ type: 'ready', port: this.#serving.port })
+      setInterval(() => this.#reportLoad(), LOAD_REPORT_INTERVAL_MS).unref()
     } catch (thrown) {
       const code = thrown instanceof OnecopyError ? thrown.code : 'WORKER_BOOT_FAILED'
       await send({ type: 'failed', code, message: messageOf(thrown) })
       process.exit(1)
     }
+  }
+
+  /** Silence means idle: the last report before it says so. */
+  #reportLoad(): void {
+    if (this.#serving === undefined || this.#isEnding) return
+    const load = this.#serving.connections.takeLoad()
+    if (!this.#wasIdle || !isIdle(load)) void send({ type: 'load', load })
+    this.#wasIdle = isIdle(load)
   }
 
   #onBug(error: unknown): void {

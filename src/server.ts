@@ -5,23 +5,27 @@
 import { once } from 'node:events'
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { Admission } from './batch/admission.js'
+import { Batcher, type BatchingPolicy } from './batch/batcher.js'
 import type { ServingConfig } from './config/schema.js'
 import { Engine } from './engine/engine.js'
 import { OnecopyError } from './errors.js'
 import { createApp } from './http/app.js'
+import { Connections } from './http/connections.js'
 import type { ModelDirectory, ServedModel } from './http/context.js'
 import type { ServerIdentity } from './http/routes/health.js'
 import { Lifecycle } from './lifecycle.js'
 import type { Log } from './log.js'
 import { createServingMetrics, type ServingMetrics } from './metrics/serving.js'
+import type { ModelConfig } from './model/config.js'
 import { compareVersions } from './model/repository.js'
 import { attachSegment, type SegmentReference } from './segment/attach.js'
+import type { SegmentHeader } from './segment/layout.js'
 
 export interface SegmentToServe {
   readonly name: string
   readonly version: string
   readonly segment: SegmentReference
+  readonly config: ModelConfig
 }
 
 export interface ServingOptions {
@@ -68,37 +72,62 @@ class LoadedModels implements ModelDirectory {
   }
 }
 
+/** The model's own config where it says something, what was found out at compile time elsewhere. */
+function batchingPolicy(header: SegmentHeader, config: ModelConfig, serving: ServingConfig): BatchingPolicy {
+  return {
+    isBatchable: config.batching === 'auto' ? header.batching.batchable : config.batching,
+    maxBatchSize: config.maxBatchSize,
+    preferredBatchSizes: config.preferredBatchSizes,
+    maxQueueDelayMs: config.maxQueueDelayMs,
+    queue: {
+      maxRequests: config.maxQueueRequests ?? serving.maxQueuedRequests,
+      maxBytes: config.maxQueueBytes,
+    },
+  }
+}
+
 export class ServingProcess {
   readonly metrics: ServingMetrics
+  readonly connections = new Connections()
   readonly #lifecycle = new Lifecycle()
   readonly #models = new LoadedModels()
   readonly #engine = new Engine()
-  readonly #admission: Admission
+  readonly #batcher: Batcher
   readonly #http: Server
   readonly #config: ServingConfig
+  readonly #labelsByKey = new Map<string, { readonly model: string; readonly version: string }>()
   #drained: Promise<void> | undefined
 
   private constructor(options: ServingOptions) {
     this.#config = options.config
-    this.#admission = new Admission({
-      run: (job) => this.#engine.run(job.modelKey, job.inputs, job.outputNames),
-      maxQueuedRequests: options.config.maxQueuedRequests,
+    this.#batcher = new Batcher({
+      run: ({ modelKey, inputs, outputNames }) => this.#engine.run(modelKey, inputs, outputNames),
+      onExecution: ({ modelKey, rows, computeNs }) => {
+        const labels = this.#labels(modelKey)
+        this.metrics.computeDuration.observe(labels, computeNs / 1e9)
+        this.metrics.batchSize.observe(labels, rows)
+      },
+      onUnbatchable: (modelKey) => {
+        options.log.warn(
+          this.#labels(modelKey),
+          'the model claims to batch and does not: its requests run one by one',
+        )
+      },
     })
-    this.metrics = createServingMetrics(() => this.#admission.depth)
+    this.metrics = createServingMetrics(() => this.#batcher.depth)
     this.#engine.ended.catch(options.onBug)
     const app = createApp(
       {
         models: this.#models,
-        submit: async ({ model, inputs, outputNames, signal }) => {
+        checkRoom: (model) => this.#batcher.checkRoom((model as LoadedModel).key),
+        submit: async ({ model, ...job }) => {
           const modelKey = (model as LoadedModel).key
-          const result = await this.#admission.submit({ modelKey, inputs, outputNames }, signal)
-          const labels = { model: model.name, version: model.version }
-          this.metrics.queueDuration.observe(labels, result.queueNs / 1e9)
-          this.metrics.computeDuration.observe(labels, result.computeNs / 1e9)
-          this.metrics.batchSize.observe(labels, 1)
+          const result = await this.#batcher.submit({ ...job, modelKey })
+          this.metrics.queueDuration.observe(this.#labels(modelKey), result.queueNs / 1e9)
           return result
         },
         metrics: this.metrics,
+        connections: this.connections,
         log: options.log,
         maxBodyBytes: options.config.maxBodyBytes,
         isReady: () => this.#lifecycle.state === 'ready',
@@ -117,11 +146,13 @@ export class ServingProcess {
   static async start(options: ServingOptions): Promise<ServingProcess> {
     const serving = new ServingProcess(options)
     try {
-      for (const { name, version, segment } of options.segments) {
+      for (const { name, version, segment, config } of options.segments) {
         const attached = await attachSegment(segment)
         const key = `${name}@${version}`
         await serving.#engine.load(key, attached, options.config.threads)
         const { inputs, outputs } = attached.header
+        serving.#labelsByKey.set(key, { model: name, version })
+        serving.#batcher.add(key, batchingPolicy(attached.header, config, options.config))
         serving.#models.add({ name, version, key, inputs, outputs, isReady: true })
       }
       await serving.#listen()
@@ -131,6 +162,10 @@ export class ServingProcess {
       await serving.#engine.close()
       throw thrown
     }
+  }
+
+  #labels(modelKey: string): { model: string; version: string } {
+    return this.#labelsByKey.get(modelKey) ?? { model: modelKey, version: '' }
   }
 
   async #listen(): Promise<void> {
@@ -166,7 +201,7 @@ export class ServingProcess {
     const closed = new Promise((resolve) => this.#http.close(resolve))
     this.#http.closeIdleConnections()
     await closed
-    this.#admission.shut()
+    this.#batcher.shut()
     await this.#engine.close()
     this.#lifecycle.move('closed')
   }

@@ -7,6 +7,7 @@ import type { InferRequest } from './requests.js'
 import type { Arm, Sample } from './rounds.js'
 import type { RunningServer } from './servers.js'
 import { quantile } from './statistics.js'
+import { hasWrk, wrkClosedLoop } from './wrk.js'
 
 export interface ClosedLoopOptions {
   readonly port: number
@@ -19,7 +20,12 @@ const TIMEOUT_SECONDS = 30
 /** The generator ends at the first of its samples after the duration: a second, by default. */
 const SAMPLE_MS = 50
 
-export async function closedLoop({
+/** By wrk where it is installed, by autocannon elsewhere. */
+export async function closedLoop(options: ClosedLoopOptions): Promise<Sample> {
+  return hasWrk() ? await wrkClosedLoop(options) : await autocannonClosedLoop(options)
+}
+
+async function autocannonClosedLoop({
   port,
   requests,
   connections,

@@ -1,95 +1,162 @@
 /**
- * The door to the engine: a bounded queue per serving process. Requests run one at a time, in order of
- * arrival; one that is cancelled while it waits never costs compute.
+ * The door to a model: a queue bounded by requests and by bytes. What is over the bound is refused at
+ * once, what waits too long is answered at its deadline, and what nobody waits for any more is dropped
+ * before it costs compute.
  */
 import { OnecopyError } from '../errors.js'
-import type { Tensor } from '../tensor.js'
+import { compatibilityKey, inputBytes, rowsOf } from './concat.js'
+import type { Job, JobResult } from './job.js'
 
-export interface Job {
-  readonly modelKey: string
-  readonly inputs: readonly Tensor[]
-  readonly outputNames: readonly string[]
+/** Level of requests that name none: below 1, above 3. */
+const DEFAULT_PRIORITY = 2
+
+export interface QueueLimits {
+  readonly maxRequests: number
+  readonly maxBytes: number
 }
 
-export interface JobResult {
-  readonly outputs: readonly Tensor[]
-  readonly queueNs: number
-  readonly computeNs: number
-}
-
-/** The engine's `run`, handed in: this room does not know the engine. */
-export type Run = (job: Job) => Promise<{ outputs: readonly Tensor[]; computeNs: number }>
-
-interface Waiting {
+/** A job with what the queue knows about it. */
+export class Entry {
   readonly job: Job
-  readonly enteredNs: bigint
-  readonly signal: AbortSignal
-  resolve(result: JobResult): void
-  reject(error: unknown): void
+  readonly enteredNs = process.hrtime.bigint()
+  /** Null: runs alone. */
+  readonly rows: number | null
+  readonly key: string
+  readonly bytes: number
+  readonly priority: number
+  readonly resolve: (result: JobResult) => void
+  readonly #reject: (error: unknown) => void
+  #isSettled = false
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(
+    job: Job,
+    isBatchable: boolean,
+    resolve: (result: JobResult) => void,
+    reject: (error: unknown) => void,
+  ) {
+    this.job = job
+    this.rows = isBatchable ? rowsOf(job.inputs) : null
+    this.key = this.rows === null ? '' : compatibilityKey(job.inputs, job.outputNames)
+    this.bytes = inputBytes(job.inputs)
+    this.priority = job.priority === undefined || job.priority === 0 ? DEFAULT_PRIORITY : job.priority
+    this.resolve = (result) => {
+      if (this.#settle()) resolve(result)
+    }
+    this.#reject = reject
+  }
+
+  #settle(): boolean {
+    if (this.#isSettled) return false
+    this.#isSettled = true
+    clearTimeout(this.#timer)
+    return true
+  }
+
+  reject(error: unknown): void {
+    if (this.#settle()) this.#reject(error)
+  }
+
+  /** Starts the clock of the job's deadline; `onLate` is called when it passes first. */
+  startDeadline(onLate: () => void): void {
+    const { timeoutMs } = this.job
+    if (timeoutMs === undefined || timeoutMs === null) return
+    this.#timer = setTimeout(() => {
+      this.reject(new OnecopyError('DEADLINE_EXCEEDED', `the deadline of ${timeoutMs} ms passed`))
+      onLate()
+    }, timeoutMs)
+  }
+
+  get isCancelled(): boolean {
+    return this.#isSettled || this.job.isCancelled?.() === true
+  }
 }
 
-export interface AdmissionOptions {
-  readonly run: Run
-  readonly maxQueuedRequests: number
-}
+export class ModelQueue {
+  readonly #limits: QueueLimits
+  readonly #entries: Entry[] = []
+  #bytes = 0
 
-export class Admission {
-  readonly #options: AdmissionOptions
-  readonly #queue: Waiting[] = []
-  #isRunning = false
-  #isShut = false
-
-  constructor(options: AdmissionOptions) {
-    this.#options = options
+  constructor(limits: QueueLimits) {
+    this.#limits = limits
   }
 
-  /** Requests that wait; the one that runs is not among them. */
-  get depth(): number {
-    return this.#queue.length
+  get length(): number {
+    return this.#entries.length
   }
 
-  /**
-   * Queues a job and settles with its result.
-   * @throws OnecopyError QUEUE_FULL, SHUTTING_DOWN, REQUEST_CANCELLED (the signal), and what `run` throws.
-   */
-  submit(job: Job, signal: AbortSignal): Promise<JobResult> {
-    if (this.#isShut) {
-      return Promise.reject(
-        new OnecopyError('SHUTTING_DOWN', 'the server is shutting down', { retryAfterSeconds: 1 }),
-      )
+  /** The oldest of the most urgent; undefined when nothing waits. */
+  get head(): Entry | undefined {
+    return this.#entries[0]
+  }
+
+  /** @throws OnecopyError QUEUE_FULL when one more request, of any size, is over a bound. */
+  checkRoom(bytes = 0): void {
+    const { maxRequests, maxBytes } = this.#limits
+    const isOverRequests = this.#entries.length >= maxRequests
+    if (!isOverRequests && this.#bytes + bytes <= maxBytes) return
+    const why = isOverRequests
+      ? `${this.#entries.length} requests wait already`
+      : `${this.#bytes} bytes wait already, ${maxBytes} may`
+    throw new OnecopyError('QUEUE_FULL', `the queue is full: ${why}`, { retryAfterSeconds: 1 })
+  }
+
+  /** Behind all that are as urgent, before all that are less. */
+  push(entry: Entry): void {
+    this.checkRoom(entry.bytes)
+    let at = this.#entries.length
+    while (at > 0 && (this.#entries[at - 1] as Entry).priority > entry.priority) at--
+    this.#entries.splice(at, 0, entry)
+    this.#bytes += entry.bytes
+    entry.startDeadline(() => this.#remove(entry))
+  }
+
+  #remove(entry: Entry): void {
+    const at = this.#entries.indexOf(entry)
+    if (at < 0) return
+    this.#entries.splice(at, 1)
+    this.#bytes -= entry.bytes
+  }
+
+  /** Drops what nobody waits for, at the front: the head is then worth computing. */
+  dropCancelled(): void {
+    for (let head = this.head; head?.isCancelled; head = this.head) {
+      this.#remove(head)
+      head.reject(new OnecopyError('REQUEST_CANCELLED', 'the client left before its request ran'))
     }
-    const { maxQueuedRequests } = this.#options
-    if (this.#queue.length >= maxQueuedRequests) {
-      const message = `the queue is full: ${maxQueuedRequests} requests wait already`
-      return Promise.reject(new OnecopyError('QUEUE_FULL', message, { retryAfterSeconds: 1 }))
-    }
-    return new Promise((resolve, reject) => {
-      this.#queue.push({ job, enteredNs: process.hrtime.bigint(), signal, resolve, reject })
-      void this.#drain()
-    })
   }
 
-  async #drain(): Promise<void> {
-    if (this.#isRunning) return
-    this.#isRunning = true
-    for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) {
-      const { job, enteredNs, signal, resolve, reject } = next
-      if (signal.aborted) {
-        reject(new OnecopyError('REQUEST_CANCELLED', 'the client left before its request ran'))
+  /** Rows that wait and could run with the head. */
+  compatibleRows(): number {
+    const { head } = this
+    if (head === undefined) return 0
+    if (head.rows === null) return 1
+    let rows = 0
+    for (const entry of this.#entries) if (entry.key === head.key && entry.rows !== null) rows += entry.rows
+    return rows
+  }
+
+  /** Takes the head and all that may run with it, up to `maxRows` and `maxBytes`; the head always goes. */
+  takeBatch(maxRows: number, maxBytes: number): Entry[] {
+    const head = this.#entries.shift()
+    if (head === undefined) return []
+    this.#bytes -= head.bytes
+    const batch = [head]
+    if (head.rows === null) return batch
+    let { rows, bytes } = head
+    for (let i = 0; i < this.#entries.length && rows < maxRows; ) {
+      const entry = this.#entries[i] as Entry
+      const fits = entry.rows !== null && rows + entry.rows <= maxRows && bytes + entry.bytes <= maxBytes
+      if (!fits || entry.key !== head.key || entry.isCancelled) {
+        i++
         continue
       }
-      const queueNs = Number(process.hrtime.bigint() - enteredNs)
-      try {
-        resolve({ ...(await this.#options.run(job)), queueNs })
-      } catch (thrown) {
-        reject(thrown)
-      }
+      this.#entries.splice(i, 1)
+      this.#bytes -= entry.bytes
+      batch.push(entry)
+      rows += entry.rows as number
+      bytes += entry.bytes
     }
-    this.#isRunning = false
-  }
-
-  /** Refuses what comes from now on; what waits still runs. */
-  shut(): void {
-    this.#isShut = true
+    return batch
   }
 }

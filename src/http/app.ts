@@ -1,6 +1,7 @@
 /** The Koa application of a serving process. */
 import Router from '@koa/router'
 import Koa from 'koa'
+import { keptConnections } from './connections.js'
 import type { HttpContext } from './context.js'
 import { errorResponses } from './error-response.js'
 import { requestLog } from './request-log.js'
@@ -14,6 +15,7 @@ export function createApp(context: HttpContext, server: ServerIdentity): Koa {
   healthRoutes(router, context, server)
   modelRoutes(router, context)
   inferRoutes(router, context)
+  app.use(keptConnections(context))
   app.use(requestLog(context))
   app.use(errorResponses(context))
   app.use(router.routes())

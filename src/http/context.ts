@@ -3,6 +3,7 @@ import type { Log } from '../log.js'
 import type { ServingMetrics } from '../metrics/serving.js'
 import type { ModelSpec } from '../protocol/v2/request.js'
 import type { Tensor } from '../tensor.js'
+import type { Connections } from './connections.js'
 
 export interface ServedModel extends ModelSpec {
   readonly isReady: boolean
@@ -20,8 +21,12 @@ export interface SubmitOptions {
   readonly model: ServedModel
   readonly inputs: readonly Tensor[]
   readonly outputNames: readonly string[]
-  /** Aborted when the client leaves. */
-  readonly signal: AbortSignal
+  /** 1 is the highest, 0 the default. */
+  readonly priority: number
+  /** For the wait in the queue and for the result; null is no limit. */
+  readonly timeoutMs: number | null
+  /** Whether the client has left. */
+  readonly isCancelled: () => boolean
 }
 
 /** The scheduler's door, handed in by the server. */
@@ -30,7 +35,10 @@ export type Submit = (options: SubmitOptions) => Promise<{ readonly outputs: rea
 export interface HttpContext {
   readonly models: ModelDirectory
   readonly submit: Submit
+  /** Throws QUEUE_FULL or SHUTTING_DOWN where a request for the model would be refused anyway. */
+  checkRoom(model: ServedModel): void
   readonly metrics: ServingMetrics
+  readonly connections: Connections
   readonly log: Log
   readonly maxBodyBytes: number
   /** Whether every model that should serve does, and the server is not draining. */

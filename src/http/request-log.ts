@@ -6,7 +6,7 @@ import type { HttpContext, RequestState } from './context.js'
 /** Ids of clients are taken over when they are harmless in a log line and a header. */
 const REQUEST_ID_PATTERN = /^[A-Za-z0-9._:/+=-]{1,128}$/
 
-export function requestLog({ log, isDraining }: Pick<HttpContext, 'log' | 'isDraining'>) {
+export function requestLog({ log }: Pick<HttpContext, 'log'>) {
   return async (ctx: Context, next: Next): Promise<void> => {
     const startedMs = performance.now()
     const state = ctx.state as RequestState
@@ -14,7 +14,6 @@ export function requestLog({ log, isDraining }: Pick<HttpContext, 'log' | 'isDra
     state.requestId = REQUEST_ID_PATTERN.test(given) ? given : randomUUID()
     ctx.set('X-Request-Id', state.requestId)
     await next()
-    if (isDraining()) ctx.set('Connection', 'close')
     if (!log.isLevelEnabled('debug')) return
     log.debug(
       {

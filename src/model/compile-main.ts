@@ -12,14 +12,20 @@ import { createInterface } from 'node:readline'
 import { messageOf, OnecopyError } from '../errors.js'
 import { cpuDigest, runtimeVersion } from '../runtime/identity.js'
 import { COMPILE_OPTIONS, compileModel, Session } from '../runtime/session.js'
-import { SEGMENT_FILE_NAME, SEGMENT_FORMAT_VERSION } from '../segment/layout.js'
+import { type Batching, SEGMENT_FILE_NAME, SEGMENT_FORMAT_VERSION } from '../segment/layout.js'
 import { readHeader } from '../segment/write.js'
+import { batchingResult, probeBatching, shapesAgainstBatching } from './batchability.js'
 import { castBfloat16Borders } from './bfloat16.js'
-import { type CompileReply, CompileRequestSchema } from './compile-messages.js'
+import {
+  type CompileNotice,
+  type CompileReply,
+  type CompileRequest,
+  CompileRequestSchema,
+} from './compile-messages.js'
 import { digestModel } from './digest.js'
 import { dropDuplicateInitializers, externalFiles, parseModel, serializeModel } from './graph.js'
-import { writeImage } from './image.js'
-import { type ModelInterface, readInterface } from './interface.js'
+import { updateHeader, writeImage } from './image.js'
+import { dimensionNames, type ModelInterface, readInterface } from './interface.js'
 import type { GraphProto, ModelProto } from './onnx_pb.js'
 
 /** A protobuf message, and so the part of a model inside its file, ends below 2 GiB. */
@@ -80,11 +86,21 @@ interface Compilation {
   readonly original: Model
   readonly modelPath: string
   readonly modelInterface: ModelInterface
+  /** What the image says before trial runs, or without them. */
+  readonly batching: Batching
+  readonly hasProbe: boolean
 }
 
-/** Loads an image the way a worker does; throws what the runtime says where it would not load. */
-async function proveLoadable(path: string): Promise<void> {
-  const file = await open(path)
+function say(line: CompileReply | CompileNotice): void {
+  process.stdout.write(`${JSON.stringify(line)}\n`)
+}
+
+/**
+ * Loads an image the way a worker does; throws what the runtime says where it would not load. What loads
+ * is tried for batching, and its header says the result.
+ */
+async function proveLoadable(path: string, { hasProbe }: Compilation): Promise<void> {
+  const file = await open(path, 'r+')
   try {
     const header = await readHeader(file)
     const graph = Buffer.alloc(header.graph.bytes)
@@ -92,7 +108,18 @@ async function proveLoadable(path: string): Promise<void> {
     const { form, inputs, outputs } = header
     const folder = form === 'compiled' ? dirname(path) : header.externalDataFolder
     const session = await Session.load({ graph, folder, form, inputs, outputs, threads: 1 })
+    let batching: Batching | null = null
+    if (hasProbe) {
+      say({ notice: 'probing' })
+      const asked = new Set(session.inputNames)
+      batching = await probeBatching({
+        inputs: inputs.filter(({ name }) => asked.has(name)),
+        outputs,
+        run: (tensors, outputNames) => session.run(tensors, outputNames),
+      })
+    }
     await session.close()
+    if (batching !== null) await updateHeader(file, { batching })
   } finally {
     await file.close()
   }
@@ -121,10 +148,11 @@ async function compileShared(compilation: Compilation): Promise<string> {
     form: 'compiled',
     model,
     modelInterface: compilation.modelInterface,
+    batching: compilation.batching,
     dataPath: existsSync(dataPath) ? dataPath : null,
     externalDataFolder: null,
   })
-  await proveLoadable(path)
+  await proveLoadable(path, compilation)
   return path
 }
 
@@ -138,18 +166,15 @@ async function keepOriginal(compilation: Compilation): Promise<string> {
     form: 'original',
     model: compilation.original,
     modelInterface: compilation.modelInterface,
+    batching: compilation.batching,
     dataPath: null,
     externalDataFolder: externalFiles(compilation.original).length > 0 ? compilation.folder : null,
   })
-  await proveLoadable(path)
+  await proveLoadable(path, compilation)
   return path
 }
 
-async function compile(request: {
-  modelPath: string
-  cacheDir: string
-  workFolder: string
-}): Promise<CompileReply> {
+async function compile(request: CompileRequest): Promise<CompileReply> {
   const { modelPath, cacheDir, workFolder } = request
   const folder = dirname(modelPath)
   const bytes = await readModel(modelPath)
@@ -161,7 +186,15 @@ async function compile(request: {
   if (await isCached(imagePath, key))
     return { outcome: 'compiled', key, imagePath, cached: true, residentBytes: process.memoryUsage.rss() }
 
-  const compilation = { key, workFolder, folder, original, modelPath, modelInterface }
+  const against = shapesAgainstBatching({
+    ...modelInterface,
+    dimensionNames: dimensionNames(original.graph.input),
+  })
+  const compilation: Compilation = {
+    ...{ key, workFolder, folder, original, modelPath, modelInterface },
+    batching: batchingResult(false, against ?? 'the probe did not finish'),
+    hasProbe: request.probe && against === null,
+  }
   let path: string
   try {
     path = await compileShared(compilation)
@@ -187,4 +220,4 @@ async function answer(line: string): Promise<CompileReply> {
 // The server's end of the pipe closes when the server dies: nobody waits for this work then.
 const lines = createInterface({ input: process.stdin })
 lines.on('close', () => process.exit(1))
-for await (const line of lines) process.stdout.write(`${JSON.stringify(await answer(line))}\n`)
+for await (const line of lines) say(await answer(line))

@@ -1,4 +1,4 @@
-/** What passes between the server and its compile process: one JSON line each way. */
+/** What passes between the server and its compile process: one JSON line each way, and one notice between. */
 import { z } from 'zod'
 import { type ErrorCode, isErrorCode } from '../errors.js'
 
@@ -7,7 +7,12 @@ export const CompileRequestSchema = z.object({
   cacheDir: z.string(),
   /** An empty folder of this compilation's own, removed by the server afterwards, whatever happened. */
   workFolder: z.string(),
+  /** Whether to find out by trial runs if the model may be batched; without, it may not. */
+  probe: z.boolean(),
 })
+
+/** Said when trial runs begin: a crash from here on is theirs, and the model can be served without them. */
+export const CompileNoticeSchema = z.object({ notice: z.literal('probing') })
 
 export const CompileReplySchema = z.discriminatedUnion('outcome', [
   z.object({
@@ -26,5 +31,6 @@ export const CompileReplySchema = z.discriminatedUnion('outcome', [
   }),
 ])
 
+export type CompileNotice = z.infer<typeof CompileNoticeSchema>
 export type CompileRequest = z.infer<typeof CompileRequestSchema>
 export type CompileReply = z.infer<typeof CompileReplySchema>

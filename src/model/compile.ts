@@ -7,7 +7,12 @@ import { fileURLToPath } from 'node:url'
 import { messageOf, OnecopyError } from '../errors.js'
 import { isAlive, ownIdentity } from '../process/identity.js'
 import { formatMs } from '../units.js'
-import { type CompileReply, CompileReplySchema, type CompileRequest } from './compile-messages.js'
+import {
+  CompileNoticeSchema,
+  type CompileReply,
+  CompileReplySchema,
+  type CompileRequest,
+} from './compile-messages.js'
 
 const COMPILE_MAIN = fileURLToPath(new URL('compile-main.js', import.meta.url))
 const WORK_FOLDER_PATTERN = /^\.work-(\d+)-(\d+)-([0-9a-f-]+)-/
@@ -15,12 +20,16 @@ const WORK_FOLDER_PATTERN = /^\.work-(\d+)-(\d+)-([0-9a-f-]+)-/
 const STDERR_TAIL_CHARACTERS = 2000
 /** A compile process that has grown beyond this is ended: only its end gives the memory back. */
 const KEEP_BELOW_BYTES = 256 * 1024 * 1024
+/** A probe looks at its clock between runs; one that is this late hangs inside a run. */
+const PROBE_TIMEOUT_MS = 30_000
 const MAX_REPLY_CHARACTERS = 64 * 1024
 
 export interface CompilerOptions {
   readonly cacheDir: string
   readonly timeoutMs: number
   readonly signal: AbortSignal
+  /** Longest time that the trial runs for batching may take before the model is compiled without them. */
+  readonly probeTimeoutMs?: number
 }
 
 export interface CompiledImage {
@@ -58,8 +67,11 @@ class CompileProcess {
   #lastWords = ''
   #waiting: { resolve(reply: CompileReply): void; reject(error: OnecopyError): void } | null = null
   #stopped: OnecopyError | null = null
+  readonly #probeTimeoutMs: number
+  #probeTimer: NodeJS.Timeout | undefined
 
-  constructor() {
+  constructor(probeTimeoutMs: number) {
+    this.#probeTimeoutMs = probeTimeoutMs
     const child = spawn(process.execPath, [COMPILE_MAIN], { stdio: ['pipe', 'pipe', 'pipe'] })
     this.#child = child
     child.stdout.setEncoding('utf8').on('data', (text: string) => this.#receive(text))
@@ -81,15 +93,37 @@ class CompileProcess {
   #receive(text: string): void {
     this.#output += text
     if (this.#output.length > MAX_REPLY_CHARACTERS) this.stop(failed('the compile process wrote too much'))
-    const end = this.#output.indexOf('\n')
-    if (end < 0) return
-    const line = this.#output.slice(0, end)
-    this.#output = this.#output.slice(end + 1)
+    for (let end = this.#output.indexOf('\n'); end >= 0; end = this.#output.indexOf('\n')) {
+      const line = this.#output.slice(0, end)
+      this.#output = this.#output.slice(end + 1)
+      this.#takeLine(line)
+    }
+  }
+
+  #takeLine(line: string): void {
     try {
-      this.#waiting?.resolve(CompileReplySchema.parse(JSON.parse(line)))
+      const value: unknown = JSON.parse(line)
+      if (CompileNoticeSchema.safeParse(value).success) this.#startProbeTimer()
+      else this.#waiting?.resolve(CompileReplySchema.parse(value))
     } catch {
       this.stop(failed(`the compile process answered ${JSON.stringify(line.slice(0, 200))}`))
     }
+  }
+
+  #startProbeTimer(): void {
+    clearTimeout(this.#probeTimer)
+    this.#probeTimer = setTimeout(() => {
+      this.stop(failed(`trial runs took longer than ${formatMs(this.#probeTimeoutMs)}`))
+    }, this.#probeTimeoutMs)
+  }
+
+  /** Whether trial runs have begun for what the process works on, or worked on last. */
+  get hasProbed(): boolean {
+    return this.#probeTimer !== undefined
+  }
+
+  get isStopped(): boolean {
+    return this.#stopped !== null
   }
 
   /** Ends the process; what it works on is rejected with `error`. */
@@ -102,10 +136,12 @@ class CompileProcess {
 
   ask(request: CompileRequest): Promise<CompileReply> {
     if (this.#stopped !== null) return Promise.reject(this.#stopped)
+    this.#probeTimer = undefined
     return new Promise<CompileReply>((resolve, reject) => {
       this.#waiting = { resolve, reject }
       this.#child.stdin.write(`${JSON.stringify(request)}\n`)
     }).finally(() => {
+      clearTimeout(this.#probeTimer)
       this.#waiting = null
     })
   }
@@ -125,15 +161,23 @@ export class Compiler {
   }
 
   /**
-   * Compiles one model version, or finds it in the cache.
+   * Compiles one model version, or finds it in the cache. A model that ends the process in trial runs for
+   * batching is compiled again without them: requests of its own may never do what they did.
    * @throws OnecopyError MODEL_INVALID, MODEL_UNSUPPORTED, COMPILE_FAILED (the process crashed), TIMEOUT,
    *   SHUTTING_DOWN (the signal). Nothing is left in the cache but whole images.
    */
   async compile(modelPath: string): Promise<CompiledImage> {
-    const { cacheDir, timeoutMs, signal } = this.#options
+    return (
+      (await this.#attempt(modelPath, true)) ?? ((await this.#attempt(modelPath, false)) as CompiledImage)
+    )
+  }
+
+  /** Null when the process ended in trial runs. */
+  async #attempt(modelPath: string, probe: boolean): Promise<CompiledImage | null> {
+    const { cacheDir, timeoutMs, signal, probeTimeoutMs = PROBE_TIMEOUT_MS } = this.#options
     const { pid, startTicks, bootId } = ownIdentity()
     const workFolder = await mkdtemp(join(cacheDir, `.work-${pid}-${startTicks}-${bootId}-`))
-    this.#process ??= new CompileProcess()
+    this.#process ??= new CompileProcess(probeTimeoutMs)
     const child = this.#process
     const onAbort = () => child.stop(new OnecopyError('SHUTTING_DOWN', `compiling ${modelPath} was stopped`))
     signal.addEventListener('abort', onAbort, { once: true })
@@ -147,12 +191,14 @@ export class Compiler {
     }, timeoutMs)
     try {
       if (signal.aborted) onAbort()
-      const reply = await child.ask({ modelPath, cacheDir, workFolder })
+      const reply = await child.ask({ modelPath, cacheDir, workFolder, probe })
       if (reply.outcome === 'failed') throw new OnecopyError(reply.code, reply.message)
       if (reply.residentBytes > KEEP_BELOW_BYTES) this.close()
       return reply
     } catch (thrown) {
+      const endedInProbe = child.isStopped && child.hasProbed && !signal.aborted
       this.close()
+      if (endedInProbe) return null
       throw thrown
     } finally {
       clearTimeout(timer)

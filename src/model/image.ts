@@ -3,18 +3,20 @@
  * the primary copies it into shared memory.
  */
 import { createHash } from 'node:crypto'
-import { open, rm } from 'node:fs/promises'
+import { type FileHandle, open, rm } from 'node:fs/promises'
 import { crc32 } from 'node:zlib'
 import { runtimeVersion } from '../runtime/identity.js'
 import { chunksOf, writeFully } from '../segment/io.js'
 import {
   alignUp,
+  type Batching,
   DATA_ALIGNMENT_BYTES,
   encodeHeader,
   headerRoomBytes,
   SEGMENT_FILE_NAME,
   type SegmentHeader,
 } from '../segment/layout.js'
+import { readHeader } from '../segment/write.js'
 import { moveExternalData, offsetGrowthBytes, serializeModel } from './graph.js'
 import type { ModelInterface } from './interface.js'
 import type { GraphProto, ModelProto } from './onnx_pb.js'
@@ -29,6 +31,7 @@ export interface ImageOptions {
   /** The runtime's data file; null when no weight left the graph. Removed once it is copied. */
   readonly dataPath: string | null
   readonly externalDataFolder: string | null
+  readonly batching: Batching
 }
 
 function headerOf(options: ImageOptions): SegmentHeader {
@@ -48,6 +51,7 @@ function headerOf(options: ImageOptions): SegmentHeader {
     })),
     skippedOutputs: options.modelInterface.skippedOutputs,
     sharing: describeSharing(options.model.graph, options.form),
+    batching: options.batching,
     owner: null,
     model: null,
   }
@@ -106,4 +110,15 @@ export async function writeImage(options: ImageOptions): Promise<SegmentHeader> 
   } finally {
     await file.close()
   }
+}
+
+/**
+ * Changes the header of an open image, synced. Only for a file that has not got its name yet: what stands
+ * in the cache or in shared memory never changes.
+ * @throws OnecopyError SEGMENT_INVALID when the new header does not fit its room.
+ */
+export async function updateHeader(file: FileHandle, change: Pick<SegmentHeader, 'batching'>): Promise<void> {
+  const header = await readHeader(file)
+  await writeFully(file, encodeHeader({ ...header, ...change }, header.graph.offsetBytes), 0)
+  await file.sync()
 }

@@ -59,6 +59,16 @@ function shapeOf(value: ValueInfoProto): number[] | null {
   })
 }
 
+/** Names that values give to their dimensions (dim_param), by value; '' for a dimension without one. */
+export function dimensionNames(values: readonly ValueInfoProto[]): Map<string, string[]> {
+  return new Map(
+    values.map(({ name, type }) => {
+      const dims = type?.value.case === 'tensorType' ? (type.value.value.shape?.dim ?? []) : []
+      return [name, dims.map((dim) => (dim.value.case === 'dimParam' ? dim.value.value : ''))]
+    }),
+  )
+}
+
 function unsupported(message: string): OnecopyError {
   return new OnecopyError('MODEL_UNSUPPORTED', message)
 }

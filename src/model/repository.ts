@@ -5,22 +5,31 @@
  *   DIR/NAME.onnx                 version 1
  *   DIR/model.onnx                one model, named after DIR, version 1
  *
- * External-data files stand beside the model. Anything else is ignored.
+ * External-data files stand beside the model. `NAME/config.json` (`NAME.config.json` for a single file,
+ * `config.json` for one model) holds what its operator decided. Anything else is ignored.
  */
 import { readdir, stat } from 'node:fs/promises'
 import { basename, join, resolve } from 'node:path'
 import { OnecopyError } from '../errors.js'
+import { type ModelConfig, readModelConfig } from './config.js'
 
 /** Letters, digits, dot, underscore, hyphen; not starting with a dot; at most 128: safe in paths and URLs. */
 export const MODEL_NAME_PATTERN = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$/
 const VERSION_PATTERN = /^[1-9]\d{0,17}$/
 const MODEL_FILE = 'model.onnx'
+const CONFIG_FILE = 'config.json'
 
 export interface ModelSource {
   readonly name: string
   /** Digits without leading zeros. */
   readonly version: string
   readonly path: string
+  readonly config: ModelConfig
+}
+
+/** A model as it was found, before its config is read. */
+interface FoundModel extends Omit<ModelSource, 'config'> {
+  readonly configPath: string
 }
 
 function invalid(message: string): OnecopyError {
@@ -55,15 +64,15 @@ async function nestedModel(folder: string): Promise<string | null> {
   return null
 }
 
-async function versionsIn(folder: string, name: string): Promise<ModelSource[]> {
-  const found: ModelSource[] = []
+async function versionsIn(folder: string, name: string): Promise<FoundModel[]> {
+  const found: FoundModel[] = []
   for (const version of await readdir(folder)) {
     if (!VERSION_PATTERN.test(version) || (await kindOf(join(folder, version))) !== 'folder') continue
     const path = join(folder, version, MODEL_FILE)
     if ((await kindOf(path)) !== 'file') {
       throw invalid(`${join(folder, version)}: expected a file ${MODEL_FILE} in a version folder, found none`)
     }
-    found.push({ name, version, path })
+    found.push({ name, version, path, configPath: join(folder, CONFIG_FILE) })
   }
   return found
 }
@@ -81,18 +90,18 @@ export async function scanRepository(dir: string): Promise<ModelSource[]> {
   const root = resolve(dir)
   if ((await kindOf(root)) !== 'folder') throw invalid(`expected --models ${dir} to be a folder, found none`)
 
-  const found: ModelSource[] = []
+  const found: FoundModel[] = []
   for (const entry of (await readdir(root)).sort()) {
     if (entry.startsWith('.')) continue
     const path = join(root, entry)
     const kind = await kindOf(path)
     if (kind === 'file' && entry === MODEL_FILE) {
       checkName(basename(root), root)
-      found.push({ name: basename(root), version: '1', path })
+      found.push({ name: basename(root), version: '1', path, configPath: join(root, CONFIG_FILE) })
     } else if (kind === 'file' && entry.endsWith('.onnx')) {
       const name = entry.slice(0, -'.onnx'.length)
       checkName(name, path)
-      found.push({ name, version: '1', path })
+      found.push({ name, version: '1', path, configPath: join(root, `${name}.${CONFIG_FILE}`) })
     } else if (kind === 'folder') {
       const versions = await versionsIn(path, entry)
       if (versions.length > 0) checkName(entry, path)
@@ -124,7 +133,11 @@ export async function scanRepository(dir: string): Promise<ModelSource[]> {
       throw invalid(`model ${name} version ${version} stands twice: ${earlier} and ${path}`)
     seen.set(`${name}@${version}`, path)
   }
-  return found.sort((a, b) =>
+  const sources = found.map(async ({ configPath, ...model }) => ({
+    ...model,
+    config: await readModelConfig(configPath),
+  }))
+  return (await Promise.all(sources)).sort((a, b) =>
     a.name < b.name ? -1 : a.name > b.name ? 1 : compareVersions(a.version, b.version),
   )
 }

@@ -19,7 +19,7 @@ import { ProcessIdentitySchema } from '../process/identity.js'
 import { DATATYPES, type Datatype } from '../tensor.js'
 
 export const SEGMENT_MAGIC = 'ONECOPY\n'
-export const SEGMENT_FORMAT_VERSION = 1
+export const SEGMENT_FORMAT_VERSION = 2
 /** The graph names its weights by this file name, so a segment works in any folder without a rewrite. */
 export const SEGMENT_FILE_NAME = 'model.segment'
 export const PREFIX_BYTES = 32
@@ -52,6 +52,15 @@ export const SharingSchema = z.object({
   notes: z.array(z.string()),
 })
 
+/** In UTF-16 units: the header's room is reserved before the reason is known. */
+export const MAX_BATCHING_REASON_CHARACTERS = 300
+
+/** Whether requests may be gathered along the first dimension, and why, for a person, in both cases. */
+export const BatchingSchema = z.object({
+  batchable: z.boolean(),
+  reason: z.string().max(MAX_BATCHING_REASON_CHARACTERS),
+})
+
 export const SegmentHeaderSchema = z.object({
   /** Digest of everything the content depends on: model, runtime, CPU, options, format. */
   key: sha256,
@@ -72,6 +81,7 @@ export const SegmentHeaderSchema = z.object({
   /** Outputs that exist in the model and are not served, with the reason. */
   skippedOutputs: z.array(z.object({ name: z.string(), reason: z.string() })),
   sharing: SharingSchema,
+  batching: BatchingSchema,
   /** Whose segment it is; null in the compile cache. */
   owner: ProcessIdentitySchema.nullable(),
   /** For people: which model version it was written for; null in the compile cache. */
@@ -80,15 +90,21 @@ export const SegmentHeaderSchema = z.object({
 
 export type SegmentHeader = z.infer<typeof SegmentHeaderSchema>
 export type Sharing = z.infer<typeof SharingSchema>
+export type Batching = z.infer<typeof BatchingSchema>
 
 export function alignUp(value: number, alignment: number): number {
   return Math.ceil(value / alignment) * alignment
 }
 
-/** Room for a header whose owner and model are not yet known: page-aligned, with space to grow. */
+/** Room for a header whose owner, model and batching are not yet known: page-aligned, with space to grow. */
 export function headerRoomBytes(header: SegmentHeader): number {
   const ownerRoom = 1024
-  return alignUp(PREFIX_BYTES + Buffer.byteLength(JSON.stringify(header)) + ownerRoom, PAGE_BYTES)
+  // JSON spells a control character with six bytes.
+  const reasonRoom = 6 * MAX_BATCHING_REASON_CHARACTERS
+  return alignUp(
+    PREFIX_BYTES + Buffer.byteLength(JSON.stringify(header)) + ownerRoom + reasonRoom,
+    PAGE_BYTES,
+  )
 }
 
 /** Encodes prefix and header into exactly `roomBytes`. */

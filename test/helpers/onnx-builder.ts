@@ -141,3 +141,22 @@ export function slowModel(): Uint8Array {
     }),
   )
 }
+
+export function int64s(name: string, shape: readonly number[], values: readonly number[]): TensorProto {
+  return create(TensorProtoSchema, {
+    name,
+    dims: shape.map(BigInt),
+    dataType: ELEMENT.int64,
+    rawData: new Uint8Array(BigInt64Array.from(values, BigInt).buffer),
+  })
+}
+
+/** Weights between -1 and 1 that look random and are the same in every run. */
+export function weights(name: string, shape: readonly number[]): TensorProto {
+  const count = shape.reduce((product, size) => product * size, 1)
+  return floats(
+    name,
+    shape,
+    Float32Array.from({ length: count }, (_, i) => Math.sin(1 + i * 12.9898)),
+  )
+}

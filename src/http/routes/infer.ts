@@ -4,12 +4,14 @@ import type Router from '@koa/router'
 import type { Context } from 'koa'
 import { OnecopyError } from '../../errors.js'
 import type { Outcome } from '../../metrics/serving.js'
-import { decodeInferRequest, parseHeaderLength } from '../../protocol/v2/request.js'
-import { encodeInferResponse } from '../../protocol/v2/response.js'
+import { decodeInferRequest, type InferRequest, parseHeaderLength } from '../../protocol/v2/request.js'
+import { type EncodedResponse, encodeInferResponse } from '../../protocol/v2/response.js'
 import { readBody } from '../body.js'
 import type { HttpContext, RequestState } from '../context.js'
 import { modelOf, onModel } from './models.js'
 
+/** Up to this size a copy is cheaper than a stream. */
+const ONE_PIECE_BYTES = 256 * 1024
 const LIMITS = { jsonDepth: 64, maxTensors: 4096 }
 /** Label of requests for models that do not exist: a client must not be able to make up label values. */
 const UNKNOWN = { model: '(unknown)', version: '' }
@@ -22,13 +24,23 @@ function outcomeOf(thrown: unknown): Outcome {
   return thrown.fault === 'client' ? 'client_error' : 'server_error'
 }
 
-/** Aborted when the connection closes before the answer is out. */
-function clientSignal(ctx: Context): AbortSignal {
-  const controller = new AbortController()
-  ctx.res.once('close', () => {
-    if (!ctx.res.writableFinished) controller.abort()
-  })
-  return controller.signal
+/** A count in the request's parameters; `fallback` where it is absent. */
+function countOf(parameters: InferRequest['parameters'], name: string, fallback: number): number {
+  const value = parameters[name] ?? fallback
+  if (typeof value === 'number' && Number.isSafeInteger(value) && value >= 0) return value
+  throw new OnecopyError(
+    'REQUEST_INVALID',
+    `parameter ${name}: expected a non-negative integer, got ${JSON.stringify(value)}`,
+  )
+}
+
+/** Triton's schedule policy: `priority` (1 is the highest, 0 the default) and `timeout` in microseconds (0 is none). */
+function schedulingOf({ parameters }: InferRequest): { priority: number; timeoutMs: number | null } {
+  const timeoutUs = countOf(parameters, 'timeout', 0)
+  return {
+    priority: countOf(parameters, 'priority', 0),
+    timeoutMs: timeoutUs === 0 ? null : timeoutUs / 1000,
+  }
 }
 
 async function infer(ctx: Context, context: HttpContext): Promise<void> {
@@ -36,7 +48,8 @@ async function infer(ctx: Context, context: HttpContext): Promise<void> {
   if (!model.isReady) {
     throw new OnecopyError('MODEL_NOT_READY', `model ${model.name} is not ready`, { retryAfterSeconds: 1 })
   }
-  const signal = clientSignal(ctx)
+  // A body that would be refused anyway is not read, let alone parsed.
+  context.checkRoom(model)
   const jsonBytes = parseHeaderLength(ctx.get('Inference-Header-Content-Length') || undefined)
   const body = await readBody(ctx.req, { maxBytes: context.maxBodyBytes, jsonBytes })
   const request = decodeInferRequest({ body, jsonBytes, model, limits: LIMITS })
@@ -44,7 +57,8 @@ async function infer(ctx: Context, context: HttpContext): Promise<void> {
     model,
     inputs: request.inputs,
     outputNames: request.outputs.map((output) => output.name),
-    signal,
+    isCancelled: () => ctx.req.socket.destroyed,
+    ...schedulingOf(request),
   })
   const response = encodeInferResponse({
     model: { name: model.name, version: model.version },
@@ -53,21 +67,23 @@ async function infer(ctx: Context, context: HttpContext): Promise<void> {
     binary: request.outputs.map((output) => output.binary),
   })
   ctx.status = 200
-  const [only] = response.chunks
-  if (response.chunks.length === 1 && typeof only === 'string') ctx.body = only
-  else
-    ctx.body = Readable.from(
-      response.chunks.map((chunk) => asBuffer(chunk)),
-      { objectMode: false },
-    )
+  ctx.body = bodyOf(response)
   ctx.set(response.headers)
   ctx.length = response.bytes
 }
 
-function asBuffer(chunk: string | Uint8Array): Buffer {
-  return typeof chunk === 'string'
-    ? Buffer.from(chunk)
-    : Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength)
+/** Small answers go out in one piece; large ones as they stand, without another copy. */
+function bodyOf({ chunks, bytes }: EncodedResponse): string | Buffer | Readable {
+  const [only] = chunks
+  if (chunks.length === 1 && typeof only === 'string') return only
+  const buffers = chunks.map((chunk) =>
+    typeof chunk === 'string'
+      ? Buffer.from(chunk)
+      : Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength),
+  )
+  return bytes <= ONE_PIECE_BYTES
+    ? Buffer.concat(buffers, bytes)
+    : Readable.from(buffers, { objectMode: false })
 }
 
 export function inferRoutes(router: Router, context: HttpContext): void {

@@ -1,0 +1,85 @@
+/**
+ * Closed-loop load by wrk, where it is installed (`apt-get install wrk`): a tenth of the CPU of a load
+ * generator in JavaScript, which matters where server and generator share two cores.
+ */
+import { spawn, spawnSync } from 'node:child_process'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { ClosedLoopOptions } from './closed-loop.js'
+import type { Sample } from './rounds.js'
+
+const TIMEOUT_SECONDS = 30
+
+let isInstalled: boolean | undefined
+
+export function hasWrk(): boolean {
+  isInstalled ??= spawnSync('wrk', ['--version']).error === undefined
+  return isInstalled
+}
+
+/** Sends the requests in turn; at the end one line of JSON. Latencies in wrk are in microseconds. */
+function script(folder: string, { requests }: ClosedLoopOptions): string {
+  const lines = [
+    'local requests = {}',
+    'local function body(path) local f = io.open(path, "rb"); return f:read("*a") end',
+  ]
+  for (const [i, { method, path, headers, body }] of requests.entries()) {
+    const bodyPath = join(folder, `${i}.body`)
+    writeFileSync(bodyPath, body)
+    const pairs = Object.entries(headers).map(([name, value]) => `["${name}"] = "${value}"`)
+    lines.push(
+      `requests[${i + 1}] = wrk.format("${method}", "${path}", {${pairs.join(', ')}}, body("${bodyPath}"))`,
+    )
+  }
+  lines.push(
+    'local at = 0',
+    'request = function() at = at % #requests + 1; return requests[at] end',
+    'done = function(summary, latency)',
+    '  local e = summary.errors',
+    '  print(string.format("RESULT {\\"requests\\": %d, \\"durationUs\\": %d, \\"p50Us\\": %d, \\"p99Us\\": %d, \\"failures\\": %d}",',
+    '    summary.requests - e.status, summary.duration, latency:percentile(50), latency:percentile(99),',
+    '    e.connect + e.read + e.write + e.status + e.timeout))',
+    'end',
+  )
+  // Requests are formatted when wrk knows its host: in init.
+  const format = lines.filter((line) => line.startsWith('requests['))
+  const rest = lines.filter((line) => !line.startsWith('requests['))
+  const path = join(folder, 'requests.lua')
+  writeFileSync(path, [...rest, 'init = function(args)', ...format, 'end', ''].join('\n'))
+  return path
+}
+
+export async function wrkClosedLoop(options: ClosedLoopOptions): Promise<Sample> {
+  const { port, connections, seconds } = options
+  const folder = mkdtempSync(join(tmpdir(), 'onecopy-wrk-'))
+  try {
+    const args = [
+      '-t1',
+      `-c${connections}`,
+      `-d${Math.max(1, Math.round(seconds))}s`,
+      '--timeout',
+      `${TIMEOUT_SECONDS}s`,
+    ]
+    const wrk = spawn('wrk', [...args, '-s', script(folder, options), `http://127.0.0.1:${port}`])
+    let output = ''
+    wrk.stdout.setEncoding('utf8').on('data', (text: string) => {
+      output += text
+    })
+    await new Promise((resolve, reject) => wrk.on('close', resolve).on('error', reject))
+    const line = output.match(/^RESULT (.*)$/m)?.[1]
+    if (line === undefined) throw new Error(`expected a result from wrk, got ${JSON.stringify(output)}`)
+    const result = JSON.parse(line) as Record<
+      'requests' | 'durationUs' | 'p50Us' | 'p99Us' | 'failures',
+      number
+    >
+    return {
+      requestsPerSecond: (result.requests * 1e6) / result.durationUs,
+      p50Ms: result.p50Us / 1000,
+      p99Ms: result.p99Us / 1000,
+      failures: result.failures,
+    }
+  } finally {
+    rmSync(folder, { recursive: true, force: true })
+  }
+}

@@ -1,0 +1,258 @@
+/**
+ * Keeps the inference thread busy and fair. While it computes one batch, compatible requests gather for
+ * the next; an idle thread starts at once, so a lone request never waits. Between models the one that has
+ * had the least compute time goes first (start-time fair queueing: Goyal, Vin, Cheng, 1997), so a flood
+ * on one does not starve another.
+ *
+ * The next batch is handed over before the results of the last are given out: encoding answers takes as
+ * long as a small model computes, and the thread would stand idle for it.
+ */
+import { OnecopyError } from '../errors.js'
+import type { Tensor } from '../tensor.js'
+import { Entry, ModelQueue, type QueueLimits } from './admission.js'
+import { concatenate, split } from './concat.js'
+import type { Job, JobResult, Run } from './job.js'
+import { BatchTuner } from './tuner.js'
+
+/** Inputs of one execution, at most: a batch is copied once, and its activations are a multiple of it. */
+const MAX_BATCH_BYTES = 64 * 1024 * 1024
+
+export interface BatchingPolicy {
+  /** Whether rows of different requests may be computed together. */
+  readonly isBatchable: boolean
+  readonly maxBatchSize: number
+  /** Sizes to prefer where enough rows wait; ascending. */
+  readonly preferredBatchSizes: readonly number[]
+  /** How long the oldest request may wait for company while the thread is idle; 0 never waits. */
+  readonly maxQueueDelayMs: number
+  readonly queue: QueueLimits
+}
+
+export interface BatcherOptions {
+  readonly run: Run
+  /** Told about every execution. */
+  readonly onExecution?: (execution: {
+    modelKey: string
+    rows: number
+    requests: number
+    computeNs: number
+  }) => void
+  /** A model that claimed to batch and does not. */
+  readonly onUnbatchable?: (modelKey: string) => void
+}
+
+interface Lane {
+  readonly modelKey: string
+  readonly policy: BatchingPolicy
+  readonly queue: ModelQueue
+  readonly tuner: BatchTuner
+  isBatchable: boolean
+  /** Compute time this model has had, in nanoseconds, on the fair queue's clock. */
+  virtualNs: number
+}
+
+export class Batcher {
+  readonly #options: BatcherOptions
+  readonly #lanes = new Map<string, Lane>()
+  #isBusy = false
+  #isShut = false
+  #isPumpDue = false
+  #delayTimer: NodeJS.Timeout | undefined
+  /** Virtual time of the lane that was served last: where a lane that was empty joins. */
+  #clockNs = 0
+
+  constructor(options: BatcherOptions) {
+    this.#options = options
+  }
+
+  add(modelKey: string, policy: BatchingPolicy): void {
+    this.#lanes.set(modelKey, {
+      modelKey,
+      policy,
+      queue: new ModelQueue(policy.queue),
+      tuner: new BatchTuner(policy.maxBatchSize),
+      isBatchable: policy.isBatchable && policy.maxBatchSize > 1,
+      virtualNs: 0,
+    })
+  }
+
+  /** Requests that wait, over all models; what is being computed is not among them. */
+  get depth(): number {
+    let depth = 0
+    for (const { queue } of this.#lanes.values()) depth += queue.length
+    return depth
+  }
+
+  /**
+   * Refuses what could not be queued anyway, before its body is read.
+   * @throws OnecopyError SHUTTING_DOWN, QUEUE_FULL.
+   */
+  checkRoom(modelKey: string): void {
+    if (this.#isShut)
+      throw new OnecopyError('SHUTTING_DOWN', 'the server is shutting down', { retryAfterSeconds: 1 })
+    this.#lane(modelKey).queue.checkRoom()
+  }
+
+  /**
+   * Queues a job and settles with its result.
+   * @throws OnecopyError QUEUE_FULL, SHUTTING_DOWN, REQUEST_CANCELLED, DEADLINE_EXCEEDED, and what `run` throws.
+   */
+  submit(job: Job): Promise<JobResult> {
+    return new Promise((resolve, reject) => {
+      const lane = this.#lane(job.modelKey)
+      this.checkRoom(job.modelKey)
+      if (lane.queue.length === 0) lane.virtualNs = Math.max(lane.virtualNs, this.#clockNs)
+      lane.queue.push(new Entry(job, lane.isBatchable, resolve, reject))
+      this.#pumpSoon()
+    })
+  }
+
+  #lane(modelKey: string): Lane {
+    const lane = this.#lanes.get(modelKey)
+    if (lane === undefined) throw new OnecopyError('MODEL_NOT_READY', `model ${modelKey} is not loaded`)
+    return lane
+  }
+
+  /** After all requests that have arrived by now were read: they gather, and a lone one loses nothing. */
+  #pumpSoon(): void {
+    if (this.#isBusy || this.#isPumpDue) return
+    this.#isPumpDue = true
+    setImmediate(() => {
+      this.#isPumpDue = false
+      this.#pump()
+    })
+  }
+
+  #pump(): void {
+    if (this.#isBusy) return
+    const lane = this.#nextLane()
+    if (lane === undefined) return
+    clearTimeout(this.#delayTimer)
+    const batch = lane.queue.takeBatch(this.#batchRows(lane), MAX_BATCH_BYTES)
+    this.#clockNs = lane.virtualNs
+    this.#isBusy = true
+    void this.#execute(lane, batch)
+  }
+
+  /** The lane with the least compute time among those that have something to run now. */
+  #nextLane(): Lane | undefined {
+    let next: Lane | undefined
+    let waitMs = Number.POSITIVE_INFINITY
+    for (const lane of this.#lanes.values()) {
+      lane.queue.dropCancelled()
+      if (lane.queue.length === 0) continue
+      const laneWaitMs = this.#companyWaitMs(lane)
+      if (laneWaitMs > 0) waitMs = Math.min(waitMs, laneWaitMs)
+      else if (next === undefined || lane.virtualNs < next.virtualNs) next = lane
+    }
+    if (next === undefined && Number.isFinite(waitMs)) {
+      clearTimeout(this.#delayTimer)
+      this.#delayTimer = setTimeout(() => this.#pump(), waitMs)
+    }
+    return next
+  }
+
+  /** How much longer the head waits for company, in milliseconds: only where the model's config asks for it. */
+  #companyWaitMs({ policy, queue, isBatchable }: Lane): number {
+    const { head } = queue
+    if (
+      policy.maxQueueDelayMs === 0 ||
+      !isBatchable ||
+      this.#isShut ||
+      head === undefined ||
+      head.rows === null
+    )
+      return 0
+    const wanted = policy.preferredBatchSizes[0] ?? policy.maxBatchSize
+    if (queue.compatibleRows() >= wanted) return 0
+    const waitedMs = Number(process.hrtime.bigint() - head.enteredNs) / 1e6
+    return Math.max(0, Math.ceil(policy.maxQueueDelayMs - waitedMs))
+  }
+
+  #batchRows({ policy, queue, tuner }: Lane): number {
+    const { preferredBatchSizes: preferred, maxBatchSize } = policy
+    if (preferred.length === 0) return tuner.limit
+    const waiting = queue.compatibleRows()
+    return preferred.findLast((size) => size <= waiting) ?? maxBatchSize
+  }
+
+  async #execute(lane: Lane, batch: readonly Entry[]): Promise<void> {
+    const startedNs = process.hrtime.bigint()
+    let results: (readonly Tensor[] | Error)[]
+    try {
+      results = await this.#runTogether(lane, batch)
+    } catch (thrown) {
+      // A bug, not a failed model: everybody hears of it.
+      results = batch.map(() => thrown as Error)
+    }
+    this.#isBusy = false
+    this.#pump()
+    for (const [i, entry] of batch.entries()) {
+      const result = results[i] as readonly Tensor[] | Error
+      if (result instanceof Error) entry.reject(result)
+      else entry.resolve({ outputs: result, queueNs: Number(startedNs - entry.enteredNs) })
+    }
+  }
+
+  async #runTogether(lane: Lane, batch: readonly Entry[]): Promise<(readonly Tensor[] | Error)[]> {
+    const [first] = batch
+    if (first === undefined) return []
+    if (batch.length === 1) return [await this.#runAlone(lane, first)]
+    const rowCounts = batch.map((entry) => entry.rows as number)
+    const rows = rowCounts.reduce((sum, count) => sum + count, 0)
+    const inputs = concatenate(
+      batch.map((entry) => entry.job.inputs),
+      rows,
+    )
+    let parts: Tensor[][] | null = null
+    try {
+      const outputs = await this.#run(lane, {
+        inputs,
+        outputNames: first.job.outputNames,
+        rows,
+        requests: batch.length,
+      })
+      parts = split(outputs, rowCounts, rows)
+    } catch (thrown) {
+      if (!(thrown instanceof OnecopyError)) throw thrown
+    }
+    if (parts !== null) return parts
+    // One of them spoils it for all, or the model does not batch: each finds out alone.
+    const results: (readonly Tensor[] | Error)[] = []
+    for (const entry of batch) results.push(await this.#runAlone(lane, entry))
+    const isModelAtFault = results.every((result) => !(result instanceof Error))
+    if (isModelAtFault) {
+      lane.isBatchable = false
+      this.#options.onUnbatchable?.(lane.modelKey)
+    }
+    return results
+  }
+
+  async #runAlone(lane: Lane, { job, rows }: Entry): Promise<readonly Tensor[] | Error> {
+    const { inputs, outputNames } = job
+    try {
+      return await this.#run(lane, { inputs, outputNames, rows: rows ?? 1, requests: 1 })
+    } catch (thrown) {
+      return thrown as Error
+    }
+  }
+
+  async #run(
+    lane: Lane,
+    execution: { inputs: readonly Tensor[]; outputNames: readonly string[]; rows: number; requests: number },
+  ): Promise<readonly Tensor[]> {
+    const { modelKey } = lane
+    const { inputs, outputNames, rows, requests } = execution
+    const { outputs, computeNs } = await this.#options.run({ modelKey, inputs, outputNames })
+    lane.virtualNs += computeNs
+    lane.tuner.record(rows, computeNs)
+    this.#options.onExecution?.({ modelKey, rows, requests, computeNs })
+    return outputs
+  }
+
+  /** Refuses what comes from now on; what waits still runs. */
+  shut(): void {
+    this.#isShut = true
+    this.#pumpSoon()
+  }
+}

@@ -1,0 +1,31 @@
+/** One inference on its way to the engine. */
+import type { Tensor } from '../tensor.js'
+
+export interface Job {
+  readonly modelKey: string
+  readonly inputs: readonly Tensor[]
+  readonly outputNames: readonly string[]
+  /** 1 is the highest; 0 means the default. */
+  readonly priority?: number
+  /** Longest time from now to the result, waiting included; null is no limit. */
+  readonly timeoutMs?: number | null
+  /** Whether nobody waits for the result any more. */
+  readonly isCancelled?: () => boolean
+}
+
+export interface JobResult {
+  readonly outputs: readonly Tensor[]
+  readonly queueNs: number
+}
+
+/** What the engine is asked to do at a time. */
+export interface Execution {
+  readonly modelKey: string
+  readonly inputs: readonly Tensor[]
+  readonly outputNames: readonly string[]
+}
+
+/** The engine's `run`, handed in: this room does not know the engine. */
+export type Run = (
+  execution: Execution,
+) => Promise<{ readonly outputs: readonly Tensor[]; readonly computeNs: number }>

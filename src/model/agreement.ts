@@ -1,0 +1,83 @@
+/** Whether outputs of a model agree: the same rows run alone and together. */
+import type { Datatype, Tensor, TensorSpec } from '../tensor.js'
+
+/**
+ * Largest difference that counts as agreement, as a share of the largest value of the output. Kernels for
+ * one row and for many add up in different orders, which measures some 1e-7 to 1e-5 in single precision;
+ * rows that influence each other differ by as much as rows do. The half types round at 1e-3 and 8e-3.
+ * Other datatypes must be equal: an answer that flips on a tie is a different answer.
+ */
+const FLOAT_TOLERANCES: Partial<Record<Datatype, number>> = { FP64: 1e-9, FP32: 1e-4, FP16: 2e-2, BF16: 2e-2 }
+
+function halfValue(bits: number): number {
+  const sign = bits & 0x8000 ? -1 : 1
+  const exponent = (bits >>> 10) & 31
+  const mantissa = bits & 1023
+  if (exponent === 31) return mantissa === 0 ? sign * Number.POSITIVE_INFINITY : Number.NaN
+  return exponent === 0 ? sign * mantissa * 2 ** -24 : sign * (1 + mantissa / 1024) * 2 ** (exponent - 15)
+}
+
+/** The elements of a float tensor as numbers; null for other datatypes. */
+function floatsOf({ datatype, data }: Tensor): ArrayLike<number> | null {
+  if (datatype === 'FP32' || datatype === 'FP64') return data as Float32Array
+  if (datatype === 'FP16') return Float32Array.from(data as Uint16Array, halfValue)
+  // A bfloat16 is the upper half of a float32.
+  if (datatype === 'BF16')
+    return new Float32Array(Uint32Array.from(data as Uint16Array, (bits) => bits << 16).buffer)
+  return null
+}
+
+export function isSameShape(a: readonly number[], b: readonly number[]): boolean {
+  return a.length === b.length && a.every((size, axis) => size === b[axis])
+}
+
+/** Largest difference between a row of `joint` and the same row alone; null where all are within the tolerance. */
+export function largestDifference(joint: Tensor, alone: readonly Tensor[], tolerance: number): number | null {
+  const together = floatsOf(joint)
+  let largest = 0
+  alone.forEach((tensor, row) => {
+    const single = floatsOf(tensor)
+    const offset = row * tensor.data.length
+    for (let i = 0; i < tensor.data.length; i++) {
+      const a = (together ?? joint.data)[offset + i]
+      const b = (single ?? tensor.data)[i]
+      if (Object.is(a, b) || a === b) continue
+      // Infinities and NaN beside anything else, and all that is no float, differ altogether.
+      const difference =
+        together === null ? Number.POSITIVE_INFINITY : Math.abs((a as number) - (b as number))
+      largest = Math.max(largest, Number.isNaN(difference) ? Number.POSITIVE_INFINITY : difference)
+    }
+  })
+  return largest > tolerance ? largest : null
+}
+
+/** How far an output reaches over rows run alone (`scale`), and how far these rows are apart (`spread`). */
+export function extent(alone: readonly Tensor[]): { scale: number; spread: number } {
+  const rows = alone.map((tensor) => floatsOf(tensor))
+  const [first] = alone as [Tensor]
+  let scale = 0
+  let spread = 0
+  for (let i = 0; i < first.data.length; i++) {
+    let low = Number.POSITIVE_INFINITY
+    let high = Number.NEGATIVE_INFINITY
+    alone.forEach(({ data }, row) => {
+      const element = rows[row]?.[i] ?? (data[i] === first.data[i] ? 0 : 1)
+      if (!Number.isFinite(element)) return
+      low = Math.min(low, element)
+      high = Math.max(high, element)
+    })
+    if (low > high) continue
+    scale = Math.max(scale, Math.abs(low), Math.abs(high))
+    spread = Math.max(spread, high - low)
+  }
+  return { scale, spread }
+}
+
+/** Largest difference that counts as agreement in an output that reaches as far as `scale`. */
+export function toleranceOf({ datatype }: TensorSpec, scale: number): number {
+  return (FLOAT_TOLERANCES[datatype] ?? 0) * scale
+}
+
+export function isFloat({ datatype }: TensorSpec): boolean {
+  return datatype in FLOAT_TOLERANCES
+}

@@ -1,0 +1,283 @@
+import test from 'ava'
+import fc from 'fast-check'
+import { Batcher, type BatcherOptions, type BatchingPolicy } from '../../src/batch/batcher.js'
+import type { Execution, Job } from '../../src/batch/job.js'
+import { OnecopyError } from '../../src/errors.js'
+import type { Tensor } from '../../src/tensor.js'
+
+const POLICY: BatchingPolicy = {
+  isBatchable: true,
+  maxBatchSize: 64,
+  preferredBatchSizes: [],
+  maxQueueDelayMs: 0,
+  queue: { maxRequests: 1000, maxBytes: 1e9 },
+}
+
+function floats(name: string, shape: number[], values: number[]): Tensor {
+  return { name, datatype: 'FP32', shape, data: Float32Array.from(values) }
+}
+
+/** A request of `rows` rows whose values say which request and row they belong to. */
+function request(id: number, rows: number, width = 2): Job {
+  const values = Array.from({ length: rows * width }, (_, i) => id * 1000 + i)
+  return { modelKey: 'm', inputs: [floats('x', [rows, width], values)], outputNames: ['y'] }
+}
+
+/** An engine that answers `y = 2x + 1` row by row, and lets the test decide when a run ends. */
+class FakeEngine {
+  readonly executions: Execution[] = []
+  readonly #pending: (() => void)[] = []
+  readonly #fails: (execution: Execution) => boolean
+
+  constructor(fails: (execution: Execution) => boolean = () => false) {
+    this.#fails = fails
+  }
+
+  run: BatcherOptions['run'] = (execution) => {
+    this.executions.push(execution)
+    return new Promise((resolve, reject) => {
+      this.#pending.push(() => {
+        if (this.#fails(execution)) return reject(new OnecopyError('MODEL_RUN_FAILED', 'a bad row'))
+        const [x] = execution.inputs as [Tensor]
+        const y = (x.data as Float32Array<ArrayBuffer>).map((value) => value * 2 + 1)
+        resolve({ outputs: [{ ...x, name: 'y', data: y }], computeNs: 1000 })
+      })
+    })
+  }
+
+  get rows(): number[] {
+    return this.executions.map(({ inputs }) => inputs[0]?.shape[0] ?? 0)
+  }
+
+  /** Ends the oldest run and lets what follows from it happen. */
+  async finishOne(): Promise<void> {
+    this.#pending.shift()?.()
+    await settle()
+  }
+
+  async finishAll(): Promise<void> {
+    await settle()
+    while (this.#pending.length > 0) await this.finishOne()
+  }
+}
+
+function settle(): Promise<void> {
+  return new Promise((resolve) => setImmediate(() => setImmediate(resolve)))
+}
+
+function values(outputs: readonly Tensor[]): number[] {
+  return [...(outputs[0]?.data as Float32Array)]
+}
+
+test('an idle engine starts at once; what arrives meanwhile is computed together', async (t) => {
+  const engine = new FakeEngine()
+  const batcher = new Batcher({ run: engine.run })
+  batcher.add('m', POLICY)
+  const first = batcher.submit(request(1, 1))
+  await settle()
+  t.deepEqual(engine.rows, [1])
+  const rest = [2, 3, 4].map((id) => batcher.submit(request(id, id)))
+  t.is(batcher.depth, 3)
+  await engine.finishOne()
+  t.deepEqual(engine.rows, [1, 9])
+  await engine.finishAll()
+  t.deepEqual(values((await first).outputs), [2001, 2003])
+  t.deepEqual(values((await (rest[0] as typeof first)).outputs), [4001, 4003, 4005, 4007])
+  t.deepEqual((await (rest[2] as typeof first)).outputs[0]?.shape, [4, 2])
+})
+
+test('every request gets its own rows back, whichever requests it shared a batch with', async (t) => {
+  const arrival = fc.record({
+    rows: fc.integer({ min: 1, max: 9 }),
+    width: fc.constantFrom(2, 3),
+    finishFirst: fc.boolean(),
+  })
+  await fc.assert(
+    fc.asyncProperty(
+      fc.array(arrival, { minLength: 1, maxLength: 40 }),
+      fc.integer({ min: 1, max: 16 }),
+      async (arrivals, maxBatchSize) => {
+        const engine = new FakeEngine()
+        const batcher = new Batcher({ run: engine.run })
+        batcher.add('m', { ...POLICY, maxBatchSize })
+        const answers: Promise<number[]>[] = []
+        for (const [id, { rows, width, finishFirst }] of arrivals.entries()) {
+          if (finishFirst) await engine.finishOne()
+          answers.push(batcher.submit(request(id, rows, width)).then(({ outputs }) => values(outputs)))
+        }
+        await engine.finishAll()
+        for (const [id, { rows, width }] of arrivals.entries()) {
+          const expected = Array.from({ length: rows * width }, (_, i) =>
+            Math.fround((id * 1000 + i) * 2 + 1),
+          )
+          t.deepEqual(await answers[id], expected)
+        }
+        // A single request may be larger than the limit; a joint batch never is.
+        const largest = Math.max(maxBatchSize, ...arrivals.map(({ rows }) => rows))
+        t.true(engine.rows.every((rows) => rows <= largest))
+      },
+    ),
+    { numRuns: 200, seed: 7 },
+  )
+})
+
+test('one bad request in a batch fails alone', async (t) => {
+  const isBad = ({ inputs }: Execution) => (inputs[0]?.data as Float32Array).includes(3000)
+  const engine = new FakeEngine(isBad)
+  const batcher = new Batcher({ run: engine.run })
+  batcher.add('m', POLICY)
+  void batcher.submit(request(1, 1))
+  await settle()
+  const good = batcher.submit(request(2, 1))
+  const bad = batcher.submit(request(3, 1))
+  const alsoGood = batcher.submit(request(4, 1))
+  const refused = t.throwsAsync(bad, { code: 'MODEL_RUN_FAILED' })
+  await engine.finishAll()
+  t.deepEqual(values((await good).outputs), [4001, 4003])
+  t.deepEqual(values((await alsoGood).outputs), [8001, 8003])
+  await refused
+})
+
+test('a model that claims to batch and does not is run one by one from then on', async (t) => {
+  const engine = new FakeEngine()
+  const unbatchable: string[] = []
+  const run: BatcherOptions['run'] = async (execution) => {
+    const { outputs, computeNs } = await engine.run(execution)
+    // One row for the whole batch, as a reduction gives.
+    const [y] = outputs as [Tensor]
+    return {
+      outputs: [{ ...y, shape: [1, 2], data: (y.data as Float32Array<ArrayBuffer>).slice(0, 2) }],
+      computeNs,
+    }
+  }
+  const batcher = new Batcher({ run, onUnbatchable: (modelKey) => unbatchable.push(modelKey) })
+  batcher.add('m', POLICY)
+  const submitThree = () => [1, 2, 3].map((id) => batcher.submit(request(id, 1)))
+  const early = batcher.submit(request(0, 1))
+  await settle()
+  const answers = [early, ...submitThree()]
+  await engine.finishAll()
+  t.deepEqual(unbatchable, ['m'])
+  t.deepEqual(values((await (answers[3] as typeof early)).outputs), [6001, 6003])
+  const later = submitThree()
+  await engine.finishAll()
+  await Promise.all(later)
+  t.deepEqual(engine.rows.slice(-3), [1, 1, 1])
+})
+
+test('a flood on one model does not starve another', async (t) => {
+  const engine = new FakeEngine()
+  const batcher = new Batcher({ run: engine.run })
+  batcher.add('flooded', { ...POLICY, maxBatchSize: 1 })
+  batcher.add('quiet', { ...POLICY, maxBatchSize: 1 })
+  for (let i = 0; i < 50; i++) void batcher.submit({ ...request(i, 1), modelKey: 'flooded' })
+  await settle()
+  await engine.finishOne()
+  void batcher.submit({ ...request(1, 1), modelKey: 'quiet' })
+  void batcher.submit({ ...request(2, 1), modelKey: 'quiet' })
+  const before = engine.executions.length
+  for (let i = 0; i < 6; i++) await engine.finishOne()
+  const next = engine.executions.slice(before, before + 6).map(({ modelKey }) => modelKey)
+  t.is(next.filter((modelKey) => modelKey === 'quiet').length, 2, next.join())
+})
+
+test('the queue is bounded by requests and by bytes, and says so before a body is read', async (t) => {
+  const engine = new FakeEngine()
+  const batcher = new Batcher({ run: engine.run })
+  batcher.add('m', { ...POLICY, queue: { maxRequests: 2, maxBytes: 1000 } })
+  void batcher.submit(request(0, 1))
+  await settle()
+  void batcher.submit(request(1, 1))
+  t.notThrows(() => batcher.checkRoom('m'))
+  void batcher.submit(request(2, 1))
+  t.throws(() => batcher.checkRoom('m'), { code: 'QUEUE_FULL' })
+  const error = await t.throwsAsync(batcher.submit(request(3, 1)), { instanceOf: OnecopyError })
+  t.is(error?.headers['Retry-After'], '1')
+
+  batcher.add('bytes', { ...POLICY, queue: { maxRequests: 10, maxBytes: 100 } })
+  await t.throwsAsync(batcher.submit({ ...request(1, 100), modelKey: 'bytes' }), {
+    code: 'QUEUE_FULL',
+    message: /bytes/,
+  })
+  await engine.finishAll()
+})
+
+test('a deadline covers the wait in the queue and the wait for the result', async (t) => {
+  const engine = new FakeEngine()
+  const batcher = new Batcher({ run: engine.run })
+  batcher.add('m', POLICY)
+  const running = batcher.submit({ ...request(1, 1), timeoutMs: 5 })
+  await settle()
+  const waiting = batcher.submit({ ...request(2, 1), timeoutMs: 5 })
+  await t.throwsAsync(waiting, { code: 'DEADLINE_EXCEEDED' })
+  await t.throwsAsync(running, { code: 'DEADLINE_EXCEEDED' })
+  t.is(batcher.depth, 0)
+  await engine.finishAll()
+  t.deepEqual(engine.rows, [1], 'what was late never ran')
+})
+
+test('a request whose client left is dropped before it costs compute', async (t) => {
+  const engine = new FakeEngine()
+  const batcher = new Batcher({ run: engine.run })
+  batcher.add('m', POLICY)
+  void batcher.submit(request(1, 1))
+  await settle()
+  const gone = batcher.submit({ ...request(2, 1), isCancelled: () => true })
+  const stays = batcher.submit(request(3, 1))
+  const dropped = t.throwsAsync(gone, { code: 'REQUEST_CANCELLED' })
+  await engine.finishAll()
+  await dropped
+  t.deepEqual(values((await stays).outputs), [6001, 6003])
+  t.deepEqual(engine.rows, [1, 1])
+})
+
+test('urgent requests go first, the default is in the middle', async (t) => {
+  const engine = new FakeEngine()
+  const batcher = new Batcher({ run: engine.run })
+  batcher.add('m', { ...POLICY, maxBatchSize: 1 })
+  void batcher.submit(request(0, 1))
+  await settle()
+  for (const [id, priority] of [
+    [1, 3],
+    [2, 0],
+    [3, 1],
+    [4, 2],
+  ] as const)
+    void batcher.submit({ ...request(id, 1), priority })
+  await engine.finishAll()
+  const order = engine.executions.map(({ inputs }) => (inputs[0]?.data as Float32Array)[0])
+  t.deepEqual(order, [0, 3000, 2000, 4000, 1000])
+})
+
+test('with a delay in its config, a lone request waits for company, at most that long', async (t) => {
+  const engine = new FakeEngine()
+  const batcher = new Batcher({ run: engine.run })
+  batcher.add('m', { ...POLICY, maxQueueDelayMs: 20, preferredBatchSizes: [2, 4] })
+  const startedMs = performance.now()
+  const lone = batcher.submit(request(1, 1))
+  await settle()
+  t.deepEqual(engine.rows, [], 'it waits')
+  void batcher.submit(request(2, 1))
+  await settle()
+  t.deepEqual(engine.rows, [2], 'company came')
+  await engine.finishAll()
+  await lone
+  const alone = batcher.submit(request(3, 1))
+  while (engine.rows.length < 2) await settle()
+  t.true(performance.now() - startedMs >= 15)
+  await engine.finishAll()
+  await alone
+})
+
+test('what was accepted before the door shut still runs; what comes after is refused', async (t) => {
+  const engine = new FakeEngine()
+  const batcher = new Batcher({ run: engine.run })
+  batcher.add('m', POLICY)
+  const first = batcher.submit(request(1, 1))
+  const second = batcher.submit(request(2, 1))
+  batcher.shut()
+  await t.throwsAsync(batcher.submit(request(3, 1)), { code: 'SHUTTING_DOWN' })
+  await engine.finishAll()
+  t.deepEqual(values((await first).outputs), [2001, 2003])
+  t.deepEqual(values((await second).outputs), [4001, 4003])
+})

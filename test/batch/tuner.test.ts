@@ -1,0 +1,32 @@
+import test from 'ava'
+import { BatchTuner } from '../../src/batch/tuner.js'
+
+function trained(nsPerRow: (rows: number) => number): BatchTuner {
+  const tuner = new BatchTuner(64)
+  for (const rows of [1, 2, 4, 8, 16, 32, 64]) tuner.record(rows, rows * nsPerRow(rows))
+  return tuner
+}
+
+test('a model whose rows cost the same in any batch runs one by one', (t) => {
+  t.is(trained(() => 10e6).limit, 1)
+})
+
+test('a model whose rows get cheaper to the end runs in full batches', (t) => {
+  t.is(trained((rows) => 1e6 / rows + 1e3).limit, 64)
+})
+
+test('a model that gains up to a size runs at that size', (t) => {
+  const limit = trained((rows) => 1e6 / Math.min(rows, 8)).limit
+  t.true(limit >= 8 && limit < 16, String(limit))
+})
+
+test('nothing known means no limit, and a limit is tried again from time to time', (t) => {
+  t.is(new BatchTuner(64).limit, 64)
+  const tuner = trained(() => 10e6)
+  const limits = new Set<number>()
+  for (let i = 0; i < 300; i++) {
+    limits.add(tuner.limit)
+    tuner.record(1, 10e6)
+  }
+  t.deepEqual(limits, new Set([1, 64]))
+})

@@ -1,0 +1,72 @@
+import { Socket } from 'node:net'
+import test from 'ava'
+import { Connections, isIdle } from '../../src/http/connections.js'
+
+function answerOne(connections: Connections, socket: Socket, willStay = true): boolean {
+  connections.begin(socket, willStay)
+  return connections.end(socket)
+}
+
+test('connections that carry one request are neither counted as busy nor given up', (t) => {
+  const connections = new Connections()
+  connections.shed()
+  for (let i = 0; i < 10; i++) {
+    t.false(answerOne(connections, new Socket()))
+    t.false(answerOne(connections, new Socket(), false))
+  }
+  const load = connections.takeLoad()
+  t.is(load.busyConnections, 0)
+  t.is(load.requests, 0)
+})
+
+test('of busy connections the next one that is answered is given up, and it alone', (t) => {
+  const connections = new Connections()
+  const [first, second] = [new Socket(), new Socket()]
+  for (const socket of [first, first, second, second]) t.false(answerOne(connections, socket))
+  t.is(connections.takeLoad().busyConnections, 2)
+  connections.shed()
+  t.true(answerOne(connections, second))
+  t.false(answerOne(connections, first))
+  t.is(connections.takeLoad().busyConnections, 1)
+})
+
+test('a connection that sends requests without waiting for answers is not given up', (t) => {
+  const connections = new Connections()
+  const socket = new Socket()
+  answerOne(connections, socket)
+  connections.shed()
+  connections.begin(socket, true)
+  connections.begin(socket, true)
+  t.false(connections.end(socket))
+  t.false(connections.end(socket))
+  t.false(answerOne(connections, socket))
+  t.is(connections.takeLoad().busyConnections, 0)
+})
+
+test('a closed connection is not busy', async (t) => {
+  const connections = new Connections()
+  const socket = new Socket()
+  answerOne(connections, socket)
+  answerOne(connections, socket)
+  const closed = new Promise((resolve) => socket.once('close', resolve))
+  socket.destroy()
+  await closed
+  t.is(connections.takeLoad().busyConnections, 0)
+})
+
+test('the load is what came since it was last taken, and requests count while they are inside', (t) => {
+  const connections = new Connections()
+  const socket = new Socket()
+  answerOne(connections, socket)
+  connections.begin(socket, true)
+  const first = connections.takeLoad()
+  t.is(first.requests, 1)
+  t.true(first.inFlightMs > 0 && first.inFlightMs <= first.elapsedMs)
+  const second = connections.takeLoad()
+  t.is(second.requests, 0)
+  t.false(isIdle(second))
+  t.true(Math.abs(second.inFlightMs - second.elapsedMs) < 1e-6)
+  connections.end(socket)
+  connections.takeLoad()
+  t.false(isIdle(connections.takeLoad()), 'its client is likely to send more')
+})
