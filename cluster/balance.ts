@@ -34,9 +34,9 @@ export interface WorkerLoad {
   readonly id: number
   /** Requests on connections that are kept alive, in the whole round. */
   readonly requests: number
-  /** Mean over the round. */
+  /** Requests inside, mean over the round. */
   readonly inFlight: number
-  /** At the end of the round. */
+  /** Mean over the round: a client that opens many connections makes them busy one by one. */
   readonly busyConnections: number
 }
 
@@ -88,7 +88,10 @@ interface Reports {
   elapsedMs: number
   requests: number
   inFlightMs: number
+  busyConnectionMs: number
 }
+
+const NOTHING = { elapsedMs: 0, requests: 0, inFlightMs: 0, busyConnectionMs: 0 }
 
 /** The last report of a worker that goes idle says so; a worker that never reported never had traffic. */
 export class Balancer {
@@ -124,14 +127,15 @@ export class Balancer {
   }
 
   #add(workerId: number, load: Load, nowMs: number): void {
-    const before = this.#reports.get(workerId) ?? { elapsedMs: 0, requests: 0, inFlightMs: 0 }
-    const counts = nowMs - load.elapsedMs >= this.#roundSinceMs
+    const before = this.#reports.get(workerId) ?? NOTHING
+    const weight = nowMs - load.elapsedMs >= this.#roundSinceMs ? 1 : 0
     this.#reports.set(workerId, {
       latest: load,
       latestAtMs: nowMs,
-      elapsedMs: before.elapsedMs + (counts ? load.elapsedMs : 0),
-      requests: before.requests + (counts ? load.requests : 0),
-      inFlightMs: before.inFlightMs + (counts ? load.inFlightMs : 0),
+      elapsedMs: before.elapsedMs + weight * load.elapsedMs,
+      requests: before.requests + weight * load.requests,
+      inFlightMs: before.inFlightMs + weight * load.inFlightMs,
+      busyConnectionMs: before.busyConnectionMs + weight * load.busyConnections * load.elapsedMs,
     })
   }
 
@@ -139,7 +143,7 @@ export class Balancer {
   #loadOf(id: number, nowMs: number): WorkerLoad | null {
     const reports = this.#reports.get(id)
     if (reports === undefined) return { id, requests: 0, inFlight: 0, busyConnections: 0 }
-    const { latest, latestAtMs, elapsedMs, requests, inFlightMs } = reports
+    const { latest, latestAtMs, elapsedMs, requests, inFlightMs, busyConnectionMs } = reports
     const roundMs = nowMs - this.#roundSinceMs
     // Idle since its last word: the silence counts as well.
     const coveredMs = isIdle(latest) ? Math.max(elapsedMs, roundMs) : elapsedMs
@@ -148,7 +152,7 @@ export class Balancer {
       id,
       requests: (requests / coveredMs) * roundMs,
       inFlight: inFlightMs / coveredMs,
-      busyConnections: latest.busyConnections,
+      busyConnections: busyConnectionMs / coveredMs,
     }
   }
 
@@ -163,10 +167,6 @@ export class Balancer {
 
   #startRound(sinceMs: number): void {
     this.#roundSinceMs = sinceMs
-    for (const reports of this.#reports.values()) {
-      reports.elapsedMs = 0
-      reports.requests = 0
-      reports.inFlightMs = 0
-    }
+    for (const reports of this.#reports.values()) Object.assign(reports, NOTHING)
   }
 }

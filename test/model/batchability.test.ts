@@ -6,7 +6,12 @@ import { probeBatching } from '../../src/model/batchability.js'
 import { Compiler, prepareCache } from '../../src/model/compile.js'
 import { updateHeader } from '../../src/model/image.js'
 import type { AttributeProto, NodeProto, TensorProto, ValueInfoProto } from '../../src/model/onnx_pb.js'
-import { type Batching, MAX_BATCHING_REASON_CHARACTERS } from '../../src/segment/layout.js'
+import {
+  type Batching,
+  encodeHeader,
+  headerRoomBytes,
+  MAX_BATCHING_REASON_CHARACTERS,
+} from '../../src/segment/layout.js'
 import { verifySegment } from '../../src/segment/write.js'
 import type { Tensor } from '../../src/tensor.js'
 import {
@@ -505,6 +510,11 @@ test.serial('a header takes the longest reason, and nothing else of the image ch
   const batching = { batchable: false, reason: '\u0001'.repeat(MAX_BATCHING_REASON_CHARACTERS) }
   await updateHeader(file, { batching })
   t.deepEqual(await verifySegment(file), { ...before, batching })
+  // Whatever the header's length leaves of its last page, the reason has room.
+  for (let length = 0; length < 4096; length += 32) {
+    const header = { ...before, sharing: { ...before.sharing, notes: ['x'.repeat(length)] } }
+    t.notThrows(() => encodeHeader({ ...header, batching }, headerRoomBytes(header)))
+  }
 })
 
 /** A model in JavaScript: `y = 2x`, each run taking `rowMs` for each row. */
