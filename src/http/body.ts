@@ -74,12 +74,9 @@ export async function readBody(
   const declaredBytes = declared === undefined ? null : Number(declared)
   if (declaredBytes !== null && declaredBytes > maxBytes) throw tooLarge(maxBytes, `${declaredBytes}`)
   const inflate = decompressor(request)
-  const jsonBytes = options.jsonBytes ?? 0
 
-  const chunks: Uint8Array[] = []
+  const chunks: Buffer[] = []
   let total = 0
-  // A declared length is written straight to its place; anything else is gathered first.
-  const room = inflate === null && declaredBytes !== null ? alignedRoom(declaredBytes, jsonBytes) : null
   // Kept aside: a pipeline that ends early reports the streams it cut, not always why.
   let refusal: OnecopyError | undefined
   const take = (chunk: Buffer) => {
@@ -87,8 +84,7 @@ export async function readBody(
       refusal = tooLarge(maxBytes, 'more')
       throw refusal
     }
-    if (room === null) chunks.push(chunk)
-    else room.set(chunk, total)
+    chunks.push(chunk)
     total += chunk.length
   }
   try {
@@ -107,8 +103,10 @@ export async function readBody(
       headers: { Connection: 'close' },
     })
   }
-  if (room !== null) return room
-  const body = alignedRoom(total, jsonBytes)
+  const [only] = chunks
+  // Tensors in JSON get memory of their own anyway, so a body in one piece is read where it is.
+  if (options.jsonBytes === null && chunks.length === 1) return only as Buffer<ArrayBuffer>
+  const body = alignedRoom(total, options.jsonBytes ?? 0)
   let at = 0
   for (const chunk of chunks) {
     body.set(chunk, at)

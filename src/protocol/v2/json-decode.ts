@@ -10,6 +10,7 @@ import { type ExpectedData, JSON_RULES, type JsonRule, newStorage, SPECIAL_FLOAT
 import { bodyMalformed, shown, shownShape, tensorInvalid } from './faults.js'
 import { checkTextBytes, type JsonValueBytes, parse, textOf } from './json.js'
 import { checkWholeNumbers, storeLongIntegers } from './json-digits.js'
+import { scanFloat32 } from './json-floats.js'
 
 /** Stores one row of elements from element `at` on. */
 type StoreRow = (row: readonly unknown[], at: number) => void
@@ -28,6 +29,11 @@ export function decodeJsonData(bytes: JsonValueBytes, expected: ExpectedData): T
   const rule = JSON_RULES[datatype]
   if (rule.kind === 'none') {
     throw tensorInvalid(label, `${datatype} has no JSON form: send binary data (parameter binary_data_size)`)
+  }
+  // Refused below before anything is allocated for it.
+  if (datatype === 'FP32' && 2 * count - 1 <= bytes.length) {
+    const floats = scanFloat32(bytes, count)
+    if (floats !== null) return floats
   }
   const parsed = parseData(bytes, label, rule)
   // Each element takes a byte and all but the last a comma: refuse before allocating.
