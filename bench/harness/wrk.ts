@@ -22,7 +22,7 @@ export function hasWrk(): boolean {
 function script(folder: string, { requests }: ClosedLoopOptions): string {
   const lines = [
     'local requests = {}',
-    'local function body(path) local f = io.open(path, "rb"); return f:read("*a") end',
+    'local function body(path) local f = io.open(path, "rb"); local s = f:read("*a"); f:close(); return s end',
   ]
   for (const [i, { method, path, headers, body }] of requests.entries()) {
     const bodyPath = join(folder, `${i}.body`)

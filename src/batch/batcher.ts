@@ -17,6 +17,10 @@ import { BatchTuner } from './tuner.js'
 /** Inputs of one execution, at most: a batch is copied once, and its activations are a multiple of it. */
 const MAX_BATCH_BYTES = 64 * 1024 * 1024
 
+const LINGER_SHARE = 0.1
+const SHORTEST_LINGER_MS = 1
+const LONGEST_LINGER_MS = 5
+
 export interface BatchingPolicy {
   /** Whether rows of different requests may be computed together. */
   readonly isBatchable: boolean
@@ -49,6 +53,7 @@ interface Lane {
   isBatchable: boolean
   /** Compute time this model has had, in nanoseconds, on the fair queue's clock. */
   virtualNs: number
+  lastComputeNs: number
 }
 
 export class Batcher {
@@ -58,6 +63,7 @@ export class Batcher {
   #isShut = false
   #isPumpDue = false
   #delayTimer: NodeJS.Timeout | undefined
+  #lingering: { lane: Lane; wantedRows: number; timer: NodeJS.Timeout } | undefined
   /** Virtual time of the lane that was served last: where a lane that was empty joins. */
   #clockNs = 0
 
@@ -73,6 +79,7 @@ export class Batcher {
       tuner: new BatchTuner(policy.maxBatchSize),
       isBatchable: policy.isBatchable && policy.maxBatchSize > 1,
       virtualNs: 0,
+      lastComputeNs: 0,
     })
   }
 
@@ -103,7 +110,10 @@ export class Batcher {
       this.checkRoom(job.modelKey)
       if (lane.queue.length === 0) lane.virtualNs = Math.max(lane.virtualNs, this.#clockNs)
       lane.queue.push(new Entry(job, lane.isBatchable, resolve, reject))
-      this.#pumpSoon()
+      const lingering = this.#lingering
+      if (lingering === undefined) this.#pumpSoon()
+      else if (lane !== lingering.lane || lane.queue.compatibleRows() >= lingering.wantedRows)
+        this.#endLinger()
     })
   }
 
@@ -186,12 +196,37 @@ export class Batcher {
       results = batch.map(() => thrown as Error)
     }
     this.#isBusy = false
-    this.#pump()
+    const isLingering = this.#linger(lane, batch)
+    if (!isLingering) this.#pump()
     for (const [i, entry] of batch.entries()) {
       const result = results[i] as readonly Tensor[] | Error
       if (result instanceof Error) entry.reject(result)
       else entry.resolve({ outputs: result, queueNs: Number(startedNs - entry.enteredNs) })
     }
+  }
+
+  /**
+   * A model that streams its weights through memory for every batch gains much from a fuller one, and the
+   * clients that were just answered are about to send again. So where larger batches are known to pay off,
+   * the thread waits for them, for a tenth of what the last batch took. A request to an idle thread never
+   * waits, nor does one of another model, nor a small model. Returns whether it waits.
+   */
+  #linger(lane: Lane, batch: readonly Entry[]): boolean {
+    const lingerMs = Math.min((lane.lastComputeNs / 1e6) * LINGER_SHARE, LONGEST_LINGER_MS)
+    if (lingerMs < SHORTEST_LINGER_MS || !lane.isBatchable || this.#isShut) return false
+    for (const other of this.#lanes.values()) if (other !== lane && other.queue.length > 0) return false
+    const waiting = lane.queue.compatibleRows()
+    const returning = batch.reduce((rows, entry) => rows + (entry.rows ?? 0), 0)
+    const wanted = Math.min(waiting + returning, lane.tuner.limit)
+    if (waiting === 0 || waiting >= wanted) return false
+    this.#lingering = { lane, wantedRows: wanted, timer: setTimeout(() => this.#endLinger(), lingerMs) }
+    return true
+  }
+
+  #endLinger(): void {
+    clearTimeout(this.#lingering?.timer)
+    this.#lingering = undefined
+    this.#pump()
   }
 
   async #runTogether(lane: Lane, batch: readonly Entry[]): Promise<(readonly Tensor[] | Error)[]> {
@@ -245,6 +280,7 @@ export class Batcher {
     const { inputs, outputNames, rows, requests } = execution
     const { outputs, computeNs } = await this.#options.run({ modelKey, inputs, outputNames })
     lane.virtualNs += computeNs
+    lane.lastComputeNs = computeNs
     lane.tuner.record(rows, computeNs)
     this.#options.onExecution?.({ modelKey, rows, requests, computeNs })
     return outputs
@@ -253,6 +289,7 @@ export class Batcher {
   /** Refuses what comes from now on; what waits still runs. */
   shut(): void {
     this.#isShut = true
+    if (this.#lingering !== undefined) this.#endLinger()
     this.#pumpSoon()
   }
 }

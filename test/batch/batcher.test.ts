@@ -66,7 +66,7 @@ function settle(): Promise<void> {
 }
 
 function values(outputs: readonly Tensor[]): number[] {
-  return [...(outputs[0]?.data as Float32Array)]
+  return [...((outputs[0] as Tensor).data as Float32Array)]
 }
 
 test('an idle engine starts at once; what arrives meanwhile is computed together', async (t) => {
@@ -122,7 +122,7 @@ test('every request gets its own rows back, whichever requests it shared a batch
 })
 
 test('one bad request in a batch fails alone', async (t) => {
-  const isBad = ({ inputs }: Execution) => (inputs[0]?.data as Float32Array).includes(3000)
+  const isBad = ({ inputs }: Execution) => (inputs[0] as Tensor).data.includes(3000 as never)
   const engine = new FakeEngine(isBad)
   const batcher = new Batcher({ run: engine.run })
   batcher.add('m', POLICY)
@@ -245,7 +245,7 @@ test('urgent requests go first, the default is in the middle', async (t) => {
   ] as const)
     void batcher.submit({ ...request(id, 1), priority })
   await engine.finishAll()
-  const order = engine.executions.map(({ inputs }) => (inputs[0]?.data as Float32Array)[0])
+  const order = engine.executions.map(({ inputs }) => ((inputs[0] as Tensor).data as Float32Array)[0])
   t.deepEqual(order, [0, 3000, 2000, 4000, 1000])
 })
 
@@ -267,6 +267,31 @@ test('with a delay in its config, a lone request waits for company, at most that
   t.true(performance.now() - startedMs >= 15)
   await engine.finishAll()
   await alone
+})
+
+test('a slow model waits a moment for the clients it has just answered, and no longer than for all of them', async (t) => {
+  const engine = new FakeEngine()
+  const slow: BatcherOptions['run'] = async (execution) => ({
+    ...(await engine.run(execution)),
+    computeNs: 40e6,
+  })
+  const batcher = new Batcher({ run: slow })
+  batcher.add('m', POLICY)
+  void batcher.submit(request(1, 1))
+  void batcher.submit(request(2, 1))
+  await settle()
+  void batcher.submit(request(3, 1))
+  void batcher.submit(request(4, 1))
+  await engine.finishOne()
+  t.deepEqual(engine.rows, [2], 'two wait, and two are about to come back')
+  void batcher.submit(request(5, 1))
+  void batcher.submit(request(6, 1))
+  t.deepEqual(engine.rows, [2, 4], 'they came: nothing to wait for')
+  void batcher.submit(request(7, 1))
+  await engine.finishOne()
+  while (engine.rows.length < 3) await settle()
+  t.deepEqual(engine.rows, [2, 4, 1], 'they did not come: the wait ends by itself')
+  await engine.finishAll()
 })
 
 test('what was accepted before the door shut still runs; what comes after is refused', async (t) => {
