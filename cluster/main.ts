@@ -2,11 +2,7 @@
 /** The `onecopy` command: picks the command, and the role of this process in it. */
 import cluster from 'node:cluster'
 import { createRequire } from 'node:module'
-import { loadConfig, serveHelp } from '../src/config/load.js'
 import { OnecopyError } from '../src/errors.js'
-import { runPrimary } from './primary.js'
-import { runTune, TUNE_HELP } from './tune.js'
-import { runWorker } from './worker.js'
 
 const EXIT_USAGE = 2
 
@@ -25,12 +21,24 @@ function packageVersion(): string {
   return (require('../../package.json') as { version: string }).version
 }
 
-const COMMANDS: Record<
-  string,
-  { help(): string; run(argv: readonly string[]): Promise<number> } | undefined
-> = {
-  serve: { help: serveHelp, run: (argv) => runPrimary(loadConfig(argv), packageVersion()) },
-  tune: { help: () => TUNE_HELP, run: runTune },
+interface Command {
+  readonly help: string
+  run(argv: readonly string[]): Promise<number>
+}
+
+/** Loaded when they are needed: a worker is this file too, and holds nothing of the commands. */
+const COMMANDS: Record<string, (() => Promise<Command>) | undefined> = {
+  serve: async () => {
+    const [{ loadConfig, serveHelp }, { runPrimary }] = await Promise.all([
+      import('../src/config/load.js'),
+      import('./primary.js'),
+    ])
+    return { help: serveHelp(), run: (argv) => runPrimary(loadConfig(argv), packageVersion()) }
+  },
+  tune: async () => {
+    const { runTune, TUNE_HELP } = await import('./tune.js')
+    return { help: TUNE_HELP, run: runTune }
+  },
 }
 
 async function main(argv: readonly string[]): Promise<number> {
@@ -43,17 +51,18 @@ async function main(argv: readonly string[]): Promise<number> {
     process.stdout.write(`${USAGE}\n`)
     return command === undefined ? EXIT_USAGE : 0
   }
-  const chosen = COMMANDS[command]
-  if (chosen === undefined) {
+  const load = COMMANDS[command]
+  if (load === undefined) {
     process.stderr.write(`onecopy: unknown command ${JSON.stringify(command)}\n\n${USAGE}\n`)
     return EXIT_USAGE
   }
+  const { help, run } = await load()
   if (rest.includes('--help') || rest.includes('-h')) {
-    process.stdout.write(`${chosen.help()}\n`)
+    process.stdout.write(`${help}\n`)
     return 0
   }
   try {
-    return await chosen.run(rest)
+    return await run(rest)
   } catch (thrown) {
     if (!(thrown instanceof OnecopyError)) throw thrown
     process.stderr.write(`onecopy: ${thrown.code}: ${thrown.message}\n`)
@@ -61,5 +70,7 @@ async function main(argv: readonly string[]): Promise<number> {
   }
 }
 
-if (cluster.isWorker) runWorker()
-else process.exit(await main(process.argv.slice(2)))
+if (cluster.isWorker) {
+  const { runWorker } = await import('./worker.js')
+  runWorker()
+} else process.exit(await main(process.argv.slice(2)))
