@@ -3,6 +3,7 @@ import { parseArgs } from 'node:util'
 import { type BenchReport, runBenches } from './harness/report.js'
 import { Stage } from './harness/stage.js'
 import { binaryAgainstJson, convnet, largeBinary, oneConnection, smallJson } from './rows/comparisons.js'
+import { headOfLine } from './rows/head-of-line.js'
 import { memoryGrowth } from './rows/memory-growth.js'
 import { overload } from './rows/overload.js'
 import { rebalance } from './rows/rebalance.js'
@@ -16,6 +17,7 @@ const ROWS: readonly Row[] = [
   binaryAgainstJson,
   overload,
   rebalance,
+  headOfLine,
   memoryGrowth,
 ]
 

@@ -285,7 +285,8 @@ export async function runTune(argv: readonly string[]): Promise<number> {
   }
   const { text, best } = resultTable(results)
   process.stdout.write(
-    `${text}\nbest here: onecopy serve --workers ${best.workers} --threads ${best.threads}\n`,
+    `${text}\nbest here: onecopy serve --workers ${best.workers} --threads ${best.threads}\n` +
+      'A lone worker counts the segment as private: there is no other to share it with.\n',
   )
   return 0
 }

@@ -12,7 +12,7 @@ export interface InputTensor {
 }
 
 export interface InferRequest {
-  readonly method: 'POST'
+  readonly method: 'POST' | 'GET'
   readonly path: string
   readonly headers: Record<string, string>
   readonly body: Buffer

@@ -10,6 +10,8 @@ const SHARED_MEMORY_DIR = '/dev/shm'
 export interface RunningServer {
   readonly name: string
   readonly port: number
+  /** Metrics and probes; null for servers that have none. */
+  readonly adminPort: number | null
   readonly workerPids: readonly number[]
   readonly child: ChildServer
   /** Folder of its segments; null for servers that have none. */
@@ -30,9 +32,16 @@ async function running(options: {
   readonly segmentDir: string | null
 }): Promise<RunningServer> {
   const { child, workers, isWorker, segmentDir } = options
-  const { port } = await child.ready
+  const { port, adminPort = null } = await child.ready
   if (port === undefined) throw new Error(`expected ${child.name} to say its port`)
-  return { name: child.name, port, workerPids: await child.workerPids(workers, isWorker), child, segmentDir }
+  return {
+    name: child.name,
+    port,
+    adminPort,
+    workerPids: await child.workerPids(workers, isWorker),
+    child,
+    segmentDir,
+  }
 }
 
 /** The server with its defaults, but for what is named here and in `flags`. */

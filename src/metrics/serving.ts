@@ -3,6 +3,7 @@
  * by their sum, the gauges as their `aggregator` says. Names follow
  * https://prometheus.io/docs/practices/naming/: base units, `_total` for counters.
  */
+import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { Counter, Gauge, Histogram, Registry } from 'prom-client'
 
 /** How a request ended. */
@@ -12,6 +13,7 @@ export type Outcome = 'success' | 'client_error' | 'rejected' | 'timeout' | 'ser
 const DURATION_BUCKETS_SECONDS = [
   0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30,
 ]
+const LOOP_SAMPLE_MS = 10
 const BATCH_BUCKETS = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
 
 const MODEL_LABELS = ['model', 'version'] as const
@@ -36,6 +38,20 @@ export function createServingMetrics(queueDepth: () => number): ServingMetrics {
     aggregator: 'sum',
     collect() {
       this.set(queueDepth())
+    },
+  })
+  const loopDelay = monitorEventLoopDelay({ resolution: LOOP_SAMPLE_MS })
+  loopDelay.enable()
+  new Gauge({
+    name: 'onecopy_event_loop_lag_seconds',
+    help: 'How late the HTTP event loop was since the last scrape, 99th percentile, of the worst worker.',
+    registers,
+    aggregator: 'max',
+    collect() {
+      // A sample is the time between two ticks of a timer: what is beyond its interval is lag.
+      const lagMs = loopDelay.percentile(99) / 1e6 - LOOP_SAMPLE_MS
+      this.set(Number.isFinite(lagMs) ? Math.max(0, lagMs) / 1000 : 0)
+      loopDelay.reset()
     },
   })
   const duration = (name: string, help: string) =>
