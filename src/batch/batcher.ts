@@ -218,7 +218,7 @@ export class Batcher {
     const waiting = lane.queue.compatibleRows()
     const returning = batch.reduce((rows, entry) => rows + (entry.rows ?? 0), 0)
     const wanted = Math.min(waiting + returning, lane.tuner.limit)
-    if (waiting === 0 || waiting >= wanted) return false
+    if (waiting === 0 || waiting >= wanted || !lane.tuner.isWorthWaiting(waiting, wanted)) return false
     this.#lingering = { lane, wantedRows: wanted, timer: setTimeout(() => this.#endLinger(), lingerMs) }
     return true
   }

@@ -7,6 +7,8 @@
 
 /** A size is as good as the best when its rows take at most this much longer. */
 const GOOD_ENOUGH = 1.05
+/** A wait costs up to a tenth of a batch: rows must get cheaper by more than that. */
+const WORTH_WAITING = 0.8
 /** Weight of the newest measurement. */
 const NEWEST = 0.2
 /** Executions between two that ignore the limit. */
@@ -29,6 +31,14 @@ export class BatchTuner {
     const nsPerRow = computeNs / rows
     const known = this.#nsPerRow[bucket]
     this.#nsPerRow[bucket] = known === undefined ? nsPerRow : known + NEWEST * (nsPerRow - known)
+  }
+
+  /** Whether a batch of `more` rows is known to spend clearly less time per row than one of `fewer`, or not known yet. */
+  isWorthWaiting(fewer: number, more: number): boolean {
+    const [from, to] = [Math.floor(Math.log2(fewer)), Math.floor(Math.log2(more))]
+    if (from === to) return false
+    const [now, then] = [this.#nsPerRow[from], this.#nsPerRow[to]]
+    return now === undefined || then === undefined || then <= now * WORTH_WAITING
   }
 
   /** Rows to compute together next, at most. */

@@ -8,29 +8,9 @@ import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { z } from 'zod'
 import { usableCpus } from '../process/cpus.js'
-import { parseBytes, parseDurationMs } from '../units.js'
+import { durationMs, sizeBytes } from './quantities.js'
 
 const text = z.string().min(1)
-
-const durationMs = z.string().transform((value, context) => {
-  const ms = parseDurationMs(value)
-  if (ms !== null) return ms
-  context.addIssue({
-    code: 'custom',
-    message: `expected a duration such as 500ms, 30s or 2m, got ${JSON.stringify(value)}`,
-  })
-  return z.NEVER
-})
-
-const sizeBytes = z.union([z.string(), z.int().transform(String)]).transform((value, context) => {
-  const bytes = parseBytes(value)
-  if (bytes !== null && bytes > 0) return bytes
-  context.addIssue({
-    code: 'custom',
-    message: `expected a size such as 64KiB, 16MiB or 2GiB, got ${JSON.stringify(value)}`,
-  })
-  return z.NEVER
-})
 
 function integer(minimum: number, maximum: number) {
   return z.union([z.string(), z.number()]).transform((value, context) => {

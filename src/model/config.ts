@@ -1,27 +1,10 @@
 /** `config.json` beside a model's versions: what its operator decides, where the defaults are not right. */
 import { readFile } from 'node:fs/promises'
 import { z } from 'zod'
+import { durationMs, sizeBytes } from '../config/quantities.js'
 import { messageOf, OnecopyError } from '../errors.js'
-import { parseBytes, parseDurationMs } from '../units.js'
 
 const MAX_BATCH_ROWS = 4096
-
-const durationMs = z.string().transform((value, context) => {
-  const ms = parseDurationMs(value)
-  if (ms !== null) return ms
-  context.addIssue({
-    code: 'custom',
-    message: `expected a duration such as 2ms, got ${JSON.stringify(value)}`,
-  })
-  return z.NEVER
-})
-
-const sizeBytes = z.string().transform((value, context) => {
-  const bytes = parseBytes(value)
-  if (bytes !== null && bytes > 0) return bytes
-  context.addIssue({ code: 'custom', message: `expected a size such as 64MiB, got ${JSON.stringify(value)}` })
-  return z.NEVER
-})
 
 const ascending = (sizes: readonly number[]) =>
   sizes.every((size, i) => i === 0 || size > (sizes[i - 1] as number))

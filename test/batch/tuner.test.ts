@@ -30,3 +30,11 @@ test('nothing known means no limit, and a limit is tried again from time to time
   }
   t.deepEqual(limits, new Set([1, 64]))
 })
+
+test('waiting for a fuller batch is worth it only where rows get clearly cheaper', (t) => {
+  t.true(trained((rows) => 1e6 / rows + 1e5).isWorthWaiting(8, 16))
+  t.false(trained(() => 10e6).isWorthWaiting(2, 4))
+  t.false(trained((rows) => 10e6 - rows).isWorthWaiting(8, 16))
+  t.false(new BatchTuner(64).isWorthWaiting(9, 15), 'sizes that are measured as one')
+  t.true(new BatchTuner(64).isWorthWaiting(4, 16), 'not known yet')
+})

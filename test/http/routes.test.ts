@@ -1,4 +1,6 @@
+import { writeFileSync } from 'node:fs'
 import { request } from 'node:http'
+import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import test from 'ava'
 import {
@@ -8,6 +10,7 @@ import {
   modelBytes,
   node,
   sequence,
+  slowModel,
   value,
   writeModel,
 } from '../helpers/onnx-builder.js'
@@ -63,7 +66,7 @@ test('the core routes answer as the protocol says', async (t) => {
   for (const path of ['/v2', '/v2/']) {
     const body = (await json(await get(path))) as { name: string; extensions: string[] }
     t.is(body.name, 'onecopy')
-    t.deepEqual(body.extensions, ['binary_tensor_data', 'parameters'])
+    t.deepEqual(body.extensions, ['binary_tensor_data', 'parameters', 'schedule_policy'])
   }
   for (const base of [url, adminUrl]) {
     t.deepEqual(await json(await get('/v2/health/live', base)), { live: true })
@@ -154,6 +157,38 @@ test('the core routes answer as the protocol says', async (t) => {
   })
   t.deepEqual(await decodeResponse(half), [{ name: 'y', datatype: 'BF16', shape: [3], bytes: bits }])
 
+  await stopCleanly(t, server)
+})
+
+test('a timeout covers the wait for the result, a priority is a number, and a full queue says so', async (t) => {
+  const models = writeModel(temporaryFolder(t), 'slow', slowModel())
+  writeFileSync(join(models, 'slow', 'config.json'), JSON.stringify({ max_queue_requests: 1 }))
+  const { server, url } = await startServer(t, { models, args: ['--workers', '1'] })
+  const post = (iterations: number, parameters: object) =>
+    fetch(`${url}/v2/models/slow/infer`, {
+      method: 'POST',
+      body: JSON.stringify({
+        parameters,
+        inputs: [{ name: 'iterations', shape: [], datatype: 'INT64', data: [iterations] }],
+      }),
+    })
+  const late = await post(20_000, { timeout: 10_000 })
+  t.is(late.status, 504)
+  t.is(late.headers.get('X-Error-Code'), 'DEADLINE_EXCEEDED')
+  t.is((await post(1, { timeout: 1e15, priority: 1 })).status, 200)
+  for (const parameters of [{ timeout: -1 }, { timeout: '5' }, { priority: 1.5 }]) {
+    const refused = await post(1, parameters)
+    t.is(refused.status, 400, JSON.stringify(parameters))
+    t.is(refused.headers.get('X-Error-Code'), 'REQUEST_INVALID')
+  }
+  const statuses = await Promise.all(
+    Array.from({ length: 6 }, async () => {
+      const response = await post(5000, {})
+      if (response.status === 503) t.is(response.headers.get('Retry-After'), '1')
+      return response.status
+    }),
+  )
+  t.true(statuses.includes(200) && statuses.includes(503), statuses.join())
   await stopCleanly(t, server)
 })
 

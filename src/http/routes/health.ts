@@ -3,7 +3,7 @@ import type Router from '@koa/router'
 import type { HttpContext } from '../context.js'
 
 /** Only what is implemented stands here. */
-const EXTENSIONS = ['binary_tensor_data', 'parameters']
+const EXTENSIONS = ['binary_tensor_data', 'parameters', 'schedule_policy']
 
 export interface ServerIdentity {
   readonly name: string

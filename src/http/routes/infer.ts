@@ -12,6 +12,8 @@ import { modelOf, onModel } from './models.js'
 
 /** Up to this size a copy is cheaper than a stream. */
 const ONE_PIECE_BYTES = 256 * 1024
+/** A timer beyond this fires at once: such a deadline, of 24 days and more, is none. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1
 const LIMITS = { jsonDepth: 64, maxTensors: 4096 }
 /** Label of requests for models that do not exist: a client must not be able to make up label values. */
 const UNKNOWN = { model: '(unknown)', version: '' }
@@ -36,10 +38,10 @@ function countOf(parameters: InferRequest['parameters'], name: string, fallback:
 
 /** Triton's schedule policy: `priority` (1 is the highest, 0 the default) and `timeout` in microseconds (0 is none). */
 function schedulingOf({ parameters }: InferRequest): { priority: number; timeoutMs: number | null } {
-  const timeoutUs = countOf(parameters, 'timeout', 0)
+  const timeoutMs = countOf(parameters, 'timeout', 0) / 1000
   return {
     priority: countOf(parameters, 'priority', 0),
-    timeoutMs: timeoutUs === 0 ? null : timeoutUs / 1000,
+    timeoutMs: timeoutMs === 0 || timeoutMs > LONGEST_TIMER_MS ? null : timeoutMs,
   }
 }
 
