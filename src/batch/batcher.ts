@@ -41,6 +41,8 @@ export interface BatcherOptions {
     requests: number
     computeNs: number
   }) => void
+  /** Longest wait for clients that were just answered, in milliseconds. */
+  readonly longestLingerMs?: number
   /** A model that claimed to batch and does not. */
   readonly onUnbatchable?: (modelKey: string) => void
 }
@@ -212,7 +214,8 @@ export class Batcher {
    * waits, nor does one of another model, nor a small model. Returns whether it waits.
    */
   #linger(lane: Lane, batch: readonly Entry[]): boolean {
-    const lingerMs = Math.min((lane.lastComputeNs / 1e6) * LINGER_SHARE, LONGEST_LINGER_MS)
+    const { longestLingerMs = LONGEST_LINGER_MS } = this.#options
+    const lingerMs = Math.min((lane.lastComputeNs / 1e6) * LINGER_SHARE, longestLingerMs)
     if (lingerMs < SHORTEST_LINGER_MS || !lane.isBatchable || this.#isShut) return false
     for (const other of this.#lanes.values()) if (other !== lane && other.queue.length > 0) return false
     const waiting = lane.queue.compatibleRows()

@@ -14,8 +14,25 @@ const require = createRequire(import.meta.url)
 type Runtime = typeof import('onnxruntime-node')
 let loaded: Runtime | undefined
 function runtime(): Runtime {
-  loaded ??= require('onnxruntime-node') as Runtime
+  loaded ??= loadWithBitsForFloat16()
   return loaded
+}
+
+/**
+ * Where JavaScript has a Float16Array (Node 24 and later), the runtime's JavaScript half wraps float16 in it
+ * and its native half reads it as empty ("not enough space: expected 8, got 0"). It looks for the class
+ * once, at its first tensor: without it, float16 is the sixteen bits in a Uint16Array, on every Node.
+ */
+function loadWithBitsForFloat16(): Runtime {
+  const hidden = Object.getOwnPropertyDescriptor(globalThis, 'Float16Array')
+  if (hidden !== undefined) Reflect.deleteProperty(globalThis, 'Float16Array')
+  try {
+    const module = require('onnxruntime-node') as Runtime
+    new module.Tensor('bool', [true], [1])
+    return module
+  } finally {
+    if (hidden !== undefined) Object.defineProperty(globalThis, 'Float16Array', hidden)
+  }
 }
 
 /** Initializers from this size on leave the graph and become shareable; smaller ones are not worth a mapping each. */

@@ -269,28 +269,47 @@ test('with a delay in its config, a lone request waits for company, at most that
   await alone
 })
 
-test('a slow model waits a moment for the clients it has just answered, and no longer than for all of them', async (t) => {
+/** Two are computed, two wait: the moment before the first batch ends. */
+async function twoAndTwo(longestLingerMs?: number): Promise<{ engine: FakeEngine; batcher: Batcher }> {
   const engine = new FakeEngine()
-  const slow: BatcherOptions['run'] = async (execution) => ({
+  const run: BatcherOptions['run'] = async (execution) => ({
     ...(await engine.run(execution)),
-    computeNs: 40e6,
+    computeNs: 1e12,
   })
-  const batcher = new Batcher({ run: slow })
+  const batcher = new Batcher({ run, ...(longestLingerMs === undefined ? {} : { longestLingerMs }) })
   batcher.add('m', POLICY)
-  void batcher.submit(request(1, 1))
-  void batcher.submit(request(2, 1))
+  for (const id of [1, 2]) void batcher.submit(request(id, 1))
   await settle()
-  void batcher.submit(request(3, 1))
-  void batcher.submit(request(4, 1))
+  for (const id of [3, 4]) void batcher.submit(request(id, 1))
+  return { engine, batcher }
+}
+
+test('a slow model waits for the clients it has just answered, and no longer than for all of them', async (t) => {
+  // A wait that the test never sees end by itself.
+  const { engine, batcher } = await twoAndTwo(60_000)
   await engine.finishOne()
   t.deepEqual(engine.rows, [2], 'two wait, and two are about to come back')
   void batcher.submit(request(5, 1))
+  t.deepEqual(engine.rows, [2], 'one came')
   void batcher.submit(request(6, 1))
-  t.deepEqual(engine.rows, [2, 4], 'they came: nothing to wait for')
-  void batcher.submit(request(7, 1))
+  t.deepEqual(engine.rows, [2, 4], 'both came: nothing to wait for')
+  await engine.finishAll()
+})
+
+test('a slow model whose clients do not come back goes on without them', async (t) => {
+  const { engine } = await twoAndTwo()
   await engine.finishOne()
-  while (engine.rows.length < 3) await settle()
-  t.deepEqual(engine.rows, [2, 4, 1], 'they did not come: the wait ends by itself')
+  while (engine.rows.length < 2) await settle()
+  t.deepEqual(engine.rows, [2, 2])
+  await engine.finishAll()
+})
+
+test('a request for another model ends the wait', async (t) => {
+  const { engine, batcher } = await twoAndTwo(60_000)
+  batcher.add('other', POLICY)
+  await engine.finishOne()
+  void batcher.submit({ ...request(9, 1), modelKey: 'other' })
+  t.is(engine.executions.length, 2)
   await engine.finishAll()
 })
 

@@ -2,6 +2,12 @@
 import { InferenceSession, Tensor } from 'onnxruntime-node'
 import type { WireTensor } from './v2-client.js'
 
+// The binding takes float16 as bits only; its JavaScript half looks for a Float16Array at the first tensor.
+const float16Array = Object.getOwnPropertyDescriptor(globalThis, 'Float16Array')
+if (float16Array !== undefined) Reflect.deleteProperty(globalThis, 'Float16Array')
+new Tensor('bool', [true], [1])
+if (float16Array !== undefined) Object.defineProperty(globalThis, 'Float16Array', float16Array)
+
 const TYPES: Record<string, string> = {
   BOOL: 'bool',
   UINT8: 'uint8',
