@@ -2,13 +2,12 @@
  * The admin port, answered by the primary: metrics, and probes that must not wait behind inference.
  * Nothing of it is on the public port.
  */
-import { once } from 'node:events'
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import Router from '@koa/router'
 import Koa from 'koa'
-import { OnecopyError } from '../src/errors.js'
 import { errorResponses } from '../src/http/error-response.js'
+import { listen } from '../src/http/listen.js'
 import type { Log } from '../src/log.js'
 
 export interface AdminOptions {
@@ -52,16 +51,7 @@ export class AdminServer {
     app.use(router.allowedMethods())
     app.on('error', (thrown) => log.debug({ err: thrown }, 'admin connection error'))
     const http = createServer(app.callback())
-    http.listen({ host, port })
-    try {
-      await once(http, 'listening')
-    } catch (thrown) {
-      const { code } = thrown as NodeJS.ErrnoException
-      throw new OnecopyError(
-        'ADDRESS_UNAVAILABLE',
-        `cannot serve the admin port on ${host}:${port} (${code})`,
-      )
-    }
+    await listen(http, { host, port }, 'the admin port')
     return new AdminServer(http)
   }
 

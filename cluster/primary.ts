@@ -6,10 +6,11 @@
 import cluster from 'node:cluster'
 import { once } from 'node:events'
 import { rmSync } from 'node:fs'
-import { type AddressInfo, createServer } from 'node:net'
+import { createServer } from 'node:net'
 import { fileURLToPath } from 'node:url'
 import type { Config } from '../src/config/schema.js'
 import { messageOf, OnecopyError } from '../src/errors.js'
+import { listen } from '../src/http/listen.js'
 import { Lifecycle } from '../src/lifecycle.js'
 import { createLog, type Log } from '../src/log.js'
 import { prepareCache } from '../src/model/compile.js'
@@ -239,9 +240,8 @@ class Primary {
  */
 async function concretePort({ host, port }: Config): Promise<number> {
   if (port !== 0) return port
-  const probe = createServer().listen({ host, port })
-  await once(probe, 'listening')
-  const { port: free } = probe.address() as AddressInfo
+  const probe = createServer()
+  const free = await listen(probe, { host, port }, 'inference')
   probe.close()
   await once(probe, 'close')
   return free

@@ -2,16 +2,15 @@
  * One serving process, assembled from the rooms: attach the segments, load them into the inference
  * thread, serve HTTP, drain. It does not know whether other processes serve beside it.
  */
-import { once } from 'node:events'
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { Batcher, type BatchingPolicy } from './batch/batcher.js'
 import type { ServingConfig } from './config/schema.js'
 import { Engine } from './engine/engine.js'
-import { OnecopyError } from './errors.js'
 import { createApp } from './http/app.js'
 import { Connections } from './http/connections.js'
 import type { ModelDirectory, ServedModel } from './http/context.js'
+import { listen } from './http/listen.js'
 import type { ServerIdentity } from './http/routes/health.js'
 import { Lifecycle } from './lifecycle.js'
 import type { Log } from './log.js'
@@ -94,12 +93,10 @@ export class ServingProcess {
   readonly #engine = new Engine()
   readonly #batcher: Batcher
   readonly #http: Server
-  readonly #config: ServingConfig
   readonly #labelsByKey = new Map<string, { readonly model: string; readonly version: string }>()
   #drained: Promise<void> | undefined
 
   private constructor(options: ServingOptions) {
-    this.#config = options.config
     this.#batcher = new Batcher({
       run: ({ modelKey, inputs, outputNames }) => this.#engine.run(modelKey, inputs, outputNames),
       onExecution: ({ modelKey, rows, computeNs }) => {
@@ -155,7 +152,7 @@ export class ServingProcess {
         serving.#batcher.add(key, batchingPolicy(attached.header, config, options.config))
         serving.#models.add({ name, version, key, inputs, outputs, isReady: true })
       }
-      await serving.#listen()
+      await listen(serving.#http, options.config, 'inference')
       serving.#lifecycle.move('ready')
       return serving
     } catch (thrown) {
@@ -166,19 +163,6 @@ export class ServingProcess {
 
   #labels(modelKey: string): { model: string; version: string } {
     return this.#labelsByKey.get(modelKey) ?? { model: modelKey, version: '' }
-  }
-
-  async #listen(): Promise<void> {
-    const { host, port } = this.#config
-    this.#http.listen({ host, port })
-    try {
-      await once(this.#http, 'listening')
-    } catch (thrown) {
-      const { code } = thrown as NodeJS.ErrnoException
-      throw new OnecopyError('ADDRESS_UNAVAILABLE', `cannot serve on ${host}:${port} (${code})`, {
-        cause: thrown,
-      })
-    }
   }
 
   /** The port that is really served on, also where 0 was asked for. */

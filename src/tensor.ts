@@ -56,10 +56,6 @@ export interface TensorSpec {
   readonly shape: readonly number[] | null
 }
 
-export function isDatatype(word: string): word is Datatype {
-  return Object.hasOwn(DATATYPES, word)
-}
-
 /**
  * Number of elements of a shape, or NaN where the product leaves the exact integers (2^53).
  * A zero anywhere makes it zero, however large the other dimensions are.

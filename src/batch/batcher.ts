@@ -35,12 +35,7 @@ export interface BatchingPolicy {
 export interface BatcherOptions {
   readonly run: Run
   /** Told about every execution. */
-  readonly onExecution?: (execution: {
-    modelKey: string
-    rows: number
-    requests: number
-    computeNs: number
-  }) => void
+  readonly onExecution?: (execution: { modelKey: string; rows: number; computeNs: number }) => void
   /** Longest wait for clients that were just answered, in milliseconds. */
   readonly longestLingerMs?: number
   /** A model that claimed to batch and does not. */
@@ -248,7 +243,6 @@ export class Batcher {
         inputs,
         outputNames: first.job.outputNames,
         rows,
-        requests: batch.length,
       })
       parts = split(outputs, rowCounts, rows)
     } catch (thrown) {
@@ -269,7 +263,7 @@ export class Batcher {
   async #runAlone(lane: Lane, { job, rows }: Entry): Promise<readonly Tensor[] | Error> {
     const { inputs, outputNames } = job
     try {
-      return await this.#run(lane, { inputs, outputNames, rows: rows ?? 1, requests: 1 })
+      return await this.#run(lane, { inputs, outputNames, rows: rows ?? 1 })
     } catch (thrown) {
       return thrown as Error
     }
@@ -277,15 +271,15 @@ export class Batcher {
 
   async #run(
     lane: Lane,
-    execution: { inputs: readonly Tensor[]; outputNames: readonly string[]; rows: number; requests: number },
+    execution: { inputs: readonly Tensor[]; outputNames: readonly string[]; rows: number },
   ): Promise<readonly Tensor[]> {
     const { modelKey } = lane
-    const { inputs, outputNames, rows, requests } = execution
+    const { inputs, outputNames, rows } = execution
     const { outputs, computeNs } = await this.#options.run({ modelKey, inputs, outputNames })
     lane.virtualNs += computeNs
     lane.lastComputeNs = computeNs
     lane.tuner.record(rows, computeNs)
-    this.#options.onExecution?.({ modelKey, rows, requests, computeNs })
+    this.#options.onExecution?.({ modelKey, rows, computeNs })
     return outputs
   }
 

@@ -35,7 +35,7 @@ async function publishOne(
     const image = await compiler.compile(source.path)
     try {
       const segment = await writeSegment({ imagePath: image.imagePath, server, model: source })
-      return { source, segment, reference: await referenceSegment(segment.path), cached: image.cached }
+      return { source, segment, reference: referenceSegment(segment), cached: image.cached }
     } catch (thrown) {
       // A damaged cache entry is compiled again, once; a fresh image that fails is a fault to report.
       const isDamagedCache =

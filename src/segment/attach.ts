@@ -10,6 +10,7 @@ import { dirname } from 'node:path'
 import { OnecopyError } from '../errors.js'
 import { decodeHeader, decodePrefix, PREFIX_BYTES, type SegmentHeader } from './layout.js'
 import { mapReadOnly } from './mapping.js'
+import type { SegmentFile } from './write.js'
 
 export interface SegmentReference {
   readonly path: string
@@ -32,15 +33,8 @@ function refuse(path: string, message: string): OnecopyError {
 }
 
 /** What a worker needs to attach to a segment and to know that it is the one the primary verified. */
-export async function referenceSegment(path: string): Promise<SegmentReference> {
-  const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW)
-  try {
-    const stat = await file.stat()
-    const { header } = await mapHead(path, file.fd, stat.size)
-    return { path, fileBytes: stat.size, graphSha256: header.graph.sha256, inode: stat.ino }
-  } finally {
-    await file.close()
-  }
+export function referenceSegment({ path, bytes, inode, header }: SegmentFile): SegmentReference {
+  return { path, fileBytes: bytes, graphSha256: header.graph.sha256, inode }
 }
 
 async function mapHead(path: string, fd: number, fileBytes: number) {

@@ -25,6 +25,7 @@ export interface SegmentFile {
   readonly path: string
   readonly folder: string
   readonly bytes: number
+  readonly inode: number
   readonly header: SegmentHeader
 }
 
@@ -103,6 +104,7 @@ export async function writeSegment(options: WriteSegmentOptions): Promise<Segmen
   const temporaryPath = join(folder, `.${SEGMENT_FILE_NAME}.writing`)
   const image = await open(options.imagePath, constants.O_RDONLY | constants.O_NOFOLLOW)
   let isWritten = false
+  let inode = 0
   try {
     const header: SegmentHeader = { ...(await readHeader(image)), owner: server.owner, model }
     const { bavail, bsize } = await statfs(server.path)
@@ -122,12 +124,13 @@ export async function writeSegment(options: WriteSegmentOptions): Promise<Segmen
       await file.sync()
       await verifySegment(file)
       await file.chmod(0o400)
+      inode = (await file.stat()).ino
     } finally {
       await file.close()
     }
     await rename(temporaryPath, path)
     isWritten = true
-    return { path, folder, bytes: header.fileBytes, header }
+    return { path, folder, bytes: header.fileBytes, inode, header }
   } catch (thrown) {
     if (isNoSpace(thrown)) {
       const { size } = await image.stat()

@@ -35,7 +35,7 @@ async function writtenSegment(t: ExecutionContext): Promise<Written> {
   const server = await createServerFolder(temporaryFolder(t, '/dev/shm'))
   t.teardown(() => removeServerFolder(server.path))
   const segment = await writeSegment({ imagePath, server, model: { name: 'slow', version: '1' } })
-  return { path: segment.path, header: segment.header, reference: await referenceSegment(segment.path) }
+  return { path: segment.path, header: segment.header, reference: referenceSegment(segment) }
 }
 
 function change(path: string, edit: (bytes: Buffer) => void): void {
