@@ -108,7 +108,7 @@ export const convnet: Row = {
   title: 'a ConvNet that gains nothing from batching, onecopy against session.run in a loop',
   run: async (context) => {
     const { stage, options } = context
-    const model = await benchModel('convnet-8x48')
+    const model = await benchModel('convnet-16x64')
     const requests = inferRequests(model.recipe, { encoding: 'binary', count: REQUEST_COUNT })
     const connections = options.workers * CONVNET_CONNECTIONS_PER_WORKER
     const onecopy = await startOnecopy({ stage, model, workers: options.workers })

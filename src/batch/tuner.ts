@@ -2,7 +2,8 @@
  * Finds out how many rows are worth computing together. Time per row is remembered by size, in powers of
  * two; the limit is the smallest size that is almost as good as the best, because a larger batch makes
  * its first request wait for its last. A convolution that gains nothing ends at 1, a small MLP at the
- * maximum. From time to time a full batch is let through, so that the limit follows what changes.
+ * maximum. Sizes are tried upwards, each at most the double of one that is known, so that trying costs
+ * little; from time to time the next size up is tried again, so that the limit follows what changes.
  */
 
 /** A size is as good as the best when its rows take at most this much longer. */
@@ -11,7 +12,7 @@ const GOOD_ENOUGH = 1.05
 const WORTH_WAITING = 0.8
 /** Weight of the newest measurement. */
 const NEWEST = 0.2
-/** Executions between two that ignore the limit. */
+/** Executions between two that try the next size up. */
 const EXPLORE_EVERY = 256
 
 export class BatchTuner {
@@ -43,15 +44,21 @@ export class BatchTuner {
 
   /** Rows to compute together next, at most. */
   get limit(): number {
-    if (this.#executions % EXPLORE_EVERY === EXPLORE_EVERY - 1) return this.#maxRows
+    const isExploring = this.#executions % EXPLORE_EVERY === EXPLORE_EVERY - 1
+    const bucket = this.#bestBucket()
+    const isFrontier = bucket === this.#nsPerRow.length - 1
+    return Math.min(largestOf(isFrontier || isExploring ? bucket + 1 : bucket), this.#maxRows)
+  }
+
+  /** The smallest size that is as good as the best, by its logarithm; -1 where nothing was measured. */
+  #bestBucket(): number {
     let best = Number.POSITIVE_INFINITY
     for (const nsPerRow of this.#nsPerRow) if (nsPerRow !== undefined && nsPerRow < best) best = nsPerRow
-    const largest = this.#nsPerRow.length - 1
-    for (let bucket = 0; bucket < largest; bucket++) {
-      const nsPerRow = this.#nsPerRow[bucket]
-      if (nsPerRow !== undefined && nsPerRow <= best * GOOD_ENOUGH)
-        return Math.min(2 ** (bucket + 1) - 1, this.#maxRows)
-    }
-    return this.#maxRows
+    return this.#nsPerRow.findIndex((nsPerRow) => nsPerRow !== undefined && nsPerRow <= best * GOOD_ENOUGH)
   }
+}
+
+/** The most rows that have this logarithm, rounded down. */
+function largestOf(bucket: number): number {
+  return 2 ** (bucket + 1) - 1
 }

@@ -61,6 +61,13 @@ class FakeEngine {
   }
 }
 
+/** One large request, so that the tuner knows that batches of that size pay. */
+async function warmUp(engine: FakeEngine, batcher: Batcher): Promise<void> {
+  void batcher.submit(request(0, 8))
+  await engine.finishAll()
+  engine.executions.length = 0
+}
+
 function settle(): Promise<void> {
   return new Promise((resolve) => setImmediate(() => setImmediate(resolve)))
 }
@@ -73,6 +80,7 @@ test('an idle engine starts at once; what arrives meanwhile is computed together
   const engine = new FakeEngine()
   const batcher = new Batcher({ run: engine.run })
   batcher.add('m', POLICY)
+  await warmUp(engine, batcher)
   const first = batcher.submit(request(1, 1))
   await settle()
   t.deepEqual(engine.rows, [1])
@@ -278,6 +286,7 @@ async function twoAndTwo(longestLingerMs?: number): Promise<{ engine: FakeEngine
   })
   const batcher = new Batcher({ run, ...(longestLingerMs === undefined ? {} : { longestLingerMs }) })
   batcher.add('m', POLICY)
+  await warmUp(engine, batcher)
   for (const id of [1, 2]) void batcher.submit(request(id, 1))
   await settle()
   for (const id of [3, 4]) void batcher.submit(request(id, 1))

@@ -20,15 +20,24 @@ test('a model that gains up to a size runs at that size', (t) => {
   t.true(limit >= 8 && limit < 16, String(limit))
 })
 
-test('nothing known means no limit, and a limit is tried again from time to time', (t) => {
-  t.is(new BatchTuner(64).limit, 64)
+test('sizes are tried upwards, each at most the double of the last', (t) => {
+  const tuner = new BatchTuner(64)
+  const limits: number[] = []
+  for (let i = 0; i < 8; i++) {
+    limits.push(tuner.limit)
+    tuner.record(tuner.limit, 1e6)
+  }
+  t.deepEqual(limits, [1, 3, 7, 15, 31, 63, 64, 63], 'the last two are as good as each other')
+})
+
+test('a size that did not pay is tried again from time to time, and only the next one up', (t) => {
   const tuner = trained(() => 10e6)
   const limits = new Set<number>()
   for (let i = 0; i < 300; i++) {
     limits.add(tuner.limit)
     tuner.record(1, 10e6)
   }
-  t.deepEqual(limits, new Set([1, 64]))
+  t.deepEqual(limits, new Set([1, 3]))
 })
 
 test('waiting for a fuller batch is worth it only where rows get clearly cheaper', (t) => {
