@@ -16,6 +16,8 @@ export interface AdminOptions {
   readonly log: Log
   /** Null when ready, else why not. */
   readonly notReadyReason: () => string | null
+  /** Begins to replace every worker; null, or why it cannot. */
+  readonly restart: () => string | null
   readonly metrics: () => Promise<{ readonly contentType: string; readonly text: string }>
 }
 
@@ -43,6 +45,11 @@ export class AdminServer {
       const { contentType, text } = await options.metrics()
       ctx.set('Content-Type', contentType)
       ctx.body = text
+    })
+    router.post('/restart', (ctx) => {
+      const reason = options.restart()
+      ctx.status = reason === null ? 202 : 503
+      ctx.body = reason === null ? { restarting: true } : { restarting: false, error: reason }
     })
     const app = new Koa()
     // A probe that fails says nothing about the models: it is logged, and the primary lives on.

@@ -2,8 +2,8 @@
 import { z } from 'zod'
 import { ServingConfigSchema } from '../src/config/schema.js'
 import { type ErrorCode, isErrorCode } from '../src/errors.js'
+import { StatsPageReferenceSchema } from '../src/metrics/page.js'
 import { ServedModelConfigSchema } from '../src/model/config.js'
-import { MetricsSnapshotSchema } from './snapshot.js'
 
 const segment = z.object({
   name: z.string(),
@@ -15,6 +15,9 @@ const segment = z.object({
     inode: z.int().nonnegative(),
   }),
   config: ServedModelConfigSchema,
+  /** How the stats pages name the model version. */
+  number: z.int().positive(),
+  stats: StatsPageReferenceSchema,
 })
 
 export const ToWorkerSchema = z.discriminatedUnion('type', [
@@ -25,9 +28,12 @@ export const ToWorkerSchema = z.discriminatedUnion('type', [
     identity: z.object({ name: z.string(), version: z.string() }),
     /** Folder that a worker removes when the primary is gone and cannot. */
     serverFolder: z.string(),
+    /** The slot of the stats pages that is this worker's. */
+    statsSlot: z.int().nonnegative(),
+    processStats: StatsPageReferenceSchema,
+    unknownStats: StatsPageReferenceSchema,
   }),
   z.object({ type: z.literal('drain') }),
-  z.object({ type: z.literal('metrics'), id: z.int().nonnegative() }),
   /** Give up one busy connection. */
   z.object({ type: z.literal('shed') }),
 ])
@@ -41,7 +47,6 @@ export const ToPrimarySchema = z.discriminatedUnion('type', [
     code: z.custom<ErrorCode>((code) => typeof code === 'string' && isErrorCode(code)),
     message: z.string(),
   }),
-  z.object({ type: z.literal('metrics'), id: z.int().nonnegative(), snapshot: MetricsSnapshotSchema }),
   /** What was carried since the last report; nothing comes while there is nothing, but for one report that says so. */
   z.object({
     type: z.literal('load'),
@@ -52,8 +57,6 @@ export const ToPrimarySchema = z.discriminatedUnion('type', [
       busyConnections: z.int().nonnegative(),
     }),
   }),
-  /** The last counts of a worker that ends in good order. */
-  z.object({ type: z.literal('farewell'), snapshot: MetricsSnapshotSchema }),
 ])
 
 export type ToWorker = z.infer<typeof ToWorkerSchema>

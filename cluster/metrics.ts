@@ -1,52 +1,54 @@
 /**
- * The fleet's metrics, answered by the primary: what living workers count, the totals of the dead, and
- * what only the primary knows. A dead worker's counts stay counted, so no counter ever goes down; a
- * silent worker is answered for by its last snapshot.
+ * The fleet's metrics, answered by the primary alone: what workers count stands in the stats pages,
+ * so a scrape asks nobody, waits for nobody, and misses nothing that a dead worker counted.
  */
-import { Gauge, Registry } from 'prom-client'
+import { Counter, Gauge, Registry } from 'prom-client'
+import { exposeModels } from '../src/metrics/exposition.js'
 import type { PublishedModel } from '../src/model/publish.js'
 import { readProcessMemory } from '../src/process/memory.js'
-import { lastingPart, type MetricsSnapshot, mergeSnapshots, snapshotOf } from './snapshot.js'
-import type { Supervisor } from './supervisor.js'
+import type { FleetStats, ProcessSigns } from './stats.js'
 
-const WORKER_ANSWER_TIMEOUT_MS = 300
-const MAX_DEPARTED_SNAPSHOTS = 16
+/** A worker that answers requests. */
+export interface ReadyWorker {
+  readonly id: number
+  readonly pid: number
+  readonly statsSlot: number
+}
 
 export interface FleetMetricsOptions {
-  readonly supervisor: () => Supervisor | undefined
+  readonly ready: () => readonly ReadyWorker[]
   readonly published: () => readonly PublishedModel[]
+  readonly stats: () => FleetStats | undefined
   readonly buildInfo: { readonly version: string; readonly runtimeVersion: string }
 }
 
 export class FleetMetrics {
   readonly #options: FleetMetricsOptions
   readonly #own = new Registry()
-  /** The newest snapshot of each living worker. */
-  readonly #latest = new Map<number, MetricsSnapshot>()
-  readonly #departed: MetricsSnapshot[] = []
+  readonly #workerExits: Counter<'reason'>
 
   constructor(options: FleetMetricsOptions) {
     this.#options = options
     const registers = [this.#own]
+    const { version, runtimeVersion } = options.buildInfo
     new Gauge({
       name: 'onecopy_build_info',
       help: 'Always 1; the labels say what runs.',
       labelNames: ['version', 'runtime_version', 'node_version'],
       registers,
-    }).set(
-      {
-        version: options.buildInfo.version,
-        runtime_version: options.buildInfo.runtimeVersion,
-        node_version: process.version,
-      },
-      1,
-    )
+    }).set({ version, runtime_version: runtimeVersion, node_version: process.version }, 1)
+    this.#workerExits = new Counter({
+      name: 'onecopy_worker_exits_total',
+      help: 'Workers that ended while the server went on, by signal, exit code, or why they were replaced.',
+      labelNames: ['reason'],
+      registers,
+    })
     new Gauge({
       name: 'onecopy_workers_ready',
       help: 'Workers that answer requests.',
       registers,
       collect() {
-        this.set(options.supervisor()?.ready.length ?? 0)
+        this.set(options.ready().length)
       },
     })
     new Gauge({
@@ -68,41 +70,43 @@ export class FleetMetrics {
       registers,
       async collect() {
         this.reset()
-        for (const { id, pid } of options.supervisor()?.ready ?? []) {
+        for (const { id, pid } of options.ready()) {
           const memory = await readProcessMemory(pid)
           if (memory !== null) this.set({ worker: String(id) }, memory.privateBytes)
         }
       },
     })
+    const signs = () =>
+      options.ready().flatMap(({ statsSlot }): ProcessSigns[] => {
+        const stats = options.stats()
+        return stats === undefined ? [] : [stats.signs(statsSlot)]
+      })
+    new Gauge({
+      name: 'onecopy_queue_depth',
+      help: 'Requests that wait in the queues of all workers.',
+      registers,
+      collect() {
+        this.set(signs().reduce((sum, { queueDepth }) => sum + queueDepth, 0))
+      },
+    })
+    new Gauge({
+      name: 'onecopy_event_loop_lag_seconds',
+      help: 'How late the HTTP event loop was in the last seconds, 99th percentile, of the worst worker.',
+      registers,
+      collect() {
+        this.set(signs().reduce((worst, { loopLagSeconds }) => Math.max(worst, loopLagSeconds), 0))
+      },
+    })
   }
 
-  /** A worker's last words about what it counted. */
-  farewell(workerId: number, snapshot: MetricsSnapshot): void {
-    this.#latest.set(workerId, snapshot)
-  }
-
-  /** Moves a dead worker's counts to the totals of the departed, without a moment in which neither has them. */
-  departed(workerId: number): void {
-    const last = this.#latest.get(workerId)
-    this.#latest.delete(workerId)
-    if (last !== undefined) this.#departed.push(lastingPart(last))
-    if (this.#departed.length > MAX_DEPARTED_SNAPSHOTS) void this.#compactDeparted()
-  }
-
-  /** Many deaths must not grow the list: merges what is there now into one. */
-  async #compactDeparted(): Promise<void> {
-    const parts = [...this.#departed]
-    const merged = await snapshotOf(mergeSnapshots(parts))
-    if (parts.every((part, index) => this.#departed[index] === part))
-      this.#departed.splice(0, parts.length, merged)
+  /** A worker ended, expected or not. */
+  workerEnded(reason: string): void {
+    this.#workerExits.inc({ reason })
   }
 
   /** The text that Prometheus scrapes. */
   async scrape(): Promise<string> {
-    const answers = await this.#options.supervisor()?.collectMetrics(WORKER_ANSWER_TIMEOUT_MS)
-    for (const [workerId, snapshot] of answers ?? []) this.#latest.set(workerId, snapshot)
-    const merged = mergeSnapshots([...this.#departed, ...this.#latest.values()])
-    const text = [await merged.metrics(), await this.#own.metrics()]
+    const text = [await exposeModels(this.#options.stats()?.counted ?? []), await this.#own.metrics()]
     return text.filter((part) => part.trim() !== '').join('\n')
   }
 

@@ -24,8 +24,10 @@ import { sweepSegmentFolder } from '../src/segment/sweep.js'
 import { AdminServer } from './admin.js'
 import { FleetMetrics } from './metrics.js'
 import { createProgress, readyTable } from './progress.js'
-import { onTermination } from './signals.js'
+import { onHangUp, onTermination } from './signals.js'
+import { FleetStats } from './stats.js'
 import { Supervisor } from './supervisor.js'
+import { Watch } from './watch.js'
 
 const EXIT_FAILED = 1
 /**
@@ -49,7 +51,9 @@ class Primary {
   /** Kept mapped for as long as the server lives. */
   readonly #attached: AttachedSegment[] = []
   #admin: AdminServer | undefined
+  #stats: FleetStats | undefined
   #supervisor: Supervisor | undefined
+  #watch: Watch | undefined
   #failure: string | null = null
 
   constructor(config: Config, version: string) {
@@ -57,8 +61,9 @@ class Primary {
     this.#version = version
     this.#log = createLog({ level: config.logLevel, role: 'primary' })
     this.#metrics = new FleetMetrics({
-      supervisor: () => this.#supervisor,
+      ready: () => this.#supervisor?.ready ?? [],
       published: () => this.#published,
+      stats: () => this.#stats,
       buildInfo: { version, runtimeVersion: runtimeVersion() },
     })
   }
@@ -77,6 +82,13 @@ class Primary {
         },
         onSecond: (signal) => this.#endAtOnce(signal),
       })
+    })
+    onHangUp({
+      onAsked: () => {
+        const reason = this.#restart('SIGHUP')
+        if (reason !== null) this.#log.warn({ reason }, 'SIGHUP: no worker is replaced')
+      },
+      onTerminalGone: () => process.kill(process.pid, 'SIGTERM'),
     })
     let exitCode = 0
     try {
@@ -103,12 +115,16 @@ class Primary {
       port: config.adminPort,
       log: this.#log,
       notReadyReason: () => this.#notReadyReason(),
+      restart: () => this.#restart('restart asked for'),
       metrics: async () => ({ contentType: this.#metrics.contentType, text: await this.#metrics.scrape() }),
     })
+    // A worker that is replaced and its successor serve side by side, one at a time; crashes come on top.
+    this.#stats = await FleetStats.create(this.#serverFolder.path, config.workers * 2 + 2)
     this.#published = await this.#publish(sources, this.#serverFolder)
     for (const { reference } of this.#published) this.#attached.push(await attachSegment(reference))
-    this.#supervisor = this.#createSupervisor(this.#serverFolder, await concretePort(config))
+    this.#supervisor = await this.#createSupervisor(this.#serverFolder, this.#stats)
     await this.#supervisor.start()
+    this.#watch = this.#createWatch(this.#supervisor, this.#stats)
     if (this.#stopRequested.signal.aborted) return
     this.#lifecycle.move('ready')
     this.#sayReady()
@@ -134,34 +150,66 @@ class Primary {
     }
   }
 
-  #createSupervisor(server: ServerFolder, port: number): Supervisor {
+  async #createSupervisor(server: ServerFolder, stats: FleetStats): Promise<Supervisor> {
     const { host, threads, drainTimeoutMs, maxBodyBytes, maxQueuedRequests, logLevel } = this.#config
     cluster.setupPrimary({
       exec: fileURLToPath(new URL('main.js', import.meta.url)),
       args: ['worker'],
       execArgv: [...process.execArgv, ...WORKER_FLAGS],
     })
+    const port = await concretePort(this.#config)
+    const segments = await Promise.all(
+      this.#published.map(async ({ source, reference }) => {
+        const { name, version, config } = source
+        const number = await stats.addModel({ model: name, version })
+        return { name, version, config, segment: reference, number, stats: stats.modelPage(number) }
+      }),
+    )
     return new Supervisor({
       workers: this.#config.workers,
       bootTimeoutMs: this.#config.bootTimeoutMs,
+      drainTimeoutMs,
       log: this.#log,
-      start: {
+      stats,
+      start: () => ({
         type: 'start',
         config: { host, port, threads, drainTimeoutMs, maxBodyBytes, maxQueuedRequests, logLevel },
         identity: { name: 'onecopy', version: this.#version },
         serverFolder: server.path,
-        segments: this.#published.map(({ source, reference }) => ({
-          name: source.name,
-          version: source.version,
-          segment: reference,
-          config: source.config,
-        })),
-      },
-      onFarewell: (workerId, snapshot) => this.#metrics.farewell(workerId, snapshot),
-      onExit: (workerId) => this.#metrics.departed(workerId),
+        segments,
+        processStats: stats.processPage,
+        unknownStats: stats.unknownPage,
+      }),
+      onEnded: (reason) => this.#metrics.workerEnded(reason),
       onGivenUp: (reason) => this.#giveUp(reason),
       onRecovered: () => this.#recover(),
     })
+  }
+
+  #createWatch(supervisor: Supervisor, stats: FleetStats): Watch {
+    const { stallTimeoutMs, maxRequestsPerWorker, maxPrivateBytes } = this.#config
+    return new Watch({
+      supervisor,
+      stats,
+      log: this.#log,
+      stallTimeoutMs,
+      maxRequestsPerWorker,
+      maxPrivateBytes,
+    })
+  }
+
+  /** Begins to replace every worker, one at a time; returns why not where it cannot. */
+  #restart(reason: string): string | null {
+    const { state } = this.#lifecycle
+    if (this.#supervisor === undefined || (state !== 'ready' && state !== 'failed'))
+      return `the server is ${state}`
+    this.#log.info({ reason }, 'replacing every worker')
+    this.#supervisor.restart(reason).then(
+      () => this.#log.info({ reason }, 'every worker was replaced'),
+      (thrown) =>
+        this.#log.error({ reason, err: thrown }, `workers serve on as they are: ${messageOf(thrown)}`),
+    )
+    return null
   }
 
   #giveUp(reason: OnecopyError): void {
@@ -210,6 +258,7 @@ class Primary {
   /** Everything that start opened, closed in reverse; the segments last, when nobody can need them. */
   async #stop(): Promise<number> {
     let exitCode = 0
+    this.#watch?.close()
     if (this.#supervisor !== undefined) {
       const { killed } = await this.#supervisor.drain(this.#config.drainTimeoutMs)
       if (killed > 0) {

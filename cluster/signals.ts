@@ -1,5 +1,8 @@
-/** Termination signals of the primary: the first asks for an orderly end, a second one ends at once. */
+/** Signals of the primary: the first to terminate asks for an orderly end, a second one ends at once; SIGHUP restarts. */
 
+import { isatty } from 'node:tty'
+
+const STDIN = 0
 /**
  * One Ctrl-C under npm reaches the process twice, from the terminal and from npm. Copies that arrive
  * within this time are the same wish.
@@ -22,4 +25,19 @@ export function onTermination(handlers: TerminationHandlers): void {
   }
   process.on('SIGTERM', handle)
   process.on('SIGINT', handle)
+}
+
+/**
+ * `kill -HUP` asks for fresh workers. The same signal comes when the terminal that the server was started in is
+ * closed; nobody could stop it there any more, so it ends.
+ */
+export function onHangUp(handlers: {
+  readonly onAsked: () => void
+  readonly onTerminalGone: () => void
+}): void {
+  const hadTerminal = isatty(STDIN)
+  process.on('SIGHUP', () => {
+    if (hadTerminal && !isatty(STDIN)) handlers.onTerminalGone()
+    else handlers.onAsked()
+  })
 }

@@ -1,16 +1,19 @@
 /**
- * Keeps the workers alive. One function, `#spawn`, starts a worker the first time and every time. A
- * worker that dies is replaced after a back-off that grows while replacements die young; too many boots
- * that fail in a row leave the server not ready, with the reason, instead of looping for ever.
+ * Keeps the workers alive. One function, `#spawn`, starts a worker: the first time, after a crash and to
+ * replace one that still serves. A worker that dies is replaced after a back-off that grows while
+ * replacements die young; too many boots that fail in a row leave the server not ready, with the reason,
+ * instead of looping for ever.
+ *
+ * Replacing one that serves: its successor boots beside it, and only when that is ready the old one is
+ * drained. One at a time, whatever asks for it, so there is never more than one worker too many.
  */
-import cluster, { type Worker } from 'node:cluster'
 import { OnecopyError } from '../src/errors.js'
 import type { Load } from '../src/http/connections.js'
 import type { Log } from '../src/log.js'
-import { formatMs } from '../src/units.js'
 import { Balancer } from './balance.js'
-import { type StartMessage, ToPrimarySchema, type ToWorker } from './messages.js'
-import type { MetricsSnapshot } from './snapshot.js'
+import type { StartMessage } from './messages.js'
+import type { FleetStats } from './stats.js'
+import { type WorkerExit, WorkerHandle } from './worker-handle.js'
 
 const FIRST_BACKOFF_MS = 50
 const LONGEST_BACKOFF_MS = 10_000
@@ -18,36 +21,27 @@ const LONGEST_BACKOFF_MS = 10_000
 const HEALTHY_AFTER_MS = 10_000
 const MAX_BOOT_FAILURES = 5
 
-/**
- * Large buffers that are freed go back to the system: loading a model packs kernels into buffers that are
- * dropped for the mapped ones, and glibc would keep them. The thresholds are above what most activations
- * take: at 128 KiB each would be mapped and unmapped in every run (a ConvNet 14%, a large MLP 12% slower,
- * 10 to 25 MB a worker smaller).
- */
-const MIB = 1024 * 1024
-const WORKER_ENVIRONMENT = {
-  MALLOC_MMAP_THRESHOLD_: String(4 * MIB),
-  MALLOC_TRIM_THRESHOLD_: String(16 * MIB),
-}
-
 export interface SupervisorOptions {
   readonly workers: number
-  readonly start: StartMessage
+  /** What a worker that is started now is told; all but its slot. */
+  readonly start: () => Omit<StartMessage, 'statsSlot'>
+  readonly stats: FleetStats
   readonly bootTimeoutMs: number
+  readonly drainTimeoutMs: number
   readonly log: Log
-  /** Last counts of a worker that ended, for the totals. */
-  readonly onFarewell: (workerId: number, snapshot: MetricsSnapshot) => void
-  readonly onExit: (workerId: number) => void
+  /** A worker ended while the server goes on. */
+  readonly onEnded: (reason: string) => void
   /** The boot-failure limit was reached: the server cannot be brought back by itself. */
   readonly onGivenUp: (reason: OnecopyError) => void
   readonly onRecovered: () => void
 }
 
-interface Slot {
-  readonly index: number
-  worker: Worker | null
-  isReady: boolean
-  readySinceMs: number
+/** A place that is to be filled by a serving worker at all times. */
+interface Place {
+  /** The one that serves; null while there is none. */
+  worker: WorkerHandle | null
+  /** One that boots, to fill the place or to take it over. */
+  successor: WorkerHandle | null
   /** Boots that failed, or ends soon after one, in a row. */
   failures: number
   respawnTimer: NodeJS.Timeout | undefined
@@ -55,31 +49,29 @@ interface Slot {
 
 export class Supervisor {
   readonly #options: SupervisorOptions
-  readonly #slots: Slot[]
+  readonly #places: Place[]
+  readonly #alive = new Set<WorkerHandle>()
   readonly #balancer = new Balancer()
-  readonly #metricsWaiting = new Map<number, (workerId: number, snapshot: MetricsSnapshot) => void>()
-  #nextMetricsId = 0
   #isStopping = false
   #draining: Promise<{ readonly killed: number }> | undefined
   #port: number | null = null
+  /** Settles when the replacement asked for last is done. */
+  #lastReplacement: Promise<void> = Promise.resolve()
+  #restarting: Promise<void> | undefined
 
   constructor(options: SupervisorOptions) {
     this.#options = options
-    this.#slots = Array.from({ length: options.workers }, (_, index) => ({
-      index,
+    this.#places = Array.from({ length: options.workers }, () => ({
       worker: null,
-      isReady: false,
-      readySinceMs: 0,
+      successor: null,
       failures: 0,
       respawnTimer: undefined,
     }))
   }
 
-  /** Workers that answer requests, by id. */
-  get ready(): { readonly id: number; readonly pid: number }[] {
-    return this.#slots
-      .filter((slot) => slot.isReady)
-      .map(({ worker }) => ({ id: worker?.id ?? 0, pid: worker?.process.pid ?? 0 }))
+  /** Workers that answer requests. */
+  get ready(): readonly WorkerHandle[] {
+    return this.#places.flatMap(({ worker }) => (worker === null ? [] : [worker]))
   }
 
   /** The port that all workers share; null before the first is ready. */
@@ -89,131 +81,149 @@ export class Supervisor {
 
   /** Boots every worker; rejects with the first failure, and the rest is stopped by the caller. */
   async start(): Promise<void> {
-    await Promise.all(this.#slots.map((slot) => this.#spawn(slot)))
+    await Promise.all(this.#places.map((place) => this.#spawn(place)))
   }
 
-  /** Resolves when the worker is ready; rejects with why it is not. Either way its later end is handled here. */
-  #spawn(slot: Slot): Promise<void> {
-    const { start, bootTimeoutMs, log } = this.#options
-    const worker = cluster.fork(WORKER_ENVIRONMENT)
-    slot.worker = worker
-    return new Promise((resolve, reject) => {
-      let failure: OnecopyError | null = null
-      const timer = setTimeout(() => {
-        failure = new OnecopyError(
-          'TIMEOUT',
-          `worker ${worker.id} was not ready after ${formatMs(bootTimeoutMs)} (--boot-timeout)`,
-        )
-        worker.process.kill('SIGKILL')
-      }, bootTimeoutMs)
-
-      worker.on('message', (raw: unknown) => {
-        const message = ToPrimarySchema.parse(raw)
-        if (message.type === 'hello') this.#tell(worker, start)
-        else if (message.type === 'ready') {
-          clearTimeout(timer)
-          slot.isReady = true
-          slot.readySinceMs = performance.now()
-          this.#port = message.port
-          log.debug({ worker: worker.id, workerPid: worker.process.pid }, 'worker ready')
-          resolve()
-        } else if (message.type === 'failed') {
-          failure = new OnecopyError(message.code, message.message)
-        } else if (message.type === 'metrics') {
-          this.#metricsWaiting.get(message.id)?.(worker.id, message.snapshot)
-        } else if (message.type === 'load') this.#balance(worker.id, message.load)
-        else this.#options.onFarewell(worker.id, message.snapshot)
-      })
-      worker.on('error', (thrown) => {
-        failure ??= new OnecopyError('WORKER_BOOT_FAILED', `worker ${worker.id}: ${thrown.message}`)
-      })
-      worker.on('exit', (exitCode, signal) => {
-        clearTimeout(timer)
-        const how = signal === null ? `code ${exitCode}` : signal
-        reject(
-          failure ??
-            new OnecopyError(
-              'WORKER_BOOT_FAILED',
-              `worker ${worker.id} ended with ${how} before it was ready`,
-            ),
-        )
-        this.#onExit(slot, worker, how, failure)
-      })
+  /** Resolves when a new worker serves in the place; rejects with why it does not. Its later end is handled here. */
+  async #spawn(place: Place): Promise<void> {
+    const { start, stats, bootTimeoutMs, log } = this.#options
+    const statsSlot = stats.lend()
+    const handle = new WorkerHandle({
+      start: { ...start(), statsSlot },
+      inheritedRequests: stats.requestsIn(statsSlot),
+      bootTimeoutMs,
+      onLoad: (load) => this.#balance(handle.id, load),
     })
+    place.successor = handle
+    this.#alive.add(handle)
+    void handle.exited.then((exit) => this.#onExit(place, handle, exit))
+    await handle.ready
+    place.successor = null
+    place.worker = handle
+    this.#port = handle.port
+    log.debug({ worker: handle.id, workerPid: handle.pid }, 'worker ready')
   }
 
   #balance(workerId: number, load: Load): void {
     if (this.#isStopping) return
-    const serving = this.#slots.flatMap(({ worker, isReady }) => (isReady && worker !== null ? [worker] : []))
-    const ready = serving.map(({ id }) => id)
+    const ready = this.ready.map(({ id }) => id)
     const asked = this.#balancer.take({ workerId, load, ready, nowMs: performance.now() })
-    for (const worker of serving.filter(({ id }) => asked.includes(id))) {
+    for (const worker of this.ready.filter(({ id }) => asked.includes(id))) {
       this.#options.log.debug({ worker: worker.id }, 'asking the worker to give up a connection')
-      this.#tell(worker, { type: 'shed' })
+      worker.tell({ type: 'shed' })
     }
   }
 
-  #tell(worker: Worker, message: ToWorker): void {
-    // A worker that cannot be reached is about to be reported by its exit.
-    worker.send(message, () => {})
+  #onExit(place: Place, handle: WorkerHandle, exit: WorkerExit): void {
+    const { stats } = this.#options
+    const { running } = stats.signs(handle.statsSlot)
+    stats.giveBack(handle.statsSlot)
+    this.#alive.delete(handle)
+    if (place.worker === handle) place.worker = null
+    if (place.successor === handle) place.successor = null
+    if (this.#isStopping) return
+    this.#report(handle, exit, running)
+    if (handle.retiredFor !== null) return
+    // Before the first full start there is nothing to mend: the start fails as a whole.
+    if (!exit.wasReady && this.#port === null) return
+    place.failures = exit.livedMs >= HEALTHY_AFTER_MS ? 0 : place.failures + 1
+    // Somebody serves here, or is about to.
+    if (place.worker !== null || place.successor !== null) return
+    if (place.failures >= MAX_BOOT_FAILURES) this.#giveUp(place, exit)
+    else this.#respawnLater(place)
   }
 
-  #onExit(slot: Slot, worker: Worker, how: string, failure: OnecopyError | null): void {
-    const { log, onExit, onGivenUp } = this.#options
-    const wasReady = slot.isReady
-    slot.worker = null
-    slot.isReady = false
-    onExit(worker.id)
-    if (this.#isStopping) return
-    const livedMs = wasReady ? performance.now() - slot.readySinceMs : 0
-    slot.failures = livedMs >= HEALTHY_AFTER_MS ? 0 : slot.failures + 1
-    log.error(
-      { worker: worker.id, workerPid: worker.process.pid, how, livedMs: Math.round(livedMs) },
-      'worker ended',
-    )
-    // Before the first full start there is nothing to mend: the start fails as a whole.
-    if (!wasReady && this.#port === null) return
-    if (slot.failures >= MAX_BOOT_FAILURES) {
-      onGivenUp(
-        new OnecopyError(
-          'WORKER_BOOT_FAILED',
-          `a worker failed ${slot.failures} times in a row, the last time: ${failure?.message ?? `it ended with ${how}`}`,
-        ),
-      )
+  #report(handle: WorkerHandle, exit: WorkerExit, running: { model: string; version: string } | null): void {
+    const { log, onEnded } = this.#options
+    const { how, failure, livedMs } = exit
+    const facts = { worker: handle.id, workerPid: handle.pid, how, livedMs: Math.round(livedMs) }
+    onEnded(handle.retiredFor ?? failure?.code ?? how)
+    if (handle.retiredFor !== null) {
+      log.info({ ...facts, reason: handle.retiredFor }, 'worker replaced')
       return
     }
-    this.#respawnLater(slot)
+    log.error(
+      {
+        ...facts,
+        ...(running === null ? {} : { model: running.model, version: running.version }),
+        ...(failure === null ? {} : { code: failure.code, reason: failure.message }),
+      },
+      running === null ? 'worker ended' : 'worker ended inside the runtime',
+    )
   }
 
-  #respawnLater(slot: Slot): void {
-    const base = slot.failures <= 1 ? 0 : FIRST_BACKOFF_MS * 2 ** (slot.failures - 2)
+  #giveUp(place: Place, { how, failure }: WorkerExit): void {
+    this.#options.onGivenUp(
+      new OnecopyError(
+        'WORKER_BOOT_FAILED',
+        `a worker failed ${place.failures} times in a row, the last time: ${failure?.message ?? `it ended with ${how}`}`,
+      ),
+    )
+  }
+
+  #respawnLater(place: Place): void {
+    const base = place.failures <= 1 ? 0 : FIRST_BACKOFF_MS * 2 ** (place.failures - 2)
     const delayMs = Math.min(base, LONGEST_BACKOFF_MS) * (0.5 + Math.random() / 2)
-    slot.respawnTimer = setTimeout(() => {
+    place.respawnTimer = setTimeout(() => {
       // Its failure is handled by its exit; here it would only be an unhandled rejection.
-      this.#spawn(slot)
+      this.#spawn(place)
         .then(() => this.#options.onRecovered())
         .catch(() => {})
     }, delayMs)
   }
 
-  /** Asks every ready worker for its counts; answers that come within `timeoutMs` count. */
-  async collectMetrics(timeoutMs: number): Promise<Map<number, MetricsSnapshot>> {
-    const id = this.#nextMetricsId++
-    const asked = this.#slots.filter((slot) => slot.isReady).flatMap((slot) => slot.worker ?? [])
-    const answers = new Map<number, MetricsSnapshot>()
-    if (asked.length === 0) return answers
-    await new Promise<void>((resolve) => {
-      const timer = setTimeout(resolve, timeoutMs)
-      this.#metricsWaiting.set(id, (workerId, snapshot) => {
-        answers.set(workerId, snapshot)
-        if (answers.size < asked.length) return
-        clearTimeout(timer)
-        resolve()
-      })
-      for (const worker of asked) this.#tell(worker, { type: 'metrics', id })
+  /**
+   * Replaces one worker without losing a request; `reason` is for logs and metrics. Waits its turn.
+   * @throws OnecopyError when the successor does not boot: the old worker serves on.
+   */
+  replace(handle: WorkerHandle, reason: string): Promise<void> {
+    const place = this.#places.find(({ worker }) => worker === handle)
+    if (place === undefined || handle.retiredFor !== null) return Promise.resolve()
+    return this.#replaceInTurn(place, reason)
+  }
+
+  /** Replaces every worker, one at a time, and fills places that were given up. Joins one in progress. */
+  restart(reason: string): Promise<void> {
+    this.#restarting ??= this.#restart(reason).finally(() => {
+      this.#restarting = undefined
     })
-    this.#metricsWaiting.delete(id)
-    return answers
+    return this.#restarting
+  }
+
+  async #restart(reason: string): Promise<void> {
+    for (const place of this.#places) {
+      if (this.#isStopping) return
+      await this.#replaceInTurn(place, reason)
+    }
+    this.#options.onRecovered()
+  }
+
+  #replaceInTurn(place: Place, reason: string): Promise<void> {
+    const mine = this.#lastReplacement.then(() => this.#replaceNow(place, reason))
+    this.#lastReplacement = mine.catch(() => {})
+    return mine
+  }
+
+  async #replaceNow(place: Place, reason: string): Promise<void> {
+    if (this.#isStopping) return
+    const booting = place.successor
+    if (booting !== null) {
+      // A crashed worker's successor is on its way already, and is as new as can be.
+      await booting.ready
+      return
+    }
+    const old = place.worker
+    clearTimeout(place.respawnTimer)
+    if (old === null) place.failures = 0
+    await this.#spawn(place)
+    if (old === null) return
+    old.retiredFor = reason
+    await old.drain(this.#options.drainTimeoutMs)
+  }
+
+  /** Ends a worker that is no use any more, at once; its exit has it replaced. */
+  condemn(handle: WorkerHandle, failure: OnecopyError): void {
+    handle.kill(failure)
   }
 
   /** Lets every worker answer what it accepted, then end; kills what is left after `timeoutMs`. Idempotent. */
@@ -224,35 +234,15 @@ export class Supervisor {
 
   async #drain(timeoutMs: number): Promise<{ readonly killed: number }> {
     this.#isStopping = true
-    const ending: Promise<void>[] = []
-    const alive: Worker[] = []
-    for (const slot of this.#slots) {
-      clearTimeout(slot.respawnTimer)
-      const { worker } = slot
-      if (worker === null) continue
-      alive.push(worker)
-      ending.push(new Promise((resolve) => worker.once('exit', () => resolve())))
-      this.#tell(worker, { type: 'drain' })
-    }
-    let killed = 0
-    const timer = setTimeout(() => {
-      for (const worker of alive) {
-        if (worker.isDead()) continue
-        killed++
-        worker.process.kill('SIGKILL')
-      }
-    }, timeoutMs)
-    await Promise.all(ending)
-    clearTimeout(timer)
-    return { killed }
+    for (const { respawnTimer } of this.#places) clearTimeout(respawnTimer)
+    const ended = await Promise.all([...this.#alive].map((handle) => handle.drain(timeoutMs)))
+    return { killed: ended.filter(({ wasKilled }) => wasKilled).length }
   }
 
   /** Ends every worker at once. */
   kill(): void {
     this.#isStopping = true
-    for (const { worker, respawnTimer } of this.#slots) {
-      clearTimeout(respawnTimer)
-      worker?.process.kill('SIGKILL')
-    }
+    for (const { respawnTimer } of this.#places) clearTimeout(respawnTimer)
+    for (const handle of this.#alive) handle.kill()
   }
 }

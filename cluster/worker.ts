@@ -7,10 +7,11 @@ import { messageOf, OnecopyError } from '../src/errors.js'
 import { isIdle } from '../src/http/connections.js'
 import { withDeadline } from '../src/lifecycle.js'
 import { createLog, type Log } from '../src/log.js'
+import { StatsPage, type StatsPageReference } from '../src/metrics/page.js'
+import { ModelRecorder, ProcessRecorder } from '../src/metrics/recorder.js'
 import { removeServerFolder } from '../src/segment/folder.js'
 import { ServingProcess } from '../src/server.js'
 import { type StartMessage, type ToPrimary, ToWorkerSchema } from './messages.js'
-import { snapshotOf } from './snapshot.js'
 
 const EXIT_BUG = 70
 /** After a bug nothing is certain any more: other requests get this long, not the whole drain timeout. */
@@ -54,23 +55,24 @@ class WorkerProcess {
     const message = ToWorkerSchema.parse(raw)
     if (message.type === 'start') await this.#boot(message)
     else if (message.type === 'drain') await this.#end({ exitCode: 0, timeoutMs: this.#drainTimeoutMs })
-    else if (message.type === 'shed') this.#serving?.connections.shed()
-    else if (this.#serving !== undefined) {
-      await send({
-        type: 'metrics',
-        id: message.id,
-        snapshot: await snapshotOf(this.#serving.metrics.registry),
-      })
-    }
+    else this.#serving?.connections.shed()
   }
 
   async #boot(start: StartMessage): Promise<void> {
     this.#start = start
     this.#log = createLog({ level: start.config.logLevel, role: 'worker' })
     try {
+      const cellsOf = async (page: StatsPageReference) => (await StatsPage.open(page)).slot(start.statsSlot)
       this.#serving = await ServingProcess.start({
         config: start.config,
-        segments: start.segments,
+        segments: await Promise.all(
+          start.segments.map(async (segment) => ({
+            ...segment,
+            counts: new ModelRecorder(await cellsOf(segment.stats)),
+          })),
+        ),
+        self: new ProcessRecorder(await cellsOf(start.processStats)),
+        unknownModel: new ModelRecorder(await cellsOf(start.unknownStats)),
         identity: start.identity,
         log: this.#log,
         onBug: (error) => this.#onBug(error),
@@ -118,7 +120,6 @@ class WorkerProcess {
         this.#log.error({ err: thrown }, messageOf(thrown))
         code = exitCode === 0 ? 1 : exitCode
       }
-      await send({ type: 'farewell', snapshot: await snapshotOf(this.#serving.metrics.registry) })
     }
     process.exit(code)
   }

@@ -3,10 +3,11 @@
  * thread, serve HTTP, drain. It does not know whether other processes serve beside it.
  */
 import { createServer, type Server } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import { type AddressInfo, Server as NetServer } from 'node:net'
+import { setTimeout as delay } from 'node:timers/promises'
 import { Batcher, type BatchingPolicy } from './batch/batcher.js'
 import type { ServingConfig } from './config/schema.js'
-import { Engine } from './engine/engine.js'
+import { Engine, type RunResult } from './engine/engine.js'
 import { createApp } from './http/app.js'
 import { Connections } from './http/connections.js'
 import type { ModelDirectory, ServedModel } from './http/context.js'
@@ -14,22 +15,29 @@ import { listen } from './http/listen.js'
 import type { ServerIdentity } from './http/routes/health.js'
 import { Lifecycle } from './lifecycle.js'
 import type { Log } from './log.js'
-import { createServingMetrics, type ServingMetrics } from './metrics/serving.js'
+import type { ModelRecorder, ProcessRecorder } from './metrics/recorder.js'
 import type { ModelConfig } from './model/config.js'
 import { compareVersions } from './model/repository.js'
 import { attachSegment, type SegmentReference } from './segment/attach.js'
 import type { SegmentHeader } from './segment/layout.js'
+import type { Tensor } from './tensor.js'
 
 export interface SegmentToServe {
   readonly name: string
   readonly version: string
   readonly segment: SegmentReference
   readonly config: ModelConfig
+  /** Where this process says what its runtime works on; 1 or more, its own for every model version. */
+  readonly number: number
+  readonly counts: ModelRecorder
 }
 
 export interface ServingOptions {
   readonly config: ServingConfig
   readonly segments: readonly SegmentToServe[]
+  /** What this process says about itself. */
+  readonly self: ProcessRecorder
+  readonly unknownModel: ModelRecorder
   readonly identity: ServerIdentity
   readonly log: Log
   /** Called once with a bug; the process is expected to end soon after. */
@@ -41,15 +49,25 @@ export interface ServingOptions {
  * that keep connections alive to go elsewhere without losing a request.
  */
 const DRAIN_NOTICE_MS = 400
+/** Between the last connection accepted and the end of those that are idle. */
+const LAST_ACCEPTED_MS = 100
+
+/** How often the process says that it lives, and what waits in it. */
+const BEAT_INTERVAL_MS = 100
+/** How often the inference thread is asked whether it does. */
+const THREAD_BEAT_INTERVAL_MS = 500
 
 interface LoadedModel extends ServedModel {
   readonly key: string
+  readonly number: number
 }
 
 class LoadedModels implements ModelDirectory {
   readonly #byName = new Map<string, LoadedModel[]>()
+  readonly #byKey = new Map<string, LoadedModel>()
 
   add(model: LoadedModel): void {
+    this.#byKey.set(model.key, model)
     const versions = [...(this.#byName.get(model.name) ?? []), model]
     this.#byName.set(
       model.name,
@@ -63,6 +81,10 @@ class LoadedModels implements ModelDirectory {
 
   versions(name: string): string[] {
     return (this.#byName.get(name) ?? []).map((model) => model.version)
+  }
+
+  byKey(key: string): LoadedModel | undefined {
+    return this.#byKey.get(key)
   }
 
   find(name: string, version?: string): LoadedModel | null {
@@ -86,44 +108,44 @@ function batchingPolicy(header: SegmentHeader, config: ModelConfig, serving: Ser
 }
 
 export class ServingProcess {
-  readonly metrics: ServingMetrics
   readonly connections = new Connections()
   readonly #lifecycle = new Lifecycle()
   readonly #models = new LoadedModels()
   readonly #engine = new Engine()
   readonly #batcher: Batcher
   readonly #http: Server
-  readonly #labelsByKey = new Map<string, { readonly model: string; readonly version: string }>()
+  readonly #self: ProcessRecorder
+  readonly #beatTimers: NodeJS.Timeout[] = []
   #drained: Promise<void> | undefined
 
   private constructor(options: ServingOptions) {
+    this.#self = options.self
     this.#batcher = new Batcher({
-      run: ({ modelKey, inputs, outputNames }) => this.#engine.run(modelKey, inputs, outputNames),
+      run: ({ modelKey, inputs, outputNames }) => this.#run(modelKey, inputs, outputNames),
       onExecution: ({ modelKey, rows, computeNs }) => {
-        const labels = this.#labels(modelKey)
-        this.metrics.computeDuration.observe(labels, computeNs / 1e9)
-        this.metrics.batchSize.observe(labels, rows)
+        const counts = this.#models.byKey(modelKey)?.counts
+        counts?.observe('computeDuration', computeNs / 1e9)
+        counts?.observe('batchSize', rows)
       },
       onUnbatchable: (modelKey) => {
+        const { name: model, version } = this.#models.byKey(modelKey) ?? {}
         options.log.warn(
-          this.#labels(modelKey),
+          { model, version },
           'the model claims to batch and does not: its requests run one by one',
         )
       },
     })
-    this.metrics = createServingMetrics(() => this.#batcher.depth)
     this.#engine.ended.catch(options.onBug)
     const app = createApp(
       {
         models: this.#models,
         checkRoom: (model) => this.#batcher.checkRoom((model as LoadedModel).key),
         submit: async ({ model, ...job }) => {
-          const modelKey = (model as LoadedModel).key
-          const result = await this.#batcher.submit({ ...job, modelKey })
-          this.metrics.queueDuration.observe(this.#labels(modelKey), result.queueNs / 1e9)
+          const result = await this.#batcher.submit({ ...job, modelKey: (model as LoadedModel).key })
+          model.counts.observe('queueDuration', result.queueNs / 1e9)
           return result
         },
-        metrics: this.metrics,
+        unknownModel: options.unknownModel,
         connections: this.connections,
         log: options.log,
         maxBodyBytes: options.config.maxBodyBytes,
@@ -143,17 +165,10 @@ export class ServingProcess {
   static async start(options: ServingOptions): Promise<ServingProcess> {
     const serving = new ServingProcess(options)
     try {
-      for (const { name, version, segment, config } of options.segments) {
-        const attached = await attachSegment(segment)
-        const key = `${name}@${version}`
-        await serving.#engine.load(key, attached, options.config.threads)
-        const { inputs, outputs } = attached.header
-        serving.#labelsByKey.set(key, { model: name, version })
-        serving.#batcher.add(key, batchingPolicy(attached.header, config, options.config))
-        serving.#models.add({ name, version, key, inputs, outputs, isReady: true })
-      }
+      for (const model of options.segments) await serving.#load(model, options.config)
       await listen(serving.#http, options.config, 'inference')
       serving.#lifecycle.move('ready')
+      serving.#startBeating()
       return serving
     } catch (thrown) {
       await serving.#engine.close()
@@ -161,8 +176,55 @@ export class ServingProcess {
     }
   }
 
-  #labels(modelKey: string): { model: string; version: string } {
-    return this.#labelsByKey.get(modelKey) ?? { model: modelKey, version: '' }
+  async #load(model: SegmentToServe, config: ServingConfig): Promise<void> {
+    const { name, version, number, counts } = model
+    const key = `${name}@${version}`
+    const attached = await attachSegment(model.segment)
+    // Said before, so that it is known what a crash was about.
+    this.#self.running(number)
+    await this.#engine.load(key, attached, config.threads)
+    this.#self.running(0)
+    const { inputs, outputs } = attached.header
+    this.#batcher.add(key, batchingPolicy(attached.header, model.config, config))
+    this.#models.add({ name, version, number, counts, key, inputs, outputs, isReady: true })
+  }
+
+  async #run(
+    modelKey: string,
+    inputs: readonly Tensor[],
+    outputNames: readonly string[],
+  ): Promise<RunResult> {
+    this.#self.running(this.#models.byKey(modelKey)?.number ?? 0)
+    try {
+      return await this.#engine.run(modelKey, inputs, outputNames)
+    } finally {
+      this.#self.running(0)
+    }
+  }
+
+  /** Whoever watches this process sees from the beats that its event loop turns and its inference thread answers. */
+  #startBeating(): void {
+    const beat = () => this.#self.beat(this.#batcher.depth)
+    let isAsked = false
+    const askThread = () => {
+      if (isAsked) return
+      isAsked = true
+      this.#engine.ping().then(
+        () => {
+          isAsked = false
+          this.#self.threadBeat()
+        },
+        // A thread that is gone is reported by its end.
+        () => {},
+      )
+    }
+    beat()
+    this.#self.threadBeat()
+    askThread()
+    this.#beatTimers.push(
+      setInterval(beat, BEAT_INTERVAL_MS).unref(),
+      setInterval(askThread, THREAD_BEAT_INTERVAL_MS).unref(),
+    )
   }
 
   /** The port that is really served on, also where 0 was asked for. */
@@ -181,12 +243,21 @@ export class ServingProcess {
 
   async #drain(): Promise<void> {
     this.#lifecycle.move('draining')
-    await new Promise((resolve) => setTimeout(resolve, DRAIN_NOTICE_MS))
-    const closed = new Promise((resolve) => this.#http.close(resolve))
+    await delay(DRAIN_NOTICE_MS)
+    const closed = new Promise((resolve) => this.#stopListening(resolve))
+    // A connection that was accepted just before has its first request on its way.
+    await delay(LAST_ACCEPTED_MS)
     this.#http.closeIdleConnections()
     await closed
     this.#batcher.shut()
     await this.#engine.close()
+    for (const timer of this.#beatTimers) clearInterval(timer)
+    this.#self.close()
     this.#lifecycle.move('closed')
+  }
+
+  /** The HTTP server's own `close` also ends connections that have not sent their first request yet. */
+  #stopListening(onClosed: (value?: unknown) => void): void {
+    NetServer.prototype.close.call(this.#http, onClosed)
   }
 }

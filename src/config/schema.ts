@@ -117,6 +117,27 @@ export const OPTIONS = {
     help: 'Longest time a worker may take from fork to ready.',
     default: () => '2m',
   }),
+  stallTimeout: option({
+    schema: durationMs,
+    value: 'TIME',
+    group: 'Processes',
+    help: 'A worker whose inference thread or event loop is silent for longer is replaced. Above the longest run of any model.',
+    default: () => '2m',
+  }),
+  maxRequestsPerWorker: option({
+    schema: integer(0, Number.MAX_SAFE_INTEGER),
+    value: 'N',
+    group: 'Processes',
+    help: 'A worker that has counted so many requests is replaced by a fresh one, without losing any; 0 never.',
+    default: () => 0,
+  }),
+  maxPrivateMemory: option({
+    schema: z.union([z.literal('0').transform(() => 0), sizeBytes]),
+    value: 'SIZE',
+    group: 'Memory',
+    help: 'A worker that holds more memory of its own, weights not counted, is replaced by a fresh one; 0 never.',
+    default: () => '0',
+  }),
   drainTimeout: option({
     schema: durationMs,
     value: 'TIME',
@@ -171,6 +192,11 @@ export interface Config {
   readonly threads: number
   readonly bootTimeoutMs: number
   readonly drainTimeoutMs: number
+  readonly stallTimeoutMs: number
+  /** 0 is no limit. */
+  readonly maxRequestsPerWorker: number
+  /** 0 is no limit. */
+  readonly maxPrivateBytes: number
   readonly segmentDir: string
   readonly maxBodyBytes: number
   readonly maxQueuedRequests: number
@@ -190,6 +216,9 @@ export function toConfig(options: Parsed): Config {
     threads: options.threads,
     bootTimeoutMs: options.bootTimeout,
     drainTimeoutMs: options.drainTimeout,
+    stallTimeoutMs: options.stallTimeout,
+    maxRequestsPerWorker: options.maxRequestsPerWorker,
+    maxPrivateBytes: options.maxPrivateMemory,
     segmentDir: options.segmentDir,
     maxBodyBytes: options.maxBody,
     maxQueuedRequests: options.maxQueue,

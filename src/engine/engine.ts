@@ -111,6 +111,11 @@ export class Engine {
     await this.#ask({ type: 'unload', modelKey })
   }
 
+  /** Resolves when the thread has come round to answering. */
+  async ping(): Promise<void> {
+    await this.#ask({ type: 'ping' })
+  }
+
   /** Lets the run in progress finish, releases every session, ends the thread. Idempotent. */
   close(): Promise<void> {
     this.#closing ??= (async () => {

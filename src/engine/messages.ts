@@ -34,6 +34,8 @@ export const ThreadRequestSchema = z.discriminatedUnion('type', [
     outputNames: z.array(z.string()),
   }),
   z.object({ type: z.literal('unload'), id, modelKey: z.string() }),
+  /** Answered when all that was asked before is done: a sign of life. */
+  z.object({ type: z.literal('ping'), id }),
   z.object({ type: z.literal('close'), id }),
 ])
 

@@ -43,7 +43,7 @@ async function handle(request: ThreadRequest): Promise<ThreadReply> {
   } else if (request.type === 'unload') {
     await sessions.get(request.modelKey)?.close()
     sessions.delete(request.modelKey)
-  } else {
+  } else if (request.type === 'close') {
     for (const session of sessions.values()) await session.close()
     sessions.clear()
   }

@@ -1,12 +1,13 @@
 /** What the routes are given: no route reaches for a global. */
 import type { Log } from '../log.js'
-import type { ServingMetrics } from '../metrics/serving.js'
+import type { ModelRecorder } from '../metrics/recorder.js'
 import type { ModelSpec } from '../protocol/v2/request.js'
 import type { Tensor } from '../tensor.js'
 import type { Connections } from './connections.js'
 
 export interface ServedModel extends ModelSpec {
   readonly isReady: boolean
+  readonly counts: ModelRecorder
 }
 
 export interface ModelDirectory {
@@ -37,7 +38,8 @@ export interface HttpContext {
   readonly submit: Submit
   /** Throws QUEUE_FULL or SHUTTING_DOWN where a request for the model would be refused anyway. */
   checkRoom(model: ServedModel): void
-  readonly metrics: ServingMetrics
+  /** Where requests count that name no model that exists: a client must not be able to make up label values. */
+  readonly unknownModel: ModelRecorder
   readonly connections: Connections
   readonly log: Log
   readonly maxBodyBytes: number
@@ -49,9 +51,9 @@ export interface HttpContext {
   onBug(error: unknown): void
 }
 
-/** Model and version that a request turned out to be about: labels of its metrics. */
 export interface RequestState {
   requestId: string
-  model?: { readonly name: string; readonly version: string }
+  /** The model version that a request turned out to be about. */
+  model?: ServedModel
   errorCode?: string
 }

@@ -8,8 +8,8 @@ import { constants } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { OnecopyError } from '../errors.js'
+import { mapReadOnly } from '../mapping.js'
 import { decodeHeader, decodePrefix, PREFIX_BYTES, type SegmentHeader } from './layout.js'
-import { mapReadOnly } from './mapping.js'
 import type { SegmentFile } from './write.js'
 
 export interface SegmentReference {

@@ -3,7 +3,7 @@ import { Readable } from 'node:stream'
 import type Router from '@koa/router'
 import type { Context } from 'koa'
 import { OnecopyError } from '../../errors.js'
-import type { Outcome } from '../../metrics/serving.js'
+import type { Outcome } from '../../metrics/series.js'
 import { decodeInferRequest, type InferRequest, parseHeaderLength } from '../../protocol/v2/request.js'
 import { type EncodedResponse, encodeInferResponse } from '../../protocol/v2/response.js'
 import { readBody } from '../body.js'
@@ -15,8 +15,6 @@ const ONE_PIECE_BYTES = 256 * 1024
 /** A timer beyond this fires at once: such a deadline, of 24 days and more, is none. */
 const LONGEST_TIMER_MS = 2 ** 31 - 1
 const LIMITS = { jsonDepth: 64, maxTensors: 4096 }
-/** Label of requests for models that do not exist: a client must not be able to make up label values. */
-const UNKNOWN = { model: '(unknown)', version: '' }
 
 function outcomeOf(thrown: unknown): Outcome {
   if (!(thrown instanceof OnecopyError)) return 'server_error'
@@ -89,9 +87,8 @@ function bodyOf({ chunks, bytes }: EncodedResponse): string | Buffer | Readable 
 }
 
 export function inferRoutes(router: Router, context: HttpContext): void {
-  const { metrics } = context
   onModel(router, 'post', '/infer', async (ctx) => {
-    const endTimer = metrics.requestDuration.startTimer()
+    const startedMs = performance.now()
     const state = ctx.state as RequestState
     let outcome: Outcome = 'success'
     try {
@@ -100,10 +97,9 @@ export function inferRoutes(router: Router, context: HttpContext): void {
       outcome = outcomeOf(thrown)
       throw thrown
     } finally {
-      const labels =
-        state.model === undefined ? UNKNOWN : { model: state.model.name, version: state.model.version }
-      metrics.requests.inc({ ...labels, outcome })
-      if (state.model !== undefined) endTimer(labels)
+      const counts = state.model?.counts ?? context.unknownModel
+      counts.countRequest(outcome)
+      if (state.model !== undefined) counts.observe('requestDuration', (performance.now() - startedMs) / 1000)
     }
   })
 }

@@ -25,7 +25,7 @@ export function modelOf(ctx: Context, { models }: Pick<HttpContext, 'models'>): 
         : `unknown version ${JSON.stringify(version)} of model ${name}; it has ${known.join(', ')}`,
     )
   }
-  ;(ctx.state as RequestState).model = { name: model.name, version: model.version }
+  ;(ctx.state as RequestState).model = model
   return model
 }
 

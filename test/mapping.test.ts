@@ -1,9 +1,9 @@
 import { closeSync, openSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
-import { OnecopyError } from '../../src/errors.js'
-import { type MappingLibrary, mappingLibrary, mapReadOnly } from '../../src/segment/mapping.js'
-import { temporaryFolder } from '../helpers/server.js'
+import { OnecopyError } from '../src/errors.js'
+import { type MappingLibrary, mappingLibrary, mapReadOnly } from '../src/mapping.js'
+import { temporaryFolder } from './helpers/server.js'
 
 function loadedOrNull(name: MappingLibrary['name']): MappingLibrary | null {
   try {

@@ -4,23 +4,26 @@
  * be built. mmap-io keeps sizes in an int32: 2^31 fails, and larger ones silently map less than asked
  * for, so lengths are capped before the call and asserted after it.
  *
- * A mapping is read-only and MAP_SHARED. The pages stay mapped until the last view of the returned
- * bytes is collected; there is no way to unmap under a live view.
+ * A mapping is MAP_SHARED, read-only unless it is asked for otherwise. The pages stay mapped until the last
+ * view of the returned bytes is collected; there is no way to unmap under a live view.
  */
 import { createRequire } from 'node:module'
-import { messageOf, OnecopyError } from '../errors.js'
+import { messageOf, OnecopyError } from './errors.js'
 
 export interface MappingLibrary {
   readonly name: 'mmap-io' | 'koffi'
   /** Largest length in bytes that this library maps correctly. */
   readonly maxBytes: number
-  map(fd: number, lengthBytes: number): Uint8Array<ArrayBuffer>
+  map(fd: number, lengthBytes: number, access: MappingAccess): Uint8Array<ArrayBuffer>
 }
+
+export type MappingAccess = 'read' | 'read and write'
 
 const require = createRequire(import.meta.url)
 
 interface MmapIo {
   readonly PROT_READ: number
+  readonly PROT_WRITE: number
   readonly MAP_SHARED: number
   map(size: number, protection: number, flags: number, fd: number, offset: number): Buffer<ArrayBuffer>
 }
@@ -30,7 +33,10 @@ function loadMmapIo(): MappingLibrary {
   return {
     name: 'mmap-io',
     maxBytes: 2 ** 31 - 1,
-    map: (fd, lengthBytes) => library.map(lengthBytes, library.PROT_READ, library.MAP_SHARED, fd, 0),
+    map(fd, lengthBytes, access) {
+      const protection = access === 'read' ? library.PROT_READ : library.PROT_READ | library.PROT_WRITE
+      return library.map(lengthBytes, protection, library.MAP_SHARED, fd, 0)
+    },
   }
 }
 
@@ -40,6 +46,7 @@ function loadKoffi(): MappingLibrary {
   const mmap = libc.func('void *mmap(void *addr, size_t length, int prot, int flags, int fd, int64_t offset)')
   const munmap = libc.func('int munmap(void *addr, size_t length)')
   const PROT_READ = 1
+  const PROT_WRITE = 2
   const MAP_SHARED = 1
   const MAP_FAILED = 2n ** 64n - 1n
   const unmapper = new FinalizationRegistry<{ address: unknown; lengthBytes: number }>((mapping) => {
@@ -48,8 +55,9 @@ function loadKoffi(): MappingLibrary {
   return {
     name: 'koffi',
     maxBytes: Number.MAX_SAFE_INTEGER,
-    map(fd, lengthBytes) {
-      const address = mmap(null, lengthBytes, PROT_READ, MAP_SHARED, fd, 0)
+    map(fd, lengthBytes, access) {
+      const protection = access === 'read' ? PROT_READ : PROT_READ | PROT_WRITE
+      const address = mmap(null, lengthBytes, protection, MAP_SHARED, fd, 0)
       if (address === null || BigInt(koffi.address(address)) === MAP_FAILED) {
         throw new Error(`mmap failed with errno ${koffi.errno()}`)
       }
@@ -97,6 +105,23 @@ export function mapReadOnly(
   lengthBytes: number,
   library: MappingLibrary = defaultMappingLibrary(),
 ): Uint8Array<ArrayBuffer> {
+  return mapWhole(fd, lengthBytes, { access: 'read', library })
+}
+
+/** As `mapReadOnly`, but what is stored goes to the file and to every process that maps it. */
+export function mapWritable(
+  fd: number,
+  lengthBytes: number,
+  library: MappingLibrary = defaultMappingLibrary(),
+): Uint8Array<ArrayBuffer> {
+  return mapWhole(fd, lengthBytes, { access: 'read and write', library })
+}
+
+function mapWhole(
+  fd: number,
+  lengthBytes: number,
+  { access, library }: { readonly access: MappingAccess; readonly library: MappingLibrary },
+): Uint8Array<ArrayBuffer> {
   if (!Number.isSafeInteger(lengthBytes) || lengthBytes < 1 || lengthBytes > library.maxBytes) {
     throw new OnecopyError(
       'MAPPING_FAILED',
@@ -105,7 +130,7 @@ export function mapReadOnly(
   }
   let bytes: Uint8Array<ArrayBuffer>
   try {
-    bytes = library.map(fd, lengthBytes)
+    bytes = library.map(fd, lengthBytes, access)
   } catch (thrown) {
     throw new OnecopyError('MAPPING_FAILED', `mapping ${lengthBytes} bytes: ${messageOf(thrown)}`, {
       cause: thrown,

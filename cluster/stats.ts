@@ -1,0 +1,133 @@
+/**
+ * The stats pages of the fleet, made and read by the primary: one for each model version, one for requests
+ * that name no model, one for what processes say about themselves. A worker is lent a slot, the same in every
+ * page, for as long as it lives; its successor in that slot counts on.
+ */
+import { join } from 'node:path'
+import type { CountedModel } from '../src/metrics/exposition.js'
+import { StatsPage, type StatsPageReference } from '../src/metrics/page.js'
+import {
+  MODEL_CELLS,
+  monotonicMs,
+  OUTCOMES,
+  PROCESS_CELL_COUNT,
+  PROCESS_CELLS,
+  REQUESTS,
+} from '../src/metrics/series.js'
+
+/** Label of requests for models that do not exist. */
+const UNKNOWN = { model: '(unknown)', version: '' }
+
+/** What a process said about itself, read from its slot. */
+export interface ProcessSigns {
+  /** Time since its event loop turned. */
+  readonly loopSilentMs: number
+  /** Time since its inference thread answered. */
+  readonly threadSilentMs: number
+  readonly queueDepth: number
+  readonly loopLagSeconds: number
+  /** What its runtime was loading or computing; null for nothing. */
+  readonly running: CountedModel['labels'] | null
+}
+
+export class FleetStats {
+  readonly #folder: string
+  readonly #slots: number
+  readonly #free: number[]
+  readonly #process: StatsPage
+  readonly #unknown: StatsPage
+  /** By model number less one; what was unloaded stays counted. */
+  readonly #models: CountedModel[] = []
+
+  private constructor(options: { folder: string; slots: number; process: StatsPage; unknown: StatsPage }) {
+    this.#folder = options.folder
+    this.#slots = options.slots
+    this.#free = Array.from({ length: options.slots }, (_, slot) => slot)
+    this.#process = options.process
+    this.#unknown = options.unknown
+  }
+
+  /**
+   * Makes the pages of a server; `slots` is the number of workers that can be alive at once.
+   * @throws OnecopyError SEGMENT_SPACE.
+   */
+  static async create(folder: string, slots: number): Promise<FleetStats> {
+    const page = (name: string, cellsPerSlot: number) =>
+      StatsPage.create({ path: join(folder, name), slots, cellsPerSlot })
+    const process = await page('process.stats', PROCESS_CELL_COUNT)
+    const unknown = await page('unknown.stats', MODEL_CELLS)
+    return new FleetStats({ folder, slots, process, unknown })
+  }
+
+  /** Adds a model version; resolves with its number, by which workers name it. */
+  async addModel(labels: CountedModel['labels']): Promise<number> {
+    const known = this.#models.findIndex(
+      (model) => model.labels.model === labels.model && model.labels.version === labels.version,
+    )
+    if (known >= 0) return known + 1
+    const path = join(this.#folder, `${labels.model}@${labels.version}.stats`)
+    const page = await StatsPage.create({ path, slots: this.#slots, cellsPerSlot: MODEL_CELLS })
+    return this.#models.push({ labels, page })
+  }
+
+  get processPage(): StatsPageReference {
+    return this.#process.reference
+  }
+
+  get unknownPage(): StatsPageReference {
+    return this.#unknown.reference
+  }
+
+  modelPage(number: number): StatsPageReference {
+    return this.#modelOf(number).page.reference
+  }
+
+  #modelOf(number: number): CountedModel {
+    const model = this.#models[number - 1]
+    if (model === undefined)
+      throw new Error(`expected a model number from 1 to ${this.#models.length}, got ${number}`)
+    return model
+  }
+
+  /** Every counted model version, and what was asked of none. */
+  get counted(): readonly CountedModel[] {
+    return [...this.#models, { labels: UNKNOWN, page: this.#unknown }]
+  }
+
+  /** Lends a slot to a new worker; what the last one said about itself is wiped, what it counted is not. */
+  lend(): number {
+    const slot = this.#free.shift()
+    if (slot === undefined) throw new Error(`expected at most ${this.#slots} workers at once`)
+    this.#process.slot(slot).fill(0)
+    return slot
+  }
+
+  giveBack(slot: number): void {
+    this.#process.slot(slot).fill(0)
+    this.#free.push(slot)
+  }
+
+  signs(slot: number): ProcessSigns {
+    const cells = this.#process.slot(slot)
+    const cell = (name: keyof typeof PROCESS_CELLS) => cells[PROCESS_CELLS[name]] as number
+    const nowMs = monotonicMs()
+    const number = cell('runningModel')
+    return {
+      loopSilentMs: nowMs - cell('loopBeatMs'),
+      threadSilentMs: nowMs - cell('threadBeatMs'),
+      queueDepth: cell('queueDepth'),
+      loopLagSeconds: cell('loopLagSeconds'),
+      running: number === 0 ? null : this.#modelOf(number).labels,
+    }
+  }
+
+  /** Requests that were ever counted in a slot, by its present worker and those before it. */
+  requestsIn(slot: number): number {
+    let requests = 0
+    for (const { page } of this.counted) {
+      const cells = page.slot(slot)
+      for (let i = 0; i < OUTCOMES.length; i++) requests += cells[REQUESTS.at + i] as number
+    }
+    return requests
+  }
+}

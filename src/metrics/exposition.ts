@@ -1,0 +1,77 @@
+/** The reading side of stats pages: every slot added up, as the text that Prometheus scrapes. */
+import { AggregatorRegistry } from 'prom-client'
+import type { StatsPage } from './page.js'
+import { HISTOGRAMS, type HistogramSeries, OUTCOMES, REQUESTS } from './series.js'
+
+export interface CountedModel {
+  readonly labels: { readonly model: string; readonly version: string }
+  readonly page: StatsPage
+}
+
+type Labels = Record<string, string | number>
+
+interface Value {
+  readonly value: number
+  readonly labels: Labels
+  readonly metricName?: string
+}
+
+/** prom-client's JSON form of a metric: what its aggregator takes, and the only way to hand it a histogram. */
+interface Metric {
+  readonly name: string
+  readonly help: string
+  readonly type: 'counter' | 'histogram'
+  readonly aggregator: 'sum'
+  readonly values: readonly Value[]
+}
+
+function requestsOf(models: readonly CountedModel[]): Metric {
+  const values = models.flatMap(({ labels, page }) =>
+    OUTCOMES.map((outcome, i) => ({ labels: { ...labels, outcome }, value: page.total(REQUESTS.at + i) })),
+  )
+  return {
+    name: REQUESTS.name,
+    help: REQUESTS.help,
+    type: 'counter',
+    aggregator: 'sum',
+    values: seen(values),
+  }
+}
+
+/** A series begins with its first event. */
+function seen(values: readonly Value[]): Value[] {
+  return values.filter(({ value }) => value > 0)
+}
+
+function histogramOf({ name, help, bounds, at }: HistogramSeries, models: readonly CountedModel[]): Metric {
+  const values = models.flatMap(({ labels, page }) => {
+    const buckets: Value[] = []
+    let count = 0
+    for (let bucket = 0; bucket <= bounds.length; bucket++) {
+      // Added up here, so that a bucket is never above the count, whoever writes meanwhile.
+      count += page.total(at + bucket)
+      const le = bounds[bucket] ?? '+Inf'
+      buckets.push({ metricName: `${name}_bucket`, labels: { le, ...labels }, value: count })
+    }
+    if (count === 0) return []
+    const sum = page.total(at + bounds.length + 1)
+    return [
+      ...buckets,
+      { metricName: `${name}_sum`, labels, value: sum },
+      { metricName: `${name}_count`, labels, value: count },
+    ]
+  })
+  return { name, help, type: 'histogram', aggregator: 'sum', values }
+}
+
+/** Counters and histograms of all models, in Prometheus' text format. */
+export async function exposeModels(models: readonly CountedModel[]): Promise<string> {
+  const metrics = [
+    requestsOf(models),
+    ...Object.values(HISTOGRAMS).map((series) => histogramOf(series, models)),
+  ].filter(({ values }) => values.length > 0)
+  const registry = AggregatorRegistry.aggregate([
+    metrics as unknown as Parameters<typeof AggregatorRegistry.aggregate>[0][number],
+  ])
+  return await registry.metrics()
+}

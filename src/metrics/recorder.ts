@@ -1,0 +1,84 @@
+/** The writing side of a stats page: what a serving process counts as it goes. */
+import { type IntervalHistogram, monitorEventLoopDelay } from 'node:perf_hooks'
+import {
+  HISTOGRAMS,
+  type HistogramName,
+  MODEL_CELLS,
+  monotonicMs,
+  OUTCOMES,
+  type Outcome,
+  PROCESS_CELL_COUNT,
+  PROCESS_CELLS,
+  REQUESTS,
+} from './series.js'
+
+const LOOP_SAMPLE_MS = 10
+const LOOP_WINDOW_MS = 5000
+
+/** Counts of one model version in one slot; in memory of its own where no slot is given. */
+export class ModelRecorder {
+  readonly #cells: Float64Array
+
+  constructor(cells: Float64Array = new Float64Array(MODEL_CELLS)) {
+    this.#cells = cells
+  }
+
+  #add(cell: number, value: number): void {
+    this.#cells[cell] = (this.#cells[cell] as number) + value
+  }
+
+  /** To be called before the answer is sent: a client must never know of more answers than were counted. */
+  countRequest(outcome: Outcome): void {
+    this.#add(REQUESTS.at + OUTCOMES.indexOf(outcome), 1)
+  }
+
+  /** `value` in the histogram's unit: seconds, or rows. */
+  observe(name: HistogramName, value: number): void {
+    const { at, bounds } = HISTOGRAMS[name]
+    let bucket = 0
+    while (bucket < bounds.length && value > (bounds[bucket] as number)) bucket++
+    this.#add(at + bucket, 1)
+    this.#add(at + bounds.length + 1, value)
+  }
+}
+
+/** What a process says about itself. */
+export class ProcessRecorder {
+  readonly #cells: Float64Array
+  readonly #loopDelay: IntervalHistogram
+  #windowStartMs = performance.now()
+  #lastWindowLagSeconds = 0
+
+  constructor(cells: Float64Array = new Float64Array(PROCESS_CELL_COUNT)) {
+    this.#cells = cells
+    this.#loopDelay = monitorEventLoopDelay({ resolution: LOOP_SAMPLE_MS })
+    this.#loopDelay.enable()
+  }
+
+  /** The runtime is about to load or compute a model version, or (0) has come back. */
+  running(model: number): void {
+    this.#cells[PROCESS_CELLS.runningModel] = model
+  }
+
+  threadBeat(): void {
+    this.#cells[PROCESS_CELLS.threadBeatMs] = monotonicMs()
+  }
+
+  /** To be called regularly by the event loop. */
+  beat(queueDepth: number): void {
+    this.#cells[PROCESS_CELLS.loopBeatMs] = monotonicMs()
+    this.#cells[PROCESS_CELLS.queueDepth] = queueDepth
+    // A sample is the time between two ticks of a timer: what is beyond its interval is lag.
+    const lag = Math.max(0, this.#loopDelay.percentile(99) / 1e6 - LOOP_SAMPLE_MS) / 1000
+    const lagSeconds = Number.isFinite(lag) ? lag : 0
+    this.#cells[PROCESS_CELLS.loopLagSeconds] = Math.max(lagSeconds, this.#lastWindowLagSeconds)
+    if (performance.now() - this.#windowStartMs < LOOP_WINDOW_MS) return
+    this.#windowStartMs = performance.now()
+    this.#lastWindowLagSeconds = lagSeconds
+    this.#loopDelay.reset()
+  }
+
+  close(): void {
+    this.#loopDelay.disable()
+  }
+}
