@@ -11,6 +11,7 @@ const USAGE = `Usage: onecopy COMMAND [options]
 Commands:
   serve      Serve a model repository over HTTP (onecopy serve --help)
   tune       Measure which workers and threads suit a model here (onecopy tune --help)
+  segments   List the segments in shared memory, and sweep what dead servers left (onecopy segments --help)
 
 Options:
   --version  Print the version
@@ -38,6 +39,10 @@ const COMMANDS: Record<string, (() => Promise<Command>) | undefined> = {
   tune: async () => {
     const { runTune, TUNE_HELP } = await import('./tune.js')
     return { help: TUNE_HELP, run: runTune }
+  },
+  segments: async () => {
+    const { runSegments, SEGMENTS_HELP } = await import('./segments.js')
+    return { help: SEGMENTS_HELP, run: runSegments }
   },
 }
 

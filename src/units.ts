@@ -29,6 +29,18 @@ export function formatBytes(bytes: number): string {
   return `${(bytes / 1e9).toFixed(2)} GB`
 }
 
+/** How long ago, for a person, in the largest unit that fits: `45 s`, `12 min`, `5 h`, `3 d`. */
+export function formatAge(ms: number): string {
+  for (const [unit, unitMs] of [
+    ['d', 86_400_000],
+    ['h', 3_600_000],
+    ['min', 60_000],
+  ] as const) {
+    if (ms >= unitMs) return `${Math.floor(ms / unitMs)} ${unit}`
+  }
+  return `${Math.max(0, Math.floor(ms / 1000))} s`
+}
+
 /** A duration for a person: `820 ms`, `2.4 s`. */
 export function formatMs(ms: number): string {
   return ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`

@@ -10,7 +10,7 @@ import { dirname } from 'node:path'
 import { OnecopyError } from '../errors.js'
 import { mapReadOnly } from '../mapping.js'
 import { decodeHeader, decodePrefix, PREFIX_BYTES, type SegmentHeader } from './layout.js'
-import type { SegmentFile } from './write.js'
+import { type SegmentFile, sealProblem } from './write.js'
 
 export interface SegmentReference {
   readonly path: string
@@ -61,11 +61,8 @@ export async function attachSegment(reference: SegmentReference): Promise<Attach
   })
   try {
     const stat = await file.stat()
-    if (!stat.isFile()) throw refuse(path, 'expected a regular file')
-    if (stat.uid !== process.getuid?.())
-      throw refuse(path, `expected owner ${process.getuid?.()}, got ${stat.uid}`)
-    if ((stat.mode & 0o777) !== 0o400)
-      throw refuse(path, `expected mode 0400, got 0${(stat.mode & 0o777).toString(8)}`)
+    const problem = sealProblem(stat)
+    if (problem !== null) throw refuse(path, problem)
     if (stat.ino !== reference.inode) throw refuse(path, `expected inode ${reference.inode}, got ${stat.ino}`)
     if (stat.size !== reference.fileBytes)
       throw refuse(path, `expected ${reference.fileBytes} bytes, got ${stat.size}`)

@@ -18,18 +18,25 @@ export interface ServerFolder {
 }
 
 /**
+ * Refuses a segment folder that no server can use.
+ * @throws OnecopyError SEGMENT_FOLDER_INVALID when it is missing, not a directory, or a symbolic link.
+ */
+export async function checkSegmentFolder(segmentDir: string): Promise<void> {
+  const stat = await lstat(segmentDir).catch(() => null)
+  if (stat?.isDirectory() === true) return
+  throw new OnecopyError(
+    'SEGMENT_FOLDER_INVALID',
+    `expected --segment-dir ${segmentDir} to be an existing directory (a tmpfs, such as /dev/shm), ` +
+      `got ${stat === null ? 'nothing there' : 'something else (a symbolic link is not followed)'}`,
+  )
+}
+
+/**
  * Creates this process's folder.
  * @throws OnecopyError SEGMENT_FOLDER_INVALID when the segment folder is missing, not a directory, or not writable.
  */
 export async function createServerFolder(segmentDir: string): Promise<ServerFolder> {
-  const stat = await lstat(segmentDir).catch(() => null)
-  if (stat === null || !stat.isDirectory()) {
-    throw new OnecopyError(
-      'SEGMENT_FOLDER_INVALID',
-      `expected --segment-dir ${segmentDir} to be an existing directory (a tmpfs, such as /dev/shm), ` +
-        `got ${stat === null ? 'nothing there' : 'something else (a symbolic link is not followed)'}`,
-    )
-  }
+  await checkSegmentFolder(segmentDir)
   const owner = ownIdentity()
   const path = join(segmentDir, `onecopy-${owner.pid}-${owner.startTicks}`)
   try {

@@ -22,6 +22,8 @@ export const SEGMENT_MAGIC = 'ONECOPY\n'
 export const SEGMENT_FORMAT_VERSION = 2
 /** The graph names its weights by this file name, so a segment works in any folder without a rewrite. */
 export const SEGMENT_FILE_NAME = 'model.segment'
+/** What a segment is called until it is whole. */
+export const TEMPORARY_FILE_NAME = `.${SEGMENT_FILE_NAME}.writing`
 export const PREFIX_BYTES = 32
 export const DATA_ALIGNMENT_BYTES = 64 * 1024
 const PAGE_BYTES = 4096

@@ -4,7 +4,7 @@
  * tmpfs turns a later store into a SIGBUS; a rename because nobody may ever open half a segment.
  */
 import { createHash } from 'node:crypto'
-import { constants } from 'node:fs'
+import { constants, type Stats } from 'node:fs'
 import { type FileHandle, mkdir, open, rename, rm, statfs } from 'node:fs/promises'
 import { join } from 'node:path'
 import { crc32 } from 'node:zlib'
@@ -19,7 +19,10 @@ import {
   PREFIX_BYTES,
   SEGMENT_FILE_NAME,
   type SegmentHeader,
+  TEMPORARY_FILE_NAME,
 } from './layout.js'
+
+const SEALED_MODE = 0o400
 
 export interface SegmentFile {
   readonly path: string
@@ -35,6 +38,14 @@ export interface WriteSegmentOptions {
   readonly server: ServerFolder
   readonly model: { readonly name: string; readonly version: string }
   readonly onProgress?: (writtenBytes: number, totalBytes: number) => void
+}
+
+/** Why a file is not one that `writeSegment` sealed for this user; null where nothing speaks against it. */
+export function sealProblem(stat: Stats): string | null {
+  if (!stat.isFile()) return 'expected a regular file'
+  if (stat.uid !== process.getuid?.()) return `expected owner ${process.getuid?.()}, got ${stat.uid}`
+  const mode = stat.mode & 0o777
+  return mode === SEALED_MODE ? null : `expected mode 0400, got 0${mode.toString(8)}`
 }
 
 /** Reads and checks the header of an open segment or image. */
@@ -101,7 +112,7 @@ export async function writeSegment(options: WriteSegmentOptions): Promise<Segmen
   const { server, model, onProgress } = options
   const folder = join(server.path, `${model.name}@${model.version}`)
   const path = join(folder, SEGMENT_FILE_NAME)
-  const temporaryPath = join(folder, `.${SEGMENT_FILE_NAME}.writing`)
+  const temporaryPath = join(folder, TEMPORARY_FILE_NAME)
   const image = await open(options.imagePath, constants.O_RDONLY | constants.O_NOFOLLOW)
   let isWritten = false
   let inode = 0
@@ -123,7 +134,7 @@ export async function writeSegment(options: WriteSegmentOptions): Promise<Segmen
       }
       await file.sync()
       await verifySegment(file)
-      await file.chmod(0o400)
+      await file.chmod(SEALED_MODE)
       inode = (await file.stat()).ino
     } finally {
       await file.close()

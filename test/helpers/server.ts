@@ -1,5 +1,5 @@
 /** Starts the real server as a user would, in a segment folder of its own, and holds it to leaving nothing. */
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -132,6 +132,16 @@ export class ServerUnderTest {
 
 export function spawnServer(t: ExecutionContext, options: StartOptions = {}): ServerUnderTest {
   return new ServerUnderTest(t, options)
+}
+
+/** Runs a command that ends by itself, as a user would. */
+export function runCommand(
+  args: readonly string[],
+  environment: NodeJS.ProcessEnv = {},
+): { readonly code: number | null; readonly stdout: string; readonly stderr: string } {
+  const env = { ...process.env, ...environment }
+  const { status, stdout, stderr } = spawnSync(process.execPath, [MAIN, ...args], { encoding: 'utf8', env })
+  return { code: status, stdout, stderr }
 }
 
 export interface RunningServer {

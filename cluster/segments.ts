@@ -1,0 +1,160 @@
+/**
+ * `onecopy segments`: whose segments stand in shared memory, and which of them nobody uses any more. A
+ * server that was killed with its workers leaves its segments in memory until the next start there.
+ */
+import { parseArgs } from 'node:util'
+import Table from 'cli-table3'
+import { environmentName } from '../src/config/load.js'
+import { OPTIONS } from '../src/config/schema.js'
+import { messageOf, OnecopyError } from '../src/errors.js'
+import { listServers, type SegmentListing, type ServerListing } from '../src/segment/listing.js'
+import { sweepSegmentFolder } from '../src/segment/sweep.js'
+import { formatAge, formatBytes } from '../src/units.js'
+
+export const SEGMENTS_HELP = `Usage: onecopy segments [options]
+
+Lists the segments in a segment folder: whose they are, how large, and whether their server still runs.
+Run it as the servers' user and where they run: from another container, a living server looks dead.
+
+Options:
+  --segment-dir DIR  Where the segments stand, as for serve [ONECOPY_SEGMENT_DIR or /dev/shm]
+  --sweep            Remove what dead servers left, and nothing else
+  --json             Print one JSON document, sizes in bytes`
+
+interface Options {
+  readonly segmentDir: string
+  readonly sweep: boolean
+  readonly json: boolean
+}
+
+interface Removed {
+  readonly path: string
+  readonly bytes: number
+}
+
+const STATES: Record<ServerListing['state'], string> = {
+  live: 'live',
+  dead: 'left behind',
+  starting: 'starting',
+  foreign: "another user's",
+}
+
+function segmentDirOf(flag: string | undefined, environment: NodeJS.ProcessEnv): string {
+  const variable = environmentName('segmentDir')
+  const value = flag ?? (environment[variable] || OPTIONS.segmentDir.default())
+  const parsed = OPTIONS.segmentDir.schema.safeParse(value)
+  if (parsed.success) return parsed.data
+  const why = parsed.error.issues.map(({ message }) => message).join('; ')
+  throw new OnecopyError('CONFIG_INVALID', `--segment-dir: ${why} (see onecopy segments --help)`)
+}
+
+function readOptions(argv: readonly string[], environment: NodeJS.ProcessEnv): Options {
+  let values: { 'segment-dir'?: string; sweep?: boolean; json?: boolean }
+  try {
+    const flag = { type: 'boolean' as const }
+    const options = { 'segment-dir': { type: 'string' as const }, sweep: flag, json: flag }
+    values = parseArgs({ args: [...argv], options, strict: true, allowPositionals: false }).values
+  } catch (thrown) {
+    throw new OnecopyError('CONFIG_INVALID', `${messageOf(thrown)} (see onecopy segments --help)`)
+  }
+  const { sweep = false, json = false } = values
+  return { segmentDir: segmentDirOf(values['segment-dir'], environment), sweep, json }
+}
+
+function sumBytes(parts: readonly { readonly bytes: number }[]): number {
+  return parts.reduce((sum, { bytes }) => sum + bytes, 0)
+}
+
+function counted(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? '' : 's'}`
+}
+
+/** Sizes are those of before: what is removed can no longer be asked. */
+async function sweep(segmentDir: string): Promise<Removed[]> {
+  const before = await listServers(segmentDir)
+  const bytesAt = new Map(before.map(({ path, segments }) => [path, sumBytes(segments)]))
+  try {
+    return (await sweepSegmentFolder(segmentDir)).map((path) => ({ path, bytes: bytesAt.get(path) ?? 0 }))
+  } catch (thrown) {
+    const message = `expected to remove what dead servers left in ${segmentDir}: ${messageOf(thrown)}`
+    throw new OnecopyError('SEGMENT_FOLDER_INVALID', message, { cause: thrown })
+  }
+}
+
+function ownerText({ state, owner, uid }: ServerListing): string {
+  if (state === 'foreign') return `uid ${uid}`
+  if (owner === null) return state === 'dead' ? 'unknown, dead' : 'unknown'
+  return `pid ${owner.pid}, ${state}`
+}
+
+function stateText({ state }: ServerListing, segment: SegmentListing | undefined): string {
+  const unfinished = state === 'live' ? 'unfinished' : `unfinished, ${STATES[state]}`
+  const text = segment?.isFinished === false ? unfinished : STATES[state]
+  // Of a message of several lines, a table has room for the first.
+  return segment?.problem == null ? text : `${text}: ${segment.problem.split('\n')[0]}`
+}
+
+function tableOf(servers: readonly ServerListing[], nowMs: number): string {
+  const table = new Table({
+    head: ['owner', 'age', 'size', 'model', 'state'],
+    colAligns: ['left', 'right', 'right', 'left', 'left'],
+    style: { head: [], border: [], compact: true },
+  })
+  for (const server of servers) {
+    const rows = server.segments.length === 0 ? [undefined] : server.segments
+    for (const segment of rows) {
+      table.push([
+        ownerText(server),
+        formatAge(nowMs - server.createdAtMs),
+        segment === undefined ? '-' : formatBytes(segment.bytes),
+        segment === undefined ? '-' : `${segment.model}@${segment.version}`,
+        stateText(server, segment),
+      ])
+    }
+  }
+  return table.toString()
+}
+
+function totalLine(servers: readonly ServerListing[]): string {
+  const segments = servers.flatMap((server) => server.segments)
+  const dead = servers.filter(({ state }) => state === 'dead')
+  const deadBytes = sumBytes(dead.flatMap((server) => server.segments))
+  const foreign = servers.filter(({ state }) => state === 'foreign').length
+  return [
+    `total: ${counted(servers.length, 'server')}, ${counted(segments.length, 'segment')}, ${formatBytes(sumBytes(segments))}`,
+    dead.length === 0 ? '' : `; ${formatBytes(deadBytes)} left behind (--sweep removes it)`,
+    foreign === 0 ? '' : `; without the sizes of ${counted(foreign, 'server')} of other users`,
+  ].join('')
+}
+
+function removedLines(removed: readonly Removed[]): string[] {
+  if (removed.length === 0) return ['removed nothing: no dead server left anything']
+  return [
+    ...removed.map(({ path, bytes }) => `removed ${path}, ${formatBytes(bytes)}`),
+    `removed what ${counted(removed.length, 'dead server')} left, ${formatBytes(sumBytes(removed))} (${sumBytes(removed)} bytes)`,
+  ]
+}
+
+function textOf(segmentDir: string, servers: readonly ServerListing[], removed: readonly Removed[] | null) {
+  const listed =
+    servers.length === 0
+      ? [`no segments in ${segmentDir}`]
+      : [tableOf(servers, Date.now()), totalLine(servers)]
+  return [...(removed === null ? [] : removedLines(removed)), ...listed].join('\n')
+}
+
+function jsonOf(segmentDir: string, servers: readonly ServerListing[], removed: readonly Removed[] | null) {
+  const bytes = sumBytes(servers.flatMap(({ segments }) => segments))
+  return JSON.stringify({ segmentDir, bytes, servers, ...(removed === null ? {} : { removed }) }, null, 2)
+}
+
+/** Runs `onecopy segments`; resolves with the exit code. */
+export async function runSegments(argv: readonly string[]): Promise<number> {
+  const options = readOptions(argv, process.env)
+  const { segmentDir } = options
+  const removed = options.sweep ? await sweep(segmentDir) : null
+  const servers = await listServers(segmentDir)
+  const print = options.json ? jsonOf : textOf
+  process.stdout.write(`${print(segmentDir, servers, removed)}\n`)
+  return 0
+}
