@@ -13,6 +13,7 @@ const segment = z.object({
     fileBytes: z.int().nonnegative(),
     graphSha256: z.string(),
     inode: z.int().nonnegative(),
+    changedNs: z.string().regex(/^\d+$/),
   }),
   config: ServedModelConfigSchema,
   /** How the stats pages name the model version. */

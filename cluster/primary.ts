@@ -7,17 +7,21 @@ import cluster from 'node:cluster'
 import { once } from 'node:events'
 import { rmSync } from 'node:fs'
 import { createServer } from 'node:net'
+import { dirname } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { Config } from '../src/config/schema.js'
 import { messageOf, OnecopyError } from '../src/errors.js'
 import { listen } from '../src/http/listen.js'
 import { Lifecycle } from '../src/lifecycle.js'
 import { createLog, type Log } from '../src/log.js'
-import { prepareCache } from '../src/model/compile.js'
+import { closeCache, openCache } from '../src/model/cache.js'
+import { MemoryBudget } from '../src/model/memory-budget.js'
 import { type PublishedModel, publishModels } from '../src/model/publish.js'
-import { scanRepository } from '../src/model/repository.js'
+import { type ModelSource, scanRepository } from '../src/model/repository.js'
 import { usableCpus } from '../src/process/cpus.js'
+import { cgroupMemoryLimit } from '../src/process/memory.js'
 import { runtimeVersion } from '../src/runtime/identity.js'
+import { findLeftovers, type Leftover } from '../src/segment/adopt.js'
 import { type AttachedSegment, attachSegment } from '../src/segment/attach.js'
 import { createServerFolder, removeServerFolder, type ServerFolder } from '../src/segment/folder.js'
 import { sweepSegmentFolder } from '../src/segment/sweep.js'
@@ -105,10 +109,9 @@ class Primary {
   async #start(): Promise<void> {
     const config = this.#config
     const sources = await scanRepository(config.modelsDir)
-    await prepareCache(config.cacheDir)
-    for (const path of await sweepSegmentFolder(config.segmentDir)) {
-      this.#log.warn({ path }, 'removed the segments of a server that is gone')
-    }
+    const leftovers = await this.#findLeftovers(sources)
+    // What nobody will take makes room first.
+    await this.#sweep(new Set(leftovers.map(({ path }) => dirname(dirname(path)))))
     this.#serverFolder = await createServerFolder(config.segmentDir)
     this.#admin = await AdminServer.start({
       host: config.adminHost,
@@ -120,7 +123,8 @@ class Primary {
     })
     // A worker that is replaced and its successor serve side by side, one at a time; crashes come on top.
     this.#stats = await FleetStats.create(this.#serverFolder.path, config.workers * 2 + 2)
-    this.#published = await this.#publish(sources, this.#serverFolder)
+    this.#published = await this.#publish(sources, this.#serverFolder, leftovers)
+    await this.#sweep()
     for (const { reference } of this.#published) this.#attached.push(await attachSegment(reference))
     this.#supervisor = await this.#createSupervisor(this.#serverFolder, this.#stats)
     await this.#supervisor.start()
@@ -130,23 +134,49 @@ class Primary {
     this.#sayReady()
   }
 
+  /** Segments of dead servers that may be of the models to serve, by the same runtime. */
+  async #findLeftovers(sources: readonly ModelSource[]): Promise<Leftover[]> {
+    const leftovers = await findLeftovers(this.#config.segmentDir)
+    return leftovers.filter(
+      ({ model, version, header }) =>
+        header.runtimeVersion === runtimeVersion() &&
+        sources.some((source) => source.name === model && source.version === version),
+    )
+  }
+
+  async #sweep(spared?: ReadonlySet<string>): Promise<void> {
+    for (const path of await sweepSegmentFolder(this.#config.segmentDir, spared)) {
+      this.#log.warn({ path }, 'removed the segments of a server that is gone')
+    }
+  }
+
   async #publish(
-    sources: Awaited<ReturnType<typeof scanRepository>>,
+    sources: readonly ModelSource[],
     server: ServerFolder,
+    leftovers: readonly Leftover[],
   ): Promise<PublishedModel[]> {
+    const { cacheDir, compileTimeoutMs, workers } = this.#config
+    const cache = await openCache(cacheDir)
+    if (cache.problem !== null)
+      this.#log.warn({ cacheDir, reason: cache.problem }, 'compiled models are not kept for the next start')
     const progress = createProgress(sources.length, this.#log)
     try {
       return await publishModels(sources, {
         server,
-        cacheDir: this.#config.cacheDir,
-        compileTimeoutMs: this.#config.compileTimeoutMs,
+        cache,
+        budget: new MemoryBudget({ limitBytes: cgroupMemoryLimit(), workers }),
+        compileTimeoutMs,
         concurrency: usableCpus(),
         signal: this.#stopRequested.signal,
+        leftovers,
+        onRefused: ({ name, version }, reason) =>
+          this.#log.warn({ model: name, version, reason }, 'a segment that a dead server left is not used'),
         onStart: (source) => progress.started(source),
         onDone: (published, done, total) => progress.done(published, done, total),
       })
     } finally {
       progress.end()
+      await closeCache(cache)
     }
   }
 

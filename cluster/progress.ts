@@ -12,6 +12,12 @@ export interface Progress {
   end(): void
 }
 
+const DONE: Record<PublishedModel['origin'], string> = {
+  compiled: 'compiled, segment written',
+  cache: 'segment written from the cache',
+  'dead server': 'segment adopted from a server that is gone',
+}
+
 export function createProgress(total: number, log: Log): Progress {
   if (process.stderr.isTTY) {
     const bar = new SingleBar({
@@ -29,10 +35,10 @@ export function createProgress(total: number, log: Log): Progress {
   }
   return {
     started: ({ name, version }) => log.debug({ model: name, version }, 'preparing the model'),
-    done: ({ source, segment, cached }, done) =>
+    done: ({ source, segment, origin }, done) =>
       log.info(
-        { model: source.name, version: source.version, cached, segmentBytes: segment.bytes, done, total },
-        cached ? 'segment written from the cache' : 'compiled, segment written',
+        { model: source.name, version: source.version, origin, segmentBytes: segment.bytes, done, total },
+        DONE[origin],
       ),
     end: () => {},
   }

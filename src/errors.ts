@@ -28,6 +28,7 @@ export const ERROR_CATALOGUE = {
   MODEL_UNSUPPORTED: { status: 500, fault: 'operator' },
   COMPILE_FAILED: { status: 500, fault: 'operator' },
   SEGMENT_INVALID: { status: 500, fault: 'operator' },
+  MEMORY_LIMIT: { status: 500, fault: 'operator' },
   SEGMENT_SPACE: { status: 500, fault: 'operator' },
   SEGMENT_FOLDER_INVALID: { status: 500, fault: 'operator' },
   MAPPING_FAILED: { status: 500, fault: 'operator' },

@@ -10,10 +10,12 @@ import { open, readFile, rename, rm, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { messageOf, OnecopyError } from '../errors.js'
+import { cgroupMemoryLimit } from '../process/memory.js'
 import { cpuDigest, runtimeVersion } from '../runtime/identity.js'
 import { COMPILE_OPTIONS, compileModel, Session } from '../runtime/session.js'
 import { type Batching, SEGMENT_FILE_NAME, SEGMENT_FORMAT_VERSION } from '../segment/layout.js'
 import { readHeader } from '../segment/write.js'
+import { formatBytes } from '../units.js'
 import { batchingResult, probeBatching, shapesAgainstBatching } from './batchability.js'
 import { castBfloat16Borders } from './bfloat16.js'
 import {
@@ -67,6 +69,20 @@ async function isCached(imagePath: string, key: string): Promise<boolean> {
   } finally {
     await file.close()
   }
+}
+
+/** The least that compiling took of any kind of model that was measured, in sizes of its file. */
+const COMPILE_FACTOR = 2
+
+/** Says no before the kernel does. */
+function requireMemory(modelBytes: number): void {
+  const limitBytes = cgroupMemoryLimit()
+  if (limitBytes === null || modelBytes * COMPILE_FACTOR <= limitBytes) return
+  throw new OnecopyError(
+    'MEMORY_LIMIT',
+    `compiling a model of ${formatBytes(modelBytes)} takes ${formatBytes(modelBytes * COMPILE_FACTOR)} and more, ` +
+      `the control group allows ${formatBytes(limitBytes)}: raise its memory limit, or compile elsewhere into a cache that is mounted here`,
+  )
 }
 
 function asModelError(thrown: unknown): OnecopyError {
@@ -175,16 +191,29 @@ async function keepOriginal(compilation: Compilation): Promise<string> {
 }
 
 async function compile(request: CompileRequest): Promise<CompileReply> {
-  const { modelPath, cacheDir, workFolder } = request
+  const { modelPath, workFolder } = request
   const folder = dirname(modelPath)
   const bytes = await readModel(modelPath)
   const original = parseModel(bytes)
   // Refused before the runtime sees the model: on some of these types it aborts the process.
   const modelInterface = readInterface(original.graph)
   const key = cacheKey(await digestModel({ bytes, folder, externalFiles: externalFiles(original) }))
-  const imagePath = join(cacheDir, `${key}.segment`)
-  if (await isCached(imagePath, key))
-    return { outcome: 'compiled', key, imagePath, cached: true, residentBytes: process.memoryUsage.rss() }
+  if (request.heldKeys.includes(key))
+    return { outcome: 'held', key, residentBytes: process.memoryUsage.rss() }
+  const imageName = `${key}.segment`
+  if (request.isCacheTrusted) {
+    for (const cached of request.cacheFolders.map((cacheFolder) => join(cacheFolder, imageName))) {
+      if (await isCached(cached, key))
+        return {
+          outcome: 'compiled',
+          key,
+          imagePath: cached,
+          cached: true,
+          residentBytes: process.memoryUsage.rss(),
+        }
+    }
+  }
+  requireMemory(bytes.byteLength)
 
   const against = shapesAgainstBatching({
     ...modelInterface,
@@ -204,6 +233,7 @@ async function compile(request: CompileRequest): Promise<CompileReply> {
       throw asModelError(sharedFailure)
     })
   }
+  const imagePath = join(request.storeFolder, imageName)
   await rename(path, imagePath)
   return { outcome: 'compiled', key, imagePath, cached: false, residentBytes: process.memoryUsage.rss() }
 }

@@ -4,11 +4,17 @@ import { type ErrorCode, isErrorCode } from '../errors.js'
 
 export const CompileRequestSchema = z.object({
   modelPath: z.string(),
-  cacheDir: z.string(),
+  /** Where an image may already be. */
+  cacheFolders: z.array(z.string()),
+  /** Where a new one goes. */
+  storeFolder: z.string(),
+  isCacheTrusted: z.boolean(),
   /** An empty folder of this compilation's own, removed by the server afterwards, whatever happened. */
   workFolder: z.string(),
   /** Whether to find out by trial runs if the model may be batched; without, it may not. */
   probe: z.boolean(),
+  /** Keys of segments that the server can have without compiling. */
+  heldKeys: z.array(z.string()),
 })
 
 /** Said when trial runs begin: a crash from here on is theirs, and the model can be served without them. */
@@ -24,6 +30,7 @@ export const CompileReplySchema = z.discriminatedUnion('outcome', [
     /** Resident memory of the compile process afterwards: a large one is ended, to give it back. */
     residentBytes: z.int().nonnegative(),
   }),
+  z.object({ outcome: z.literal('held'), key: z.string(), residentBytes: z.int().nonnegative() }),
   z.object({
     outcome: z.literal('failed'),
     code: z.custom<ErrorCode>((code) => typeof code === 'string' && isErrorCode(code)),

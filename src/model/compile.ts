@@ -1,12 +1,11 @@
 /** The server's side of compilation: child processes, a deadline, a clean work folder, a clear error. */
 import { type ChildProcessByStdio, spawn } from 'node:child_process'
-import { access, constants, mkdir, mkdtemp, readdir, rm } from 'node:fs/promises'
-import { join } from 'node:path'
+import { rm } from 'node:fs/promises'
 import type { Readable, Writable } from 'node:stream'
 import { fileURLToPath } from 'node:url'
-import { messageOf, OnecopyError } from '../errors.js'
-import { isAlive, ownIdentity } from '../process/identity.js'
+import { OnecopyError } from '../errors.js'
 import { formatMs } from '../units.js'
+import { type CompileCache, makeWorkFolder } from './cache.js'
 import {
   CompileNoticeSchema,
   type CompileReply,
@@ -15,7 +14,6 @@ import {
 } from './compile-messages.js'
 
 const COMPILE_MAIN = fileURLToPath(new URL('compile-main.js', import.meta.url))
-const WORK_FOLDER_PATTERN = /^\.work-(\d+)-(\d+)-([0-9a-f-]+)-/
 /** The end of what a crashed compiler wrote: enough for its last words. */
 const STDERR_TAIL_CHARACTERS = 2000
 /** A compile process that has grown beyond this is ended: only its end gives the memory back. */
@@ -25,40 +23,29 @@ const PROBE_TIMEOUT_MS = 30_000
 const MAX_REPLY_CHARACTERS = 64 * 1024
 
 export interface CompilerOptions {
-  readonly cacheDir: string
+  readonly cache: CompileCache
   readonly timeoutMs: number
   readonly signal: AbortSignal
   /** Longest time that the trial runs for batching may take before the model is compiled without them. */
   readonly probeTimeoutMs?: number
 }
 
-export interface CompiledImage {
-  readonly key: string
-  readonly imagePath: string
-  readonly cached: boolean
+export interface CompileChoices {
+  /** Keys of segments that can be had without compiling. */
+  readonly heldKeys?: readonly string[]
+  /** False compiles whatever the cache has: it was found to be damaged. */
+  readonly isCacheTrusted?: boolean
 }
 
-/**
- * Makes the cache folder usable and removes the work folders of dead servers.
- * @throws OnecopyError CONFIG_INVALID when it cannot be written.
- */
-export async function prepareCache(cacheDir: string): Promise<void> {
-  try {
-    await mkdir(cacheDir, { recursive: true, mode: 0o700 })
-    await access(cacheDir, constants.W_OK | constants.X_OK)
-  } catch (thrown) {
-    throw new OnecopyError(
-      'CONFIG_INVALID',
-      `expected --cache-dir ${cacheDir} to be writable: ${messageOf(thrown)}`,
-    )
-  }
-  for (const name of await readdir(cacheDir)) {
-    const [, pid, startTicks, bootId] = name.match(WORK_FOLDER_PATTERN) ?? []
-    if (pid === undefined || startTicks === undefined || bootId === undefined) continue
-    if (isAlive({ pid: Number(pid), startTicks: Number(startTicks), bootId })) continue
-    await rm(join(cacheDir, name), { recursive: true, force: true })
-  }
-}
+export type CompiledImage =
+  | {
+      readonly outcome: 'compiled'
+      readonly key: string
+      readonly imagePath: string
+      readonly cached: boolean
+    }
+  /** One of the keys that the caller holds. */
+  | { readonly outcome: 'held'; readonly key: string }
 
 /** One compile process and the one request it works on. */
 class CompileProcess {
@@ -161,22 +148,27 @@ export class Compiler {
   }
 
   /**
-   * Compiles one model version, or finds it in the cache. A model that ends the process in trial runs for
+   * Compiles one model version, or finds it in the cache or among `heldKeys`. A model that ends the process in trial runs for
    * batching is compiled again without them: requests of its own may never do what they did.
    * @throws OnecopyError MODEL_INVALID, MODEL_UNSUPPORTED, COMPILE_FAILED (the process crashed), TIMEOUT,
    *   SHUTTING_DOWN (the signal). Nothing is left in the cache but whole images.
    */
-  async compile(modelPath: string): Promise<CompiledImage> {
-    return (
-      (await this.#attempt(modelPath, true)) ?? ((await this.#attempt(modelPath, false)) as CompiledImage)
-    )
+  async compile(
+    modelPath: string,
+    { heldKeys = [], isCacheTrusted = true }: CompileChoices = {},
+  ): Promise<CompiledImage> {
+    const attempt = (probe: boolean) =>
+      this.#attempt({ modelPath, heldKeys: [...heldKeys], isCacheTrusted, probe })
+    return (await attempt(true)) ?? ((await attempt(false)) as CompiledImage)
   }
 
   /** Null when the process ended in trial runs. */
-  async #attempt(modelPath: string, probe: boolean): Promise<CompiledImage | null> {
-    const { cacheDir, timeoutMs, signal, probeTimeoutMs = PROBE_TIMEOUT_MS } = this.#options
-    const { pid, startTicks, bootId } = ownIdentity()
-    const workFolder = await mkdtemp(join(cacheDir, `.work-${pid}-${startTicks}-${bootId}-`))
+  async #attempt(
+    request: Pick<CompileRequest, 'modelPath' | 'heldKeys' | 'isCacheTrusted' | 'probe'>,
+  ): Promise<CompiledImage | null> {
+    const { modelPath } = request
+    const { cache, timeoutMs, signal, probeTimeoutMs = PROBE_TIMEOUT_MS } = this.#options
+    const workFolder = await makeWorkFolder(cache)
     this.#process ??= new CompileProcess(probeTimeoutMs)
     const child = this.#process
     const onAbort = () => child.stop(new OnecopyError('SHUTTING_DOWN', `compiling ${modelPath} was stopped`))
@@ -191,7 +183,12 @@ export class Compiler {
     }, timeoutMs)
     try {
       if (signal.aborted) onAbort()
-      const reply = await child.ask({ modelPath, cacheDir, workFolder, probe })
+      const reply = await child.ask({
+        ...request,
+        cacheFolders: [...cache.folders],
+        storeFolder: cache.writable,
+        workFolder,
+      })
       if (reply.outcome === 'failed') throw new OnecopyError(reply.code, reply.message)
       if (reply.residentBytes > KEEP_BELOW_BYTES) this.close()
       return reply

@@ -1,47 +1,99 @@
 /** From a model file to a sealed segment in shared memory: compile or find in the cache, copy, verify. */
-import { rm } from 'node:fs/promises'
 import { OnecopyError } from '../errors.js'
+import { adoptSegment, type Leftover } from '../segment/adopt.js'
 import { referenceSegment, type SegmentReference } from '../segment/attach.js'
 import type { ServerFolder } from '../segment/folder.js'
 import { type SegmentFile, writeSegment } from '../segment/write.js'
+import type { CompileCache } from './cache.js'
 import { Compiler } from './compile.js'
+import type { MemoryBudget } from './memory-budget.js'
 import type { ModelSource } from './repository.js'
 
 export interface PublishedModel {
   readonly source: ModelSource
   readonly segment: SegmentFile
   readonly reference: SegmentReference
-  /** Whether the compile cache had it. */
-  readonly cached: boolean
+  readonly origin: 'compiled' | 'cache' | 'dead server'
 }
 
 export interface PublishOptions {
   readonly server: ServerFolder
-  readonly cacheDir: string
+  readonly cache: CompileCache
+  readonly budget: MemoryBudget
   readonly compileTimeoutMs: number
   /** Models compiled at the same time. */
   readonly concurrency: number
   readonly signal: AbortSignal
+  /** Segments that dead servers left, for the taking. */
+  readonly leftovers?: readonly Leftover[]
+  /** One of them could not be used. */
+  readonly onRefused?: (source: ModelSource, reason: string) => void
   readonly onStart?: (source: ModelSource) => void
   readonly onDone?: (published: PublishedModel, done: number, total: number) => void
+}
+
+/** Takes over what a dead server left of this very model version; null where that does not hold what it says. */
+async function adopt(
+  source: ModelSource,
+  key: string,
+  options: PublishOptions,
+): Promise<PublishedModel | null> {
+  const { server, leftovers, onRefused } = options
+  const leftover = leftovers?.find((one) => isOf(source, one) && one.header.key === key)
+  if (leftover === undefined) return null
+  options.budget.reserve(keyOf(source), leftover.header)
+  const adoption = await adoptSegment(leftover, server)
+  if (adoption.outcome === 'refused') {
+    onRefused?.(source, adoption.reason)
+    return null
+  }
+  const { segment } = adoption
+  return { source, segment, reference: referenceSegment(segment), origin: 'dead server' }
+}
+
+function keyOf({ name, version }: ModelSource): string {
+  return `${name}@${version}`
+}
+
+function isOf({ name, version }: ModelSource, leftover: Leftover): boolean {
+  return leftover.model === name && leftover.version === version
 }
 
 async function publishOne(
   source: ModelSource,
   compiler: Compiler,
-  server: ServerFolder,
+  options: PublishOptions,
 ): Promise<PublishedModel> {
-  for (let attempt = 1; ; attempt++) {
-    const image = await compiler.compile(source.path)
+  const { server, budget, leftovers = [] } = options
+  let heldKeys = leftovers.filter((one) => isOf(source, one)).map(({ header }) => header.key)
+  let isCacheTrusted = true
+  for (;;) {
+    const image = await compiler.compile(source.path, { heldKeys, isCacheTrusted })
+    if (image.outcome === 'held') {
+      const adopted = await adopt(source, image.key, options)
+      if (adopted !== null) return adopted
+      heldKeys = []
+      continue
+    }
     try {
-      const segment = await writeSegment({ imagePath: image.imagePath, server, model: source })
-      return { source, segment, reference: referenceSegment(segment), cached: image.cached }
+      const segment = await writeSegment({
+        imagePath: image.imagePath,
+        server,
+        model: source,
+        admit: (header) => budget.reserve(keyOf(source), header),
+      })
+      return {
+        source,
+        segment,
+        reference: referenceSegment(segment),
+        origin: image.cached ? 'cache' : 'compiled',
+      }
     } catch (thrown) {
       // A damaged cache entry is compiled again, once; a fresh image that fails is a fault to report.
       const isDamagedCache =
         thrown instanceof OnecopyError && thrown.code === 'SEGMENT_INVALID' && image.cached
-      if (!isDamagedCache || attempt > 1) throw thrown
-      await rm(image.imagePath, { force: true })
+      if (!isDamagedCache || !isCacheTrusted) throw thrown
+      isCacheTrusted = false
     }
   }
 }
@@ -71,13 +123,13 @@ export async function publishModels(
   let next = 0
   let done = 0
   const lane = async () => {
-    const compiler = new Compiler({ cacheDir: options.cacheDir, timeoutMs: options.compileTimeoutMs, signal })
+    const compiler = new Compiler({ cache: options.cache, timeoutMs: options.compileTimeoutMs, signal })
     while (next < sources.length && !signal.aborted) {
       const index = next++
       const source = sources[index] as ModelSource
       options.onStart?.(source)
       try {
-        const published = await publishOne(source, compiler, options.server)
+        const published = await publishOne(source, compiler, options)
         results[index] = published
         options.onDone?.(published, ++done, sources.length)
       } catch (thrown) {

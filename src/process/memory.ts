@@ -1,5 +1,6 @@
-/** Memory of a process as the kernel counts it. Source: proc_pid_smaps(5). */
+/** Memory of a process as the kernel counts it, and what its control group allows. Source: proc_pid_smaps(5). */
 import { readFile } from 'node:fs/promises'
+import { type ReadText, readLimits, readTextOrNull } from './cgroup.js'
 
 export interface ProcessMemory {
   /** Pages no other process maps: Private_Clean + Private_Dirty, in bytes. */
@@ -28,4 +29,24 @@ export async function readProcessMemory(pid: number | 'self'): Promise<ProcessMe
     sharedBytes: bytesOf('Shared_Clean') + bytesOf('Shared_Dirty'),
     proportionalBytes: bytesOf('Pss'),
   }
+}
+
+/** What v1 says where there is no limit is a number near 2^63. */
+const NO_LIMIT_FROM_BYTES = 2 ** 60
+
+/**
+ * Memory that the control group allows to all its processes together, shared memory that they write
+ * included, in bytes; null where there is no limit.
+ */
+export function cgroupMemoryLimit(readText: ReadText = readTextOrNull): number | null {
+  let smallest: number | null = null
+  for (const { texts } of readLimits(
+    'memory',
+    { v1: ['memory.limit_in_bytes'], v2: 'memory.max' },
+    readText,
+  )) {
+    const limit = Number((texts[0] ?? '').trim() || Number.NaN)
+    if (limit > 0 && limit < NO_LIMIT_FROM_BYTES && (smallest === null || limit < smallest)) smallest = limit
+  }
+  return smallest
 }

@@ -18,6 +18,8 @@ export interface SegmentReference {
   readonly graphSha256: string
   /** Inode number: a file renamed over the segment is another file. */
   readonly inode: number
+  /** Time of the file's last change in nanoseconds since 1970, as digits: a file written to afterwards is refused. */
+  readonly changedNs: string
 }
 
 export interface AttachedSegment {
@@ -33,8 +35,8 @@ function refuse(path: string, message: string): OnecopyError {
 }
 
 /** What a worker needs to attach to a segment and to know that it is the one the primary verified. */
-export function referenceSegment({ path, bytes, inode, header }: SegmentFile): SegmentReference {
-  return { path, fileBytes: bytes, graphSha256: header.graph.sha256, inode }
+export function referenceSegment({ path, bytes, inode, changedNs, header }: SegmentFile): SegmentReference {
+  return { path, fileBytes: bytes, graphSha256: header.graph.sha256, inode, changedNs: String(changedNs) }
 }
 
 async function mapHead(path: string, fd: number, fileBytes: number) {
@@ -66,6 +68,8 @@ export async function attachSegment(reference: SegmentReference): Promise<Attach
     if (stat.ino !== reference.inode) throw refuse(path, `expected inode ${reference.inode}, got ${stat.ino}`)
     if (stat.size !== reference.fileBytes)
       throw refuse(path, `expected ${reference.fileBytes} bytes, got ${stat.size}`)
+    const { ctimeNs } = await file.stat({ bigint: true })
+    if (String(ctimeNs) !== reference.changedNs) throw refuse(path, 'it was changed after it was verified')
     const { header, graph } = await mapHead(path, file.fd, stat.size)
     const digest = createHash('sha256').update(graph).digest('hex')
     if (digest !== reference.graphSha256) throw refuse(path, 'the graph does not match its digest')

@@ -3,11 +3,12 @@
  * model version in it. Its name and `owner.json` say whose it is, so that a later start can tell a dead
  * server's leftovers from a living server's segments.
  */
-import { constants } from 'node:fs'
-import { lstat, mkdir, open, readFile, rm } from 'node:fs/promises'
+import { closeSync, constants, openSync, writeSync } from 'node:fs'
+import { lstat, mkdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { messageOf, OnecopyError } from '../errors.js'
-import { ownIdentity, type ProcessIdentity, ProcessIdentitySchema } from '../process/identity.js'
+import { isAlive, ownIdentity, type ProcessIdentity, ProcessIdentitySchema } from '../process/identity.js'
+import { holdLock, isLockHeld } from '../process/lock.js'
 
 export const SERVER_FOLDER_PATTERN = /^onecopy-(\d+)-(\d+)$/
 const OWNER_FILE = 'owner.json'
@@ -15,6 +16,8 @@ const OWNER_FILE = 'owner.json'
 export interface ServerFolder {
   readonly path: string
   readonly owner: ProcessIdentity
+  /** Locked for as long as this process lives. A number, not a handle: it must not be closed when it is collected. */
+  readonly ownerFd: number
 }
 
 /**
@@ -41,16 +44,11 @@ export async function createServerFolder(segmentDir: string): Promise<ServerFold
   const path = join(segmentDir, `onecopy-${owner.pid}-${owner.startTicks}`)
   try {
     await mkdir(path, { mode: 0o700 })
-    const file = await open(
-      join(path, OWNER_FILE),
-      constants.O_CREAT | constants.O_EXCL | constants.O_WRONLY | constants.O_NOFOLLOW,
-      0o400,
-    )
-    try {
-      await file.writeFile(JSON.stringify(owner))
-    } finally {
-      await file.close()
-    }
+    const { O_CREAT, O_EXCL, O_NOFOLLOW, O_WRONLY } = constants
+    const ownerFd = openSync(join(path, OWNER_FILE), O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW, 0o400)
+    holdLock(ownerFd)
+    writeSync(ownerFd, JSON.stringify(owner))
+    return { path, owner, ownerFd }
   } catch (thrown) {
     throw new OnecopyError(
       'SEGMENT_FOLDER_INVALID',
@@ -58,7 +56,6 @@ export async function createServerFolder(segmentDir: string): Promise<ServerFold
       { cause: thrown },
     )
   }
-  return { path, owner }
 }
 
 /** The owner recorded in a server's folder, or null where the record is missing or does not fit its schema. */
@@ -70,6 +67,25 @@ export async function readOwner(folderPath: string): Promise<ProcessIdentity | n
     return parsed.success ? parsed.data : null
   } catch {
     return null
+  }
+}
+
+/**
+ * Whether the owner recorded in a folder still runs. In another container its pid means something else here,
+ * but its lock is held all the same.
+ */
+export function isOwnerAlive(folderPath: string, owner: ProcessIdentity): boolean {
+  if (isAlive(owner)) return true
+  let fd: number
+  try {
+    fd = openSync(join(folderPath, OWNER_FILE), constants.O_RDONLY | constants.O_NOFOLLOW)
+  } catch {
+    return false
+  }
+  try {
+    return isLockHeld(fd)
+  } finally {
+    closeSync(fd)
   }
 }
 

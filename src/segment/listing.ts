@@ -7,8 +7,8 @@ import { constants, type Stats } from 'node:fs'
 import { lstat, open, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { messageOf, OnecopyError } from '../errors.js'
-import { isAlive, type ProcessIdentity } from '../process/identity.js'
-import { checkSegmentFolder, readOwner, SERVER_FOLDER_PATTERN } from './folder.js'
+import type { ProcessIdentity } from '../process/identity.js'
+import { checkSegmentFolder, isOwnerAlive, readOwner, SERVER_FOLDER_PATTERN } from './folder.js'
 import { SEGMENT_FILE_NAME, type SegmentHeader, TEMPORARY_FILE_NAME } from './layout.js'
 import { readHeader, sealProblem } from './write.js'
 
@@ -52,8 +52,8 @@ function statOf(path: string): Promise<Stats | null> {
   return lstat(path).catch(() => null)
 }
 
-function stateOf(stat: Stats, owner: ProcessIdentity | null): ServerState {
-  if (owner !== null) return isAlive(owner) ? 'live' : 'dead'
+function stateOf(path: string, stat: Stats, owner: ProcessIdentity | null): ServerState {
+  if (owner !== null) return isOwnerAlive(path, owner) ? 'live' : 'dead'
   return Date.now() - stat.mtimeMs > UNREADABLE_GRACE_MS ? 'dead' : 'starting'
 }
 
@@ -71,7 +71,7 @@ export async function readServerFolder(
   const createdAtMs = Math.round(stat.birthtimeMs > 0 ? stat.birthtimeMs : stat.mtimeMs)
   if (uid !== process.getuid?.()) return { path, name, uid, createdAtMs, owner: null, state: 'foreign' }
   const owner = await readOwner(path)
-  return { path, name, uid, createdAtMs, owner, state: stateOf(stat, owner) }
+  return { path, name, uid, createdAtMs, owner, state: stateOf(path, stat, owner) }
 }
 
 async function inspect(path: string): Promise<Pick<SegmentListing, 'header' | 'problem'>> {

@@ -3,12 +3,18 @@ import { readdir } from 'node:fs/promises'
 import { removeServerFolder } from './folder.js'
 import { readServerFolder } from './listing.js'
 
-/** Sweeps `segmentDir`; returns the paths removed. Folders of other users and unknown names are left alone. */
-export async function sweepSegmentFolder(segmentDir: string): Promise<string[]> {
+/**
+ * Sweeps `segmentDir`; returns the paths removed. Folders of other users and unknown names are left alone, and
+ * so are those in `spared`.
+ */
+export async function sweepSegmentFolder(
+  segmentDir: string,
+  spared: ReadonlySet<string> = new Set(),
+): Promise<string[]> {
   const removed: string[] = []
   for (const name of await readdir(segmentDir).catch(() => [])) {
     const server = await readServerFolder(segmentDir, name)
-    if (server?.state !== 'dead') continue
+    if (server?.state !== 'dead' || spared.has(server.path)) continue
     await removeServerFolder(server.path)
     removed.push(server.path)
   }

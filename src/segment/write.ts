@@ -5,8 +5,8 @@
  */
 import { createHash } from 'node:crypto'
 import { constants, type Stats } from 'node:fs'
-import { type FileHandle, mkdir, open, rename, rm, statfs } from 'node:fs/promises'
-import { join } from 'node:path'
+import { type FileHandle, lstat, mkdir, open, rename, rm, statfs } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
 import { crc32 } from 'node:zlib'
 import { OnecopyError } from '../errors.js'
 import { formatBytes } from '../units.js'
@@ -29,6 +29,8 @@ export interface SegmentFile {
   readonly folder: string
   readonly bytes: number
   readonly inode: number
+  /** When the file was last changed in any way, in nanoseconds since 1970; its owner cannot set it. */
+  readonly changedNs: bigint
   readonly header: SegmentHeader
 }
 
@@ -37,7 +39,8 @@ export interface WriteSegmentOptions {
   readonly imagePath: string
   readonly server: ServerFolder
   readonly model: { readonly name: string; readonly version: string }
-  readonly onProgress?: (writtenBytes: number, totalBytes: number) => void
+  /** Called before anything is written; throws where it must not be. */
+  readonly admit?: (header: SegmentHeader) => void
 }
 
 /** Why a file is not one that `writeSegment` sealed for this user; null where nothing speaks against it. */
@@ -48,10 +51,32 @@ export function sealProblem(stat: Stats): string | null {
   return mode === SEALED_MODE ? null : `expected mode 0400, got 0${mode.toString(8)}`
 }
 
+/** Describes a segment that stands under its final name, verified. */
+export async function sealedFile(path: string, header: SegmentHeader): Promise<SegmentFile> {
+  const { ino, ctimeNs } = await lstat(path, { bigint: true })
+  return {
+    ...{ path, header, folder: dirname(path), bytes: header.fileBytes },
+    inode: Number(ino),
+    changedNs: ctimeNs,
+  }
+}
+
 /** Reads and checks the header of an open segment or image. */
 export async function readHeader(file: FileHandle): Promise<SegmentHeader> {
   const { headerBytes } = decodePrefix(await readExactly(file, PREFIX_BYTES, 0))
   return decodeHeader(await readExactly(file, headerBytes, 0))
+}
+
+/** Between the parts of a file there is nothing; a bit that is set there was not set by us. */
+async function verifyGap(file: FileHandle, from: number, to: number): Promise<void> {
+  for await (const { position, bytes } of chunksOf(file, from, to)) {
+    const at = bytes.findIndex((byte) => byte !== 0)
+    if (at >= 0)
+      throw new OnecopyError(
+        'SEGMENT_INVALID',
+        `expected zeros between its parts, not so at byte ${position + at}`,
+      )
+  }
 }
 
 /**
@@ -64,14 +89,12 @@ export async function verifySegment(file: FileHandle): Promise<SegmentHeader> {
   if (size !== header.fileBytes) {
     throw new OnecopyError('SEGMENT_INVALID', `expected ${header.fileBytes} bytes, the file has ${size}`)
   }
+  const { jsonBytes } = decodePrefix(await readExactly(file, PREFIX_BYTES, 0))
+  const graphEnd = header.graph.offsetBytes + header.graph.bytes
+  await verifyGap(file, PREFIX_BYTES + jsonBytes, header.graph.offsetBytes)
+  await verifyGap(file, graphEnd, header.data.offsetBytes)
   const graphHash = createHash('sha256')
-  for await (const { bytes } of chunksOf(
-    file,
-    header.graph.offsetBytes,
-    header.graph.offsetBytes + header.graph.bytes,
-  )) {
-    graphHash.update(bytes)
-  }
+  for await (const { bytes } of chunksOf(file, header.graph.offsetBytes, graphEnd)) graphHash.update(bytes)
   if (graphHash.digest('hex') !== header.graph.sha256) {
     throw new OnecopyError('SEGMENT_INVALID', 'the graph does not match its digest')
   }
@@ -109,15 +132,15 @@ function isNoSpace(thrown: unknown): boolean {
  * @throws OnecopyError SEGMENT_SPACE when it does not fit, SEGMENT_INVALID when the image is damaged.
  */
 export async function writeSegment(options: WriteSegmentOptions): Promise<SegmentFile> {
-  const { server, model, onProgress } = options
+  const { server, model } = options
   const folder = join(server.path, `${model.name}@${model.version}`)
   const path = join(folder, SEGMENT_FILE_NAME)
   const temporaryPath = join(folder, TEMPORARY_FILE_NAME)
   const image = await open(options.imagePath, constants.O_RDONLY | constants.O_NOFOLLOW)
   let isWritten = false
-  let inode = 0
   try {
     const header: SegmentHeader = { ...(await readHeader(image)), owner: server.owner, model }
+    options.admit?.(header)
     const { bavail, bsize } = await statfs(server.path)
     if (header.fileBytes > bavail * bsize) throw spaceError(server.path, header.fileBytes, bavail * bsize)
     await mkdir(folder, { mode: 0o700 })
@@ -130,18 +153,16 @@ export async function writeSegment(options: WriteSegmentOptions): Promise<Segmen
       await writeFully(file, encodeHeader(header, header.graph.offsetBytes), 0)
       for await (const { position, bytes } of chunksOf(image, header.graph.offsetBytes, header.fileBytes)) {
         await writeFully(file, bytes, position)
-        onProgress?.(position + bytes.length, header.fileBytes)
       }
       await file.sync()
       await verifySegment(file)
       await file.chmod(SEALED_MODE)
-      inode = (await file.stat()).ino
     } finally {
       await file.close()
     }
     await rename(temporaryPath, path)
     isWritten = true
-    return { path, folder, bytes: header.fileBytes, inode, header }
+    return await sealedFile(path, header)
   } catch (thrown) {
     if (isNoSpace(thrown)) {
       const { size } = await image.stat()

@@ -1,24 +1,37 @@
 import { execFileSync } from 'node:child_process'
-import { readdirSync } from 'node:fs'
+import { closeSync, mkdirSync, openSync, readdirSync, rmdirSync, writeFileSync, writeSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
-import { spawnServer, temporaryFolder } from '../helpers/server.js'
+import { addModel, wideModel, writeModel } from '../helpers/onnx-builder.js'
+import { spawnServer, startServer, stopCleanly, temporaryFolder } from '../helpers/server.js'
 
-/** A tmpfs of its own size; null where mounting is not allowed. */
-function smallTmpfs(t: ExecutionContext, size: string): string | null {
+const WIDE_MODEL_BYTES = 32 * 1024 * 1024
+
+async function until(what: string, isTrue: () => boolean): Promise<void> {
+  const deadlineMs = performance.now() + 30_000
+  while (!isTrue()) {
+    if (performance.now() > deadlineMs) throw new Error(`waited 30 s until ${what}`)
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+}
+
+/** A tmpfs with options of its own; null where mounting is not allowed. */
+function smallTmpfs(t: ExecutionContext, options: string): string | null {
   const path = temporaryFolder(t)
   try {
-    execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${size},mode=0700`, 'tmpfs', path], { stdio: 'ignore' })
+    execFileSync('mount', ['-t', 'tmpfs', '-o', `${options},mode=0700`, 'tmpfs', path], { stdio: 'ignore' })
   } catch {
     return null
   }
-  t.teardown(() => execFileSync('umount', [path]))
+  t.teardown(() => execFileSync('umount', ['--lazy', path]))
   return path
 }
 
 test.serial(
   'a segment that does not fit is refused with what it needs, what there is, and what to raise',
   async (t) => {
-    const segmentDir = smallTmpfs(t, '2m')
+    const segmentDir = smallTmpfs(t, 'size=2m')
     if (segmentDir === null) {
       t.pass('skipped: mounting a tmpfs needs root')
       return
@@ -37,3 +50,106 @@ test.serial('a segment folder that is missing is named', async (t) => {
   t.deepEqual(await server.exited, { code: 1, signal: null })
   t.is(server.log.find((line) => line.level === 'fatal')?.code, 'SEGMENT_FOLDER_INVALID')
 })
+
+test.serial(
+  'a segment folder that somebody else fills meanwhile is refused like one that was full',
+  async (t) => {
+    const segmentDir = smallTmpfs(t, 'size=80m')
+    if (segmentDir === null) {
+      t.pass('skipped: mounting a tmpfs needs root')
+      return
+    }
+    const models = writeModel(temporaryFolder(t), 'large', wideModel(WIDE_MODEL_BYTES))
+    const server = spawnServer(t, { models, segmentDir })
+    // The moment the segment begins to be written, the rest of the folder is taken.
+    await until('it is written', () => server.segments().some((path) => path.endsWith('.writing')))
+    const filler = openSync(join(segmentDir, 'filler'), 'w')
+    try {
+      for (;;) writeSync(filler, Buffer.alloc(1024 * 1024))
+    } catch (thrown) {
+      t.is((thrown as NodeJS.ErrnoException).code, 'ENOSPC')
+    } finally {
+      closeSync(filler)
+    }
+    t.deepEqual(await server.exited, { code: 1, signal: null })
+    const fatal = server.log.find((line) => line.level === 'fatal')
+    t.is(fatal?.code, 'SEGMENT_SPACE')
+    t.regex(fatal?.msg ?? '', /needs .* MB in .*, the file system is full: raise/)
+    t.deepEqual(readdirSync(segmentDir), ['filler'])
+  },
+)
+
+test.serial('a segment folder without inodes is refused, and nothing is left', async (t) => {
+  // The root, the server's folder and its record: nothing is left for the rest.
+  const segmentDir = smallTmpfs(t, 'size=64m,nr_inodes=4')
+  if (segmentDir === null) {
+    t.pass('skipped: mounting a tmpfs needs root')
+    return
+  }
+  const server = spawnServer(t, { segmentDir })
+  t.deepEqual(await server.exited, { code: 1, signal: null })
+  t.is(server.log.find((line) => line.level === 'fatal')?.code, 'SEGMENT_SPACE')
+  t.deepEqual(readdirSync(segmentDir), [])
+})
+
+test.serial('a cache that cannot be written is used for what it has, and the server says so', async (t) => {
+  const cacheDir = smallTmpfs(t, 'size=64m')
+  if (cacheDir === null) {
+    t.pass('skipped: mounting a tmpfs needs root')
+    return
+  }
+  const models = writeModel(temporaryFolder(t), 'cached', addModel())
+  const first = await startServer(t, { models, cacheDir, args: ['--workers', '1'] })
+  await stopCleanly(t, first.server)
+  execFileSync('mount', ['-o', 'remount,ro', cacheDir])
+  writeModel(models, 'new', addModel([3, 4]))
+  const before = readdirSync(tmpdir()).filter((name) => name.startsWith('onecopy.work-'))
+  const second = await startServer(t, { models, cacheDir, args: ['--workers', '1'] })
+  const said = (msg: string) => second.server.log.filter((line) => line.msg === msg).map((line) => line.model)
+  t.deepEqual(said('segment written from the cache'), ['cached'])
+  t.deepEqual(said('compiled, segment written'), ['new'])
+  t.is(said('compiled models are not kept for the next start').length, 1)
+  const after = readdirSync(tmpdir()).filter((name) => name.startsWith('onecopy.work-'))
+  t.deepEqual(after, before)
+  await stopCleanly(t, second.server)
+})
+
+const CGROUP_V1 = '/sys/fs/cgroup/memory'
+
+/** A control group that allows so much memory; null where none can be made. */
+function memoryCgroup(t: ExecutionContext, limitBytes: number): string | null {
+  const path = join(CGROUP_V1, `onecopy-test-${process.pid}`)
+  try {
+    mkdirSync(path)
+    t.teardown(() => rmdirSync(path))
+    writeFileSync(join(path, 'memory.limit_in_bytes'), String(limitBytes))
+    return path
+  } catch {
+    return null
+  }
+}
+
+test.serial(
+  'a memory limit below what serving takes is refused with the numbers, before the kernel kills',
+  async (t) => {
+    const cgroup = memoryCgroup(t, 250_000_000)
+    if (cgroup === null) {
+      t.pass('skipped: no control group with a memory limit can be made here')
+      return
+    }
+    const start = (workers: string) =>
+      spawnServer(t, { args: ['--workers', workers], cgroup: join(cgroup, 'cgroup.procs') })
+    const refused = start('8')
+    t.deepEqual(await refused.exited, { code: 1, signal: null })
+    const fatal = refused.log.find((line) => line.level === 'fatal')
+    t.is(fatal?.code, 'MEMORY_LIMIT')
+    t.regex(
+      fatal?.msg ?? '',
+      /at least 543\.\d MB \(segments 3\.\d MB, 8 workers of 60\.0 MB, .*allows 250\.0 MB/,
+    )
+    t.deepEqual(refused.segments(), [])
+    const served = start('2')
+    await served.ready()
+    await stopCleanly(t, served)
+  },
+)

@@ -160,3 +160,17 @@ export function weights(name: string, shape: readonly number[]): TensorProto {
     Float32Array.from({ length: count }, (_, i) => Math.sin(1 + i * 12.9898)),
   )
 }
+
+/** `y = x W`, x FP32 [batch, 1024], with about that many bytes of weights. */
+export function wideModel(weightBytes: number): Uint8Array {
+  const inputs = 1024
+  const outputs = Math.round(weightBytes / (inputs * 4))
+  return modelBytes(
+    graph({
+      input: [value('x', ELEMENT.float, ['batch', inputs])],
+      output: [value('y', ELEMENT.float, ['batch', outputs])],
+      node: [node('MatMul', ['x', 'weight'], ['y'])],
+      initializer: [weights('weight', [inputs, outputs])],
+    }),
+  )
+}

@@ -26,6 +26,8 @@ export interface StartOptions {
   readonly args?: readonly string[]
   readonly env?: NodeJS.ProcessEnv
   readonly cacheDir?: string
+  /** The `cgroup.procs` of a control group that the server is to run in. */
+  readonly cgroup?: string
   /** A folder of the test's own in shared memory, where none is given. */
   readonly segmentDir?: string
 }
@@ -35,6 +37,11 @@ export function temporaryFolder(t: ExecutionContext, parent = tmpdir()): string 
   const path = mkdtempSync(join(parent, 'onecopy-test-'))
   t.teardown(() => rmSync(path, { recursive: true, force: true }))
   return path
+}
+
+/** The same command, by a shell that has joined the control group first. */
+function inCgroup(command: readonly string[], procs: string | undefined): readonly string[] {
+  return procs === undefined ? command : ['sh', '-c', 'echo $$ > "$0" && exec "$@"', procs, ...command]
 }
 
 export class ServerUnderTest {
@@ -50,26 +57,19 @@ export class ServerUnderTest {
   constructor(t: ExecutionContext, options: StartOptions) {
     this.segmentDir = options.segmentDir ?? temporaryFolder(t, '/dev/shm')
     this.cacheDir = options.cacheDir ?? temporaryFolder(t)
-    this.process = spawn(
+    const command = [
       process.execPath,
-      [
-        MAIN,
-        'serve',
-        ...(options.models === undefined ? [] : ['--models', options.models]),
-        ...[
-          '--port',
-          '0',
-          '--admin-port',
-          '0',
-          '--segment-dir',
-          this.segmentDir,
-          '--cache-dir',
-          this.cacheDir,
-        ],
-        ...(options.args ?? []),
-      ],
-      { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...options.env } },
-    )
+      MAIN,
+      'serve',
+      ...(options.models === undefined ? [] : ['--models', options.models]),
+      ...['--port', '0', '--admin-port', '0', '--segment-dir', this.segmentDir, '--cache-dir', this.cacheDir],
+      ...(options.args ?? []),
+    ]
+    const [program = '', ...args] = inCgroup(command, options.cgroup)
+    this.process = spawn(program, args, {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env: { ...process.env, ...options.env },
+    })
     this.process.stdout?.setEncoding('utf8').on('data', (text: string) => {
       this.stdout += text
     })

@@ -3,7 +3,8 @@ import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { probeBatching } from '../../src/model/batchability.js'
-import { Compiler, prepareCache } from '../../src/model/compile.js'
+import { openCache } from '../../src/model/cache.js'
+import { Compiler } from '../../src/model/compile.js'
 import { updateHeader } from '../../src/model/image.js'
 import type { AttributeProto, NodeProto, TensorProto, ValueInfoProto } from '../../src/model/onnx_pb.js'
 import {
@@ -14,6 +15,7 @@ import {
 } from '../../src/segment/layout.js'
 import { verifySegment } from '../../src/segment/write.js'
 import type { Tensor } from '../../src/tensor.js'
+import { imagePathOf } from '../helpers/compile.js'
 import {
   addModel,
   ELEMENT,
@@ -47,11 +49,11 @@ async function imageOf(
   options: CompileOptions = {},
 ): Promise<string> {
   const cacheDir = temporaryFolder(t)
-  await prepareCache(cacheDir)
+  const cache = await openCache(cacheDir)
   const signal = new AbortController().signal
-  const compiler = new Compiler({ cacheDir, timeoutMs: COMPILE_TIMEOUT_MS, signal, ...options })
+  const compiler = new Compiler({ cache, timeoutMs: COMPILE_TIMEOUT_MS, signal, ...options })
   t.teardown(() => compiler.close())
-  return (await compiler.compile(modelPath)).imagePath
+  return imagePathOf(await compiler.compile(modelPath))
 }
 
 async function batchingAt(

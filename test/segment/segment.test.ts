@@ -1,6 +1,7 @@
 import {
   chmodSync,
   copyFileSync,
+  lstatSync,
   readFileSync,
   renameSync,
   symlinkSync,
@@ -11,11 +12,13 @@ import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { OnecopyError } from '../../src/errors.js'
-import { Compiler, prepareCache } from '../../src/model/compile.js'
+import { openCache } from '../../src/model/cache.js'
+import { Compiler } from '../../src/model/compile.js'
 import { attachSegment, referenceSegment, type SegmentReference } from '../../src/segment/attach.js'
 import { createServerFolder, removeServerFolder } from '../../src/segment/folder.js'
 import { decodeHeader, encodeHeader, headerRoomBytes, type SegmentHeader } from '../../src/segment/layout.js'
 import { verifySegment, writeSegment } from '../../src/segment/write.js'
+import { imagePathOf } from '../helpers/compile.js'
 import { slowModel, writeModel } from '../helpers/onnx-builder.js'
 import { temporaryFolder } from '../helpers/server.js'
 
@@ -28,9 +31,9 @@ interface Written {
 async function writtenSegment(t: ExecutionContext): Promise<Written> {
   const cacheDir = temporaryFolder(t)
   const models = writeModel(temporaryFolder(t), 'slow', slowModel())
-  await prepareCache(cacheDir)
-  const compiler = new Compiler({ cacheDir, timeoutMs: 60_000, signal: new AbortController().signal })
-  const { imagePath } = await compiler.compile(join(models, 'slow', '1', 'model.onnx'))
+  const cache = await openCache(cacheDir)
+  const compiler = new Compiler({ cache, timeoutMs: 60_000, signal: new AbortController().signal })
+  const imagePath = imagePathOf(await compiler.compile(join(models, 'slow', '1', 'model.onnx')))
   compiler.close()
   const server = await createServerFolder(temporaryFolder(t, '/dev/shm'))
   t.teardown(() => removeServerFolder(server.path))
@@ -96,12 +99,17 @@ test('attach refuses a file that is not the one the primary verified', async (t)
   chmodSync(path, 0o444)
   await refusedAttach(t, reference, /mode 0400, got 0444/)
   chmodSync(path, 0o400)
+  await refusedAttach(t, reference, /changed after it was verified/)
+  const now = () => ({ ...reference, changedNs: String(lstatSync(path, { bigint: true }).ctimeNs) })
+  await attachSegment(now())
 
-  await refusedAttach(t, { ...reference, fileBytes: reference.fileBytes + 1 }, /expected \d+ bytes, got/)
-  await refusedAttach(t, { ...reference, graphSha256: 'f'.repeat(64) }, /digest/)
+  await refusedAttach(t, { ...now(), fileBytes: reference.fileBytes + 1 }, /expected \d+ bytes, got/)
+  await refusedAttach(t, { ...now(), graphSha256: 'f'.repeat(64) }, /digest/)
 
+  change(path, (bytes) => flip(bytes, header.data.offsetBytes + 5))
+  await refusedAttach(t, reference, /changed after it was verified/)
   change(path, (bytes) => flip(bytes, header.graph.offsetBytes + 5))
-  await refusedAttach(t, reference, /digest/)
+  await refusedAttach(t, now(), /digest/)
 
   chmodSync(path, 0o600)
   truncateSync(path, 100)

@@ -1,0 +1,72 @@
+/**
+ * The compile cache: a folder of images named by what they depend on. Where it cannot be written, as in a container
+ * with a read-only root, what it holds is still used, and new images live in a temporary folder until
+ * they are in shared memory.
+ */
+import { access, constants, mkdir, mkdtemp, readdir, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { messageOf, OnecopyError } from '../errors.js'
+import { isAlive, ownIdentity } from '../process/identity.js'
+
+/** Folders of work in progress say whose they are: those of dead servers are removed. */
+const WORK_FOLDER_PATTERN = /^(?:onecopy)?\.work-(\d+)-(\d+)-([0-9a-f-]+)-/
+
+export interface CompileCache {
+  /** Where images are looked for. */
+  readonly folders: readonly string[]
+  /** Where new ones are made and kept. */
+  readonly writable: string
+  /** Why new images are not kept; null where they are. */
+  readonly problem: string | null
+}
+
+function workPrefix(): string {
+  const { pid, startTicks, bootId } = ownIdentity()
+  return `.work-${pid}-${startTicks}-${bootId}-`
+}
+
+/** A folder for one compilation, in the file system of the image it will become. */
+export async function makeWorkFolder({ writable }: CompileCache): Promise<string> {
+  return await mkdtemp(join(writable, workPrefix()))
+}
+
+async function removeDeadWork(folder: string): Promise<void> {
+  for (const name of await readdir(folder).catch(() => [])) {
+    const [, pid, startTicks, bootId] = name.match(WORK_FOLDER_PATTERN) ?? []
+    if (pid === undefined || startTicks === undefined || bootId === undefined) continue
+    if (isAlive({ pid: Number(pid), startTicks: Number(startTicks), bootId })) continue
+    await rm(join(folder, name), { recursive: true, force: true })
+  }
+}
+
+/**
+ * Makes the cache usable and removes the work folders of dead servers.
+ * @throws OnecopyError CONFIG_INVALID when neither it nor the folder for temporary files can be written.
+ */
+export async function openCache(cacheDir: string): Promise<CompileCache> {
+  let problem: string
+  try {
+    await mkdir(cacheDir, { recursive: true, mode: 0o700 })
+    await access(cacheDir, constants.W_OK | constants.X_OK)
+    await removeDeadWork(cacheDir)
+    return { folders: [cacheDir], writable: cacheDir, problem: null }
+  } catch (thrown) {
+    problem = messageOf(thrown)
+  }
+  await removeDeadWork(tmpdir())
+  try {
+    const writable = await mkdtemp(join(tmpdir(), `onecopy${workPrefix()}`))
+    return { folders: [cacheDir, writable], writable, problem }
+  } catch (thrown) {
+    throw new OnecopyError(
+      'CONFIG_INVALID',
+      `expected --cache-dir ${cacheDir} or ${tmpdir()} to be writable: ${problem}; ${messageOf(thrown)}`,
+    )
+  }
+}
+
+/** Removes what was only to last until the images were used. */
+export async function closeCache({ writable, problem }: CompileCache): Promise<void> {
+  if (problem !== null) await rm(writable, { recursive: true, force: true })
+}

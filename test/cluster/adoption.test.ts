@@ -1,0 +1,148 @@
+import { chmodSync, readFileSync, writeFileSync } from 'node:fs'
+import { open } from 'node:fs/promises'
+import { join } from 'node:path'
+import test, { type ExecutionContext } from 'ava'
+import { encodeHeader, type SegmentHeader } from '../../src/segment/layout.js'
+import { readHeader } from '../../src/segment/write.js'
+import { addModel, slowModel, writeModel } from '../helpers/onnx-builder.js'
+import { killWithChildren } from '../helpers/processes.js'
+import {
+  type ServerUnderTest,
+  spawnServer,
+  startServer,
+  stopCleanly,
+  temporaryFolder,
+} from '../helpers/server.js'
+import { inferOutputs, type WireTensor } from '../helpers/v2-client.js'
+
+const POINT: WireTensor = {
+  name: 'x',
+  datatype: 'FP32',
+  shape: [1, 2],
+  bytes: new Uint8Array(Float32Array.of(10, 20).buffer),
+}
+const ADOPTED = 'segment adopted from a server that is gone'
+const NOT_USED = 'a segment that a dead server left is not used'
+
+async function answerOf(url: string): Promise<number[]> {
+  const [output] = await inferOutputs({ url, model: 'add', inputs: [POINT] })
+  return [...new Float32Array(Uint8Array.from(output?.bytes ?? []).buffer)]
+}
+
+interface Scene {
+  readonly models: string
+  readonly segmentDir: string
+  /** Of the segment that the killed server left. */
+  readonly path: string
+}
+
+/** A server that served, and whose processes were all killed at once. */
+async function killedServer(t: ExecutionContext): Promise<Scene> {
+  const models = writeModel(temporaryFolder(t), 'add', addModel())
+  const segmentDir = temporaryFolder(t, '/dev/shm')
+  const { server } = await startServer(t, { models, segmentDir, args: ['--workers', '2'] })
+  await killWithChildren(server.process.pid as number)
+  await server.exited
+  const [path] = server.segments().filter((one) => one.endsWith('.segment'))
+  return { models, segmentDir, path: join(segmentDir, path as string) }
+}
+
+function said(server: ServerUnderTest, msg: string): boolean {
+  return server.log.some((line) => line.msg === msg)
+}
+
+test.serial(
+  'after all processes were killed, the next start takes the segment over and compiles nothing',
+  async (t) => {
+    const { models, segmentDir, path } = await killedServer(t)
+    const { server, url } = await startServer(t, { models, segmentDir, args: ['--workers', '2'] })
+    t.true(said(server, ADOPTED))
+    t.false(said(server, 'compiled, segment written'))
+    t.false(
+      server.segments().some((one) => join(segmentDir, one) === path),
+      'it has moved',
+    )
+    t.is(server.segments().filter((one) => one.endsWith('.segment')).length, 1)
+    t.deepEqual(await answerOf(url), [11, 22])
+    await stopCleanly(t, server)
+  },
+)
+
+async function edited(path: string, edit: (bytes: Buffer) => Buffer): Promise<void> {
+  const bytes = edit(readFileSync(path))
+  chmodSync(path, 0o600)
+  writeFileSync(path, bytes)
+  chmodSync(path, 0o400)
+}
+
+async function withHeader(path: string, change: Partial<SegmentHeader>): Promise<void> {
+  const file = await open(path)
+  const header = await readHeader(file)
+  await file.close()
+  const head = encodeHeader({ ...header, ...change }, header.graph.offsetBytes)
+  await edited(path, (bytes) => {
+    head.copy(bytes)
+    return bytes
+  })
+}
+
+const DAMAGES: Record<string, (path: string) => Promise<void>> = {
+  'a bit of it was flipped': (path) =>
+    edited(path, (bytes) => {
+      bytes[bytes.length - 3] = (bytes[bytes.length - 3] as number) ^ 1
+      return bytes
+    }),
+  'it was cut short': (path) => edited(path, (bytes) => bytes.subarray(0, bytes.length - 1)),
+  'it was grown': (path) => edited(path, (bytes) => Buffer.concat([bytes, Buffer.alloc(1)])),
+  'its format is another': (path) =>
+    edited(path, (bytes) => {
+      bytes.writeUInt32LE(99, 8)
+      return bytes
+    }),
+  'its runtime is another': (path) => withHeader(path, { runtimeVersion: '0.0.1' }),
+  'its CPU, options or model are others': (path) => withHeader(path, { key: 'a'.repeat(64) }),
+  'it may be written to': async (path) => chmodSync(path, 0o600),
+}
+
+for (const [what, damage] of Object.entries(DAMAGES)) {
+  test.serial(`a segment that a dead server left is not used when ${what}`, async (t) => {
+    const { models, segmentDir, path } = await killedServer(t)
+    await damage(path)
+    const { server, url } = await startServer(t, { models, segmentDir, args: ['--workers', '1'] })
+    t.false(said(server, ADOPTED))
+    t.true(said(server, 'compiled, segment written'))
+    t.deepEqual(await answerOf(url), [11, 22])
+    t.is(server.segments().filter((one) => one.endsWith('.segment')).length, 1)
+    await stopCleanly(t, server)
+  })
+}
+
+test.serial('a model that has changed meanwhile is compiled, and what was left is swept', async (t) => {
+  const { models, segmentDir } = await killedServer(t)
+  writeModel(models, 'add', addModel([5, 6]))
+  const { server, url } = await startServer(t, { models, segmentDir, args: ['--workers', '1'] })
+  t.false(said(server, ADOPTED))
+  t.false(said(server, NOT_USED))
+  t.deepEqual(await answerOf(url), [15, 26])
+  await stopCleanly(t, server)
+})
+
+test.serial('of two servers that start at once one takes the segment over; both serve', async (t) => {
+  const { models, segmentDir } = await killedServer(t)
+  const servers = [1, 2].map(() => spawnServer(t, { models, segmentDir, args: ['--workers', '1'] }))
+  for (const server of servers) t.deepEqual(await answerOf((await server.ready()).url), [11, 22])
+  t.true(servers.filter((server) => said(server, ADOPTED)).length <= 1)
+  for (const server of servers) t.deepEqual(await server.stop(), { code: 0, signal: null })
+  t.deepEqual(servers[0]?.segments(), [])
+})
+
+test.serial('the segment of a server that still runs is left to it', async (t) => {
+  const models = writeModel(temporaryFolder(t), 'slow', slowModel())
+  const first = await startServer(t, { models, args: ['--workers', '1'] })
+  const { segmentDir } = first.server
+  const second = await startServer(t, { models, segmentDir, args: ['--workers', '1'] })
+  t.false(said(second.server, ADOPTED))
+  t.is(first.server.segments().filter((one) => one.endsWith('.segment')).length, 2)
+  t.deepEqual(await second.server.stop(), { code: 0, signal: null })
+  await stopCleanly(t, first.server)
+})

@@ -1,0 +1,49 @@
+import test from 'ava'
+import { MemoryBudget } from '../../src/model/memory-budget.js'
+import { cgroupMemoryLimit } from '../../src/process/memory.js'
+import type { Sharing } from '../../src/segment/layout.js'
+
+function files(contents: Record<string, string>) {
+  return (path: string) => contents[path] ?? null
+}
+
+test('the smallest memory limit of the own control group and its ancestors counts', (t) => {
+  const v2 = files({
+    '/proc/self/cgroup': '0::/pod/container\n',
+    '/sys/fs/cgroup/pod/container/memory.max': 'max\n',
+    '/sys/fs/cgroup/pod/memory.max': '1000000\n',
+  })
+  t.is(cgroupMemoryLimit(v2), 1_000_000)
+  const v1 = files({
+    '/proc/self/cgroup': '5:memory:/x\n4:cpu:/y\n',
+    '/sys/fs/cgroup/memory/x/memory.limit_in_bytes': '2000000\n',
+    '/sys/fs/cgroup/memory/memory.limit_in_bytes': '9223372036854771712\n',
+  })
+  t.is(cgroupMemoryLimit(v1), 2_000_000)
+  t.is(cgroupMemoryLimit(files({ '/proc/self/cgroup': '0::/\n' })), null)
+})
+
+const SHARING: Sharing = {
+  state: 'shared',
+  weightsBytes: 0,
+  sharedRawBytes: 0,
+  sharedPackedBytes: 0,
+  privatelyPackedBytes: 10e6,
+  unshareableBytes: 0,
+  notes: [],
+}
+
+test('models add up to what the limit must allow, each once', (t) => {
+  const budget = new MemoryBudget({ limitBytes: 500e6, workers: 2 })
+  const model = { fileBytes: 100e6, sharing: SHARING }
+  budget.reserve('a', model)
+  budget.reserve('a', model)
+  budget.reserve('b', model)
+  // 60 + 300 + 2 * 90 MB.
+  t.throws(() => budget.reserve('c', model), {
+    code: 'MEMORY_LIMIT',
+    message: /at least 540\.0 MB \(segments 300\.0 MB, 2 workers of 90\.0 MB/,
+  })
+  budget.reserve('small', { ...model, fileBytes: 1e6 })
+  new MemoryBudget({ limitBytes: null, workers: 1000 }).reserve('a', model)
+})
