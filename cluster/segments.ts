@@ -14,7 +14,7 @@ import { formatAge, formatBytes } from '../src/units.js'
 export const SEGMENTS_HELP = `Usage: onecopy segments [options]
 
 Lists the segments in a segment folder: whose they are, how large, and whether their server still runs.
-Run it as the servers' user and where they run: from another container, a living server looks dead.
+Run it as the servers' user: folders of others are listed, not looked into.
 
 Options:
   --segment-dir DIR  Where the segments stand, as for serve [ONECOPY_SEGMENT_DIR or /dev/shm]

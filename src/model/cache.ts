@@ -3,14 +3,17 @@
  * with a read-only root, what it holds is still used, and new images live in a temporary folder until
  * they are in shared memory.
  */
-import { access, constants, mkdir, mkdtemp, readdir, rm } from 'node:fs/promises'
+import { readlinkSync } from 'node:fs'
+import { access, constants, mkdir, mkdtemp, readdir, rm, stat } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { messageOf, OnecopyError } from '../errors.js'
 import { isAlive, ownIdentity } from '../process/identity.js'
 
 /** Folders of work in progress say whose they are: those of dead servers are removed. */
-const WORK_FOLDER_PATTERN = /^(?:onecopy)?\.work-(\d+)-(\d+)-([0-9a-f-]+)-/
+const WORK_FOLDER_PATTERN = /^(?:onecopy)?\.work-(\d+)-(\d+)-(\d+)-([0-9a-f-]+)-/
+/** In another container a pid means another process: such work is left alone for longer than any compilation takes. */
+const FOREIGN_WORK_GRACE_MS = 24 * 3_600_000
 
 export interface CompileCache {
   /** Where images are looked for. */
@@ -21,9 +24,14 @@ export interface CompileCache {
   readonly problem: string | null
 }
 
+/** Number of the namespace in which this process has its pid. Source: pid_namespaces(7). */
+function pidNamespace(): string {
+  return readlinkSync('/proc/self/ns/pid').replace(/\D/g, '')
+}
+
 function workPrefix(): string {
   const { pid, startTicks, bootId } = ownIdentity()
-  return `.work-${pid}-${startTicks}-${bootId}-`
+  return `.work-${pidNamespace()}-${pid}-${startTicks}-${bootId}-`
 }
 
 /** A folder for one compilation, in the file system of the image it will become. */
@@ -31,12 +39,21 @@ export async function makeWorkFolder({ writable }: CompileCache): Promise<string
   return await mkdtemp(join(writable, workPrefix()))
 }
 
+async function isOlderThan(path: string, ageMs: number): Promise<boolean> {
+  const found = await stat(path).catch(() => null)
+  return found !== null && Date.now() - found.mtimeMs > ageMs
+}
+
 async function removeDeadWork(folder: string): Promise<void> {
   for (const name of await readdir(folder).catch(() => [])) {
-    const [, pid, startTicks, bootId] = name.match(WORK_FOLDER_PATTERN) ?? []
+    const [, namespace, pid, startTicks, bootId] = name.match(WORK_FOLDER_PATTERN) ?? []
     if (pid === undefined || startTicks === undefined || bootId === undefined) continue
-    if (isAlive({ pid: Number(pid), startTicks: Number(startTicks), bootId })) continue
-    await rm(join(folder, name), { recursive: true, force: true })
+    const path = join(folder, name)
+    const isDone =
+      namespace === pidNamespace()
+        ? !isAlive({ pid: Number(pid), startTicks: Number(startTicks), bootId })
+        : await isOlderThan(path, FOREIGN_WORK_GRACE_MS)
+    if (isDone) await rm(path, { recursive: true, force: true })
   }
 }
 

@@ -34,7 +34,10 @@ export class MemoryBudget {
    * Takes a model version into account before its segment is written; again under the same key it counts once.
    * @throws OnecopyError MEMORY_LIMIT with the numbers; nothing is reserved then.
    */
-  reserve(key: string, { fileBytes, sharing }: { readonly fileBytes: number; readonly sharing: Sharing }): void {
+  reserve(
+    key: string,
+    { fileBytes, sharing }: { readonly fileBytes: number; readonly sharing: Sharing },
+  ): void {
     const { limitBytes, workers } = this.#options
     const need = {
       segmentBytes: fileBytes,

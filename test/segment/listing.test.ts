@@ -1,4 +1,6 @@
+import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
+import { once } from 'node:events'
 import {
   appendFileSync,
   chmodSync,
@@ -10,6 +12,7 @@ import {
   renameSync,
   rmSync,
   symlinkSync,
+  truncateSync,
   utimesSync,
   writeFileSync,
 } from 'node:fs'
@@ -247,4 +250,29 @@ test('a segment folder that is missing or a symbolic link is refused', async (t)
   await refused(t, join(folder, 'none'), /nothing there/)
   await refused(t, link, /symbolic link/)
   t.deepEqual(await sweepSegmentFolder(join(folder, 'none')), [])
+})
+
+test('a server whose pid means nothing here, as in another container, lives as long as it holds its lock', async (t) => {
+  const segmentDir = temporaryFolder(t, SHM)
+  const script = `
+    const { createServerFolder } = await import(process.argv[1])
+    const { path } = await createServerFolder(process.argv[2])
+    process.stdout.write(path)
+    setInterval(() => {}, 1000)`
+  const module = new URL('../../src/segment/folder.js', import.meta.url).href
+  const owner = spawn(process.execPath, ['--input-type=module', '-e', script, module, segmentDir])
+  t.teardown(() => owner.kill('SIGKILL'))
+  const [said] = (await once(owner.stdout, 'data')) as [Buffer]
+  const record = join(said.toString(), 'owner.json')
+  chmodSync(record, 0o600)
+  // Written in place: the lock belongs to this file.
+  writeFileSync(record, JSON.stringify({ ...ownIdentity(), pid: 1, startTicks: 1 }), { flag: 'r+' })
+  truncateSync(record, JSON.stringify({ ...ownIdentity(), pid: 1, startTicks: 1 }).length)
+  const stateNow = async () => (await listServers(segmentDir))[0]?.state
+  t.is(await stateNow(), 'live')
+  t.deepEqual(await sweepSegmentFolder(segmentDir), [])
+  owner.kill('SIGKILL')
+  await once(owner, 'exit')
+  t.is(await stateNow(), 'dead')
+  t.is((await sweepSegmentFolder(segmentDir)).length, 1)
 })
