@@ -4,6 +4,7 @@ import { type BenchReport, runBenches } from './harness/report.js'
 import { Stage } from './harness/stage.js'
 import { binaryAgainstJson, convnet, largeBinary, oneConnection, smallJson } from './rows/comparisons.js'
 import { headOfLine } from './rows/head-of-line.js'
+import { hostile } from './rows/hostile.js'
 import { memoryGrowth } from './rows/memory-growth.js'
 import { overload } from './rows/overload.js'
 import { rebalance } from './rows/rebalance.js'
@@ -18,6 +19,7 @@ const ROWS: readonly Row[] = [
   overload,
   rebalance,
   headOfLine,
+  hostile,
   memoryGrowth,
 ]
 

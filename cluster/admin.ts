@@ -2,13 +2,24 @@
  * The admin port, answered by the primary: metrics, and probes that must not wait behind inference.
  * Nothing of it is on the public port.
  */
-import { createServer, type Server } from 'node:http'
+import type { Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import Router from '@koa/router'
 import Koa from 'koa'
+import { messageOf } from '../src/errors.js'
 import { errorResponses } from '../src/http/error-response.js'
+import { type ConnectionLimits, checkHeaders, createHttpServer } from '../src/http/http-server.js'
 import { listen } from '../src/http/listen.js'
 import type { Log } from '../src/log.js'
+
+/** Probes and scrapers are few, near and quick: the primary spends little on anybody else. */
+const LIMITS: ConnectionLimits = {
+  headersTimeoutMs: 5000,
+  requestTimeoutMs: 10_000,
+  // Longer than the usual minute between two scrapes.
+  keepAliveTimeoutMs: 65_000,
+  maxConnections: 256,
+}
 
 export interface AdminOptions {
   readonly host: string
@@ -54,10 +65,11 @@ export class AdminServer {
     const app = new Koa()
     // A probe that fails says nothing about the models: it is logged, and the primary lives on.
     app.use(errorResponses({ log, onBug: () => {} }))
+    app.use(checkHeaders)
     app.use(router.routes())
     app.use(router.allowedMethods())
-    app.on('error', (thrown) => log.debug({ err: thrown }, 'admin connection error'))
-    const http = createServer(app.callback())
+    app.on('error', (thrown) => log.debug({ reason: messageOf(thrown) }, 'admin connection error'))
+    const http = createHttpServer({ limits: LIMITS, handler: app.callback(), log })
     await listen(http, { host, port }, 'the admin port')
     return new AdminServer(http)
   }

@@ -96,6 +96,19 @@ export function defaultMappingLibrary(): MappingLibrary {
 }
 
 /**
+ * Gives the allocator's free pages back to the system, where the C library can: glibc keeps those between
+ * pages in use. Source: malloc_trim(3).
+ */
+export function returnFreePages(): void {
+  try {
+    const koffi = require('koffi') as typeof import('koffi')
+    koffi.load(null).func('int malloc_trim(size_t pad)')(0)
+  } catch {
+    // musl has no such call, and needs none.
+  }
+}
+
+/**
  * Maps the first `lengthBytes` of an open file, read-only.
  * @throws OnecopyError MAPPING_FAILED when the length is out of the library's range, the call fails, or
  *   the mapping is not exactly as long as asked for.

@@ -2,7 +2,7 @@
  * One serving process, assembled from the rooms: attach the segments, load them into the inference
  * thread, serve HTTP, drain. It does not know whether other processes serve beside it.
  */
-import { createServer, type Server } from 'node:http'
+import type { Server } from 'node:http'
 import { type AddressInfo, Server as NetServer } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import { Batcher, type BatchingPolicy } from './batch/batcher.js'
@@ -11,6 +11,7 @@ import { Engine, type RunResult } from './engine/engine.js'
 import { createApp } from './http/app.js'
 import { Connections } from './http/connections.js'
 import type { ModelDirectory, ServedModel } from './http/context.js'
+import { createHttpServer } from './http/http-server.js'
 import { listen } from './http/listen.js'
 import type { ServerIdentity } from './http/routes/health.js'
 import { Lifecycle } from './lifecycle.js'
@@ -155,7 +156,7 @@ export class ServingProcess {
       },
       options.identity,
     )
-    this.#http = createServer(app.callback())
+    this.#http = createHttpServer({ limits: options.config, handler: app.callback(), log: options.log })
   }
 
   /**

@@ -10,6 +10,9 @@ export const durationMs = z.string().transform((value, context) => {
   return z.NEVER
 })
 
+/** A duration without which there would be no limit: none is not offered. */
+export const timeLimitMs = durationMs.refine((ms) => ms > 0, 'expected a duration above 0')
+
 export const sizeBytes = z.union([z.string(), z.int().transform(String)]).transform((value, context) => {
   const bytes = parseBytes(value)
   if (bytes !== null && bytes > 0) return bytes

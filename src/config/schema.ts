@@ -8,7 +8,7 @@ import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { z } from 'zod'
 import { usableCpus } from '../process/cpus.js'
-import { durationMs, sizeBytes } from './quantities.js'
+import { durationMs, sizeBytes, timeLimitMs } from './quantities.js'
 
 const text = z.string().min(1)
 
@@ -95,6 +95,31 @@ export const OPTIONS = {
     help: 'Port for metrics and probes, answered by the primary; 0 takes a free one.',
     default: () => 9090,
   }),
+  headersTimeout: option({
+    schema: timeLimitMs,
+    value: 'TIME',
+    group: 'Network',
+    help: 'Longest time for the headers of a request to arrive, or for a new connection to say anything.',
+    // Headers fit into a few packets: whoever takes longer is broken, or holds the connection on purpose.
+    default: () => '10s',
+  }),
+  requestTimeout: option({
+    schema: timeLimitMs,
+    value: 'TIME',
+    group: 'Network',
+    help: 'Longest time for a whole request to arrive, from its first byte; computing it does not count.',
+    // The largest body by default, 64 MiB, arrives in it at 9 Mbit/s.
+    default: () => '60s',
+  }),
+  keepAliveTimeout: option({
+    schema: timeLimitMs,
+    value: 'TIME',
+    group: 'Network',
+    help: 'How long a connection may be silent between requests: longer than at the load balancer in front.',
+    // Common load balancers keep theirs for 60 s. The shorter side closes, and a request that crosses with
+    // the close is lost: so that must be the balancer, which knows what it has sent.
+    default: () => '65s',
+  }),
   workers: option({
     schema: integer(1, 1024),
     value: 'N',
@@ -166,6 +191,14 @@ export const OPTIONS = {
     help: 'Requests that may wait in one worker; more are refused with 503.',
     default: () => 256,
   }),
+  maxConnections: option({
+    schema: integer(0, 1_000_000),
+    value: 'N',
+    group: 'Limits',
+    help: 'Connections that one worker holds; more are closed at once. Below `ulimit -n`; 0 is unlimited.',
+    // An idle one costs some 10 kB: 100 MB at the most.
+    default: () => 10_240,
+  }),
   logLevel: option({
     schema: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal']),
     value: 'L',
@@ -198,6 +231,10 @@ export interface Config {
   /** 0 is no limit. */
   readonly maxPrivateBytes: number
   readonly segmentDir: string
+  readonly headersTimeoutMs: number
+  readonly requestTimeoutMs: number
+  readonly keepAliveTimeoutMs: number
+  readonly maxConnections: number
   readonly maxBodyBytes: number
   readonly maxQueuedRequests: number
   readonly logLevel: Parsed['logLevel']
@@ -220,6 +257,10 @@ export function toConfig(options: Parsed): Config {
     maxRequestsPerWorker: options.maxRequestsPerWorker,
     maxPrivateBytes: options.maxPrivateMemory,
     segmentDir: options.segmentDir,
+    headersTimeoutMs: options.headersTimeout,
+    requestTimeoutMs: options.requestTimeout,
+    keepAliveTimeoutMs: options.keepAliveTimeout,
+    maxConnections: options.maxConnections,
     maxBodyBytes: options.maxBody,
     maxQueuedRequests: options.maxQueue,
     logLevel: options.logLevel,
@@ -232,6 +273,10 @@ export const ServingConfigSchema = z.object({
   port: z.int(),
   threads: z.int().positive(),
   drainTimeoutMs: z.number().nonnegative(),
+  headersTimeoutMs: z.number().positive(),
+  requestTimeoutMs: z.number().positive(),
+  keepAliveTimeoutMs: z.number().positive(),
+  maxConnections: z.int().nonnegative(),
   maxBodyBytes: z.int().positive(),
   maxQueuedRequests: z.int().positive(),
   logLevel: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal']),

@@ -1,9 +1,11 @@
 /** The Koa application of a serving process. */
 import Router from '@koa/router'
 import Koa from 'koa'
+import { messageOf } from '../errors.js'
 import { keptConnections } from './connections.js'
 import type { HttpContext } from './context.js'
 import { errorResponses } from './error-response.js'
+import { checkHeaders } from './http-server.js'
 import { requestLog } from './request-log.js'
 import { healthRoutes, type ServerIdentity } from './routes/health.js'
 import { inferRoutes } from './routes/infer.js'
@@ -18,9 +20,12 @@ export function createApp(context: HttpContext, server: ServerIdentity): Koa {
   app.use(keptConnections(context))
   app.use(requestLog(context))
   app.use(errorResponses(context))
+  app.use(checkHeaders)
   app.use(router.routes())
   app.use(router.allowedMethods())
   // Koa would print what reaches it; all that can be thrown was answered above.
-  app.on('error', (thrown, ctx) => context.log.debug({ err: thrown, path: ctx?.path }, 'connection error'))
+  app.on('error', (thrown, ctx) =>
+    context.log.debug({ path: ctx?.path, reason: messageOf(thrown) }, 'connection error'),
+  )
   return app
 }

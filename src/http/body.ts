@@ -8,6 +8,7 @@ import type { Transform } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { createGunzip, createInflate } from 'node:zlib'
 import { OnecopyError } from '../errors.js'
+import { faultOf } from './connection-errors.js'
 
 const ALIGNMENT_BYTES = 64
 const ACCEPTED_ENCODINGS = 'gzip, deflate'
@@ -63,7 +64,8 @@ function readPlain(request: IncomingMessage, take: (chunk: Buffer) => void): Pro
 
 /**
  * @throws OnecopyError BODY_TOO_LARGE, CONTENT_ENCODING_UNSUPPORTED, BODY_MALFORMED (it does not
- *   decompress), REQUEST_CANCELLED (the client left in mid-body).
+ *   decompress), REQUEST_CANCELLED (the client left in mid-body), REQUEST_TIMEOUT, REQUEST_MALFORMED (the
+ *   connection was ended in mid-body; its client has been told).
  */
 export async function readBody(
   request: IncomingMessage,
@@ -97,7 +99,10 @@ export async function readBody(
   } catch (_thrown) {
     if (refusal !== undefined) throw refusal
     if (request.destroyed && !request.complete) {
-      throw new OnecopyError('REQUEST_CANCELLED', 'the client left before its body was complete')
+      throw (
+        faultOf(request.socket) ??
+        new OnecopyError('REQUEST_CANCELLED', 'the client left before its body was complete')
+      )
     }
     throw new OnecopyError('BODY_MALFORMED', 'the body does not decompress as its Content-Encoding says', {
       headers: { Connection: 'close' },

@@ -1,0 +1,169 @@
+/**
+ * What other clients notice of an attack on connections: their p99 at a constant rate with and without it,
+ * in turns, and whether the workers give back the memory when the attackers have left.
+ */
+import { once } from 'node:events'
+import { join } from 'node:path'
+import { readProcessMemory } from '../../src/process/memory.js'
+import type { ChildServer } from '../harness/child-server.js'
+import { comparisonChart, comparisonTable, noFailures, ratioCheck } from '../harness/compare.js'
+import { openLoop } from '../harness/open-loop.js'
+import { COMPILED_ROOT } from '../harness/paths.js'
+import { createProgress } from '../harness/progress.js'
+import { type InferRequest, inferRequests } from '../harness/requests.js'
+import { type Arm, alternate, type MeasuredArm, type Sample, stepsOf } from '../harness/rounds.js'
+import { type RunningServer, startOnecopy } from '../harness/servers.js'
+import { formatNumber, quantile } from '../harness/statistics.js'
+import type { AttackOrder, AttackReport } from '../variants/attack-messages.js'
+import { benchModel, type Row } from './row.js'
+
+const MODEL = 'mlp-2x64'
+const IDLE_CONNECTIONS = 10_000
+/** Some per cent of what the machine can do: what is measured is waiting, not queueing for the CPU. */
+const RATE_PER_SECOND = 200
+const REQUEST_COUNT = 64
+const BAR_RATIO = 2
+const BAR_MB = 20
+/** Short, so that slow clients are ended, and come again, within a measurement. */
+const TIME_LIMITS = ['--headers-timeout', '2s', '--request-timeout', '3s']
+const CLEAN_UP_MS = 2000
+const MEMORY_DEADLINE_MS = 60_000
+
+async function order(attackers: ChildServer, action: AttackOrder['action']): Promise<AttackReport> {
+  attackers.process.send({ action } satisfies AttackOrder)
+  const [report] = (await once(attackers.process, 'message')) as [AttackReport]
+  attackers.assertAlive()
+  return report
+}
+
+async function privateMb(server: RunningServer): Promise<number[]> {
+  return await Promise.all(
+    server.workerPids.map(async (pid) => {
+      const memory = await readProcessMemory(pid)
+      if (memory === null) throw new Error(`worker ${pid} is gone`)
+      return memory.privateBytes / 1e6
+    }),
+  )
+}
+
+async function measureOthers(
+  server: RunningServer,
+  requests: readonly InferRequest[],
+  seconds: number,
+): Promise<Sample> {
+  const { port } = server
+  const { answers, elapsedMs } = await openLoop({ port, requests, ratePerSecond: RATE_PER_SECOND, seconds })
+  server.child.assertAlive()
+  const answered = answers.filter(({ status }) => status === 200)
+  const latenciesMs = answered.map(({ latencyMs }) => latencyMs)
+  return {
+    requestsPerSecond: (answered.length * 1000) / elapsedMs,
+    p50Ms: quantile(latenciesMs, 0.5),
+    p99Ms: quantile(latenciesMs, 0.99),
+    failures: answers.length - answered.length,
+  }
+}
+
+/** The collector works when something is asked: other clients go on meanwhile. */
+async function memoryAfter(options: {
+  readonly server: RunningServer
+  readonly requests: readonly InferRequest[]
+  readonly beforeMb: readonly number[]
+}): Promise<{ growthMb: number[]; tookMs: number }> {
+  const { server, requests, beforeMb } = options
+  const startedMs = performance.now()
+  for (;;) {
+    const growthMb = (await privateMb(server)).map((mb, worker) => mb - (beforeMb[worker] ?? Number.NaN))
+    const tookMs = performance.now() - startedMs
+    if (tookMs > MEMORY_DEADLINE_MS || growthMb.every((mb) => mb <= BAR_MB)) return { growthMb, tookMs }
+    await measureOthers(server, requests, 1)
+  }
+}
+
+export const hostile: Row = {
+  name: 'hostile',
+  title: `${MODEL}, JSON, ${RATE_PER_SECOND} requests a second beside ${IDLE_CONNECTIONS} idle connections, slow headers and bodies, and resets`,
+  run: async ({ name, title, stage, options }) => {
+    const model = await benchModel(MODEL)
+    const requests = inferRequests(model.recipe, { encoding: 'json', count: REQUEST_COUNT })
+    // Two workers at least: pages of a segment that one process maps alone would count as private.
+    const workers = Math.max(2, options.workers)
+    const server = await startOnecopy({ stage, model, workers, flags: TIME_LIMITS })
+    const { path } = requests[0] as InferRequest
+    const settings = { '--port': String(server.port), '--idle': String(IDLE_CONNECTIONS), '--path': path }
+    const attackers = await stage.start({
+      name: 'attackers',
+      args: [join(COMPILED_ROOT, 'bench', 'variants', 'attackers.js'), ...Object.entries(settings).flat()],
+      hasChannel: true,
+    })
+    const reports: AttackReport[] = []
+    const attackedMb: number[][] = []
+    const calm: Arm = { name: 'calm', measure: (seconds) => measureOthers(server, requests, seconds) }
+    const attacked: Arm = {
+      name: 'attacked',
+      measure: async (seconds) => {
+        reports.push(await order(attackers, 'attack'))
+        try {
+          return await measureOthers(server, requests, seconds)
+        } finally {
+          attackedMb.push(await privateMb(server))
+          reports.push(await order(attackers, 'leave'))
+          // What a worker cleans up behind them is not the calm that follows.
+          await new Promise((resolve) => setTimeout(resolve, CLEAN_UP_MS))
+        }
+      },
+    }
+    const progress = createProgress(name, stepsOf(2, options.rounds) + 2)
+    let measured: MeasuredArm[]
+    let beforeMb: number[]
+    let after: Awaited<ReturnType<typeof memoryAfter>>
+    try {
+      progress.step('before the attack')
+      await calm.measure(options.seconds)
+      beforeMb = await privateMb(server)
+      measured = await alternate([calm, attacked], { ...options, progress })
+      progress.step('after the attack')
+      after = await memoryAfter({ server, requests, beforeMb })
+    } finally {
+      progress.end()
+    }
+    const [calmArm, attackedArm] = measured as [MeasuredArm, MeasuredArm]
+    const fewestIdle = Math.min(...reports.map(({ idleConnections }) => idleConnections))
+    const last = reports.at(-1)
+    const peakMb = Math.max(...attackedMb.flat().map((mb, i) => mb - (beforeMb[i % workers] ?? Number.NaN)))
+    return {
+      name,
+      title,
+      table: comparisonTable(measured),
+      checks: [
+        ratioCheck({
+          over: attackedArm,
+          under: calmArm,
+          metric: 'p99Ms',
+          bar: BAR_RATIO,
+          isMetWhen: 'at most',
+        }),
+        noFailures(measured),
+        {
+          claim: 'idle connections held through every attack',
+          got: String(fewestIdle),
+          bar: `at least ${IDLE_CONNECTIONS}`,
+          isMet: fewestIdle >= IDLE_CONNECTIONS,
+        },
+        {
+          claim: 'growth of private memory when the attackers have left',
+          got: `${after.growthMb.map(formatNumber).join(' / ')} MB, ${formatNumber(after.tookMs / 1000)} s later`,
+          bar: `at most ${BAR_MB} MB each within ${MEMORY_DEADLINE_MS / 1000} s`,
+          isMet: after.growthMb.every((mb) => mb <= BAR_MB),
+        },
+      ],
+      notes: [
+        `a worker grew by up to ${formatNumber(peakMb)} MB during the attacks`,
+        `ended by the server: ${last?.slowHeadersEnded} slow headers, ${last?.slowBodiesEnded} slow bodies; reset in mid-body: ${last?.resets}`,
+      ],
+      charts: [comparisonChart(title, measured, 'p99Ms')],
+      setting: { ...options, workers, model, ratePerSecond: RATE_PER_SECOND },
+      raw: { measured, reports, beforeMb, attackedMb, after },
+    }
+  },
+}

@@ -1,0 +1,141 @@
+/**
+ * What a client is told whose connection ends before it has sent a request that routes could answer:
+ * malformed bytes, headers beyond the limit, a request that does not arrive. The answer has the form of
+ * every other error, stands behind the answers to what came before on the connection, and closes it.
+ *
+ * A request that is cut off in its body is waited for by its route as well: `faultOf` tells it why it
+ * will never be complete.
+ */
+import { type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from 'node:http'
+import type { Socket } from 'node:net'
+import { OnecopyError } from '../errors.js'
+import { formatMs } from '../units.js'
+
+/**
+ * Whoever sends nonsense often sends more of it. Closing on unread bytes is a reset, and a reset can take
+ * the answer away from the client: so the rest is read and dropped for this long.
+ */
+const LINGER_MS = 1000
+
+export interface ArrivalLimits {
+  readonly headersTimeoutMs: number
+  readonly requestTimeoutMs: number
+}
+
+interface Exchange {
+  readonly request: IncomingMessage
+  readonly response: ServerResponse
+}
+
+interface Conversation {
+  /** The newest request, answered or not. */
+  latest: IncomingMessage
+  /** In the order of their answers. */
+  readonly unanswered: Exchange[]
+}
+
+const faults = new WeakMap<Socket, OnecopyError>()
+
+/** Why a connection was ended; undefined where its client left by itself. */
+export function faultOf(socket: Socket): OnecopyError | undefined {
+  return faults.get(socket)
+}
+
+/** Null where there is nobody left to tell. Codes: https://nodejs.org/api/http.html#event-clienterror */
+function asFault(thrown: unknown, limits: ArrivalLimits, isInBody: boolean): OnecopyError | null {
+  const { code = '', reason = 'unreadable' } = thrown as { code?: string; reason?: string }
+  if (code === 'ERR_HTTP_REQUEST_TIMEOUT') {
+    const { headersTimeoutMs, requestTimeoutMs } = limits
+    return new OnecopyError(
+      'REQUEST_TIMEOUT',
+      isInBody
+        ? `expected the whole request within ${formatMs(requestTimeoutMs)}`
+        : `expected the headers of a request within ${formatMs(headersTimeoutMs)}`,
+    )
+  }
+  if (code === 'HPE_HEADER_OVERFLOW') {
+    return new OnecopyError('HEADERS_TOO_LARGE', 'the headers of the request are too large')
+  }
+  if (code === 'HPE_INVALID_EOF_STATE') {
+    return new OnecopyError('REQUEST_CANCELLED', 'the client left before its request was complete')
+  }
+  if (code.startsWith('HPE_')) return new OnecopyError('REQUEST_MALFORMED', `expected HTTP/1.1: ${reason}`)
+  return null
+}
+
+function answerText({ code, status, message }: OnecopyError): string {
+  const body = JSON.stringify({ error: message })
+  return [
+    `HTTP/1.1 ${status} ${STATUS_CODES[status]}`,
+    `Date: ${new Date().toUTCString()}`,
+    'Content-Type: application/json; charset=utf-8',
+    `Content-Length: ${Buffer.byteLength(body)}`,
+    `X-Error-Code: ${code}`,
+    'Connection: close',
+    '',
+    body,
+  ].join('\r\n')
+}
+
+function endSlowly(socket: Socket, text: string): void {
+  socket.end(text)
+  const timer = setTimeout(() => socket.destroy(), LINGER_MS)
+  socket.once('close', () => clearTimeout(timer))
+}
+
+export function answerConnectionErrors(server: Server, limits: ArrivalLimits): void {
+  const conversations = new WeakMap<Socket, Conversation>()
+
+  server.prependListener('request', (request, response) => {
+    const { socket } = request
+    let conversation = conversations.get(socket)
+    if (conversation === undefined) {
+      conversation = { latest: request, unanswered: [] }
+      conversations.set(socket, conversation)
+    }
+    conversation.latest = request
+    const { unanswered } = conversation
+    unanswered.push({ request, response })
+    response.once('close', () => {
+      unanswered.splice(
+        unanswered.findIndex((exchange) => exchange.response === response),
+        1,
+      )
+      // Idle connections are many: nothing is kept for them.
+      if (unanswered.length === 0 && request.complete) conversations.delete(socket)
+    })
+  })
+
+  async function end(socket: Socket, fault: OnecopyError): Promise<void> {
+    const { latest, unanswered = [] } = conversations.get(socket) ?? {}
+    const cut = latest?.complete === false ? latest : undefined
+    const earlier = unanswered.filter(({ request }) => request !== cut)
+    await Promise.all(
+      earlier.map(({ response }) => new Promise((resolve) => response.once('close', resolve))),
+    )
+    const ofCut = unanswered.find(({ request }) => request === cut)
+    // A second answer to one request would be taken for the answer to the next.
+    const wasAnswered = cut !== undefined && (ofCut === undefined || ofCut.response.headersSent)
+    if (!socket.writable || wasAnswered) socket.destroy()
+    else if (fault.code === 'REQUEST_TIMEOUT') {
+      // At once, so that a body that goes on arriving meanwhile is not taken for complete.
+      socket.write(answerText(fault))
+      socket.destroySoon()
+    } else endSlowly(socket, answerText(fault))
+  }
+
+  server.on('clientError', (thrown, stream) => {
+    const socket = stream as Socket
+    // What follows nonsense is reported again and again.
+    if (faults.has(socket)) return
+    const isInBody = conversations.get(socket)?.latest.complete === false
+    const fault = asFault(thrown, limits, isInBody)
+    // One that never said a word may be held in reserve: the next request on it must not meet an answer.
+    if (fault === null || !socket.writable || socket.bytesRead === 0) {
+      socket.destroy()
+      return
+    }
+    faults.set(socket, fault)
+    void end(socket, fault)
+  })
+}
