@@ -6,6 +6,8 @@ import { StatsPageReferenceSchema } from '../src/metrics/page.js'
 import { ServedModelConfigSchema } from '../src/model/config.js'
 
 const segment = z.object({
+  /** Names this generation of the model version. */
+  key: z.string(),
   name: z.string(),
   version: z.string(),
   segment: z.object({
@@ -34,6 +36,15 @@ export const ToWorkerSchema = z.discriminatedUnion('type', [
     processStats: StatsPageReferenceSchema,
     unknownStats: StatsPageReferenceSchema,
   }),
+  /** Load a generation beside what answers. */
+  z.object({ type: z.literal('prepare'), id: z.int().nonnegative(), segment }),
+  /** Change what answers: generations by key. */
+  z.object({
+    type: z.literal('change'),
+    id: z.int().nonnegative(),
+    activate: z.array(z.string()),
+    retire: z.array(z.string()),
+  }),
   z.object({ type: z.literal('drain') }),
   /** Give up one busy connection. */
   z.object({ type: z.literal('shed') }),
@@ -47,6 +58,17 @@ export const ToPrimarySchema = z.discriminatedUnion('type', [
     type: z.literal('failed'),
     code: z.custom<ErrorCode>((code) => typeof code === 'string' && isErrorCode(code)),
     message: z.string(),
+  }),
+  /** The answer to `prepare` or, once what was retired is unloaded, to `change`. */
+  z.object({
+    type: z.literal('done'),
+    id: z.int().nonnegative(),
+    problem: z
+      .object({
+        code: z.custom<ErrorCode>((code) => typeof code === 'string' && isErrorCode(code)),
+        message: z.string(),
+      })
+      .nullable(),
   }),
   /** What was carried since the last report; nothing comes while there is nothing, but for one report that says so. */
   z.object({
@@ -62,4 +84,5 @@ export const ToPrimarySchema = z.discriminatedUnion('type', [
 
 export type ToWorker = z.infer<typeof ToWorkerSchema>
 export type ToPrimary = z.infer<typeof ToPrimarySchema>
+export type SegmentMessage = z.infer<typeof segment>
 export type StartMessage = Extract<ToWorker, { type: 'start' }>

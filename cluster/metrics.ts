@@ -26,6 +26,7 @@ export class FleetMetrics {
   readonly #options: FleetMetricsOptions
   readonly #own = new Registry()
   readonly #workerExits: Counter<'reason'>
+  readonly #modelChanges: Counter<'outcome'>
 
   constructor(options: FleetMetricsOptions) {
     this.#options = options
@@ -41,6 +42,12 @@ export class FleetMetrics {
       name: 'onecopy_worker_exits_total',
       help: 'Workers that ended while the server went on, by signal, exit code, or why they were replaced.',
       labelNames: ['reason'],
+      registers,
+    })
+    this.#modelChanges = new Counter({
+      name: 'onecopy_model_changes_total',
+      help: 'Model versions loaded, unloaded, or that failed to load, while the server ran.',
+      labelNames: ['outcome'],
       registers,
     })
     new Gauge({
@@ -102,6 +109,10 @@ export class FleetMetrics {
   /** A worker ended, expected or not. */
   workerEnded(reason: string): void {
     this.#workerExits.inc({ reason })
+  }
+
+  modelChanged(outcome: 'loaded' | 'unloaded' | 'failed'): void {
+    this.#modelChanges.inc({ outcome })
   }
 
   /** The text that Prometheus scrapes. */

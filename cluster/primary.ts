@@ -16,16 +16,16 @@ import { Lifecycle } from '../src/lifecycle.js'
 import { createLog, type Log } from '../src/log.js'
 import { closeCache, openCache } from '../src/model/cache.js'
 import { MemoryBudget } from '../src/model/memory-budget.js'
-import { type PublishedModel, publishModels } from '../src/model/publish.js'
+import { type PublishedModel, type PublishOptions, publishModels } from '../src/model/publish.js'
 import { type ModelSource, scanRepository } from '../src/model/repository.js'
 import { usableCpus } from '../src/process/cpus.js'
 import { cgroupMemoryLimit } from '../src/process/memory.js'
 import { runtimeVersion } from '../src/runtime/identity.js'
 import { findLeftovers, type Leftover } from '../src/segment/adopt.js'
-import { type AttachedSegment, attachSegment } from '../src/segment/attach.js'
 import { createServerFolder, removeServerFolder, type ServerFolder } from '../src/segment/folder.js'
 import { sweepSegmentFolder } from '../src/segment/sweep.js'
 import { AdminServer } from './admin.js'
+import { Catalogue } from './catalogue.js'
 import { FleetMetrics } from './metrics.js'
 import { createProgress, readyTable } from './progress.js'
 import { onHangUp, onTermination } from './signals.js'
@@ -51,9 +51,8 @@ class Primary {
   readonly #stopRequested = new AbortController()
   readonly #metrics: FleetMetrics
   #serverFolder: ServerFolder | undefined
-  #published: PublishedModel[] = []
-  /** Kept mapped for as long as the server lives. */
-  readonly #attached: AttachedSegment[] = []
+  readonly #budget: MemoryBudget
+  #catalogue: Catalogue | undefined
   #admin: AdminServer | undefined
   #stats: FleetStats | undefined
   #supervisor: Supervisor | undefined
@@ -64,9 +63,10 @@ class Primary {
     this.#config = config
     this.#version = version
     this.#log = createLog({ level: config.logLevel, role: 'primary' })
+    this.#budget = new MemoryBudget({ limitBytes: cgroupMemoryLimit(), workers: config.workers })
     this.#metrics = new FleetMetrics({
       ready: () => this.#supervisor?.ready ?? [],
-      published: () => this.#published,
+      published: () => this.#catalogue?.published ?? [],
       stats: () => this.#stats,
       buildInfo: { version, runtimeVersion: runtimeVersion() },
     })
@@ -123,10 +123,10 @@ class Primary {
     })
     // A worker that is replaced and its successor serve side by side, one at a time; crashes come on top.
     this.#stats = await FleetStats.create(this.#serverFolder.path, config.workers * 2 + 2)
-    this.#published = await this.#publish(sources, this.#serverFolder, leftovers)
+    this.#catalogue = this.#createCatalogue(this.#serverFolder, this.#stats)
+    await this.#catalogue.begin(await this.#publishAll(sources, this.#serverFolder, leftovers))
     await this.#sweep()
-    for (const { reference } of this.#published) this.#attached.push(await attachSegment(reference))
-    this.#supervisor = await this.#createSupervisor(this.#serverFolder, this.#stats)
+    this.#supervisor = await this.#createSupervisor(this.#serverFolder, this.#stats, this.#catalogue)
     await this.#supervisor.start()
     this.#watch = this.#createWatch(this.#supervisor, this.#stats)
     if (this.#stopRequested.signal.aborted) return
@@ -153,21 +153,35 @@ class Primary {
   async #publish(
     sources: readonly ModelSource[],
     server: ServerFolder,
-    leftovers: readonly Leftover[],
+    options: Partial<PublishOptions>,
   ): Promise<PublishedModel[]> {
-    const { cacheDir, compileTimeoutMs, workers } = this.#config
+    const { cacheDir, compileTimeoutMs } = this.#config
     const cache = await openCache(cacheDir)
     if (cache.problem !== null)
       this.#log.warn({ cacheDir, reason: cache.problem }, 'compiled models are not kept for the next start')
-    const progress = createProgress(sources.length, this.#log)
     try {
       return await publishModels(sources, {
         server,
         cache,
-        budget: new MemoryBudget({ limitBytes: cgroupMemoryLimit(), workers }),
+        budget: this.#budget,
         compileTimeoutMs,
         concurrency: usableCpus(),
         signal: this.#stopRequested.signal,
+        ...options,
+      })
+    } finally {
+      await closeCache(cache)
+    }
+  }
+
+  async #publishAll(
+    sources: readonly ModelSource[],
+    server: ServerFolder,
+    leftovers: readonly Leftover[],
+  ): Promise<PublishedModel[]> {
+    const progress = createProgress(sources.length, this.#log)
+    try {
+      return await this.#publish(sources, server, {
         leftovers,
         onRefused: ({ name, version }, reason) =>
           this.#log.warn({ model: name, version, reason }, 'a segment that a dead server left is not used'),
@@ -176,11 +190,32 @@ class Primary {
       })
     } finally {
       progress.end()
-      await closeCache(cache)
     }
   }
 
-  async #createSupervisor(server: ServerFolder, stats: FleetStats): Promise<Supervisor> {
+  #createCatalogue(server: ServerFolder, stats: FleetStats): Catalogue {
+    const { bootTimeoutMs, drainTimeoutMs } = this.#config
+    return new Catalogue({
+      stats,
+      log: this.#log,
+      publish: async (source, folderName) => {
+        const [published] = await this.#publish([source], server, { folderName: () => folderName })
+        return published as PublishedModel
+      },
+      release: (folderName) => this.#budget.release(folderName),
+      workers: () => this.#supervisor?.staying ?? [],
+      condemn: (worker, failure) => this.#supervisor?.condemn(worker, failure),
+      onChange: (_, outcome) => this.#metrics.modelChanged(outcome),
+      prepareTimeoutMs: bootTimeoutMs,
+      retireTimeoutMs: drainTimeoutMs,
+    })
+  }
+
+  async #createSupervisor(
+    server: ServerFolder,
+    stats: FleetStats,
+    catalogue: Catalogue,
+  ): Promise<Supervisor> {
     const { drainTimeoutMs } = this.#config
     cluster.setupPrimary({
       exec: fileURLToPath(new URL('main.js', import.meta.url)),
@@ -188,13 +223,6 @@ class Primary {
       execArgv: [...process.execArgv, ...WORKER_FLAGS],
     })
     const port = await concretePort(this.#config)
-    const segments = await Promise.all(
-      this.#published.map(async ({ source, reference }) => {
-        const { name, version, config } = source
-        const number = await stats.addModel({ model: name, version })
-        return { name, version, config, segment: reference, number, stats: stats.modelPage(number) }
-      }),
-    )
     return new Supervisor({
       workers: this.#config.workers,
       bootTimeoutMs: this.#config.bootTimeoutMs,
@@ -207,7 +235,7 @@ class Primary {
         config: { ...this.#config, port },
         identity: { name: 'onecopy', version: this.#version },
         serverFolder: server.path,
-        segments,
+        segments: catalogue.segments,
         processStats: stats.processPage,
         unknownStats: stats.unknownPage,
       }),
@@ -265,20 +293,21 @@ class Primary {
 
   #sayReady(): void {
     const { host, adminHost, workers } = this.#config
+    const published = this.#catalogue?.published ?? []
     const port = this.#supervisor?.port ?? 0
     const adminPort = this.#admin?.port ?? 0
     process.stdout.write(
-      `${readyTable(this.#published, workers)}\n` +
+      `${readyTable(published, workers)}\n` +
         `ready: inference on http://${host}:${port}, metrics and probes on http://${adminHost}:${adminPort}\n`,
     )
-    for (const { source, segment } of this.#published) {
+    for (const { source, segment } of published) {
       const model = { model: source.name, version: source.version }
       for (const { name, reason } of segment.header.skippedOutputs) {
         this.#log.warn({ ...model, output: name }, `output ${name} is not served: it ${reason}`)
       }
       for (const note of segment.header.sharing.notes) this.#log.info(model, note)
     }
-    this.#log.info({ host, port, adminHost, adminPort, workers, models: this.#published.length }, 'ready')
+    this.#log.info({ host, port, adminHost, adminPort, workers, models: published.length }, 'ready')
   }
 
   #reportFailure(thrown: unknown): void {
@@ -298,7 +327,6 @@ class Primary {
       }
     }
     await this.#admin?.close()
-    this.#attached.length = 0
     if (this.#serverFolder !== undefined) await removeServerFolder(this.#serverFolder.path)
     this.#lifecycle.move('closed')
     this.#log.info('stopped')

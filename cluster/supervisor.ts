@@ -74,6 +74,11 @@ export class Supervisor {
     return this.#places.flatMap(({ worker }) => (worker === null ? [] : [worker]))
   }
 
+  /** Workers that are alive and not asked to end, ready or booting. */
+  get staying(): readonly WorkerHandle[] {
+    return [...this.#alive].filter(({ retiredFor }) => retiredFor === null)
+  }
+
   /** The port that all workers share; null before the first is ready. */
   get port(): number | null {
     return this.#port

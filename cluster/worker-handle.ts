@@ -3,10 +3,11 @@
  * successor is another handle.
  */
 import cluster, { type Worker } from 'node:cluster'
-import { OnecopyError } from '../src/errors.js'
+import { type ErrorCode, OnecopyError } from '../src/errors.js'
 import type { Load } from '../src/http/connections.js'
+import { withDeadline } from '../src/lifecycle.js'
 import { formatMs } from '../src/units.js'
-import { type StartMessage, ToPrimarySchema, type ToWorker } from './messages.js'
+import { type SegmentMessage, type StartMessage, ToPrimarySchema, type ToWorker } from './messages.js'
 
 /**
  * Large buffers that are freed go back to the system: loading a model packs kernels into buffers that are
@@ -48,12 +49,20 @@ export class WorkerHandle {
   /** Whether its end was asked for, and why: it is not mended then. */
   retiredFor: string | null = null
   readonly #worker: Worker
+  /** Generations that it answers with, by key. */
+  readonly serves: Set<string>
+  /** Generations that it has loaded, by key: these and perhaps more. */
+  readonly holds: Set<string>
+  readonly #asked = new Map<number, (problem: { code: ErrorCode; message: string } | null) => void>()
+  #nextId = 0
   #failure: OnecopyError | null = null
   #readySinceMs: number | null = null
 
   constructor({ start, inheritedRequests, bootTimeoutMs, onLoad }: WorkerHandleOptions) {
     this.statsSlot = start.statsSlot
     this.inheritedRequests = inheritedRequests
+    this.serves = new Set(start.segments.map(({ key }) => key))
+    this.holds = new Set(this.serves)
     const worker = cluster.fork(WORKER_ENVIRONMENT)
     this.#worker = worker
     const bootTimer = setTimeout(() => {
@@ -73,6 +82,7 @@ export class WorkerHandle {
       if (message.type === 'hello') this.tell(start)
       else if (message.type === 'load') onLoad(message.load)
       else if (message.type === 'failed') this.#failure = new OnecopyError(message.code, message.message)
+      else if (message.type === 'done') this.#asked.get(message.id)?.(message.problem)
       else {
         clearTimeout(bootTimer)
         this.#readySinceMs = performance.now()
@@ -113,6 +123,10 @@ export class WorkerHandle {
     return this.#worker.process.pid ?? 0
   }
 
+  get isReady(): boolean {
+    return this.#readySinceMs !== null
+  }
+
   /** Time since it became ready; 0 before. */
   get ageMs(): number {
     return this.#readySinceMs === null ? 0 : performance.now() - this.#readySinceMs
@@ -121,6 +135,51 @@ export class WorkerHandle {
   tell(message: ToWorker): void {
     // A worker that cannot be reached is about to be reported by its exit.
     this.#worker.send(message, () => {})
+  }
+
+  /**
+   * Has it load a generation beside what answers.
+   * @throws OnecopyError what it says, or WORKER_GONE when it ends meanwhile, TIMEOUT.
+   */
+  async prepare(segment: SegmentMessage, timeoutMs: number): Promise<void> {
+    await this.#ask((id) => ({ type: 'prepare', id, segment }), timeoutMs)
+    this.holds.add(segment.key)
+  }
+
+  /**
+   * Changes what it answers with; resolves when what was retired is unloaded.
+   * @throws OnecopyError WORKER_GONE when it ends meanwhile, TIMEOUT.
+   */
+  async change(
+    { activate, retire }: { readonly activate: readonly string[]; readonly retire: readonly string[] },
+    timeoutMs: number,
+  ): Promise<void> {
+    const asked = this.#ask(
+      (id) => ({ type: 'change', id, activate: [...activate], retire: [...retire] }),
+      timeoutMs,
+    )
+    for (const key of retire) this.serves.delete(key)
+    for (const key of activate) this.serves.add(key)
+    await asked
+    for (const key of retire) this.holds.delete(key)
+  }
+
+  async #ask(message: (id: number) => ToWorker, timeoutMs: number): Promise<void> {
+    const id = this.#nextId++
+    const what = `worker ${this.id}`
+    const answered = new Promise<void>((resolve, reject) => {
+      this.#asked.set(id, (problem) => {
+        if (problem === null) resolve()
+        else reject(new OnecopyError(problem.code, problem.message))
+      })
+      void this.exited.then(() => reject(new OnecopyError('WORKER_GONE', `${what} ended meanwhile`)))
+    })
+    this.tell(message(id))
+    try {
+      await withDeadline(answered, timeoutMs, what)
+    } finally {
+      this.#asked.delete(id)
+    }
   }
 
   /**

@@ -10,8 +10,14 @@ import { createLog, type Log } from '../src/log.js'
 import { StatsPage, type StatsPageReference } from '../src/metrics/page.js'
 import { ModelRecorder, ProcessRecorder } from '../src/metrics/recorder.js'
 import { removeServerFolder } from '../src/segment/folder.js'
-import { ServingProcess } from '../src/server.js'
-import { type StartMessage, type ToPrimary, ToWorkerSchema } from './messages.js'
+import { type SegmentToServe, ServingProcess } from '../src/server.js'
+import {
+  type SegmentMessage,
+  type StartMessage,
+  type ToPrimary,
+  type ToWorker,
+  ToWorkerSchema,
+} from './messages.js'
 
 const EXIT_BUG = 70
 /** After a bug nothing is certain any more: other requests get this long, not the whole drain timeout. */
@@ -55,24 +61,44 @@ class WorkerProcess {
     const message = ToWorkerSchema.parse(raw)
     if (message.type === 'start') await this.#boot(message)
     else if (message.type === 'drain') await this.#end({ exitCode: 0, timeoutMs: this.#drainTimeoutMs })
-    else this.#serving?.connections.shed()
+    else if (message.type === 'shed') this.#serving?.connections.shed()
+    else await this.#answer(message)
+  }
+
+  /** Does what changes the models, and says how it went. */
+  async #answer(message: Extract<ToWorker, { type: 'prepare' | 'change' }>): Promise<void> {
+    let problem: Extract<ToPrimary, { type: 'done' }>['problem'] = null
+    try {
+      if (message.type === 'change') await this.#serving?.change(message)
+      else await this.#serving?.prepare(await this.#withCounts(message.segment))
+    } catch (thrown) {
+      // Bugs are not answered with.
+      if (!(thrown instanceof OnecopyError)) {
+        this.#onBug(thrown)
+        return
+      }
+      problem = { code: thrown.code, message: thrown.message }
+    }
+    await send({ type: 'done', id: message.id, problem })
+  }
+
+  async #cellsOf(page: StatsPageReference): Promise<Float64Array> {
+    return (await StatsPage.open(page)).slot(this.#start?.statsSlot ?? 0)
+  }
+
+  async #withCounts(segment: SegmentMessage): Promise<SegmentToServe> {
+    return { ...segment, counts: new ModelRecorder(await this.#cellsOf(segment.stats)) }
   }
 
   async #boot(start: StartMessage): Promise<void> {
     this.#start = start
     this.#log = createLog({ level: start.config.logLevel, role: 'worker' })
     try {
-      const cellsOf = async (page: StatsPageReference) => (await StatsPage.open(page)).slot(start.statsSlot)
       this.#serving = await ServingProcess.start({
         config: start.config,
-        segments: await Promise.all(
-          start.segments.map(async (segment) => ({
-            ...segment,
-            counts: new ModelRecorder(await cellsOf(segment.stats)),
-          })),
-        ),
-        self: new ProcessRecorder(await cellsOf(start.processStats)),
-        unknownModel: new ModelRecorder(await cellsOf(start.unknownStats)),
+        segments: await Promise.all(start.segments.map((segment) => this.#withCounts(segment))),
+        self: new ProcessRecorder(await this.#cellsOf(start.processStats)),
+        unknownModel: new ModelRecorder(await this.#cellsOf(start.unknownStats)),
         identity: start.identity,
         log: this.#log,
         onBug: (error) => this.#onBug(error),

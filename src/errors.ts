@@ -37,6 +37,7 @@ export const ERROR_CATALOGUE = {
   MAPPING_FAILED: { status: 500, fault: 'operator' },
   ADDRESS_UNAVAILABLE: { status: 500, fault: 'operator' },
   WORKER_BOOT_FAILED: { status: 500, fault: 'operator' },
+  WORKER_GONE: { status: 500, fault: 'operator' },
   WORKER_STALLED: { status: 500, fault: 'operator' },
   TIMEOUT: { status: 500, fault: 'operator' },
 } as const satisfies Record<string, { status: number; fault: 'client' | 'operator' | 'bug' }>

@@ -10,7 +10,6 @@ import type { ServingConfig } from './config/schema.js'
 import { Engine, type RunResult } from './engine/engine.js'
 import { createApp } from './http/app.js'
 import { Connections } from './http/connections.js'
-import type { ModelDirectory, ServedModel } from './http/context.js'
 import { createHttpServer } from './http/http-server.js'
 import { listen } from './http/listen.js'
 import type { ServerIdentity } from './http/routes/health.js'
@@ -18,12 +17,14 @@ import { Lifecycle } from './lifecycle.js'
 import type { Log } from './log.js'
 import type { ModelRecorder, ProcessRecorder } from './metrics/recorder.js'
 import type { ModelConfig } from './model/config.js'
-import { compareVersions } from './model/repository.js'
 import { attachSegment, type SegmentReference } from './segment/attach.js'
 import type { SegmentHeader } from './segment/layout.js'
+import { LoadedModel, ServedModels } from './served-models.js'
 import type { Tensor } from './tensor.js'
 
 export interface SegmentToServe {
+  /** Names this generation of the model version. */
+  readonly key: string
   readonly name: string
   readonly version: string
   readonly segment: SegmentReference
@@ -58,42 +59,6 @@ const BEAT_INTERVAL_MS = 100
 /** How often the inference thread is asked whether it does. */
 const THREAD_BEAT_INTERVAL_MS = 500
 
-interface LoadedModel extends ServedModel {
-  readonly key: string
-  readonly number: number
-}
-
-class LoadedModels implements ModelDirectory {
-  readonly #byName = new Map<string, LoadedModel[]>()
-  readonly #byKey = new Map<string, LoadedModel>()
-
-  add(model: LoadedModel): void {
-    this.#byKey.set(model.key, model)
-    const versions = [...(this.#byName.get(model.name) ?? []), model]
-    this.#byName.set(
-      model.name,
-      versions.sort((a, b) => compareVersions(a.version, b.version)),
-    )
-  }
-
-  names(): string[] {
-    return [...this.#byName.keys()].sort()
-  }
-
-  versions(name: string): string[] {
-    return (this.#byName.get(name) ?? []).map((model) => model.version)
-  }
-
-  byKey(key: string): LoadedModel | undefined {
-    return this.#byKey.get(key)
-  }
-
-  find(name: string, version?: string): LoadedModel | null {
-    const models = this.#byName.get(name) ?? []
-    return (version === undefined ? models[0] : models.find((model) => model.version === version)) ?? null
-  }
-}
-
 /** The model's own config where it says something, what was found out at compile time elsewhere. */
 function batchingPolicy(header: SegmentHeader, config: ModelConfig, serving: ServingConfig): BatchingPolicy {
   return {
@@ -111,15 +76,17 @@ function batchingPolicy(header: SegmentHeader, config: ModelConfig, serving: Ser
 export class ServingProcess {
   readonly connections = new Connections()
   readonly #lifecycle = new Lifecycle()
-  readonly #models = new LoadedModels()
+  readonly #models = new ServedModels()
   readonly #engine = new Engine()
   readonly #batcher: Batcher
   readonly #http: Server
+  readonly #config: ServingConfig
   readonly #self: ProcessRecorder
   readonly #beatTimers: NodeJS.Timeout[] = []
   #drained: Promise<void> | undefined
 
   private constructor(options: ServingOptions) {
+    this.#config = options.config
     this.#self = options.self
     this.#batcher = new Batcher({
       run: ({ modelKey, inputs, outputNames }) => this.#run(modelKey, inputs, outputNames),
@@ -166,7 +133,8 @@ export class ServingProcess {
   static async start(options: ServingOptions): Promise<ServingProcess> {
     const serving = new ServingProcess(options)
     try {
-      for (const model of options.segments) await serving.#load(model, options.config)
+      for (const segment of options.segments) await serving.prepare(segment)
+      await serving.change({ activate: options.segments.map(({ key }) => key), retire: [] })
       await listen(serving.#http, options.config, 'inference')
       serving.#lifecycle.move('ready')
       serving.#startBeating()
@@ -177,17 +145,48 @@ export class ServingProcess {
     }
   }
 
-  async #load(model: SegmentToServe, config: ServingConfig): Promise<void> {
-    const { name, version, number, counts } = model
-    const key = `${name}@${version}`
-    const attached = await attachSegment(model.segment)
+  /**
+   * Loads a generation that is not asked yet.
+   * @throws OnecopyError SEGMENT_INVALID, MODEL_UNSUPPORTED; nothing stays loaded then.
+   */
+  async prepare(segment: SegmentToServe): Promise<void> {
+    const { key, number, config } = segment
+    const attached = await attachSegment(segment.segment)
     // Said before, so that it is known what a crash was about.
     this.#self.running(number)
-    await this.#engine.load(key, attached, config.threads)
-    this.#self.running(0)
+    try {
+      await this.#engine.load(key, attached, this.#config.threads)
+    } finally {
+      this.#self.running(0)
+    }
+    this.#batcher.add(key, batchingPolicy(attached.header, config, this.#config))
     const { inputs, outputs } = attached.header
-    this.#batcher.add(key, batchingPolicy(attached.header, model.config, config))
-    this.#models.add({ name, version, number, counts, key, inputs, outputs, isReady: true })
+    this.#models.add(new LoadedModel({ ...segment, inputs, outputs }))
+  }
+
+  /**
+   * Changes what answers, in one step; resolves when what does not any more has answered its last request and
+   * is unloaded.
+   */
+  async change({
+    activate,
+    retire,
+  }: {
+    activate: readonly string[]
+    retire: readonly string[]
+  }): Promise<void> {
+    const retired = retire.flatMap((key) => this.#models.byKey(key) ?? [])
+    for (const model of retired) this.#models.deactivate(model)
+    for (const key of activate) {
+      const model = this.#models.byKey(key)
+      if (model !== undefined) this.#models.activate(model)
+    }
+    for (const model of retired) {
+      await model.unused()
+      this.#batcher.remove(model.key)
+      await this.#engine.unload(model.key)
+      this.#models.remove(model)
+    }
   }
 
   async #run(

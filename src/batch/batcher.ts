@@ -80,6 +80,11 @@ export class Batcher {
     })
   }
 
+  /** Forgets a model that gets no requests any more. */
+  remove(modelKey: string): void {
+    this.#lanes.delete(modelKey)
+  }
+
   /** Requests that wait, over all models; what is being computed is not among them. */
   get depth(): number {
     let depth = 0

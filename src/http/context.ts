@@ -8,6 +8,8 @@ import type { Connections } from './connections.js'
 export interface ServedModel extends ModelSpec {
   readonly isReady: boolean
   readonly counts: ModelRecorder
+  /** Keeps it loaded for as long as `work` takes. */
+  use<T>(work: () => Promise<T>): Promise<T>
 }
 
 export interface ModelDirectory {

@@ -57,4 +57,8 @@ export class MemoryBudget {
     }
     this.#reserved.set(key, need)
   }
+
+  release(key: string): void {
+    this.#reserved.delete(key)
+  }
 }

@@ -24,6 +24,8 @@ export interface PublishOptions {
   /** Models compiled at the same time. */
   readonly concurrency: number
   readonly signal: AbortSignal
+  /** Name of a segment's folder; NAME@VERSION where none is given. */
+  readonly folderName?: (source: ModelSource) => string
   /** Segments that dead servers left, for the taking. */
   readonly leftovers?: readonly Leftover[]
   /** One of them could not be used. */
@@ -64,7 +66,7 @@ async function publishOne(
   compiler: Compiler,
   options: PublishOptions,
 ): Promise<PublishedModel> {
-  const { server, budget, leftovers = [] } = options
+  const { server, budget, leftovers = [], folderName = keyOf } = options
   let heldKeys = leftovers.filter((one) => isOf(source, one)).map(({ header }) => header.key)
   let isCacheTrusted = true
   for (;;) {
@@ -80,7 +82,8 @@ async function publishOne(
         imagePath: image.imagePath,
         server,
         model: source,
-        admit: (header) => budget.reserve(keyOf(source), header),
+        folderName: folderName(source),
+        admit: (header) => budget.reserve(folderName(source), header),
       })
       return {
         source,

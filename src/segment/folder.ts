@@ -93,3 +93,8 @@ export function isOwnerAlive(folderPath: string, owner: ProcessIdentity): boolea
 export async function removeServerFolder(folderPath: string): Promise<void> {
   await rm(folderPath, { recursive: true, force: true })
 }
+
+/** Removes one segment with its folder; a mapping of it stays valid. */
+export async function removeSegmentFolder(folderPath: string): Promise<void> {
+  await rm(folderPath, { recursive: true, force: true })
+}

@@ -97,7 +97,9 @@ async function readSegment(serverPath: string, folderName: string): Promise<Segm
   const at = folderName.lastIndexOf('@')
   const folder = join(serverPath, folderName)
   if (at < 1 || (await statOf(folder))?.isDirectory() !== true) return null
-  const named = { model: folderName.slice(0, at), version: folderName.slice(at + 1) }
+  // Later generations of a version carry a number: NAME@VERSION+2.
+  const [version = ''] = folderName.slice(at + 1).split('+')
+  const named = { model: folderName.slice(0, at), version }
   const temporaryPath = join(folder, TEMPORARY_FILE_NAME)
   const temporary = await statOf(temporaryPath)
   // After the temporary name: a rename between the two is then seen at least once.

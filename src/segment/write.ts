@@ -39,6 +39,8 @@ export interface WriteSegmentOptions {
   readonly imagePath: string
   readonly server: ServerFolder
   readonly model: { readonly name: string; readonly version: string }
+  /** Name of the segment's own folder; NAME@VERSION where none is given. */
+  readonly folderName?: string
   /** Called before anything is written; throws where it must not be. */
   readonly admit?: (header: SegmentHeader) => void
 }
@@ -133,7 +135,7 @@ function isNoSpace(thrown: unknown): boolean {
  */
 export async function writeSegment(options: WriteSegmentOptions): Promise<SegmentFile> {
   const { server, model } = options
-  const folder = join(server.path, `${model.name}@${model.version}`)
+  const folder = join(server.path, options.folderName ?? `${model.name}@${model.version}`)
   const path = join(folder, SEGMENT_FILE_NAME)
   const temporaryPath = join(folder, TEMPORARY_FILE_NAME)
   const image = await open(options.imagePath, constants.O_RDONLY | constants.O_NOFOLLOW)

@@ -21,7 +21,8 @@ const FLOORS: Record<string, number> = {
   engine: 2,
   batch: 2,
   http: 2,
-  server: 3,
+  'served-models': 3,
+  server: 4,
 }
 const NEIGHBOURS = new Set<string>([])
 /** The fewest files that can. */

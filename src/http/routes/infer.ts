@@ -7,7 +7,7 @@ import type { Outcome } from '../../metrics/series.js'
 import { decodeInferRequest, type InferRequest, parseHeaderLength } from '../../protocol/v2/request.js'
 import { type EncodedResponse, encodeInferResponse } from '../../protocol/v2/response.js'
 import { readBody } from '../body.js'
-import type { HttpContext, RequestState } from '../context.js'
+import type { HttpContext, RequestState, ServedModel } from '../context.js'
 import { modelOf, onModel } from './models.js'
 
 /** Up to this size a copy is cheaper than a stream. */
@@ -45,6 +45,10 @@ function schedulingOf({ parameters }: InferRequest): { priority: number; timeout
 
 async function infer(ctx: Context, context: HttpContext): Promise<void> {
   const model = modelOf(ctx, context)
+  await model.use(() => inferOn(model, ctx, context))
+}
+
+async function inferOn(model: ServedModel, ctx: Context, context: HttpContext): Promise<void> {
   if (!model.isReady) {
     throw new OnecopyError('MODEL_NOT_READY', `model ${model.name} is not ready`, { retryAfterSeconds: 1 })
   }

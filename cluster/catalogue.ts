@@ -1,0 +1,272 @@
+/**
+ * The model versions of the fleet: what is served, in which state, and how that changes while it is.
+ *
+ * A new generation of a version is compiled and written beside the old one, loaded by every worker
+ * beside the old one, and only when all have it they are told to answer with it; the old one answers what it
+ * began, is unloaded everywhere, and its segment is removed last. Whatever fails before that step leaves the
+ * old one serving. Changes are made one at a time, in the order they were asked for.
+ */
+import { isDeepStrictEqual } from 'node:util'
+import { messageOf, OnecopyError } from '../src/errors.js'
+import type { Log } from '../src/log.js'
+import type { PublishedModel } from '../src/model/publish.js'
+import type { ModelSource } from '../src/model/repository.js'
+import { type AttachedSegment, attachSegment } from '../src/segment/attach.js'
+import { removeSegmentFolder } from '../src/segment/folder.js'
+import type { SegmentMessage } from './messages.js'
+import type { FleetStats } from './stats.js'
+import type { WorkerHandle } from './worker-handle.js'
+
+/** As Triton's repository index has them. */
+export type ModelState = 'LOADING' | 'READY' | 'UNLOADING' | 'UNAVAILABLE'
+
+export interface IndexEntry {
+  readonly name: string
+  readonly version: string
+  readonly state: ModelState
+  /** Why it is not ready, or why its newest form is not what answers; empty where there is nothing to say. */
+  readonly reason: string
+}
+
+interface Generation {
+  readonly published: PublishedModel
+  readonly message: SegmentMessage
+  /** Kept mapped by the primary for as long as it is served. */
+  readonly attached: AttachedSegment
+}
+
+interface Entry {
+  readonly name: string
+  readonly version: string
+  state: ModelState
+  reason: string
+  serving: Generation | null
+  /** How many there have been. */
+  generations: number
+}
+
+export interface CatalogueOptions {
+  readonly stats: FleetStats
+  readonly log: Log
+  /** Compiles and writes one model version into a folder of that name. */
+  readonly publish: (source: ModelSource, folderName: string) => Promise<PublishedModel>
+  /** The memory of a folder's segment is free again. */
+  readonly release: (folderName: string) => void
+  /** Workers that are alive and not on their way out, ready or booting. */
+  readonly workers: () => readonly WorkerHandle[]
+  /** A worker that cannot follow: it is to be replaced. */
+  readonly condemn: (worker: WorkerHandle, failure: OnecopyError) => void
+  /** How a change ended. */
+  readonly onChange: (model: IndexEntry, outcome: 'loaded' | 'unloaded' | 'failed') => void
+  readonly prepareTimeoutMs: number
+  readonly retireTimeoutMs: number
+}
+
+function entryKey({ name, version }: { readonly name: string; readonly version: string }): string {
+  return `${name}@${version}`
+}
+
+export class Catalogue {
+  readonly #options: CatalogueOptions
+  readonly #entries = new Map<string, Entry>()
+  #turn: Promise<unknown> = Promise.resolve()
+
+  constructor(options: CatalogueOptions) {
+    this.#options = options
+  }
+
+  /** Takes in what was published before there were workers. */
+  async begin(published: readonly PublishedModel[]): Promise<void> {
+    for (const one of published) {
+      const entry = this.#entryOf(one.source)
+      entry.generations = 1
+      entry.serving = await this.#generation(one, entry)
+      entry.state = 'READY'
+    }
+  }
+
+  /** What a worker that starts now is to serve. */
+  get segments(): SegmentMessage[] {
+    return this.#serving.map(({ message }) => message)
+  }
+
+  get published(): PublishedModel[] {
+    return this.#serving.map(({ published }) => published)
+  }
+
+  get #serving(): Generation[] {
+    return [...this.#entries.values()].flatMap(({ serving }) => serving ?? [])
+  }
+
+  /** Every version that was ever asked for, by name and version. */
+  get index(): IndexEntry[] {
+    return [...this.#entries.values()]
+      .map(({ name, version, state, reason }) => ({ name, version, state, reason }))
+      .sort((a, b) => (entryKey(a) < entryKey(b) ? -1 : 1))
+  }
+
+  #entryOf({ name, version }: { readonly name: string; readonly version: string }): Entry {
+    const known = this.#entries.get(entryKey({ name, version }))
+    if (known !== undefined) return known
+    const entry: Entry = { name, version, state: 'LOADING', reason: '', serving: null, generations: 0 }
+    this.#entries.set(entryKey(entry), entry)
+    return entry
+  }
+
+  async #generation(published: PublishedModel, entry: Entry): Promise<Generation> {
+    const { stats } = this.#options
+    const { source, reference } = published
+    const { name, version, config } = source
+    const number = await stats.addModel({ model: name, version })
+    return {
+      published,
+      attached: await attachSegment(reference),
+      message: {
+        key: `${entryKey(entry)}#${entry.generations}`,
+        ...{ name, version, config, number },
+        segment: reference,
+        stats: stats.modelPage(number),
+      },
+    }
+  }
+
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const mine = this.#turn.then(work)
+    this.#turn = mine.catch(() => {})
+    return mine
+  }
+
+  /**
+   * Serves a model version, in place of what its name and version meant before.
+   * @throws OnecopyError why it does not; what was served before still is.
+   */
+  load(source: ModelSource): Promise<void> {
+    return this.#inTurn(async () => {
+      const entry = this.#entryOf(source)
+      if (entry.serving === null) entry.state = 'LOADING'
+      entry.reason = entry.serving === null ? '' : 'a new generation is being loaded'
+      try {
+        await this.#replace(entry, source)
+        entry.state = 'READY'
+        entry.reason = ''
+        this.#report(entry, 'loaded')
+      } catch (thrown) {
+        entry.state = entry.serving === null ? 'UNAVAILABLE' : 'READY'
+        entry.reason = messageOf(thrown)
+        this.#report(entry, 'failed')
+        throw thrown
+      }
+    })
+  }
+
+  /**
+   * Stops serving a model version; resolves when its memory is given back.
+   * @throws OnecopyError MODEL_NOT_FOUND when it is not served.
+   */
+  unload(model: { readonly name: string; readonly version: string }): Promise<void> {
+    return this.#inTurn(async () => {
+      const entry = this.#entries.get(entryKey(model))
+      const old = entry?.serving
+      if (entry === undefined || old === undefined || old === null) {
+        throw new OnecopyError(
+          'MODEL_NOT_FOUND',
+          `model ${model.name} version ${model.version} is not served`,
+        )
+      }
+      entry.state = 'UNLOADING'
+      entry.serving = null
+      await this.#changeAll(null, old)
+      await this.#remove(old)
+      entry.state = 'UNAVAILABLE'
+      entry.reason = 'unloaded'
+      this.#report(entry, 'unloaded')
+    })
+  }
+
+  #report(entry: Entry, outcome: 'loaded' | 'unloaded' | 'failed'): void {
+    const { name, version, state, reason } = entry
+    const facts = { model: name, version }
+    const { log, onChange } = this.#options
+    if (outcome !== 'failed') log.info(facts, `model ${outcome}`)
+    else
+      log.error(
+        { ...facts, reason },
+        entry.serving === null
+          ? 'the model is not served'
+          : 'the model is not replaced: the old one serves on',
+      )
+    onChange({ name, version, state, reason }, outcome)
+  }
+
+  async #replace(entry: Entry, source: ModelSource): Promise<void> {
+    const old = entry.serving
+    const generation = entry.generations + 1
+    const folderName = generation === 1 ? entryKey(entry) : `${entryKey(entry)}+${generation}`
+    let published = await this.#options.publish(source, folderName)
+    entry.generations = generation
+    if (old !== null && old.published.segment.header.key === published.segment.header.key) {
+      // The same content: the segment that is there serves on, perhaps under another config.
+      await removeSegmentFolder(published.segment.folder)
+      this.#options.release(folderName)
+      if (isDeepStrictEqual(old.published.source.config, source.config)) return
+      published = { ...old.published, source }
+    }
+    const next = await this.#generation(published, entry)
+    try {
+      await this.#prepareAll(next)
+    } catch (thrown) {
+      await this.#changeAll(null, next)
+      if (next.published.segment.path !== old?.published.segment.path) await this.#remove(next)
+      throw thrown
+    }
+    entry.serving = next
+    await this.#changeAll(next, old)
+    if (old !== null && old.published.segment.path !== next.published.segment.path) await this.#remove(old)
+  }
+
+  async #remove({ published }: Generation): Promise<void> {
+    await removeSegmentFolder(published.segment.folder)
+    this.#options.release(published.segment.folder.split('/').at(-1) ?? '')
+  }
+
+  /** Has every ready worker load a generation; a worker that ends meanwhile is no reason not to go on. */
+  async #prepareAll({ message }: Generation): Promise<void> {
+    const { workers, prepareTimeoutMs } = this.#options
+    const ready = workers().filter(({ isReady }) => isReady)
+    const outcomes = await Promise.allSettled(
+      ready.map((worker) => worker.prepare(message, prepareTimeoutMs)),
+    )
+    for (const outcome of outcomes) {
+      if (outcome.status === 'fulfilled') continue
+      const thrown: unknown = outcome.reason
+      if (!(thrown instanceof OnecopyError) || thrown.code !== 'WORKER_GONE') throw thrown
+    }
+  }
+
+  /** Flips every worker, those that boot meanwhile too, and waits until nobody uses what is retired. */
+  async #changeAll(next: Generation | null, old: Generation | null): Promise<void> {
+    const { workers, prepareTimeoutMs, retireTimeoutMs, condemn } = this.#options
+    const activate = next === null ? [] : [next.message.key]
+    const retire = old === null ? [] : [old.message.key]
+    const isConcerned = (worker: WorkerHandle) =>
+      retire.some((key) => worker.holds.has(key)) || activate.some((key) => !worker.serves.has(key))
+    const change = async (worker: WorkerHandle) => {
+      try {
+        // One that boots was told what was served when it started.
+        await worker.ready
+        if (next !== null && !worker.holds.has(next.message.key))
+          await worker.prepare(next.message, prepareTimeoutMs)
+        await worker.change({ activate, retire }, retireTimeoutMs)
+      } catch (thrown) {
+        if (thrown instanceof OnecopyError && thrown.code !== 'WORKER_GONE') condemn(worker, thrown)
+      }
+    }
+    const changed = new Set<WorkerHandle>()
+    for (;;) {
+      const concerned = workers().filter((worker) => !changed.has(worker) && isConcerned(worker))
+      if (concerned.length === 0) return
+      for (const worker of concerned) changed.add(worker)
+      await Promise.all(concerned.map(change))
+    }
+  }
+}

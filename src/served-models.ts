@@ -1,0 +1,122 @@
+/**
+ * The model versions of a serving process. A version can be there twice, as two generations: the one that answers and
+ * its successor, which is loaded but not yet asked. Which of the two answers changes in one step, and a
+ * request stays with the one it began with to its end, however long its body takes to arrive.
+ */
+import type { ModelDirectory, ServedModel } from './http/context.js'
+import type { ModelRecorder } from './metrics/recorder.js'
+import { compareVersions } from './model/repository.js'
+import type { TensorSpec } from './tensor.js'
+
+export interface LoadedModelOptions {
+  readonly key: string
+  readonly number: number
+  readonly name: string
+  readonly version: string
+  readonly inputs: readonly TensorSpec[]
+  readonly outputs: readonly TensorSpec[]
+  readonly counts: ModelRecorder
+}
+
+/** One generation of a model version. */
+export class LoadedModel implements ServedModel {
+  /** Names the generation in this process. */
+  readonly key: string
+  /** Names the model version in the stats pages. */
+  readonly number: number
+  readonly name: string
+  readonly version: string
+  readonly inputs: readonly TensorSpec[]
+  readonly outputs: readonly TensorSpec[]
+  readonly counts: ModelRecorder
+  readonly isReady = true
+  #users = 0
+  #onUnused: (() => void) | undefined
+
+  constructor({ key, number, name, version, inputs, outputs, counts }: LoadedModelOptions) {
+    this.key = key
+    this.number = number
+    this.name = name
+    this.version = version
+    this.inputs = inputs
+    this.outputs = outputs
+    this.counts = counts
+  }
+
+  async use<T>(work: () => Promise<T>): Promise<T> {
+    this.#users++
+    try {
+      return await work()
+    } finally {
+      this.#users--
+      if (this.#users === 0) this.#onUnused?.()
+    }
+  }
+
+  /** Resolves when no request is with it; to be asked for once no new one can come. */
+  unused(): Promise<void> {
+    if (this.#users === 0) return Promise.resolve()
+    return new Promise((resolve) => {
+      this.#onUnused = resolve
+    })
+  }
+}
+
+export class ServedModels implements ModelDirectory {
+  /** Those that answer, by name, newest version first. */
+  readonly #byName = new Map<string, LoadedModel[]>()
+  /** All that are loaded. */
+  readonly #byKey = new Map<string, LoadedModel>()
+
+  /** Takes in a generation that does not answer yet. */
+  add(model: LoadedModel): void {
+    this.#byKey.set(model.key, model)
+  }
+
+  /** From here on it answers, in place of another generation of the same version. */
+  activate(model: LoadedModel): void {
+    const others = this.#answering(model.name).filter(({ version }) => version !== model.version)
+    this.#set(
+      model.name,
+      [...others, model].sort((a, b) => compareVersions(a.version, b.version)),
+    )
+  }
+
+  /** From here on it answers nothing new. */
+  deactivate(model: LoadedModel): void {
+    this.#set(
+      model.name,
+      this.#answering(model.name).filter((one) => one !== model),
+    )
+  }
+
+  remove(model: LoadedModel): void {
+    this.#byKey.delete(model.key)
+  }
+
+  #answering(name: string): readonly LoadedModel[] {
+    return this.#byName.get(name) ?? []
+  }
+
+  #set(name: string, models: LoadedModel[]): void {
+    if (models.length === 0) this.#byName.delete(name)
+    else this.#byName.set(name, models)
+  }
+
+  names(): string[] {
+    return [...this.#byName.keys()].sort()
+  }
+
+  versions(name: string): string[] {
+    return this.#answering(name).map((model) => model.version)
+  }
+
+  byKey(key: string): LoadedModel | undefined {
+    return this.#byKey.get(key)
+  }
+
+  find(name: string, version?: string): LoadedModel | null {
+    const models = this.#answering(name)
+    return (version === undefined ? models[0] : models.find((model) => model.version === version)) ?? null
+  }
+}
