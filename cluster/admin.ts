@@ -11,6 +11,7 @@ import { errorResponses } from '../src/http/error-response.js'
 import { type ConnectionLimits, checkHeaders, createHttpServer } from '../src/http/http-server.js'
 import { listen } from '../src/http/listen.js'
 import type { Log } from '../src/log.js'
+import { type RepositoryApi, repositoryRoutes, requireToken } from './repository-api.js'
 
 /** Probes and scrapers are few, near and quick: the primary spends little on anybody else. */
 const LIMITS: ConnectionLimits = {
@@ -27,6 +28,9 @@ export interface AdminOptions {
   readonly log: Log
   /** Null when ready, else why not. */
   readonly notReadyReason: () => string | null
+  /** Asked for before anything is changed; empty for none. */
+  readonly token: string
+  readonly repository: RepositoryApi
   /** Begins to replace every worker; null, or why it cannot. */
   readonly restart: () => string | null
   readonly metrics: () => Promise<{ readonly contentType: string; readonly text: string }>
@@ -57,7 +61,8 @@ export class AdminServer {
       ctx.set('Content-Type', contentType)
       ctx.body = text
     })
-    router.post('/restart', (ctx) => {
+    repositoryRoutes(router, options)
+    router.post('/restart', requireToken(options.token), (ctx) => {
       const reason = options.restart()
       ctx.status = reason === null ? 202 : 503
       ctx.body = reason === null ? { restarting: true } : { restarting: false, error: reason }

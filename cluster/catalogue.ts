@@ -94,6 +94,11 @@ export class Catalogue {
     return this.#serving.map(({ published }) => published)
   }
 
+  /** The versions that answer. */
+  get served(): { readonly name: string; readonly version: string }[] {
+    return this.published.map(({ source: { name, version } }) => ({ name, version }))
+  }
+
   get #serving(): Generation[] {
     return [...this.#entries.values()].flatMap(({ serving }) => serving ?? [])
   }

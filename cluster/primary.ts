@@ -7,27 +7,24 @@ import cluster from 'node:cluster'
 import { once } from 'node:events'
 import { rmSync } from 'node:fs'
 import { createServer } from 'node:net'
-import { dirname } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { Config } from '../src/config/schema.js'
 import { messageOf, OnecopyError } from '../src/errors.js'
 import { listen } from '../src/http/listen.js'
 import { Lifecycle } from '../src/lifecycle.js'
 import { createLog, type Log } from '../src/log.js'
-import { closeCache, openCache } from '../src/model/cache.js'
 import { MemoryBudget } from '../src/model/memory-budget.js'
-import { type PublishedModel, type PublishOptions, publishModels } from '../src/model/publish.js'
 import { type ModelSource, scanRepository } from '../src/model/repository.js'
-import { usableCpus } from '../src/process/cpus.js'
 import { cgroupMemoryLimit } from '../src/process/memory.js'
 import { runtimeVersion } from '../src/runtime/identity.js'
-import { findLeftovers, type Leftover } from '../src/segment/adopt.js'
 import { createServerFolder, removeServerFolder, type ServerFolder } from '../src/segment/folder.js'
-import { sweepSegmentFolder } from '../src/segment/sweep.js'
 import { AdminServer } from './admin.js'
 import { Catalogue } from './catalogue.js'
 import { FleetMetrics } from './metrics.js'
-import { createProgress, readyTable } from './progress.js'
+import { readyTable } from './progress.js'
+import { Publisher } from './publisher.js'
+import type { RepositoryApi } from './repository-api.js'
+import { RepositoryControl } from './repository-control.js'
 import { onHangUp, onTermination } from './signals.js'
 import { FleetStats } from './stats.js'
 import { Supervisor } from './supervisor.js'
@@ -53,6 +50,7 @@ class Primary {
   #serverFolder: ServerFolder | undefined
   readonly #budget: MemoryBudget
   #catalogue: Catalogue | undefined
+  #repository: RepositoryControl | undefined
   #admin: AdminServer | undefined
   #stats: FleetStats | undefined
   #supervisor: Supervisor | undefined
@@ -108,100 +106,79 @@ class Primary {
 
   async #start(): Promise<void> {
     const config = this.#config
-    const sources = await scanRepository(config.modelsDir)
-    const leftovers = await this.#findLeftovers(sources)
-    // What nobody will take makes room first.
-    await this.#sweep(new Set(leftovers.map(({ path }) => dirname(dirname(path)))))
+    const sources = await this.#sourcesToBegin()
+    const publisher = new Publisher({
+      config,
+      log: this.#log,
+      budget: this.#budget,
+      signal: this.#stopRequested.signal,
+    })
+    const leftovers = await publisher.findLeftovers(sources)
     this.#serverFolder = await createServerFolder(config.segmentDir)
     this.#admin = await AdminServer.start({
       host: config.adminHost,
       port: config.adminPort,
       log: this.#log,
       notReadyReason: () => this.#notReadyReason(),
+      token: config.adminToken,
+      repository: this.#repositoryApi(),
       restart: () => this.#restart('restart asked for'),
       metrics: async () => ({ contentType: this.#metrics.contentType, text: await this.#metrics.scrape() }),
     })
     // A worker that is replaced and its successor serve side by side, one at a time; crashes come on top.
     this.#stats = await FleetStats.create(this.#serverFolder.path, config.workers * 2 + 2)
-    this.#catalogue = this.#createCatalogue(this.#serverFolder, this.#stats)
-    await this.#catalogue.begin(await this.#publishAll(sources, this.#serverFolder, leftovers))
-    await this.#sweep()
+    this.#catalogue = this.#createCatalogue(publisher, this.#serverFolder, this.#stats)
+    await this.#catalogue.begin(await publisher.publishAll(sources, this.#serverFolder, leftovers))
     this.#supervisor = await this.#createSupervisor(this.#serverFolder, this.#stats, this.#catalogue)
     await this.#supervisor.start()
     this.#watch = this.#createWatch(this.#supervisor, this.#stats)
     if (this.#stopRequested.signal.aborted) return
+    this.#repository = new RepositoryControl({
+      modelsDir: config.modelsDir,
+      catalogue: this.#catalogue,
+      log: this.#log,
+    })
+    if (config.modelControl === 'watch') await this.#repository.watch(sources)
     this.#lifecycle.move('ready')
     this.#sayReady()
   }
 
-  /** Segments of dead servers that may be of the models to serve, by the same runtime. */
-  async #findLeftovers(sources: readonly ModelSource[]): Promise<Leftover[]> {
-    const leftovers = await findLeftovers(this.#config.segmentDir)
-    return leftovers.filter(
-      ({ model, version, header }) =>
-        header.runtimeVersion === runtimeVersion() &&
-        sources.some((source) => source.name === model && source.version === version),
-    )
+  async #sourcesToBegin(): Promise<ModelSource[]> {
+    const { modelsDir, modelControl, loadModels } = this.#config
+    const sources = await scanRepository(modelsDir)
+    if (modelControl !== 'explicit' || loadModels.includes('*')) return sources
+    const missing = loadModels.find((name) => !sources.some((source) => source.name === name))
+    if (missing !== undefined)
+      throw new OnecopyError(
+        'MODEL_NOT_FOUND',
+        `--load-model: no model ${JSON.stringify(missing)} in ${modelsDir}`,
+      )
+    return sources.filter(({ name }) => loadModels.includes(name))
   }
 
-  async #sweep(spared?: ReadonlySet<string>): Promise<void> {
-    for (const path of await sweepSegmentFolder(this.#config.segmentDir, spared)) {
-      this.#log.warn({ path }, 'removed the segments of a server that is gone')
+  /** Models can be changed from the moment the server is ready. */
+  #repositoryApi(): RepositoryApi {
+    const control = () => {
+      if (this.#repository === undefined)
+        throw new OnecopyError('MODEL_NOT_READY', `the server is ${this.#lifecycle.state}`, {
+          retryAfterSeconds: 1,
+        })
+      return this.#repository
+    }
+    return {
+      isExplicit: this.#config.modelControl === 'explicit',
+      index: async () => await control().index(),
+      load: async (name) => await control().load(name),
+      unload: async (name) => await control().unload(name),
     }
   }
 
-  async #publish(
-    sources: readonly ModelSource[],
-    server: ServerFolder,
-    options: Partial<PublishOptions>,
-  ): Promise<PublishedModel[]> {
-    const { cacheDir, compileTimeoutMs } = this.#config
-    const cache = await openCache(cacheDir)
-    if (cache.problem !== null)
-      this.#log.warn({ cacheDir, reason: cache.problem }, 'compiled models are not kept for the next start')
-    try {
-      return await publishModels(sources, {
-        server,
-        cache,
-        budget: this.#budget,
-        compileTimeoutMs,
-        concurrency: usableCpus(),
-        signal: this.#stopRequested.signal,
-        ...options,
-      })
-    } finally {
-      await closeCache(cache)
-    }
-  }
-
-  async #publishAll(
-    sources: readonly ModelSource[],
-    server: ServerFolder,
-    leftovers: readonly Leftover[],
-  ): Promise<PublishedModel[]> {
-    const progress = createProgress(sources.length, this.#log)
-    try {
-      return await this.#publish(sources, server, {
-        leftovers,
-        onRefused: ({ name, version }, reason) =>
-          this.#log.warn({ model: name, version, reason }, 'a segment that a dead server left is not used'),
-        onStart: (source) => progress.started(source),
-        onDone: (published, done, total) => progress.done(published, done, total),
-      })
-    } finally {
-      progress.end()
-    }
-  }
-
-  #createCatalogue(server: ServerFolder, stats: FleetStats): Catalogue {
+  #createCatalogue(publisher: Publisher, server: ServerFolder, stats: FleetStats): Catalogue {
     const { bootTimeoutMs, drainTimeoutMs } = this.#config
     return new Catalogue({
       stats,
       log: this.#log,
-      publish: async (source, folderName) => {
-        const [published] = await this.#publish([source], server, { folderName: () => folderName })
-        return published as PublishedModel
-      },
+      publish: (source, folderName) => publisher.publishOne(source, server, folderName),
       release: (folderName) => this.#budget.release(folderName),
       workers: () => this.#supervisor?.staying ?? [],
       condemn: (worker, failure) => this.#supervisor?.condemn(worker, failure),
@@ -319,6 +296,7 @@ class Primary {
   async #stop(): Promise<number> {
     let exitCode = 0
     this.#watch?.close()
+    await this.#repository?.close()
     if (this.#supervisor !== undefined) {
       const { killed } = await this.#supervisor.drain(this.#config.drainTimeoutMs)
       if (killed > 0) {

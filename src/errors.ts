@@ -11,6 +11,8 @@ export const ERROR_CATALOGUE = {
   REQUEST_INVALID: { status: 400, fault: 'client' },
   REQUEST_MALFORMED: { status: 400, fault: 'client' },
   REQUEST_CANCELLED: { status: 400, fault: 'client' },
+  CONTROL_MODE: { status: 400, fault: 'client' },
+  UNAUTHORIZED: { status: 401, fault: 'client' },
   MODEL_NOT_FOUND: { status: 404, fault: 'client' },
   ROUTE_NOT_FOUND: { status: 404, fault: 'client' },
   METHOD_NOT_ALLOWED: { status: 405, fault: 'client' },

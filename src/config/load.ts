@@ -24,10 +24,13 @@ function readFlags(argv: readonly string[]): Record<string, string> {
     [...NAMES.map(dashed), 'config'].map((flag) => [flag, { type: 'string' as const }]),
   )
   try {
-    return parseArgs({ args: [...argv], options, strict: true, allowPositionals: false }).values as Record<
-      string,
-      string
-    >
+    const { watch, ...flags } = parseArgs({
+      args: [...argv],
+      options: { ...options, watch: { type: 'boolean' as const } },
+      strict: true,
+      allowPositionals: false,
+    }).values as Record<string, string> & { readonly watch?: boolean }
+    return watch === true ? { 'model-control': 'watch', ...flags } : flags
   } catch (thrown) {
     throw invalid(`${messageOf(thrown)} (see onecopy serve --help)`)
   }
@@ -108,6 +111,7 @@ export function serveHelp(): string {
   lines.push(
     '',
     'Other:',
+    '  --watch                  The same as --model-control watch.',
     '  --config FILE            A JSON file of these options; flags and environment win over it.',
     '',
     'TIME is 500ms, 30s, 2m or 1h. SIZE is bytes, or 64KiB, 16MiB, 2GiB.',

@@ -51,6 +51,21 @@ export const OPTIONS = {
     default: () => join(PACKAGE_ROOT, 'models'),
     defaultHelp: 'the built-in model',
   }),
+  modelControl: option({
+    schema: z.enum(['fixed', 'watch', 'explicit'], 'expected fixed, watch or explicit'),
+    value: 'MODE',
+    group: 'Models',
+    help: 'fixed: what is there at the start; watch: as the repository changes; explicit: as POST /v2/repository/... on the admin port says.',
+    default: () => 'fixed',
+  }),
+  loadModel: option({
+    schema: z.string().transform((names) => names.split(',').filter((name) => name !== '')),
+    value: 'NAMES',
+    group: 'Models',
+    help: 'With explicit control: models to load at the start, separated by commas; * is all.',
+    default: () => '',
+    defaultHelp: 'none',
+  }),
   cacheDir: option({
     schema: path,
     value: 'DIR',
@@ -119,6 +134,16 @@ export const OPTIONS = {
     // Common load balancers keep theirs for 60 s. The shorter side closes, and a request that crosses with
     // the close is lost: so that must be the balancer, which knows what it has sent.
     default: () => '65s',
+  }),
+  adminToken: option({
+    schema: z
+      .string()
+      .refine((token) => token === '' || token.length >= 16, 'expected at least 16 characters'),
+    value: 'TOKEN',
+    group: 'Network',
+    help: 'Asked for (Authorization: Bearer) before models or workers are changed on the admin port. Better in the environment: flags are seen by everybody.',
+    default: () => '',
+    defaultHelp: 'none',
   }),
   workers: option({
     schema: integer(1, 1024),
@@ -215,12 +240,17 @@ type Parsed = { -readonly [Name in OptionName]: z.output<(typeof OPTIONS)[Name][
 /** The whole configuration, checked and frozen. Durations in milliseconds, sizes in bytes. */
 export interface Config {
   readonly modelsDir: string
+  readonly modelControl: Parsed['modelControl']
+  /** With explicit control; `*` is all. */
+  readonly loadModels: readonly string[]
   readonly cacheDir: string
   readonly compileTimeoutMs: number
   readonly host: string
   readonly port: number
   readonly adminHost: string
   readonly adminPort: number
+  /** Empty: none is asked for. */
+  readonly adminToken: string
   readonly workers: number
   readonly threads: number
   readonly bootTimeoutMs: number
@@ -243,12 +273,15 @@ export interface Config {
 export function toConfig(options: Parsed): Config {
   return Object.freeze({
     modelsDir: options.models,
+    modelControl: options.modelControl,
+    loadModels: options.loadModel,
     cacheDir: options.cacheDir,
     compileTimeoutMs: options.compileTimeout,
     host: options.host,
     port: options.port,
     adminHost: options.adminHost,
     adminPort: options.adminPort,
+    adminToken: options.adminToken,
     workers: options.workers,
     threads: options.threads,
     bootTimeoutMs: options.bootTimeout,

@@ -1,0 +1,108 @@
+/**
+ * From sources to segments in the server's folder: what dead servers left is taken over or swept, the rest
+ * is compiled or found in the cache.
+ */
+import { dirname } from 'node:path'
+import type { Config } from '../src/config/schema.js'
+import type { Log } from '../src/log.js'
+import { closeCache, openCache } from '../src/model/cache.js'
+import type { MemoryBudget } from '../src/model/memory-budget.js'
+import { type PublishedModel, type PublishOptions, publishModels } from '../src/model/publish.js'
+import type { ModelSource } from '../src/model/repository.js'
+import { usableCpus } from '../src/process/cpus.js'
+import { runtimeVersion } from '../src/runtime/identity.js'
+import { findLeftovers, type Leftover } from '../src/segment/adopt.js'
+import type { ServerFolder } from '../src/segment/folder.js'
+import { sweepSegmentFolder } from '../src/segment/sweep.js'
+import { createProgress } from './progress.js'
+
+export interface PublisherOptions {
+  readonly config: Config
+  readonly log: Log
+  readonly budget: MemoryBudget
+  readonly signal: AbortSignal
+}
+
+export class Publisher {
+  readonly #options: PublisherOptions
+
+  constructor(options: PublisherOptions) {
+    this.#options = options
+  }
+
+  /** Segments of dead servers that may be of the models to serve, by the same runtime; the others are removed. */
+  async findLeftovers(sources: readonly ModelSource[]): Promise<Leftover[]> {
+    const leftovers = (await findLeftovers(this.#options.config.segmentDir)).filter(
+      ({ model, version, header }) =>
+        header.runtimeVersion === runtimeVersion() &&
+        sources.some((source) => source.name === model && source.version === version),
+    )
+    // What nobody will take makes room first.
+    await this.#sweep(new Set(leftovers.map(({ path }) => dirname(dirname(path)))))
+    return leftovers
+  }
+
+  async #sweep(spared?: ReadonlySet<string>): Promise<void> {
+    for (const path of await sweepSegmentFolder(this.#options.config.segmentDir, spared)) {
+      this.#options.log.warn({ path }, 'removed the segments of a server that is gone')
+    }
+  }
+
+  async #publish(
+    sources: readonly ModelSource[],
+    server: ServerFolder,
+    options: Partial<PublishOptions>,
+  ): Promise<PublishedModel[]> {
+    const { cacheDir, compileTimeoutMs } = this.#options.config
+    const cache = await openCache(cacheDir)
+    if (cache.problem !== null)
+      this.#options.log.warn(
+        { cacheDir, reason: cache.problem },
+        'compiled models are not kept for the next start',
+      )
+    try {
+      return await publishModels(sources, {
+        server,
+        cache,
+        budget: this.#options.budget,
+        compileTimeoutMs,
+        concurrency: usableCpus(),
+        signal: this.#options.signal,
+        ...options,
+      })
+    } finally {
+      await closeCache(cache)
+    }
+  }
+
+  /** While the server runs: one version, into a folder of that name. */
+  async publishOne(source: ModelSource, server: ServerFolder, folderName: string): Promise<PublishedModel> {
+    const [published] = await this.#publish([source], server, { folderName: () => folderName })
+    return published as PublishedModel
+  }
+
+  /** At the start: every version, with the progress shown; what is left of dead servers then is removed. */
+  async publishAll(
+    sources: readonly ModelSource[],
+    server: ServerFolder,
+    leftovers: readonly Leftover[],
+  ): Promise<PublishedModel[]> {
+    const progress = createProgress(sources.length, this.#options.log)
+    try {
+      const published = await this.#publish(sources, server, {
+        leftovers,
+        onRefused: ({ name, version }, reason) =>
+          this.#options.log.warn(
+            { model: name, version, reason },
+            'a segment that a dead server left is not used',
+          ),
+        onStart: (source) => progress.started(source),
+        onDone: (one, done, total) => progress.done(one, done, total),
+      })
+      await this.#sweep()
+      return published
+    } finally {
+      progress.end()
+    }
+  }
+}

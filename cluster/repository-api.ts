@@ -1,0 +1,81 @@
+/**
+ * The repository extension on the admin port: what is served and why not, and, where models are under
+ * explicit control, load and unload. Source: Triton's model repository extension.
+ */
+import { createHash, timingSafeEqual } from 'node:crypto'
+import type Router from '@koa/router'
+import type { Context, Next } from 'koa'
+import { z } from 'zod'
+import { messageOf, OnecopyError } from '../src/errors.js'
+import { readBody } from '../src/http/body.js'
+import type { IndexEntry } from './catalogue.js'
+
+const MAX_BODY_BYTES = 64 * 1024
+
+const IndexRequestSchema = z.strictObject({ ready: z.boolean().optional() })
+const EmptyRequestSchema = z.strictObject({})
+
+export interface RepositoryApi {
+  readonly isExplicit: boolean
+  index(): Promise<IndexEntry[]>
+  load(name: string): Promise<void>
+  unload(name: string): Promise<void>
+}
+
+function digest(text: string): Buffer {
+  return createHash('sha256').update(text).digest()
+}
+
+/** Middleware that asks for the token; digests are compared, in constant time. */
+export function requireToken(token: string) {
+  const expected = digest(`Bearer ${token}`)
+  return async (ctx: Context, next: Next): Promise<void> => {
+    if (token !== '' && !timingSafeEqual(digest(ctx.get('Authorization')), expected)) {
+      throw new OnecopyError('UNAUTHORIZED', 'expected the admin token in Authorization: Bearer TOKEN', {
+        headers: { 'WWW-Authenticate': 'Bearer' },
+      })
+    }
+    await next()
+  }
+}
+
+/** The body as JSON; nothing at all, or an empty string, is an empty object. */
+async function readJson<Schema extends z.ZodType>(ctx: Context, schema: Schema): Promise<z.output<Schema>> {
+  const body = await readBody(ctx.req, { maxBytes: MAX_BODY_BYTES, jsonBytes: null })
+  const text = Buffer.from(body).toString('utf8').trim()
+  let value: unknown
+  try {
+    value = text === '' || text === '""' ? {} : JSON.parse(text)
+  } catch (thrown) {
+    throw new OnecopyError('BODY_MALFORMED', `expected JSON: ${messageOf(thrown)}`)
+  }
+  const parsed = schema.safeParse(value)
+  if (!parsed.success) throw new OnecopyError('REQUEST_INVALID', z.prettifyError(parsed.error))
+  return parsed.data
+}
+
+export function repositoryRoutes(
+  router: Router,
+  { repository, token }: { readonly repository: RepositoryApi; readonly token: string },
+): void {
+  const guarded = requireToken(token)
+  router.post('/v2/repository/index', guarded, async (ctx) => {
+    const { ready } = await readJson(ctx, IndexRequestSchema)
+    const index = await repository.index()
+    ctx.body = ready === true ? index.filter(({ state }) => state === 'READY') : index
+  })
+  for (const action of ['load', 'unload'] as const) {
+    router.post(`/v2/repository/models/:model/${action}`, guarded, async (ctx) => {
+      await readJson(ctx, EmptyRequestSchema)
+      if (!repository.isExplicit) {
+        throw new OnecopyError(
+          'CONTROL_MODE',
+          `${action} needs --model-control explicit: models follow the repository otherwise`,
+        )
+      }
+      await repository[action]((ctx.params as { model: string }).model)
+      ctx.status = 200
+      ctx.body = ''
+    })
+  }
+}
