@@ -15,8 +15,8 @@ import type { Catalogue, IndexEntry } from './catalogue.js'
 
 /** Files that looked the same for so long are complete. */
 const STABLE_MS = 1000
-/** Some file systems (NFS, some volumes) say nothing when they change. */
-const LOOK_AGAIN_MS = 30_000
+/** Some file systems (NFS, some volumes) say nothing when they change, and a folder replaced by a rename can slip through a watch. */
+const LOOK_AGAIN_MS = 5000
 const WATCH_TIMEOUT_MS = 30_000
 /** NAME, VERSION, and the files there. */
 const WATCHED_DEPTH = 3
