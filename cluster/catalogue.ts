@@ -66,6 +66,20 @@ function entryKey({ name, version }: { readonly name: string; readonly version: 
   return `${name}@${version}`
 }
 
+/** Clients of a version rely on its inputs and outputs. */
+function requireSameInterface(old: Generation, next: Generation): void {
+  const of = ({ published: { segment } }: Generation) => ({
+    inputs: segment.header.inputs,
+    outputs: segment.header.outputs,
+  })
+  if (isDeepStrictEqual(of(old), of(next))) return
+  throw new OnecopyError(
+    'INTERFACE_CHANGED',
+    `expected the inputs and outputs that version ${old.message.version} has, ${JSON.stringify(of(old))}, got ` +
+      `${JSON.stringify(of(next))}: give it a new version, or unload the old one first`,
+  )
+}
+
 export class Catalogue {
   readonly #options: CatalogueOptions
   readonly #entries = new Map<string, Entry>()
@@ -218,6 +232,7 @@ export class Catalogue {
     }
     const next = await this.#generation(published, entry)
     try {
+      if (old !== null) requireSameInterface(old, next)
       await this.#prepareAll(next)
     } catch (thrown) {
       await this.#changeAll(null, next)

@@ -127,9 +127,12 @@ export class RepositoryControl {
       // Why it failed is in the index, the log and the metrics.
       await catalogue.load(source).catch(() => {})
     }
-    const present = new Set(sources.map(keyOf))
     for (const { name, version } of catalogue.served) {
-      if (present.has(keyOf({ name, version }))) continue
+      const wanted = sources.filter((source) => source.name === name)
+      if (wanted.some((source) => source.version === version)) continue
+      // What should take its place does not serve yet: better the old version than none.
+      const served = new Set(catalogue.served.map(keyOf))
+      if (!wanted.every((source) => served.has(keyOf(source)))) continue
       this.#tried.delete(keyOf({ name, version }))
       await catalogue.unload({ name, version })
     }

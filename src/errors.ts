@@ -32,6 +32,8 @@ export const ERROR_CATALOGUE = {
   MODEL_INVALID: { status: 500, fault: 'operator' },
   MODEL_UNSUPPORTED: { status: 500, fault: 'operator' },
   COMPILE_FAILED: { status: 500, fault: 'operator' },
+  SELF_CHECK_FAILED: { status: 500, fault: 'operator' },
+  INTERFACE_CHANGED: { status: 500, fault: 'operator' },
   SEGMENT_INVALID: { status: 500, fault: 'operator' },
   MEMORY_LIMIT: { status: 500, fault: 'operator' },
   SEGMENT_SPACE: { status: 500, fault: 'operator' },

@@ -17,6 +17,7 @@ import { Lifecycle } from './lifecycle.js'
 import type { Log } from './log.js'
 import type { ModelRecorder, ProcessRecorder } from './metrics/recorder.js'
 import type { ModelConfig } from './model/config.js'
+import { checkSelf } from './model/self-check.js'
 import { attachSegment, type SegmentReference } from './segment/attach.js'
 import type { SegmentHeader } from './segment/layout.js'
 import { LoadedModel, ServedModels } from './served-models.js'
@@ -147,7 +148,7 @@ export class ServingProcess {
 
   /**
    * Loads a generation that is not asked yet.
-   * @throws OnecopyError SEGMENT_INVALID, MODEL_UNSUPPORTED; nothing stays loaded then.
+   * @throws OnecopyError SEGMENT_INVALID, MODEL_UNSUPPORTED, SELF_CHECK_FAILED; nothing stays loaded then.
    */
   async prepare(segment: SegmentToServe): Promise<void> {
     const { key, number, config } = segment
@@ -156,12 +157,24 @@ export class ServingProcess {
     this.#self.running(number)
     try {
       await this.#engine.load(key, attached, this.#config.threads)
+      await this.#checkSelf(key, attached.header)
+    } catch (thrown) {
+      // A thread that is gone is reported by its end.
+      await this.#engine.unload(key).catch(() => {})
+      throw thrown
     } finally {
       this.#self.running(0)
     }
     this.#batcher.add(key, batchingPolicy(attached.header, config, this.#config))
     const { inputs, outputs } = attached.header
     this.#models.add(new LoadedModel({ ...segment, inputs, outputs }))
+  }
+
+  async #checkSelf(key: string, { selfCheck, inputs, outputs }: SegmentHeader): Promise<void> {
+    if (selfCheck === null) return
+    const run = async (tensors: readonly Tensor[], names: readonly string[]) =>
+      (await this.#engine.run(key, tensors, names)).outputs
+    await checkSelf(selfCheck, { inputs, outputs, run })
   }
 
   /**

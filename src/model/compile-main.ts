@@ -15,6 +15,7 @@ import { cpuDigest, runtimeVersion } from '../runtime/identity.js'
 import { COMPILE_OPTIONS, compileModel, Session } from '../runtime/session.js'
 import { type Batching, SEGMENT_FILE_NAME, SEGMENT_FORMAT_VERSION } from '../segment/layout.js'
 import { readHeader } from '../segment/write.js'
+import type { Tensor } from '../tensor.js'
 import { formatBytes } from '../units.js'
 import { batchingResult, probeBatching, shapesAgainstBatching } from './batchability.js'
 import { castBfloat16Borders } from './bfloat16.js'
@@ -29,6 +30,7 @@ import { dropDuplicateInitializers, externalFiles, parseModel, serializeModel } 
 import { updateHeader, writeImage } from './image.js'
 import { dimensionNames, type ModelInterface, readInterface } from './interface.js'
 import type { GraphProto, ModelProto } from './onnx_pb.js'
+import { recordSelfCheck } from './self-check.js'
 
 /** A protobuf message, and so the part of a model inside its file, ends below 2 GiB. */
 const MAX_MODEL_FILE_BYTES = 2 ** 31 - 1
@@ -104,6 +106,9 @@ interface Compilation {
   readonly modelInterface: ModelInterface
   /** What the image says before trial runs, or without them. */
   readonly batching: Batching
+  /** Whether the model is run at all while it is compiled. */
+  readonly hasTrials: boolean
+  /** Whether its shapes leave the question of batching to trial runs. */
   readonly hasProbe: boolean
 }
 
@@ -115,7 +120,7 @@ function say(line: CompileReply | CompileNotice): void {
  * Loads an image the way a worker does; throws what the runtime says where it would not load. What loads
  * is tried for batching, and its header says the result.
  */
-async function proveLoadable(path: string, { hasProbe }: Compilation): Promise<void> {
+async function proveLoadable(path: string, { hasTrials, hasProbe }: Compilation): Promise<void> {
   const file = await open(path, 'r+')
   try {
     const header = await readHeader(file)
@@ -124,18 +129,16 @@ async function proveLoadable(path: string, { hasProbe }: Compilation): Promise<v
     const { form, inputs, outputs } = header
     const folder = form === 'compiled' ? dirname(path) : header.externalDataFolder
     const session = await Session.load({ graph, folder, form, inputs, outputs, threads: 1 })
-    let batching: Batching | null = null
-    if (hasProbe) {
-      say({ notice: 'probing' })
-      const asked = new Set(session.inputNames)
-      batching = await probeBatching({
-        inputs: inputs.filter(({ name }) => asked.has(name)),
-        outputs,
-        run: (tensors, outputNames) => session.run(tensors, outputNames),
-      })
-    }
+    const asked = new Set(session.inputNames)
+    const askedInputs = inputs.filter(({ name }) => asked.has(name))
+    const run = (tensors: readonly Tensor[], names: readonly string[]) => session.run(tensors, names)
+    // A crash from here on is that of trial runs: the model can be served without them.
+    say({ notice: 'probing' })
+    const change: Parameters<typeof updateHeader>[1] = {}
+    if (hasTrials) change.selfCheck = await recordSelfCheck({ inputs, outputs, run })
+    if (hasProbe) change.batching = await probeBatching({ inputs: askedInputs, outputs, run })
     await session.close()
-    if (batching !== null) await updateHeader(file, { batching })
+    if (hasTrials) await updateHeader(file, change)
   } finally {
     await file.close()
   }
@@ -222,6 +225,7 @@ async function compile(request: CompileRequest): Promise<CompileReply> {
   const compilation: Compilation = {
     ...{ key, workFolder, folder, original, modelPath, modelInterface },
     batching: batchingResult(false, against ?? 'the probe did not finish'),
+    hasTrials: request.probe,
     hasProbe: request.probe && against === null,
   }
   let path: string

@@ -52,6 +52,7 @@ function headerOf(options: ImageOptions): SegmentHeader {
     skippedOutputs: options.modelInterface.skippedOutputs,
     sharing: describeSharing(options.model.graph, options.form),
     batching: options.batching,
+    selfCheck: null,
     owner: null,
     model: null,
   }
@@ -117,7 +118,10 @@ export async function writeImage(options: ImageOptions): Promise<SegmentHeader> 
  * in the cache or in shared memory never changes.
  * @throws OnecopyError SEGMENT_INVALID when the new header does not fit its room.
  */
-export async function updateHeader(file: FileHandle, change: Pick<SegmentHeader, 'batching'>): Promise<void> {
+export async function updateHeader(
+  file: FileHandle,
+  change: Partial<Pick<SegmentHeader, 'batching' | 'selfCheck'>>,
+): Promise<void> {
   const header = await readHeader(file)
   await writeFully(file, encodeHeader({ ...header, ...change }, header.graph.offsetBytes), 0)
   await file.sync()

@@ -23,7 +23,7 @@ const SMALL_ROW_ELEMENTS = 64
 export type Row = readonly Tensor[]
 
 /** Mulberry32: uniform in [0, 1), the same on every machine. Source: https://github.com/bryc/code (public domain). */
-function seededRandom(seed: number): () => number {
+export function trialRandom(seed: number): () => number {
   let state = seed
   return () => {
     state = (state + 0x6d2b79f5) | 0
@@ -53,7 +53,13 @@ export function rowShape(spec: TensorSpec, dimension: number): number[] {
   return (spec.shape ?? []).map((size, axis) => (axis === 0 ? 1 : size === -1 ? dimension : size))
 }
 
-function trialElements(datatype: Datatype, count: number, trial: Trial, random: () => number): TensorData {
+/** Elements of one tensor, drawn in their order. */
+export function trialElements(
+  datatype: Datatype,
+  count: number,
+  trial: Trial,
+  random: () => number,
+): TensorData {
   const { integersBelow, words } = trial.vocabulary
   const [low, high] = trial.range
   const integer = () => Math.floor(random() * integersBelow)
@@ -81,7 +87,7 @@ function trialElements(datatype: Datatype, count: number, trial: Trial, random: 
 
 /** Gives one row after another: rows that differ from each other, as far as their values allow. */
 export function rowSource(inputs: readonly TensorSpec[], trial: Trial, seed: number): () => Row {
-  const random = seededRandom(seed)
+  const random = trialRandom(seed)
   const shapes = inputs.map((spec) => rowShape(spec, trial.dimension))
   const isSmall = shapes.reduce((sum, shape) => sum + elementCount(shape), 0) <= SMALL_ROW_ELEMENTS
   const drawn = new Set<string>()

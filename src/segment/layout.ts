@@ -19,7 +19,7 @@ import { ProcessIdentitySchema } from '../process/identity.js'
 import { DATATYPES, type Datatype } from '../tensor.js'
 
 export const SEGMENT_MAGIC = 'ONECOPY\n'
-export const SEGMENT_FORMAT_VERSION = 2
+export const SEGMENT_FORMAT_VERSION = 3
 /** The graph names its weights by this file name, so a segment works in any folder without a rewrite. */
 export const SEGMENT_FILE_NAME = 'model.segment'
 /** What a segment is called until it is whole. */
@@ -63,6 +63,29 @@ export const BatchingSchema = z.object({
   reason: z.string().max(MAX_BATCHING_REASON_CHARACTERS),
 })
 
+/** Elements of an output that a self-check writes down, outputs, and what all of it may take in the header's JSON. */
+export const MAX_SELF_CHECK_ELEMENTS = 16
+export const MAX_SELF_CHECK_OUTPUTS = 8
+export const SELF_CHECK_ROOM_BYTES = 16 * 1024
+
+/** A known answer to made-up inputs; src/model/self-check.ts makes both. */
+export const SelfCheckSchema = z.object({
+  /** Size of variable dimensions but the first, which is 1. */
+  dimension: z.int().positive(),
+  vocabulary: z.int().nonnegative(),
+  outputs: z
+    .array(
+      z.object({
+        name: z.string(),
+        shape: z.array(z.int().nonnegative()),
+        /** Numbers as they are stored, digits of 64-bit integers, text; what JSON cannot write is "NaN". */
+        elements: z.array(z.union([z.number(), z.string()])).max(MAX_SELF_CHECK_ELEMENTS),
+      }),
+    )
+    .max(MAX_SELF_CHECK_OUTPUTS),
+})
+export type SelfCheck = z.infer<typeof SelfCheckSchema>
+
 export const SegmentHeaderSchema = z.object({
   /** Digest of everything the content depends on: model, runtime, CPU, options, format. */
   key: sha256,
@@ -84,6 +107,8 @@ export const SegmentHeaderSchema = z.object({
   skippedOutputs: z.array(z.object({ name: z.string(), reason: z.string() })),
   sharing: SharingSchema,
   batching: BatchingSchema,
+  /** Null where the model has no answer that is the same every time, or takes too long for one. */
+  selfCheck: SelfCheckSchema.nullable(),
   /** Whose segment it is; null in the compile cache. */
   owner: ProcessIdentitySchema.nullable(),
   /** For people: which model version it was written for; null in the compile cache. */
@@ -98,13 +123,13 @@ export function alignUp(value: number, alignment: number): number {
   return Math.ceil(value / alignment) * alignment
 }
 
-/** Room for a header whose owner, model and batching are not yet known: page-aligned, with space to grow. */
+/** Room for a header whose owner, model, batching and self-check are not yet known: page-aligned, with space to grow. */
 export function headerRoomBytes(header: SegmentHeader): number {
   const ownerRoom = 1024
   // JSON spells a control character with six bytes.
   const reasonRoom = 6 * MAX_BATCHING_REASON_CHARACTERS
   return alignUp(
-    PREFIX_BYTES + Buffer.byteLength(JSON.stringify(header)) + ownerRoom + reasonRoom,
+    PREFIX_BYTES + Buffer.byteLength(JSON.stringify(header)) + ownerRoom + reasonRoom + SELF_CHECK_ROOM_BYTES,
     PAGE_BYTES,
   )
 }

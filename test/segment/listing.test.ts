@@ -68,6 +68,7 @@ function writeImage(t: ExecutionContext): string {
       notes: [],
     },
     batching: { batchable: false, reason: 'not of interest' },
+    selfCheck: null,
     owner: null,
     model: null,
   }
