@@ -17,8 +17,8 @@ import { type WorkerExit, WorkerHandle } from './worker-handle.js'
 
 const FIRST_BACKOFF_MS = 50
 const LONGEST_BACKOFF_MS = 10_000
-/** A worker that lived this long was healthy: the next failure starts counting anew. */
-const HEALTHY_AFTER_MS = 10_000
+/** A worker that lived this long was healthy: the next crash starts counting anew. */
+const HEALTHY_AFTER_MS = 2000
 const MAX_BOOT_FAILURES = 5
 
 export interface SupervisorOptions {
@@ -42,8 +42,10 @@ interface Place {
   worker: WorkerHandle | null
   /** One that boots, to fill the place or to take it over. */
   successor: WorkerHandle | null
-  /** Boots that failed, or ends soon after one, in a row. */
-  failures: number
+  /** Boots that failed, in a row: too many, and there is no use in another. */
+  failedBoots: number
+  /** Crashes, in a row, of workers that did not live long: what the back-off grows with. */
+  crashes: number
   respawnTimer: NodeJS.Timeout | undefined
 }
 
@@ -64,7 +66,8 @@ export class Supervisor {
     this.#places = Array.from({ length: options.workers }, () => ({
       worker: null,
       successor: null,
-      failures: 0,
+      failedBoots: 0,
+      crashes: 0,
       respawnTimer: undefined,
     }))
   }
@@ -105,6 +108,7 @@ export class Supervisor {
     await handle.ready
     place.successor = null
     place.worker = handle
+    place.failedBoots = 0
     this.#port = handle.port
     log.debug({ worker: handle.id, workerPid: handle.pid }, 'worker ready')
   }
@@ -131,10 +135,11 @@ export class Supervisor {
     if (handle.retiredFor !== null) return
     // Before the first full start there is nothing to mend: the start fails as a whole.
     if (!exit.wasReady && this.#port === null) return
-    place.failures = exit.livedMs >= HEALTHY_AFTER_MS ? 0 : place.failures + 1
+    place.failedBoots = exit.wasReady ? 0 : place.failedBoots + 1
+    place.crashes = exit.livedMs >= HEALTHY_AFTER_MS || exit.how === 'code 0' ? 0 : place.crashes + 1
     // Somebody serves here, or is about to.
     if (place.worker !== null || place.successor !== null) return
-    if (place.failures >= MAX_BOOT_FAILURES) this.#giveUp(place, exit)
+    if (place.failedBoots >= MAX_BOOT_FAILURES) this.#giveUp(place, exit)
     else this.#respawnLater(place)
   }
 
@@ -161,13 +166,13 @@ export class Supervisor {
     this.#options.onGivenUp(
       new OnecopyError(
         'WORKER_BOOT_FAILED',
-        `a worker failed ${place.failures} times in a row, the last time: ${failure?.message ?? `it ended with ${how}`}`,
+        `a worker failed to start ${place.failedBoots} times in a row, the last time: ${failure?.message ?? `it ended with ${how}`}`,
       ),
     )
   }
 
   #respawnLater(place: Place): void {
-    const base = place.failures <= 1 ? 0 : FIRST_BACKOFF_MS * 2 ** (place.failures - 2)
+    const base = place.crashes <= 1 ? 0 : FIRST_BACKOFF_MS * 2 ** (place.crashes - 2)
     const delayMs = Math.min(base, LONGEST_BACKOFF_MS) * (0.5 + Math.random() / 2)
     place.respawnTimer = setTimeout(() => {
       // Its failure is handled by its exit; here it would only be an unhandled rejection.
@@ -219,7 +224,10 @@ export class Supervisor {
     }
     const old = place.worker
     clearTimeout(place.respawnTimer)
-    if (old === null) place.failures = 0
+    if (old === null) {
+      place.failedBoots = 0
+      place.crashes = 0
+    }
     await this.#spawn(place)
     if (old === null) return
     old.retiredFor = reason

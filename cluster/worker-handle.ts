@@ -187,6 +187,12 @@ export class WorkerHandle {
    * it had to be.
    */
   async drain(timeoutMs: number): Promise<{ readonly wasKilled: boolean }> {
+    if (!this.isReady) {
+      // It has accepted nothing.
+      this.kill()
+      await this.exited
+      return { wasKilled: false }
+    }
     let wasKilled = false
     const timer = setTimeout(() => {
       wasKilled = true

@@ -129,9 +129,9 @@ class WorkerProcess {
   async #survivePrimary(): Promise<void> {
     // Node would end the process at once, with requests in flight.
     this.#worker.exitedAfterDisconnect = true
+    if (this.#start !== undefined) await removeServerFolder(this.#start.serverFolder)
     if (this.#isEnding) return
     this.#log.error('the primary is gone: draining')
-    if (this.#start !== undefined) await removeServerFolder(this.#start.serverFolder)
     await this.#end({ exitCode: 0, timeoutMs: this.#drainTimeoutMs })
   }
 

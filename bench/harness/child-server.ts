@@ -17,6 +17,8 @@ export interface ChildOptions {
   readonly args: readonly string[]
   /** A variant that is told what to do by messages; it also learns from the channel that the bench is gone. */
   readonly hasChannel: boolean
+  /** Told every line of its standard error. */
+  readonly onLine?: (line: string) => void
 }
 
 const ReadySchema = z.object({
@@ -48,7 +50,7 @@ export class ChildServer {
   readonly #lastWords: string[] = []
   readonly #exited: Promise<unknown>
 
-  constructor({ name, args, hasChannel }: ChildOptions) {
+  constructor({ name, args, hasChannel, onLine = () => {} }: ChildOptions) {
     this.name = name
     this.process = spawn(process.execPath, args, {
       // A group of its own: the terminal's Ctrl-C reaches only the bench, which stops it in good order.
@@ -59,17 +61,18 @@ export class ChildServer {
     this.#exited = once(this.process, 'exit')
     // Its end is noticed where it matters; a failed start is reported by `ready`.
     this.#exited.catch(() => {})
-    this.ready = this.#waitUntilReady()
+    this.ready = this.#waitUntilReady(onLine)
     this.ready.catch(() => {})
   }
 
-  #waitUntilReady(): Promise<Ready> {
+  #waitUntilReady(onLine: (line: string) => void): Promise<Ready> {
     return new Promise((resolve, reject) => {
       const fail = (what: string) => reject(new Error(`${this.name} ${what}:\n${this.#lastWords.join('\n')}`))
       const timer = setTimeout(() => fail(`was not ready after ${READY_TIMEOUT_MS} ms`), READY_TIMEOUT_MS)
       const { stderr } = this.process
       if (stderr === null) throw new Error('expected the child to have a standard error')
       createInterface({ input: stderr }).on('line', (line) => {
+        onLine(line)
         this.#lastWords.push(line)
         if (this.#lastWords.length > LAST_WORDS_LINES) this.#lastWords.shift()
         const ready = parseReady(line)

@@ -26,8 +26,17 @@ function serverSocketInode(serverPort: number, clientPort: number): string | nul
   return null
 }
 
+function openFiles(pid: number): string[] {
+  try {
+    return readdirSync(`/proc/${pid}/fd`)
+  } catch {
+    // A process that is gone holds nothing.
+    return []
+  }
+}
+
 function hasSocket(pid: number, inode: string): boolean {
-  for (const fd of readdirSync(`/proc/${pid}/fd`)) {
+  for (const fd of openFiles(pid)) {
     try {
       if (readlinkSync(`/proc/${pid}/fd/${fd}`) === `socket:[${inode}]`) return true
     } catch {
@@ -38,7 +47,10 @@ function hasSocket(pid: number, inode: string): boolean {
 }
 
 /** Pid of the worker that holds the server's end of a connection; null when it is closed. */
-export function ownerOf(server: RunningServer, clientPort: number): number | null {
+export function ownerOf(
+  server: Pick<RunningServer, 'port' | 'workerPids'>,
+  clientPort: number,
+): number | null {
   const inode = serverSocketInode(server.port, clientPort)
   if (inode === null) return null
   return server.workerPids.find((pid) => hasSocket(pid, inode)) ?? null

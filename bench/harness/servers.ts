@@ -44,16 +44,27 @@ async function running(options: {
   }
 }
 
+export interface OnecopyOptions extends ServerOptions {
+  readonly flags?: readonly string[]
+  /** A folder that outlives this start; one of its own where none is given. */
+  readonly segmentDir?: string
+  readonly cacheDir?: string
+  readonly onLine?: (line: string) => void
+}
+
+/** A folder for segments that goes when the stage does. */
+export function segmentFolder(stage: Stage): string {
+  return stage.folder(SHARED_MEMORY_DIR, 'onecopy-bench-')
+}
+
 /** The server with its defaults, but for what is named here and in `flags`. */
-export async function startOnecopy(
-  options: ServerOptions & { readonly flags?: readonly string[] },
-): Promise<RunningServer> {
-  const { stage, model, workers, name = 'onecopy', flags = [] } = options
+export async function startOnecopy(options: OnecopyOptions): Promise<RunningServer> {
+  const { stage, model, workers, name = 'onecopy', flags = [], cacheDir = CACHE_DIR, onLine } = options
   // Segments in a folder of the bench's own: nothing to mix up, and nothing left behind by a killed server.
-  const segmentDir = stage.folder(SHARED_MEMORY_DIR, 'onecopy-bench-')
+  const segmentDir = options.segmentDir ?? segmentFolder(stage)
   const settings = {
     '--models': model.repositoryDir,
-    '--cache-dir': CACHE_DIR,
+    '--cache-dir': cacheDir,
     '--segment-dir': segmentDir,
     '--workers': String(workers),
     '--port': '0',
@@ -63,6 +74,7 @@ export async function startOnecopy(
     name,
     args: [join(COMPILED_ROOT, 'cluster', 'main.js'), 'serve', ...Object.entries(settings).flat(), ...flags],
     hasChannel: false,
+    ...(onLine === undefined ? {} : { onLine }),
   })
   // The primary also starts compile processes.
   return await running({ child, workers, isWorker: (args) => args.at(-1) === 'worker', segmentDir })

@@ -25,6 +25,14 @@ function isClose(a: number, b: number): boolean {
   return Math.abs(a - b) <= ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * Math.max(Math.abs(a), Math.abs(b))
 }
 
+export function isSameOutput(expected: readonly number[], got: readonly number[]): boolean {
+  return (
+    got.length > 0 &&
+    got.length === expected.length &&
+    got.every((value, i) => isClose(value, expected[i] ?? Number.NaN))
+  )
+}
+
 /** @throws Error that names the servers whose answers differ. */
 export async function verifySameAnswers(
   servers: readonly RunningServer[],
@@ -37,9 +45,7 @@ export async function verifySameAnswers(
       for (const server of servers) {
         const got = outputOf(await send({ agent, port: server.port, request }))
         expected ??= got
-        const isSame =
-          got.length === expected.length && got.every((value, i) => isClose(value, expected?.[i] ?? NaN))
-        if (!isSame || got.length === 0) {
+        if (!isSameOutput(expected, got)) {
           throw new Error(
             `${server.name} answered ${got.join(' ')}, ${servers[0]?.name} ${expected.join(' ')}`,
           )

@@ -169,6 +169,8 @@ export class Compiler {
     const { modelPath } = request
     const { cache, timeoutMs, signal, probeTimeoutMs = PROBE_TIMEOUT_MS } = this.#options
     const workFolder = await makeWorkFolder(cache)
+    // One that was ended between two models is no use for the next.
+    if (this.#process?.isStopped === true) this.#process = undefined
     this.#process ??= new CompileProcess(probeTimeoutMs)
     const child = this.#process
     const onAbort = () => child.stop(new OnecopyError('SHUTTING_DOWN', `compiling ${modelPath} was stopped`))

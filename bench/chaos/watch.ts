@@ -1,0 +1,127 @@
+/**
+ * Scrapes `/metrics` all through and holds every answer against the one before it and against what the
+ * clients have seen: no counter goes down, and no answer that a client has received is missing.
+ */
+const PAUSE_MS = 20
+const MAX_PROBLEMS = 20
+
+export interface Strength {
+  readonly atMs: number
+  readonly workersReady: number
+  readonly workerIds: readonly string[]
+}
+
+export interface Watch {
+  readonly scrapes: number
+  readonly problems: readonly string[]
+}
+
+/** Series and their values, of the metrics that can only grow. */
+function growingSeries(text: string): Map<string, number> {
+  const kinds = new Map([...text.matchAll(/^# TYPE (\S+) (\S+)$/gm)].map(([, name, kind]) => [name, kind]))
+  const series = new Map<string, number>()
+  for (const [, name = '', labels = '', value] of text.matchAll(/^([a-zA-Z_:]+)(\{.*\})? (\S+)$/gm)) {
+    const base = name.replace(/_(?:bucket|sum|count)$/, '')
+    const isGrowing = kinds.get(name) === 'counter' || kinds.get(base) === 'histogram'
+    if (isGrowing) series.set(`${name}${labels}`, Number(value))
+  }
+  return series
+}
+
+function strengthIn(text: string, atMs: number): Strength {
+  return {
+    atMs,
+    workersReady: Number(text.match(/^onecopy_workers_ready (\d+)$/m)?.[1] ?? 0),
+    workerIds: [...text.matchAll(/^onecopy_worker_private_bytes\{worker="(\w+)"\}/gm)].map(
+      ([, id]) => id ?? '',
+    ),
+  }
+}
+
+function successes(series: ReadonlyMap<string, number>): number {
+  let sum = 0
+  for (const [name, value] of series) {
+    if (name.startsWith('onecopy_requests_total{') && name.includes('outcome="success"')) sum += value
+  }
+  return sum
+}
+
+export class MetricsWatch {
+  readonly #url: string
+  /** 200 answers that clients have received so far. */
+  readonly #answered: () => number
+  readonly #problems: string[] = []
+  #before: ReadonlyMap<string, number> = new Map()
+  #scrapes = 0
+  #isStopped = false
+  #isGivenUp = false
+  readonly #waiting = new Set<() => void>()
+  #listeners: ((strength: Strength) => void)[] = []
+  readonly #ended: Promise<void>
+
+  constructor(adminPort: number, answered: () => number) {
+    this.#url = `http://127.0.0.1:${adminPort}/metrics`
+    this.#answered = answered
+    this.#ended = this.#run()
+  }
+
+  async #run(): Promise<void> {
+    while (!this.#isStopped) {
+      await this.#scrape().catch((thrown: unknown) => this.#note(`a scrape failed: ${String(thrown)}`))
+      await new Promise((resolve) => setTimeout(resolve, PAUSE_MS))
+    }
+  }
+
+  async #scrape(): Promise<void> {
+    const atLeast = this.#answered()
+    const response = await fetch(this.#url)
+    const text = await response.text()
+    if (response.status !== 200) throw new Error(`status ${response.status}`)
+    this.#scrapes++
+    const series = growingSeries(text)
+    for (const [name, value] of this.#before) {
+      const now = series.get(name)
+      if (now === undefined || now < value) this.#note(`${name} went from ${value} to ${now ?? 'nothing'}`)
+    }
+    const counted = successes(series)
+    if (counted < atLeast) this.#note(`${counted} successes counted, clients had ${atLeast}`)
+    this.#before = series
+    for (const listener of this.#listeners) listener(strengthIn(text, performance.now()))
+  }
+
+  #note(problem: string): void {
+    if (this.#problems.length < MAX_PROBLEMS) this.#problems.push(problem)
+  }
+
+  /** The server is gone: whoever waits, now or later, is told so. */
+  giveUp(): void {
+    this.#isGivenUp = true
+    for (const end of this.#waiting) end()
+  }
+
+  /** The first scrape from now on that shows what is waited for; null past the deadline. */
+  untilStrength(holds: (strength: Strength) => boolean, deadlineMs: number): Promise<Strength | null> {
+    return new Promise((resolve) => {
+      const end = (strength: Strength | null) => {
+        clearTimeout(timer)
+        this.#listeners = this.#listeners.filter((one) => one !== listener)
+        this.#waiting.delete(giveUp)
+        resolve(strength)
+      }
+      const giveUp = () => end(null)
+      const listener = (strength: Strength) => {
+        if (holds(strength)) end(strength)
+      }
+      const timer = setTimeout(() => end(null), deadlineMs)
+      this.#listeners.push(listener)
+      this.#waiting.add(giveUp)
+      if (this.#isGivenUp) giveUp()
+    })
+  }
+
+  async stop(): Promise<Watch> {
+    this.#isStopped = true
+    await this.#ended
+    return { scrapes: this.#scrapes, problems: this.#problems }
+  }
+}

@@ -1,0 +1,150 @@
+/**
+ * Servers that are killed and started again: `node dist/bench/cycles.js`. Many lives of a small model must
+ * leave nothing; few of a large one show what a start saves that takes over a dead server's segment.
+ */
+import { parseArgs } from 'node:util'
+import { cyclesChecks, runCycles } from './cycles/cycles.js'
+import { measureStarts } from './cycles/start-times.js'
+import { createProgress } from './harness/progress.js'
+import { type BenchReport, runBenches } from './harness/report.js'
+import { Stage } from './harness/stage.js'
+import { formatNumber, formatSpread, ratios, spread } from './harness/statistics.js'
+import { benchModel } from './rows/row.js'
+
+const SMALL_MODEL = 'mlp-6x512'
+const BAR_TIMES_FASTER = 3
+const STARTS_PER_ROUND = 3
+
+const USAGE = `Usage: node dist/bench/cycles.js [options]
+
+Options:
+  --cycles N     Lives of the small model that end by SIGKILL (200)
+  --rounds N     Cold start, start from the cache and start after SIGKILL of the large model (4)
+  --workers N    Workers (2)
+  --model NAME   The large model (mlp-12x2048)
+
+Exit code 1 when a bar is missed.
+`
+
+interface Options {
+  readonly cycles: number
+  readonly rounds: number
+  readonly workers: number
+  readonly model: string
+}
+
+async function cyclesBench({ cycles, workers }: Options): Promise<BenchReport> {
+  const model = await benchModel(SMALL_MODEL)
+  await using stage = new Stage()
+  const progress = createProgress('cycles', cycles + 1)
+  try {
+    const result = await runCycles({
+      ...{ stage, model, workers, cycles },
+      onCycle: (note) => progress.step(note),
+    })
+    return {
+      name: 'cycles',
+      title: `${SMALL_MODEL}, ${cycles} times started, asked and killed with SIGKILL, ${workers} workers`,
+      table: {
+        head: ['what', 'got'],
+        rows: [
+          ['starts', String(result.readyMs.length)],
+          ['that adopted a segment', String(result.adopted)],
+          ['ready after, ms', formatSpread(spread(result.readyMs))],
+        ],
+      },
+      checks: cyclesChecks(result),
+      notes: [],
+      charts: [],
+      setting: { cycles, workers, model },
+      raw: result,
+    }
+  } finally {
+    progress.end()
+  }
+}
+
+async function startsBench({ rounds, workers, model: name }: Options): Promise<BenchReport> {
+  const model = await benchModel(name)
+  await using stage = new Stage()
+  const progress = createProgress('starts', rounds * STARTS_PER_ROUND)
+  try {
+    const times = await measureStarts({
+      ...{ stage, model, workers, rounds },
+      onStart: (note) => progress.step(note),
+    })
+    const cold = times.map(({ coldMs }) => coldMs)
+    const cached = times.map(({ cachedMs }) => cachedMs)
+    const adopting = times.map(({ adoptingMs }) => adoptingMs)
+    const faster = ratios(cold, adopting)
+    const adopted = times.filter(({ isAdopted }) => isAdopted).length
+    return {
+      name: 'starts',
+      title: `${name} (${formatNumber(model.bytes / 1e6)} MB), ${workers} workers, time to ready in ${rounds} rounds`,
+      table: {
+        head: ['start', 'ready after, ms', 'a cold start takes'],
+        rows: [
+          ['nothing there', formatSpread(spread(cold)), '1x'],
+          [
+            'compiled model in the cache',
+            formatSpread(spread(cached)),
+            `${formatSpread(ratios(cold, cached))}x`,
+          ],
+          ['segment of a killed server', formatSpread(spread(adopting)), `${formatSpread(faster)}x`],
+        ],
+      },
+      checks: [
+        {
+          claim: 'a start that adopts, against a cold one',
+          bar: `at least ${BAR_TIMES_FASTER} times faster`,
+          got: `${formatSpread(faster)} times`,
+          isMet: faster.median >= BAR_TIMES_FASTER,
+        },
+        {
+          claim: 'starts after SIGKILL that adopted',
+          bar: String(rounds),
+          got: String(adopted),
+          isMet: adopted === rounds,
+        },
+      ],
+      notes: [],
+      charts: [],
+      setting: { rounds, workers, model },
+      raw: times,
+    }
+  } finally {
+    progress.end()
+  }
+}
+
+function positiveInteger(name: string, text: string): number {
+  const value = Number(text)
+  if (Number.isInteger(value) && value > 0) return value
+  throw new Error(`expected --${name} to be a positive integer, got ${JSON.stringify(text)}`)
+}
+
+async function main(args: string[]): Promise<number> {
+  const { values } = parseArgs({
+    args,
+    options: {
+      cycles: { type: 'string', default: '200' },
+      rounds: { type: 'string', default: '4' },
+      workers: { type: 'string', default: '2' },
+      model: { type: 'string', default: 'mlp-12x2048' },
+      help: { type: 'boolean' },
+    },
+  })
+  if (values.help === true) {
+    process.stderr.write(USAGE)
+    return 0
+  }
+  const options: Options = {
+    cycles: positiveInteger('cycles', values.cycles),
+    rounds: positiveInteger('rounds', values.rounds),
+    workers: positiveInteger('workers', values.workers),
+    model: values.model,
+  }
+  return await runBenches([() => cyclesBench(options), () => startsBench(options)])
+}
+
+process.exitCode = await main(process.argv.slice(2))

@@ -1,0 +1,63 @@
+/** One life of a server: started in given folders, asked a few things, and ended in one way or the other. */
+import { setTimeout as pause } from 'node:timers/promises'
+import { processesInGroup } from '../harness/process-list.js'
+import { inferRequests } from '../harness/requests.js'
+import { type RunningServer, startOnecopy } from '../harness/servers.js'
+import type { Stage } from '../harness/stage.js'
+import { verifySameAnswers } from '../harness/verify.js'
+import type { GeneratedModel } from '../models/store.js'
+
+const REQUESTS = 4
+const GONE_DEADLINE_MS = 20_000
+const POLL_MS = 5
+const ADOPTED = '"msg":"segment adopted from a server that is gone"'
+
+export interface LifeOptions {
+  readonly stage: Stage
+  readonly model: GeneratedModel
+  readonly workers: number
+  readonly segmentDir: string
+  readonly cacheDir: string
+}
+
+export interface Life {
+  readonly server: RunningServer
+  /** From the spawn of the process to its line that says so. */
+  readonly readyMs: number
+  readonly isAdopted: boolean
+}
+
+/** @throws Error when the server does not get ready or answers differently from the server before it. */
+export async function beginLife(options: LifeOptions): Promise<Life> {
+  const startedMs = performance.now()
+  let readyMs = Number.NaN
+  let isAdopted = false
+  const server = await startOnecopy({
+    ...options,
+    onLine: (line) => {
+      if (line.includes(ADOPTED)) isAdopted = true
+      if (line.includes('"msg":"ready"')) readyMs = performance.now() - startedMs
+    },
+  })
+  const { recipe } = options.model
+  await verifySameAnswers([server, server], inferRequests(recipe, { encoding: 'json', count: REQUESTS }))
+  return { server, readyMs, isAdopted }
+}
+
+/** SIGKILL to all processes at once; resolves when the last is gone. */
+export async function killLife(stage: Stage, { server: { child } }: Life): Promise<void> {
+  child.killGroup()
+  const deadlineMs = performance.now() + GONE_DEADLINE_MS
+  while (processesInGroup(child.pid).length > 0) {
+    if (performance.now() > deadlineMs) throw new Error(`processes of ${child.name} outlived SIGKILL`)
+    await pause(POLL_MS)
+  }
+  await stage.stop(child)
+}
+
+/** SIGTERM; how the primary ended. */
+export async function endLife(stage: Stage, { server: { child } }: Life): Promise<string> {
+  await stage.stop(child)
+  const { exitCode, signalCode } = child.process
+  return signalCode ?? `code ${exitCode}`
+}

@@ -1,0 +1,51 @@
+/** How long a start takes that finds nothing, that finds a compiled model, that finds a dead server's segment. */
+import { rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { segmentFolder } from '../harness/servers.js'
+import type { Stage } from '../harness/stage.js'
+import type { GeneratedModel } from '../models/store.js'
+import { beginLife, endLife, killLife } from './life.js'
+
+/** One round, in milliseconds until ready: all three right after each other, so that they saw the same noise. */
+export interface StartTimes {
+  readonly coldMs: number
+  readonly cachedMs: number
+  readonly adoptingMs: number
+  /** Whether the server said that it adopted. */
+  readonly isAdopted: boolean
+}
+
+export interface StartTimesOptions {
+  readonly stage: Stage
+  readonly model: GeneratedModel
+  readonly workers: number
+  readonly rounds: number
+  readonly onStart?: (note: string) => void
+}
+
+export async function measureStarts(options: StartTimesOptions): Promise<StartTimes[]> {
+  const { stage, model, workers, rounds, onStart = () => {} } = options
+  const times: StartTimes[] = []
+  for (let round = 1; round <= rounds; round++) {
+    const segmentDir = segmentFolder(stage)
+    const cacheDir = stage.folder(tmpdir(), 'onecopy-bench-cache-')
+    const begin = async (note: string) => {
+      onStart(`round ${round}: ${note}`)
+      return await beginLife({ stage, model, workers, segmentDir, cacheDir })
+    }
+    const cold = await begin('a cold start')
+    await endLife(stage, cold)
+    const cached = await begin('a start from the cache')
+    await killLife(stage, cached)
+    const adopting = await begin('a start after SIGKILL')
+    await endLife(stage, adopting)
+    times.push({
+      coldMs: cold.readyMs,
+      cachedMs: cached.readyMs,
+      adoptingMs: adopting.readyMs,
+      isAdopted: adopting.isAdopted,
+    })
+    for (const folder of [segmentDir, cacheDir]) await rm(folder, { recursive: true, force: true })
+  }
+  return times
+}

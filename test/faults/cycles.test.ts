@@ -1,0 +1,12 @@
+import test from 'ava'
+import { cyclesChecks, runCycles } from '../../bench/cycles/cycles.js'
+import { Stage } from '../../bench/harness/stage.js'
+import { benchModel } from '../../bench/rows/row.js'
+
+test.serial('servers that are killed and started again leave nothing that adds up', async (t) => {
+  const model = await benchModel('tiny-16')
+  await using stage = new Stage()
+  const result = await runCycles({ stage, model, workers: 2, cycles: 5 })
+  for (const { claim, bar, got, isMet } of cyclesChecks(result))
+    t.true(isMet, `${claim}: ${got} (bar: ${bar})`)
+})

@@ -1,0 +1,87 @@
+/**
+ * A server whose processes are all known, by an entry of the environment that each of them inherits: so
+ * that they can be signalled one by one or all at once, and none can survive unseen.
+ */
+import { randomUUID } from 'node:crypto'
+import { readdirSync } from 'node:fs'
+import type { ExecutionContext } from 'ava'
+import {
+  childrenOf,
+  isCompiler,
+  isWorker,
+  processesMarked,
+  signalIfThere,
+} from '../../bench/harness/process-list.js'
+import { type ServerUnderTest, type StartOptions, spawnServer } from '../helpers/server.js'
+import { until } from './waiting.js'
+
+const MARK = 'FAULT_TEST_SERVER'
+
+export class FaultServer {
+  readonly server: ServerUnderTest
+  readonly #mark: string
+
+  constructor(t: ExecutionContext, options: StartOptions) {
+    const id = randomUUID()
+    this.#mark = `${MARK}=${id}`
+    this.server = spawnServer(t, { ...options, env: { ...options.env, [MARK]: id } })
+    // Before the server's own: a stopped process would keep its pipes open for ever.
+    t.teardown(() => this.killEverything())
+  }
+
+  get primaryPid(): number {
+    return this.server.process.pid ?? 0
+  }
+
+  /** @throws Error with all it said, when the server has ended. */
+  assertAlive(): void {
+    const { exitCode, signalCode } = this.server.process
+    if (exitCode === null && signalCode === null) return
+    throw new Error(`the server ended with ${signalCode ?? exitCode}:\n${this.server.stderr}`)
+  }
+
+  workerPids(): number[] {
+    return childrenOf(this.primaryPid)
+      .filter(isWorker)
+      .map(({ pid }) => pid)
+  }
+
+  compilerPids(): number[] {
+    return childrenOf(this.primaryPid)
+      .filter(isCompiler)
+      .map(({ pid }) => pid)
+  }
+
+  /** The primary first: it is the one that knows what a signal to all of them means. */
+  everyPid(): number[] {
+    const others = processesMarked(this.#mark).map(({ pid }) => pid)
+    return [this.primaryPid, ...others.filter((pid) => pid !== this.primaryPid)]
+  }
+
+  signalEverything(signal: NodeJS.Signals): void {
+    for (const pid of this.everyPid()) signalIfThere(pid, signal)
+  }
+
+  killEverything(): void {
+    for (;;) {
+      const alive = processesMarked(this.#mark)
+      if (alive.length === 0) return
+      for (const { pid } of alive) signalIfThere(pid, 'SIGKILL')
+    }
+  }
+
+  /** Rejects, naming them, when processes of the server outlive a generous deadline. */
+  async untilGone(): Promise<void> {
+    await until(`every process of the server to be gone`, () => processesMarked(this.#mark).length === 0)
+  }
+
+  /** Work folders of compilations that nobody cleaned up. */
+  workFolders(): string[] {
+    return readdirSync(this.server.cacheDir).filter((name) => name.startsWith('.work-'))
+  }
+
+  /** Everything that stands where nothing may be left. */
+  leftovers(): string[] {
+    return [...this.server.segments(), ...this.workFolders()]
+  }
+}

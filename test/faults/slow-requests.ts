@@ -1,0 +1,87 @@
+/** Requests to the model whose run takes as long as asked: the product of identities is the identity. */
+import type { WireTensor } from '../helpers/v2-client.js'
+import { type HeldRequest, holdRequest } from './held-request.js'
+import { until } from './waiting.js'
+
+const SIZE = 128
+
+function identityBytes(): Uint8Array {
+  const identity = new Float32Array(SIZE * SIZE)
+  for (let i = 0; i < SIZE; i++) identity[i * SIZE + i] = 1
+  return new Uint8Array(identity.buffer)
+}
+
+const EXPECTED = identityBytes()
+
+function iterations(count: number): WireTensor {
+  const bytes = new Uint8Array(BigInt64Array.of(BigInt(count)).buffer)
+  return { name: 'iterations', datatype: 'INT64', shape: [], bytes }
+}
+
+export function slowRequest(url: string, count: number): HeldRequest {
+  return holdRequest({ url, model: 'slow', inputs: [iterations(count)], expected: EXPECTED })
+}
+
+export async function scrape(adminUrl: string): Promise<string> {
+  return await (await fetch(`${adminUrl}/metrics`)).text()
+}
+
+/** A gauge, or a counter's sum over its series. */
+export function metricOf(text: string, name: string, labels = ''): number {
+  const lines = text.split('\n').filter((line) => line.startsWith(name) && line.includes(labels))
+  return lines.reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' ') + 1)), 0)
+}
+
+export interface HeldByWorker {
+  readonly request: HeldRequest
+  readonly ownerPid: number
+}
+
+interface OccupyOptions {
+  readonly url: string
+  readonly adminUrl: string
+  readonly workerPids: readonly number[]
+  readonly iterations: number
+}
+
+const MAX_ATTEMPTS = 4
+
+/** Two requests at each worker: one computes, one waits. On a machine that is busy they are made longer. */
+export async function occupyWorkers(options: OccupyOptions): Promise<HeldByWorker[]> {
+  for (let attempt = 0; attempt < MAX_ATTEMPTS; attempt++) {
+    const held = await tryToOccupy({ ...options, iterations: options.iterations * 3 ** attempt })
+    if (held !== null) return held
+  }
+  throw new Error(`requests were answered before they were seen at their workers, ${MAX_ATTEMPTS} times`)
+}
+
+/** Null when one of the requests was answered too early. */
+async function tryToOccupy({
+  url,
+  adminUrl,
+  workerPids,
+  iterations: count,
+}: OccupyOptions): Promise<HeldByWorker[] | null> {
+  const requests: HeldRequest[] = []
+  const held: HeldByWorker[] = []
+  let isOver = false
+  for (let i = 0; i < 2 * workerPids.length && !isOver; i++) {
+    const request = slowRequest(url, count)
+    requests.push(request)
+    void request.end.then(() => {
+      isOver = true
+    })
+    // One after another: round robin deals them out evenly.
+    await until('a request to be at a worker', () => {
+      const ownerPid = request.ownerPid(workerPids)
+      if (ownerPid !== null) held.push({ request, ownerPid })
+      return ownerPid !== null || isOver
+    })
+  }
+  await until('a request to wait at each worker', async () => {
+    return isOver || metricOf(await scrape(adminUrl), 'onecopy_queue_depth ') === workerPids.length
+  })
+  if (!isOver) return held
+  await Promise.all(requests.map(({ end }) => end))
+  return null
+}

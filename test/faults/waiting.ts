@@ -1,0 +1,38 @@
+/** Waiting for conditions: often, and with a deadline that says what never came. */
+
+const DEADLINE_MS = 25_000
+const POLL_MS = 5
+
+/** The first value that is not null; rejects with what was waited for. */
+export async function untilSome<Value>(
+  what: string,
+  look: () => Value | null | Promise<Value | null>,
+  { deadlineMs = DEADLINE_MS, pollMs = POLL_MS } = {},
+): Promise<Value> {
+  const startedMs = performance.now()
+  for (;;) {
+    const found = await look()
+    if (found !== null) return found
+    const waitedMs = performance.now() - startedMs
+    if (waitedMs > deadlineMs) throw new Error(`waited ${Math.round(waitedMs)} ms for ${what}`)
+    // Moments that last a few milliseconds are looked for without a pause.
+    if (pollMs === 0) await new Promise((resolve) => setImmediate(resolve))
+    else await new Promise((resolve) => setTimeout(resolve, pollMs))
+  }
+}
+
+export async function until(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
+  await untilSome(what, async () => ((await holds()) ? true : null))
+}
+
+export async function withinDeadline<Value>(what: string, promise: Promise<Value>): Promise<Value> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`waited ${DEADLINE_MS} ms for ${what}`)), DEADLINE_MS)
+  })
+  try {
+    return await Promise.race([promise, late])
+  } finally {
+    clearTimeout(timer)
+  }
+}
