@@ -10,6 +10,8 @@ const USAGE = `Usage: onecopy COMMAND [options]
 
 Commands:
   serve      Serve a model repository over HTTP (onecopy serve --help)
+  inspect    Tell what workers will share of a model, and what each costs (onecopy inspect --help)
+  init       Write a config for a model, made from its shapes (onecopy init --help)
   tune       Measure which workers and threads suit a model here (onecopy tune --help)
   segments   List the segments in shared memory, and sweep what dead servers left (onecopy segments --help)
 
@@ -35,6 +37,14 @@ const COMMANDS: Record<string, (() => Promise<Command>) | undefined> = {
       import('./primary.js'),
     ])
     return { help: serveHelp(), run: (argv) => runPrimary(loadConfig(argv), packageVersion()) }
+  },
+  inspect: async () => {
+    const { runInspect, INSPECT_HELP } = await import('./inspect.js')
+    return { help: INSPECT_HELP, run: runInspect }
+  },
+  init: async () => {
+    const { runInit, INIT_HELP } = await import('./init.js')
+    return { help: INIT_HELP, run: runInit }
   },
   tune: async () => {
     const { runTune, TUNE_HELP } = await import('./tune.js')

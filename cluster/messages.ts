@@ -5,18 +5,20 @@ import { type ErrorCode, isErrorCode } from '../src/errors.js'
 import { StatsPageReferenceSchema } from '../src/metrics/page.js'
 import { ServedModelConfigSchema } from '../src/model/config.js'
 
+export const SegmentReferenceSchema = z.object({
+  path: z.string(),
+  fileBytes: z.int().nonnegative(),
+  graphSha256: z.string(),
+  inode: z.int().nonnegative(),
+  changedNs: z.string().regex(/^\d+$/),
+})
+
 const segment = z.object({
   /** Names this generation of the model version. */
   key: z.string(),
   name: z.string(),
   version: z.string(),
-  segment: z.object({
-    path: z.string(),
-    fileBytes: z.int().nonnegative(),
-    graphSha256: z.string(),
-    inode: z.int().nonnegative(),
-    changedNs: z.string().regex(/^\d+$/),
-  }),
+  segment: SegmentReferenceSchema,
   config: ServedModelConfigSchema,
   /** How the stats pages name the model version. */
   number: z.int().positive(),

@@ -29,14 +29,9 @@ import { onHangUp, onTermination } from './signals.js'
 import { FleetStats } from './stats.js'
 import { Supervisor } from './supervisor.js'
 import { Watch } from './watch.js'
+import { WORKER_FLAGS } from './worker-handle.js'
 
 const EXIT_FAILED = 1
-/**
- * There is a worker for every CPU, so V8's helper threads for garbage would only take CPUs from other
- * workers: without them, and with a smaller young generation, a small MLP over JSON was 20% faster with
- * 0.6 times the p99, and a worker 20 to 50 MB smaller. `gc` is for src/http/departures.ts.
- */
-const WORKER_FLAGS = ['--single-threaded-gc', '--max-semi-space-size=4', '--expose-gc']
 /** By convention 128 + the number of the signal. */
 const EXIT_BY_SIGNAL: Partial<Record<NodeJS.Signals, number>> = { SIGINT: 130, SIGTERM: 143 }
 

@@ -4,12 +4,11 @@
  */
 import { parseArgs } from 'node:util'
 import Table from 'cli-table3'
-import { environmentName } from '../src/config/load.js'
-import { OPTIONS } from '../src/config/schema.js'
 import { messageOf, OnecopyError } from '../src/errors.js'
 import { listServers, type SegmentListing, type ServerListing } from '../src/segment/listing.js'
 import { sweepSegmentFolder } from '../src/segment/sweep.js'
 import { formatAge, formatBytes } from '../src/units.js'
+import { segmentDirOf } from './arguments.js'
 
 export const SEGMENTS_HELP = `Usage: onecopy segments [options]
 
@@ -39,15 +38,6 @@ const STATES: Record<ServerListing['state'], string> = {
   foreign: "another user's",
 }
 
-function segmentDirOf(flag: string | undefined, environment: NodeJS.ProcessEnv): string {
-  const variable = environmentName('segmentDir')
-  const value = flag ?? (environment[variable] || OPTIONS.segmentDir.default())
-  const parsed = OPTIONS.segmentDir.schema.safeParse(value)
-  if (parsed.success) return parsed.data
-  const why = parsed.error.issues.map(({ message }) => message).join('; ')
-  throw new OnecopyError('CONFIG_INVALID', `--segment-dir: ${why} (see onecopy segments --help)`)
-}
-
 function readOptions(argv: readonly string[], environment: NodeJS.ProcessEnv): Options {
   let values: { 'segment-dir'?: string; sweep?: boolean; json?: boolean }
   try {
@@ -58,7 +48,7 @@ function readOptions(argv: readonly string[], environment: NodeJS.ProcessEnv): O
     throw new OnecopyError('CONFIG_INVALID', `${messageOf(thrown)} (see onecopy segments --help)`)
   }
   const { sweep = false, json = false } = values
-  return { segmentDir: segmentDirOf(values['segment-dir'], environment), sweep, json }
+  return { segmentDir: segmentDirOf(values['segment-dir'], 'segments', environment), sweep, json }
 }
 
 function sumBytes(parts: readonly { readonly bytes: number }[]): number {

@@ -6,6 +6,7 @@ import cluster, { type Worker } from 'node:cluster'
 import { type ErrorCode, OnecopyError } from '../src/errors.js'
 import type { Load } from '../src/http/connections.js'
 import { withDeadline } from '../src/lifecycle.js'
+import { RUNTIME_ENVIRONMENT } from '../src/runtime/environment.js'
 import { formatMs } from '../src/units.js'
 import { type SegmentMessage, type StartMessage, ToPrimarySchema, type ToWorker } from './messages.js'
 
@@ -16,10 +17,18 @@ import { type SegmentMessage, type StartMessage, ToPrimarySchema, type ToWorker 
  * 10 to 25 MB a worker smaller).
  */
 const MIB = 1024 * 1024
-const WORKER_ENVIRONMENT = {
+export const WORKER_ENVIRONMENT = {
+  ...RUNTIME_ENVIRONMENT,
   MALLOC_MMAP_THRESHOLD_: String(4 * MIB),
   MALLOC_TRIM_THRESHOLD_: String(16 * MIB),
 }
+
+/**
+ * There is a worker for every CPU, so V8's helper threads for garbage would only take CPUs from other
+ * workers: without them, and with a smaller young generation, a small MLP over JSON was 20% faster with
+ * 0.6 times the p99, and a worker 20 to 50 MB smaller.
+ */
+export const WORKER_FLAGS = ['--single-threaded-gc', '--max-semi-space-size=4', '--expose-gc']
 
 export interface WorkerExit {
   /** 'code 1', 'SIGSEGV'. */

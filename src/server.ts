@@ -16,12 +16,13 @@ import type { ServerIdentity } from './http/routes/health.js'
 import { Lifecycle } from './lifecycle.js'
 import type { Log } from './log.js'
 import type { ModelRecorder, ProcessRecorder } from './metrics/recorder.js'
-import type { ModelConfig } from './model/config.js'
+import type { ServedModelConfig } from './model/config.js'
 import { checkSelf } from './model/self-check.js'
 import { attachSegment, type SegmentReference } from './segment/attach.js'
 import type { SegmentHeader } from './segment/layout.js'
 import { LoadedModel, ServedModels } from './served-models.js'
 import type { Tensor } from './tensor.js'
+import { warmUpModel } from './warm-up.js'
 
 export interface SegmentToServe {
   /** Names this generation of the model version. */
@@ -29,7 +30,7 @@ export interface SegmentToServe {
   readonly name: string
   readonly version: string
   readonly segment: SegmentReference
-  readonly config: ModelConfig
+  readonly config: ServedModelConfig
   /** Where this process says what its runtime works on; 1 or more, its own for every model version. */
   readonly number: number
   readonly counts: ModelRecorder
@@ -61,7 +62,11 @@ const BEAT_INTERVAL_MS = 100
 const THREAD_BEAT_INTERVAL_MS = 500
 
 /** The model's own config where it says something, what was found out at compile time elsewhere. */
-function batchingPolicy(header: SegmentHeader, config: ModelConfig, serving: ServingConfig): BatchingPolicy {
+function batchingPolicy(
+  header: SegmentHeader,
+  config: ServedModelConfig,
+  serving: ServingConfig,
+): BatchingPolicy {
   return {
     isBatchable: config.batching === 'auto' ? header.batching.batchable : config.batching,
     maxBatchSize: config.maxBatchSize,
@@ -156,8 +161,8 @@ export class ServingProcess {
     // Said before, so that it is known what a crash was about.
     this.#self.running(number)
     try {
-      await this.#engine.load(key, attached, this.#config.threads)
-      await this.#checkSelf(key, attached.header)
+      await this.#engine.load(key, attached, config.threads ?? this.#config.threads)
+      await this.#prove(segment, attached.header)
     } catch (thrown) {
       // A thread that is gone is reported by its end.
       await this.#engine.unload(key).catch(() => {})
@@ -170,11 +175,13 @@ export class ServingProcess {
     this.#models.add(new LoadedModel({ ...segment, inputs, outputs }))
   }
 
-  async #checkSelf(key: string, { selfCheck, inputs, outputs }: SegmentHeader): Promise<void> {
-    if (selfCheck === null) return
+  /** Runs a model that is loaded: what it is known to answer, and what its operator chose. */
+  async #prove({ key, name, version, config }: SegmentToServe, header: SegmentHeader): Promise<void> {
+    const { selfCheck, inputs, outputs } = header
     const run = async (tensors: readonly Tensor[], names: readonly string[]) =>
       (await this.#engine.run(key, tensors, names)).outputs
-    await checkSelf(selfCheck, { inputs, outputs, run })
+    if (selfCheck !== null) await checkSelf(selfCheck, { inputs, outputs, run })
+    await warmUpModel({ warmUp: config.warmUp, model: { name, version, inputs, outputs }, run })
   }
 
   /**

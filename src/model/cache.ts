@@ -71,9 +71,8 @@ export async function openCache(cacheDir: string): Promise<CompileCache> {
   } catch (thrown) {
     problem = messageOf(thrown)
   }
-  await removeDeadWork(tmpdir())
   try {
-    const writable = await mkdtemp(join(tmpdir(), `onecopy${workPrefix()}`))
+    const { writable } = await openTemporaryCache(problem)
     return { folders: [cacheDir, writable], writable, problem }
   } catch (thrown) {
     throw new OnecopyError(
@@ -81,6 +80,13 @@ export async function openCache(cacheDir: string): Promise<CompileCache> {
       `expected --cache-dir ${cacheDir} or ${tmpdir()} to be writable: ${problem}; ${messageOf(thrown)}`,
     )
   }
+}
+
+/** A cache in the folder for temporary files; `closeCache` removes it. */
+export async function openTemporaryCache(problem = 'a temporary cache keeps nothing'): Promise<CompileCache> {
+  await removeDeadWork(tmpdir())
+  const writable = await mkdtemp(join(tmpdir(), `onecopy${workPrefix()}`))
+  return { folders: [writable], writable, problem }
 }
 
 /** Removes what was only to last until the images were used. */

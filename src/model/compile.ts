@@ -4,6 +4,7 @@ import { rm } from 'node:fs/promises'
 import type { Readable, Writable } from 'node:stream'
 import { fileURLToPath } from 'node:url'
 import { OnecopyError } from '../errors.js'
+import { RUNTIME_ENVIRONMENT } from '../runtime/environment.js'
 import { formatMs } from '../units.js'
 import { type CompileCache, makeWorkFolder } from './cache.js'
 import {
@@ -59,7 +60,10 @@ class CompileProcess {
 
   constructor(probeTimeoutMs: number) {
     this.#probeTimeoutMs = probeTimeoutMs
-    const child = spawn(process.execPath, [COMPILE_MAIN], { stdio: ['pipe', 'pipe', 'pipe'] })
+    const child = spawn(process.execPath, [COMPILE_MAIN], {
+      env: { ...process.env, ...RUNTIME_ENVIRONMENT },
+      stdio: ['pipe', 'pipe', 'pipe'],
+    })
     this.#child = child
     child.stdout.setEncoding('utf8').on('data', (text: string) => this.#receive(text))
     child.stderr.setEncoding('utf8').on('data', (text: string) => {

@@ -1,44 +1,130 @@
-/** `config.json` beside a model's versions: what its operator decides, where the defaults are not right. */
-import { readFile } from 'node:fs/promises'
+/** `config.json` beside a model's versions: what its operator decides, where the defaults are not right. Keys: docs/model-config.md. */
+import { dirname } from 'node:path'
 import { z } from 'zod'
 import { durationMs, sizeBytes } from '../config/quantities.js'
 import { messageOf, OnecopyError } from '../errors.js'
+import { checkSample, MAX_LABEL_CHARACTERS, MAX_LABELS, readLabels, readTextFile } from './config-files.js'
 
 const MAX_BATCH_ROWS = 4096
+const MAX_CONFIG_BYTES = 1024 * 1024
+const MAX_WARM_UP_SAMPLES = 64
+const MAX_WARM_UP_RUNS = 1000
 
 const ascending = (sizes: readonly number[]) =>
   sizes.every((size, i) => i === 0 || size > (sizes[i - 1] as number))
+const unlike = (words: readonly string[]) => new Set(words).size === words.length
 
-export const ModelConfigSchema = z
-  .strictObject({
-    /** 'auto': as the shapes and the probe at compile time say; true and false overrule them. */
-    batching: z.union([z.literal('auto'), z.boolean()]).default('auto'),
-    /** Rows computed together, at most. */
-    max_batch_size: z.int().min(1).max(MAX_BATCH_ROWS).default(64),
-    /** Sizes to prefer where enough rows wait; ascending. */
-    preferred_batch_sizes: z
-      .array(z.int().min(1).max(MAX_BATCH_ROWS))
-      .refine(ascending, 'expected ascending sizes')
-      .default([]),
-    /** How long a request may wait for company while the thread is idle. */
-    max_queue_delay: durationMs.default(0),
-    /** Requests that may wait, per worker; by default as --max-queue says. */
-    max_queue_requests: z.int().min(1).max(1_000_000).optional(),
-    /** Bytes of inputs that may wait, per worker. */
-    max_queue_bytes: sizeBytes.default(256 * 1024 * 1024),
+/** Digits without leading zeros: the name of a version's folder. */
+export const VERSION_PATTERN = /^[1-9]\d{0,17}$/
+
+const version = z.string().regex(VERSION_PATTERN, 'expected a version as text, such as "3"')
+const runs = z.int().min(1).max(MAX_WARM_UP_RUNS)
+const fileName = z.string().min(1).max(4096)
+const label = z
+  .string()
+  .min(1)
+  .max(MAX_LABEL_CHARACTERS)
+  .regex(/^[^\r\n]*$/, 'expected one line')
+
+const versionPolicy = z
+  .union(
+    [
+      z.literal('all'),
+      z.strictObject({ latest: z.int().min(1) }),
+      z.strictObject({ specific: z.array(version).min(1).refine(unlike, 'expected each version once') }),
+    ],
+    { error: 'expected "all", {"latest": N} with N from 1, or {"specific": ["1", "3"]}' },
+  )
+  .transform((policy): VersionPolicy => {
+    if (policy === 'all') return { kind: 'all' }
+    return 'latest' in policy
+      ? { kind: 'latest', count: policy.latest }
+      : { kind: 'specific', versions: policy.specific }
   })
-  .transform((config) => ({
-    batching: config.batching,
-    maxBatchSize: config.max_batch_size,
-    preferredBatchSizes: config.preferred_batch_sizes,
-    maxQueueDelayMs: config.max_queue_delay,
-    maxQueueRequests: config.max_queue_requests ?? null,
-    maxQueueBytes: config.max_queue_bytes,
-  }))
 
-export type ModelConfig = z.output<typeof ModelConfigSchema>
+const warmUp = z
+  .union(
+    [
+      z.int().min(0).max(MAX_WARM_UP_RUNS),
+      z.array(z.union([fileName, z.strictObject({ file: fileName, runs })])).max(MAX_WARM_UP_SAMPLES),
+    ],
+    {
+      error:
+        `expected a number of runs from 0 to ${MAX_WARM_UP_RUNS}, or at most ${MAX_WARM_UP_SAMPLES} sample files: ` +
+        '"file.json" or {"file": "file.json", "runs": N}',
+    },
+  )
+  .transform((value): WarmUp => {
+    if (typeof value === 'number') return { generatedRuns: value, samples: [] }
+    const samples = value.map((one) =>
+      typeof one === 'string' ? { path: one, runs: 1 } : { path: one.file, runs: one.runs },
+    )
+    return { generatedRuns: 0, samples }
+  })
 
-/** The same, as it crosses to the workers. */
+const labels = z.record(
+  z.string(),
+  z.union([fileName, z.array(label).min(1).max(MAX_LABELS)], {
+    error: `expected a list of at most ${MAX_LABELS} labels of one line each, or the name of a text file with one a line`,
+  }),
+)
+
+export type VersionPolicy =
+  | { readonly kind: 'all' }
+  | { readonly kind: 'latest'; readonly count: number }
+  | { readonly kind: 'specific'; readonly versions: readonly string[] }
+
+export interface WarmUp {
+  /** Runs with generated inputs. */
+  readonly generatedRuns: number
+  /** Files with the JSON body of an infer request each, checked. */
+  readonly samples: readonly { readonly path: string; readonly runs: number }[]
+}
+
+const FileSchema = z.strictObject({
+  /** 'auto': as the shapes and the probe at compile time say; true and false overrule them. */
+  batching: z.union([z.literal('auto'), z.boolean()]).default('auto'),
+  /** Rows computed together, at most. */
+  max_batch_size: z.int().min(1).max(MAX_BATCH_ROWS).default(64),
+  /** Sizes to prefer where enough rows wait; ascending. */
+  preferred_batch_sizes: z
+    .array(z.int().min(1).max(MAX_BATCH_ROWS))
+    .refine(ascending, 'expected ascending sizes')
+    .default([]),
+  /** How long a request may wait for company while the thread is idle. */
+  max_queue_delay: durationMs.default(0),
+  /** Requests that may wait, per worker; by default as --max-queue says. */
+  max_queue_requests: z.int().min(1).max(1_000_000).optional(),
+  /** Bytes of inputs that may wait, per worker. */
+  max_queue_bytes: sizeBytes.default(256 * 1024 * 1024),
+  /** Threads inside one inference; by default as --threads says. */
+  threads: z.int().min(1).max(1024).optional(),
+  /** Which of the versions in the repository are served. All by default: no version is lost by writing a config. */
+  version_policy: versionPolicy.default({ kind: 'all' }),
+  /** What is run before a worker says that the model is ready. */
+  warm_up: warmUp.default({ generatedRuns: 0, samples: [] }),
+  /** Names of the classes, by output, in the order of its elements. */
+  labels: labels.default({}),
+})
+
+export type ModelConfigKey = keyof typeof FileSchema.shape
+export const MODEL_CONFIG_KEYS = Object.keys(FileSchema.shape) as ModelConfigKey[]
+
+/** Files are still named as the config names them. */
+export const ModelConfigSchema = FileSchema.transform((config) => ({
+  batching: config.batching,
+  maxBatchSize: config.max_batch_size,
+  preferredBatchSizes: config.preferred_batch_sizes,
+  maxQueueDelayMs: config.max_queue_delay,
+  maxQueueRequests: config.max_queue_requests ?? null,
+  maxQueueBytes: config.max_queue_bytes,
+  threads: config.threads ?? null,
+  versionPolicy: config.version_policy,
+  warmUp: config.warm_up,
+  labels: config.labels,
+}))
+
+/** The part that crosses to the workers; which versions there are is decided before. */
 export const ServedModelConfigSchema = z.object({
   batching: z.union([z.literal('auto'), z.boolean()]),
   maxBatchSize: z.int().positive(),
@@ -46,16 +132,52 @@ export const ServedModelConfigSchema = z.object({
   maxQueueDelayMs: z.number().nonnegative(),
   maxQueueRequests: z.int().positive().nullable(),
   maxQueueBytes: z.int().positive(),
+  threads: z.int().positive().nullable(),
+  warmUp: z.object({
+    generatedRuns: z.int().nonnegative(),
+    samples: z.array(z.object({ path: z.string(), runs: z.int().positive() })),
+  }),
+  labels: z.record(z.string(), z.array(z.string())),
 })
 
+export type ServedModelConfig = z.output<typeof ServedModelConfigSchema>
+
+/** Checked, with the labels read and the paths of samples absolute. */
+export interface ModelConfig extends ServedModelConfig {
+  readonly versionPolicy: VersionPolicy
+}
+
+/** Errors name the config and, behind it, the key. */
+async function withKey<T>(key: ModelConfigKey, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work()
+  } catch (thrown) {
+    throw new Error(`${key}: ${messageOf(thrown)}`)
+  }
+}
+
+async function readFiles(folder: string, config: z.output<typeof ModelConfigSchema>): Promise<ModelConfig> {
+  const samples: { path: string; runs: number }[] = []
+  for (const sample of config.warmUp.samples) {
+    const path = await withKey('warm_up', () => checkSample(folder, sample.path))
+    samples.push({ path, runs: sample.runs })
+  }
+  const read: [string, string[]][] = []
+  for (const [output, given] of Object.entries(config.labels)) {
+    const list = typeof given === 'string' ? await withKey('labels', () => readLabels(folder, given)) : given
+    read.push([output, list])
+  }
+  return { ...config, warmUp: { ...config.warmUp, samples }, labels: Object.fromEntries(read) }
+}
+
 /**
- * Reads a model's config; the defaults where there is none.
+ * Reads a model's config and the files it names; the defaults where there is none.
  * @throws OnecopyError REPOSITORY_INVALID naming every key that is not as expected.
  */
 export async function readModelConfig(path: string): Promise<ModelConfig> {
   let value: unknown = {}
   try {
-    value = JSON.parse(await readFile(path, 'utf8'))
+    value = JSON.parse(await readTextFile(path, MAX_CONFIG_BYTES))
   } catch (thrown) {
     if ((thrown as NodeJS.ErrnoException).code !== 'ENOENT') {
       throw new OnecopyError('REPOSITORY_INVALID', `${path}: expected a JSON file: ${messageOf(thrown)}`)
@@ -64,5 +186,9 @@ export async function readModelConfig(path: string): Promise<ModelConfig> {
   const parsed = ModelConfigSchema.safeParse(value)
   if (!parsed.success)
     throw new OnecopyError('REPOSITORY_INVALID', `${path}: ${z.prettifyError(parsed.error)}`)
-  return parsed.data
+  try {
+    return await readFiles(dirname(path), parsed.data)
+  } catch (thrown) {
+    throw new OnecopyError('REPOSITORY_INVALID', `${path}: ${messageOf(thrown)}`, { cause: thrown })
+  }
 }

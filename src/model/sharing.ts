@@ -18,34 +18,57 @@ function attributeBytes(node: NodeProto): number {
   return toBinary(NodeProtoSchema, node).byteLength
 }
 
-export function describeSharing(graph: GraphProto, form: 'compiled' | 'original'): Sharing {
-  let sharedRawBytes = 0
-  let sharedPackedBytes = 0
-  let privatelyPackedBytes = 0
-  let inlineBytes = 0
-  const heavyNodes = new Map<string, number>()
+/** Bytes that every worker holds for itself, by the type of the operators whose weights they are. */
+export interface PrivateWeights {
+  /** Weights that a kernel packs again in every worker, although their raw bytes are shared. */
+  readonly packed: ReadonlyMap<string, number>
+  /** Weights that are attributes of nodes. */
+  readonly attributes: ReadonlyMap<string, number>
+}
+
+export function privateWeights(graph: GraphProto): PrivateWeights {
+  const packed = new Map<string, number>()
+  const attributes = new Map<string, number>()
+  const add = (map: Map<string, number>, opType: string, bytes: number) =>
+    map.set(opType, (map.get(opType) ?? 0) + bytes)
   for (const inner of graphsOf(graph)) {
-    const privatelyPacked = new Set(
-      inner.node.filter((node) => PRIVATELY_PACKING.has(node.opType)).flatMap((node) => node.input),
+    const opTypeOf = new Map(
+      inner.node
+        .filter((node) => PRIVATELY_PACKING.has(node.opType))
+        .flatMap((node) => node.input.map((name) => [name, node.opType] as const)),
     )
     for (const tensor of inner.initializer) {
-      if (!isExternal(tensor)) {
-        inlineBytes += tensor.rawData.byteLength
-        continue
-      }
-      const rawBytes = Number(externalEntry(tensor, 'length') ?? 0)
-      const packedBytes = packedBytesOf(tensor)
-      sharedRawBytes += rawBytes
-      sharedPackedBytes += packedBytes
-      if (packedBytes === 0 && privatelyPacked.has(tensor.name)) privatelyPackedBytes += rawBytes
+      const opType = opTypeOf.get(tensor.name)
+      if (opType !== undefined && isExternal(tensor) && packedBytesOf(tensor) === 0)
+        add(packed, opType, Number(externalEntry(tensor, 'length') ?? 0))
     }
     for (const node of inner.node) {
       const nodeBytes = attributeBytes(node)
-      if (nodeBytes >= ATTRIBUTE_WEIGHT_BYTES)
-        heavyNodes.set(node.opType, (heavyNodes.get(node.opType) ?? 0) + nodeBytes)
+      if (nodeBytes >= ATTRIBUTE_WEIGHT_BYTES) add(attributes, node.opType, nodeBytes)
     }
   }
-  const inNodesBytes = [...heavyNodes.values()].reduce((sum, nodeBytes) => sum + nodeBytes, 0)
+  return { packed, attributes }
+}
+
+function sumOf(bytes: ReadonlyMap<string, number>): number {
+  return [...bytes.values()].reduce((sum, one) => sum + one, 0)
+}
+
+export function describeSharing(graph: GraphProto, form: 'compiled' | 'original'): Sharing {
+  let sharedRawBytes = 0
+  let sharedPackedBytes = 0
+  let inlineBytes = 0
+  for (const inner of graphsOf(graph)) {
+    for (const tensor of inner.initializer) {
+      if (isExternal(tensor)) {
+        sharedRawBytes += Number(externalEntry(tensor, 'length') ?? 0)
+        sharedPackedBytes += packedBytesOf(tensor)
+      } else inlineBytes += tensor.rawData.byteLength
+    }
+  }
+  const { packed, attributes } = privateWeights(graph)
+  const privatelyPackedBytes = sumOf(packed)
+  const inNodesBytes = sumOf(attributes)
   const weightsBytes = sharedRawBytes + inlineBytes + inNodesBytes
   const notes: string[] = []
   if (privatelyPackedBytes > 0) {
@@ -53,7 +76,7 @@ export function describeSharing(graph: GraphProto, form: 'compiled' | 'original'
       `${formatBytes(privatelyPackedBytes)} of quantised convolution weights are packed again in every worker`,
     )
   }
-  for (const [opType, nodeBytes] of heavyNodes) {
+  for (const [opType, nodeBytes] of attributes) {
     notes.push(
       `${formatBytes(nodeBytes)} are attributes of ${opType} nodes, which every worker parses into its own memory`,
     )

@@ -22,6 +22,7 @@ const FLOORS: Record<string, number> = {
   batch: 2,
   http: 2,
   'served-models': 3,
+  'warm-up': 3,
   server: 4,
 }
 const NEIGHBOURS = new Set<string>([])

@@ -1,0 +1,31 @@
+/** The schema of every message between `onecopy inspect` and its probe processes. */
+import { z } from 'zod'
+import { type ErrorCode, isErrorCode } from '../src/errors.js'
+import { SegmentReferenceSchema } from './messages.js'
+
+export const ToProbeSchema = z.discriminatedUnion('type', [
+  /** Load the segment, or without one the library alone. */
+  z.object({ type: z.literal('load'), segment: SegmentReferenceSchema.nullable() }),
+  /** Load a model of one operator: what the first session takes, whatever the model. */
+  z.object({ type: z.literal('begin') }),
+  /** Run the model once. */
+  z.object({ type: z.literal('run') }),
+])
+
+export const FromProbeSchema = z.discriminatedUnion('type', [
+  z.object({ type: z.literal('loaded') }),
+  /** Shapes by input, or why it did not run. */
+  z.object({
+    type: z.literal('ran'),
+    shapes: z.record(z.string(), z.array(z.int())).nullable(),
+    problem: z.string().nullable(),
+  }),
+  z.object({
+    type: z.literal('failed'),
+    code: z.custom<ErrorCode>((code) => typeof code === 'string' && isErrorCode(code)),
+    message: z.string(),
+  }),
+])
+
+export type ToProbe = z.infer<typeof ToProbeSchema>
+export type FromProbe = z.infer<typeof FromProbeSchema>

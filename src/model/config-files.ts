@@ -1,0 +1,84 @@
+/** The files that a model's config names: sample requests, labels. Small, beside the config, checked before anything is served. */
+import { readFile, stat } from 'node:fs/promises'
+import { isAbsolute, join, normalize } from 'node:path'
+import { z } from 'zod'
+import { messageOf } from '../errors.js'
+import { inferRequestSchema } from '../protocol/v2/schema.js'
+import { formatBytes } from '../units.js'
+
+const MAX_SAMPLE_BYTES = 8 * 1024 * 1024
+const MAX_LABELS_BYTES = 4 * 1024 * 1024
+export const MAX_LABELS = 100_000
+export const MAX_LABEL_CHARACTERS = 1000
+
+/** Reads a regular file of UTF-8 text, links followed; never more than `maxBytes`. */
+export async function readTextFile(path: string, maxBytes: number): Promise<string> {
+  const found = await stat(path)
+  // A pipe has no end, a device no size.
+  if (!found.isFile()) throw new Error('expected a regular file')
+  if (found.size > maxBytes)
+    throw new Error(`expected at most ${formatBytes(maxBytes)}, got ${formatBytes(found.size)}`)
+  return new TextDecoder('utf-8', { fatal: true }).decode(await readFile(path))
+}
+
+function pathIn(folder: string, name: string): string {
+  const relative = normalize(name)
+  if (isAbsolute(relative) || relative.split('/').includes('..'))
+    throw new Error(`${JSON.stringify(name)}: expected a file inside the config's folder`)
+  return join(folder, relative)
+}
+
+async function readNamed(folder: string, name: string, maxBytes: number): Promise<string> {
+  const path = pathIn(folder, name)
+  try {
+    return await readTextFile(path, maxBytes)
+  } catch (thrown) {
+    const isMissing = (thrown as NodeJS.ErrnoException).code === 'ENOENT'
+    throw new Error(
+      `${JSON.stringify(name)}: ${isMissing ? `expected a file at ${path}, found none` : messageOf(thrown)}`,
+    )
+  }
+}
+
+/**
+ * Holds a sample to the form of an infer request with all its data in JSON; returns its path. Whether the
+ * model takes it is seen when it runs.
+ */
+export async function checkSample(folder: string, name: string): Promise<string> {
+  const text = await readNamed(folder, name, MAX_SAMPLE_BYTES)
+  let value: unknown
+  try {
+    value = JSON.parse(text)
+  } catch (thrown) {
+    throw new Error(`${JSON.stringify(name)}: expected JSON: ${messageOf(thrown)}`)
+  }
+  const parsed = inferRequestSchema.safeParse(value)
+  if (!parsed.success)
+    throw new Error(
+      `${JSON.stringify(name)}: expected the body of an infer request: ${z.prettifyError(parsed.error)}`,
+    )
+  const empty = parsed.data.inputs.find(({ data }) => data === undefined)
+  if (empty !== undefined)
+    throw new Error(
+      `${JSON.stringify(name)}: expected input ${JSON.stringify(empty.name)} to have its data in JSON`,
+    )
+  return pathIn(folder, name)
+}
+
+/** One label a line; a line break at the end is not a label. */
+export async function readLabels(folder: string, name: string): Promise<string[]> {
+  const lines = (await readNamed(folder, name, MAX_LABELS_BYTES)).split(/\r?\n/)
+  if (lines.at(-1) === '') lines.pop()
+  const problem = (line: number, what: string) =>
+    new Error(`${JSON.stringify(name)}, line ${line + 1}: ${what}`)
+  if (lines.length === 0)
+    throw new Error(`${JSON.stringify(name)}: expected one label a line, got an empty file`)
+  if (lines.length > MAX_LABELS) throw problem(MAX_LABELS, `expected at most ${MAX_LABELS} labels`)
+  for (const [i, line] of lines.entries()) {
+    if (line === '') throw problem(i, 'expected a label, got an empty line')
+    if (line.length > MAX_LABEL_CHARACTERS)
+      throw problem(i, `expected at most ${MAX_LABEL_CHARACTERS} characters`)
+    if (line.includes('\r')) throw problem(i, 'expected one line, got a carriage return inside it')
+  }
+  return lines
+}

@@ -1,0 +1,49 @@
+/** A model compiled to be looked at: nothing of it is kept. */
+import { open, readFile } from 'node:fs/promises'
+import { readExactly } from '../segment/io.js'
+import type { SegmentHeader } from '../segment/layout.js'
+import { readHeader } from '../segment/write.js'
+import { closeCache, openTemporaryCache } from './cache.js'
+import { Compiler } from './compile.js'
+import { parseModel } from './graph.js'
+import type { GraphProto, ModelProto } from './onnx_pb.js'
+
+export interface OneOff {
+  /** As it came. */
+  readonly original: ModelProto & { graph: GraphProto }
+  /** As the workers load it: where it could not be compiled, the original. */
+  readonly compiled: GraphProto
+  readonly header: SegmentHeader
+  /** An image that lasts as long as it is used. */
+  readonly imagePath: string
+  readonly compileMs: number
+}
+
+/**
+ * Compiles a model in a cache of its own, hands it to `use`, and removes what was written.
+ * @throws OnecopyError of Compiler.compile, and whatever `use` throws.
+ */
+export async function withCompiled<T>(
+  modelPath: string,
+  options: { readonly timeoutMs: number; readonly signal: AbortSignal },
+  use: (oneOff: OneOff) => Promise<T>,
+): Promise<T> {
+  const cache = await openTemporaryCache()
+  const compiler = new Compiler({ cache, ...options })
+  try {
+    const startedMs = performance.now()
+    const image = await compiler.compile(modelPath)
+    const compileMs = performance.now() - startedMs
+    if (image.outcome === 'held') throw new Error('expected an image: no key was said to be held')
+    compiler.close()
+    const { imagePath } = image
+    await using file = await open(imagePath)
+    const header = await readHeader(file)
+    const compiled = parseModel(await readExactly(file, header.graph.bytes, header.graph.offsetBytes)).graph
+    const original = parseModel(await readFile(modelPath))
+    return await use({ original, compiled, header, imagePath, compileMs })
+  } finally {
+    compiler.close()
+    await closeCache(cache)
+  }
+}

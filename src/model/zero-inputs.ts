@@ -1,0 +1,24 @@
+/** The smallest inputs that a model may take: zeros, one row, variable dimensions as small as they come. */
+import { DATATYPES, elementCount, type NumericData, type Tensor, type TensorSpec } from '../tensor.js'
+import { bytesOf } from './trial-rows.js'
+
+/** Tried in turn for variable dimensions behind the first one. */
+export const ZERO_DIMENSIONS = [1, 8, 16, 32, 64, 224]
+const MAX_INPUT_BYTES = 64 * 1024 * 1024
+
+/** Zeros for every input, or why there are none. */
+export function zeroInputs(specs: readonly TensorSpec[], dimension: number): Tensor[] | string {
+  const unshaped = specs.find(({ shape }) => shape === null)
+  if (unshaped !== undefined) return `input ${JSON.stringify(unshaped.name)} declares no shape`
+  const shapes = specs.map(({ shape }) =>
+    (shape ?? []).map((size, axis) => (size !== -1 ? size : axis === 0 ? 1 : dimension)),
+  )
+  // Negated for NaN, which counts beyond 2^53 give.
+  if (!(bytesOf(specs, shapes) <= MAX_INPUT_BYTES)) return 'its inputs are too large for a trial'
+  return specs.map(({ name, datatype }, i) => {
+    const shape = shapes[i] as number[]
+    const count = elementCount(shape)
+    if (datatype === 'BYTES') return { name, datatype, shape, data: new Array<string>(count).fill('') }
+    return { name, datatype, shape, data: new DATATYPES[datatype].storage(count) as NumericData }
+  })
+}
