@@ -7,6 +7,7 @@ import cluster from 'node:cluster'
 import { once } from 'node:events'
 import { rmSync } from 'node:fs'
 import { createServer } from 'node:net'
+import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import type { Config } from '../src/config/schema.js'
 import { messageOf, OnecopyError } from '../src/errors.js'
@@ -25,7 +26,7 @@ import { readyTable } from './progress.js'
 import { Publisher } from './publisher.js'
 import type { RepositoryApi } from './repository-api.js'
 import { RepositoryControl } from './repository-control.js'
-import { onHangUp, onTermination } from './signals.js'
+import { onHangUp, onTermination, SAME_WISH_MS } from './signals.js'
 import { FleetStats } from './stats.js'
 import { Supervisor } from './supervisor.js'
 import { Watch } from './watch.js'
@@ -92,6 +93,8 @@ class Primary {
       await this.#start()
       await stopped
     } catch (thrown) {
+      // One Ctrl-C reaches every process of the terminal: a worker that boots can be ended by it before it is heard here.
+      await Promise.race([stopped, delay(SAME_WISH_MS)])
       exitCode = this.#stopRequested.signal.aborted ? 0 : EXIT_FAILED
       if (exitCode !== 0) this.#reportFailure(thrown)
       if (this.#lifecycle.state !== 'draining') this.#lifecycle.move('draining')

@@ -7,7 +7,7 @@ const STDIN = 0
  * One Ctrl-C under npm reaches the process twice, from the terminal and from npm. Copies that arrive
  * within this time are the same wish.
  */
-const SAME_WISH_MS = 100
+export const SAME_WISH_MS = 100
 
 export interface TerminationHandlers {
   readonly onFirst: (signal: NodeJS.Signals) => void
