@@ -7,11 +7,11 @@
  */
 import { parseArgs } from 'node:util'
 import { readProcessMemory } from '../src/process/memory.js'
-import { connectTo } from './harness/connections.js'
+import { sendToEach } from './harness/connections.js'
 import { mappedMemory } from './harness/processes.js'
 import { createProgress, type Progress } from './harness/progress.js'
 import { type BenchReport, type Check, runBenches } from './harness/report.js'
-import { type InferRequest, inferRequests } from './harness/requests.js'
+import { inferRequests } from './harness/requests.js'
 import { type RunningServer, startOnecopy, startVariant } from './harness/servers.js'
 import { Stage } from './harness/stage.js'
 import { formatNumber, quantile } from './harness/statistics.js'
@@ -52,25 +52,6 @@ interface WorkerMemory {
 interface MeasuredServer {
   readonly name: string
   readonly workers: readonly WorkerMemory[]
-}
-
-/** Sends `count` requests to each worker, over a connection that is known to end there. */
-async function sendToEach(
-  server: RunningServer,
-  requests: readonly InferRequest[],
-  count: number,
-): Promise<void> {
-  for (const ownerPid of server.workerPids) {
-    const probe = requests[0] as InferRequest
-    const [connection] = await connectTo({ server, ownerPid, count: 1, probe })
-    if (connection === undefined) throw new Error(`no connection to worker ${ownerPid}`)
-    for (let index = 0; index < count; index++) {
-      const { status } = await connection.send(requests[index % requests.length] as InferRequest)
-      if (status !== 200) throw new Error(`${server.name}: expected status 200, got ${status}`)
-      if (connection.ownerPid !== ownerPid) throw new Error(`${server.name}: a connection changed its worker`)
-    }
-    connection.close()
-  }
 }
 
 async function measure({ name, workerPids, segmentDir }: RunningServer): Promise<MeasuredServer> {
@@ -183,7 +164,7 @@ async function memoryBench({
     progress.step(`${count} requests to each worker`)
     for (const server of all) {
       const isBare = server !== servers.onecopy && server !== servers.plain
-      await sendToEach(server, requestsFor(isBare ? tiny : model), count)
+      await sendToEach(server, { requests: requestsFor(isBare ? tiny : model), count })
     }
     progress.step('settling')
     await new Promise((resolve) => setTimeout(resolve, SETTLE_MS))

@@ -1,5 +1,6 @@
 /** Speed and steadiness, one row a claim: `node dist/bench/throughput.js [ROW ...]`. */
 import { parseArgs } from 'node:util'
+import { positive } from './harness/options.js'
 import { type BenchReport, runBenches } from './harness/report.js'
 import { Stage } from './harness/stage.js'
 import { binaryAgainstJson, convnet, largeBinary, oneConnection, smallJson } from './rows/comparisons.js'
@@ -36,12 +37,6 @@ Options:
 
 Exit code 1 when a bar is missed.
 `
-
-function positive(name: string, text: string): number {
-  const value = Number(text)
-  if (value > 0 && Number.isFinite(value)) return value
-  throw new Error(`expected --${name} to be a positive number, got ${JSON.stringify(text)}`)
-}
 
 async function runRow(row: Row, options: RowOptions): Promise<BenchReport> {
   const { name, title } = row

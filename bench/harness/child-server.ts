@@ -5,7 +5,8 @@ import { createInterface } from 'node:readline'
 import { z } from 'zod'
 import { childArguments } from './processes.js'
 
-const READY_TIMEOUT_MS = 120_000
+/** Sixty models are compiled one after the other before a server is ready for the first time. */
+const READY_TIMEOUT_MS = 600_000
 const STOP_TIMEOUT_MS = 10_000
 const WORKERS_TIMEOUT_MS = 5000
 const POLL_MS = 50

@@ -105,3 +105,21 @@ export async function connectTo(options: {
   }
   return connections
 }
+
+/** Sends `count` requests to each worker, over a connection that is known to end there. */
+export async function sendToEach(
+  server: RunningServer,
+  { requests, count }: { readonly requests: readonly InferRequest[]; readonly count: number },
+): Promise<void> {
+  for (const ownerPid of server.workerPids) {
+    const probe = requests[0] as InferRequest
+    const [connection] = await connectTo({ server, ownerPid, count: 1, probe })
+    if (connection === undefined) throw new Error(`no connection to worker ${ownerPid}`)
+    for (let index = 0; index < count; index++) {
+      const { status } = await connection.send(requests[index % requests.length] as InferRequest)
+      if (status !== 200) throw new Error(`${server.name}: expected status 200, got ${status}`)
+      if (connection.ownerPid !== ownerPid) throw new Error(`${server.name}: a connection changed its worker`)
+    }
+    connection.close()
+  }
+}

@@ -38,23 +38,38 @@ export function cpuSeconds(pid: number): number {
   return fields === null ? 0 : (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND
 }
 
+/** Every process below a process, itself first. */
+export function processTree(rootPid: number): number[] {
+  return [rootPid, ...[...childArguments(rootPid).keys()].flatMap(processTree)]
+}
+
 export interface MappedMemory {
   readonly sharedBytes: number
   readonly privateBytes: number
+  /** Shared pages divided by the number of processes that map them. */
+  readonly proportionalBytes: number
+}
+
+/** Resident memory of the mappings whose file `isWanted` accepts; an unlinked one ends in ` (deleted)`. */
+export async function mappedMemoryWhere(
+  pid: number,
+  isWanted: (path: string) => boolean,
+): Promise<MappedMemory> {
+  const bytes = { Shared: 0, Private: 0, Pss: 0 }
+  let isInside = false
+  for (const line of (await readFile(`/proc/${pid}/smaps`, 'latin1')).split('\n')) {
+    const [, path] = line.match(/^[0-9a-f]+-[0-9a-f]+ \S{4} \S+ \S+ \d+\s*(.*)$/) ?? []
+    if (path !== undefined) isInside = isWanted(path)
+    if (!isInside) continue
+    const [, name, kibibytes] =
+      line.match(/^(Shared_Clean|Shared_Dirty|Private_Clean|Private_Dirty|Pss):\s+(\d+) kB/) ?? []
+    if (name === undefined) continue
+    bytes[name.split('_')[0] as keyof typeof bytes] += Number(kibibytes) * 1024
+  }
+  return { sharedBytes: bytes.Shared, privateBytes: bytes.Private, proportionalBytes: bytes.Pss }
 }
 
 /** Resident memory of the mappings of files under `folder`, unlinked ones included. */
 export async function mappedMemory(pid: number, folder: string): Promise<MappedMemory> {
-  let sharedBytes = 0
-  let privateBytes = 0
-  let isInside = false
-  for (const line of (await readFile(`/proc/${pid}/smaps`, 'latin1')).split('\n')) {
-    const [, path] = line.match(/^[0-9a-f]+-[0-9a-f]+ \S{4} \S+ \S+ \d+\s*(.*)$/) ?? []
-    if (path !== undefined) isInside = path.startsWith(`${folder}/`)
-    if (!isInside) continue
-    const [, kind, kibibytes] = line.match(/^(Shared|Private)_(?:Clean|Dirty):\s+(\d+) kB/) ?? []
-    if (kind === 'Shared') sharedBytes += Number(kibibytes) * 1024
-    else if (kind === 'Private') privateBytes += Number(kibibytes) * 1024
-  }
-  return { sharedBytes, privateBytes }
+  return await mappedMemoryWhere(pid, (path) => path.startsWith(`${folder}/`))
 }

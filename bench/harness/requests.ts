@@ -67,3 +67,12 @@ export interface RequestSet {
 export function inferRequests(recipe: Recipe, { encoding, count, rows = 1 }: RequestSet): InferRequest[] {
   return inputTensors(recipe, count, rows).map((tensor) => encodeRequest(recipe, tensor, encoding))
 }
+
+/** The same request to another model, or to one version of it. */
+export function addressedTo(
+  request: InferRequest,
+  { name, version }: { readonly name: string; readonly version?: number },
+): InferRequest {
+  const path = `/v2/models/${name}${version === undefined ? '' : `/versions/${version}`}/infer`
+  return { ...request, path }
+}

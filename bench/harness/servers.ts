@@ -20,7 +20,8 @@ export interface RunningServer {
 
 export interface ServerOptions {
   readonly stage: Stage
-  readonly model: GeneratedModel
+  /** What is served: everything in its repository. */
+  readonly model: Pick<GeneratedModel, 'repositoryDir'>
   readonly workers: number
   readonly name?: string
 }

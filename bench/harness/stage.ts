@@ -21,6 +21,8 @@ export class Stage {
     if (this.#isEnding) process.exit(exitCode)
     this.#isEnding = true
     process.stderr.write(`\n${signal}: stopping\n`)
+    // What fails from here on fails because its server was stopped.
+    process.on('uncaughtException', () => {})
     void this.close().finally(() => process.exit(exitCode))
   }
 

@@ -5,6 +5,8 @@ const MARGIN = { top: 44, right: 96, bottom: 44, left: 190 }
 const BAR_HEIGHT = 26
 const BAR_GAP = 14
 const LINE_HEIGHT = 240
+/** Lines of few points show where they were measured. */
+const MAX_DOTS = 24
 const COLORS = ['#2a6f97', '#c1666b', '#5a8f5a', '#8d6a9f', '#b08d2f', '#4f5d75']
 
 export interface Bar {
@@ -118,6 +120,12 @@ function drawLines({ title, xLabel, yLabel, series }: LineChart): string {
     const path = line.points.map(([px, py]) => `${x(px).toFixed(1)},${y(py).toFixed(1)}`).join(' ')
     return [
       `<polyline points="${path}" fill="none" stroke="${color}" stroke-width="2"/>`,
+      ...(line.points.length > MAX_DOTS
+        ? []
+        : line.points.map(
+            ([px, py]) =>
+              `<circle cx="${x(px).toFixed(1)}" cy="${y(py).toFixed(1)}" r="3.5" fill="${color}"/>`,
+          )),
       text(line.label, { x: left + plotWidth + 12, y: MARGIN.top + 14 + index * 20, color }),
     ]
   })

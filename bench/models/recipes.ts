@@ -115,8 +115,8 @@ class Chain {
   }
 }
 
-export function buildModel(recipe: Recipe): OnnxModel {
-  const chain = new Chain(recipeSeed(recipe))
+export function buildModel(recipe: Recipe, seed: string = recipeSeed(recipe)): OnnxModel {
+  const chain = new Chain(seed)
   if (recipe.kind === 'mlp') {
     const { width, isMatMul } = recipe
     for (let layer = 0; layer < recipe.layers; layer++) {

@@ -1,8 +1,8 @@
-/** Generated models on disk, as a model repository: OUT/NAME/1/model.onnx, and what it was made from beside it. */
+/** Generated models on disk, as a model repository: OUT/NAME/VERSION/model.onnx, and what it was made from beside it. */
 import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import { z } from 'zod'
 import { writeOnnxFile } from './onnx-file.js'
@@ -13,6 +13,7 @@ type FileRecord = z.infer<typeof RecordSchema>
 
 export interface GeneratedModel extends FileRecord {
   readonly name: string
+  readonly version: number
   readonly recipe: Recipe
   /** Folder to serve: it holds this model, and whatever else was generated into it. */
   readonly repositoryDir: string
@@ -38,18 +39,28 @@ async function readRecord(path: string): Promise<FileRecord | null> {
   }
 }
 
-/** Makes the model, or finds it whole: same seed, same digest. */
-export async function ensureModel(recipe: Recipe, repositoryDir: string): Promise<GeneratedModel> {
-  const name = recipeName(recipe)
-  const seed = recipeSeed(recipe)
-  const path = join(repositoryDir, name, '1', 'model.onnx')
-  const recordPath = join(repositoryDir, name, 'generated.json')
+/** A model of the recipe's form with weights of its own. */
+export interface Variant {
+  readonly name: string
+  readonly version: number
+}
+
+/** Makes the model, or finds it whole: same seed, same digest. A variant's weights are made from its name and version. */
+export async function ensureModel(
+  recipe: Recipe,
+  repositoryDir: string,
+  variant?: Variant,
+): Promise<GeneratedModel> {
+  const { name, version } = variant ?? { name: recipeName(recipe), version: 1 }
+  const seed = variant === undefined ? recipeSeed(recipe) : `${recipeSeed(recipe)}/${name}@${version}`
+  const path = join(repositoryDir, name, String(version), 'model.onnx')
+  const recordPath = join(repositoryDir, name, version === 1 ? 'generated.json' : `generated-${version}.json`)
   const known = await readRecord(recordPath)
   if (known !== null && known.seed === seed && known.sha256 === (await sha256Of(path))) {
-    return { ...known, name, recipe, repositoryDir, path, isReused: true }
+    return { ...known, name, version, recipe, repositoryDir, path, isReused: true }
   }
-  await mkdir(join(repositoryDir, name, '1'), { recursive: true })
-  const record: FileRecord = { seed, ...(await writeOnnxFile(path, buildModel(recipe))) }
+  await mkdir(dirname(path), { recursive: true })
+  const record: FileRecord = { seed, ...(await writeOnnxFile(path, buildModel(recipe, seed))) }
   await writeFile(recordPath, `${JSON.stringify(record, null, 2)}\n`)
-  return { ...record, name, recipe, repositoryDir, path, isReused: false }
+  return { ...record, name, version, recipe, repositoryDir, path, isReused: false }
 }

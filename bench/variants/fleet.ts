@@ -4,7 +4,7 @@ import { createServer, type RequestListener } from 'node:http'
 import { parseArgs } from 'node:util'
 
 export interface VariantArguments {
-  /** Model repository, NAME/1/model.onnx; empty where the variant serves none. */
+  /** Model repository, NAME/VERSION/model.onnx; empty where the variant serves none. */
   readonly modelsDir: string
   readonly workers: number
   readonly port: number

@@ -49,13 +49,24 @@ async function readBody(request: IncomingMessage): Promise<Buffer> {
   return Buffer.concat(chunks)
 }
 
-async function loadModels(modelsDir: string): Promise<Map<string, InferenceSession>> {
-  const sessions = new Map<string, InferenceSession>()
+interface ServedModel {
+  readonly session: InferenceSession
+  readonly version: string
+}
+
+/** Every version by `NAME@VERSION`, and the newest of each model by its name alone. */
+async function loadModels(modelsDir: string): Promise<Map<string, ServedModel>> {
+  const models = new Map<string, ServedModel>()
   for (const name of await readdir(modelsDir)) {
-    const path = join(modelsDir, name, '1', 'model.onnx')
-    sessions.set(name, await InferenceSession.create(path, SESSION_OPTIONS))
+    const versions = (await readdir(join(modelsDir, name))).filter((entry) => /^\d+$/.test(entry))
+    for (const version of versions.sort((a, b) => Number(a) - Number(b))) {
+      const path = join(modelsDir, name, version, 'model.onnx')
+      const model = { session: await InferenceSession.create(path, SESSION_OPTIONS), version }
+      models.set(`${name}@${version}`, model)
+      models.set(name, model)
+    }
   }
-  return sessions
+  return models
 }
 
 function answerJson(ctx: Context, answer: object, results: InferenceSession.ReturnType): void {
@@ -68,19 +79,19 @@ function answerJson(ctx: Context, answer: object, results: InferenceSession.Retu
   ctx.body = { ...answer, outputs }
 }
 
-async function inferJson(ctx: Context, session: InferenceSession, body: Buffer): Promise<void> {
+async function inferJson(ctx: Context, { session, version }: ServedModel, body: Buffer): Promise<void> {
   const request = JSON.parse(body.toString()) as InferBody
   const feeds: Record<string, Tensor> = {}
   for (const { name, shape, data } of request.inputs) {
     feeds[name] = new Tensor('float32', Float32Array.from(data ?? []), shape)
   }
-  const answer = { model_name: ctx.params.name, model_version: '1', id: request.id }
+  const answer = { model_name: ctx.params.name, model_version: version, id: request.id }
   answerJson(ctx, answer, await session.run(feeds))
 }
 
 async function inferBinary(
   ctx: Context,
-  session: InferenceSession,
+  { session, version }: ServedModel,
   body: Buffer,
   jsonBytes: number,
 ): Promise<void> {
@@ -96,7 +107,7 @@ async function inferBinary(
     at += bytes
   }
   const results = await session.run(feeds)
-  const answer = { model_name: ctx.params.name, model_version: '1', id: request.id }
+  const answer = { model_name: ctx.params.name, model_version: version, id: request.id }
   if (request.outputs?.every((output) => output.parameters?.binary_data) !== true) {
     answerJson(ctx, answer, results)
     return
@@ -115,18 +126,19 @@ async function inferBinary(
 }
 
 await runFleet(async ({ modelsDir }) => {
-  const sessions = await loadModels(modelsDir)
+  const models = await loadModels(modelsDir)
   const router = new Router()
-  router.post('/v2/models/:name/infer', async (ctx) => {
-    const session = sessions.get(ctx.params.name ?? '')
-    if (session === undefined) {
+  router.post(['/v2/models/:name/infer', '/v2/models/:name/versions/:version/infer'], async (ctx) => {
+    const { name, version } = ctx.params as { name: string; version?: string }
+    const model = models.get(version === undefined ? name : `${name}@${version}`)
+    if (model === undefined) {
       ctx.status = 404
       return
     }
     const body = await readBody(ctx.req)
     const jsonBytes = ctx.get('Inference-Header-Content-Length')
-    if (jsonBytes === '') await inferJson(ctx, session, body)
-    else await inferBinary(ctx, session, body, Number(jsonBytes))
+    if (jsonBytes === '') await inferJson(ctx, model, body)
+    else await inferBinary(ctx, model, body, Number(jsonBytes))
   })
   const app = new Koa()
   app.use(router.routes())

@@ -1,0 +1,96 @@
+/** What a running server occupies: memory of all its processes, and its files in shared memory. */
+import { readdirSync } from 'node:fs'
+import { lstat, readdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { readProcessMemory } from '../../src/process/memory.js'
+import { mappedMemory, mappedMemoryWhere, processTree } from './processes.js'
+import type { RunningServer } from './servers.js'
+import { quantile } from './statistics.js'
+
+const BLOCK_BYTES = 512
+/** The collector's work is not the process's need: several looks while nothing is asked. */
+const LOOKS = 5
+const LOOK_PAUSE_MS = 50
+
+export interface FolderUse {
+  readonly files: number
+  /** Allocated, holes not counted. */
+  readonly bytes: number
+}
+
+export async function folderUse(folder: string | null): Promise<FolderUse> {
+  let files = 0
+  let bytes = 0
+  if (folder === null) return { files, bytes }
+  for (const entry of await readdir(folder, { recursive: true, withFileTypes: true })) {
+    if (!entry.isFile()) continue
+    files++
+    bytes += (await lstat(join(entry.parentPath, entry.name))).blocks * BLOCK_BYTES
+  }
+  return { files, bytes }
+}
+
+/** Private memory of a process, as the median of several looks. */
+export async function privateBytes(pid: number): Promise<number> {
+  const looks: number[] = []
+  for (let look = 0; look < LOOKS; look++) {
+    await new Promise((resolve) => setTimeout(resolve, LOOK_PAUSE_MS))
+    const memory = await readProcessMemory(pid)
+    if (memory === null) throw new Error(`process ${pid} is gone`)
+    looks.push(memory.privateBytes)
+  }
+  return quantile(looks, 0.5)
+}
+
+export function openFiles(pid: number): number {
+  return readdirSync(`/proc/${pid}/fd`).length
+}
+
+/** Where the memory of a host goes to a server, each page counted once. */
+export interface HostMemory {
+  readonly processes: number
+  /** Proportional set sizes of all processes, added up. */
+  readonly proportionalBytes: number
+  /** Of these, in mappings of the segment folder's files, removed ones included. */
+  readonly segmentMappedBytes: number
+  /** Of these, in mappings of programs and libraries, which the page cache holds once for all. */
+  readonly programBytes: number
+  /** Private to one process, neither segment nor program; by process, the primary first. */
+  readonly ownBytes: readonly number[]
+  /** Files in the segment folder, mapped by anyone or not. */
+  readonly segmentFolderBytes: number
+  /** All of it: what is mapped, and what of the segments nobody maps. */
+  readonly totalBytes: number
+}
+
+function isProgram(path: string, segmentDir: string | null): boolean {
+  if (!path.startsWith('/') || path.endsWith(' (deleted)')) return false
+  return segmentDir === null || !path.startsWith(`${segmentDir}/`)
+}
+
+export async function hostMemory({ child, segmentDir, name }: RunningServer): Promise<HostMemory> {
+  const pids = processTree(child.pid)
+  const ownBytes: number[] = []
+  let [proportionalBytes, segmentMappedBytes, programBytes] = [0, 0, 0]
+  for (const pid of pids) {
+    const memory = await readProcessMemory(pid)
+    if (memory === null) throw new Error(`${name}: process ${pid} is gone`)
+    const segment =
+      segmentDir === null ? { proportionalBytes: 0, privateBytes: 0 } : await mappedMemory(pid, segmentDir)
+    const program = await mappedMemoryWhere(pid, (path) => isProgram(path, segmentDir))
+    proportionalBytes += memory.proportionalBytes
+    segmentMappedBytes += segment.proportionalBytes
+    programBytes += program.proportionalBytes
+    ownBytes.push(memory.privateBytes - segment.privateBytes - program.privateBytes)
+  }
+  const { bytes: segmentFolderBytes } = await folderUse(segmentDir)
+  return {
+    processes: pids.length,
+    proportionalBytes,
+    segmentMappedBytes,
+    programBytes,
+    ownBytes,
+    segmentFolderBytes,
+    totalBytes: proportionalBytes + Math.max(0, segmentFolderBytes - segmentMappedBytes),
+  }
+}

@@ -1,0 +1,252 @@
+/**
+ * Many small models at once: `node dist/bench/many-models.js`.
+ *
+ * onecopy and plain Koa start in turns on the same repository, many models in several versions each, every
+ * one with weights of its own. Each version is asked once at every worker, memory is read, and the server
+ * is stopped again. The first start of onecopy compiles everything; the later ones find it in the cache.
+ */
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+import { sendToEach } from './harness/connections.js'
+import { folderUse, hostMemory, privateBytes } from './harness/footprint.js'
+import { count } from './harness/options.js'
+import { MODELS_DIR } from './harness/paths.js'
+import { createProgress, type Progress } from './harness/progress.js'
+import { type BenchReport, runBenches } from './harness/report.js'
+import { addressedTo, type InferRequest, inferRequests } from './harness/requests.js'
+import { type RunningServer, startOnecopy, startVariant } from './harness/servers.js'
+import { Stage } from './harness/stage.js'
+import { formatNumber, formatSpread, quantile, type Spread, spread } from './harness/statistics.js'
+import { verifySameAnswers } from './harness/verify.js'
+import { parseRecipe, type Recipe } from './models/recipes.js'
+import { ensureModel, type GeneratedModel } from './models/store.js'
+
+/** Idle time before memory is read: what requests left behind is collected. */
+const SETTLE_MS = 2000
+
+const USAGE = `Usage: node dist/bench/many-models.js [options]
+
+Options:
+  --models N     Models in the repository (30)
+  --versions N   Versions of each (2)
+  --workers N    Workers of each server, two or more (4)
+  --model NAME   The form of all of them (mlp-4x256)
+  --rounds N     Warm starts of each server, in turns (3)
+
+Exit code 1 when onecopy leaves anything behind in its segment folder.
+`
+
+interface ManyOptions {
+  readonly models: number
+  readonly versions: number
+  readonly workers: number
+  readonly model: string
+  readonly rounds: number
+}
+
+interface Start {
+  readonly server: string
+  readonly readyMs: number
+  readonly workerPrivateBytes: readonly number[]
+  readonly segmentBytes: number
+  readonly totalBytes: number
+  readonly stopMs: number
+  /** In the segment folder, after it was stopped. */
+  readonly filesLeft: number
+}
+
+async function generate(recipe: Recipe, { models, versions, model }: ManyOptions): Promise<GeneratedModel[]> {
+  const repositoryDir = join(MODELS_DIR, `${models}x${versions}-${model}`)
+  const generated: GeneratedModel[] = []
+  for (let index = 1; index <= models; index++) {
+    const name = `model-${String(index).padStart(String(models).length, '0')}`
+    for (let version = 1; version <= versions; version++)
+      generated.push(await ensureModel(recipe, repositoryDir, { name, version }))
+  }
+  return generated
+}
+
+/** From the start to the stop of one server. */
+async function measureStart(options: {
+  readonly stage: Stage
+  readonly start: () => Promise<RunningServer>
+  readonly requests: readonly InferRequest[]
+}): Promise<Start> {
+  const { stage, start, requests } = options
+  const startedMs = performance.now()
+  const server = await start()
+  const readyMs = performance.now() - startedMs
+  await sendToEach(server, { requests, count: requests.length })
+  await new Promise((resolve) => setTimeout(resolve, SETTLE_MS))
+  server.child.assertAlive()
+  const workerPrivateBytes = await Promise.all(server.workerPids.map(privateBytes))
+  const { totalBytes, segmentFolderBytes: segmentBytes } = await hostMemory(server)
+  const stoppingMs = performance.now()
+  await stage.stop(server.child)
+  const stopMs = performance.now() - stoppingMs
+  const { files: filesLeft } = await folderUse(server.segmentDir)
+  return { server: server.name, readyMs, workerPrivateBytes, segmentBytes, totalBytes, stopMs, filesLeft }
+}
+
+/** Both at once, before anything is measured: every version answers, and as the other server does. */
+async function verify(
+  stage: Stage,
+  starts: readonly (() => Promise<RunningServer>)[],
+  requests: readonly InferRequest[],
+): Promise<void> {
+  const servers = await Promise.all(starts.map((start) => start()))
+  await verifySameAnswers(servers, requests)
+  for (const { child } of servers) await stage.stop(child)
+}
+
+const mb = (bytes: number) => formatNumber(bytes / 1e6)
+
+function spreadOf(starts: readonly Start[], value: (start: Start) => number): Spread {
+  return spread(starts.map(value))
+}
+
+function workerMb({ workerPrivateBytes }: Start): number {
+  return quantile(workerPrivateBytes, 0.5) / 1e6
+}
+
+function rowOf(name: string, cold: Start, warm: readonly Start[]): string[] {
+  return [
+    name,
+    formatNumber(cold.readyMs / 1000),
+    formatSpread(spreadOf(warm, ({ readyMs }) => readyMs / 1000)),
+    formatSpread(spreadOf(warm, workerMb)),
+    cold.segmentBytes === 0 ? '-' : mb(cold.segmentBytes),
+    formatSpread(spreadOf(warm, ({ totalBytes }) => totalBytes / 1e6)),
+    formatSpread(spreadOf(warm, ({ stopMs }) => stopMs / 1000)),
+  ]
+}
+
+async function measureAll(options: {
+  readonly stage: Stage
+  readonly progress: Progress
+  readonly arms: readonly { readonly name: string; readonly start: () => Promise<RunningServer> }[]
+  readonly requests: readonly InferRequest[]
+  readonly rounds: number
+}): Promise<Start[][]> {
+  const { stage, progress, arms, requests, rounds } = options
+  const starts: Start[][] = arms.map(() => [])
+  const measure = async (index: number) => {
+    const { start } = arms[index] as (typeof arms)[number]
+    starts[index]?.push(await measureStart({ stage, start, requests }))
+  }
+  for (let round = 0; round <= rounds; round++) {
+    const order = arms.map((_, index) => index)
+    for (const index of round % 2 === 0 ? order : order.reverse()) {
+      progress.step(`${arms[index]?.name}: ${round === 0 ? 'first start' : `warm start ${round}`}`)
+      await measure(index)
+    }
+  }
+  return starts
+}
+
+async function manyModelsBench(options: ManyOptions): Promise<BenchReport> {
+  const { models, versions, workers, model: recipeText, rounds } = options
+  await using stage = new Stage()
+  const progress = createProgress('many-models', 2 * (rounds + 1) + 2)
+  try {
+    progress.step('making the models')
+    const recipe = parseRecipe(recipeText)
+    const generated = await generate(recipe, options)
+    const [{ repositoryDir }] = generated as [GeneratedModel]
+    const [request] = inferRequests(recipe, { encoding: 'json', count: 1 }) as [InferRequest]
+    const requests = generated.map((model) => addressedTo(request, model))
+    // Its own: the first start compiles everything, in every run of the bench.
+    const cacheDir = stage.folder(tmpdir(), 'onecopy-bench-cache-')
+    const onecopy = {
+      name: 'onecopy',
+      start: () => startOnecopy({ stage, model: { repositoryDir }, workers, cacheDir }),
+    }
+    const plain = {
+      name: 'plain-koa',
+      start: () => startVariant('plain-koa', { stage, model: { repositoryDir }, workers }),
+    }
+    const arms = [onecopy, plain]
+    const [onecopyStarts, plainStarts] = (await measureAll({ stage, progress, arms, requests, rounds })) as [
+      [Start, ...Start[]],
+      [Start, ...Start[]],
+    ]
+    progress.step('comparing the answers')
+    await verify(stage, [plain.start, onecopy.start], requests)
+    const weightsBytes = generated.reduce((sum, { bytes }) => sum + bytes, 0)
+    const filesLeft = onecopyStarts.reduce((sum, start) => sum + start.filesLeft, 0)
+    const [[onecopyCold, ...onecopyWarm], [plainCold, ...plainWarm]] = [onecopyStarts, plainStarts]
+    return {
+      name: 'many-models',
+      title: `${models} models x ${versions} versions of ${recipeText} (${mb(weightsBytes)} MB in all), ${workers} workers`,
+      table: {
+        head: [
+          'server',
+          'ready, first start, s',
+          'ready, warm, s',
+          'private MB of a worker',
+          'segments MB',
+          'host memory in all MB',
+          'stop, s',
+        ],
+        rows: [rowOf('onecopy', onecopyCold, onecopyWarm), rowOf('plain-koa', plainCold, plainWarm)],
+      },
+      checks: [
+        {
+          claim: 'files left in the segment folders after every stop',
+          got: String(filesLeft),
+          bar: '0',
+          isMet: filesLeft === 0,
+        },
+      ],
+      notes: [
+        `every version was asked once at every worker, and answers as plain Koa does: ${requests.length} versions`,
+        'onecopy compiles everything on its first start; plain Koa optimises every model in every worker on every start',
+        `warm: median (min-max) of ${rounds} starts in turns; host memory: proportional set sizes of all processes, and what of the segments nobody maps`,
+      ],
+      charts: [
+        {
+          kind: 'bars',
+          title: `${models * versions} model versions, ${workers} workers: host memory in all`,
+          unit: 'MB, median and spread',
+          bars: [onecopyWarm, plainWarm].map((starts, index) => {
+            const { median, min, max } = spreadOf(starts, ({ totalBytes }) => totalBytes / 1e6)
+            return { label: arms[index]?.name ?? '', value: median, min, max }
+          }),
+        },
+      ],
+      setting: { ...options, models: generated },
+      raw: { onecopy: onecopyStarts, plain: plainStarts },
+    }
+  } finally {
+    progress.end()
+  }
+}
+
+async function main(args: string[]): Promise<number> {
+  const { values } = parseArgs({
+    args,
+    options: {
+      models: { type: 'string', default: '30' },
+      versions: { type: 'string', default: '2' },
+      workers: { type: 'string', default: '4' },
+      model: { type: 'string', default: 'mlp-4x256' },
+      rounds: { type: 'string', default: '3' },
+      help: { type: 'boolean' },
+    },
+  })
+  if (values.help === true) {
+    process.stderr.write(USAGE)
+    return 0
+  }
+  const options: ManyOptions = {
+    models: count('models', values.models),
+    versions: count('versions', values.versions),
+    workers: count('workers', values.workers, 2),
+    model: values.model,
+    rounds: count('rounds', values.rounds),
+  }
+  return await runBenches([() => manyModelsBench(options)])
+}
+
+process.exitCode = await main(process.argv.slice(2))

@@ -1,0 +1,249 @@
+/** What swaps under load came to: every answer judged, every reading kept, and what is claimed of them. */
+import type { FolderUse } from '../harness/footprint.js'
+import type { Generations } from '../harness/generations.js'
+import type { BenchReport, Check } from '../harness/report.js'
+import { formatNumber, formatSpread, spread } from '../harness/statistics.js'
+import type { AnswerInTime } from '../harness/steady-load.js'
+import { outputOf } from '../harness/verify.js'
+import type { GeneratedModel } from '../models/store.js'
+
+const MAX_GROWTH_SHARE = 0.05
+const MAX_GROWTH_BYTES = 5e6
+const MAX_GROWTH_AFTER_UNLOAD_BYTES = 10e6
+/** What was unloaded stays counted: a page of numbers for each model version there ever was. */
+const MAX_LEFT_AFTER_UNLOAD_BYTES = 1e6
+/** Heaps breathe by more than the bar: what stays is what the lowest of the last looks shows. */
+const LAST_LOOKS = 3
+const SAMPLE_FAILURES = 5
+
+export interface SwapOptions {
+  readonly swaps: number
+  readonly model: string
+  readonly connections: number
+  readonly workers: number
+  readonly generations: number
+  readonly warmUp: number
+}
+
+export interface Reading {
+  readonly swap: number
+  /** So far. */
+  readonly answers: number
+  readonly failures: number
+  readonly pids: readonly number[]
+  readonly privateBytes: readonly number[]
+  readonly segments: FolderUse
+  /** Of all processes. */
+  readonly openFiles: number
+}
+
+/** What was answered, and how it was judged. */
+export class Tally {
+  answers = 0
+  failures = 0
+  notCurrent = 0
+  ofNone = 0
+  /** The first few of what went wrong. */
+  readonly samples: string[] = []
+  readonly #generations: Generations
+
+  constructor(generations: Generations) {
+    this.#generations = generations
+  }
+
+  take({ requestIndex, sentMs, answeredMs, outcome }: AnswerInTime): void {
+    this.answers++
+    let values: readonly number[]
+    try {
+      if (outcome instanceof Error) throw outcome
+      values = outputOf(outcome)
+    } catch (thrown) {
+      this.failures++
+      this.#sample(`failed: ${(thrown as Error).message}`)
+      return
+    }
+    const verdict = this.#generations.judge({ requestIndex, values, sentMs, answeredMs })
+    if (verdict === 'current') return
+    if (verdict === 'not current') this.notCurrent++
+    else this.ofNone++
+    this.#sample(
+      `${verdict}: request ${requestIndex}, sent at ${formatNumber(sentMs)} ms: ${values.join(' ')}`,
+    )
+  }
+
+  #sample(text: string): void {
+    if (this.samples.length < SAMPLE_FAILURES) this.samples.push(text)
+  }
+}
+
+export interface Swaps {
+  readonly readings: readonly Reading[]
+  /** Of the swaps that compiled a generation for the first time, and of the others. */
+  readonly compiledMs: readonly number[]
+  readonly cachedMs: readonly number[]
+  readonly wallMs: number
+}
+
+export interface MeasuredSwaps extends Swaps {
+  readonly second: { readonly loadMs: number; readonly loaded: Reading; readonly unloaded: Reading }
+}
+
+const mb = (bytes: number) => formatNumber(bytes / 1e6)
+const list = (bytes: readonly number[]) => `${bytes.map(mb).join(' / ')} MB`
+
+function hasGrown(first: number, last: number): boolean {
+  return last - first > Math.max(MAX_GROWTH_BYTES, first * MAX_GROWTH_SHARE)
+}
+
+function lowestOfLast(readings: readonly Reading[]): number[] {
+  const looks = readings.slice(1).slice(-LAST_LOOKS)
+  return (looks[0]?.pids ?? []).map((_, i) =>
+    Math.min(...looks.map((look) => look.privateBytes[i] ?? Number.NaN)),
+  )
+}
+
+function differences(to: readonly number[], from: readonly number[]): number[] {
+  return to.map((bytes, i) => bytes - (from[i] ?? Number.NaN))
+}
+
+function checksOf(options: {
+  readonly tally: Tally
+  readonly silent: number
+  readonly readings: readonly Reading[]
+  readonly second: MeasuredSwaps['second']
+}): Check[] {
+  const { tally, silent, readings, second } = options
+  const [first, last] = [readings[0], readings.at(-1)] as [Reading, Reading]
+  const lowest = lowestOfLast(readings)
+  const { unloaded } = second
+  const growthBar = `at most ${MAX_GROWTH_SHARE * 100}% or ${mb(MAX_GROWTH_BYTES)} MB more than after the first swap`
+  const workersAfter = differences(unloaded.privateBytes, last.privateBytes).slice(1)
+  return [
+    {
+      claim: 'failed requests',
+      got: `${tally.failures} of ${tally.answers}`,
+      bar: '0',
+      isMet: tally.failures === 0 && tally.answers > 0,
+    },
+    {
+      claim: 'answers of a generation that was not current between request and answer, or of none',
+      got: `${tally.notCurrent} and ${tally.ofNone}`,
+      bar: '0 and 0',
+      isMet: tally.notCurrent === 0 && tally.ofNone === 0,
+    },
+    {
+      claim: 'control: generations that never answered while they were current',
+      got: String(silent),
+      bar: '0',
+      isMet: silent === 0,
+    },
+    {
+      claim: 'processes that were replaced',
+      got: String(unloaded.pids.filter((pid) => !first.pids.includes(pid)).length),
+      bar: '0',
+      isMet: String(unloaded.pids) === String(first.pids) && String(last.pids) === String(first.pids),
+    },
+    {
+      claim: 'segment folder after the last swap',
+      got: `${mb(last.segments.bytes)} MB`,
+      bar: growthBar,
+      isMet: !hasGrown(first.segments.bytes, last.segments.bytes),
+    },
+    {
+      claim: 'files in the segment folder after the last swap',
+      got: String(last.segments.files),
+      bar: `${first.segments.files}, as after the first`,
+      isMet: last.segments.files === first.segments.files,
+    },
+    {
+      claim:
+        'growth of private memory over the swaps, by the lowest of the last three looks: primary, workers',
+      got: list(differences(lowest, first.privateBytes)),
+      bar: growthBar,
+      isMet: lowest.every((bytes, i) => !hasGrown(first.privateBytes[i] ?? Number.NaN, bytes)),
+    },
+    {
+      claim: 'segment folder after the second model was unloaded, less before it was loaded',
+      got: `${mb(unloaded.segments.bytes - last.segments.bytes)} MB`,
+      bar: `at most ${mb(MAX_LEFT_AFTER_UNLOAD_BYTES)} MB`,
+      isMet: unloaded.segments.bytes - last.segments.bytes <= MAX_LEFT_AFTER_UNLOAD_BYTES,
+    },
+    {
+      claim: 'the same of the private memory of the workers',
+      got: list(workersAfter),
+      bar: `at most ${mb(MAX_GROWTH_AFTER_UNLOAD_BYTES)} MB each`,
+      isMet: workersAfter.every((bytes) => bytes <= MAX_GROWTH_AFTER_UNLOAD_BYTES),
+    },
+  ]
+}
+
+function processName(index: number): string {
+  return index === 0 ? 'primary' : `worker ${index}`
+}
+
+/** Of the first, and of all. */
+function swapTimes(timesMs: readonly number[]): [string, string] {
+  const [firstMs] = timesMs
+  if (firstMs === undefined) return ['-', '-']
+  return [formatNumber(firstMs / 1000), formatSpread(spread(timesMs.map((ms) => ms / 1000)))]
+}
+
+export function swapsReport(options: {
+  readonly measured: MeasuredSwaps
+  readonly tally: Tally
+  readonly silent: number
+  readonly files: readonly GeneratedModel[]
+  readonly settings: SwapOptions
+}): BenchReport {
+  const { measured, tally, silent, files, settings } = options
+  const { readings, compiledMs, cachedMs, wallMs, second } = measured
+  const [first, last] = [readings[0], readings.at(-1)] as [Reading, Reading]
+  const { loaded, unloaded } = second
+  const looks = [first, last, loaded, unloaded]
+  const title = `${settings.model} (${mb(files[0]?.bytes ?? 0)} MB) replaced ${settings.swaps} times under ${settings.connections} connections, ${settings.workers} workers`
+  return {
+    name: 'swaps',
+    title,
+    table: {
+      head: ['', 'after the first swap', 'after the last', 'with a second model', 'without it again'],
+      rows: [
+        ...first.pids.map((_, i) => [
+          `private memory, ${processName(i)}, MB`,
+          ...looks.map((look) => mb(look.privateBytes[i] ?? Number.NaN)),
+        ]),
+        ['segment folder, MB', ...looks.map(({ segments }) => mb(segments.bytes))],
+        ['files in it', ...looks.map(({ segments }) => String(segments.files))],
+        ['open files, all processes', ...looks.map((look) => String(look.openFiles))],
+        ['requests so far', ...looks.map(({ answers }) => String(answers))],
+        ['failures so far', ...looks.map(({ failures }) => String(failures))],
+        ['a swap that compiles, s', ...swapTimes(compiledMs), '-', '-'],
+        [
+          'a swap to what was compiled before, s',
+          ...swapTimes(cachedMs),
+          formatNumber(second.loadMs / 1000),
+          '-',
+        ],
+      ],
+    },
+    checks: checksOf({ tally, silent, readings, second }),
+    notes: [
+      `times after the last swap are median (min-max), of ${compiledMs.length} swaps that compiled and ${cachedMs.length} others; with the second model: its load`,
+      `the swaps took ${formatNumber(wallMs / 1000)} s in all, the pauses for reading memory included`,
+      ...tally.samples,
+    ],
+    charts: [
+      {
+        kind: 'lines',
+        title: `private memory over ${settings.swaps} swaps, ${settings.model}`,
+        xLabel: 'swaps',
+        yLabel: 'private MB',
+        series: first.pids.map((_, i) => ({
+          label: processName(i),
+          points: readings.map((look) => [look.swap, (look.privateBytes[i] ?? 0) / 1e6] as const),
+        })),
+      },
+    ],
+    setting: { ...settings, generations: files },
+    raw: { ...measured, answers: tally.answers, failures: tally.failures },
+  }
+}
