@@ -101,6 +101,7 @@ export class Supervisor {
       inheritedRequests: stats.requestsIn(statsSlot),
       bootTimeoutMs,
       onLoad: (load) => this.#balance(handle.id, load),
+      hasOthers: () => this.ready.some((other) => other !== handle),
     })
     place.successor = handle
     this.#alive.add(handle)

@@ -8,6 +8,7 @@ import type { Load } from '../src/http/connections.js'
 import { withDeadline } from '../src/lifecycle.js'
 import { RUNTIME_ENVIRONMENT } from '../src/runtime/environment.js'
 import { formatMs } from '../src/units.js'
+import { returnUnacceptedConnections } from './handover.js'
 import { type SegmentMessage, type StartMessage, ToPrimarySchema, type ToWorker } from './messages.js'
 
 /**
@@ -45,6 +46,8 @@ export interface WorkerHandleOptions {
   readonly inheritedRequests: number
   readonly bootTimeoutMs: number
   readonly onLoad: (load: Load) => void
+  /** Whether other workers take connections. */
+  readonly hasOthers: () => boolean
 }
 
 export class WorkerHandle {
@@ -67,13 +70,14 @@ export class WorkerHandle {
   #failure: OnecopyError | null = null
   #readySinceMs: number | null = null
 
-  constructor({ start, inheritedRequests, bootTimeoutMs, onLoad }: WorkerHandleOptions) {
+  constructor({ start, inheritedRequests, bootTimeoutMs, onLoad, hasOthers }: WorkerHandleOptions) {
     this.statsSlot = start.statsSlot
     this.inheritedRequests = inheritedRequests
     this.serves = new Set(start.segments.map(({ key }) => key))
     this.holds = new Set(this.serves)
     const worker = cluster.fork(WORKER_ENVIRONMENT)
     this.#worker = worker
+    returnUnacceptedConnections(worker, hasOthers)
     const bootTimer = setTimeout(() => {
       this.kill(
         new OnecopyError(

@@ -1,4 +1,6 @@
+import { once } from 'node:events'
 import { Agent, request } from 'node:http'
+import { connect } from 'node:net'
 import test, { type ExecutionContext } from 'ava'
 import { addModel, slowModel, writeModel } from '../helpers/onnx-builder.js'
 import { type RunningServer, startServer, stopCleanly, temporaryFolder } from '../helpers/server.js'
@@ -226,3 +228,51 @@ test.serial('counts of a worker killed in the middle of scrapes are exact', asyn
   t.is(await metric(adminUrl, SUCCESSES), 150)
   await stopCleanly(t, server)
 })
+
+test.serial('connections on their way to a worker that dies are given to another', async (t) => {
+  const running = await serveAdd(t, ['--workers', '2'])
+  const { server, url } = running
+  const stopped = workerPids(running)[0] as number
+  process.kill(stopped, 'SIGSTOP')
+  const { body, headers } = encodeRequest([POINT], 'json')
+  let answered = 0
+  // Each on a connection of its own: in turns they go to either worker.
+  const all = Promise.all(
+    Array.from({ length: 6 }, async () => {
+      const response = await fetch(`${url}/v2/models/add/infer`, {
+        method: 'POST',
+        headers: { ...headers, Connection: 'close' },
+        body,
+      })
+      answered++
+      return response.status
+    }),
+  )
+  await until('all but the one that the stopped worker was given are answered', () => answered === 5)
+  process.kill(stopped, 'SIGKILL')
+  t.deepEqual(await all, [200, 200, 200, 200, 200, 200])
+  await stopCleanly(t, server)
+})
+
+test.serial(
+  'a connection on its way to the only worker is answered or closed when that dies, never forgotten',
+  async (t) => {
+    const running = await serveAdd(t, ['--workers', '1'])
+    const { server, url } = running
+    const [pid] = workerPids(running) as [number]
+    process.kill(pid, 'SIGSTOP')
+    const clients = Array.from({ length: 3 }, () => {
+      const socket = connect(Number(new URL(url).port), '127.0.0.1')
+      socket.end('GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n')
+      socket.on('error', () => {}).resume()
+      const closed = new Promise((resolve) => socket.on('close', resolve))
+      return { connected: once(socket, 'connect'), closed }
+    })
+    await Promise.all(clients.map(({ connected }) => connected))
+    process.kill(pid, 'SIGKILL')
+    await Promise.all(clients.map(({ closed }) => closed))
+    await until('a fresh worker is ready', () => workerPids(running).length === 2)
+    await inferOutputs({ url, model: 'add', inputs: [POINT] })
+    await stopCleanly(t, server)
+  },
+)
