@@ -18,7 +18,12 @@ import { MemoryBudget } from '../src/model/memory-budget.js'
 import { type ModelSource, scanRepository } from '../src/model/repository.js'
 import { cgroupMemoryLimit } from '../src/process/memory.js'
 import { runtimeVersion } from '../src/runtime/identity.js'
-import { createServerFolder, removeServerFolder, type ServerFolder } from '../src/segment/folder.js'
+import {
+  createServerFolder,
+  isInMemory,
+  removeServerFolder,
+  type ServerFolder,
+} from '../src/segment/folder.js'
 import { AdminServer } from './admin.js'
 import { Catalogue } from './catalogue.js'
 import { FleetMetrics } from './metrics.js'
@@ -113,6 +118,11 @@ class Primary {
     })
     const leftovers = await publisher.findLeftovers(sources)
     this.#serverFolder = await createServerFolder(config.segmentDir)
+    if (!(await isInMemory(config.segmentDir)))
+      this.#log.warn(
+        { segmentDir: config.segmentDir },
+        'the segment folder is not in memory: weights are read from a disk',
+      )
     this.#admin = await AdminServer.start({
       host: config.adminHost,
       port: config.adminPort,
@@ -191,7 +201,7 @@ class Primary {
     stats: FleetStats,
     catalogue: Catalogue,
   ): Promise<Supervisor> {
-    const { drainTimeoutMs } = this.#config
+    const { adminToken: _secret, ...shared } = this.#config
     cluster.setupPrimary({
       exec: fileURLToPath(new URL('main.js', import.meta.url)),
       args: ['worker'],
@@ -199,15 +209,15 @@ class Primary {
     })
     const port = await concretePort(this.#config)
     return new Supervisor({
-      workers: this.#config.workers,
-      bootTimeoutMs: this.#config.bootTimeoutMs,
-      drainTimeoutMs,
+      workers: shared.workers,
+      bootTimeoutMs: shared.bootTimeoutMs,
+      drainTimeoutMs: shared.drainTimeoutMs,
       log: this.#log,
       stats,
       start: () => ({
         type: 'start',
         // What a worker does not need is left out when it parses the message.
-        config: { ...this.#config, port },
+        config: { ...shared, port },
         identity: { name: 'onecopy', version: this.#version },
         serverFolder: server.path,
         segments: catalogue.segments,

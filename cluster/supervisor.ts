@@ -60,6 +60,7 @@ export class Supervisor {
   /** Settles when the replacement asked for last is done. */
   #lastReplacement: Promise<void> = Promise.resolve()
   #restarting: Promise<void> | undefined
+  #nextRestart: Promise<void> | undefined
 
   constructor(options: SupervisorOptions) {
     this.#options = options
@@ -193,12 +194,26 @@ export class Supervisor {
     return this.#replaceInTurn(place, reason)
   }
 
-  /** Replaces every worker, one at a time, and fills places that were given up. Joins one in progress. */
+  /**
+   * Replaces every worker, one at a time, and fills places that were given up. Asked for while it is being done,
+   * it is done once more: workers that were replaced already are to be fresh as of now.
+   */
   restart(reason: string): Promise<void> {
-    this.#restarting ??= this.#restart(reason).finally(() => {
-      this.#restarting = undefined
-    })
-    return this.#restarting
+    if (this.#nextRestart !== undefined) return this.#nextRestart
+    if (this.#restarting === undefined) {
+      this.#restarting = this.#restart(reason).finally(() => {
+        this.#restarting = undefined
+      })
+      return this.#restarting
+    }
+    const next = this.#restarting
+      .catch(() => {})
+      .then(() => {
+        this.#nextRestart = undefined
+        return this.restart(reason)
+      })
+    this.#nextRestart = next
+    return next
   }
 
   async #restart(reason: string): Promise<void> {

@@ -4,7 +4,7 @@
  * server's leftovers from a living server's segments.
  */
 import { closeSync, constants, openSync, writeSync } from 'node:fs'
-import { lstat, mkdir, readFile, rm } from 'node:fs/promises'
+import { lstat, mkdir, readFile, rm, statfs } from 'node:fs/promises'
 import { join } from 'node:path'
 import { messageOf, OnecopyError } from '../errors.js'
 import { isAlive, ownIdentity, type ProcessIdentity, ProcessIdentitySchema } from '../process/identity.js'
@@ -32,6 +32,14 @@ export async function checkSegmentFolder(segmentDir: string): Promise<void> {
     `expected --segment-dir ${segmentDir} to be an existing directory (a tmpfs, such as /dev/shm), ` +
       `got ${stat === null ? 'nothing there' : 'something else (a symbolic link is not followed)'}`,
   )
+}
+
+/** Magic numbers of file systems that are memory. Source: statfs(2). */
+const MEMORY_FILE_SYSTEMS = new Set([0x01021994, 0x858458f6])
+
+/** Whether files there are memory and nothing else; on a disk they are cached, and written back. */
+export async function isInMemory(segmentDir: string): Promise<boolean> {
+  return MEMORY_FILE_SYSTEMS.has((await statfs(segmentDir)).type)
 }
 
 /**

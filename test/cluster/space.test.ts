@@ -153,3 +153,16 @@ test.serial(
     await stopCleanly(t, served)
   },
 )
+
+test.serial(
+  'without shared memory a folder on a disk serves, when told to, and says what it is',
+  async (t) => {
+    const segmentDir = temporaryFolder(t)
+    const { server, url } = await startServer(t, { segmentDir, args: ['--workers', '2'] })
+    t.is((await fetch(`${url}/v2/models/logp/ready`)).status, 200)
+    const isDisk = statfsSync(segmentDir).type !== 0x01021994
+    const said = server.log.some((line) => line.msg.startsWith('the segment folder is not in memory'))
+    t.is(said, isDisk)
+    await stopCleanly(t, server)
+  },
+)
