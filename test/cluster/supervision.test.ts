@@ -116,6 +116,22 @@ test.serial('SIGHUP replaces every worker, one at a time, and no request fails',
 })
 
 test.serial(
+  'asked for again while workers are replaced, it is done once more, and no more often',
+  async (t) => {
+    const running = await serveAdd(t, ['--workers', '2'])
+    const { server } = running
+    const times = (msg: string) => server.log.filter((line) => line.msg === msg).length
+    for (let i = 1; i <= 3; i++) {
+      server.process.kill('SIGHUP')
+      await until('it is heard', () => times('replacing every worker') === i)
+    }
+    await until('all is said to be done', () => times('every worker was replaced') === 3)
+    t.is(workerPids(running).length, 6)
+    await stopCleanly(t, server)
+  },
+)
+
+test.serial(
   'POST /restart on the admin port does the same, and the public port has no such route',
   async (t) => {
     const running = await serveAdd(t, ['--workers', '1'])
