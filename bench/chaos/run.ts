@@ -16,6 +16,8 @@ const REQUESTS_PER_ENCODING = 8
 const CONNECTIONS_PER_WORKER = 2
 const FROZEN_MS = 500
 /** Also for a rolling restart of all workers, with a boot and a drain each. */
+/** Between two looks at the list of processes. */
+const SETTLE_POLL_MS = 50
 const STRENGTH_DEADLINE_MS = 60_000
 
 export interface ChaosOptions {
@@ -111,6 +113,15 @@ function isRecovered(fault: Fault, before: Strength, workers: number) {
   }
 }
 
+async function untilTrue(isTrue: () => boolean): Promise<boolean> {
+  const deadlineMs = performance.now() + STRENGTH_DEADLINE_MS
+  while (!isTrue()) {
+    if (performance.now() > deadlineMs) return false
+    await new Promise((resolve) => setTimeout(resolve, SETTLE_POLL_MS))
+  }
+  return true
+}
+
 async function torment(
   tormentor: Tormentor,
   draw: FaultDraw,
@@ -125,6 +136,9 @@ async function torment(
     const nextMs = performance.now() + everyMs
     const before = await watch.untilStrength(isFull, STRENGTH_DEADLINE_MS)
     if (before === null || faults.length === 0) break
+    // A worker that was replaced and still answers its last requests is not replaced again when it is hit.
+    const isSettled = await untilTrue(() => tormentor.workerPids().length === workers)
+    if (!isSettled) break
     const fault = draw.fault()
     const atMs = await tormentor.hit(fault)
     const after = await watch.untilStrength(isRecovered(fault, before, workers), STRENGTH_DEADLINE_MS)
