@@ -3,9 +3,10 @@ import { OnecopyError } from '../errors.js'
 import { adoptSegment, type Leftover } from '../segment/adopt.js'
 import { referenceSegment, type SegmentReference } from '../segment/attach.js'
 import type { ServerFolder } from '../segment/folder.js'
+import { removeSegmentFolder } from '../segment/folder.js'
 import { type SegmentFile, writeSegment } from '../segment/write.js'
 import type { CompileCache } from './cache.js'
-import { Compiler } from './compile.js'
+import { type CompiledImage, Compiler } from './compile.js'
 import type { MemoryBudget } from './memory-budget.js'
 import type { ModelSource } from './repository.js'
 
@@ -34,49 +35,56 @@ export interface PublishOptions {
   readonly onDone?: (published: PublishedModel, done: number, total: number) => void
 }
 
-/** Takes over what a dead server left of this very model version; null where that does not hold what it says. */
-async function adopt(
-  source: ModelSource,
-  key: string,
-  options: PublishOptions,
-): Promise<PublishedModel | null> {
-  const { server, leftovers, onRefused } = options
-  const leftover = leftovers?.find((one) => isOf(source, one) && one.header.key === key)
-  if (leftover === undefined) return null
-  options.budget.reserve(keyOf(source), leftover.header)
-  const adoption = await adoptSegment(leftover, server)
-  if (adoption.outcome === 'refused') {
-    onRefused?.(source, adoption.reason)
-    return null
-  }
-  const { segment } = adoption
-  return { source, segment, reference: referenceSegment(segment), origin: 'dead server' }
-}
-
 function keyOf({ name, version }: ModelSource): string {
   return `${name}@${version}`
 }
 
-function isOf({ name, version }: ModelSource, leftover: Leftover): boolean {
-  return leftover.model === name && leftover.version === version
-}
-
+/**
+ * Takes over what a dead server left of this model version, if it left anything. Reading it whole takes as long as
+ * finding out what the model is, so both are done at once; `compile` says whether the two belong together.
+ */
 async function publishOne(
   source: ModelSource,
   compiler: Compiler,
   options: PublishOptions,
 ): Promise<PublishedModel> {
-  const { server, budget, leftovers = [], folderName = keyOf } = options
-  let heldKeys = leftovers.filter((one) => isOf(source, one)).map(({ header }) => header.key)
+  const { server, budget, leftovers = [], onRefused } = options
+  const leftover = leftovers.findLast(
+    ({ model, version }) => model === source.name && version === source.version,
+  )
+  if (leftover === undefined) return await compileAndWrite(source, compiler, options)
+  budget.reserve(keyOf(source), leftover.header)
+  const { key } = leftover.header
+  const [adopting, compiling] = await Promise.allSettled([
+    adoptSegment(leftover, server),
+    compiler.compile(source.path, { heldKeys: [key] }),
+  ])
+  if (adopting.status === 'rejected') throw adopting.reason
+  const adoption = adopting.value
+  const isMeant = compiling.status === 'fulfilled' && compiling.value.outcome === 'held'
+  if (adoption.outcome === 'adopted' && isMeant) {
+    const { segment } = adoption
+    return { source, segment, reference: referenceSegment(segment), origin: 'dead server' }
+  }
+  if (adoption.outcome === 'adopted') await removeSegmentFolder(adoption.segment.folder)
+  else if (isMeant) onRefused?.(source, adoption.reason)
+  if (compiling.status === 'rejected') throw compiling.reason
+  const image = compiling.value.outcome === 'compiled' ? compiling.value : undefined
+  return await compileAndWrite(source, compiler, options, image)
+}
+
+async function compileAndWrite(
+  source: ModelSource,
+  compiler: Compiler,
+  { server, budget, folderName = keyOf }: PublishOptions,
+  compiled?: CompiledImage,
+): Promise<PublishedModel> {
   let isCacheTrusted = true
+  let known = compiled
   for (;;) {
-    const image = await compiler.compile(source.path, { heldKeys, isCacheTrusted })
-    if (image.outcome === 'held') {
-      const adopted = await adopt(source, image.key, options)
-      if (adopted !== null) return adopted
-      heldKeys = []
-      continue
-    }
+    const image = known ?? (await compiler.compile(source.path, { isCacheTrusted }))
+    known = undefined
+    if (image.outcome === 'held') throw new Error('expected an image, nothing was said to be held')
     try {
       const segment = await writeSegment({
         imagePath: image.imagePath,
