@@ -55,6 +55,8 @@ class CompileProcess {
   #lastWords = ''
   #waiting: { resolve(reply: CompileReply): void; reject(error: OnecopyError): void } | null = null
   #stopped: OnecopyError | null = null
+  /** Resolves when the process is gone. */
+  readonly ended: Promise<void>
   readonly #probeTimeoutMs: number
   #probeTimer: NodeJS.Timeout | undefined
 
@@ -72,6 +74,11 @@ class CompileProcess {
     // A compiler that died before it read its request is reported by its exit.
     child.stdin.on('error', () => {})
     child.on('error', (thrown) => this.stop(failed(`the compile process cannot start: ${thrown.message}`)))
+    // Without a pid it never was.
+    this.ended = new Promise((resolve) => {
+      if (child.pid === undefined) resolve()
+      else child.once('close', () => resolve())
+    })
     child.on('close', (exitCode, exitSignal) => {
       const how = exitSignal === null ? `ended with code ${exitCode}` : `was ended by ${exitSignal}`
       const hint =
@@ -201,6 +208,8 @@ export class Compiler {
     } catch (thrown) {
       const endedInProbe = child.isStopped && child.hasProbed && !signal.aborted
       this.close()
+      // What it holds is given back before the caller goes on, or ends.
+      await child.ended
       if (endedInProbe) return null
       throw thrown
     } finally {
