@@ -6,13 +6,14 @@
  * began, is unloaded everywhere, and its segment is removed last. Whatever fails before that step leaves the
  * old one serving. Changes are made one at a time, in the order they were asked for.
  */
+import { basename } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { messageOf, OnecopyError } from '../src/errors.js'
 import type { Log } from '../src/log.js'
 import type { PublishedModel } from '../src/model/publish.js'
 import type { ModelSource } from '../src/model/repository.js'
 import { type AttachedSegment, attachSegment } from '../src/segment/attach.js'
-import { removeSegmentFolder } from '../src/segment/folder.js'
+import { removeFolder } from '../src/segment/folder.js'
 import type { SegmentMessage } from './messages.js'
 import type { FleetStats } from './stats.js'
 import type { WorkerHandle } from './worker-handle.js'
@@ -225,7 +226,7 @@ export class Catalogue {
     entry.generations = generation
     if (old !== null && old.published.segment.header.key === published.segment.header.key) {
       // The same content: the segment that is there serves on, perhaps under another config.
-      await removeSegmentFolder(published.segment.folder)
+      await removeFolder(published.segment.folder)
       this.#options.release(folderName)
       if (isDeepStrictEqual(old.published.source.config, source.config)) return
       published = { ...old.published, source }
@@ -245,8 +246,8 @@ export class Catalogue {
   }
 
   async #remove({ published }: Generation): Promise<void> {
-    await removeSegmentFolder(published.segment.folder)
-    this.#options.release(published.segment.folder.split('/').at(-1) ?? '')
+    await removeFolder(published.segment.folder)
+    this.#options.release(basename(published.segment.folder))
   }
 
   /** Has every ready worker load a generation; a worker that ends meanwhile is no reason not to go on. */

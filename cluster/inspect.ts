@@ -10,7 +10,7 @@ import { type OneOff, withCompiled } from '../src/model/one-off.js'
 import { MODEL_NAME_PATTERN, placeOf } from '../src/model/repository.js'
 import { cgroupMemoryLimit } from '../src/process/memory.js'
 import { referenceSegment } from '../src/segment/attach.js'
-import { checkSegmentFolder, createServerFolder, removeServerFolder } from '../src/segment/folder.js'
+import { checkSegmentFolder, createServerFolder, removeFolder } from '../src/segment/folder.js'
 import { writeSegment } from '../src/segment/write.js'
 import { COMPILE_TIMEOUT_MS, modelFileOf, segmentDirOf, usageError, workersOf } from './arguments.js'
 import { inspectionText } from './inspection-text.js'
@@ -87,7 +87,7 @@ async function measure(
     signal.throwIfAborted()
     return await measureWorker(referenceSegment(segment), signal)
   } finally {
-    await removeServerFolder(server.path)
+    await removeFolder(server.path)
   }
 }
 

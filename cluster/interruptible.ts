@@ -1,10 +1,8 @@
 /** Commands that leave nothing behind when they are interrupted, and say a failure as `serve` would. */
 import { OnecopyError } from '../src/errors.js'
-import { onTermination } from './signals.js'
+import { exitCodeOf, onTermination } from './signals.js'
 
 const EXIT_FAILED = 1
-/** By convention 128 + the number of the signal. */
-const EXIT_BY_SIGNAL: Partial<Record<NodeJS.Signals, number>> = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 }
 
 /**
  * Runs `work`, which stops on its signal and then cleans up; resolves with the exit code. A second signal changes
@@ -28,7 +26,7 @@ export async function untilInterrupted(
     await work(stop.signal)
     return 0
   } catch (thrown) {
-    if (stoppedBy !== undefined) return EXIT_BY_SIGNAL[stoppedBy] ?? EXIT_FAILED
+    if (stoppedBy !== undefined) return exitCodeOf(stoppedBy)
     if (!(thrown instanceof OnecopyError)) throw thrown
     process.stderr.write(`onecopy: ${thrown.code}: ${thrown.message}\n`)
     onFailure(thrown)

@@ -18,12 +18,7 @@ import { MemoryBudget } from '../src/model/memory-budget.js'
 import { type ModelSource, scanRepository } from '../src/model/repository.js'
 import { cgroupMemoryLimit } from '../src/process/memory.js'
 import { runtimeVersion } from '../src/runtime/identity.js'
-import {
-  createServerFolder,
-  isInMemory,
-  removeServerFolder,
-  type ServerFolder,
-} from '../src/segment/folder.js'
+import { createServerFolder, isInMemory, removeFolder, type ServerFolder } from '../src/segment/folder.js'
 import { AdminServer } from './admin.js'
 import { Catalogue } from './catalogue.js'
 import { FleetMetrics } from './metrics.js'
@@ -31,15 +26,13 @@ import { readyTable } from './progress.js'
 import { Publisher } from './publisher.js'
 import type { RepositoryApi } from './repository-api.js'
 import { RepositoryControl } from './repository-control.js'
-import { onHangUp, onTermination, SAME_WISH_MS } from './signals.js'
+import { exitCodeOf, onHangUp, onTermination, SAME_WISH_MS } from './signals.js'
 import { FleetStats } from './stats.js'
 import { Supervisor } from './supervisor.js'
 import { Watch } from './watch.js'
 import { WORKER_FLAGS } from './worker-handle.js'
 
 const EXIT_FAILED = 1
-/** By convention 128 + the number of the signal. */
-const EXIT_BY_SIGNAL: Partial<Record<NodeJS.Signals, number>> = { SIGINT: 130, SIGTERM: 143 }
 
 class Primary {
   readonly #config: Config
@@ -313,7 +306,7 @@ class Primary {
       }
     }
     await this.#admin?.close()
-    if (this.#serverFolder !== undefined) await removeServerFolder(this.#serverFolder.path)
+    if (this.#serverFolder !== undefined) await removeFolder(this.#serverFolder.path)
     this.#lifecycle.move('closed')
     this.#log.info('stopped')
     return exitCode
@@ -324,7 +317,7 @@ class Primary {
     this.#log.warn({ signal }, 'second signal: ending at once')
     this.#supervisor?.kill()
     if (this.#serverFolder !== undefined) rmSync(this.#serverFolder.path, { recursive: true, force: true })
-    process.exit(EXIT_BY_SIGNAL[signal] ?? EXIT_FAILED)
+    process.exit(exitCodeOf(signal))
   }
 }
 

@@ -1,5 +1,6 @@
 /** Signals of the primary: the first to terminate asks for an orderly end, a second one ends at once; SIGHUP restarts. */
 
+import { constants } from 'node:os'
 import { isatty } from 'node:tty'
 
 const STDIN = 0
@@ -40,4 +41,9 @@ export function onHangUp(handlers: {
     if (hadTerminal && !isatty(STDIN)) handlers.onTerminalGone()
     else handlers.onAsked()
   })
+}
+
+/** By convention 128 + the number of the signal. */
+export function exitCodeOf(signal: NodeJS.Signals): number {
+  return 128 + constants.signals[signal]
 }

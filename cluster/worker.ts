@@ -9,7 +9,7 @@ import { withDeadline } from '../src/lifecycle.js'
 import { createLog, type Log } from '../src/log.js'
 import { StatsPage, type StatsPageReference } from '../src/metrics/page.js'
 import { ModelRecorder, ProcessRecorder } from '../src/metrics/recorder.js'
-import { removeServerFolder } from '../src/segment/folder.js'
+import { removeFolder } from '../src/segment/folder.js'
 import { type SegmentToServe, ServingProcess } from '../src/server.js'
 import {
   type SegmentMessage,
@@ -129,7 +129,7 @@ class WorkerProcess {
   async #survivePrimary(): Promise<void> {
     // Node would end the process at once, with requests in flight.
     this.#worker.exitedAfterDisconnect = true
-    if (this.#start !== undefined) await removeServerFolder(this.#start.serverFolder)
+    if (this.#start !== undefined) await removeFolder(this.#start.serverFolder)
     if (this.#isEnding) return
     this.#log.error('the primary is gone: draining')
     await this.#end({ exitCode: 0, timeoutMs: this.#drainTimeoutMs })

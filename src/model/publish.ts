@@ -3,7 +3,7 @@ import { OnecopyError } from '../errors.js'
 import { adoptSegment, type Leftover } from '../segment/adopt.js'
 import { referenceSegment, type SegmentReference } from '../segment/attach.js'
 import type { ServerFolder } from '../segment/folder.js'
-import { removeSegmentFolder } from '../segment/folder.js'
+import { removeFolder } from '../segment/folder.js'
 import { type SegmentFile, writeSegment } from '../segment/write.js'
 import type { CompileCache } from './cache.js'
 import { type CompiledImage, Compiler } from './compile.js'
@@ -66,7 +66,7 @@ async function publishOne(
     const { segment } = adoption
     return { source, segment, reference: referenceSegment(segment), origin: 'dead server' }
   }
-  if (adoption.outcome === 'adopted') await removeSegmentFolder(adoption.segment.folder)
+  if (adoption.outcome === 'adopted') await removeFolder(adoption.segment.folder)
   else if (isMeant) onRefused?.(source, adoption.reason)
   if (compiling.status === 'rejected') throw compiling.reason
   const image = compiling.value.outcome === 'compiled' ? compiling.value : undefined

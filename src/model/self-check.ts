@@ -12,7 +12,7 @@ import {
 } from '../segment/layout.js'
 import { DATATYPES, elementCount, type Tensor, type TensorSpec } from '../tensor.js'
 import { isSameShape, largestDifference, toleranceOf } from './agreement.js'
-import { bytesOf, type Trial, trialElements, trialRandom, VOCABULARIES } from './trial-rows.js'
+import { bytesOf, smallestShape, type Trial, trialElements, trialRandom, VOCABULARIES } from './trial-rows.js'
 
 const SEED = 17
 /** Sizes of variable dimensions that are tried until the model runs; the first dimension is 1. */
@@ -37,9 +37,7 @@ function inputsOf(specs: readonly TensorSpec[], dimension: number, vocabulary: n
   if (words === undefined) return null
   const trial: Trial = { dimension, vocabulary: words, range: RANGE }
   const random = trialRandom(SEED)
-  const shapes = specs.map(({ shape }) =>
-    (shape ?? []).map((size, axis) => (size !== -1 ? size : axis === 0 ? 1 : dimension)),
-  )
+  const shapes = specs.map((spec) => smallestShape(spec, dimension))
   if (!(bytesOf(specs, shapes) <= MAX_INPUT_BYTES)) return null
   return specs.map(({ name, datatype }, i) => {
     const shape = shapes[i] as number[]

@@ -53,6 +53,11 @@ export function rowShape(spec: TensorSpec, dimension: number): number[] {
   return (spec.shape ?? []).map((size, axis) => (axis === 0 ? 1 : size === -1 ? dimension : size))
 }
 
+/** The smallest shape that an input may have in which its other variable dimensions are `dimension`; sizes that are fixed stay. */
+export function smallestShape({ shape }: TensorSpec, dimension: number): number[] {
+  return (shape ?? []).map((size, axis) => (size !== -1 ? size : axis === 0 ? 1 : dimension))
+}
+
 /** Elements of one tensor, drawn in their order. */
 export function trialElements(
   datatype: Datatype,

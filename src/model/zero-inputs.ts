@@ -1,6 +1,6 @@
 /** The smallest inputs that a model may take: zeros, one row, variable dimensions as small as they come. */
 import { DATATYPES, elementCount, type NumericData, type Tensor, type TensorSpec } from '../tensor.js'
-import { bytesOf } from './trial-rows.js'
+import { bytesOf, smallestShape } from './trial-rows.js'
 
 /** Tried in turn for variable dimensions behind the first one. */
 export const ZERO_DIMENSIONS = [1, 8, 16, 32, 64, 224]
@@ -10,9 +10,7 @@ const MAX_INPUT_BYTES = 64 * 1024 * 1024
 export function zeroInputs(specs: readonly TensorSpec[], dimension: number): Tensor[] | string {
   const unshaped = specs.find(({ shape }) => shape === null)
   if (unshaped !== undefined) return `input ${JSON.stringify(unshaped.name)} declares no shape`
-  const shapes = specs.map(({ shape }) =>
-    (shape ?? []).map((size, axis) => (size !== -1 ? size : axis === 0 ? 1 : dimension)),
-  )
+  const shapes = specs.map((spec) => smallestShape(spec, dimension))
   // Negated for NaN, which counts beyond 2^53 give.
   if (!(bytesOf(specs, shapes) <= MAX_INPUT_BYTES)) return 'its inputs are too large for a trial'
   return specs.map(({ name, datatype }, i) => {

@@ -97,12 +97,7 @@ export function isOwnerAlive(folderPath: string, owner: ProcessIdentity): boolea
   }
 }
 
-/** Removes a server's folder and all in it. Live mappings of its files stay valid until they are dropped. */
-export async function removeServerFolder(folderPath: string): Promise<void> {
-  await rm(folderPath, { recursive: true, force: true })
-}
-
-/** Removes one segment with its folder; a mapping of it stays valid. */
-export async function removeSegmentFolder(folderPath: string): Promise<void> {
+/** Removes a server's or a segment's folder and all in it. Live mappings of its files stay valid until they are dropped. */
+export async function removeFolder(folderPath: string): Promise<void> {
   await rm(folderPath, { recursive: true, force: true })
 }

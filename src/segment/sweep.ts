@@ -1,6 +1,6 @@
 /** Removes what dead servers left in a segment folder, and nothing that a living server owns. */
 import { readdir } from 'node:fs/promises'
-import { removeServerFolder } from './folder.js'
+import { removeFolder } from './folder.js'
 import { readServerFolder } from './listing.js'
 
 /**
@@ -15,7 +15,7 @@ export async function sweepSegmentFolder(
   for (const name of await readdir(segmentDir).catch(() => [])) {
     const server = await readServerFolder(segmentDir, name)
     if (server?.state !== 'dead' || spared.has(server.path)) continue
-    await removeServerFolder(server.path)
+    await removeFolder(server.path)
     removed.push(server.path)
   }
   return removed

@@ -1,10 +1,11 @@
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
-import { Agent, request } from 'node:http'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { addModel, writeModel } from '../helpers/onnx-builder.js'
 import { type RunningServer, startServer, stopCleanly, temporaryFolder } from '../helpers/server.js'
-import { encodeRequest, infer, inferOutputs, type WireTensor } from '../helpers/v2-client.js'
+import { keepAsking } from '../helpers/steady-clients.js'
+import { infer, inferOutputs, type WireTensor } from '../helpers/v2-client.js'
+import { until } from '../helpers/waiting.js'
 
 const POINT: WireTensor = {
   name: 'x',
@@ -18,14 +19,6 @@ interface IndexEntry {
   readonly version: string
   readonly state: string
   readonly reason: string
-}
-
-async function until(what: string, isTrue: () => Promise<boolean> | boolean): Promise<void> {
-  const deadlineMs = performance.now() + 30_000
-  while (!(await isTrue())) {
-    if (performance.now() > deadlineMs) throw new Error(`waited 30 s until ${what}`)
-    await new Promise((resolve) => setTimeout(resolve, 10))
-  }
 }
 
 async function answerOf(url: string, model = 'add'): Promise<number[]> {
@@ -68,54 +61,23 @@ function replaceModel(
   renameSync(join(staging, name, version), target)
 }
 
-/** Clients that send without a pause, and what they were answered. */
-function keepAsking(url: string, count: number) {
-  const { body, headers } = encodeRequest([POINT], 'json')
+/** Clients that ask without a pause, and how often they were answered what. */
+function countAnswers(url: string, count: number) {
   const answers = new Map<string, number>()
-  let isStopped = false
   const note = (what: string) => answers.set(what, (answers.get(what) ?? 0) + 1)
-  const one = (agent: Agent) =>
-    new Promise<void>((resolve) => {
-      const call = request(`${url}/v2/models/add/infer`, { method: 'POST', agent, headers }, (response) => {
-        let text = ''
-        response.setEncoding('utf8').on('data', (part: string) => {
-          text += part
-        })
-        response.on('end', () => {
-          note(
-            response.statusCode === 200
-              ? (text.match(/"data":(\[.*?\])/)?.[1] ?? text)
-              : `${response.statusCode} ${text}`,
-          )
-          resolve()
-        })
-      })
-      call.on('error', (thrown) => {
-        note(thrown.message)
-        resolve()
-      })
-      call.end(body)
-    })
-  const all = Promise.all(
-    Array.from({ length: count }, async () => {
-      const agent = new Agent({ keepAlive: true, maxSockets: 1 })
-      while (!isStopped) await one(agent)
-      agent.destroy()
-    }),
-  )
-  return {
-    answers,
-    async stop(): Promise<void> {
-      isStopped = true
-      await all
-    },
-  }
+  const { stop } = keepAsking({
+    ...{ url, model: 'add', input: POINT, count },
+    onAnswer: (status, text) =>
+      note(status === 200 ? (text.match(/"data":(\[.*?\])/)?.[1] ?? text) : `${status} ${text}`),
+    onFailure: note,
+  })
+  return { answers, stop }
 }
 
 test.serial('under load a changed model is swapped without a failed request, again and again', async (t) => {
   const running = await serve(t, ['--model-control', 'explicit', '--load-model', 'add'])
   const { server, url, adminUrl, models } = running
-  const clients = keepAsking(url, 16)
+  const clients = countAnswers(url, 16)
   const SWAPS = 5
   for (let swap = 2; swap <= SWAPS; swap++) {
     replaceModel(models, [swap, swap])

@@ -14,16 +14,9 @@ import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { addModel, wideModel, writeModel } from '../helpers/onnx-builder.js'
 import { spawnServer, startServer, stopCleanly, temporaryFolder } from '../helpers/server.js'
+import { untilSome } from '../helpers/waiting.js'
 
 const WIDE_MODEL_BYTES = 32 * 1024 * 1024
-
-async function until(what: string, isTrue: () => boolean): Promise<void> {
-  const deadlineMs = performance.now() + 30_000
-  while (!isTrue()) {
-    if (performance.now() > deadlineMs) throw new Error(`waited 30 s until ${what}`)
-    await new Promise((resolve) => setImmediate(resolve))
-  }
-}
 
 /** A tmpfs with options of its own; null where mounting is not allowed. */
 function smallTmpfs(t: ExecutionContext, options: string): string | null {
@@ -71,7 +64,11 @@ test.serial(
     const models = writeModel(temporaryFolder(t), 'large', wideModel(WIDE_MODEL_BYTES))
     const server = spawnServer(t, { models, segmentDir })
     // The moment the segment begins to be written, the rest of the folder is taken.
-    await until('it is written', () => server.segments().some((path) => path.endsWith('.writing')))
+    await untilSome(
+      'it to be written',
+      () => server.segments().find((path) => path.endsWith('.writing')) ?? null,
+      { pollMs: 0 },
+    )
     const filler = openSync(join(segmentDir, 'filler'), 'w')
     try {
       for (;;) writeSync(filler, Buffer.alloc(1024 * 1024))

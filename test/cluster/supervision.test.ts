@@ -1,10 +1,11 @@
 import { once } from 'node:events'
-import { Agent, request } from 'node:http'
 import { connect } from 'node:net'
 import test, { type ExecutionContext } from 'ava'
 import { addModel, slowModel, writeModel } from '../helpers/onnx-builder.js'
 import { type RunningServer, startServer, stopCleanly, temporaryFolder } from '../helpers/server.js'
+import { keepAsking } from '../helpers/steady-clients.js'
 import { encodeRequest, infer, inferOutputs, type WireTensor } from '../helpers/v2-client.js'
+import { until } from '../helpers/waiting.js'
 
 const POINT: WireTensor = {
   name: 'x',
@@ -26,14 +27,6 @@ async function metric(adminUrl: string, series: RegExp): Promise<number> {
 
 const SUCCESSES = /^onecopy_requests_total\{.*outcome="success"\}/
 
-async function until(what: string, isTrue: () => Promise<boolean> | boolean): Promise<void> {
-  const deadlineMs = performance.now() + 30_000
-  while (!(await isTrue())) {
-    if (performance.now() > deadlineMs) throw new Error(`waited 30 s until ${what}`)
-    await new Promise((resolve) => setTimeout(resolve, 10))
-  }
-}
-
 async function serveAdd(t: ExecutionContext, args: readonly string[]): Promise<RunningServer> {
   const models = writeModel(temporaryFolder(t), 'add', addModel())
   return await startServer(t, { models, args: ['--log-level', 'debug', ...args] })
@@ -54,46 +47,16 @@ interface Clients {
   stop(): Promise<void>
 }
 
-/** Clients that send without a pause on connections that are kept as long as the server keeps them. */
-function keepAsking(url: string, count: number): Clients {
-  const { body, headers } = encodeRequest([POINT], 'json')
-  const failures: string[] = []
-  let isStopped = false
-  const clients: Clients = { failures, answered: 0, stop: async () => {} }
-  const one = (agent: Agent) =>
-    new Promise<void>((resolve) => {
-      const call = request(`${url}/v2/models/add/infer`, { method: 'POST', agent, headers }, (response) => {
-        let text = ''
-        response.setEncoding('utf8').on('data', (part: string) => {
-          text += part
-        })
-        response.on('end', () => {
-          if (response.statusCode === 200 && text.includes('[11,22]')) clients.answered++
-          else failures.push(`${response.statusCode} ${text}`)
-          resolve()
-        })
-        response.on('error', (thrown) => {
-          failures.push(thrown.message)
-          resolve()
-        })
-      })
-      call.on('error', (thrown) => {
-        failures.push(thrown.message)
-        resolve()
-      })
-      call.end(body)
-    })
-  const all = Promise.all(
-    Array.from({ length: count }, async () => {
-      const agent = new Agent({ keepAlive: true, maxSockets: 1 })
-      while (!isStopped) await one(agent)
-      agent.destroy()
-    }),
-  )
-  clients.stop = async () => {
-    isStopped = true
-    await all
-  }
+function askAll(url: string, count: number): Clients {
+  const clients: Clients = { failures: [], answered: 0, stop: () => steady.stop() }
+  const steady = keepAsking({
+    ...{ url, model: 'add', input: POINT, count },
+    onAnswer: (status, text) => {
+      if (status === 200 && text.includes('[11,22]')) clients.answered++
+      else clients.failures.push(`${status} ${text}`)
+    },
+    onFailure: (message) => clients.failures.push(message),
+  })
   return clients
 }
 
@@ -101,7 +64,7 @@ test.serial('SIGHUP replaces every worker, one at a time, and no request fails',
   const running = await serveAdd(t, ['--workers', '2'])
   const { server, url, adminUrl } = running
   const before = workerPids(running)
-  const clients = keepAsking(url, 16)
+  const clients = askAll(url, 16)
   await until('the load runs', () => clients.answered > 100)
   server.process.kill('SIGHUP')
   await server.logged((line) => line.msg === 'every worker was replaced')
@@ -208,7 +171,7 @@ for (const signal of ['SIGSEGV', 'SIGABRT', 'SIGBUS'] as const) {
 test.serial('a worker that served its number of requests is replaced, and no request fails', async (t) => {
   const running = await serveAdd(t, ['--workers', '2', '--max-requests-per-worker', '200'])
   const { server, url, adminUrl } = running
-  const clients = keepAsking(url, 8)
+  const clients = askAll(url, 8)
   await until('four workers were replaced', () => workerPids(running).length >= 6)
   await clients.stop()
   t.deepEqual(clients.failures, [])

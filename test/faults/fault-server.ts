@@ -13,7 +13,7 @@ import {
   signalIfThere,
 } from '../../bench/harness/process-list.js'
 import { type ServerUnderTest, type StartOptions, spawnServer } from '../helpers/server.js'
-import { until } from './waiting.js'
+import { until } from '../helpers/waiting.js'
 
 const MARK = 'FAULT_TEST_SERVER'
 

@@ -1,13 +1,13 @@
 /** Every signal, to every process of the server, in every moment of its life; one test a combination. */
 import test, { type ExecutionContext } from 'ava'
 import { signalIfThere } from '../../bench/harness/process-list.js'
+import { until, withinDeadline } from '../helpers/waiting.js'
 import { bigRequest } from './big-request.js'
 import { type FaultModels, makeFaultModels } from './fault-models.js'
 import { FaultServer } from './fault-server.js'
 import { isStillIn, type Moment, REACH, type Scene, type Target, WORKERS } from './moments.js'
 import type { HeldByWorker } from './slow-requests.js'
 import { metricOf, scrape, slowRequest } from './slow-requests.js'
-import { until, withinDeadline } from './waiting.js'
 
 type Server =
   | 'exits with 0'

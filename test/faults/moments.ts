@@ -5,11 +5,11 @@
 import { readdirSync } from 'node:fs'
 import type { ExecutionContext } from 'ava'
 import { signalIfThere } from '../../bench/harness/process-list.js'
+import { until, untilSome } from '../helpers/waiting.js'
 import type { FaultModels } from './fault-models.js'
 import { FaultServer } from './fault-server.js'
 import { ScrapeLoop } from './scrape-loop.js'
 import { type HeldByWorker, occupyWorkers, slowRequest } from './slow-requests.js'
-import { until, untilSome } from './waiting.js'
 
 export const WORKERS = 2
 

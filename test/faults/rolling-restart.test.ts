@@ -2,8 +2,8 @@ import { Agent, request } from 'node:http'
 import test, { type ExecutionContext } from 'ava'
 import { addModel, writeModel } from '../helpers/onnx-builder.js'
 import { temporaryFolder } from '../helpers/server.js'
+import { until } from '../helpers/waiting.js'
 import { FaultServer } from './fault-server.js'
-import { until } from './waiting.js'
 
 const CONNECTIONS = 32
 const RESTARTS = 20

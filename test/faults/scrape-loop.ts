@@ -2,7 +2,7 @@
 import { Agent, get } from 'node:http'
 import type { Socket } from 'node:net'
 import { ownerOf } from '../../bench/harness/connections.js'
-import { untilSome } from './waiting.js'
+import { untilSome } from '../helpers/waiting.js'
 
 export class ScrapeLoop {
   /** Every complete answer. */

@@ -1,7 +1,7 @@
 /** Requests to the model whose run takes as long as asked: the product of identities is the identity. */
 import type { WireTensor } from '../helpers/v2-client.js'
+import { until } from '../helpers/waiting.js'
 import { type HeldRequest, holdRequest } from './held-request.js'
-import { until } from './waiting.js'
 
 const SIZE = 128
 

@@ -7,11 +7,12 @@ import test, { type ExecutionContext } from 'ava'
 import { ELEMENT, graph, modelBytes, node, slowModel, value, writeModel } from '../helpers/onnx-builder.js'
 import { type RawAnswer, RawClient } from '../helpers/raw-client.js'
 import { type RunningServer, startServer, stopCleanly, temporaryFolder } from '../helpers/server.js'
+import { until } from '../helpers/waiting.js'
 
 const PATH = '/v2/models/negate/infer'
 const WORKERS = 2
-const DEADLINE_MS = 20_000
-const LOOK_AGAIN_MS = 20
+const _DEADLINE_MS = 20_000
+const _LOOK_AGAIN_MS = 20
 
 /** `y = -x`, x FP32 [n]. */
 const NEGATE = modelBytes(
@@ -59,14 +60,6 @@ async function startAttacked(t: ExecutionContext, ...args: string[]): Promise<Ru
     cacheDir: compiled,
     args: ['--workers', String(WORKERS), '--log-level', 'debug', ...args],
   })
-}
-
-async function until(what: string, isMet: () => boolean | Promise<boolean>): Promise<void> {
-  const deadlineMs = performance.now() + DEADLINE_MS
-  while (!(await isMet())) {
-    if (performance.now() > deadlineMs) throw new Error(`waited ${DEADLINE_MS} ms for ${what}`)
-    await new Promise((resolve) => setTimeout(resolve, LOOK_AGAIN_MS))
-  }
 }
 
 /** Other clients of every worker are served, by workers that never died and never complained. */

@@ -15,7 +15,7 @@ import { OnecopyError } from '../../src/errors.js'
 import { openCache } from '../../src/model/cache.js'
 import { Compiler } from '../../src/model/compile.js'
 import { attachSegment, referenceSegment, type SegmentReference } from '../../src/segment/attach.js'
-import { createServerFolder, removeServerFolder } from '../../src/segment/folder.js'
+import { createServerFolder, removeFolder } from '../../src/segment/folder.js'
 import { decodeHeader, encodeHeader, headerRoomBytes, type SegmentHeader } from '../../src/segment/layout.js'
 import { verifySegment, writeSegment } from '../../src/segment/write.js'
 import { imagePathOf } from '../helpers/compile.js'
@@ -36,7 +36,7 @@ async function writtenSegment(t: ExecutionContext): Promise<Written> {
   const imagePath = imagePathOf(await compiler.compile(join(models, 'slow', '1', 'model.onnx')))
   compiler.close()
   const server = await createServerFolder(temporaryFolder(t, '/dev/shm'))
-  t.teardown(() => removeServerFolder(server.path))
+  t.teardown(() => removeFolder(server.path))
   const segment = await writeSegment({ imagePath, server, model: { name: 'slow', version: '1' } })
   return { path: segment.path, header: segment.header, reference: referenceSegment(segment) }
 }

@@ -1,0 +1,55 @@
+/** Clients that send without a pause, on connections that are kept for as long as the server keeps them. */
+import { Agent, request } from 'node:http'
+import { encodeRequest, type WireTensor } from './v2-client.js'
+
+export interface SteadyClientsOptions {
+  readonly url: string
+  readonly model: string
+  readonly input: WireTensor
+  readonly count: number
+  readonly onAnswer: (status: number, text: string) => void
+  /** A request that was not answered whole. */
+  readonly onFailure: (message: string) => void
+}
+
+/** Begins at once; `stop` resolves when the last request of each client is settled. */
+export function keepAsking({ url, model, input, count, onAnswer, onFailure }: SteadyClientsOptions): {
+  readonly stop: () => Promise<void>
+} {
+  const { body, headers } = encodeRequest([input], 'json')
+  let isStopped = false
+  const ask = (agent: Agent) =>
+    new Promise<void>((resolve) => {
+      const fail = (thrown: Error) => {
+        onFailure(thrown.message)
+        resolve()
+      }
+      const options = { method: 'POST', agent, headers }
+      const call = request(`${url}/v2/models/${model}/infer`, options, (response) => {
+        let text = ''
+        response.setEncoding('utf8').on('data', (part: string) => {
+          text += part
+        })
+        response.on('end', () => {
+          onAnswer(response.statusCode ?? 0, text)
+          resolve()
+        })
+        response.on('error', fail)
+      })
+      call.on('error', fail)
+      call.end(body)
+    })
+  const all = Promise.all(
+    Array.from({ length: count }, async () => {
+      const agent = new Agent({ keepAlive: true, maxSockets: 1 })
+      while (!isStopped) await ask(agent)
+      agent.destroy()
+    }),
+  )
+  return {
+    stop: async () => {
+      isStopped = true
+      await all
+    },
+  }
+}
