@@ -12,6 +12,7 @@ import {
   value,
   writeModel,
 } from '../helpers/onnx-builder.js'
+import { TEMPORARY_PREFIX } from '../helpers/temporary-names.js'
 
 export const BIG_WIDTH = 2048
 const BIG_LAYERS = 6
@@ -53,7 +54,7 @@ function bigModel(): Uint8Array {
 }
 
 export function makeFaultModels(): FaultModels {
-  const folder = mkdtempSync(join(tmpdir(), 'onecopy-test-'))
+  const folder = mkdtempSync(join(tmpdir(), TEMPORARY_PREFIX))
   return {
     slow: writeModel(join(folder, 'slow'), 'slow', slowModel()),
     big: writeModel(join(folder, 'big'), 'big', bigModel()),

@@ -1,8 +1,17 @@
-/** Run after the tests: fails when one of them left anything in shared memory. Servers of others are not theirs. */
-import { readdirSync } from 'node:fs'
+/**
+ * Run before the tests with --remove, and after them: fails when one of them left anything in shared memory. What a run
+ * that was killed left is removed before; folders of other checkouts and of other servers are not theirs.
+ */
+import { readdirSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { TEMPORARY_PREFIX } from './temporary-names.js'
 
-const left = readdirSync('/dev/shm').filter((name) => name.startsWith('onecopy-test-'))
-if (left.length > 0) {
-  process.stderr.write(`left in /dev/shm after the tests: ${left.join(', ')}\n`)
+const FOLDER = '/dev/shm'
+
+const left = readdirSync(FOLDER).filter((name) => name.startsWith(TEMPORARY_PREFIX))
+if (process.argv.includes('--remove')) {
+  for (const name of left) rmSync(join(FOLDER, name), { recursive: true, force: true })
+} else if (left.length > 0) {
+  process.stderr.write(`left in ${FOLDER} after the tests: ${left.join(', ')}\n`)
   process.exit(1)
 }

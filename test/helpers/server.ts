@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { ExecutionContext } from 'ava'
 import { PROJECT_ROOT } from './shared.js'
+import { TEMPORARY_PREFIX } from './temporary-names.js'
 
 const MAIN = join(PROJECT_ROOT, 'dist', 'cluster', 'main.js')
 
@@ -34,7 +35,7 @@ export interface StartOptions {
 
 /** A folder that goes away with the test. */
 export function temporaryFolder(t: ExecutionContext, parent = tmpdir()): string {
-  const path = mkdtempSync(join(parent, 'onecopy-test-'))
+  const path = mkdtempSync(join(parent, TEMPORARY_PREFIX))
   t.teardown(() => rmSync(path, { recursive: true, force: true }))
   return path
 }

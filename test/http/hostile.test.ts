@@ -7,6 +7,7 @@ import test, { type ExecutionContext } from 'ava'
 import { ELEMENT, graph, modelBytes, node, slowModel, value, writeModel } from '../helpers/onnx-builder.js'
 import { type RawAnswer, RawClient } from '../helpers/raw-client.js'
 import { type RunningServer, startServer, stopCleanly, temporaryFolder } from '../helpers/server.js'
+import { TEMPORARY_PREFIX } from '../helpers/temporary-names.js'
 import { until } from '../helpers/waiting.js'
 
 const PATH = '/v2/models/negate/infer'
@@ -54,7 +55,7 @@ function gzipCut(): Buffer {
 async function startAttacked(t: ExecutionContext, ...args: string[]): Promise<RunningServer> {
   const models = writeModel(temporaryFolder(t), 'negate', NEGATE)
   writeModel(models, 'slow', slowModel())
-  compiled ??= mkdtempSync(join(tmpdir(), 'onecopy-test-'))
+  compiled ??= mkdtempSync(join(tmpdir(), TEMPORARY_PREFIX))
   return await startServer(t, {
     models,
     cacheDir: compiled,
