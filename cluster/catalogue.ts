@@ -6,14 +6,12 @@
  * began, is unloaded everywhere, and its segment is removed last. Whatever fails before that step leaves the
  * old one serving. Changes are made one at a time, in the order they were asked for.
  */
-import { basename } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { messageOf, OnecopyError } from '../src/errors.js'
 import type { Log } from '../src/log.js'
 import type { PublishedModel } from '../src/model/publish.js'
 import type { ModelSource } from '../src/model/repository.js'
-import { type AttachedSegment, attachSegment } from '../src/segment/attach.js'
-import { removeFolder } from '../src/segment/folder.js'
+import { LiveSegment, leaseAll } from './live-segment.js'
 import type { SegmentMessage } from './messages.js'
 import type { FleetStats } from './stats.js'
 import type { WorkerHandle } from './worker-handle.js'
@@ -30,10 +28,15 @@ export interface IndexEntry {
 }
 
 interface Generation {
-  readonly published: PublishedModel
-  readonly message: SegmentMessage
-  /** Kept mapped by the primary for as long as it is served. */
-  readonly attached: AttachedSegment
+  /** Where the model version came from, and under which config. */
+  readonly source: ModelSource
+  readonly segment: LiveSegment
+  /** What workers are told of it, but for the segment, which can change in time. */
+  readonly facts: Omit<SegmentMessage, 'segment'>
+}
+
+function messageOfGeneration({ facts, segment }: Generation): SegmentMessage {
+  return { ...facts, segment: segment.reference }
 }
 
 interface Entry {
@@ -42,8 +45,9 @@ interface Entry {
   state: ModelState
   reason: string
   serving: Generation | null
-  /** How many there have been. */
+  /** How many there have been, of generations and of folders in shared memory. */
   generations: number
+  folders: number
 }
 
 export interface CatalogueOptions {
@@ -53,6 +57,8 @@ export interface CatalogueOptions {
   readonly publish: (source: ModelSource, folderName: string) => Promise<PublishedModel>
   /** The memory of a folder's segment is free again. */
   readonly release: (folderName: string) => void
+  /** Every process that may have a segment mapped. */
+  readonly processes: () => readonly number[]
   /** Workers that are alive and not on their way out, ready or booting. */
   readonly workers: () => readonly WorkerHandle[]
   /** A worker that cannot follow: it is to be replaced. */
@@ -67,16 +73,20 @@ function entryKey({ name, version }: { readonly name: string; readonly version: 
   return `${name}@${version}`
 }
 
+function keyOf({ facts }: Generation): string {
+  return facts.key
+}
+
 /** Clients of a version rely on its inputs and outputs. */
 function requireSameInterface(old: Generation, next: Generation): void {
-  const of = ({ published: { segment } }: Generation) => ({
-    inputs: segment.header.inputs,
-    outputs: segment.header.outputs,
+  const of = ({ segment: { published } }: Generation) => ({
+    inputs: published.segment.header.inputs,
+    outputs: published.segment.header.outputs,
   })
   if (isDeepStrictEqual(of(old), of(next))) return
   throw new OnecopyError(
     'INTERFACE_CHANGED',
-    `expected the inputs and outputs that version ${old.message.version} has, ${JSON.stringify(of(old))}, got ` +
+    `expected the inputs and outputs that version ${old.facts.version} has, ${JSON.stringify(of(old))}, got ` +
       `${JSON.stringify(of(next))}: give it a new version, or unload the old one first`,
   )
 }
@@ -94,24 +104,44 @@ export class Catalogue {
   async begin(published: readonly PublishedModel[]): Promise<void> {
     for (const one of published) {
       const entry = this.#entryOf(one.source)
-      entry.generations = 1
-      entry.serving = await this.#generation(one, entry)
+      entry.folders = 1
+      entry.serving = await this.#generation(entry, one.source, await this.#open(one, entry))
       entry.state = 'READY'
     }
   }
 
-  /** What a worker that starts now is to serve. */
-  get segments(): SegmentMessage[] {
-    return this.#serving.map(({ message }) => message)
+  /**
+   * Says what a worker that starts now is to serve, once all of it is whole; it stays so until the returned function
+   * is called.
+   * @throws OnecopyError why a segment cannot be made whole.
+   */
+  async lease(take: (segments: SegmentMessage[]) => void): Promise<() => void> {
+    for (;;) {
+      const generations = this.#serving
+      const isCurrent = () => isDeepStrictEqual(generations.map(keyOf), this.#serving.map(keyOf))
+      let release: () => void
+      try {
+        release = await leaseAll(generations.map(({ segment }) => segment))
+      } catch (thrown) {
+        // What is not served any more cannot be, and need not be, made whole.
+        if (isCurrent()) throw thrown
+        continue
+      }
+      if (isCurrent()) {
+        take(generations.map(messageOfGeneration))
+        return release
+      }
+      release()
+    }
   }
 
   get published(): PublishedModel[] {
-    return this.#serving.map(({ published }) => published)
+    return this.#serving.map(({ segment }) => segment.published)
   }
 
   /** The versions that answer. */
   get served(): { readonly name: string; readonly version: string }[] {
-    return this.published.map(({ source: { name, version } }) => ({ name, version }))
+    return this.#serving.map(({ source: { name, version } }) => ({ name, version }))
   }
 
   get #serving(): Generation[] {
@@ -128,26 +158,39 @@ export class Catalogue {
   #entryOf({ name, version }: { readonly name: string; readonly version: string }): Entry {
     const known = this.#entries.get(entryKey({ name, version }))
     if (known !== undefined) return known
-    const entry: Entry = { name, version, state: 'LOADING', reason: '', serving: null, generations: 0 }
+    const entry: Entry = {
+      name,
+      version,
+      state: 'LOADING',
+      reason: '',
+      serving: null,
+      generations: 0,
+      folders: 0,
+    }
     this.#entries.set(entryKey(entry), entry)
     return entry
   }
 
-  async #generation(published: PublishedModel, entry: Entry): Promise<Generation> {
+  #nextFolderName(entry: Entry): string {
+    entry.folders++
+    return entry.folders === 1 ? entryKey(entry) : `${entryKey(entry)}+${entry.folders}`
+  }
+
+  async #open(published: PublishedModel, entry: Entry): Promise<LiveSegment> {
+    const { publish, release, processes, log } = this.#options
+    return await LiveSegment.open(published, {
+      ...{ release, processes, log },
+      publishAgain: () => publish(published.source, this.#nextFolderName(entry)),
+    })
+  }
+
+  async #generation(entry: Entry, source: ModelSource, segment: LiveSegment): Promise<Generation> {
     const { stats } = this.#options
-    const { source, reference } = published
     const { name, version, config } = source
     const number = await stats.addModel({ model: name, version })
-    return {
-      published,
-      attached: await attachSegment(reference),
-      message: {
-        key: `${entryKey(entry)}#${entry.generations}`,
-        ...{ name, version, config, number },
-        segment: reference,
-        stats: stats.modelPage(number),
-      },
-    }
+    entry.generations++
+    const key = `${entryKey(entry)}#${entry.generations}`
+    return { source, segment, facts: { key, name, version, config, number, stats: stats.modelPage(number) } }
   }
 
   #inTurn<T>(work: () => Promise<T>): Promise<T> {
@@ -196,7 +239,7 @@ export class Catalogue {
       entry.state = 'UNLOADING'
       entry.serving = null
       await this.#changeAll(null, old)
-      await this.#remove(old)
+      await old.segment.remove()
       entry.state = 'UNAVAILABLE'
       entry.reason = 'unloaded'
       this.#report(entry, 'unloaded')
@@ -220,38 +263,38 @@ export class Catalogue {
 
   async #replace(entry: Entry, source: ModelSource): Promise<void> {
     const old = entry.serving
-    const generation = entry.generations + 1
-    const folderName = generation === 1 ? entryKey(entry) : `${entryKey(entry)}+${generation}`
-    let published = await this.#options.publish(source, folderName)
-    entry.generations = generation
-    if (old !== null && old.published.segment.header.key === published.segment.header.key) {
-      // The same content: the segment that is there serves on, perhaps under another config.
-      await removeFolder(published.segment.folder)
-      this.#options.release(folderName)
-      if (isDeepStrictEqual(old.published.source.config, source.config)) return
-      published = { ...old.published, source }
+    const published = await this.#options.publish(source, this.#nextFolderName(entry))
+    let segment = await this.#open(published, entry)
+    const isSameContent =
+      old !== null && old.segment.published.segment.header.key === published.segment.header.key
+    if (isSameContent) {
+      // The segment that is there serves on, perhaps under another config.
+      await segment.remove()
+      if (isDeepStrictEqual(old.source.config, source.config)) return
+      segment = old.segment
     }
-    const next = await this.#generation(published, entry)
+    const next = await this.#generation(entry, source, segment)
     try {
       if (old !== null) requireSameInterface(old, next)
-      await this.#prepareAll(next)
+      const release = await segment.lease()
+      try {
+        await this.#prepareAll(next)
+        entry.serving = next
+        await this.#changeAll(next, old)
+      } finally {
+        release()
+      }
     } catch (thrown) {
       await this.#changeAll(null, next)
-      if (next.published.segment.path !== old?.published.segment.path) await this.#remove(next)
+      if (!isSameContent) await segment.remove()
       throw thrown
     }
-    entry.serving = next
-    await this.#changeAll(next, old)
-    if (old !== null && old.published.segment.path !== next.published.segment.path) await this.#remove(old)
-  }
-
-  async #remove({ published }: Generation): Promise<void> {
-    await removeFolder(published.segment.folder)
-    this.#options.release(basename(published.segment.folder))
+    if (old !== null && !isSameContent) await old.segment.remove()
   }
 
   /** Has every ready worker load a generation; a worker that ends meanwhile is no reason not to go on. */
-  async #prepareAll({ message }: Generation): Promise<void> {
+  async #prepareAll(next: Generation): Promise<void> {
+    const message = messageOfGeneration(next)
     const { workers, prepareTimeoutMs } = this.#options
     const ready = workers().filter(({ isReady }) => isReady)
     const outcomes = await Promise.allSettled(
@@ -267,16 +310,16 @@ export class Catalogue {
   /** Flips every worker, those that boot meanwhile too, and waits until nobody uses what is retired. */
   async #changeAll(next: Generation | null, old: Generation | null): Promise<void> {
     const { workers, prepareTimeoutMs, retireTimeoutMs, condemn } = this.#options
-    const activate = next === null ? [] : [next.message.key]
-    const retire = old === null ? [] : [old.message.key]
+    const activate = next === null ? [] : [next.facts.key]
+    const retire = old === null ? [] : [old.facts.key]
     const isConcerned = (worker: WorkerHandle) =>
       retire.some((key) => worker.holds.has(key)) || activate.some((key) => !worker.serves.has(key))
     const change = async (worker: WorkerHandle) => {
       try {
         // One that boots was told what was served when it started.
         await worker.ready
-        if (next !== null && !worker.holds.has(next.message.key))
-          await worker.prepare(next.message, prepareTimeoutMs)
+        if (next !== null && !worker.holds.has(next.facts.key))
+          await worker.prepare(messageOfGeneration(next), prepareTimeoutMs)
         await worker.change({ activate, retire }, retireTimeoutMs)
       } catch (thrown) {
         if (thrown instanceof OnecopyError && thrown.code !== 'WORKER_GONE') condemn(worker, thrown)
@@ -289,5 +332,10 @@ export class Catalogue {
       for (const worker of concerned) changed.add(worker)
       await Promise.all(concerned.map(change))
     }
+  }
+
+  /** Leaves the segments as they are. */
+  async close(): Promise<void> {
+    await Promise.all(this.#serving.map(({ segment }) => segment.close()))
   }
 }

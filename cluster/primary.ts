@@ -181,6 +181,7 @@ class Primary {
       log: this.#log,
       publish: (source, folderName) => publisher.publishOne(source, server, folderName),
       release: (folderName) => this.#budget.release(folderName),
+      processes: () => this.#supervisor?.pids ?? [],
       workers: () => this.#supervisor?.staying ?? [],
       condemn: (worker, failure) => this.#supervisor?.condemn(worker, failure),
       onChange: (_, outcome) => this.#metrics.modelChanged(outcome),
@@ -207,16 +208,19 @@ class Primary {
       drainTimeoutMs: shared.drainTimeoutMs,
       log: this.#log,
       stats,
-      start: () => ({
-        type: 'start',
-        // What a worker does not need is left out when it parses the message.
-        config: { ...shared, port },
-        identity: { name: 'onecopy', version: this.#version },
-        serverFolder: server.path,
-        segments: catalogue.segments,
-        processStats: stats.processPage,
-        unknownStats: stats.unknownPage,
-      }),
+      lease: (take) =>
+        catalogue.lease((segments) =>
+          take({
+            type: 'start',
+            // What a worker does not need is left out when it parses the message.
+            config: { ...shared, port },
+            identity: { name: 'onecopy', version: this.#version },
+            serverFolder: server.path,
+            segments,
+            processStats: stats.processPage,
+            unknownStats: stats.unknownPage,
+          }),
+        ),
       onEnded: (reason) => this.#metrics.workerEnded(reason),
       onGivenUp: (reason) => this.#giveUp(reason),
       onRecovered: () => this.#recover(),
@@ -306,6 +310,7 @@ class Primary {
       }
     }
     await this.#admin?.close()
+    await this.#catalogue?.close()
     if (this.#serverFolder !== undefined) await removeFolder(this.#serverFolder.path)
     this.#lifecycle.move('closed')
     this.#log.info('stopped')

@@ -12,7 +12,7 @@ import type { ModelSource } from '../src/model/repository.js'
 import { usableCpus } from '../src/process/cpus.js'
 import { runtimeVersion } from '../src/runtime/identity.js'
 import { findLeftovers, type Leftover } from '../src/segment/adopt.js'
-import type { ServerFolder } from '../src/segment/folder.js'
+import { isInMemory, type ServerFolder } from '../src/segment/folder.js'
 import { sweepSegmentFolder } from '../src/segment/sweep.js'
 import { createProgress } from './progress.js'
 
@@ -53,7 +53,7 @@ export class Publisher {
     server: ServerFolder,
     options: Partial<PublishOptions>,
   ): Promise<PublishedModel[]> {
-    const { cacheDir, compileTimeoutMs } = this.#options.config
+    const { cacheDir, segmentDir, compileTimeoutMs, rawWeights } = this.#options.config
     const cache = await openCache(cacheDir)
     if (cache.problem !== null)
       this.#options.log.warn(
@@ -67,6 +67,7 @@ export class Publisher {
         budget: this.#options.budget,
         compileTimeoutMs,
         concurrency: usableCpus(),
+        keepsImages: rawWeights === 'release' && (await isInMemory(segmentDir)),
         signal: this.#options.signal,
         ...options,
       })

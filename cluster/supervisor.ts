@@ -23,8 +23,8 @@ const MAX_BOOT_FAILURES = 5
 
 export interface SupervisorOptions {
   readonly workers: number
-  /** What a worker that is started now is told; all but its slot. */
-  readonly start: () => Omit<StartMessage, 'statsSlot'>
+  /** Says what a worker that is started now is told, all but its slot; see WorkerHandleOptions. */
+  readonly lease: (take: (start: Omit<StartMessage, 'statsSlot'>) => void) => Promise<() => void>
   readonly stats: FleetStats
   readonly bootTimeoutMs: number
   readonly drainTimeoutMs: number
@@ -78,6 +78,11 @@ export class Supervisor {
     return this.#places.flatMap(({ worker }) => (worker === null ? [] : [worker]))
   }
 
+  /** Every worker process that has not ended yet. */
+  get pids(): readonly number[] {
+    return [...this.#alive].map(({ pid }) => pid)
+  }
+
   /** Workers that are alive and not asked to end, ready or booting. */
   get staying(): readonly WorkerHandle[] {
     return [...this.#alive].filter(({ retiredFor }) => retiredFor === null)
@@ -95,10 +100,11 @@ export class Supervisor {
 
   /** Resolves when a new worker serves in the place; rejects with why it does not. Its later end is handled here. */
   async #spawn(place: Place): Promise<void> {
-    const { start, stats, bootTimeoutMs, log } = this.#options
+    const { lease, stats, bootTimeoutMs, log } = this.#options
     const statsSlot = stats.lend()
     const handle = new WorkerHandle({
-      start: { ...start(), statsSlot },
+      statsSlot,
+      lease: (take) => lease((start) => take({ ...start, statsSlot })),
       inheritedRequests: stats.requestsIn(statsSlot),
       bootTimeoutMs,
       onLoad: (load) => this.#balance(handle.id, load),

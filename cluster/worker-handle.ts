@@ -3,7 +3,7 @@
  * successor is another handle.
  */
 import cluster, { type Worker } from 'node:cluster'
-import { type ErrorCode, OnecopyError } from '../src/errors.js'
+import { type ErrorCode, messageOf, OnecopyError } from '../src/errors.js'
 import type { Load } from '../src/http/connections.js'
 import { withDeadline } from '../src/lifecycle.js'
 import { RUNTIME_ENVIRONMENT } from '../src/runtime/environment.js'
@@ -41,13 +41,25 @@ export interface WorkerExit {
 }
 
 export interface WorkerHandleOptions {
-  readonly start: StartMessage
+  /** Its slot in the stats pages. */
+  readonly statsSlot: number
+  /**
+   * Calls `take` with what it is to serve, when that is there to be loaded, and keeps it there until the function that it
+   * resolves with is called.
+   */
+  readonly lease: (take: (start: StartMessage) => void) => Promise<() => void>
   /** What was counted in its slot by those before it. */
   readonly inheritedRequests: number
   readonly bootTimeoutMs: number
   readonly onLoad: (load: Load) => void
   /** Whether other workers take connections. */
   readonly hasOthers: () => boolean
+}
+
+function asBootFailure(thrown: unknown): OnecopyError {
+  return thrown instanceof OnecopyError
+    ? thrown
+    : new OnecopyError('WORKER_BOOT_FAILED', messageOf(thrown), { cause: thrown })
 }
 
 export class WorkerHandle {
@@ -62,19 +74,18 @@ export class WorkerHandle {
   retiredFor: string | null = null
   readonly #worker: Worker
   /** Generations that it answers with, by key. */
-  readonly serves: Set<string>
+  readonly serves = new Set<string>()
   /** Generations that it has loaded, by key: these and perhaps more. */
-  readonly holds: Set<string>
+  readonly holds = new Set<string>()
   readonly #asked = new Map<number, (problem: { code: ErrorCode; message: string } | null) => void>()
   #nextId = 0
   #failure: OnecopyError | null = null
   #readySinceMs: number | null = null
 
-  constructor({ start, inheritedRequests, bootTimeoutMs, onLoad, hasOthers }: WorkerHandleOptions) {
-    this.statsSlot = start.statsSlot
+  constructor(options: WorkerHandleOptions) {
+    const { statsSlot, lease, inheritedRequests, bootTimeoutMs, onLoad, hasOthers } = options
+    this.statsSlot = statsSlot
     this.inheritedRequests = inheritedRequests
-    this.serves = new Set(start.segments.map(({ key }) => key))
-    this.holds = new Set(this.serves)
     const worker = cluster.fork(WORKER_ENVIRONMENT)
     this.#worker = worker
     returnUnacceptedConnections(worker, hasOthers)
@@ -90,9 +101,13 @@ export class WorkerHandle {
     const isReady = new Promise<void>((resolve) => {
       becomeReady = resolve
     })
+    let greet = () => {}
+    const hasGreeted = new Promise<void>((resolve) => {
+      greet = resolve
+    })
     worker.on('message', (raw: unknown) => {
       const message = ToPrimarySchema.parse(raw)
-      if (message.type === 'hello') this.tell(start)
+      if (message.type === 'hello') greet()
       else if (message.type === 'load') onLoad(message.load)
       else if (message.type === 'failed') this.#failure = new OnecopyError(message.code, message.message)
       else if (message.type === 'done') this.#asked.get(message.id)?.(message.problem)
@@ -126,6 +141,18 @@ export class WorkerHandle {
     this.ready = Promise.race([isReady, failed])
     // Whoever waits for it hears of it; its exit is handled either way.
     this.ready.catch(() => {})
+    // What it needs is made ready while the process starts.
+    const leased = lease((start) => {
+      for (const { key } of start.segments) {
+        this.serves.add(key)
+        this.holds.add(key)
+      }
+      void hasGreeted.then(() => this.tell(start))
+    })
+    leased.then(
+      (release) => void Promise.race([isReady, this.exited]).then(release),
+      (thrown) => this.kill(asBootFailure(thrown)),
+    )
   }
 
   get id(): number {

@@ -202,6 +202,13 @@ export const OPTIONS = {
     help: 'Where the shared weights live: a tmpfs, so that they are memory and nothing else.',
     default: () => '/dev/shm',
   }),
+  rawWeights: option({
+    schema: z.enum(['release', 'keep'], 'expected release or keep'),
+    value: 'MODE',
+    group: 'Memory',
+    help: 'release: weights that only a load needs are in shared memory only meanwhile, where --cache-dir is on a disk; keep: always, which loads sooner.',
+    default: () => 'release',
+  }),
   maxBody: option({
     schema: sizeBytes,
     value: 'SIZE',
@@ -261,6 +268,7 @@ export interface Config {
   /** 0 is no limit. */
   readonly maxPrivateBytes: number
   readonly segmentDir: string
+  readonly rawWeights: Parsed['rawWeights']
   readonly headersTimeoutMs: number
   readonly requestTimeoutMs: number
   readonly keepAliveTimeoutMs: number
@@ -290,6 +298,7 @@ export function toConfig(options: Parsed): Config {
     maxRequestsPerWorker: options.maxRequestsPerWorker,
     maxPrivateBytes: options.maxPrivateMemory,
     segmentDir: options.segmentDir,
+    rawWeights: options.rawWeights,
     headersTimeoutMs: options.headersTimeout,
     requestTimeoutMs: options.requestTimeout,
     keepAliveTimeoutMs: options.keepAliveTimeout,

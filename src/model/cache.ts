@@ -34,6 +34,24 @@ function workPrefix(): string {
   return `.work-${pidNamespace()}-${pid}-${startTicks}-${bootId}-`
 }
 
+/** The file of an image in a cache folder, by what it depends on. */
+export function imageName(key: string): string {
+  return `${key}.segment`
+}
+
+/** An image that outlives this start; null where there is none. */
+export async function findKeptImage(
+  { folders, writable, problem }: CompileCache,
+  key: string,
+): Promise<string | null> {
+  for (const folder of folders) {
+    const path = join(folder, imageName(key))
+    const isTemporary = problem !== null && folder === writable
+    if (!isTemporary && (await stat(path).catch(() => null)) !== null) return path
+  }
+  return null
+}
+
 /** A folder for one compilation, in the file system of the image it will become. */
 export async function makeWorkFolder({ writable }: CompileCache): Promise<string> {
   return await mkdtemp(join(writable, workPrefix()))

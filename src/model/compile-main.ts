@@ -19,6 +19,7 @@ import type { Tensor } from '../tensor.js'
 import { formatBytes } from '../units.js'
 import { batchingResult, probeBatching, shapesAgainstBatching } from './batchability.js'
 import { castBfloat16Borders } from './bfloat16.js'
+import { imageName } from './cache.js'
 import {
   type CompileNotice,
   type CompileReply,
@@ -203,9 +204,8 @@ async function compile(request: CompileRequest): Promise<CompileReply> {
   const key = cacheKey(await digestModel({ bytes, folder, externalFiles: externalFiles(original) }))
   if (request.heldKeys.includes(key))
     return { outcome: 'held', key, residentBytes: process.memoryUsage.rss() }
-  const imageName = `${key}.segment`
   if (request.isCacheTrusted) {
-    for (const cached of request.cacheFolders.map((cacheFolder) => join(cacheFolder, imageName))) {
+    for (const cached of request.cacheFolders.map((cacheFolder) => join(cacheFolder, imageName(key)))) {
       if (await isCached(cached, key))
         return {
           outcome: 'compiled',
@@ -237,7 +237,7 @@ async function compile(request: CompileRequest): Promise<CompileReply> {
       throw asModelError(sharedFailure)
     })
   }
-  const imagePath = join(request.storeFolder, imageName)
+  const imagePath = join(request.storeFolder, imageName(key))
   await rename(path, imagePath)
   return { outcome: 'compiled', key, imagePath, cached: false, residentBytes: process.memoryUsage.rss() }
 }

@@ -1,6 +1,7 @@
 /** Reading and rewriting the graph that the runtime wrote: subgraphs, external tensors, their offsets. */
 import { fromBinary, toBinary } from '@bufbuild/protobuf'
 import { messageOf, OnecopyError } from '../errors.js'
+import { alignUp, PAGE_BYTES } from '../segment/layout.js'
 import { type GraphProto, type ModelProto, ModelProtoSchema, type TensorProto } from './onnx_pb.js'
 
 const EXTERNAL = 1
@@ -121,6 +122,34 @@ export function packedBytesOf(tensor: TensorProto): number {
     for (const blob of value.split('|').slice(1)) bytes += Number(blob.split(';')[1])
   }
   return bytes
+}
+
+/** A range smaller than this is not worth an entry in the header. */
+const MIN_RAW_RANGE_BYTES = 16 * PAGE_BYTES
+
+/**
+ * Where the raw weights stand that have a packed copy, in whole pages, by offsets into the data file; rising, and none over
+ * another: equal weights can stand in one place.
+ */
+export function rawRangesOf(graph: GraphProto): { readonly offsetBytes: number; readonly bytes: number }[] {
+  const ranges: { offsetBytes: number; bytes: number }[] = []
+  for (const inner of graphsOf(graph)) {
+    for (const tensor of inner.initializer) {
+      if (!isExternal(tensor) || packedBytesOf(tensor) === 0) continue
+      const offset = Number(externalEntry(tensor, 'offset') ?? 0)
+      const from = alignUp(offset, PAGE_BYTES)
+      const end = offset + Number(externalEntry(tensor, 'length') ?? 0)
+      const to = Math.floor(end / PAGE_BYTES) * PAGE_BYTES
+      if (to - from >= MIN_RAW_RANGE_BYTES) ranges.push({ offsetBytes: from, bytes: to - from })
+    }
+  }
+  ranges.sort((a, b) => a.offsetBytes - b.offsetBytes || b.bytes - a.bytes)
+  let endBytes = 0
+  return ranges.filter(({ offsetBytes, bytes }) => {
+    const isFree = offsetBytes >= endBytes
+    if (isFree) endBytes = offsetBytes + bytes
+    return isFree
+  })
 }
 
 /** Points every external tensor at `location`, its offsets moved by `byBytes`. */

@@ -13,11 +13,12 @@ import {
   DATA_ALIGNMENT_BYTES,
   encodeHeader,
   headerRoomBytes,
+  type RawRange,
   SEGMENT_FILE_NAME,
   type SegmentHeader,
 } from '../segment/layout.js'
 import { readHeader } from '../segment/write.js'
-import { moveExternalData, offsetGrowthBytes, serializeModel } from './graph.js'
+import { moveExternalData, offsetGrowthBytes, rawRangesOf, serializeModel } from './graph.js'
 import type { ModelInterface } from './interface.js'
 import type { GraphProto, ModelProto } from './onnx_pb.js'
 import { describeSharing } from './sharing.js'
@@ -50,12 +51,25 @@ function headerOf(options: ImageOptions): SegmentHeader {
       shape: spec.shape && [...spec.shape],
     })),
     skippedOutputs: options.modelInterface.skippedOutputs,
+    // Their checksums are known when the data is; the longest stands for them until then.
+    rawRanges:
+      options.form === 'compiled'
+        ? rawRangesOf(options.model.graph).map((range) => ({ ...range, crc32: MAX_CRC32 }))
+        : [],
     sharing: describeSharing(options.model.graph, options.form),
     batching: options.batching,
     selfCheck: null,
     owner: null,
     model: null,
   }
+}
+
+const MAX_CRC32 = 2 ** 32 - 1
+
+async function checksum(file: FileHandle, offsetBytes: number, bytes: number): Promise<number> {
+  let sum = 0
+  for await (const chunk of chunksOf(file, offsetBytes, offsetBytes + bytes)) sum = crc32(chunk.bytes, sum)
+  return sum
 }
 
 /** Writes header, graph and data into `path`, synced; returns the header. Offsets in `model` are moved. */
@@ -74,7 +88,7 @@ export async function writeImage(options: ImageOptions): Promise<SegmentHeader> 
   if (options.form === 'original')
     dataOffsetBytes = alignUp(graphOffsetBytes + graph.byteLength, DATA_ALIGNMENT_BYTES)
 
-  const file = await open(options.path, 'wx', 0o600)
+  const file = await open(options.path, 'wx+', 0o600)
   try {
     await writeFully(file, graph, graphOffsetBytes)
     let dataBytes = 0
@@ -93,6 +107,13 @@ export async function writeImage(options: ImageOptions): Promise<SegmentHeader> 
       }
       await rm(options.dataPath)
     }
+    const rawRanges: RawRange[] = []
+    for (const { offsetBytes, bytes } of header.rawRanges)
+      rawRanges.push({
+        offsetBytes,
+        bytes,
+        crc32: await checksum(file, dataOffsetBytes + offsetBytes, bytes),
+      })
     const fileBytes = dataOffsetBytes + dataBytes
     const final: SegmentHeader = {
       ...header,
@@ -103,6 +124,7 @@ export async function writeImage(options: ImageOptions): Promise<SegmentHeader> 
         sha256: createHash('sha256').update(graph).digest('hex'),
       },
       data: { offsetBytes: dataOffsetBytes, bytes: dataBytes, crc32: dataCrc32 },
+      rawRanges,
     }
     await writeFully(file, encodeHeader(final, graphOffsetBytes), 0)
     await file.truncate(fileBytes)

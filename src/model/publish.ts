@@ -1,11 +1,15 @@
 /** From a model file to a sealed segment in shared memory: compile or find in the cache, copy, verify. */
+import { constants } from 'node:fs'
+import { type FileHandle, open } from 'node:fs/promises'
+import { dirname } from 'node:path'
 import { OnecopyError } from '../errors.js'
 import { adoptSegment, type Leftover } from '../segment/adopt.js'
 import { referenceSegment, type SegmentReference } from '../segment/attach.js'
 import type { ServerFolder } from '../segment/folder.js'
-import { removeFolder } from '../segment/folder.js'
+import { isInMemory, removeFolder } from '../segment/folder.js'
+import { hasWorthwhileRanges } from '../segment/raw-weights.js'
 import { type SegmentFile, writeSegment } from '../segment/write.js'
-import type { CompileCache } from './cache.js'
+import { type CompileCache, findKeptImage } from './cache.js'
 import { type CompiledImage, Compiler } from './compile.js'
 import type { MemoryBudget } from './memory-budget.js'
 import type { ModelSource } from './repository.js'
@@ -15,6 +19,8 @@ export interface PublishedModel {
   readonly segment: SegmentFile
   readonly reference: SegmentReference
   readonly origin: 'compiled' | 'cache' | 'dead server'
+  /** The image it was written from, open, where the compile cache keeps it and it is asked for; its owner closes it. */
+  readonly image: FileHandle | null
 }
 
 export interface PublishOptions {
@@ -27,6 +33,8 @@ export interface PublishOptions {
   readonly signal: AbortSignal
   /** Name of a segment's folder; NAME@VERSION where none is given. */
   readonly folderName?: (source: ModelSource) => string
+  /** Whether images are to be left open for the segments' raw weights. */
+  readonly keepsImages?: boolean
   /** Segments that dead servers left, for the taking. */
   readonly leftovers?: readonly Leftover[]
   /** One of them could not be used. */
@@ -48,7 +56,7 @@ async function publishOne(
   compiler: Compiler,
   options: PublishOptions,
 ): Promise<PublishedModel> {
-  const { server, budget, leftovers = [], onRefused } = options
+  const { server, cache, budget, leftovers = [], onRefused } = options
   const leftover = leftovers.findLast(
     ({ model, version }) => model === source.name && version === source.version,
   )
@@ -56,7 +64,7 @@ async function publishOne(
   budget.reserve(keyOf(source), leftover.header)
   const { key } = leftover.header
   const [adopting, compiling] = await Promise.allSettled([
-    adoptSegment(leftover, server),
+    adoptSegment(leftover, server, await findKeptImage(cache, key)),
     compiler.compile(source.path, { heldKeys: [key] }),
   ])
   if (adopting.status === 'rejected') throw adopting.reason
@@ -64,7 +72,7 @@ async function publishOne(
   const isMeant = compiling.status === 'fulfilled' && compiling.value.outcome === 'held'
   if (adoption.outcome === 'adopted' && isMeant) {
     const { segment } = adoption
-    return { source, segment, reference: referenceSegment(segment), origin: 'dead server' }
+    return await publishedAs(source, { segment, origin: 'dead server' }, options)
   }
   if (adoption.outcome === 'adopted') await removeFolder(adoption.segment.folder)
   else if (isMeant) onRefused?.(source, adoption.reason)
@@ -73,12 +81,26 @@ async function publishOne(
   return await compileAndWrite(source, compiler, options, image)
 }
 
+/** Describes what stands; its image is opened before a temporary cache can go. */
+async function publishedAs(
+  source: ModelSource,
+  { segment, origin }: Pick<PublishedModel, 'segment' | 'origin'>,
+  { cache, keepsImages = false }: PublishOptions,
+): Promise<PublishedModel> {
+  const { key, rawRanges } = segment.header
+  const imagePath = keepsImages && hasWorthwhileRanges(rawRanges) ? await findKeptImage(cache, key) : null
+  const isOnDisk = imagePath !== null && !(await isInMemory(dirname(imagePath)))
+  const image = isOnDisk ? await open(imagePath, constants.O_RDONLY | constants.O_NOFOLLOW) : null
+  return { source, segment, reference: referenceSegment(segment), origin, image }
+}
+
 async function compileAndWrite(
   source: ModelSource,
   compiler: Compiler,
-  { server, budget, folderName = keyOf }: PublishOptions,
+  options: PublishOptions,
   compiled?: CompiledImage,
 ): Promise<PublishedModel> {
+  const { server, budget, folderName = keyOf } = options
   let isCacheTrusted = true
   let known = compiled
   for (;;) {
@@ -93,12 +115,7 @@ async function compileAndWrite(
         folderName: folderName(source),
         admit: (header) => budget.reserve(folderName(source), header),
       })
-      return {
-        source,
-        segment,
-        reference: referenceSegment(segment),
-        origin: image.cached ? 'cache' : 'compiled',
-      }
+      return await publishedAs(source, { segment, origin: image.cached ? 'cache' : 'compiled' }, options)
     } catch (thrown) {
       // A damaged cache entry is compiled again, once; a fresh image that fails is a fault to report.
       const isDamagedCache =
@@ -156,6 +173,7 @@ export async function publishModels(
   const failures = lanes
     .filter((outcome) => outcome.status === 'rejected')
     .map((outcome) => outcome.reason as unknown)
+  if (failures.length > 0 || signal.aborted) for (const one of results) await one?.image?.close()
   if (failures.length > 0) {
     // The others were stopped because of the first real one.
     throw (

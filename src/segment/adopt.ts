@@ -8,9 +8,11 @@ import { open, readdir, rename, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { messageOf } from '../errors.js'
 import type { ServerFolder } from './folder.js'
+import { allocatedBytes, openSealed } from './holes.js'
 import { SEGMENT_FILE_NAME, type SegmentHeader } from './layout.js'
 import { listServers } from './listing.js'
-import { type SegmentFile, sealedFile, sealProblem, verifySegment } from './write.js'
+import { restoreRanges } from './raw-weights.js'
+import { readHeader, type SegmentFile, sealedFile, sealProblem, verifySegment } from './write.js'
 
 /** A segment of a dead server against which nothing speaks yet; graph and weights are not verified. */
 export interface Leftover {
@@ -35,8 +37,34 @@ export type Adoption =
   | { readonly outcome: 'adopted'; readonly segment: SegmentFile }
   | { readonly outcome: 'refused'; readonly reason: string }
 
-/** Moves a leftover into `server`'s folder and verifies it; what does not hold is removed. */
-export async function adoptSegment(leftover: Leftover, server: ServerFolder): Promise<Adoption> {
+/** Puts back what was taken out of a segment between loads (raw-weights.ts), where anything was. */
+async function makeWhole(path: string, header: SegmentHeader, imagePath: string | null): Promise<void> {
+  const isWhole = header.rawRanges.length === 0 || (await allocatedBytes(path)) >= header.fileBytes
+  // Without the image it stays as it is: verification finds out.
+  if (isWhole || imagePath === null) return
+  const image = await open(imagePath, constants.O_RDONLY | constants.O_NOFOLLOW)
+  try {
+    const file = await openSealed(path)
+    try {
+      const { rawRanges: ranges, data } = header
+      await restoreRanges({ file, image, dataOffsetBytes: data.offsetBytes, ranges })
+    } finally {
+      await file.close()
+    }
+  } finally {
+    await image.close()
+  }
+}
+
+/**
+ * Moves a leftover into `server`'s folder and verifies it; what does not hold is removed. `imagePath` is the image
+ * that the segment was written from, where the compile cache has it.
+ */
+export async function adoptSegment(
+  leftover: Leftover,
+  server: ServerFolder,
+  imagePath: string | null,
+): Promise<Adoption> {
   const folder = join(server.path, `${leftover.model}@${leftover.version}`)
   try {
     await rename(dirname(leftover.path), folder)
@@ -51,6 +79,7 @@ export async function adoptSegment(leftover: Leftover, server: ServerFolder): Pr
     try {
       const problem = sealProblem(await file.stat())
       if (problem !== null) throw new Error(problem)
+      await makeWhole(path, await readHeader(file), imagePath)
       const header = await verifySegment(file)
       return { outcome: 'adopted', segment: await sealedFile(path, header) }
     } finally {

@@ -10,7 +10,8 @@
  * back into this same file by SEGMENT_FILE_NAME and absolute offset; the data holds the raw weights and
  * the kernels' packed copies, which the runtime maps itself, range by range.
  *
- * A file never changes once it has its name: writers fill a temporary file and rename it.
+ * A file never changes once it has its name: writers fill a temporary file and rename it. But for one thing: raw weights that
+ * only a load needs are taken out of it between loads, and put back (raw-weights.ts).
  */
 import { crc32 } from 'node:zlib'
 import { z } from 'zod'
@@ -19,14 +20,15 @@ import { ProcessIdentitySchema } from '../process/identity.js'
 import { DATATYPES, type Datatype } from '../tensor.js'
 
 export const SEGMENT_MAGIC = 'ONECOPY\n'
-export const SEGMENT_FORMAT_VERSION = 3
+export const SEGMENT_FORMAT_VERSION = 4
 /** The graph names its weights by this file name, so a segment works in any folder without a rewrite. */
 export const SEGMENT_FILE_NAME = 'model.segment'
 /** What a segment is called until it is whole. */
 export const TEMPORARY_FILE_NAME = `.${SEGMENT_FILE_NAME}.writing`
 export const PREFIX_BYTES = 32
 export const DATA_ALIGNMENT_BYTES = 64 * 1024
-const PAGE_BYTES = 4096
+/** Parts of a file that come and go by themselves are whole pages. */
+export const PAGE_BYTES = 4096
 /** Refused above: a header is metadata, and its length is read before anything else is trusted. */
 export const MAX_HEADER_BYTES = 16 * 1024 * 1024
 
@@ -86,6 +88,15 @@ export const SelfCheckSchema = z.object({
 })
 export type SelfCheck = z.infer<typeof SelfCheckSchema>
 
+/** Raw weights with a packed copy, in whole pages: needed by a load and by nothing else. */
+export const RawRangeSchema = z.object({
+  /** From the start of the data. */
+  offsetBytes: bytes,
+  bytes,
+  crc32: z.int().nonnegative(),
+})
+export type RawRange = z.infer<typeof RawRangeSchema>
+
 export const SegmentHeaderSchema = z.object({
   /** Digest of everything the content depends on: model, runtime, CPU, options, format. */
   key: sha256,
@@ -105,6 +116,8 @@ export const SegmentHeaderSchema = z.object({
   outputs: z.array(tensorSpec).min(1),
   /** Outputs that exist in the model and are not served, with the reason. */
   skippedOutputs: z.array(z.object({ name: z.string(), reason: z.string() })),
+  /** Rising, not over each other. */
+  rawRanges: z.array(RawRangeSchema),
   sharing: SharingSchema,
   batching: BatchingSchema,
   /** Null where the model has no answer that is the same every time, or takes too long for one. */

@@ -109,11 +109,13 @@ export async function verifySegment(file: FileHandle): Promise<SegmentHeader> {
   return header
 }
 
-function spaceError(
+export function spaceError(
   segmentDir: string,
-  neededBytes: number,
-  availableBytes: number | null,
-  cause?: unknown,
+  {
+    neededBytes,
+    availableBytes,
+    cause,
+  }: { readonly neededBytes: number; readonly availableBytes: number | null; readonly cause?: unknown },
 ): OnecopyError {
   const have = availableBytes === null ? 'the file system is full' : `${formatBytes(availableBytes)} are free`
   return new OnecopyError(
@@ -124,7 +126,7 @@ function spaceError(
   )
 }
 
-function isNoSpace(thrown: unknown): boolean {
+export function isNoSpace(thrown: unknown): boolean {
   const code = (thrown as NodeJS.ErrnoException).code
   return code === 'ENOSPC' || code === 'EDQUOT'
 }
@@ -144,7 +146,8 @@ export async function writeSegment(options: WriteSegmentOptions): Promise<Segmen
     const header: SegmentHeader = { ...(await readHeader(image)), owner: server.owner, model }
     options.admit?.(header)
     const { bavail, bsize } = await statfs(server.path)
-    if (header.fileBytes > bavail * bsize) throw spaceError(server.path, header.fileBytes, bavail * bsize)
+    if (header.fileBytes > bavail * bsize)
+      throw spaceError(server.path, { neededBytes: header.fileBytes, availableBytes: bavail * bsize })
     await mkdir(folder, { mode: 0o700 })
     const file = await open(
       temporaryPath,
@@ -168,7 +171,7 @@ export async function writeSegment(options: WriteSegmentOptions): Promise<Segmen
   } catch (thrown) {
     if (isNoSpace(thrown)) {
       const { size } = await image.stat()
-      throw spaceError(server.path, size, null, thrown)
+      throw spaceError(server.path, { neededBytes: size, availableBytes: null, cause: thrown })
     }
     throw thrown
   } finally {

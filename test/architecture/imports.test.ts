@@ -29,7 +29,7 @@ const NEIGHBOURS = new Set<string>([])
 /** The fewest files that can. */
 const NATIVE_MODULES: Record<string, readonly string[]> = {
   'mmap-io': ['src/mapping.ts'],
-  koffi: ['src/mapping.ts', 'src/process/lock.ts'],
+  koffi: ['src/mapping.ts', 'src/process/lock.ts', 'src/segment/holes.ts'],
   'onnxruntime-node': ['src/runtime/session.ts'],
 }
 

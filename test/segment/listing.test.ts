@@ -58,6 +58,7 @@ function writeImage(t: ExecutionContext): string {
     inputs: [],
     outputs: [{ name: 'y', datatype: 'FP32', shape: null }],
     skippedOutputs: [],
+    rawRanges: [],
     sharing: {
       state: 'shared',
       weightsBytes: data.length,
