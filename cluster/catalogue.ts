@@ -139,6 +139,11 @@ export class Catalogue {
     return this.#serving.map(({ segment }) => segment.published)
   }
 
+  /** Memory that the next load will take again. */
+  get releasedBytes(): number {
+    return this.#serving.reduce((sum, { segment }) => sum + segment.releasedBytes, 0)
+  }
+
   /** The versions that answer. */
   get served(): { readonly name: string; readonly version: string }[] {
     return this.#serving.map(({ source: { name, version } }) => ({ name, version }))

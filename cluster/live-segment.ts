@@ -47,6 +47,10 @@ export class LiveSegment {
     return this.#stand.published
   }
 
+  get releasedBytes(): number {
+    return this.#stand.raw?.releasedBytes ?? 0
+  }
+
   /** What a process attaches by while a lease is held. */
   get reference(): SegmentReference {
     return this.#stand.raw?.reference ?? this.#stand.published.reference

@@ -6,6 +6,7 @@ import { Counter, Gauge, Registry } from 'prom-client'
 import { exposeModels } from '../src/metrics/exposition.js'
 import type { PublishedModel } from '../src/model/publish.js'
 import { readProcessMemory } from '../src/process/memory.js'
+import { allocatedBytes } from '../src/segment/holes.js'
 import type { FleetStats, ProcessSigns } from './stats.js'
 
 /** A worker that answers requests. */
@@ -67,6 +68,20 @@ export class FleetMetrics {
         this.reset()
         for (const { source, segment } of options.published()) {
           this.set({ model: source.name, version: source.version }, segment.bytes)
+        }
+      },
+    })
+    new Gauge({
+      name: 'onecopy_segment_memory_bytes',
+      help: 'Memory that the segment takes now: less than its size while nobody loads the model.',
+      labelNames: ['model', 'version'],
+      registers,
+      async collect() {
+        this.reset()
+        for (const { source, segment } of options.published()) {
+          // One that is being replaced can be gone by now.
+          const bytes = await allocatedBytes(segment.path).catch(() => null)
+          if (bytes !== null) this.set({ model: source.name, version: source.version }, bytes)
         }
       },
     })

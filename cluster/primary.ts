@@ -108,6 +108,7 @@ class Primary {
       log: this.#log,
       budget: this.#budget,
       signal: this.#stopRequested.signal,
+      reservedBytes: () => this.#catalogue?.releasedBytes ?? 0,
     })
     const leftovers = await publisher.findLeftovers(sources)
     this.#serverFolder = await createServerFolder(config.segmentDir)

@@ -21,6 +21,8 @@ export interface PublisherOptions {
   readonly log: Log
   readonly budget: MemoryBudget
   readonly signal: AbortSignal
+  /** What living segments will take again when they are loaded. */
+  readonly reservedBytes: () => number
 }
 
 export class Publisher {
@@ -69,6 +71,7 @@ export class Publisher {
         concurrency: usableCpus(),
         keepsImages: rawWeights === 'release' && (await isInMemory(segmentDir)),
         signal: this.#options.signal,
+        reservedBytes: this.#options.reservedBytes,
         ...options,
       })
     } finally {

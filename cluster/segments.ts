@@ -26,9 +26,14 @@ interface Options {
   readonly json: boolean
 }
 
-interface Removed {
-  readonly path: string
+interface Sizes {
   readonly bytes: number
+  /** Less where raw weights are released. */
+  readonly memoryBytes: number
+}
+
+interface Removed extends Sizes {
+  readonly path: string
 }
 
 const STATES: Record<ServerListing['state'], string> = {
@@ -51,8 +56,11 @@ function readOptions(argv: readonly string[], environment: NodeJS.ProcessEnv): O
   return { segmentDir: segmentDirOf(values['segment-dir'], 'segments', environment), sweep, json }
 }
 
-function sumBytes(parts: readonly { readonly bytes: number }[]): number {
-  return parts.reduce((sum, { bytes }) => sum + bytes, 0)
+function sumOf(parts: readonly Sizes[]): Sizes {
+  return {
+    bytes: parts.reduce((sum, { bytes }) => sum + bytes, 0),
+    memoryBytes: parts.reduce((sum, { memoryBytes }) => sum + memoryBytes, 0),
+  }
 }
 
 function counted(count: number, noun: string): string {
@@ -62,9 +70,12 @@ function counted(count: number, noun: string): string {
 /** Sizes are those of before: what is removed can no longer be asked. */
 async function sweep(segmentDir: string): Promise<Removed[]> {
   const before = await listServers(segmentDir)
-  const bytesAt = new Map(before.map(({ path, segments }) => [path, sumBytes(segments)]))
+  const sizesAt = new Map(before.map(({ path, segments }) => [path, sumOf(segments)]))
   try {
-    return (await sweepSegmentFolder(segmentDir)).map((path) => ({ path, bytes: bytesAt.get(path) ?? 0 }))
+    return (await sweepSegmentFolder(segmentDir)).map((path) => ({
+      path,
+      ...(sizesAt.get(path) ?? sumOf([])),
+    }))
   } catch (thrown) {
     const message = `expected to remove what dead servers left in ${segmentDir}: ${messageOf(thrown)}`
     throw new OnecopyError('SEGMENT_FOLDER_INVALID', message, { cause: thrown })
@@ -86,8 +97,8 @@ function stateText({ state }: ServerListing, segment: SegmentListing | undefined
 
 function tableOf(servers: readonly ServerListing[], nowMs: number): string {
   const table = new Table({
-    head: ['owner', 'age', 'size', 'model', 'state'],
-    colAligns: ['left', 'right', 'right', 'left', 'left'],
+    head: ['owner', 'age', 'size', 'in memory', 'model', 'state'],
+    colAligns: ['left', 'right', 'right', 'right', 'left', 'left'],
     style: { head: [], border: [], compact: true },
   })
   for (const server of servers) {
@@ -97,6 +108,7 @@ function tableOf(servers: readonly ServerListing[], nowMs: number): string {
         ownerText(server),
         formatAge(nowMs - server.createdAtMs),
         segment === undefined ? '-' : formatBytes(segment.bytes),
+        segment === undefined ? '-' : formatBytes(segment.memoryBytes),
         segment === undefined ? '-' : `${segment.model}@${segment.version}`,
         stateText(server, segment),
       ])
@@ -108,10 +120,10 @@ function tableOf(servers: readonly ServerListing[], nowMs: number): string {
 function totalLine(servers: readonly ServerListing[]): string {
   const segments = servers.flatMap((server) => server.segments)
   const dead = servers.filter(({ state }) => state === 'dead')
-  const deadBytes = sumBytes(dead.flatMap((server) => server.segments))
+  const deadBytes = sumOf(dead.flatMap((server) => server.segments)).memoryBytes
   const foreign = servers.filter(({ state }) => state === 'foreign').length
   return [
-    `total: ${counted(servers.length, 'server')}, ${counted(segments.length, 'segment')}, ${formatBytes(sumBytes(segments))}`,
+    `total: ${counted(servers.length, 'server')}, ${counted(segments.length, 'segment')}, ${formatBytes(sumOf(segments).memoryBytes)}`,
     dead.length === 0 ? '' : `; ${formatBytes(deadBytes)} left behind (--sweep removes it)`,
     foreign === 0 ? '' : `; without the sizes of ${counted(foreign, 'server')} of other users`,
   ].join('')
@@ -119,9 +131,10 @@ function totalLine(servers: readonly ServerListing[]): string {
 
 function removedLines(removed: readonly Removed[]): string[] {
   if (removed.length === 0) return ['removed nothing: no dead server left anything']
+  const { memoryBytes: total } = sumOf(removed)
   return [
-    ...removed.map(({ path, bytes }) => `removed ${path}, ${formatBytes(bytes)}`),
-    `removed what ${counted(removed.length, 'dead server')} left, ${formatBytes(sumBytes(removed))} (${sumBytes(removed)} bytes)`,
+    ...removed.map(({ path, memoryBytes }) => `removed ${path}, ${formatBytes(memoryBytes)}`),
+    `removed what ${counted(removed.length, 'dead server')} left, ${formatBytes(total)} (${total} bytes)`,
   ]
 }
 
@@ -134,8 +147,8 @@ function textOf(segmentDir: string, servers: readonly ServerListing[], removed: 
 }
 
 function jsonOf(segmentDir: string, servers: readonly ServerListing[], removed: readonly Removed[] | null) {
-  const bytes = sumBytes(servers.flatMap(({ segments }) => segments))
-  return JSON.stringify({ segmentDir, bytes, servers, ...(removed === null ? {} : { removed }) }, null, 2)
+  const sizes = sumOf(servers.flatMap(({ segments }) => segments))
+  return JSON.stringify({ segmentDir, ...sizes, servers, ...(removed === null ? {} : { removed }) }, null, 2)
 }
 
 /** Runs `onecopy segments`; resolves with the exit code. */

@@ -33,6 +33,8 @@ export interface PublishOptions {
   readonly signal: AbortSignal
   /** Name of a segment's folder; NAME@VERSION where none is given. */
   readonly folderName?: (source: ModelSource) => string
+  /** Free room in the segment folder that is spoken for, in bytes. */
+  readonly reservedBytes?: () => number
   /** Whether images are to be left open for the segments' raw weights. */
   readonly keepsImages?: boolean
   /** Segments that dead servers left, for the taking. */
@@ -113,6 +115,7 @@ async function compileAndWrite(
         server,
         model: source,
         folderName: folderName(source),
+        reservedBytes: options.reservedBytes?.() ?? 0,
         admit: (header) => budget.reserve(folderName(source), header),
       })
       return await publishedAs(source, { segment, origin: image.cached ? 'cache' : 'compiled' }, options)

@@ -10,7 +10,7 @@ import { createRequire } from 'node:module'
 const FALLOC_FL_KEEP_SIZE = 1
 const FALLOC_FL_PUNCH_HOLE = 2
 /** Unit of `st_blocks`. Source: stat(2). */
-const BLOCK_BYTES = 512
+export const BLOCK_BYTES = 512
 
 type Fallocate = (fd: number, mode: number, offset: number, length: number) => number
 

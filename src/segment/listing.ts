@@ -9,6 +9,7 @@ import { join } from 'node:path'
 import { messageOf, OnecopyError } from '../errors.js'
 import type { ProcessIdentity } from '../process/identity.js'
 import { checkSegmentFolder, isOwnerAlive, readOwner, SERVER_FOLDER_PATTERN } from './folder.js'
+import { BLOCK_BYTES } from './holes.js'
 import { SEGMENT_FILE_NAME, type SegmentHeader, TEMPORARY_FILE_NAME } from './layout.js'
 import { readHeader, sealProblem } from './write.js'
 
@@ -36,6 +37,8 @@ export interface SegmentListing {
   readonly model: string
   readonly version: string
   readonly bytes: number
+  /** What it takes of the folder's memory: less than its size while its raw weights are released. */
+  readonly memoryBytes: number
   /** False while it is written under its temporary name, and for ever where its server died over it. */
   readonly isFinished: boolean
   /** Null where it cannot be read, and for what is not finished. */
@@ -92,6 +95,10 @@ async function inspect(path: string): Promise<Pick<SegmentListing, 'header' | 'p
   }
 }
 
+function sizesOf({ size, blocks }: Stats): Pick<SegmentListing, 'bytes' | 'memoryBytes'> {
+  return { bytes: size, memoryBytes: blocks * BLOCK_BYTES }
+}
+
 /** The segment in one model version's folder, or the file it is being written to; null where neither stands. */
 async function readSegment(serverPath: string, folderName: string): Promise<SegmentListing | null> {
   const at = folderName.lastIndexOf('@')
@@ -108,12 +115,15 @@ async function readSegment(serverPath: string, folderName: string): Promise<Segm
   if (finished === null) {
     if (temporary === null) return null
     const problem = temporary.isFile() ? null : sealProblem(temporary)
-    return { ...named, path: temporaryPath, bytes: temporary.size, isFinished: false, header: null, problem }
+    return {
+      ...{ ...named, path: temporaryPath, isFinished: false, header: null, problem },
+      ...sizesOf(temporary),
+    }
   }
   // Opening a pipe would wait for its writer.
   const found = finished.isFile() ? await inspect(path) : { header: null, problem: sealProblem(finished) }
   if (found.problem !== null && (await statOf(path)) === null) return null
-  return { ...named, path, bytes: finished.size, isFinished: true, ...found }
+  return { ...named, path, ...sizesOf(finished), isFinished: true, ...found }
 }
 
 async function readSegments(server: ServerFolderListing): Promise<SegmentListing[]> {

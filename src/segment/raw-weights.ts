@@ -41,9 +41,13 @@ export interface RawWeightsOptions {
   readonly onKept: (reason: string) => void
 }
 
+function sumBytes(ranges: readonly RawRange[]): number {
+  return ranges.reduce((sum, { bytes }) => sum + bytes, 0)
+}
+
 /** Whether there is anything to release. */
 export function hasWorthwhileRanges(ranges: readonly RawRange[]): boolean {
-  return canPunchHoles() && ranges.reduce((sum, { bytes }) => sum + bytes, 0) >= WORTHWHILE_BYTES
+  return canPunchHoles() && sumBytes(ranges) >= WORTHWHILE_BYTES
 }
 
 /**
@@ -92,6 +96,11 @@ export class RawWeights {
   /** What a process attaches by while it holds a lease; before and after, another one. */
   get reference(): SegmentReference {
     return this.#reference
+  }
+
+  /** Memory that the next load will take again. */
+  get releasedBytes(): number {
+    return sumBytes(this.#released)
   }
 
   /**
@@ -159,7 +168,7 @@ export class RawWeights {
         if (!punchHole(file.fd, start + offsetBytes, bytes))
           throw new Error('the file system does not give back parts of files')
     })
-    onReleased(unused.reduce((sum, { bytes }) => sum + bytes, 0))
+    onReleased(sumBytes(unused))
   }
 
   async #restore(): Promise<void> {
@@ -171,7 +180,7 @@ export class RawWeights {
       await this.#write(async (file) => await restoreRanges({ file, image, dataOffsetBytes, ranges }))
     } catch (thrown) {
       if (!isNoSpace(thrown)) throw thrown
-      const neededBytes = ranges.reduce((sum, { bytes }) => sum + bytes, 0)
+      const neededBytes = sumBytes(ranges)
       throw spaceError(segment.folder, { neededBytes, availableBytes: null, cause: thrown })
     }
     this.#released = []

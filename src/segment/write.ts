@@ -41,6 +41,8 @@ export interface WriteSegmentOptions {
   readonly model: { readonly name: string; readonly version: string }
   /** Name of the segment's own folder; NAME@VERSION where none is given. */
   readonly folderName?: string
+  /** Free room that is spoken for. */
+  readonly reservedBytes?: number
   /** Called before anything is written; throws where it must not be. */
   readonly admit?: (header: SegmentHeader) => void
 }
@@ -146,8 +148,9 @@ export async function writeSegment(options: WriteSegmentOptions): Promise<Segmen
     const header: SegmentHeader = { ...(await readHeader(image)), owner: server.owner, model }
     options.admit?.(header)
     const { bavail, bsize } = await statfs(server.path)
-    if (header.fileBytes > bavail * bsize)
-      throw spaceError(server.path, { neededBytes: header.fileBytes, availableBytes: bavail * bsize })
+    const availableBytes = Math.max(0, bavail * bsize - (options.reservedBytes ?? 0))
+    if (header.fileBytes > availableBytes)
+      throw spaceError(server.path, { neededBytes: header.fileBytes, availableBytes })
     await mkdir(folder, { mode: 0o700 })
     const file = await open(
       temporaryPath,

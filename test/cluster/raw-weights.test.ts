@@ -21,6 +21,7 @@ import {
   stopCleanly,
   temporaryFolder,
 } from '../helpers/server.js'
+import { fillUp, smallTmpfs } from '../helpers/small-tmpfs.js'
 import { inferOutputs } from '../helpers/v2-client.js'
 import { until } from '../helpers/waiting.js'
 
@@ -214,6 +215,33 @@ test.serial(
     t.is(count(server, 'making the segment anew'), 1)
     for (let i = 0; i < 4; i++) t.deepEqual(await answerOf(url), expected)
     await isReleased(server, 2)
+    await stopCleanly(t, server)
+  },
+)
+
+test.serial(
+  'without room to put them back a worker does not start, and says why; with room it does',
+  async (t) => {
+    const segmentDir = smallTmpfs(t, 'size=40m')
+    if (segmentDir === null) {
+      t.pass('skipped: mounting a tmpfs needs root')
+      return
+    }
+    const { server, url, adminUrl } = await startReleased(t, { segmentDir })
+    const expected = await answerOf(url)
+    const filler = fillUp(segmentDir)
+    process.kill(
+      server.log.filter(({ msg }) => msg === 'worker ready').at(-1)?.workerPid as number,
+      'SIGKILL',
+    )
+    await until('a failed start', () => server.log.some(({ code }) => code === 'SEGMENT_SPACE'))
+    t.deepEqual(await answerOf(url), expected, 'the other worker serves on')
+    rmSync(filler)
+    const before = count(server, 'worker ready')
+    // Where it was given up meanwhile, a restart fills the place again.
+    await fetch(`${adminUrl}/restart`, { method: 'POST' })
+    await until('all workers', () => count(server, 'worker ready') >= before + 2)
+    for (let i = 0; i < 4; i++) t.deepEqual(await answerOf(url), expected)
     await stopCleanly(t, server)
   },
 )

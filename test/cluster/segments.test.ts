@@ -19,6 +19,7 @@ import { inferOutputs } from '../helpers/v2-client.js'
 const Document = z.object({
   segmentDir: z.string(),
   bytes: z.int(),
+  memoryBytes: z.int(),
   servers: z.array(
     z.object({
       path: z.string(),
@@ -30,12 +31,13 @@ const Document = z.object({
           model: z.string(),
           version: z.string(),
           bytes: z.int(),
+          memoryBytes: z.int(),
           problem: z.string().nullable(),
         }),
       ),
     }),
   ),
-  removed: z.array(z.object({ path: z.string(), bytes: z.int() })).optional(),
+  removed: z.array(z.object({ path: z.string(), bytes: z.int(), memoryBytes: z.int() })).optional(),
 })
 
 function segments(segmentDir: string, ...flags: string[]) {
@@ -82,17 +84,20 @@ test.serial('what a killed server left is listed and swept; a living server keep
     const [segment] = server?.segments ?? []
     t.like(segment, { model: 'add', version: '7', problem: null })
     t.is(segment?.bytes, statSync(segment?.path ?? '').size)
+    t.is(segment?.memoryBytes, statSync(segment?.path ?? '').blocks * 512)
   }
   const bytes = dead?.segments[0]?.bytes as number
+  const memoryBytes = dead?.segments[0]?.memoryBytes as number
   t.is(before.bytes, 2 * bytes)
+  t.is(before.memoryBytes, 2 * memoryBytes)
   t.is(before.removed, undefined)
 
   const table = segments(segmentDir)
   t.is(table.code, 0)
-  const [owner, age, , model, state] = rowOf(table.stdout, `pid ${killedPid}`)
+  const [owner, age, , , model, state] = rowOf(table.stdout, `pid ${killedPid}`)
   t.deepEqual([owner, model, state], [`pid ${killedPid}, dead`, 'add@7', 'left behind'])
   t.regex(age ?? '', /^\d+ (s|min)$/)
-  t.is(rowOf(table.stdout, `pid ${livingPid}`)[4], 'live')
+  t.is(rowOf(table.stdout, `pid ${livingPid}`)[5], 'live')
   t.regex(table.stdout, /^total: 2 servers, 2 segments, .* left behind \(--sweep removes it\)$/m)
   t.is(readdirSync(segmentDir).length, 2, 'a list removes nothing')
 
@@ -100,7 +105,7 @@ test.serial('what a killed server left is listed and swept; a living server keep
   t.is(swept.code, 0)
   t.true(swept.stdout.includes(`removed ${dead?.path}, `))
   t.true(swept.stdout.includes(`removed what 1 dead server left, `))
-  t.true(swept.stdout.includes(` (${bytes} bytes)\n`))
+  t.true(swept.stdout.includes(` (${memoryBytes} bytes)\n`))
   t.deepEqual(readdirSync(segmentDir), [basename(live?.path ?? '')])
 
   const [output] = await inferOutputs({
@@ -126,14 +131,16 @@ test.serial('the JSON of a sweep says what was removed, and how many bytes', asy
   writeFileSync(join(path, 'add@1', TEMPORARY_FILE_NAME), Buffer.alloc(1234))
   t.deepEqual(rowOf(segments(segmentDir).stdout, 'pid 999999999').slice(2), [
     '1.2 kB',
+    '4.1 kB',
     'add@1',
     'unfinished, left behind',
   ])
   t.deepEqual(document(t, segmentDir, '--sweep'), {
     segmentDir,
     bytes: 0,
+    memoryBytes: 0,
     servers: [],
-    removed: [{ path, bytes: 1234 }],
+    removed: [{ path, bytes: 1234, memoryBytes: 4096 }],
   })
   t.deepEqual(readdirSync(segmentDir), [])
 })

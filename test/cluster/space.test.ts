@@ -1,34 +1,14 @@
 import { execFileSync } from 'node:child_process'
-import {
-  closeSync,
-  mkdirSync,
-  openSync,
-  readdirSync,
-  rmdirSync,
-  statfsSync,
-  writeFileSync,
-  writeSync,
-} from 'node:fs'
+import { mkdirSync, readdirSync, rmdirSync, statfsSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { addModel, wideModel, writeModel } from '../helpers/onnx-builder.js'
 import { spawnServer, startServer, stopCleanly, temporaryFolder } from '../helpers/server.js'
+import { fillUp, smallTmpfs } from '../helpers/small-tmpfs.js'
 import { untilSome } from '../helpers/waiting.js'
 
 const WIDE_MODEL_BYTES = 32 * 1024 * 1024
-
-/** A tmpfs with options of its own; null where mounting is not allowed. */
-function smallTmpfs(t: ExecutionContext, options: string): string | null {
-  const path = temporaryFolder(t)
-  try {
-    execFileSync('mount', ['-t', 'tmpfs', '-o', `${options},mode=0700`, 'tmpfs', path], { stdio: 'ignore' })
-  } catch {
-    return null
-  }
-  t.teardown(() => execFileSync('umount', ['--lazy', path]))
-  return path
-}
 
 test.serial(
   'a segment that does not fit is refused with what it needs, what there is, and what to raise',
@@ -69,14 +49,7 @@ test.serial(
       () => server.segments().find((path) => path.endsWith('.writing')) ?? null,
       { pollMs: 0 },
     )
-    const filler = openSync(join(segmentDir, 'filler'), 'w')
-    try {
-      for (;;) writeSync(filler, Buffer.alloc(1024 * 1024))
-    } catch (thrown) {
-      t.is((thrown as NodeJS.ErrnoException).code, 'ENOSPC')
-    } finally {
-      closeSync(filler)
-    }
+    fillUp(segmentDir)
     t.deepEqual(await server.exited, { code: 1, signal: null })
     const fatal = server.log.find((line) => line.level === 'fatal')
     t.is(fatal?.code, 'SEGMENT_SPACE')

@@ -11,6 +11,7 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  statSync,
   symlinkSync,
   truncateSync,
   utimesSync,
@@ -122,8 +123,9 @@ test('a living server is listed with its segments, and never swept', async (t) =
   })
   // File times come from the kernel's coarse clock.
   t.true(Math.abs((server?.createdAtMs ?? 0) - startedMs) < 10_000)
+  const memoryBytes = statSync(path).blocks * 512
   t.deepEqual(server?.segments, [
-    { path, model: 'add', version: '3', bytes, isFinished: true, header, problem: null },
+    { path, model: 'add', version: '3', bytes, memoryBytes, isFinished: true, header, problem: null },
   ])
   t.deepEqual(await sweepSegmentFolder(segmentDir), [])
   t.true(existsSync(path))
@@ -206,7 +208,16 @@ test('an unfinished write is listed with its size, and gone with its dead server
   const path = join(folder, TEMPORARY_FILE_NAME)
   writeFileSync(path, Buffer.alloc(5000))
   t.deepEqual((await listServers(segmentDir))[0]?.segments, [
-    { path, model: 'a@b', version: '2', bytes: 5000, isFinished: false, header: null, problem: null },
+    {
+      path,
+      model: 'a@b',
+      version: '2',
+      bytes: 5000,
+      memoryBytes: 8192,
+      isFinished: false,
+      header: null,
+      problem: null,
+    },
   ])
   t.deepEqual(await sweepSegmentFolder(segmentDir), [server])
   t.deepEqual(readdirSync(segmentDir), [])
