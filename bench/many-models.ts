@@ -9,7 +9,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { sendToEach } from './harness/connections.js'
-import { folderUse, hostMemory, privateBytes } from './harness/footprint.js'
+import { folderUse, hostMemory, privateBytes, untilReleased } from './harness/footprint.js'
 import { count } from './harness/options.js'
 import { MODELS_DIR } from './harness/paths.js'
 import { createProgress, type Progress } from './harness/progress.js'
@@ -78,6 +78,7 @@ async function measureStart(options: {
   const server = await start()
   const readyMs = performance.now() - startedMs
   await sendToEach(server, { requests, count: requests.length })
+  await untilReleased(server.segmentDir)
   await new Promise((resolve) => setTimeout(resolve, SETTLE_MS))
   server.child.assertAlive()
   const workerPrivateBytes = await Promise.all(server.workerPids.map(privateBytes))

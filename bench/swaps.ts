@@ -13,7 +13,7 @@ import { dirname, join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { send } from './harness/client.js'
 import { sendToEach } from './harness/connections.js'
-import { folderUse, openFiles, privateBytes } from './harness/footprint.js'
+import { folderUse, openFiles, privateBytes, untilReleased } from './harness/footprint.js'
 import { Generations, type References } from './harness/generations.js'
 import { count } from './harness/options.js'
 import { MODELS_DIR, SCRATCH_DIR } from './harness/paths.js'
@@ -116,6 +116,7 @@ interface Scene {
 async function readInQuiet(swap: number, { server, load, tally, options }: Scene): Promise<Reading> {
   await load.more(ANSWERS_BEFORE_LOOK * options.connections)
   await load.pause()
+  await untilReleased(server.segmentDir)
   await new Promise((resolve) => setTimeout(resolve, SETTLE_MS))
   server.child.assertAlive()
   const pids = processTree(server.child.pid)

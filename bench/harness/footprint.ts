@@ -25,9 +25,35 @@ export async function folderUse(folder: string | null): Promise<FolderUse> {
   for (const entry of await readdir(folder, { recursive: true, withFileTypes: true })) {
     if (!entry.isFile()) continue
     files++
-    bytes += (await lstat(join(entry.parentPath, entry.name))).blocks * BLOCK_BYTES
+    const found = await lstat(join(entry.parentPath, entry.name))
+    bytes += found.blocks * BLOCK_BYTES
   }
   return { files, bytes }
+}
+
+/** Segments that the server keeps as they are. */
+const SMALL_BYTES = 4_000_000
+/** Of its size; raw weights are about half of a segment. */
+const RELEASED_BELOW = 0.9
+/** Time for the server to give back what only a load needs; where it does not, it is measured as it is. */
+const RELEASE_MS = 20_000
+const RELEASE_LOOK_MS = 100
+
+async function isReleased(folder: string): Promise<boolean> {
+  for (const entry of await readdir(folder, { recursive: true, withFileTypes: true })) {
+    if (!entry.name.endsWith('.segment')) continue
+    const { size, blocks } = await lstat(join(entry.parentPath, entry.name))
+    if (size > SMALL_BYTES && blocks * BLOCK_BYTES > size * RELEASED_BELOW) return false
+  }
+  return true
+}
+
+/** Waits until every large segment takes less than its size: what only a load needs is given back. */
+export async function untilReleased(folder: string | null): Promise<void> {
+  if (folder === null) return
+  const deadlineMs = performance.now() + RELEASE_MS
+  while (!(await isReleased(folder)) && performance.now() < deadlineMs)
+    await new Promise((resolve) => setTimeout(resolve, RELEASE_LOOK_MS))
 }
 
 /** Private memory of a process, as the median of several looks. */
