@@ -1,0 +1,153 @@
+/**
+ * Random requests over real connections, right ones among them: every one is answered, none with a status that says
+ * the server failed, every right one with its own values, and no worker ends over it. 20,000 here;
+ * `ONECOPY_FUZZ_REQUESTS=200000 npx ava dist/test/http/fuzz.test.js` sends more, `ONECOPY_FUZZ_SEED` repeats a run.
+ */
+import { Agent, request as httpRequest, type IncomingMessage } from 'node:http'
+import { gunzipSync, inflateSync } from 'node:zlib'
+import test from 'ava'
+import fc from 'fast-check'
+import { childrenOf, isWorker } from '../../bench/harness/process-list.js'
+import { readProcessMemory } from '../../src/process/memory.js'
+import { addModel, writeModel } from '../helpers/onnx-builder.js'
+import { startServer, stopCleanly, temporaryFolder } from '../helpers/server.js'
+import { type FuzzRequest, fuzzRequest } from './fuzz-requests.js'
+
+const REQUESTS = Number(process.env.ONECOPY_FUZZ_REQUESTS ?? 20_000)
+const SEED = Number(process.env.ONECOPY_FUZZ_SEED ?? Date.now() % 2 ** 31)
+const CONNECTIONS = 16
+/** Made at a time, so that a long run takes no more memory than a short one. */
+const PORTION = 2000
+const ANSWER_TIMEOUT_MS = 30_000
+/** What a client can bring upon itself. 503 and 500 are the server's. */
+const STATUSES = new Set([200, 204, 400, 401, 403, 404, 405, 408, 411, 413, 414, 415, 431, 501, 504])
+/** Of a worker over all requests, once it has seen each kind: caches and arenas, not a leak per request. */
+const GROWTH_BYTES = 40e6
+
+interface Answer {
+  readonly status: number
+  readonly headers: IncomingMessage['headers']
+  readonly body: Buffer
+}
+
+function send(url: string, agent: Agent, { method, path, headers, body }: FuzzRequest): Promise<Answer> {
+  return new Promise((resolve, reject) => {
+    const { hostname, port } = new URL(url)
+    const timer = setTimeout(() => outgoing.destroy(new Error('no answer')), ANSWER_TIMEOUT_MS)
+    const outgoing = httpRequest(
+      { hostname, port, method, path, agent, headers: { ...headers, 'Content-Length': body.byteLength } },
+      (incoming) => {
+        const chunks: Buffer[] = []
+        incoming.on('data', (chunk: Buffer) => chunks.push(chunk))
+        incoming.on('error', reject)
+        incoming.on('end', () => {
+          clearTimeout(timer)
+          resolve({
+            status: incoming.statusCode ?? 0,
+            headers: incoming.headers,
+            body: Buffer.concat(chunks),
+          })
+        })
+      },
+    )
+    outgoing.on('error', (thrown) => {
+      clearTimeout(timer)
+      reject(thrown)
+    })
+    outgoing.end(body)
+  })
+}
+
+function inflated({ headers, body }: Answer): Buffer {
+  const encoding = headers['content-encoding']
+  if (encoding === 'gzip') return gunzipSync(body)
+  return encoding === 'deflate' ? inflateSync(body) : body
+}
+
+function valuesOf(answer: Answer): number[] {
+  const body = inflated(answer)
+  const jsonBytes = answer.headers['inference-header-content-length']
+  if (jsonBytes === undefined) {
+    return (JSON.parse(body.toString('utf8')) as { outputs: { data: number[] }[] }).outputs[0]?.data ?? []
+  }
+  return [...new Float32Array(Uint8Array.from(body.subarray(Number(jsonBytes))).buffer)]
+}
+
+/** What is wrong with an answer; null where nothing is. */
+function problemOf(request: FuzzRequest, answer: Answer): string | null {
+  const { status } = answer
+  if (!STATUSES.has(status)) return `status ${status}: ${inflated(answer).toString('utf8').slice(0, 300)}`
+  if (request.expected !== null) {
+    if (status !== 200) return `a right request was refused: ${status} ${inflated(answer).toString('utf8')}`
+    const values = valuesOf(answer)
+    if (values.join() !== request.expected.join()) return `the values of another request: ${values}`
+    return null
+  }
+  if (status < 400 || request.method === 'HEAD') return null
+  const text = inflated(answer).toString('utf8')
+  const { error } = JSON.parse(text) as { error?: unknown }
+  if (typeof error !== 'string' || error === '') return `an error without words: ${text}`
+  // A path of the server's own, or a line of a stack.
+  if (/\bat .*\(.*:\d+:\d+\)|node_modules|\/dist\//.test(text)) return `it says too much: ${text}`
+  return null
+}
+
+async function privateBytes(pids: readonly number[]): Promise<number[]> {
+  return await Promise.all(pids.map(async (pid) => (await readProcessMemory(pid))?.privateBytes ?? 0))
+}
+
+test('random requests: each is answered, right ones rightly, and nothing breaks', async (t) => {
+  t.timeout(3_600_000)
+  const models = writeModel(temporaryFolder(t), 'add', addModel())
+  const { server, url } = await startServer(t, { models, args: ['--workers', '2'] })
+  const agent = new Agent({ keepAlive: true, maxSockets: CONNECTIONS })
+  t.teardown(() => agent.destroy())
+  const statuses = new Map<number, number>()
+  const problems: string[] = []
+  const pids = childrenOf(server.process.pid as number)
+    .filter(isWorker)
+    .map(({ pid }) => pid)
+  let early: number[] | undefined
+  for (let from = 0; from < REQUESTS; from += PORTION) {
+    const count = Math.min(PORTION, REQUESTS - from)
+    const portion = fc.sample(fuzzRequest, { seed: SEED + from, numRuns: count })
+    let next = 0
+    const lane = async () => {
+      for (let i = next++; i < portion.length; i = next++) {
+        const request = portion[i] as FuzzRequest
+        const answer = await send(url, agent, request).catch((thrown: Error) => thrown)
+        const problem = answer instanceof Error ? `no answer: ${answer.message}` : problemOf(request, answer)
+        if (!(answer instanceof Error)) statuses.set(answer.status, (statuses.get(answer.status) ?? 0) + 1)
+        if (problem !== null) {
+          const text = Buffer.from(request.body).toString('latin1').slice(0, 400)
+          problems.push(`${problem}\n${JSON.stringify({ ...request, body: text })}`)
+        }
+      }
+    }
+    await Promise.all(Array.from({ length: CONNECTIONS }, lane))
+    if (problems.length > 10) break
+    if (from >= REQUESTS / 2) early ??= await privateBytes(pids)
+  }
+  t.deepEqual(problems.slice(0, 5), [], `seed ${SEED}`)
+  t.deepEqual(
+    server.log.filter(({ level }) => level === 'error' || level === 'fatal'),
+    [],
+    'nothing that the server takes for its own fault',
+  )
+  t.deepEqual(
+    childrenOf(server.process.pid as number)
+      .filter(isWorker)
+      .map(({ pid }) => pid),
+    pids,
+    'the same workers',
+  )
+  const late = await privateBytes(pids)
+  for (const [i, bytes] of late.entries())
+    t.true(
+      bytes - (early?.[i] ?? bytes) < GROWTH_BYTES,
+      `a process grew from ${early?.[i]} to ${bytes} bytes`,
+    )
+  t.true((statuses.get(200) ?? 0) > REQUESTS / 5, 'right requests are among them')
+  t.log(`${REQUESTS} requests, seed ${SEED}: ${JSON.stringify(Object.fromEntries([...statuses].sort()))}`)
+  await stopCleanly(t, server)
+})
