@@ -7,15 +7,14 @@ import { messageOf } from '../src/errors.js'
 import { type Inspection, inspectModel } from '../src/model/inspection.js'
 import { MemoryBudget } from '../src/model/memory-budget.js'
 import { type OneOff, withCompiled } from '../src/model/one-off.js'
+import { type Measurement, measureWorker } from '../src/model/probe.js'
 import { MODEL_NAME_PATTERN, placeOf } from '../src/model/repository.js'
 import { cgroupMemoryLimit } from '../src/process/memory.js'
-import { referenceSegment } from '../src/segment/attach.js'
 import { checkSegmentFolder, createServerFolder, removeFolder } from '../src/segment/folder.js'
 import { writeSegment } from '../src/segment/write.js'
 import { COMPILE_TIMEOUT_MS, modelFileOf, segmentDirOf, usageError, workersOf } from './arguments.js'
 import { inspectionText } from './inspection-text.js'
 import { untilInterrupted } from './interruptible.js'
-import { type Measurement, measureWorker } from './probe.js'
 
 export const INSPECT_HELP = `Usage: onecopy inspect MODEL.onnx [options]
 
@@ -85,7 +84,7 @@ async function measure(
         new MemoryBudget({ limitBytes: cgroupMemoryLimit(), workers: 2 }).reserve(name, header),
     })
     signal.throwIfAborted()
-    return await measureWorker(referenceSegment(segment), signal)
+    return await measureWorker(segment.path, { run: true, signal })
   } finally {
     await removeFolder(server.path)
   }

@@ -17,6 +17,7 @@ import { createLog, type Log } from '../src/log.js'
 import { MemoryBudget } from '../src/model/memory-budget.js'
 import { type ModelSource, scanRepository } from '../src/model/repository.js'
 import { cgroupMemoryLimit } from '../src/process/memory.js'
+import { WORKER_FLAGS } from '../src/runtime/environment.js'
 import { runtimeVersion } from '../src/runtime/identity.js'
 import { createServerFolder, isInMemory, removeFolder, type ServerFolder } from '../src/segment/folder.js'
 import { AdminServer } from './admin.js'
@@ -30,7 +31,6 @@ import { exitCodeOf, onHangUp, onTermination, SAME_WISH_MS } from './signals.js'
 import { FleetStats } from './stats.js'
 import { Supervisor } from './supervisor.js'
 import { Watch } from './watch.js'
-import { WORKER_FLAGS } from './worker-handle.js'
 
 const EXIT_FAILED = 1
 

@@ -47,17 +47,18 @@ export function createProgress(total: number, log: Log): Progress {
 /** One row a model version: what is served, what it takes, and how much of it is shared. */
 export function readyTable(published: readonly PublishedModel[], workers: number): string {
   const table = new Table({
-    head: ['model', 'version', 'weights', 'segment', 'sharing', 'workers'],
-    colAligns: ['left', 'right', 'right', 'right', 'left', 'right'],
+    head: ['model', 'version', 'weights', 'segment', 'each worker', 'sharing', 'workers'],
+    colAligns: ['left', 'right', 'right', 'right', 'right', 'left', 'right'],
     style: { head: [], border: [], compact: true },
   })
   for (const { source, segment } of published) {
-    const { sharing } = segment.header
+    const { sharing, needs } = segment.header
     table.push([
       source.name,
       source.version,
       formatBytes(sharing.weightsBytes),
       formatBytes(segment.bytes),
+      needs.privateBytes === null ? '-' : formatBytes(needs.privateBytes),
       sharing.state,
       String(workers),
     ])

@@ -1,12 +1,12 @@
 /**
- * The compile process. It reads requests from standard input, one a line, makes sure that the cache holds
- * the compiled image, and answers each with one line on standard output. Compilation takes several times
+ * The compile process. It reads requests from standard input, one a line, finds the compiled image in the cache
+ * or makes it in the work folder, and answers each with one line on standard output. Compilation takes several times
  * the model's size in memory and runs code on files of unknown origin: a process that ends gives the
  * memory back, and its crash is an error message.
  */
 import { createHash } from 'node:crypto'
 import { constants, existsSync } from 'node:fs'
-import { open, readFile, rename, rm, stat } from 'node:fs/promises'
+import { open, readFile, rm, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { messageOf, OnecopyError } from '../errors.js'
@@ -228,17 +228,15 @@ async function compile(request: CompileRequest): Promise<CompileReply> {
     hasTrials: request.probe,
     hasProbe: request.probe && against === null,
   }
-  let path: string
+  let imagePath: string
   try {
-    path = await compileShared(compilation)
+    imagePath = await compileShared(compilation)
   } catch (sharedFailure) {
     // What the runtime refuses outright it refuses in either form; its first words are the clearer ones.
-    path = await keepOriginal(compilation).catch(() => {
+    imagePath = await keepOriginal(compilation).catch(() => {
       throw asModelError(sharedFailure)
     })
   }
-  const imagePath = join(request.storeFolder, imageName(key))
-  await rename(path, imagePath)
   return { outcome: 'compiled', key, imagePath, cached: false, residentBytes: process.memoryUsage.rss() }
 }
 

@@ -6,10 +6,8 @@ export const CompileRequestSchema = z.object({
   modelPath: z.string(),
   /** Where an image may already be. */
   cacheFolders: z.array(z.string()),
-  /** Where a new one goes. */
-  storeFolder: z.string(),
   isCacheTrusted: z.boolean(),
-  /** An empty folder of this compilation's own, removed by the server afterwards, whatever happened. */
+  /** An empty folder of this compilation's own, where a new image is made; the server takes it, and removes the rest. */
   workFolder: z.string(),
   /** Whether to find out by trial runs if the model may be batched; without, it may not. */
   probe: z.boolean(),
@@ -25,7 +23,7 @@ export const CompileReplySchema = z.discriminatedUnion('outcome', [
     outcome: z.literal('compiled'),
     key: z.string(),
     imagePath: z.string(),
-    /** Whether the cache already had it. */
+    /** Whether the cache already had it; one that is new stands in the work folder. */
     cached: z.boolean(),
     /** Resident memory of the compile process afterwards: a large one is ended, to give it back. */
     residentBytes: z.int().nonnegative(),

@@ -1,18 +1,20 @@
 /** The server's side of compilation: child processes, a deadline, a clean work folder, a clear error. */
 import { type ChildProcessByStdio, spawn } from 'node:child_process'
-import { rm } from 'node:fs/promises'
+import { rename, rm } from 'node:fs/promises'
+import { join } from 'node:path'
 import type { Readable, Writable } from 'node:stream'
 import { fileURLToPath } from 'node:url'
-import { OnecopyError } from '../errors.js'
+import { messageOf, OnecopyError } from '../errors.js'
 import { RUNTIME_ENVIRONMENT } from '../runtime/environment.js'
 import { formatMs } from '../units.js'
-import { type CompileCache, makeWorkFolder } from './cache.js'
+import { type CompileCache, imageName, makeWorkFolder } from './cache.js'
 import {
   CompileNoticeSchema,
   type CompileReply,
   CompileReplySchema,
   type CompileRequest,
 } from './compile-messages.js'
+import { recordNeeds } from './needs.js'
 
 const COMPILE_MAIN = fileURLToPath(new URL('compile-main.js', import.meta.url))
 /** The end of what a crashed compiler wrote: enough for its last words. */
@@ -29,6 +31,8 @@ export interface CompilerOptions {
   readonly signal: AbortSignal
   /** Longest time that the trial runs for batching may take before the model is compiled without them. */
   readonly probeTimeoutMs?: number
+  /** Longest time in which what a worker holds for itself of a new image is measured; without, it is not. */
+  readonly needsTimeoutMs?: number
 }
 
 export interface CompileChoices {
@@ -149,6 +153,10 @@ function failed(message: string): OnecopyError {
   return new OnecopyError('COMPILE_FAILED', message)
 }
 
+function stopped(modelPath: string): OnecopyError {
+  return new OnecopyError('SHUTTING_DOWN', `compiling ${modelPath} was stopped`)
+}
+
 /** Compiles one model after another. Owns at most one child process. */
 export class Compiler {
   readonly #options: CompilerOptions
@@ -177,14 +185,35 @@ export class Compiler {
   async #attempt(
     request: Pick<CompileRequest, 'modelPath' | 'heldKeys' | 'isCacheTrusted' | 'probe'>,
   ): Promise<CompiledImage | null> {
-    const { modelPath } = request
-    const { cache, timeoutMs, signal, probeTimeoutMs = PROBE_TIMEOUT_MS } = this.#options
+    const { cache, signal, needsTimeoutMs } = this.#options
     const workFolder = await makeWorkFolder(cache)
+    try {
+      const reply = await this.#ask({ ...request, workFolder, cacheFolders: [...cache.folders] })
+      if (reply === null || reply.outcome === 'held' || reply.cached) return reply
+      if (needsTimeoutMs !== undefined) {
+        const deadline = AbortSignal.timeout(needsTimeoutMs)
+        await recordNeeds(reply.imagePath, AbortSignal.any([signal, deadline]))
+      }
+      if (signal.aborted) throw stopped(request.modelPath)
+      const imagePath = join(cache.writable, imageName(reply.key))
+      await rename(reply.imagePath, imagePath).catch((thrown) => {
+        throw failed(`the compiled image cannot be kept: ${messageOf(thrown)}`)
+      })
+      return { ...reply, imagePath }
+    } finally {
+      await rm(workFolder, { recursive: true, force: true })
+    }
+  }
+
+  /** Null when the process ended in trial runs. */
+  async #ask(request: CompileRequest): Promise<Exclude<CompileReply, { outcome: 'failed' }> | null> {
+    const { modelPath } = request
+    const { timeoutMs, signal, probeTimeoutMs = PROBE_TIMEOUT_MS } = this.#options
     // One that was ended between two models is no use for the next.
     if (this.#process?.isStopped === true) this.#process = undefined
     this.#process ??= new CompileProcess(probeTimeoutMs)
     const child = this.#process
-    const onAbort = () => child.stop(new OnecopyError('SHUTTING_DOWN', `compiling ${modelPath} was stopped`))
+    const onAbort = () => child.stop(stopped(modelPath))
     signal.addEventListener('abort', onAbort, { once: true })
     const timer = setTimeout(() => {
       child.stop(
@@ -196,12 +225,7 @@ export class Compiler {
     }, timeoutMs)
     try {
       if (signal.aborted) onAbort()
-      const reply = await child.ask({
-        ...request,
-        cacheFolders: [...cache.folders],
-        storeFolder: cache.writable,
-        workFolder,
-      })
+      const reply = await child.ask(request)
       if (reply.outcome === 'failed') throw new OnecopyError(reply.code, reply.message)
       if (reply.residentBytes > KEEP_BELOW_BYTES) this.close()
       return reply
@@ -215,7 +239,6 @@ export class Compiler {
     } finally {
       clearTimeout(timer)
       signal.removeEventListener('abort', onAbort)
-      await rm(workFolder, { recursive: true, force: true })
     }
   }
 

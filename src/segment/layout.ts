@@ -20,7 +20,7 @@ import { ProcessIdentitySchema } from '../process/identity.js'
 import { DATATYPES, type Datatype } from '../tensor.js'
 
 export const SEGMENT_MAGIC = 'ONECOPY\n'
-export const SEGMENT_FORMAT_VERSION = 4
+export const SEGMENT_FORMAT_VERSION = 5
 /** The graph names its weights by this file name, so a segment works in any folder without a rewrite. */
 export const SEGMENT_FILE_NAME = 'model.segment'
 /** What a segment is called until it is whole. */
@@ -97,6 +97,9 @@ export const RawRangeSchema = z.object({
 })
 export type RawRange = z.infer<typeof RawRangeSchema>
 
+/** What every worker holds for itself of the model, beside what any first model takes; null was not measured. */
+export const NeedsSchema = z.object({ privateBytes: bytes.nullable() })
+
 export const SegmentHeaderSchema = z.object({
   /** Digest of everything the content depends on: model, runtime, CPU, options, format. */
   key: sha256,
@@ -120,6 +123,7 @@ export const SegmentHeaderSchema = z.object({
   rawRanges: z.array(RawRangeSchema),
   sharing: SharingSchema,
   batching: BatchingSchema,
+  needs: NeedsSchema,
   /** Null where the model has no answer that is the same every time, or takes too long for one. */
   selfCheck: SelfCheckSchema.nullable(),
   /** Whose segment it is; null in the compile cache. */
@@ -131,12 +135,13 @@ export const SegmentHeaderSchema = z.object({
 export type SegmentHeader = z.infer<typeof SegmentHeaderSchema>
 export type Sharing = z.infer<typeof SharingSchema>
 export type Batching = z.infer<typeof BatchingSchema>
+export type Needs = z.infer<typeof NeedsSchema>
 
 export function alignUp(value: number, alignment: number): number {
   return Math.ceil(value / alignment) * alignment
 }
 
-/** Room for a header whose owner, model, batching and self-check are not yet known: page-aligned, with space to grow. */
+/** Room for a header whose owner, model, batching, needs and self-check are not yet known: page-aligned, with space to grow. */
 export function headerRoomBytes(header: SegmentHeader): number {
   const ownerRoom = 1024
   // JSON spells a control character with six bytes.

@@ -2,17 +2,15 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { create } from '@bufbuild/protobuf'
 import test, { type ExecutionContext } from 'ava'
 import { z } from 'zod'
-import { TensorProtoSchema } from '../../src/model/onnx_pb.js'
 import {
   addModel,
   ELEMENT,
-  floats,
   graph,
   modelBytes,
   node,
+  quantisedConvolution,
   value,
   weights,
   wideModel,
@@ -91,35 +89,6 @@ function innerModel(inner: number): Uint8Array {
       output: [value('y', ELEMENT.float, ['batch', 300])],
       node: [node('MatMul', ['x', 'weight'], ['y'])],
       initializer: [weights('weight', [inner, 300])],
-    }),
-  )
-}
-
-const UINT8 = 2
-const INT8 = 3
-
-/** One quantised convolution with 64 x 64 x 3 x 3 int8 weights, 36,864 bytes. */
-function quantisedConvolution(): Uint8Array {
-  const scalar = (name: string, dataType: number) =>
-    create(TensorProtoSchema, { name, dims: [], dataType, rawData: new Uint8Array(1) })
-  const weight = Int8Array.from({ length: 64 * 64 * 9 }, (_, i) => ((i * 37) % 255) - 127)
-  return modelBytes(
-    graph({
-      input: [value('x', UINT8, ['batch', 64, 8, 8])],
-      output: [value('y', UINT8, ['batch', 64, 6, 6])],
-      node: [node('QLinearConv', ['x', 'xs', 'xz', 'w', 'ws', 'wz', 'ys', 'yz'], ['y'])],
-      initializer: [
-        ...['xs', 'ws', 'ys'].map((name) => floats(name, [], [0.05])),
-        scalar('xz', UINT8),
-        scalar('wz', INT8),
-        scalar('yz', UINT8),
-        create(TensorProtoSchema, {
-          name: 'w',
-          dims: [64n, 64n, 3n, 3n],
-          dataType: INT8,
-          rawData: new Uint8Array(weight.buffer),
-        }),
-      ],
     }),
   )
 }

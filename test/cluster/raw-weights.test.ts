@@ -2,6 +2,7 @@ import { chmodSync, openSync, readFileSync, rmSync, statSync, writeSync } from '
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { decodeHeader, type SegmentHeader } from '../../src/segment/layout.js'
+import { fillUp, smallTmpfs } from '../helpers/limits.js'
 import {
   ELEMENT,
   graph,
@@ -21,7 +22,6 @@ import {
   stopCleanly,
   temporaryFolder,
 } from '../helpers/server.js'
-import { fillUp, smallTmpfs } from '../helpers/small-tmpfs.js'
 import { inferOutputs } from '../helpers/v2-client.js'
 import { until } from '../helpers/waiting.js'
 

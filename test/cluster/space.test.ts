@@ -1,11 +1,11 @@
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, readdirSync, rmdirSync, statfsSync, writeFileSync } from 'node:fs'
+import { readdirSync, statfsSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import test, { type ExecutionContext } from 'ava'
+import test from 'ava'
+import { fillUp, memoryCgroup, smallTmpfs } from '../helpers/limits.js'
 import { addModel, wideModel, writeModel } from '../helpers/onnx-builder.js'
 import { spawnServer, startServer, stopCleanly, temporaryFolder } from '../helpers/server.js'
-import { fillUp, smallTmpfs } from '../helpers/small-tmpfs.js'
 import { untilSome } from '../helpers/waiting.js'
 
 const WIDE_MODEL_BYTES = 32 * 1024 * 1024
@@ -92,21 +92,6 @@ test.serial('a cache that cannot be written is used for what it has, and the ser
   t.deepEqual(after, before)
   await stopCleanly(t, second.server)
 })
-
-const CGROUP_V1 = '/sys/fs/cgroup/memory'
-
-/** A control group that allows so much memory; null where none can be made. */
-function memoryCgroup(t: ExecutionContext, limitBytes: number): string | null {
-  const path = join(CGROUP_V1, `onecopy-test-${process.pid}`)
-  try {
-    mkdirSync(path)
-    t.teardown(() => rmdirSync(path))
-    writeFileSync(join(path, 'memory.limit_in_bytes'), String(limitBytes))
-    return path
-  } catch {
-    return null
-  }
-}
 
 test.serial(
   'a memory limit below what serving takes is refused with the numbers, before the kernel kills',

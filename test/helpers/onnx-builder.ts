@@ -16,7 +16,7 @@ import {
   ValueInfoProtoSchema,
 } from '../../src/model/onnx_pb.js'
 
-export const ELEMENT = { float: 1, int64: 7, bool: 9, bfloat16: 16, int4: 22 } as const
+export const ELEMENT = { float: 1, uint8: 2, int8: 3, int64: 7, bool: 9, bfloat16: 16, int4: 22 } as const
 
 export function value(
   name: string,
@@ -171,6 +171,33 @@ export function wideModel(weightBytes: number): Uint8Array {
       output: [value('y', ELEMENT.float, ['batch', outputs])],
       node: [node('MatMul', ['x', 'weight'], ['y'])],
       initializer: [weights('weight', [inputs, outputs])],
+    }),
+  )
+}
+
+/** One quantised convolution 3 x 3 with int8 weights, 9 bytes for each pair of channels; x UINT8 [batch, channels, 8, 8]. */
+export function quantisedConvolution(channels = 64): Uint8Array {
+  const { uint8, int8 } = ELEMENT
+  const scalar = (name: string, dataType: number) =>
+    create(TensorProtoSchema, { name, dims: [], dataType, rawData: new Uint8Array(1) })
+  const weight = Int8Array.from({ length: channels * channels * 9 }, (_, i) => ((i * 37) % 255) - 127)
+  return modelBytes(
+    graph({
+      input: [value('x', uint8, ['batch', channels, 8, 8])],
+      output: [value('y', uint8, ['batch', channels, 6, 6])],
+      node: [node('QLinearConv', ['x', 'xs', 'xz', 'w', 'ws', 'wz', 'ys', 'yz'], ['y'])],
+      initializer: [
+        ...['xs', 'ws', 'ys'].map((name) => floats(name, [], [0.05])),
+        scalar('xz', uint8),
+        scalar('wz', int8),
+        scalar('yz', uint8),
+        create(TensorProtoSchema, {
+          name: 'w',
+          dims: [channels, channels, 3, 3].map(BigInt),
+          dataType: int8,
+          rawData: new Uint8Array(weight.buffer),
+        }),
+      ],
     }),
   )
 }

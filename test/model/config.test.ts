@@ -188,5 +188,6 @@ test('files beyond their limits are not read, and what is no file is not waited 
 })
 
 test('unknown keys are refused', async (t) => {
+  await refused(t, write(t, { instances: 1 }), /Unrecognized key: "instances"/)
   await refused(t, write(t, { version_polcy: 'all' }), /version_polcy/)
 })

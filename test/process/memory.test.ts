@@ -35,7 +35,7 @@ const SHARING: Sharing = {
 
 test('models add up to what the limit must allow, each once', (t) => {
   const budget = new MemoryBudget({ limitBytes: 500e6, workers: 2 })
-  const model = { fileBytes: 100e6, sharing: SHARING }
+  const model = { fileBytes: 100e6, sharing: SHARING, needs: { privateBytes: null } }
   budget.reserve('a', model)
   budget.reserve('a', model)
   budget.reserve('b', model)
@@ -46,4 +46,24 @@ test('models add up to what the limit must allow, each once', (t) => {
   })
   budget.reserve('small', { ...model, fileBytes: 1e6 })
   new MemoryBudget({ limitBytes: null, workers: 1000 }).reserve('a', model)
+})
+
+test('what was measured counts instead of the least that a graph tells, and what is gone no longer', (t) => {
+  const budget = new MemoryBudget({ limitBytes: 400e6, workers: 2 })
+  const of = (privateBytes: number | null) => ({
+    fileBytes: 100e6,
+    sharing: SHARING,
+    needs: { privateBytes },
+  })
+  budget.reserve('m@1', of(5e6))
+  // 60 + 200 + 2 * 75 MB: in a swap both generations count.
+  const next = of(10e6)
+  t.throws(() => budget.reserve('m@1+2', next), {
+    code: 'MEMORY_LIMIT',
+    message:
+      /at least 410\.0 MB \(segments 200\.0 MB, 2 workers of 75\.0 MB, .*this model 100\.0 MB and 10\.0 MB in each worker, measured, beside 100\.0 MB of segments before it\)/,
+  })
+  budget.release('m@1')
+  budget.reserve('m@1+2', next)
+  budget.reserve('m@1+2', of(0))
 })

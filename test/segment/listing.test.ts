@@ -70,6 +70,7 @@ function writeImage(t: ExecutionContext): string {
       notes: [],
     },
     batching: { batchable: false, reason: 'not of interest' },
+    needs: { privateBytes: null },
     selfCheck: null,
     owner: null,
     model: null,

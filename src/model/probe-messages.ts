@@ -1,11 +1,10 @@
-/** The schema of every message between `onecopy inspect` and its probe processes. */
+/** What passes between a measuring process and its probes: one JSON line each way. */
 import { z } from 'zod'
-import { type ErrorCode, isErrorCode } from '../src/errors.js'
-import { SegmentReferenceSchema } from './messages.js'
+import { type ErrorCode, isErrorCode } from '../errors.js'
 
 export const ToProbeSchema = z.discriminatedUnion('type', [
-  /** Load the segment, or without one the library alone. */
-  z.object({ type: z.literal('load'), segment: SegmentReferenceSchema.nullable() }),
+  /** Load the image or segment, or without one the library alone. */
+  z.object({ type: z.literal('load'), path: z.string().nullable() }),
   /** Load a model of one operator: what the first session takes, whatever the model. */
   z.object({ type: z.literal('begin') }),
   /** Run the model once. */

@@ -1,6 +1,6 @@
-/** File systems in memory that are small, and that are filled by somebody else. */
+/** Places with less room than the machine has, where the test may make them. */
 import { execFileSync } from 'node:child_process'
-import { closeSync, openSync, writeSync } from 'node:fs'
+import { closeSync, mkdirSync, openSync, rmdirSync, writeFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import type { ExecutionContext } from 'ava'
 import { temporaryFolder } from './server.js'
@@ -29,4 +29,19 @@ export function fillUp(folder: string): string {
     closeSync(file)
   }
   return path
+}
+
+const CGROUP_V1 = '/sys/fs/cgroup/memory'
+
+/** A control group that allows so much memory; null where none can be made. */
+export function memoryCgroup(t: ExecutionContext, limitBytes: number): string | null {
+  const path = join(CGROUP_V1, `onecopy-test-${process.pid}`)
+  try {
+    mkdirSync(path)
+    t.teardown(() => rmdirSync(path))
+    writeFileSync(join(path, 'memory.limit_in_bytes'), String(limitBytes))
+    return path
+  } catch {
+    return null
+  }
 }

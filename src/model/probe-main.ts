@@ -1,16 +1,20 @@
 /**
- * A probe process: it attaches and loads a segment as a worker does, without HTTP around it, so that what
+ * A probe process: it loads an image or a segment as a worker does, without HTTP around it, so that what
  * it holds beyond a process with the library alone is what the model costs.
  */
+import { open } from 'node:fs/promises'
+import { dirname } from 'node:path'
+import { createInterface } from 'node:readline'
 import { create } from '@bufbuild/protobuf'
-import { messageOf, OnecopyError } from '../src/errors.js'
-import { serializeModel } from '../src/model/graph.js'
-import { GraphProtoSchema, ModelProtoSchema, ValueInfoProtoSchema } from '../src/model/onnx_pb.js'
-import { ZERO_DIMENSIONS, zeroInputs } from '../src/model/zero-inputs.js'
-import { loadRuntime, Session } from '../src/runtime/session.js'
-import { attachSegment, type SegmentReference } from '../src/segment/attach.js'
-import type { SegmentHeader } from '../src/segment/layout.js'
+import { messageOf, OnecopyError } from '../errors.js'
+import { loadRuntime, Session } from '../runtime/session.js'
+import { readExactly } from '../segment/io.js'
+import type { SegmentHeader } from '../segment/layout.js'
+import { readHeader } from '../segment/write.js'
+import { serializeModel } from './graph.js'
+import { GraphProtoSchema, ModelProtoSchema, ValueInfoProtoSchema } from './onnx_pb.js'
 import { type FromProbe, type ToProbe, ToProbeSchema } from './probe-messages.js'
+import { ZERO_DIMENSIONS, zeroInputs } from './zero-inputs.js'
 
 interface Loaded {
   readonly session: Session
@@ -21,13 +25,14 @@ let loaded: Loaded | undefined
 /** Held for as long as the process is measured. */
 let empty: Session | undefined
 
-async function load(reference: SegmentReference): Promise<Loaded> {
-  const { header, graph, folder } = await attachSegment(reference)
-  const { form, inputs, outputs, externalDataFolder } = header
+async function load(path: string): Promise<Loaded> {
+  await using file = await open(path)
+  const header = await readHeader(file)
+  const { form, inputs, outputs } = header
   const session = await Session.load({
-    // A copy, as the inference thread of a worker is given one.
-    graph: graph.slice(),
-    folder: form === 'compiled' ? folder : externalDataFolder,
+    // A worker's inference thread is given a copy out of the mapped head, and drops it as this one is dropped.
+    graph: await readExactly(file, header.graph.bytes, header.graph.offsetBytes),
+    folder: form === 'compiled' ? dirname(path) : header.externalDataFolder,
     ...{ form, inputs, outputs, threads: 1 },
   })
   return { session, header }
@@ -78,8 +83,8 @@ async function run({ session, header }: Loaded): Promise<FromProbe> {
 async function answer(message: ToProbe): Promise<FromProbe> {
   try {
     if (message.type === 'load') {
-      if (message.segment === null) loadRuntime()
-      else loaded = await load(message.segment)
+      if (message.path === null) loadRuntime()
+      else loaded = await load(message.path)
       return { type: 'loaded' }
     }
     if (message.type === 'begin') {
@@ -95,11 +100,12 @@ async function answer(message: ToProbe): Promise<FromProbe> {
   }
 }
 
-process.on('message', async (raw) => {
-  const reply = await answer(ToProbeSchema.parse(raw))
+// The other end of the pipe closes when the one who asked is gone.
+const lines = createInterface({ input: process.stdin })
+lines.on('close', () => process.exit(1))
+for await (const line of lines) {
+  const reply = await answer(ToProbeSchema.parse(JSON.parse(line)))
   // What is no longer used is no cost of the model.
   globalThis.gc?.()
-  process.send?.(reply)
-})
-// The one who asked is gone.
-process.on('disconnect', () => process.exit(1))
+  process.stdout.write(`${JSON.stringify(reply)}\n`)
+}

@@ -1,0 +1,44 @@
+/** What every worker will hold for itself of a model: measured before the model is served, and written into its image. */
+import { open } from 'node:fs/promises'
+import { cgroupMemoryLimit } from '../process/memory.js'
+import type { Needs, SegmentHeader } from '../segment/layout.js'
+import { readHeader } from '../segment/write.js'
+import { updateHeader } from './image.js'
+import { HOLDERS, type Measurement, measureWorker } from './probe.js'
+
+/** Below both, what a model takes is lost among what a worker takes without one, and many start the sooner. */
+const MEASURED_FROM_FILE_BYTES = 4 * 1024 * 1024
+const MEASURED_FROM_PRIVATE_BYTES = 1024 * 1024
+
+/** At least: what a kernel packs for itself, and weights that only the graph holds. */
+export function leastPrivateBytes({ sharing }: Pick<SegmentHeader, 'sharing'>): number {
+  return sharing.privatelyPackedBytes + sharing.unshareableBytes
+}
+
+function isWorthMeasuring(header: SegmentHeader): boolean {
+  const privateBytes = leastPrivateBytes(header)
+  if (header.fileBytes < MEASURED_FROM_FILE_BYTES && privateBytes < MEASURED_FROM_PRIVATE_BYTES) return false
+  // What would end in the kernel's hands is refused by the least that it takes.
+  return HOLDERS * privateBytes < (cgroupMemoryLimit() ?? Number.POSITIVE_INFINITY)
+}
+
+/** Of what another worker costs, what any first model takes is counted with the worker. Noise can make the rest negative. */
+function needsOf({ perWorkerBytes, firstSessionBytes, libraryBytes }: Measurement): Needs {
+  return { privateBytes: Math.max(0, perWorkerBytes - (firstSessionBytes - libraryBytes)) }
+}
+
+/**
+ * Measures a compiled image that has not got its name yet and writes the result into its header. It is left as it is
+ * where that is not worth while, or the measurement ends in any other way: a model that loads is served.
+ */
+export async function recordNeeds(imagePath: string, signal: AbortSignal): Promise<void> {
+  await using file = await open(imagePath, 'r+')
+  const header = await readHeader(file)
+  if (!isWorthMeasuring(header)) return
+  const measurement = await measureWorker(imagePath, {
+    // One that has no known answer does not run in time, or did not survive its trial runs.
+    run: header.selfCheck !== null,
+    signal,
+  }).catch(() => null)
+  if (measurement !== null) await updateHeader(file, { needs: needsOf(measurement) })
+}
