@@ -53,8 +53,11 @@ interface Entry {
 export interface CatalogueOptions {
   readonly stats: FleetStats
   readonly log: Log
-  /** Compiles and writes one model version into a folder of that name. */
-  readonly publish: (source: ModelSource, folderName: string) => Promise<PublishedModel>
+  /** Compiles and writes one model version into a folder of that name; null where its content is held already. */
+  readonly publish: (
+    source: ModelSource,
+    choices: { readonly folderName: string; readonly heldKeys: readonly string[] },
+  ) => Promise<PublishedModel | null>
   /** The memory of a folder's segment is free again. */
   readonly release: (folderName: string) => void
   /** Every process that may have a segment mapped. */
@@ -185,7 +188,8 @@ export class Catalogue {
     const { publish, release, processes, log } = this.#options
     return await LiveSegment.open(published, {
       ...{ release, processes, log },
-      publishAgain: () => publish(published.source, this.#nextFolderName(entry)),
+      publishAgain: () =>
+        publish(published.source, { folderName: this.#nextFolderName(entry), heldKeys: [] }),
     })
   }
 
@@ -268,16 +272,15 @@ export class Catalogue {
 
   async #replace(entry: Entry, source: ModelSource): Promise<void> {
     const old = entry.serving
-    const published = await this.#options.publish(source, this.#nextFolderName(entry))
-    let segment = await this.#open(published, entry)
-    const isSameContent =
-      old !== null && old.segment.published.segment.header.key === published.segment.header.key
-    if (isSameContent) {
-      // The segment that is there serves on, perhaps under another config.
-      await segment.remove()
-      if (isDeepStrictEqual(old.source.config, source.config)) return
-      segment = old.segment
-    }
+    const heldKeys = old === null ? [] : [old.segment.published.segment.header.key]
+    const published = await this.#options.publish(source, {
+      folderName: this.#nextFolderName(entry),
+      heldKeys,
+    })
+    // The same content: the segment that is there serves on, perhaps under another config.
+    if (published === null && isDeepStrictEqual(old?.source.config, source.config)) return
+    const written = published === null ? null : await this.#open(published, entry)
+    const segment = written ?? (old as Generation).segment
     const next = await this.#generation(entry, source, segment)
     try {
       if (old !== null) requireSameInterface(old, next)
@@ -291,10 +294,10 @@ export class Catalogue {
       }
     } catch (thrown) {
       await this.#changeAll(null, next)
-      if (!isSameContent) await segment.remove()
+      await written?.remove()
       throw thrown
     }
-    if (old !== null && !isSameContent) await old.segment.remove()
+    if (written !== null) await old?.segment.remove()
   }
 
   /** Has every ready worker load a generation; a worker that ends meanwhile is no reason not to go on. */

@@ -13,7 +13,7 @@ import { RawWeights } from '../src/segment/raw-weights.js'
 export interface LiveSegmentOptions {
   readonly log: Log
   /** Makes the segment of the same model version anew, in a folder of its own. */
-  readonly publishAgain: () => Promise<PublishedModel>
+  readonly publishAgain: () => Promise<PublishedModel | null>
   /** The memory of a folder's segment is free again. */
   readonly release: (folderName: string) => void
   /** Every process that may have it mapped. */
@@ -85,6 +85,7 @@ export class LiveSegment {
     const { name: model, version } = old.published.source
     log.warn({ model, version, reason: why.message }, 'making the segment anew')
     const published = await publishAgain()
+    if (published === null) throw why
     const { key } = published.segment.header
     if (key !== old.published.segment.header.key) {
       await this.#drop({ published, raw: null })

@@ -180,7 +180,7 @@ class Primary {
     return new Catalogue({
       stats,
       log: this.#log,
-      publish: (source, folderName) => publisher.publishOne(source, server, folderName),
+      publish: (source, choices) => publisher.publishOne(source, server, choices),
       release: (folderName) => this.#budget.release(folderName),
       processes: () => this.#supervisor?.pids ?? [],
       workers: () => this.#supervisor?.staying ?? [],

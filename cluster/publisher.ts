@@ -7,7 +7,12 @@ import type { Config } from '../src/config/schema.js'
 import type { Log } from '../src/log.js'
 import { closeCache, openCache } from '../src/model/cache.js'
 import type { MemoryBudget } from '../src/model/memory-budget.js'
-import { type PublishedModel, type PublishOptions, publishModels } from '../src/model/publish.js'
+import {
+  type PublishedModel,
+  type PublishOptions,
+  publishModels,
+  publishUnlessHeld,
+} from '../src/model/publish.js'
 import type { ModelSource } from '../src/model/repository.js'
 import { usableCpus } from '../src/process/cpus.js'
 import { runtimeVersion } from '../src/runtime/identity.js'
@@ -50,11 +55,7 @@ export class Publisher {
     }
   }
 
-  async #publish(
-    sources: readonly ModelSource[],
-    server: ServerFolder,
-    options: Partial<PublishOptions>,
-  ): Promise<PublishedModel[]> {
+  async #withOptions<T>(server: ServerFolder, publish: (options: PublishOptions) => Promise<T>): Promise<T> {
     const { cacheDir, segmentDir, compileTimeoutMs, rawWeights } = this.#options.config
     const cache = await openCache(cacheDir)
     if (cache.problem !== null)
@@ -63,7 +64,7 @@ export class Publisher {
         'compiled models are not kept for the next start',
       )
     try {
-      return await publishModels(sources, {
+      return await publish({
         server,
         cache,
         budget: this.#options.budget,
@@ -72,17 +73,21 @@ export class Publisher {
         keepsImages: rawWeights === 'release' && (await isInMemory(segmentDir)),
         signal: this.#options.signal,
         reservedBytes: this.#options.reservedBytes,
-        ...options,
       })
     } finally {
       await closeCache(cache)
     }
   }
 
-  /** While the server runs: one version, into a folder of that name. */
-  async publishOne(source: ModelSource, server: ServerFolder, folderName: string): Promise<PublishedModel> {
-    const [published] = await this.#publish([source], server, { folderName: () => folderName })
-    return published as PublishedModel
+  /** While the server runs: one version, into a folder of that name; null where its content is held already. */
+  publishOne(
+    source: ModelSource,
+    server: ServerFolder,
+    { folderName, heldKeys }: { readonly folderName: string; readonly heldKeys: readonly string[] },
+  ): Promise<PublishedModel | null> {
+    return this.#withOptions(server, (options) =>
+      publishUnlessHeld(source, heldKeys, { ...options, folderName: () => folderName }),
+    )
   }
 
   /** At the start: every version, with the progress shown; what is left of dead servers then is removed. */
@@ -93,16 +98,19 @@ export class Publisher {
   ): Promise<PublishedModel[]> {
     const progress = createProgress(sources.length, this.#options.log)
     try {
-      const published = await this.#publish(sources, server, {
-        leftovers,
-        onRefused: ({ name, version }, reason) =>
-          this.#options.log.warn(
-            { model: name, version, reason },
-            'a segment that a dead server left is not used',
-          ),
-        onStart: (source) => progress.started(source),
-        onDone: (one, done, total) => progress.done(one, done, total),
-      })
+      const published = await this.#withOptions(server, (options) =>
+        publishModels(sources, {
+          ...options,
+          leftovers,
+          onRefused: ({ name, version }, reason) =>
+            this.#options.log.warn(
+              { model: name, version, reason },
+              'a segment that a dead server left is not used',
+            ),
+          onStart: (source) => progress.started(source),
+          onDone: (one, done, total) => progress.done(one, done, total),
+        }),
+      )
       await this.#sweep()
       return published
     } finally {

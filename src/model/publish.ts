@@ -144,6 +144,30 @@ function naming(source: ModelSource, thrown: unknown): unknown {
   )
 }
 
+function compilerFor({ cache, compileTimeoutMs: timeoutMs }: PublishOptions, signal: AbortSignal): Compiler {
+  return new Compiler({ cache, timeoutMs, signal, needsTimeoutMs: NEEDS_TIMEOUT_MS })
+}
+
+/**
+ * Publishes one model; null where its content is that of a segment with one of `heldKeys`.
+ * @throws OnecopyError as publishModels.
+ */
+export async function publishUnlessHeld(
+  source: ModelSource,
+  heldKeys: readonly string[],
+  options: PublishOptions,
+): Promise<PublishedModel | null> {
+  const compiler = compilerFor(options, options.signal)
+  try {
+    const image = await compiler.compile(source.path, { heldKeys })
+    return image.outcome === 'held' ? null : await compileAndWrite(source, compiler, options, image)
+  } catch (thrown) {
+    throw naming(source, thrown)
+  } finally {
+    compiler.close()
+  }
+}
+
 /**
  * Publishes every model; results in the order of `sources`. The first failure stops the rest.
  * @throws OnecopyError of Compiler.compile and writeSegment, with the model named.
@@ -158,8 +182,7 @@ export async function publishModels(
   let next = 0
   let done = 0
   const lane = async () => {
-    const { cache, compileTimeoutMs: timeoutMs } = options
-    const compiler = new Compiler({ cache, timeoutMs, signal, needsTimeoutMs: NEEDS_TIMEOUT_MS })
+    const compiler = compilerFor(options, signal)
     try {
       while (next < sources.length && !signal.aborted) {
         const index = next++
