@@ -10,6 +10,7 @@ import { messageOf } from '../src/errors.js'
 import { errorResponses } from '../src/http/error-response.js'
 import { type ConnectionLimits, checkHeaders, createHttpServer } from '../src/http/http-server.js'
 import { listen } from '../src/http/listen.js'
+import type { ServerIdentity } from '../src/http/routes/health.js'
 import type { Log } from '../src/log.js'
 import { type RepositoryApi, repositoryRoutes, requireToken } from './repository-api.js'
 
@@ -26,6 +27,7 @@ export interface AdminOptions {
   readonly host: string
   readonly port: number
   readonly log: Log
+  readonly identity: ServerIdentity
   /** Null when ready, else why not. */
   readonly notReadyReason: () => string | null
   /** Asked for before anything is changed; empty for none. */
@@ -47,6 +49,10 @@ export class AdminServer {
   static async start(options: AdminOptions): Promise<AdminServer> {
     const { host, port, log, notReadyReason } = options
     const router = new Router()
+    const metadata = { ...options.identity, extensions: ['model_repository'] }
+    router.get('/v2', (ctx) => {
+      ctx.body = metadata
+    })
     router.get('/v2/health/live', (ctx) => {
       ctx.body = { live: true }
     })

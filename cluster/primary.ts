@@ -12,6 +12,7 @@ import { fileURLToPath } from 'node:url'
 import type { Config } from '../src/config/schema.js'
 import { messageOf, OnecopyError } from '../src/errors.js'
 import { listen } from '../src/http/listen.js'
+import type { ServerIdentity } from '../src/http/routes/health.js'
 import { Lifecycle } from '../src/lifecycle.js'
 import { createLog, type Log } from '../src/log.js'
 import { MemoryBudget } from '../src/model/memory-budget.js'
@@ -36,7 +37,7 @@ const EXIT_FAILED = 1
 
 class Primary {
   readonly #config: Config
-  readonly #version: string
+  readonly #identity: ServerIdentity
   readonly #log: Log
   readonly #lifecycle = new Lifecycle()
   readonly #stopRequested = new AbortController()
@@ -53,7 +54,7 @@ class Primary {
 
   constructor(config: Config, version: string) {
     this.#config = config
-    this.#version = version
+    this.#identity = { name: 'onecopy', version }
     this.#log = createLog({ level: config.logLevel, role: 'primary' })
     this.#budget = new MemoryBudget({ limitBytes: cgroupMemoryLimit(), workers: config.workers })
     this.#metrics = new FleetMetrics({
@@ -121,6 +122,7 @@ class Primary {
       host: config.adminHost,
       port: config.adminPort,
       log: this.#log,
+      identity: this.#identity,
       notReadyReason: () => this.#notReadyReason(),
       token: config.adminToken,
       repository: this.#repositoryApi(),
@@ -215,7 +217,7 @@ class Primary {
             type: 'start',
             // What a worker does not need is left out when it parses the message.
             config: { ...shared, port },
-            identity: { name: 'onecopy', version: this.#version },
+            identity: this.#identity,
             serverFolder: server.path,
             segments,
             processStats: stats.processPage,

@@ -6,11 +6,9 @@ import { createHash, timingSafeEqual } from 'node:crypto'
 import type Router from '@koa/router'
 import type { Context, Next } from 'koa'
 import { z } from 'zod'
-import { messageOf, OnecopyError } from '../src/errors.js'
-import { readBody } from '../src/http/body.js'
+import { OnecopyError } from '../src/errors.js'
+import { readJson } from '../src/http/json-body.js'
 import type { IndexEntry } from './catalogue.js'
-
-const MAX_BODY_BYTES = 64 * 1024
 
 const IndexRequestSchema = z.strictObject({ ready: z.boolean().optional() })
 const EmptyRequestSchema = z.strictObject({})
@@ -37,21 +35,6 @@ export function requireToken(token: string) {
     }
     await next()
   }
-}
-
-/** The body as JSON; nothing at all, or an empty string, is an empty object. */
-async function readJson<Schema extends z.ZodType>(ctx: Context, schema: Schema): Promise<z.output<Schema>> {
-  const body = await readBody(ctx.req, { maxBytes: MAX_BODY_BYTES, jsonBytes: null })
-  const text = Buffer.from(body).toString('utf8').trim()
-  let value: unknown
-  try {
-    value = text === '' || text === '""' ? {} : JSON.parse(text)
-  } catch (thrown) {
-    throw new OnecopyError('BODY_MALFORMED', `expected JSON: ${messageOf(thrown)}`)
-  }
-  const parsed = schema.safeParse(value)
-  if (!parsed.success) throw new OnecopyError('REQUEST_INVALID', z.prettifyError(parsed.error))
-  return parsed.data
 }
 
 export function repositoryRoutes(

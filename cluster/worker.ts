@@ -3,12 +3,14 @@
  * primary, drained by itself when the primary is gone, or loudly after a bug.
  */
 import cluster, { type Worker } from 'node:cluster'
+import { join } from 'node:path'
 import { messageOf, OnecopyError } from '../src/errors.js'
 import { isIdle } from '../src/http/connections.js'
 import { withDeadline } from '../src/lifecycle.js'
 import { createLog, type Log } from '../src/log.js'
 import { StatsPage, type StatsPageReference } from '../src/metrics/page.js'
 import { ModelRecorder, ProcessRecorder } from '../src/metrics/recorder.js'
+import { Regions } from '../src/regions/regions.js'
 import { removeFolder } from '../src/segment/folder.js'
 import { type SegmentToServe, ServingProcess } from '../src/server.js'
 import {
@@ -87,7 +89,8 @@ class WorkerProcess {
   }
 
   async #withCounts(segment: SegmentMessage): Promise<SegmentToServe> {
-    return { ...segment, counts: new ModelRecorder(await this.#cellsOf(segment.stats)) }
+    const statsPage = await StatsPage.open(segment.stats)
+    return { ...segment, statsPage, counts: new ModelRecorder(statsPage.slot(this.#start?.statsSlot ?? 0)) }
   }
 
   async #boot(start: StartMessage): Promise<void> {
@@ -100,6 +103,7 @@ class WorkerProcess {
         self: new ProcessRecorder(await this.#cellsOf(start.processStats)),
         unknownModel: new ModelRecorder(await this.#cellsOf(start.unknownStats)),
         identity: start.identity,
+        regions: start.config.systemSharedMemory ? new Regions(join(start.serverFolder, 'regions')) : null,
         log: this.#log,
         onBug: (error) => this.#onBug(error),
       })

@@ -15,6 +15,7 @@ export const ERROR_CATALOGUE = {
   UNAUTHORIZED: { status: 401, fault: 'client' },
   MODEL_NOT_FOUND: { status: 404, fault: 'client' },
   ROUTE_NOT_FOUND: { status: 404, fault: 'client' },
+  REGION_NOT_FOUND: { status: 404, fault: 'client' },
   METHOD_NOT_ALLOWED: { status: 405, fault: 'client' },
   REQUEST_TIMEOUT: { status: 408, fault: 'client' },
   BODY_TOO_LARGE: { status: 413, fault: 'client' },

@@ -4,8 +4,11 @@
  * request stays with the one it began with to its end, however long its body takes to arrive.
  */
 import type { ModelDirectory, ServedModel } from './http/context.js'
+import type { StatsPage } from './metrics/page.js'
 import type { ModelRecorder } from './metrics/recorder.js'
+import { type ModelStatistics, readStatistics } from './metrics/statistics.js'
 import { compareVersions } from './model/repository.js'
+import type { ModelConfiguration } from './protocol/v2/configuration.js'
 import type { TensorSpec } from './tensor.js'
 
 export interface LoadedModelOptions {
@@ -16,6 +19,11 @@ export interface LoadedModelOptions {
   readonly inputs: readonly TensorSpec[]
   readonly outputs: readonly TensorSpec[]
   readonly counts: ModelRecorder
+  /** Where all processes count the model version. */
+  readonly statsPage: StatsPage
+  readonly segmentBytes: number
+  readonly configuration: ModelConfiguration
+  readonly labels: ServedModel['labels']
 }
 
 /** One generation of a model version. */
@@ -29,18 +37,30 @@ export class LoadedModel implements ServedModel {
   readonly inputs: readonly TensorSpec[]
   readonly outputs: readonly TensorSpec[]
   readonly counts: ModelRecorder
+  readonly segmentBytes: number
+  readonly configuration: ModelConfiguration
+  readonly labels: ServedModel['labels']
   readonly isReady = true
+  readonly #statsPage: StatsPage
   #users = 0
   #onUnused: (() => void) | undefined
 
-  constructor({ key, number, name, version, inputs, outputs, counts }: LoadedModelOptions) {
-    this.key = key
-    this.number = number
-    this.name = name
-    this.version = version
-    this.inputs = inputs
-    this.outputs = outputs
-    this.counts = counts
+  constructor(options: LoadedModelOptions) {
+    this.key = options.key
+    this.number = options.number
+    this.name = options.name
+    this.version = options.version
+    this.inputs = options.inputs
+    this.outputs = options.outputs
+    this.counts = options.counts
+    this.segmentBytes = options.segmentBytes
+    this.configuration = options.configuration
+    this.labels = options.labels
+    this.#statsPage = options.statsPage
+  }
+
+  statistics(): ModelStatistics {
+    return readStatistics(this.#statsPage)
   }
 
   async use<T>(work: () => Promise<T>): Promise<T> {

@@ -15,9 +15,12 @@ import { listen } from './http/listen.js'
 import type { ServerIdentity } from './http/routes/health.js'
 import { Lifecycle } from './lifecycle.js'
 import type { Log } from './log.js'
+import type { StatsPage } from './metrics/page.js'
 import type { ModelRecorder, ProcessRecorder } from './metrics/recorder.js'
 import type { ServedModelConfig } from './model/config.js'
 import { checkSelf } from './model/self-check.js'
+import { type ModelConfiguration, modelConfiguration } from './protocol/v2/configuration.js'
+import type { Regions } from './regions/regions.js'
 import { attachSegment, type SegmentReference } from './segment/attach.js'
 import type { SegmentHeader } from './segment/layout.js'
 import { LoadedModel, ServedModels } from './served-models.js'
@@ -34,6 +37,8 @@ export interface SegmentToServe {
   /** Where this process says what its runtime works on; 1 or more, its own for every model version. */
   readonly number: number
   readonly counts: ModelRecorder
+  /** Where all processes count the model version. */
+  readonly statsPage: StatsPage
 }
 
 export interface ServingOptions {
@@ -43,6 +48,8 @@ export interface ServingOptions {
   readonly self: ProcessRecorder
   readonly unknownModel: ModelRecorder
   readonly identity: ServerIdentity
+  /** Clients' shared memory; null where it is not enabled. */
+  readonly regions: Regions | null
   readonly log: Log
   /** Called once with a bug; the process is expected to end soon after. */
   readonly onBug: (error: unknown) => void
@@ -79,6 +86,29 @@ function batchingPolicy(
   }
 }
 
+/** What clients are told of a model: whether its first dimension is a batch is known even where none is gathered. */
+function configurationOf(
+  { name, version, config }: SegmentToServe,
+  header: SegmentHeader,
+  serving: ServingConfig,
+): ModelConfiguration {
+  const { inputs, outputs } = header
+  const { isBatchable, maxBatchSize, preferredBatchSizes, maxQueueDelayMs } = batchingPolicy(
+    header,
+    config,
+    serving,
+  )
+  const isVariable = [...inputs, ...outputs].every(({ shape }) => shape?.[0] === -1)
+  const isBatched = isVariable && (isBatchable || header.batching.batchable)
+  return modelConfiguration({
+    model: { name, version, inputs, outputs },
+    maxBatchSize: isBatched ? maxBatchSize : 0,
+    batching: isBatched && isBatchable && maxBatchSize > 1 ? { preferredBatchSizes, maxQueueDelayMs } : null,
+    versionPolicy: config.versionPolicy,
+    threads: config.threads ?? serving.threads,
+  })
+}
+
 export class ServingProcess {
   readonly connections = new Connections()
   readonly #lifecycle = new Lifecycle()
@@ -96,10 +126,8 @@ export class ServingProcess {
     this.#self = options.self
     this.#batcher = new Batcher({
       run: ({ modelKey, inputs, outputNames }) => this.#run(modelKey, inputs, outputNames),
-      onExecution: ({ modelKey, rows, computeNs }) => {
-        const counts = this.#models.byKey(modelKey)?.counts
-        counts?.observe('computeDuration', computeNs / 1e9)
-        counts?.observe('batchSize', rows)
+      onExecution: ({ modelKey, rows, times }) => {
+        this.#models.byKey(modelKey)?.counts.countExecution(rows, times)
       },
       onUnbatchable: (modelKey) => {
         const { name: model, version } = this.#models.byKey(modelKey) ?? {}
@@ -113,16 +141,19 @@ export class ServingProcess {
     const app = createApp(
       {
         models: this.#models,
-        checkRoom: (model) => this.#batcher.checkRoom((model as LoadedModel).key),
+        checkRoom: (model, inputBytes) => this.#batcher.checkRoom((model as LoadedModel).key, inputBytes),
         submit: async ({ model, ...job }) => {
           const result = await this.#batcher.submit({ ...job, modelKey: (model as LoadedModel).key })
           model.counts.observe('queueDuration', result.queueNs / 1e9)
+          model.counts.countComputed(result.times)
           return result
         },
         unknownModel: options.unknownModel,
         connections: this.connections,
         log: options.log,
         maxBodyBytes: options.config.maxBodyBytes,
+        regions: options.regions,
+        deadlineStatus: options.config.deadlineStatus,
         isReady: () => this.#lifecycle.state === 'ready',
         isDraining: () => this.#lifecycle.state === 'draining',
         onBug: options.onBug,
@@ -172,7 +203,10 @@ export class ServingProcess {
     }
     this.#batcher.add(key, batchingPolicy(attached.header, config, this.#config))
     const { inputs, outputs } = attached.header
-    this.#models.add(new LoadedModel({ ...segment, inputs, outputs }))
+    const { fileBytes: segmentBytes } = segment.segment
+    const configuration = configurationOf(segment, attached.header, this.#config)
+    const { labels } = config
+    this.#models.add(new LoadedModel({ ...segment, inputs, outputs, segmentBytes, configuration, labels }))
   }
 
   /** Runs a model that is loaded: what it is known to answer, and what its operator chose. */

@@ -8,6 +8,7 @@
  * long as a small model computes, and the thread would stand idle for it.
  */
 import { OnecopyError } from '../errors.js'
+import type { ExecutionTimes } from '../metrics/recorder.js'
 import type { Tensor } from '../tensor.js'
 import { Entry, ModelQueue, type QueueLimits } from './admission.js'
 import { concatenate, split } from './concat.js'
@@ -35,11 +36,17 @@ export interface BatchingPolicy {
 export interface BatcherOptions {
   readonly run: Run
   /** Told about every execution. */
-  readonly onExecution?: (execution: { modelKey: string; rows: number; computeNs: number }) => void
+  readonly onExecution?: (execution: { modelKey: string; rows: number; times: ExecutionTimes }) => void
   /** Longest wait for clients that were just answered, in milliseconds. */
   readonly longestLingerMs?: number
   /** A model that claimed to batch and does not. */
   readonly onUnbatchable?: (modelKey: string) => void
+}
+
+/** What an execution gave to one of its requests. */
+interface Computed {
+  readonly outputs: readonly Tensor[]
+  readonly times: ExecutionTimes
 }
 
 interface Lane {
@@ -93,13 +100,13 @@ export class Batcher {
   }
 
   /**
-   * Refuses what could not be queued anyway, before its body is read.
+   * Refuses what could not be queued anyway, before its body is read; `inputBytes` is what is known of its inputs by then.
    * @throws OnecopyError SHUTTING_DOWN, QUEUE_FULL.
    */
-  checkRoom(modelKey: string): void {
+  checkRoom(modelKey: string, inputBytes = 0): void {
     if (this.#isShut)
       throw new OnecopyError('SHUTTING_DOWN', 'the server is shutting down', { retryAfterSeconds: 1 })
-    this.#lane(modelKey).queue.checkRoom()
+    this.#lane(modelKey).queue.checkRoom(inputBytes)
   }
 
   /**
@@ -190,9 +197,9 @@ export class Batcher {
 
   async #execute(lane: Lane, batch: readonly Entry[]): Promise<void> {
     const startedNs = process.hrtime.bigint()
-    let results: (readonly Tensor[] | Error)[]
+    let results: (Computed | Error)[]
     try {
-      results = await this.#runTogether(lane, batch)
+      results = await this.#runTogether(lane, batch, startedNs)
     } catch (thrown) {
       // A bug, not a failed model: everybody hears of it.
       results = batch.map(() => thrown as Error)
@@ -201,9 +208,9 @@ export class Batcher {
     const isLingering = this.#linger(lane, batch)
     if (!isLingering) this.#pump()
     for (const [i, entry] of batch.entries()) {
-      const result = results[i] as readonly Tensor[] | Error
+      const result = results[i] as Computed | Error
       if (result instanceof Error) entry.reject(result)
-      else entry.resolve({ outputs: result, queueNs: Number(startedNs - entry.enteredNs) })
+      else entry.resolve({ ...result, queueNs: Number(startedNs - entry.enteredNs) })
     }
   }
 
@@ -232,31 +239,27 @@ export class Batcher {
     this.#pump()
   }
 
-  async #runTogether(lane: Lane, batch: readonly Entry[]): Promise<(readonly Tensor[] | Error)[]> {
+  async #runTogether(lane: Lane, batch: readonly Entry[], beganNs: bigint): Promise<(Computed | Error)[]> {
     const [first] = batch
     if (first === undefined) return []
-    if (batch.length === 1) return [await this.#runAlone(lane, first)]
+    if (batch.length === 1) return [await this.#runAlone(lane, first, beganNs)]
     const rowCounts = batch.map((entry) => entry.rows as number)
     const rows = rowCounts.reduce((sum, count) => sum + count, 0)
     const inputs = concatenate(
       batch.map((entry) => entry.job.inputs),
       rows,
     )
-    let parts: Tensor[][] | null = null
     try {
-      const outputs = await this.#run(lane, {
-        inputs,
-        outputNames: first.job.outputNames,
-        rows,
-      })
-      parts = split(outputs, rowCounts, rows)
+      const { outputNames } = first.job
+      const { outputs, times } = await this.#run(lane, { inputs, outputNames, rows, beganNs })
+      const parts = split(outputs, rowCounts, rows)
+      if (parts !== null) return parts.map((part) => ({ outputs: part, times }))
     } catch (thrown) {
       if (!(thrown instanceof OnecopyError)) throw thrown
     }
-    if (parts !== null) return parts
     // One of them spoils it for all, or the model does not batch: each finds out alone.
-    const results: (readonly Tensor[] | Error)[] = []
-    for (const entry of batch) results.push(await this.#runAlone(lane, entry))
+    const results: (Computed | Error)[] = []
+    for (const entry of batch) results.push(await this.#runAlone(lane, entry, process.hrtime.bigint()))
     const isModelAtFault = results.every((result) => !(result instanceof Error))
     if (isModelAtFault) {
       lane.isBatchable = false
@@ -265,10 +268,10 @@ export class Batcher {
     return results
   }
 
-  async #runAlone(lane: Lane, { job, rows }: Entry): Promise<readonly Tensor[] | Error> {
+  async #runAlone(lane: Lane, { job, rows }: Entry, beganNs: bigint): Promise<Computed | Error> {
     const { inputs, outputNames } = job
     try {
-      return await this.#run(lane, { inputs, outputNames, rows: rows ?? 1 })
+      return await this.#run(lane, { inputs, outputNames, rows: rows ?? 1, beganNs })
     } catch (thrown) {
       return thrown as Error
     }
@@ -276,16 +279,27 @@ export class Batcher {
 
   async #run(
     lane: Lane,
-    execution: { inputs: readonly Tensor[]; outputNames: readonly string[]; rows: number },
-  ): Promise<readonly Tensor[]> {
+    execution: {
+      inputs: readonly Tensor[]
+      outputNames: readonly string[]
+      rows: number
+      /** When its inputs began to be gathered. */
+      beganNs: bigint
+    },
+  ): Promise<Computed> {
     const { modelKey } = lane
-    const { inputs, outputNames, rows } = execution
-    const { outputs, computeNs } = await this.#options.run({ modelKey, inputs, outputNames })
+    const { inputs, outputNames, rows, beganNs } = execution
+    const { outputs, startedNs, computeNs } = await this.#options.run({ modelKey, inputs, outputNames })
+    const times = {
+      inputNs: Math.max(0, startedNs - Number(beganNs)),
+      inferNs: computeNs,
+      outputNs: Math.max(0, Number(process.hrtime.bigint()) - startedNs - computeNs),
+    }
     lane.virtualNs += computeNs
     lane.lastComputeNs = computeNs
     lane.tuner.record(rows, computeNs)
-    this.#options.onExecution?.({ modelKey, rows, computeNs })
-    return outputs
+    this.#options.onExecution?.({ modelKey, rows, times })
+    return { outputs, times }
   }
 
   /** Refuses what comes from now on; what waits still runs. */

@@ -1,4 +1,5 @@
 /** One inference on its way to the engine. */
+import type { ExecutionTimes } from '../metrics/recorder.js'
 import type { Tensor } from '../tensor.js'
 
 export interface Job {
@@ -16,6 +17,8 @@ export interface Job {
 export interface JobResult {
   readonly outputs: readonly Tensor[]
   readonly queueNs: number
+  /** Of the execution it was computed in, alone or with others. */
+  readonly times: ExecutionTimes
 }
 
 /** What the engine is asked to do at a time. */
@@ -26,6 +29,9 @@ export interface Execution {
 }
 
 /** The engine's `run`, handed in: this room does not know the engine. */
-export type Run = (
-  execution: Execution,
-) => Promise<{ readonly outputs: readonly Tensor[]; readonly computeNs: number }>
+export type Run = (execution: Execution) => Promise<{
+  readonly outputs: readonly Tensor[]
+  /** When the runtime began, on the clock of process.hrtime. */
+  readonly startedNs: number
+  readonly computeNs: number
+}>

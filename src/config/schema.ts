@@ -231,6 +231,20 @@ export const OPTIONS = {
     // An idle one costs some 10 kB: 100 MB at the most.
     default: () => 10_240,
   }),
+  deadlineStatus: option({
+    schema: integer(503, 504),
+    value: 'N',
+    group: 'Limits',
+    help: 'Status of a request whose deadline passed: 504, or 503 as Triton answers.',
+    default: () => 504,
+  }),
+  systemSharedMemory: option({
+    schema: z.enum(['off', 'on'], 'expected on or off').transform((word) => word === 'on'),
+    value: 'on|off',
+    group: 'Network',
+    help: "Clients may register POSIX shared memory objects for tensors. Whoever reaches the port can then read and write this user's objects.",
+    default: () => 'off',
+  }),
   logLevel: option({
     schema: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal']),
     value: 'L',
@@ -275,6 +289,8 @@ export interface Config {
   readonly maxConnections: number
   readonly maxBodyBytes: number
   readonly maxQueuedRequests: number
+  readonly deadlineStatus: 503 | 504
+  readonly systemSharedMemory: boolean
   readonly logLevel: Parsed['logLevel']
 }
 
@@ -305,6 +321,8 @@ export function toConfig(options: Parsed): Config {
     maxConnections: options.maxConnections,
     maxBodyBytes: options.maxBody,
     maxQueuedRequests: options.maxQueue,
+    deadlineStatus: options.deadlineStatus === 503 ? 503 : 504,
+    systemSharedMemory: options.systemSharedMemory,
     logLevel: options.logLevel,
   })
 }
@@ -321,6 +339,8 @@ export const ServingConfigSchema = z.object({
   maxConnections: z.int().nonnegative(),
   maxBodyBytes: z.int().positive(),
   maxQueuedRequests: z.int().positive(),
+  deadlineStatus: z.union([z.literal(503), z.literal(504)]),
+  systemSharedMemory: z.boolean(),
   logLevel: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal']),
 })
 

@@ -14,6 +14,8 @@ import {
 
 export interface RunResult {
   readonly outputs: readonly Tensor[]
+  /** When the runtime began, in nanoseconds on the clock of process.hrtime. */
+  readonly startedNs: number
   /** Time inside the runtime, in nanoseconds. */
   readonly computeNs: number
 }
@@ -104,7 +106,8 @@ export class Engine {
     )
     if (reply.type !== 'ran')
       throw new Error(`expected a result from the inference thread, got ${reply.type}`)
-    return { outputs: reply.outputs, computeNs: reply.computeNs }
+    const { outputs, startedNs, computeNs } = reply
+    return { outputs, startedNs, computeNs }
   }
 
   async unload(modelKey: string): Promise<void> {

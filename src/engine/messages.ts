@@ -45,6 +45,8 @@ export const ThreadReplySchema = z.discriminatedUnion('type', [
     type: z.literal('ran'),
     id,
     outputs: z.array(tensor),
+    /** When the runtime began, on the clock of process.hrtime, which all threads share. */
+    startedNs: z.number().nonnegative(),
     /** Time inside the runtime. */
     computeNs: z.number().nonnegative(),
   }),

@@ -38,6 +38,7 @@ async function handle(request: ThreadRequest): Promise<ThreadReply> {
       type: 'ran',
       id,
       outputs: outputs.map((tensor) => ({ ...tensor, shape: [...tensor.shape] })),
+      startedNs: Number(startedNs),
       computeNs,
     }
   } else if (request.type === 'unload') {

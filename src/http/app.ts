@@ -2,6 +2,7 @@
 import Router from '@koa/router'
 import Koa from 'koa'
 import { messageOf } from '../errors.js'
+import { compressResponses } from './compression.js'
 import { keptConnections } from './connections.js'
 import type { HttpContext } from './context.js'
 import { errorResponses } from './error-response.js'
@@ -10,17 +11,22 @@ import { requestLog } from './request-log.js'
 import { healthRoutes, type ServerIdentity } from './routes/health.js'
 import { inferRoutes } from './routes/infer.js'
 import { modelRoutes } from './routes/models.js'
+import { sharedMemoryRoutes } from './routes/shared-memory.js'
+import { statisticsRoutes } from './routes/statistics.js'
 
 export function createApp(context: HttpContext, server: ServerIdentity): Koa {
   const app = new Koa()
   const router = new Router()
   healthRoutes(router, context, server)
+  statisticsRoutes(router, context)
   modelRoutes(router, context)
   inferRoutes(router, context)
+  if (context.regions !== null) sharedMemoryRoutes(router, context.regions)
   app.use(keptConnections(context))
   app.use(requestLog(context))
   app.use(errorResponses(context))
   app.use(checkHeaders)
+  app.use(compressResponses)
   app.use(router.routes())
   app.use(router.allowedMethods())
   // Koa would print what reaches it; all that can be thrown was answered above.

@@ -1,12 +1,11 @@
 /**
  * Reads a request body into memory of its own, never more than the limit, decompressed where the client
- * compressed it. The bytes behind the JSON header start at a multiple of eight, so that numeric tensors
- * are views and not copies.
+ * compressed it: then the limit holds for what was sent and for what comes out, and inflating stops where it
+ * is passed. zlib works in the thread pool. The bytes behind the JSON header start at a multiple of eight, so
+ * that numeric tensors are views and not copies.
  */
 import type { IncomingMessage } from 'node:http'
-import type { Transform } from 'node:stream'
-import { pipeline } from 'node:stream/promises'
-import { createGunzip, createInflate } from 'node:zlib'
+import { createGunzip, createInflate, type Gunzip, type Inflate } from 'node:zlib'
 import { OnecopyError } from '../errors.js'
 import { faultOf } from './connection-errors.js'
 
@@ -27,7 +26,7 @@ function tooLarge(maxBytes: number, got: string): OnecopyError {
 }
 
 /** The transform that undoes the request's Content-Encoding; null where there is none. */
-function decompressor(request: IncomingMessage): Transform | null {
+function decompressor(request: IncomingMessage): Gunzip | Inflate | null {
   const encoding = request.headers['content-encoding']?.trim().toLowerCase() ?? 'identity'
   if (encoding === 'identity' || encoding === '') return null
   if (encoding === 'gzip') return createGunzip()
@@ -62,10 +61,69 @@ function readPlain(request: IncomingMessage, take: (chunk: Buffer) => void): Pro
   })
 }
 
+/** Sends at most `maxBytes` of the request through `inflate`, and hands what comes out to `take`. */
+function readInflated({
+  request,
+  inflate,
+  maxBytes,
+  take,
+}: {
+  request: IncomingMessage
+  inflate: Gunzip | Inflate
+  maxBytes: number
+  take: (chunk: Buffer) => void
+}): Promise<void> {
+  return new Promise((resolve, reject) => {
+    let sentBytes = 0
+    let isOver = false
+    const fail = (thrown: unknown) => {
+      if (isOver) return
+      isOver = true
+      request.removeAllListeners('data').pause()
+      inflate.destroy()
+      reject(thrown)
+    }
+    const orFail = (work: (chunk: Buffer) => void) => (chunk: Buffer) => {
+      if (isOver) return
+      try {
+        work(chunk)
+      } catch (thrown) {
+        fail(thrown)
+      }
+    }
+    request.on(
+      'data',
+      orFail((chunk) => {
+        sentBytes += chunk.length
+        if (sentBytes > maxBytes) throw tooLarge(maxBytes, 'more')
+        if (inflate.write(chunk)) return
+        request.pause()
+        inflate.once('drain', () => {
+          if (!isOver) request.resume()
+        })
+      }),
+    )
+    request.on('end', () => {
+      if (!isOver) inflate.end()
+    })
+    request.on('error', fail)
+    request.on('close', () => {
+      if (!request.complete) fail(new Error('closed before its end'))
+    })
+    inflate.on('data', orFail(take))
+    inflate.on('error', fail)
+    inflate.on('end', () => {
+      // zlib ends early, without an error, where something follows the data, and leaves that alone.
+      if (inflate.bytesWritten === sentBytes) resolve()
+      else fail(new Error('bytes follow the compressed data'))
+    })
+  })
+}
+
 /**
  * @throws OnecopyError BODY_TOO_LARGE, CONTENT_ENCODING_UNSUPPORTED, BODY_MALFORMED (it does not
- *   decompress), REQUEST_CANCELLED (the client left in mid-body), REQUEST_TIMEOUT, REQUEST_MALFORMED (the
- *   connection was ended in mid-body; its client has been told).
+ *   decompress, ends too early, or something follows), REQUEST_CANCELLED (the client left in mid-body),
+ *   REQUEST_TIMEOUT, REQUEST_MALFORMED (the connection was ended in mid-body; its client has been told).
  */
 export async function readBody(
   request: IncomingMessage,
@@ -79,25 +137,16 @@ export async function readBody(
 
   const chunks: Buffer[] = []
   let total = 0
-  // Kept aside: a pipeline that ends early reports the streams it cut, not always why.
-  let refusal: OnecopyError | undefined
   const take = (chunk: Buffer) => {
-    if (total + chunk.length > maxBytes) {
-      refusal = tooLarge(maxBytes, 'more')
-      throw refusal
-    }
+    if (total + chunk.length > maxBytes) throw tooLarge(maxBytes, 'more')
     chunks.push(chunk)
     total += chunk.length
   }
   try {
     if (inflate === null) await readPlain(request, take)
-    else {
-      await pipeline(request, inflate, async (inflated: AsyncIterable<Buffer>) => {
-        for await (const chunk of inflated) take(chunk)
-      })
-    }
-  } catch (_thrown) {
-    if (refusal !== undefined) throw refusal
+    else await readInflated({ request, inflate, maxBytes, take })
+  } catch (thrown) {
+    if (thrown instanceof OnecopyError) throw thrown
     if (request.destroyed && !request.complete) {
       throw (
         faultOf(request.socket) ??

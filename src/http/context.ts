@@ -1,13 +1,23 @@
 /** What the routes are given: no route reaches for a global. */
 import type { Log } from '../log.js'
 import type { ModelRecorder } from '../metrics/recorder.js'
+import type { ModelStatistics } from '../metrics/statistics.js'
+import type { ModelConfiguration } from '../protocol/v2/configuration.js'
 import type { ModelSpec } from '../protocol/v2/request.js'
+import type { Regions } from '../regions/regions.js'
 import type { Tensor } from '../tensor.js'
 import type { Connections } from './connections.js'
 
 export interface ServedModel extends ModelSpec {
   readonly isReady: boolean
   readonly counts: ModelRecorder
+  /** What every process that serves it, or did, has counted. */
+  statistics(): ModelStatistics
+  /** Memory that all processes share for it. */
+  readonly segmentBytes: number
+  readonly configuration: ModelConfiguration
+  /** Names of classes, by output. */
+  readonly labels: Readonly<Record<string, readonly string[]>>
   /** Keeps it loaded for as long as `work` takes. */
   use<T>(work: () => Promise<T>): Promise<T>
 }
@@ -38,13 +48,17 @@ export type Submit = (options: SubmitOptions) => Promise<{ readonly outputs: rea
 export interface HttpContext {
   readonly models: ModelDirectory
   readonly submit: Submit
-  /** Throws QUEUE_FULL or SHUTTING_DOWN where a request for the model would be refused anyway. */
-  checkRoom(model: ServedModel): void
+  /** Throws QUEUE_FULL or SHUTTING_DOWN where a request with so many bytes of inputs would be refused anyway. */
+  checkRoom(model: ServedModel, inputBytes: number): void
   /** Where requests count that name no model that exists: a client must not be able to make up label values. */
   readonly unknownModel: ModelRecorder
   readonly connections: Connections
   readonly log: Log
   readonly maxBodyBytes: number
+  /** Clients' shared memory; null where it is not enabled. */
+  readonly regions: Regions | null
+  /** Status of a request whose deadline passed. */
+  readonly deadlineStatus: 503 | 504
   /** Whether every model that should serve does, and the server is not draining. */
   isReady(): boolean
   /** While draining every response closes its connection. */

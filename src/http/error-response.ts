@@ -3,8 +3,8 @@ import type { Context, Next } from 'koa'
 import { messageOf, OnecopyError } from '../errors.js'
 import type { HttpContext, RequestState } from './context.js'
 
-function respond(ctx: Context, error: OnecopyError): void {
-  ctx.status = error.status
+function respond(ctx: Context, error: OnecopyError, deadlineStatus: number | undefined): void {
+  ctx.status = error.code === 'DEADLINE_EXCEEDED' ? (deadlineStatus ?? error.status) : error.status
   ctx.set(error.headers)
   ctx.set('X-Error-Code', error.code)
   ctx.body = { error: error.message }
@@ -25,7 +25,9 @@ function asOnecopyError(thrown: unknown): OnecopyError {
 }
 
 /** Outermost middleware: answers what the routes throw, and gives a body to what nobody answered. */
-export function errorResponses(context: Pick<HttpContext, 'onBug' | 'log'>) {
+export function errorResponses(
+  context: Pick<HttpContext, 'onBug' | 'log'> & Partial<Pick<HttpContext, 'deadlineStatus'>>,
+) {
   return async (ctx: Context, next: Next): Promise<void> => {
     const state = ctx.state as RequestState
     try {
@@ -40,7 +42,7 @@ export function errorResponses(context: Pick<HttpContext, 'onBug' | 'log'>) {
     } catch (thrown) {
       const error = asOnecopyError(thrown)
       state.errorCode = error.code
-      respond(ctx, error)
+      respond(ctx, error, context.deadlineStatus)
       if (error.fault === 'bug') {
         context.log.error({ requestId: state.requestId, err: thrown }, messageOf(thrown))
         context.onBug(thrown)

@@ -112,13 +112,22 @@ export class StatsPage {
     return this.#cells.subarray(from, from + cellsPerSlot)
   }
 
-  /** One cell, added up over all slots. */
+  /** One cell, added up over all slots: what every worker counts, and what those before them did. */
   total(cell: number): number {
+    return this.#over(cell, (sum, value) => sum + value)
+  }
+
+  /** The largest value of one cell in any slot. */
+  latest(cell: number): number {
+    return this.#over(cell, Math.max)
+  }
+
+  #over(cell: number, join: (sofar: number, value: number) => number): number {
     const { slots, cellsPerSlot } = this.reference
     const stride = strideOf(cellsPerSlot)
-    let total = 0
+    let result = 0
     for (let slot = 0; slot < slots; slot++)
-      total += this.#cells[HEADER_CELLS + slot * stride + cell] as number
-    return total
+      result = join(result, this.#cells[HEADER_CELLS + slot * stride + cell] as number)
+    return result
   }
 }

@@ -1,6 +1,9 @@
 /** The writing side of a stats page: what a serving process counts as it goes. */
 import { type IntervalHistogram, monitorEventLoopDelay } from 'node:perf_hooks'
 import {
+  BATCH_CELLS,
+  batchCellAt,
+  batchPlaceOf,
   HISTOGRAMS,
   type HistogramName,
   MODEL_CELLS,
@@ -10,10 +13,18 @@ import {
   PROCESS_CELL_COUNT,
   PROCESS_CELLS,
   REQUESTS,
+  STATISTICS,
 } from './series.js'
 
 const LOOP_SAMPLE_MS = 10
 const LOOP_WINDOW_MS = 5000
+
+/** How long an execution took, in nanoseconds: until the runtime had its inputs, inside it, and until its outputs were here. */
+export interface ExecutionTimes {
+  readonly inputNs: number
+  readonly inferNs: number
+  readonly outputNs: number
+}
 
 /** Counts of one model version in one slot; in memory of its own where no slot is given. */
 export class ModelRecorder {
@@ -27,9 +38,33 @@ export class ModelRecorder {
     this.#cells[cell] = (this.#cells[cell] as number) + value
   }
 
-  /** To be called before the answer is sent: a client must never know of more answers than were counted. */
-  countRequest(outcome: Outcome): void {
+  /**
+   * To be called before the answer is sent: a client must never know of more answers than were counted.
+   * `durationMs` is the time since it began to be handled.
+   */
+  countRequest(outcome: Outcome, durationMs: number): void {
     this.#add(REQUESTS.at + OUTCOMES.indexOf(outcome), 1)
+    this.#add(outcome === 'success' ? STATISTICS.successNs : STATISTICS.failNs, durationMs * 1e6)
+  }
+
+  /** A request was computed, alone or with others, in an execution that took so long. */
+  countComputed({ inputNs, inferNs, outputNs }: ExecutionTimes): void {
+    this.#add(STATISTICS.computed, 1)
+    this.#add(STATISTICS.inputNs, inputNs)
+    this.#add(STATISTICS.inferNs, inferNs)
+    this.#add(STATISTICS.outputNs, outputNs)
+  }
+
+  /** The runtime computed so many rows at once. */
+  countExecution(rows: number, { inputNs, inferNs, outputNs }: ExecutionTimes): void {
+    this.observe('computeDuration', inferNs / 1e9)
+    this.observe('batchSize', rows)
+    const at = batchCellAt(batchPlaceOf(rows))
+    this.#add(at + BATCH_CELLS.executions, 1)
+    this.#add(at + BATCH_CELLS.inputNs, inputNs)
+    this.#add(at + BATCH_CELLS.inferNs, inferNs)
+    this.#add(at + BATCH_CELLS.outputNs, outputNs)
+    this.#cells[STATISTICS.lastInferenceMs] = Date.now()
   }
 
   /** `value` in the histogram's unit: seconds, or rows. */

@@ -72,11 +72,54 @@ export const HISTOGRAMS = histograms({
 })
 export type HistogramName = keyof typeof HISTOGRAMS
 
-/** Cells that a model version takes of a slot. */
-export const MODEL_CELLS = Object.values(HISTOGRAMS).reduce(
+const HISTOGRAM_END = Object.values(HISTOGRAMS).reduce(
   (cells, { at, bounds }) => Math.max(cells, at + bounds.length + 2),
   0,
 )
+
+/** What the statistics extension of the protocol asks for beyond the series above; durations in nanoseconds. */
+export const STATISTICS = {
+  successNs: HISTOGRAM_END,
+  failNs: HISTOGRAM_END + 1,
+  /** Requests that were computed, and the time of the executions they were in. */
+  computed: HISTOGRAM_END + 2,
+  inputNs: HISTOGRAM_END + 3,
+  inferNs: HISTOGRAM_END + 4,
+  outputNs: HISTOGRAM_END + 5,
+  /** When a request last began to be computed, in milliseconds since 1970: the latest counts, not the sum. */
+  lastInferenceMs: HISTOGRAM_END + 6,
+} as const
+const STATISTICS_END = HISTOGRAM_END + Object.keys(STATISTICS).length
+
+/** Executions are told apart by their exact size up to here, the default of `max_batch_size`. */
+const EXACT_SIZES = 64
+/** Above it, sizes up to a power of two count as that power; the last one takes all that is larger. */
+const LARGEST_SIZE = 65_536
+
+/** The sizes that executions are counted under, ascending. */
+export const BATCH_SIZES: readonly number[] = [
+  ...Array.from({ length: EXACT_SIZES }, (_, i) => i + 1),
+  ...Array.from({ length: Math.log2(LARGEST_SIZE / EXACT_SIZES) }, (_, i) => EXACT_SIZES * 2 ** (i + 1)),
+]
+
+/** Cells of one size: executions, and the time they spent before, in and after the runtime, in nanoseconds. */
+export const BATCH_CELLS = { executions: 0, inputNs: 1, inferNs: 2, outputNs: 3 } as const
+const CELLS_PER_SIZE = Object.keys(BATCH_CELLS).length
+
+/** First cell of the size at this place among BATCH_SIZES. */
+export function batchCellAt(place: number): number {
+  return STATISTICS_END + place * CELLS_PER_SIZE
+}
+
+/** Where executions of so many rows are counted among BATCH_SIZES. */
+export function batchPlaceOf(rows: number): number {
+  if (rows <= EXACT_SIZES) return Math.max(rows, 1) - 1
+  const above = Math.ceil(Math.log2(rows / EXACT_SIZES))
+  return Math.min(EXACT_SIZES - 1 + above, BATCH_SIZES.length - 1)
+}
+
+/** Cells that a model version takes of a slot. */
+export const MODEL_CELLS = batchCellAt(BATCH_SIZES.length)
 
 /** Cells of what a process says about itself: true while it lives, meaningless afterwards. */
 export const PROCESS_CELLS = {

@@ -124,7 +124,13 @@ export const ModelConfigSchema = FileSchema.transform((config) => ({
   labels: config.labels,
 }))
 
-/** The part that crosses to the workers; which versions there are is decided before. */
+const VersionPolicySchema: z.ZodType<VersionPolicy> = z.discriminatedUnion('kind', [
+  z.object({ kind: z.literal('all') }),
+  z.object({ kind: z.literal('latest'), count: z.int().positive() }),
+  z.object({ kind: z.literal('specific'), versions: z.array(z.string()) }),
+])
+
+/** Checked, with the labels read and the paths of samples absolute; crosses to the workers, where the policy is only told. */
 export const ServedModelConfigSchema = z.object({
   batching: z.union([z.literal('auto'), z.boolean()]),
   maxBatchSize: z.int().positive(),
@@ -138,14 +144,10 @@ export const ServedModelConfigSchema = z.object({
     samples: z.array(z.object({ path: z.string(), runs: z.int().positive() })),
   }),
   labels: z.record(z.string(), z.array(z.string())),
+  versionPolicy: VersionPolicySchema,
 })
 
 export type ServedModelConfig = z.output<typeof ServedModelConfigSchema>
-
-/** Checked, with the labels read and the paths of samples absolute. */
-export interface ModelConfig extends ServedModelConfig {
-  readonly versionPolicy: VersionPolicy
-}
 
 /** Errors name the config and, behind it, the key. */
 async function withKey<T>(key: ModelConfigKey, work: () => Promise<T>): Promise<T> {
@@ -156,7 +158,10 @@ async function withKey<T>(key: ModelConfigKey, work: () => Promise<T>): Promise<
   }
 }
 
-async function readFiles(folder: string, config: z.output<typeof ModelConfigSchema>): Promise<ModelConfig> {
+async function readFiles(
+  folder: string,
+  config: z.output<typeof ModelConfigSchema>,
+): Promise<ServedModelConfig> {
   const samples: { path: string; runs: number }[] = []
   for (const sample of config.warmUp.samples) {
     const path = await withKey('warm_up', () => checkSample(folder, sample.path))
@@ -174,7 +179,7 @@ async function readFiles(folder: string, config: z.output<typeof ModelConfigSche
  * Reads a model's config and the files it names; the defaults where there is none.
  * @throws OnecopyError REPOSITORY_INVALID naming every key that is not as expected.
  */
-export async function readModelConfig(path: string): Promise<ModelConfig> {
+export async function readModelConfig(path: string): Promise<ServedModelConfig> {
   let value: unknown = {}
   try {
     value = JSON.parse(await readTextFile(path, MAX_CONFIG_BYTES))

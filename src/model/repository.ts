@@ -12,7 +12,7 @@
 import { readdir, stat } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
 import { OnecopyError } from '../errors.js'
-import { type ModelConfig, readModelConfig, VERSION_PATTERN, type VersionPolicy } from './config.js'
+import { readModelConfig, type ServedModelConfig, VERSION_PATTERN, type VersionPolicy } from './config.js'
 
 /** Letters, digits, dot, underscore, hyphen; not starting with a dot; at most 128: safe in paths and URLs. */
 export const MODEL_NAME_PATTERN = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$/
@@ -24,7 +24,7 @@ export interface ModelSource {
   /** Digits without leading zeros. */
   readonly version: string
   readonly path: string
-  readonly config: ModelConfig
+  readonly config: ServedModelConfig
 }
 
 /** Where a model file stands in a repository, and where its config does. */

@@ -16,6 +16,7 @@ const FLOORS: Record<string, number> = {
   metrics: 1,
   segment: 1,
   protocol: 1,
+  regions: 1,
   runtime: 1,
   model: 2,
   engine: 2,

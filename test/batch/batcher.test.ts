@@ -40,7 +40,7 @@ class FakeEngine {
         if (this.#fails(execution)) return reject(new OnecopyError('MODEL_RUN_FAILED', 'a bad row'))
         const [x] = execution.inputs as [Tensor]
         const y = (x.data as Float32Array<ArrayBuffer>).map((value) => value * 2 + 1)
-        resolve({ outputs: [{ ...x, name: 'y', data: y }], computeNs: 1000 })
+        resolve({ outputs: [{ ...x, name: 'y', data: y }], startedNs: 0, computeNs: 1000 })
       })
     })
   }
@@ -150,12 +150,12 @@ test('a model that claims to batch and does not is run one by one from then on',
   const engine = new FakeEngine()
   const unbatchable: string[] = []
   const run: BatcherOptions['run'] = async (execution) => {
-    const { outputs, computeNs } = await engine.run(execution)
+    const { outputs, ...times } = await engine.run(execution)
     // One row for the whole batch, as a reduction gives.
     const [y] = outputs as [Tensor]
     return {
       outputs: [{ ...y, shape: [1, 2], data: (y.data as Float32Array<ArrayBuffer>).slice(0, 2) }],
-      computeNs,
+      ...times,
     }
   }
   const batcher = new Batcher({ run, onUnbatchable: (modelKey) => unbatchable.push(modelKey) })

@@ -1,6 +1,6 @@
 /**
  * Run before the tests with --remove, and after them: fails when one of them left anything in shared memory. What a run
- * that was killed left is removed before; folders of other checkouts and of other servers are not theirs.
+ * that was killed left is removed before; what is of other checkouts and of other servers is not theirs.
  */
 import { readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
@@ -8,7 +8,7 @@ import { TEMPORARY_PREFIX } from './temporary-names.js'
 
 const FOLDER = '/dev/shm'
 
-const left = readdirSync(FOLDER).filter((name) => name.startsWith(TEMPORARY_PREFIX))
+const left = readdirSync(FOLDER).filter((name) => name.includes(TEMPORARY_PREFIX))
 if (process.argv.includes('--remove')) {
   for (const name of left) rmSync(join(FOLDER, name), { recursive: true, force: true })
 } else if (left.length > 0) {

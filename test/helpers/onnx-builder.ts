@@ -16,7 +16,16 @@ import {
   ValueInfoProtoSchema,
 } from '../../src/model/onnx_pb.js'
 
-export const ELEMENT = { float: 1, uint8: 2, int8: 3, int64: 7, bool: 9, bfloat16: 16, int4: 22 } as const
+export const ELEMENT = {
+  float: 1,
+  uint8: 2,
+  int8: 3,
+  int64: 7,
+  string: 8,
+  bool: 9,
+  bfloat16: 16,
+  int4: 22,
+} as const
 
 export function value(
   name: string,

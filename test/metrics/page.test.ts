@@ -46,9 +46,9 @@ test('buckets add up to the count, and each value is in the first bucket that ho
   const second = new ModelRecorder(page.slot(1))
   for (const rows of [1, 2, 3, 600]) first.observe('batchSize', rows)
   second.observe('batchSize', 512)
-  first.countRequest('success')
-  second.countRequest('success')
-  second.countRequest('rejected')
+  first.countRequest('success', 2)
+  second.countRequest('success', 2)
+  second.countRequest('rejected', 1)
   const text = await exposeModels([{ labels: { model: 'm', version: '1' }, page }])
   const value = (series: string) =>
     Number(

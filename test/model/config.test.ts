@@ -61,12 +61,12 @@ test('docs/model-config.md lists the keys of the schema, in their order, and its
   await t.notThrowsAsync(readModelConfig(write(t, whole)))
 })
 
-test('what crosses to the workers is the config without the version policy', async (t) => {
-  const { versionPolicy, ...served } = await readModelConfig(
+test('what crosses to the workers is the whole config', async (t) => {
+  const config = await readModelConfig(
     write(t, { threads: 3, labels: { y: ['a'] }, warm_up: ['s.json'] }, { 's.json': SAMPLE }),
   )
-  t.deepEqual(versionPolicy, { kind: 'all' })
-  t.deepEqual(ServedModelConfigSchema.parse({ ...served, versionPolicy }), served)
+  t.deepEqual(config.versionPolicy, { kind: 'all' })
+  t.deepEqual(ServedModelConfigSchema.parse(config), config)
 })
 
 test('the forms of a version policy', async (t) => {

@@ -2,8 +2,15 @@
 import type Router from '@koa/router'
 import type { HttpContext } from '../context.js'
 
-/** Only what is implemented stands here. */
-const EXTENSIONS = ['binary_tensor_data', 'parameters', 'schedule_policy']
+/** Only what is implemented, and on this port, stands here. */
+const EXTENSIONS = [
+  'binary_tensor_data',
+  'classification',
+  'model_configuration',
+  'parameters',
+  'schedule_policy',
+  'statistics',
+]
 
 export interface ServerIdentity {
   readonly name: string
@@ -12,11 +19,12 @@ export interface ServerIdentity {
 
 export function healthRoutes(
   router: Router,
-  context: Pick<HttpContext, 'isReady'>,
+  context: Pick<HttpContext, 'isReady' | 'regions'>,
   server: ServerIdentity,
 ): void {
+  const extensions = [...EXTENSIONS, ...(context.regions === null ? [] : ['system_shared_memory'])]
   router.get('/v2', (ctx) => {
-    ctx.body = { name: server.name, version: server.version, extensions: EXTENSIONS }
+    ctx.body = { name: server.name, version: server.version, extensions }
   })
   router.get('/v2/health/live', (ctx) => {
     ctx.body = { live: true }

@@ -1,13 +1,17 @@
 /** `infer`: body -> codec -> submit -> codec -> body. */
+import type { IncomingMessage } from 'node:http'
 import { Readable } from 'node:stream'
 import type Router from '@koa/router'
 import type { Context } from 'koa'
 import { OnecopyError } from '../../errors.js'
 import type { Outcome } from '../../metrics/series.js'
+import { classify } from '../../protocol/v2/classification.js'
 import { decodeInferRequest, type InferRequest, parseHeaderLength } from '../../protocol/v2/request.js'
 import { type EncodedResponse, encodeInferResponse } from '../../protocol/v2/response.js'
+import type { Tensor } from '../../tensor.js'
 import { readBody } from '../body.js'
 import type { HttpContext, RequestState, ServedModel } from '../context.js'
+import { placeOutputs, sharedReader } from '../shared-tensors.js'
 import { modelOf, onModel } from './models.js'
 
 /** Up to this size a copy is cheaper than a stream. */
@@ -43,6 +47,28 @@ function schedulingOf({ parameters }: InferRequest): { priority: number; timeout
   }
 }
 
+/** Bytes of inputs that the headers tell: binary ones that are not compressed, behind the JSON. */
+function inputBytesOf({ headers }: IncomingMessage, jsonBytes: number | null): number {
+  const bodyBytes = Number(headers['content-length'])
+  const isCompressed = headers['content-encoding'] !== undefined
+  if (jsonBytes === null || isCompressed || Number.isNaN(bodyBytes)) return 0
+  return Math.max(0, bodyBytes - jsonBytes)
+}
+
+/** What was computed as it was asked for: whole, or its highest values. */
+function answered(
+  outputs: readonly Tensor[],
+  { outputs: asked }: InferRequest,
+  model: ServedModel,
+): Tensor[] {
+  const isBatched = model.configuration.max_batch_size > 0
+  return outputs.map((output, i) => {
+    const classes = asked[i]?.classes
+    if (classes === undefined) return output
+    return classify(output, { classes, isBatched, labels: model.labels[output.name] ?? [] })
+  })
+}
+
 async function infer(ctx: Context, context: HttpContext): Promise<void> {
   const model = modelOf(ctx, context)
   await model.use(() => inferOn(model, ctx, context))
@@ -52,11 +78,18 @@ async function inferOn(model: ServedModel, ctx: Context, context: HttpContext): 
   if (!model.isReady) {
     throw new OnecopyError('MODEL_NOT_READY', `model ${model.name} is not ready`, { retryAfterSeconds: 1 })
   }
-  // A body that would be refused anyway is not read, let alone parsed.
-  context.checkRoom(model)
   const jsonBytes = parseHeaderLength(ctx.get('Inference-Header-Content-Length') || undefined)
-  const body = await readBody(ctx.req, { maxBytes: context.maxBodyBytes, jsonBytes })
-  const request = decodeInferRequest({ body, jsonBytes, model, limits: LIMITS })
+  // A body that would be refused anyway is not read, let alone parsed.
+  context.checkRoom(model, inputBytesOf(ctx.req, jsonBytes))
+  const { maxBodyBytes, regions } = context
+  const body = await readBody(ctx.req, { maxBytes: maxBodyBytes, jsonBytes })
+  const request = decodeInferRequest({
+    body,
+    jsonBytes,
+    model,
+    limits: LIMITS,
+    ...(regions === null ? {} : { readShared: sharedReader(regions, maxBodyBytes - body.length) }),
+  })
   const { outputs } = await context.submit({
     model,
     inputs: request.inputs,
@@ -67,8 +100,9 @@ async function inferOn(model: ServedModel, ctx: Context, context: HttpContext): 
   const response = encodeInferResponse({
     model: { name: model.name, version: model.version },
     ...(request.id === undefined ? {} : { id: request.id }),
-    outputs: [...outputs],
+    outputs: answered(outputs, request, model),
     binary: request.outputs.map((output) => output.binary),
+    ...(regions === null ? {} : { places: placeOutputs(regions, outputs, request.outputs) }),
   })
   ctx.status = 200
   ctx.body = bodyOf(response)
@@ -102,8 +136,9 @@ export function inferRoutes(router: Router, context: HttpContext): void {
       throw thrown
     } finally {
       const counts = state.model?.counts ?? context.unknownModel
-      counts.countRequest(outcome)
-      if (state.model !== undefined) counts.observe('requestDuration', (performance.now() - startedMs) / 1000)
+      const durationMs = performance.now() - startedMs
+      counts.countRequest(outcome, durationMs)
+      if (state.model !== undefined) counts.observe('requestDuration', durationMs / 1000)
     }
   })
 }

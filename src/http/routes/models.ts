@@ -1,11 +1,11 @@
-/** The list of models, their metadata and readiness. */
+/** The list of models, their metadata, configuration and readiness. */
 import type Router from '@koa/router'
 import type { Context } from 'koa'
 import { OnecopyError } from '../../errors.js'
+import { PLATFORM } from '../../protocol/v2/configuration.js'
 import type { TensorSpec } from '../../tensor.js'
 import type { HttpContext, RequestState, ServedModel } from '../context.js'
 
-const PLATFORM = 'onnx_onnxv1'
 const VERSION_PATTERN = /^\d+$/
 
 /**
@@ -58,6 +58,9 @@ export function modelRoutes(router: Router, context: HttpContext): void {
       inputs: model.inputs.map(describe),
       outputs: model.outputs.map(describe),
     }
+  })
+  onModel(router, 'get', '/config', (ctx) => {
+    ctx.body = modelOf(ctx, context).configuration
   })
   onModel(router, 'get', '/ready', (ctx) => {
     const model = modelOf(ctx, context)

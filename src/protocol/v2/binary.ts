@@ -28,11 +28,8 @@ const VECTOR_ALIGNMENT_BYTES = 16
 export function decodeBinaryData(bytes: Uint8Array<ArrayBuffer>, expected: ExpectedData): TensorData {
   const { label, datatype, count } = expected
   if (datatype === 'BYTES') return decodeTexts(bytes, expected)
-  const { bytes: elementBytes, storage } = DATATYPES[datatype]
-  if (bytes.length !== count * elementBytes) {
-    const needed = `shape ${shownShape(expected.shape)} of ${datatype} needs ${count * elementBytes} bytes`
-    throw tensorInvalid(label, `${needed}, got ${bytes.length}`)
-  }
+  checkByteSize(bytes.length, expected)
+  const { storage } = DATATYPES[datatype]
   const View: new (buffer: ArrayBuffer, offset: number, length: number) => NumericData = storage
   const data =
     bytes.byteOffset % VECTOR_ALIGNMENT_BYTES === 0
@@ -40,6 +37,14 @@ export function decodeBinaryData(bytes: Uint8Array<ArrayBuffer>, expected: Expec
       : new View(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length), 0, count)
   if (datatype === 'BOOL') checkBools(data as Uint8Array, label)
   return data
+}
+
+/** Refuses a size in bytes that the shape of a numeric tensor contradicts; BYTES have any: TENSOR_INVALID. */
+export function checkByteSize(bytes: number, { label, datatype, shape, count }: ExpectedData): void {
+  const { bytes: elementBytes } = DATATYPES[datatype]
+  if (elementBytes === null || bytes === count * elementBytes) return
+  const needed = `shape ${shownShape(shape)} of ${datatype} needs ${count * elementBytes} bytes`
+  throw tensorInvalid(label, `${needed}, got ${bytes}`)
 }
 
 function checkBools(bools: Uint8Array, label: string): void {
@@ -72,11 +77,13 @@ function decodeTexts(bytes: Uint8Array<ArrayBuffer>, { label, shape, count }: Ex
   return texts
 }
 
-/** How many length-prefixed elements the bytes hold, from the first byte to the last. */
-export function countTexts(bytes: Uint8Array<ArrayBuffer>, label: string): number {
-  let count = 0
-  for (let at = 0; at < bytes.length; count++) at = afterText(bytes, at, count, label)
-  return count
+/** One text without its length in front: TENSOR_INVALID when it is not UTF-8. */
+export function decodeText(bytes: Uint8Array<ArrayBuffer>, label: string): string {
+  try {
+    return utf8.decode(bytes)
+  } catch {
+    throw tensorInvalid(label, 'not valid UTF-8 text')
+  }
 }
 
 /** Where the element at `at` ends. */

@@ -3,10 +3,12 @@
  * this step every input's name, datatype, shape and element count are known to fit.
  */
 import { elementCount, type TensorSpec } from '../../tensor.js'
+import { classesAskedFor } from './classification.js'
 import type { ExpectedData } from './datatypes.js'
 import { quoted, requestInvalid, shown, shownShape, tensorInvalid } from './faults.js'
 import { requireJsonForm } from './json-encode.js'
 import type { RequestParameters, SkeletonInput, SkeletonOutput } from './schema.js'
+import { type SharedPlace, sharedPlaceOf } from './shared-place.js'
 
 /** What the codec needs to know of the model that is asked. */
 export interface ModelSpec {
@@ -20,6 +22,15 @@ export interface ModelSpec {
 export interface OutputRequest {
   readonly name: string
   readonly binary: boolean
+  /** Only where its highest values are asked for instead of it: how many. */
+  readonly classes?: number
+  /** Only where it is to be written to shared memory. */
+  readonly place?: SharedPlace
+}
+
+/** What this server offers beyond the core of the protocol. */
+export interface Features {
+  readonly isSharedMemoryEnabled: boolean
 }
 
 /** An input that fits the model, and where its data is. */
@@ -27,11 +38,17 @@ export interface InputPlan extends ExpectedData {
   readonly name: string
   /** Position in the model's inputs. */
   readonly position: number
-  readonly source: { readonly valueIndex: number } | { readonly binaryBytes: number }
+  readonly source:
+    | { readonly valueIndex: number }
+    | { readonly binaryBytes: number }
+    | { readonly place: SharedPlace }
 }
 
 /** Checks the inputs against the model; the plans are in the order of the request. */
-export function planInputs(inputs: readonly SkeletonInput[], model: ModelSpec): InputPlan[] {
+export function planInputs(
+  inputs: readonly SkeletonInput[],
+  { model, features }: { readonly model: ModelSpec; readonly features: Features },
+): InputPlan[] {
   const seen = new Set<string>()
   const plans = inputs.map((input) => {
     const label = `input ${quoted(input.name)}`
@@ -48,7 +65,7 @@ export function planInputs(inputs: readonly SkeletonInput[], model: ModelSpec): 
     }
     const count = checkShape(input.shape, spec, label)
     const { name, datatype, shape } = input
-    return { name, label, datatype, shape, count, position, source: sourceOf(input, label) }
+    return { name, label, datatype, shape, count, position, source: sourceOf(input, { label, features }) }
   })
   for (const spec of model.inputs) {
     if (seen.has(spec.name)) continue
@@ -74,17 +91,21 @@ function shapeOf(spec: TensorSpec): string {
 }
 
 /** Exactly one place for the data of an input. */
-function sourceOf(input: SkeletonInput, label: string): InputPlan['source'] {
+function sourceOf(
+  input: SkeletonInput,
+  { label, features }: { readonly label: string; readonly features: Features },
+): InputPlan['source'] {
   const parameters = input.parameters ?? {}
   checkParameters(parameters, label)
-  const sharedMemory = Object.hasOwn(parameters, 'shared_memory_region')
+  const isShared = Object.hasOwn(parameters, 'shared_memory_region')
   const binaryBytes = parameters.binary_data_size
-  const places = Number(input.data !== undefined) + Number(binaryBytes !== undefined) + Number(sharedMemory)
+  const places = Number(input.data !== undefined) + Number(binaryBytes !== undefined) + Number(isShared)
   if (places !== 1) {
     const wanted = 'exactly one of data, binary_data_size and shared_memory_region'
     throw requestInvalid(`${label}: expected ${wanted}, got ${places === 0 ? 'none' : places}`)
   }
-  if (sharedMemory) throw requestInvalid(`${label}: shared memory is not enabled on this server`)
+  const place = sharedPlaceOf(parameters, { label, isEnabled: features.isSharedMemoryEnabled })
+  if (place !== null) return { place }
   if (input.data !== undefined) return { valueIndex: input.data }
   if (typeof binaryBytes !== 'number' || !Number.isSafeInteger(binaryBytes) || binaryBytes < 0) {
     throw requestInvalid(`${label}: binary_data_size must be a number of bytes, got ${shown(binaryBytes)}`)
@@ -96,7 +117,7 @@ function sourceOf(input: SkeletonInput, label: string): InputPlan['source'] {
 export function planOutputs(
   outputs: readonly SkeletonOutput[] | undefined,
   parameters: RequestParameters,
-  model: ModelSpec,
+  { model, features }: { readonly model: ModelSpec; readonly features: Features },
 ): OutputRequest[] {
   const byDefault = flag(parameters, 'binary_data_output', 'the request') ?? false
   const asked: readonly SkeletonOutput[] = outputs?.length ? outputs : model.outputs
@@ -113,21 +134,28 @@ export function planOutputs(
       )
     }
     checkParameters(parameters, label)
-    for (const [parameter, feature] of NOT_ENABLED) {
-      if (Object.hasOwn(parameters, parameter)) {
-        throw requestInvalid(`${label}: ${feature} is not enabled on this server`)
-      }
-    }
     const binary = flag(parameters, 'binary_data', label) ?? byDefault
+    const classes = classesAskedFor(parameters, spec)
+    const place = sharedPlaceOf(parameters, { label, isEnabled: features.isSharedMemoryEnabled })
+    if (place !== null && classes !== null) {
+      throw requestInvalid(`${label}: expected classification or shared memory, got both`)
+    }
+    if (classes !== null) return { name, binary, classes }
+    if (place !== null) return { name, binary: false, place }
     if (!binary) requireJsonForm(spec)
     return { name, binary }
   })
 }
 
-const NOT_ENABLED = [
-  ['shared_memory_region', 'shared memory'],
-  ['classification', 'classification'],
-] as const
+/**
+ * Parameters of a request that begin or belong to a sequence would be computed without its state, and wrongly:
+ * no model here has one. What says that there is no sequence is fine.
+ */
+export function checkSequence(parameters: RequestParameters): void {
+  const { sequence_id: id = 0, sequence_start: start = false, sequence_end: end = false } = parameters
+  if ((id === 0 || id === '') && start === false && end === false) return
+  throw requestInvalid('parameters sequence_id, sequence_start and sequence_end: no model here keeps state')
+}
 
 /** Names that begin with `triton_` are reserved: Triton's parameters extension. */
 export function checkParameters(parameters: RequestParameters, label: string): void {

@@ -2,13 +2,13 @@
  * Raw mode: the whole body is the one input of the model, and its shape follows from the model and the
  * number of bytes. The first dimension is the batch; when it is variable it is 1, never inferred, so a model
  * whose only variable dimension is the first takes exactly one row. One other dimension may be variable.
- * A BYTES body holds its elements in the length-prefixed form of the binary tensors.
+ * For BYTES there is one element, and the whole body is its text, without a length in front.
  *
  * Source: Triton's binary tensor data extension, "Raw Binary Request".
  */
 import type { Datatype, Tensor, TensorSpec } from '../../tensor.js'
 import { DATATYPES, elementCount } from '../../tensor.js'
-import { countTexts, decodeBinaryData } from './binary.js'
+import { decodeBinaryData, decodeText } from './binary.js'
 import { quoted, requestInvalid, shownShape, tensorInvalid } from './faults.js'
 import { checkShape, type ModelSpec } from './plan.js'
 
@@ -16,7 +16,7 @@ import { checkShape, type ModelSpec } from './plan.js'
  * Reads a body that is nothing but tensor bytes.
  *
  * @throws OnecopyError REQUEST_INVALID when the model does not allow raw requests; TENSOR_INVALID when no
- *   shape fits the bytes; BODY_MALFORMED for broken BYTES elements.
+ *   shape fits the bytes, or they are not text where text is expected.
  */
 export function decodeRawInput(body: Uint8Array<ArrayBuffer>, model: ModelSpec): Tensor {
   const [spec, ...others] = model.inputs
@@ -27,13 +27,17 @@ export function decodeRawInput(body: Uint8Array<ArrayBuffer>, model: ModelSpec):
   const label = `input ${quoted(spec.name)}`
   const shape = rawShape(spec, elementsIn(body, spec.datatype, label), label)
   const count = checkShape(shape, spec, label)
-  const data = decodeBinaryData(body, { label, datatype: spec.datatype, shape, count })
-  return { name: spec.name, datatype: spec.datatype, shape, data }
+  const { name, datatype } = spec
+  const data =
+    datatype === 'BYTES'
+      ? [decodeText(body, label)]
+      : decodeBinaryData(body, { label, datatype, shape, count })
+  return { name, datatype, shape, data }
 }
 
 function elementsIn(body: Uint8Array<ArrayBuffer>, datatype: Datatype, label: string): number {
   const { bytes } = DATATYPES[datatype]
-  if (bytes === null) return countTexts(body, label)
+  if (bytes === null) return 1
   if (body.length % bytes !== 0) {
     throw tensorInvalid(label, `${body.length} bytes are not a whole number of ${datatype} elements`)
   }

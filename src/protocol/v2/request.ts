@@ -1,11 +1,12 @@
 /** The infer request: bytes in, checked tensors in the model's order out. */
 import type { Tensor, TensorData } from '../../tensor.js'
-import { decodeBinaryData } from './binary.js'
+import { checkByteSize, decodeBinaryData } from './binary.js'
 import { bodyMalformed, quoted } from './faults.js'
 import { BODY, type JsonLimits, type JsonValueBytes, parse, readSkeleton, textOf } from './json.js'
 import { decodeJsonData } from './json-decode.js'
 import {
   checkParameters,
+  checkSequence,
   type InputPlan,
   type ModelSpec,
   type OutputRequest,
@@ -14,6 +15,7 @@ import {
 } from './plan.js'
 import { decodeRawInput } from './raw.js'
 import type { RequestParameters } from './schema.js'
+import type { ReadShared } from './shared-place.js'
 import { checkSkeleton } from './skeleton.js'
 
 export type { JsonLimits } from './json.js'
@@ -37,6 +39,8 @@ export interface InferRequestBody {
   readonly jsonBytes: number | null
   readonly model: ModelSpec
   readonly limits: JsonLimits
+  /** Reads inputs from clients' shared memory; without it, requests that name some are refused. */
+  readonly readShared?: ReadShared
 }
 
 /**
@@ -44,10 +48,11 @@ export interface InferRequestBody {
  *
  * @throws OnecopyError BODY_MALFORMED (not JSON, lengths that do not add up), REQUEST_INVALID (wrong types,
  *   unknown outputs, features that are not enabled), TENSOR_INVALID (an input that does not fit the model or
- *   its own shape; the message names it). Nothing else, whatever the bytes.
+ *   its own shape; the message names it). Nothing else, whatever the bytes; but what `readShared` throws.
  * @see Open Inference Protocol V2, "Inference Request"; Triton's binary tensor data extension.
  */
-export function decodeInferRequest({ body, jsonBytes, model, limits }: InferRequestBody): InferRequest {
+export function decodeInferRequest(request: InferRequestBody): InferRequest {
+  const { body, jsonBytes, model, limits, readShared } = request
   if (jsonBytes === 0) {
     const outputs = model.outputs.map(({ name }) => ({ name, binary: true }))
     return { parameters: {}, inputs: [decodeRawInput(body, model)], outputs }
@@ -62,10 +67,12 @@ export function decodeInferRequest({ body, jsonBytes, model, limits }: InferRequ
   const skeleton = checkSkeleton(root, limits)
   const parameters = skeleton.parameters ?? {}
   checkParameters(parameters, 'the request')
-  const plans = planInputs(skeleton.inputs, model)
-  const outputs = planOutputs(skeleton.outputs, parameters, model)
+  checkSequence(parameters)
+  const features = { isSharedMemoryEnabled: readShared !== undefined }
+  const plans = planInputs(skeleton.inputs, { model, features })
+  const outputs = planOutputs(skeleton.outputs, parameters, { model, features })
   checkDiscarded(values, plans)
-  const inputs = decodeInputs({ body, jsonEnd, plans, values })
+  const inputs = decodeInputs({ body, jsonEnd, plans, values, readShared })
   return { ...(skeleton.id === undefined ? {} : { id: skeleton.id }), parameters, inputs, outputs }
 }
 
@@ -85,8 +92,9 @@ function decodeInputs(parts: {
   jsonEnd: number
   plans: readonly InputPlan[]
   values: readonly JsonValueBytes[]
+  readShared: ReadShared | undefined
 }): Tensor[] {
-  const { body, jsonEnd, plans, values } = parts
+  const { body, jsonEnd, plans, values, readShared } = parts
   const binaryBytes = plans.reduce(
     (sum, { source }) => sum + ('binaryBytes' in source ? source.binaryBytes : 0),
     0,
@@ -105,6 +113,11 @@ function decodeInputs(parts: {
     let data: TensorData
     if ('valueIndex' in source) {
       data = decodeJsonData(values[source.valueIndex] as JsonValueBytes, expected)
+    } else if ('place' in source) {
+      // Before anything is read: what a client says about its memory is not worth much yet.
+      checkByteSize(source.place.bytes, expected)
+      if (readShared === undefined) throw new Error('expected a reader of shared memory')
+      data = decodeBinaryData(readShared(source.place), expected)
     } else {
       data = decodeBinaryData(body.subarray(at, at + source.binaryBytes), expected)
       at += source.binaryBytes

@@ -2,6 +2,7 @@
 import type { Tensor } from '../../tensor.js'
 import { encodeBinaryData } from './binary.js'
 import { encodeJsonData } from './json-encode.js'
+import { type SharedPlace, sharedParameters } from './shared-place.js'
 
 export interface InferResponse {
   readonly model: { readonly name: string; readonly version: string }
@@ -10,6 +11,8 @@ export interface InferResponse {
   readonly outputs: readonly Tensor[]
   /** Beside each output: whether it goes as binary data. */
   readonly binary: readonly boolean[]
+  /** Beside each output: where in shared memory it was written; its data does not go into the body then. */
+  readonly places?: readonly (SharedPlace | null)[]
 }
 
 export interface EncodedResponse {
@@ -30,7 +33,13 @@ const CHUNK_LENGTH = 64 * 1024
  * @throws OnecopyError REQUEST_INVALID for an FP16 or BF16 output that is not binary.
  * @see Open Inference Protocol V2, "Inference Response"; Triton's binary tensor data extension.
  */
-export function encodeInferResponse({ model, id, outputs, binary }: InferResponse): EncodedResponse {
+export function encodeInferResponse({
+  model,
+  id,
+  outputs,
+  binary,
+  places = [],
+}: InferResponse): EncodedResponse {
   const chunks: (string | Uint8Array)[] = []
   const raw: Uint8Array[] = []
   let jsonBytes = 0
@@ -52,6 +61,11 @@ export function encodeInferResponse({ model, id, outputs, binary }: InferRespons
     const { name, shape, datatype } = output
     const about = JSON.stringify({ name, shape, datatype }).slice(0, -1)
     write(`${i === 0 ? '' : ','}${about},`)
+    const place = places[i] ?? null
+    if (place !== null) {
+      write(`"parameters":${JSON.stringify(sharedParameters(place))}}`)
+      return
+    }
     if (binary[i]) {
       const bytes = encodeBinaryData(output)
       raw.push(bytes)

@@ -89,8 +89,11 @@ test('outputs that cannot be answered are refused', (t) => {
       [{ name: 'y' }, { name: 'y' }],
       ['output "y"', 'more than once'],
     ],
-    [[{ name: 'y', parameters: { classification: 3 } }], ['output "y"', 'classification']],
+    [[{ name: 'y', parameters: { classification: 0 } }], ['output "y"', 'classification', 'from 1', '0']],
+    [[{ name: 'y', parameters: { classification: 1.5 } }], ['output "y"', 'classification', '1.5']],
+    [[{ name: 'y', parameters: { classification: '3' } }], ['output "y"', 'classification', '"3"']],
     [[{ name: 'y', parameters: { shared_memory_region: 'r' } }], ['output "y"', 'shared memory']],
+    [[{ name: 'y', parameters: { shared_memory_byte_size: 4 } }], ['output "y"', 'without']],
     [[{ name: 'y', parameters: { binary_data: 1 } }], ['output "y"', 'binary_data']],
     [[{ name: 'y', parameters: { triton_x: 1 } }], ['output "y"', 'triton_x']],
     [[{ parameters: {} }], ['outputs.0.name']],
@@ -328,4 +331,17 @@ test('the header length is digits or absent', (t) => {
   for (const text of ['', ' 1', '-1', '+1', '1.0', '1e3', '0x10', '1, 1', '٣', '99999999999999999999']) {
     refused(t, 'BODY_MALFORMED', ['Inference-Header-Content-Length'], () => parseHeaderLength(text))
   }
+})
+
+test('a request of a sequence is refused, one that says there is none is not', (t) => {
+  const body = (parameters: object) => JSON.stringify({ ...JSON.parse(withInputs(A, B)), parameters })
+  for (const none of [{ sequence_id: 0 }, { sequence_id: '', sequence_start: false, sequence_end: false }])
+    t.notThrows(() => decode(body(none), PAIR))
+  for (const some of [
+    { sequence_id: 7 },
+    { sequence_id: 'a' },
+    { sequence_start: true },
+    { sequence_end: true },
+  ])
+    refused(t, 'REQUEST_INVALID', ['sequence_id', 'state'], () => decode(body(some), PAIR))
 })

@@ -1,0 +1,44 @@
+/**
+ * Compresses responses for clients that ask for it, by q-value (RFC 9110, 12.5.3); between equal ones the order
+ * in which the client names them decides. Nobody is refused: who rules everything out gets the bytes as they
+ * are. zlib works in the thread pool.
+ */
+import { Readable } from 'node:stream'
+import { promisify } from 'node:util'
+import { createDeflate, createGzip, deflate, gzip } from 'node:zlib'
+import type { Context, Next } from 'koa'
+
+/** Below this a response fits into one packet, and compressing it saves nothing. */
+const SMALLEST_BYTES = 1024
+/** Tensors hardly get smaller at higher levels, only slower. */
+const OPTIONS = { level: 1 }
+
+const ENCODERS = {
+  gzip: { whole: promisify<Buffer, object, Buffer>(gzip), stream: createGzip },
+  deflate: { whole: promisify<Buffer, object, Buffer>(deflate), stream: createDeflate },
+}
+
+/** What the client likes best; null for the bytes as they are. */
+function encodingFor(ctx: Context): keyof typeof ENCODERS | null {
+  if (ctx.req.headers['accept-encoding'] === undefined) return null
+  const best = ctx.acceptsEncodings('gzip', 'deflate', 'identity')
+  return best === 'gzip' || best === 'deflate' ? best : null
+}
+
+/** Middleware around the routes; the length of the JSON in a response counts bytes before compression. */
+export async function compressResponses(ctx: Context, next: Next): Promise<void> {
+  await next()
+  ctx.vary('Accept-Encoding')
+  const encoding = encodingFor(ctx)
+  const { body } = ctx
+  if (encoding === null || body === undefined || body === null || ctx.length < SMALLEST_BYTES) return
+  ctx.set('Content-Encoding', encoding)
+  if (body instanceof Readable) {
+    ctx.body = body.pipe(ENCODERS[encoding].stream(OPTIONS))
+    return
+  }
+  const bytes = Buffer.isBuffer(body)
+    ? body
+    : Buffer.from(typeof body === 'string' ? body : JSON.stringify(body))
+  ctx.body = await ENCODERS[encoding].whole(bytes, OPTIONS)
+}

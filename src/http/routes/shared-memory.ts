@@ -1,0 +1,57 @@
+/**
+ * Clients name the shared memory that their tensors stand in. Source: Triton's system shared memory extension.
+ */
+import type Router from '@koa/router'
+import type { Context } from 'koa'
+import { z } from 'zod'
+import { OnecopyError } from '../../errors.js'
+import type { Region, Regions } from '../../regions/regions.js'
+import { readJson } from '../json-body.js'
+
+const PATH = '/v2/systemsharedmemory'
+
+const RegisterRequestSchema = z.object({
+  key: z.string(),
+  offset: z.int().nonnegative().default(0),
+  byte_size: z.int().positive(),
+})
+
+function describe({ name, key, offsetBytes, bytes }: Region) {
+  return { name, key, offset: offsetBytes, byte_size: bytes }
+}
+
+function nameOf(ctx: Context): string {
+  return (ctx.params as { region: string }).region
+}
+
+/** As clients expect it: 200, and nothing to read. */
+function done(ctx: Context): void {
+  ctx.status = 200
+  ctx.body = ''
+}
+
+export function sharedMemoryRoutes(router: Router, regions: Regions): void {
+  router.get(`${PATH}/status`, (ctx) => {
+    ctx.body = regions.list().map(describe)
+  })
+  router.get(`${PATH}/region/:region/status`, (ctx) => {
+    const region = regions.find(nameOf(ctx))
+    if (region === null) {
+      throw new OnecopyError('REGION_NOT_FOUND', `no shared memory region ${JSON.stringify(nameOf(ctx))}`)
+    }
+    ctx.body = [describe(region)]
+  })
+  router.post(`${PATH}/region/:region/register`, async (ctx) => {
+    const { key, offset, byte_size: bytes } = await readJson(ctx, RegisterRequestSchema)
+    regions.register({ name: nameOf(ctx), key, offsetBytes: offset, bytes })
+    done(ctx)
+  })
+  router.post(`${PATH}/unregister`, (ctx) => {
+    regions.unregister(null)
+    done(ctx)
+  })
+  router.post(`${PATH}/region/:region/unregister`, (ctx) => {
+    regions.unregister(nameOf(ctx))
+    done(ctx)
+  })
+}

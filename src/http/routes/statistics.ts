@@ -1,0 +1,40 @@
+/**
+ * Statistics of models, over all processes of the server. Source: Triton's statistics extension.
+ */
+import type Router from '@koa/router'
+import type { HttpContext, ServedModel } from '../context.js'
+import { modelOf, onModel } from './models.js'
+
+type Context = Pick<HttpContext, 'models'>
+
+function describe(model: ServedModel) {
+  const { name, version, segmentBytes } = model
+  return {
+    name,
+    version,
+    ...model.statistics(),
+    memory_usage: [{ type: 'CPU', id: 0, byte_size: segmentBytes }],
+  }
+}
+
+/** Every version that answers, oldest first. */
+function versionsOf({ models }: Context, name: string): ServedModel[] {
+  return models
+    .versions(name)
+    .toReversed()
+    .flatMap((version) => models.find(name, version) ?? [])
+}
+
+/** Ahead of the routes of models: `stats` would be taken for a model's name. */
+export function statisticsRoutes(router: Router, context: Context): void {
+  router.get('/v2/models/stats', (ctx) => {
+    const models = context.models.names().flatMap((name) => versionsOf(context, name))
+    ctx.body = { model_stats: models.map(describe) }
+  })
+  onModel(router, 'get', '/stats', (ctx) => {
+    const model = modelOf(ctx, context)
+    const isOne = (ctx.params as { version?: string }).version !== undefined
+    const models = isOne ? [model] : versionsOf(context, model.name)
+    ctx.body = { model_stats: models.map(describe) }
+  })
+}

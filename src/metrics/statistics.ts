@@ -1,0 +1,103 @@
+/**
+ * What a model version has done since the server started, in the words of the protocol's statistics
+ * extension, added up over all slots of its stats page: over every worker, living and dead. Any process that
+ * maps the page can read it, without asking anybody.
+ *
+ * Source: Triton's statistics extension.
+ */
+import type { StatsPage } from './page.js'
+import {
+  BATCH_CELLS,
+  BATCH_SIZES,
+  batchCellAt,
+  HISTOGRAMS,
+  OUTCOMES,
+  REQUESTS,
+  STATISTICS,
+} from './series.js'
+
+export interface Duration {
+  readonly count: number
+  readonly ns: number
+}
+
+export interface ModelStatistics {
+  /** Milliseconds since 1970; 0 before the first. */
+  readonly last_inference: number
+  /** Rows computed. */
+  readonly inference_count: number
+  readonly execution_count: number
+  /** Per request: one that was computed with others counts the whole time of their execution. */
+  readonly inference_stats: {
+    readonly success: Duration
+    /** Every request for the model that was not answered with 200. */
+    readonly fail: Duration
+    readonly queue: Duration
+    readonly compute_input: Duration
+    readonly compute_infer: Duration
+    readonly compute_output: Duration
+    readonly cache_hit: Duration
+    readonly cache_miss: Duration
+  }
+  /** Per response of models that answer a request more than once: there are none. */
+  readonly response_stats: Record<string, never>
+  /** Per execution, by size; only sizes that occurred. */
+  readonly batch_stats: readonly {
+    readonly batch_size: number
+    readonly compute_input: Duration
+    readonly compute_infer: Duration
+    readonly compute_output: Duration
+  }[]
+}
+
+type Totals = Pick<StatsPage, 'total' | 'latest'>
+
+const NONE: Duration = { count: 0, ns: 0 }
+
+function countAndSum({ total }: { total: (cell: number) => number }, name: keyof typeof HISTOGRAMS) {
+  const { at, bounds } = HISTOGRAMS[name]
+  let count = 0
+  for (let bucket = 0; bucket <= bounds.length; bucket++) count += total(at + bucket)
+  return { count, sum: total(at + bounds.length + 1) }
+}
+
+/** Reads a model version's page; all numbers are integers. */
+export function readStatistics(page: Totals): ModelStatistics {
+  const total = (cell: number) => Math.round(page.total(cell))
+  const exact = { total: (cell: number) => page.total(cell) }
+  const requests = (counts: (outcome: (typeof OUTCOMES)[number]) => boolean) =>
+    OUTCOMES.reduce((sum, outcome, i) => (counts(outcome) ? sum + total(REQUESTS.at + i) : sum), 0)
+  const queue = countAndSum(exact, 'queueDuration')
+  const executions = countAndSum(exact, 'batchSize')
+  const computed = total(STATISTICS.computed)
+  return {
+    last_inference: page.latest(STATISTICS.lastInferenceMs),
+    inference_count: executions.sum,
+    execution_count: executions.count,
+    inference_stats: {
+      success: { count: requests((outcome) => outcome === 'success'), ns: total(STATISTICS.successNs) },
+      fail: { count: requests((outcome) => outcome !== 'success'), ns: total(STATISTICS.failNs) },
+      queue: { count: queue.count, ns: Math.round(queue.sum * 1e9) },
+      compute_input: { count: computed, ns: total(STATISTICS.inputNs) },
+      compute_infer: { count: computed, ns: total(STATISTICS.inferNs) },
+      compute_output: { count: computed, ns: total(STATISTICS.outputNs) },
+      cache_hit: NONE,
+      cache_miss: NONE,
+    },
+    response_stats: {},
+    batch_stats: BATCH_SIZES.flatMap((size, place) => {
+      const at = batchCellAt(place)
+      const count = total(at + BATCH_CELLS.executions)
+      if (count === 0) return []
+      const duration = (cell: keyof typeof BATCH_CELLS) => ({ count, ns: total(at + BATCH_CELLS[cell]) })
+      return [
+        {
+          batch_size: size,
+          compute_input: duration('inputNs'),
+          compute_infer: duration('inferNs'),
+          compute_output: duration('outputNs'),
+        },
+      ]
+    }),
+  }
+}
