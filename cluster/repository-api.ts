@@ -10,8 +10,19 @@ import { OnecopyError } from '../src/errors.js'
 import { readJson } from '../src/http/json-body.js'
 import type { IndexEntry } from './catalogue.js'
 
-const IndexRequestSchema = z.strictObject({ ready: z.boolean().optional() })
-const EmptyRequestSchema = z.strictObject({})
+const IndexRequestSchema = z.object({ ready: z.boolean().optional() })
+/** A model is loaded as it stands in the repository: one that comes with the request is not silently left out. */
+const LoadRequestSchema = z.object({
+  parameters: z
+    .record(z.string(), z.unknown())
+    .refine(
+      (parameters) => !Object.keys(parameters).some((key) => key === 'config' || key.startsWith('file:')),
+      'expected no config and no files: models are loaded from the repository as they are',
+    )
+    .optional(),
+})
+/** Such as `unload_dependents`: there are none. */
+const UnloadRequestSchema = z.object({ parameters: z.record(z.string(), z.unknown()).optional() })
 
 export interface RepositoryApi {
   readonly isExplicit: boolean
@@ -47,9 +58,12 @@ export function repositoryRoutes(
     const index = await repository.index()
     ctx.body = ready === true ? index.filter(({ state }) => state === 'READY') : index
   })
-  for (const action of ['load', 'unload'] as const) {
+  for (const [action, schema] of [
+    ['load', LoadRequestSchema],
+    ['unload', UnloadRequestSchema],
+  ] as const) {
     router.post(`/v2/repository/models/:model/${action}`, guarded, async (ctx) => {
-      await readJson(ctx, EmptyRequestSchema)
+      await readJson(ctx, schema)
       if (!repository.isExplicit) {
         throw new OnecopyError(
           'CONTROL_MODE',
