@@ -6,13 +6,17 @@ import type { Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import Router from '@koa/router'
 import Koa from 'koa'
+import type { Keyring } from '../src/access/api-keys.js'
 import { messageOf } from '../src/errors.js'
 import { errorResponses } from '../src/http/error-response.js'
-import { type ConnectionLimits, checkHeaders, createHttpServer } from '../src/http/http-server.js'
+import { requireScope } from '../src/http/guard.js'
+import { type ConnectionLimits, checkHeaders, createHttpServer, renewTls } from '../src/http/http-server.js'
 import { listen } from '../src/http/listen.js'
 import type { ServerIdentity } from '../src/http/routes/health.js'
+import { securityHeaders, setHeaders } from '../src/http/security-headers.js'
+import type { TlsMaterial } from '../src/http/tls.js'
 import type { Log } from '../src/log.js'
-import { type RepositoryApi, repositoryRoutes, requireToken } from './repository-api.js'
+import { type RepositoryApi, repositoryRoutes } from './repository-api.js'
 
 /** Probes and scrapers are few, near and quick: the primary spends little on anybody else. */
 const LIMITS: ConnectionLimits = {
@@ -30,8 +34,10 @@ export interface AdminOptions {
   readonly identity: ServerIdentity
   /** Null when ready, else why not. */
   readonly notReadyReason: () => string | null
-  /** Asked for before anything is changed; empty for none. */
-  readonly token: string
+  /** What is asked for before metrics are told or anything is changed. */
+  readonly keyring: Keyring
+  /** Null: plain HTTP. */
+  readonly tls: TlsMaterial | null
   readonly repository: RepositoryApi
   /** Begins to replace every worker; null, or why it cannot. */
   readonly restart: () => string | null
@@ -47,7 +53,9 @@ export class AdminServer {
 
   /** @throws OnecopyError ADDRESS_UNAVAILABLE. */
   static async start(options: AdminOptions): Promise<AdminServer> {
-    const { host, port, log, notReadyReason } = options
+    const { host, port, log, notReadyReason, keyring, tls } = options
+    const headers = securityHeaders({ isTls: tls !== null })
+    const forAdmins = requireScope(keyring, 'admin')
     const router = new Router()
     const metadata = { ...options.identity, extensions: ['model_repository'] }
     router.get('/v2', (ctx) => {
@@ -62,31 +70,37 @@ export class AdminServer {
       if (reason !== null) ctx.set('Retry-After', '1')
       ctx.body = reason === null ? { live: true, ready: true } : { live: true, ready: false, error: reason }
     })
-    router.get('/metrics', async (ctx) => {
+    router.get('/metrics', requireScope(keyring, 'metrics'), async (ctx) => {
       const { contentType, text } = await options.metrics()
       ctx.set('Content-Type', contentType)
       ctx.body = text
     })
-    repositoryRoutes(router, options)
-    router.post('/restart', requireToken(options.token), (ctx) => {
+    repositoryRoutes(router, { repository: options.repository, guard: forAdmins })
+    router.post('/restart', forAdmins, (ctx) => {
       const reason = options.restart()
       ctx.status = reason === null ? 202 : 503
       ctx.body = reason === null ? { restarting: true } : { restarting: false, error: reason }
     })
     const app = new Koa()
+    app.use(setHeaders(headers))
     // A probe that fails says nothing about the models: it is logged, and the primary lives on.
     app.use(errorResponses({ log, onBug: () => {} }))
     app.use(checkHeaders)
     app.use(router.routes())
     app.use(router.allowedMethods())
     app.on('error', (thrown) => log.debug({ reason: messageOf(thrown) }, 'admin connection error'))
-    const http = createHttpServer({ limits: LIMITS, handler: app.callback(), log })
+    const http = createHttpServer({ limits: LIMITS, handler: app.callback(), log, headers, tls })
     await listen(http, { host, port }, 'the admin port')
     return new AdminServer(http)
   }
 
   get port(): number {
     return (this.#http.address() as AddressInfo).port
+  }
+
+  /** Connections stay open. For a server that was started with TLS. */
+  renew(tls: TlsMaterial): void {
+    renewTls(this.#http, tls)
   }
 
   async close(): Promise<void> {

@@ -13,6 +13,7 @@ Commands:
   inspect    Tell what workers will share of a model, and what each costs (onecopy inspect --help)
   init       Write a config for a model, made from its shapes (onecopy init --help)
   tune       Measure which workers and threads suit a model here (onecopy tune --help)
+  key        Make an API key (onecopy key --help)
   segments   List the segments in shared memory, and sweep what dead servers left (onecopy segments --help)
 
 Options:
@@ -49,6 +50,10 @@ const COMMANDS: Record<string, (() => Promise<Command>) | undefined> = {
   tune: async () => {
     const { runTune, TUNE_HELP } = await import('./tune.js')
     return { help: TUNE_HELP, run: runTune }
+  },
+  key: async () => {
+    const { runKey, KEY_HELP } = await import('./key.js')
+    return { help: KEY_HELP, run: runKey }
   },
   segments: async () => {
     const { runSegments, SEGMENTS_HELP } = await import('./segments.js')

@@ -1,7 +1,9 @@
 /** The schema of every message between the primary and its workers. They carry paths and digests, never bytes. */
 import { z } from 'zod'
+import { ApiKeySchema } from '../src/access/api-keys.js'
 import { ServingConfigSchema } from '../src/config/schema.js'
 import { type ErrorCode, isErrorCode } from '../src/errors.js'
+import { TlsMaterialSchema } from '../src/http/tls.js'
 import { StatsPageReferenceSchema } from '../src/metrics/page.js'
 import { ServedModelConfigSchema } from '../src/model/config.js'
 
@@ -25,6 +27,15 @@ const segment = z.object({
   stats: StatsPageReferenceSchema,
 })
 
+/** The exception to digests only: a worker that starts while a bad file lies on the disk gets the last good one. */
+const secrets = z.object({
+  apiKeys: z.array(ApiKeySchema).readonly().nullable(),
+  tls: TlsMaterialSchema.nullable(),
+})
+
+/** How much clients ask for, over all workers: counted where limits are on. */
+const clients = z.object({ page: StatsPageReferenceSchema, secret: z.string() })
+
 export const ToWorkerSchema = z.discriminatedUnion('type', [
   z.object({
     type: z.literal('start'),
@@ -37,7 +48,11 @@ export const ToWorkerSchema = z.discriminatedUnion('type', [
     statsSlot: z.int().nonnegative(),
     processStats: StatsPageReferenceSchema,
     unknownStats: StatsPageReferenceSchema,
+    secrets,
+    clients: clients.nullable(),
   }),
+  /** Keys or a certificate were renewed. */
+  z.object({ type: z.literal('secrets'), secrets }),
   /** Load a generation beside what answers. */
   z.object({ type: z.literal('prepare'), id: z.int().nonnegative(), segment }),
   /** Change what answers: generations by key. */
@@ -87,4 +102,6 @@ export const ToPrimarySchema = z.discriminatedUnion('type', [
 export type ToWorker = z.infer<typeof ToWorkerSchema>
 export type ToPrimary = z.infer<typeof ToPrimarySchema>
 export type SegmentMessage = z.infer<typeof segment>
+export type SecretsMessage = z.infer<typeof secrets>
+export type ClientsMessage = z.infer<typeof clients>
 export type StartMessage = Extract<ToWorker, { type: 'start' }>

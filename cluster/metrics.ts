@@ -20,6 +20,8 @@ export interface FleetMetricsOptions {
   readonly ready: () => readonly ReadyWorker[]
   readonly published: () => readonly PublishedModel[]
   readonly stats: () => FleetStats | undefined
+  /** Null without a certificate. */
+  readonly certificateExpirySeconds: () => number | null
   readonly buildInfo: { readonly version: string; readonly runtimeVersion: string }
 }
 
@@ -96,6 +98,17 @@ export class FleetMetrics {
           const memory = await readProcessMemory(pid)
           if (memory !== null) this.set({ worker: String(id) }, memory.privateBytes)
         }
+      },
+    })
+    new Gauge({
+      name: 'onecopy_tls_certificate_expiry_timestamp_seconds',
+      help: 'When the certificate that is in use ends, as a Unix timestamp.',
+      registers,
+      collect() {
+        const expiry = options.certificateExpirySeconds()
+        this.reset()
+        if (expiry === null) this.remove()
+        else this.set(expiry)
       },
     })
     const signs = () =>

@@ -23,11 +23,13 @@ import { runtimeVersion } from '../src/runtime/identity.js'
 import { createServerFolder, isInMemory, removeFolder, type ServerFolder } from '../src/segment/folder.js'
 import { AdminServer } from './admin.js'
 import { Catalogue } from './catalogue.js'
+import type { SecretsMessage } from './messages.js'
 import { FleetMetrics } from './metrics.js'
 import { readyTable } from './progress.js'
 import { Publisher } from './publisher.js'
 import type { RepositoryApi } from './repository-api.js'
 import { RepositoryControl } from './repository-control.js'
+import { Secrets } from './secrets.js'
 import { exitCodeOf, onHangUp, onTermination, SAME_WISH_MS } from './signals.js'
 import { FleetStats } from './stats.js'
 import { Supervisor } from './supervisor.js'
@@ -46,6 +48,7 @@ class Primary {
   readonly #budget: MemoryBudget
   #catalogue: Catalogue | undefined
   #repository: RepositoryControl | undefined
+  #secrets: Secrets | undefined
   #admin: AdminServer | undefined
   #stats: FleetStats | undefined
   #supervisor: Supervisor | undefined
@@ -61,6 +64,7 @@ class Primary {
       ready: () => this.#supervisor?.ready ?? [],
       published: () => this.#catalogue?.published ?? [],
       stats: () => this.#stats,
+      certificateExpirySeconds: () => this.#secrets?.certificateExpirySeconds ?? null,
       buildInfo: { version, runtimeVersion: runtimeVersion() },
     })
   }
@@ -82,6 +86,7 @@ class Primary {
     })
     onHangUp({
       onAsked: () => {
+        void this.#secrets?.reload()
         const reason = this.#restart('SIGHUP')
         if (reason !== null) this.#log.warn({ reason }, 'SIGHUP: no worker is replaced')
       },
@@ -103,6 +108,11 @@ class Primary {
 
   async #start(): Promise<void> {
     const config = this.#config
+    this.#secrets = await Secrets.read({
+      config,
+      log: this.#log,
+      onRenewed: (renewed) => this.#onSecretsRenewed(renewed),
+    })
     const sources = await this.#sourcesToBegin()
     const publisher = new Publisher({
       config,
@@ -124,16 +134,26 @@ class Primary {
       log: this.#log,
       identity: this.#identity,
       notReadyReason: () => this.#notReadyReason(),
-      token: config.adminToken,
+      keyring: this.#secrets.keyring,
+      tls: this.#secrets.adminTls,
       repository: this.#repositoryApi(),
       restart: () => this.#restart('restart asked for'),
       metrics: async () => ({ contentType: this.#metrics.contentType, text: await this.#metrics.scrape() }),
     })
     // A worker that is replaced and its successor serve side by side, one at a time; crashes come on top.
-    this.#stats = await FleetStats.create(this.#serverFolder.path, config.workers * 2 + 2)
+    this.#stats = await FleetStats.create({
+      folder: this.#serverFolder.path,
+      slots: config.workers * 2 + 2,
+      areClientsLimited: config.rateLimit !== null || config.maxClientRequests > 0,
+    })
     this.#catalogue = this.#createCatalogue(publisher, this.#serverFolder, this.#stats)
     await this.#catalogue.begin(await publisher.publishAll(sources, this.#serverFolder, leftovers))
-    this.#supervisor = await this.#createSupervisor(this.#serverFolder, this.#stats, this.#catalogue)
+    this.#supervisor = await this.#createSupervisor(
+      this.#serverFolder,
+      this.#stats,
+      this.#catalogue,
+      this.#secrets,
+    )
     await this.#supervisor.start()
     this.#watch = this.#createWatch(this.#supervisor, this.#stats)
     if (this.#stopRequested.signal.aborted) return
@@ -145,6 +165,12 @@ class Primary {
     if (config.modelControl === 'watch') await this.#repository.watch(sources)
     this.#lifecycle.move('ready')
     this.#sayReady()
+  }
+
+  #onSecretsRenewed(renewed: SecretsMessage): void {
+    const { adminTls } = this.#secrets ?? {}
+    if (adminTls) this.#admin?.renew(adminTls)
+    for (const worker of this.#supervisor?.staying ?? []) worker.renew(renewed)
   }
 
   async #sourcesToBegin(): Promise<ModelSource[]> {
@@ -197,8 +223,9 @@ class Primary {
     server: ServerFolder,
     stats: FleetStats,
     catalogue: Catalogue,
+    secrets: Secrets,
   ): Promise<Supervisor> {
-    const { adminToken: _secret, ...shared } = this.#config
+    const { adminToken: _token, apiKeys: _keys, ...shared } = this.#config
     cluster.setupPrimary({
       exec: fileURLToPath(new URL('main.js', import.meta.url)),
       args: ['worker'],
@@ -222,6 +249,8 @@ class Primary {
             segments,
             processStats: stats.processPage,
             unknownStats: stats.unknownPage,
+            secrets: secrets.current,
+            clients: stats.clients,
           }),
         ),
       onEnded: (reason) => this.#metrics.workerEnded(reason),
@@ -278,12 +307,14 @@ class Primary {
 
   #sayReady(): void {
     const { host, adminHost, workers } = this.#config
+    const scheme = this.#secrets?.current.tls ? 'https' : 'http'
+    const adminScheme = this.#config.adminTls === 'off' ? 'http' : 'https'
     const published = this.#catalogue?.published ?? []
     const port = this.#supervisor?.port ?? 0
     const adminPort = this.#admin?.port ?? 0
     process.stdout.write(
       `${readyTable(published, workers)}\n` +
-        `ready: inference on http://${host}:${port}, metrics and probes on http://${adminHost}:${adminPort}\n`,
+        `ready: inference on ${scheme}://${host}:${port}, metrics and probes on ${adminScheme}://${adminHost}:${adminPort}\n`,
     )
     for (const { source, segment } of published) {
       const model = { model: source.name, version: source.version }
@@ -314,6 +345,7 @@ class Primary {
     }
     await this.#admin?.close()
     await this.#catalogue?.close()
+    this.#secrets?.close()
     if (this.#serverFolder !== undefined) await removeFolder(this.#serverFolder.path)
     this.#lifecycle.move('closed')
     this.#log.info('stopped')

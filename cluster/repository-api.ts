@@ -2,9 +2,8 @@
  * The repository extension on the admin port: what is served and why not, and, where models are under
  * explicit control, load and unload. Source: Triton's model repository extension.
  */
-import { createHash, timingSafeEqual } from 'node:crypto'
 import type Router from '@koa/router'
-import type { Context, Next } from 'koa'
+import type { Middleware } from 'koa'
 import { z } from 'zod'
 import { OnecopyError } from '../src/errors.js'
 import { readJson } from '../src/http/json-body.js'
@@ -31,29 +30,11 @@ export interface RepositoryApi {
   unload(name: string): Promise<void>
 }
 
-function digest(text: string): Buffer {
-  return createHash('sha256').update(text).digest()
-}
-
-/** Middleware that asks for the token; digests are compared, in constant time. */
-export function requireToken(token: string) {
-  const expected = digest(`Bearer ${token}`)
-  return async (ctx: Context, next: Next): Promise<void> => {
-    if (token !== '' && !timingSafeEqual(digest(ctx.get('Authorization')), expected)) {
-      throw new OnecopyError('UNAUTHORIZED', 'expected the admin token in Authorization: Bearer TOKEN', {
-        headers: { 'WWW-Authenticate': 'Bearer' },
-      })
-    }
-    await next()
-  }
-}
-
 export function repositoryRoutes(
   router: Router,
-  { repository, token }: { readonly repository: RepositoryApi; readonly token: string },
+  { repository, guard }: { readonly repository: RepositoryApi; readonly guard: Middleware },
 ): void {
-  const guarded = requireToken(token)
-  router.post('/v2/repository/index', guarded, async (ctx) => {
+  router.post('/v2/repository/index', guard, async (ctx) => {
     const { ready } = await readJson(ctx, IndexRequestSchema)
     const index = await repository.index()
     ctx.body = ready === true ? index.filter(({ state }) => state === 'READY') : index
@@ -62,7 +43,7 @@ export function repositoryRoutes(
     ['load', LoadRequestSchema],
     ['unload', UnloadRequestSchema],
   ] as const) {
-    router.post(`/v2/repository/models/:model/${action}`, guarded, async (ctx) => {
+    router.post(`/v2/repository/models/:model/${action}`, guard, async (ctx) => {
       await readJson(ctx, schema)
       if (!repository.isExplicit) {
         throw new OnecopyError(

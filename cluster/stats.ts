@@ -3,7 +3,9 @@
  * that name no model, one for what processes say about themselves. A worker is lent a slot, the same in every
  * page, for as long as it lives; its successor in that slot counts on.
  */
+import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
+import { CLIENT_CELL_COUNT, forgetInside } from '../src/access/client-page.js'
 import type { CountedModel } from '../src/metrics/exposition.js'
 import { StatsPage, type StatsPageReference } from '../src/metrics/page.js'
 import {
@@ -14,6 +16,7 @@ import {
   PROCESS_CELLS,
   REQUESTS,
 } from '../src/metrics/series.js'
+import type { ClientsMessage } from './messages.js'
 
 /** Label of requests for models that do not exist. */
 const UNKNOWN = { model: '(unknown)', version: '' }
@@ -36,27 +39,44 @@ export class FleetStats {
   readonly #free: number[]
   readonly #process: StatsPage
   readonly #unknown: StatsPage
+  /** Null where no client is limited. */
+  readonly #clients: { readonly page: StatsPage; readonly secret: string } | null
   /** By model number less one; what was unloaded stays counted. */
   readonly #models: CountedModel[] = []
 
-  private constructor(options: { folder: string; slots: number; process: StatsPage; unknown: StatsPage }) {
+  private constructor(options: {
+    folder: string
+    slots: number
+    process: StatsPage
+    unknown: StatsPage
+    clients: StatsPage | null
+  }) {
     this.#folder = options.folder
     this.#slots = options.slots
     this.#free = Array.from({ length: options.slots }, (_, slot) => slot)
     this.#process = options.process
     this.#unknown = options.unknown
+    const secret = randomBytes(16).toString('hex')
+    this.#clients = options.clients === null ? null : { page: options.clients, secret }
   }
 
   /**
-   * Makes the pages of a server; `slots` is the number of workers that can be alive at once.
+   * Makes the pages of a server; `slots` is the number of workers that can be alive at once. Clients are counted where
+   * they are limited.
    * @throws OnecopyError SEGMENT_SPACE.
    */
-  static async create(folder: string, slots: number): Promise<FleetStats> {
+  static async create(options: {
+    readonly folder: string
+    readonly slots: number
+    readonly areClientsLimited: boolean
+  }): Promise<FleetStats> {
+    const { folder, slots, areClientsLimited } = options
     const page = (name: string, cellsPerSlot: number) =>
       StatsPage.create({ path: join(folder, name), slots, cellsPerSlot })
     const process = await page('process.stats', PROCESS_CELL_COUNT)
     const unknown = await page('unknown.stats', MODEL_CELLS)
-    return new FleetStats({ folder, slots, process, unknown })
+    const clients = areClientsLimited ? await page('clients.stats', CLIENT_CELL_COUNT) : null
+    return new FleetStats({ folder, slots, process, unknown, clients })
   }
 
   /** Adds a model version; resolves with its number, by which workers name it. */
@@ -76,6 +96,11 @@ export class FleetStats {
 
   get unknownPage(): StatsPageReference {
     return this.#unknown.reference
+  }
+
+  /** What a worker needs to count clients; null where none is limited. */
+  get clients(): ClientsMessage | null {
+    return this.#clients && { page: this.#clients.page.reference, secret: this.#clients.secret }
   }
 
   modelPage(number: number): StatsPageReference {
@@ -104,6 +129,7 @@ export class FleetStats {
 
   giveBack(slot: number): void {
     this.#process.slot(slot).fill(0)
+    if (this.#clients !== null) forgetInside(this.#clients.page.slot(slot))
     this.#free.push(slot)
   }
 

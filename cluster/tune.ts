@@ -14,6 +14,8 @@ import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import Table from 'cli-table3'
 import { z } from 'zod'
+import { ACCESS_OPTIONS } from '../src/config/defence-options.js'
+import { environmentName } from '../src/config/load.js'
 import { messageOf, OnecopyError } from '../src/errors.js'
 import { withDeadline } from '../src/lifecycle.js'
 import { usableCpus } from '../src/process/cpus.js'
@@ -82,6 +84,12 @@ function repositoryOf(model: string): { readonly dir: string; readonly remove: (
   return { dir: root, remove: () => rmSync(root, { recursive: true, force: true }) }
 }
 
+/** What is measured is asked by nobody else: in plain HTTP, and without keys or limits. */
+function withoutAccessOptions(environment: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  const unset = Object.keys(ACCESS_OPTIONS).map((name) => [environmentName(name), ''])
+  return { ...environment, ...Object.fromEntries(unset) }
+}
+
 class TunedServer implements AsyncDisposable {
   readonly #process
   readonly #args: readonly string[]
@@ -101,6 +109,7 @@ class TunedServer implements AsyncDisposable {
     ]
     this.#process = spawn(process.execPath, [MAIN, 'serve', ...this.#args, ...extra], {
       stdio: ['ignore', 'ignore', 'pipe'],
+      env: withoutAccessOptions(process.env),
     })
   }
 

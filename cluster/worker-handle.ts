@@ -9,7 +9,13 @@ import { withDeadline } from '../src/lifecycle.js'
 import { WORKER_ENVIRONMENT } from '../src/runtime/environment.js'
 import { formatMs } from '../src/units.js'
 import { returnUnacceptedConnections } from './handover.js'
-import { type SegmentMessage, type StartMessage, ToPrimarySchema, type ToWorker } from './messages.js'
+import {
+  type SecretsMessage,
+  type SegmentMessage,
+  type StartMessage,
+  ToPrimarySchema,
+  type ToWorker,
+} from './messages.js'
 
 export interface WorkerExit {
   /** 'code 1', 'SIGSEGV'. */
@@ -59,6 +65,9 @@ export class WorkerHandle {
   readonly holds = new Set<string>()
   readonly #asked = new Map<number, (problem: { code: ErrorCode; message: string } | null) => void>()
   #nextId = 0
+  /** What it will be told first, once that is known. */
+  #start: StartMessage | null = null
+  #isTold = false
   #failure: OnecopyError | null = null
   #readySinceMs: number | null = null
 
@@ -127,7 +136,8 @@ export class WorkerHandle {
         this.serves.add(key)
         this.holds.add(key)
       }
-      void hasGreeted.then(() => this.tell(start))
+      this.#start = start
+      void hasGreeted.then(() => this.#tellStart())
     })
     leased.then(
       (release) => void Promise.race([isReady, this.exited]).then(release),
@@ -150,6 +160,17 @@ export class WorkerHandle {
   /** Time since it became ready; 0 before. */
   get ageMs(): number {
     return this.#readySinceMs === null ? 0 : performance.now() - this.#readySinceMs
+  }
+
+  #tellStart(): void {
+    if (this.#start !== null) this.tell(this.#start)
+    this.#isTold = true
+  }
+
+  /** Keys or a certificate were renewed; a worker that does not listen yet will start with them. */
+  renew(secrets: SecretsMessage): void {
+    if (this.#isTold) this.tell({ type: 'secrets', secrets })
+    else if (this.#start !== null) this.#start = { ...this.#start, secrets }
   }
 
   tell(message: ToWorker): void {

@@ -4,6 +4,7 @@
  */
 import cluster, { type Worker } from 'node:cluster'
 import { join } from 'node:path'
+import { ClientCounts } from '../src/access/client-page.js'
 import { messageOf, OnecopyError } from '../src/errors.js'
 import { isIdle } from '../src/http/connections.js'
 import { withDeadline } from '../src/lifecycle.js'
@@ -14,6 +15,7 @@ import { Regions } from '../src/regions/regions.js'
 import { removeFolder } from '../src/segment/folder.js'
 import { type SegmentToServe, ServingProcess } from '../src/server.js'
 import {
+  type SecretsMessage,
   type SegmentMessage,
   type StartMessage,
   type ToPrimary,
@@ -39,6 +41,8 @@ class WorkerProcess {
   #log: Log = createLog({ level: 'info', role: 'worker' })
   #start: StartMessage | undefined
   #serving: ServingProcess | undefined
+  /** Renewed while it boots. */
+  #renewed: SecretsMessage | undefined
   #wasIdle = true
   #isEnding = false
 
@@ -64,6 +68,7 @@ class WorkerProcess {
     if (message.type === 'start') await this.#boot(message)
     else if (message.type === 'drain') await this.#end({ exitCode: 0, timeoutMs: this.#drainTimeoutMs })
     else if (message.type === 'shed') this.#serving?.connections.shed()
+    else if (message.type === 'secrets') this.#renew(message.secrets)
     else await this.#answer(message)
   }
 
@@ -93,6 +98,17 @@ class WorkerProcess {
     return { ...segment, statsPage, counts: new ModelRecorder(statsPage.slot(this.#start?.statsSlot ?? 0)) }
   }
 
+  #renew(secrets: SecretsMessage): void {
+    this.#renewed = secrets
+    this.#serving?.renew(secrets)
+  }
+
+  async #clientCounts({ clients, statsSlot }: StartMessage): Promise<ClientCounts | null> {
+    if (clients === null) return null
+    const page = await StatsPage.open(clients.page)
+    return new ClientCounts({ own: page.slot(statsSlot), all: page.allSlots(), secret: clients.secret })
+  }
+
   async #boot(start: StartMessage): Promise<void> {
     this.#start = start
     this.#log = createLog({ level: start.config.logLevel, role: 'worker' })
@@ -102,11 +118,14 @@ class WorkerProcess {
         segments: await Promise.all(start.segments.map((segment) => this.#withCounts(segment))),
         self: new ProcessRecorder(await this.#cellsOf(start.processStats)),
         unknownModel: new ModelRecorder(await this.#cellsOf(start.unknownStats)),
+        secrets: start.secrets,
+        clientCounts: await this.#clientCounts(start),
         identity: start.identity,
         regions: start.config.systemSharedMemory ? new Regions(join(start.serverFolder, 'regions')) : null,
         log: this.#log,
         onBug: (error) => this.#onBug(error),
       })
+      if (this.#renewed !== undefined) this.#serving.renew(this.#renewed)
       await send({ type: 'ready', port: this.#serving.port })
       setInterval(() => this.#reportLoad(), LOAD_REPORT_INTERVAL_MS).unref()
     } catch (thrown) {

@@ -5,14 +5,21 @@
 import type { Server } from 'node:http'
 import { type AddressInfo, Server as NetServer } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
+import { type ApiKey, Keyring } from './access/api-keys.js'
+import type { ClientCounts } from './access/client-page.js'
 import { Batcher, type BatchingPolicy } from './batch/batcher.js'
+import { standardOtlpEndpoint } from './config/defence-options.js'
 import type { ServingConfig } from './config/schema.js'
 import { Engine, type RunResult } from './engine/engine.js'
 import { createApp } from './http/app.js'
 import { Connections } from './http/connections.js'
-import { createHttpServer } from './http/http-server.js'
+import { createHttpServer, renewTls } from './http/http-server.js'
 import { listen } from './http/listen.js'
+import { endTracing, startTracing } from './http/observe/start-tracing.js'
+import type { Tracing } from './http/observe/tracing.js'
 import type { ServerIdentity } from './http/routes/health.js'
+import { securityHeaders } from './http/security-headers.js'
+import type { TlsMaterial } from './http/tls.js'
 import { Lifecycle } from './lifecycle.js'
 import type { Log } from './log.js'
 import type { StatsPage } from './metrics/page.js'
@@ -41,12 +48,23 @@ export interface SegmentToServe {
   readonly statsPage: StatsPage
 }
 
+/** What is asked of clients, and what they are shown; can be renewed while a process serves. */
+export interface Secrets {
+  /** Null: everybody may ask. */
+  readonly apiKeys: readonly ApiKey[] | null
+  /** Null: plain HTTP. */
+  readonly tls: TlsMaterial | null
+}
+
 export interface ServingOptions {
   readonly config: ServingConfig
   readonly segments: readonly SegmentToServe[]
   /** What this process says about itself. */
   readonly self: ProcessRecorder
   readonly unknownModel: ModelRecorder
+  readonly secrets: Secrets
+  /** Null: no client is limited. */
+  readonly clientCounts: ClientCounts | null
   readonly identity: ServerIdentity
   /** Clients' shared memory; null where it is not enabled. */
   readonly regions: Regions | null
@@ -118,12 +136,20 @@ export class ServingProcess {
   readonly #http: Server
   readonly #config: ServingConfig
   readonly #self: ProcessRecorder
+  readonly #log: Log
+  readonly #keyring: Keyring
+  readonly #tracing: Tracing | null
   readonly #beatTimers: NodeJS.Timeout[] = []
   #drained: Promise<void> | undefined
 
-  private constructor(options: ServingOptions) {
-    this.#config = options.config
+  private constructor(options: ServingOptions, tracing: Tracing | null) {
+    const { config, log, secrets } = options
+    this.#config = config
     this.#self = options.self
+    this.#log = log
+    this.#tracing = tracing
+    this.#keyring = new Keyring({ keys: secrets.apiKeys })
+    const headers = securityHeaders({ isTls: secrets.tls !== null })
     this.#batcher = new Batcher({
       run: ({ modelKey, inputs, outputNames }) => this.#run(modelKey, inputs, outputNames),
       onExecution: ({ modelKey, rows, times }) => {
@@ -150,17 +176,31 @@ export class ServingProcess {
         },
         unknownModel: options.unknownModel,
         connections: this.connections,
-        log: options.log,
-        maxBodyBytes: options.config.maxBodyBytes,
+        defences: {
+          headers,
+          corsOrigins: config.corsOrigins,
+          keyring: this.#keyring,
+          limits: config,
+          clientCounts: options.clientCounts,
+        },
+        observation: { ...config, tracing },
+        log,
+        maxBodyBytes: config.maxBodyBytes,
         regions: options.regions,
-        deadlineStatus: options.config.deadlineStatus,
+        deadlineStatus: config.deadlineStatus,
         isReady: () => this.#lifecycle.state === 'ready',
         isDraining: () => this.#lifecycle.state === 'draining',
         onBug: options.onBug,
       },
       options.identity,
     )
-    this.#http = createHttpServer({ limits: options.config, handler: app.callback(), log: options.log })
+    this.#http = createHttpServer({
+      limits: config,
+      handler: app.callback(),
+      log,
+      headers,
+      tls: secrets.tls,
+    })
   }
 
   /**
@@ -168,7 +208,14 @@ export class ServingProcess {
    * @throws OnecopyError SEGMENT_INVALID, MODEL_UNSUPPORTED, ADDRESS_UNAVAILABLE; nothing stays open then.
    */
   static async start(options: ServingOptions): Promise<ServingProcess> {
-    const serving = new ServingProcess(options)
+    const { config, identity, log } = options
+    const tracing = await startTracing({
+      endpoint: config.otlpEndpoint,
+      standardEndpoint: standardOtlpEndpoint(),
+      serviceVersion: identity.version,
+      log,
+    })
+    const serving = new ServingProcess(options, tracing)
     try {
       for (const segment of options.segments) await serving.prepare(segment)
       await serving.change({ activate: options.segments.map(({ key }) => key), retire: [] })
@@ -281,6 +328,12 @@ export class ServingProcess {
     )
   }
 
+  /** Takes other keys and another certificate; connections stay open. */
+  renew({ apiKeys, tls }: Secrets): void {
+    this.#keyring.replace(apiKeys)
+    if (tls !== null) renewTls(this.#http, tls)
+  }
+
   /** The port that is really served on, also where 0 was asked for. */
   get port(): number {
     return (this.#http.address() as AddressInfo).port
@@ -307,6 +360,8 @@ export class ServingProcess {
     await this.#engine.close()
     for (const timer of this.#beatTimers) clearInterval(timer)
     this.#self.close()
+    const { drainTimeoutMs } = this.#config
+    await endTracing(this.#tracing, { log: this.#log, drainTimeoutMs })
     this.#lifecycle.move('closed')
   }
 

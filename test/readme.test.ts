@@ -1,8 +1,21 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
+import { ACCESS_OPTIONS, REQUEST_LOG_OPTIONS } from '../src/config/defence-options.js'
 import { startServer, stopCleanly } from './helpers/server.js'
 import { PROJECT_ROOT } from './helpers/shared.js'
+
+test("the README's tables name every option of access and of what is told about a request", (t) => {
+  const readme = readFileSync(join(PROJECT_ROOT, 'README.md'), 'utf8')
+  const rows = readme.split('\n').filter((line) => line.startsWith('| `--'))
+  for (const name of Object.keys({ ...ACCESS_OPTIONS, ...REQUEST_LOG_OPTIONS })) {
+    const flag = name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
+    t.true(
+      rows.some((row) => row.split('|')[1]?.includes(`\`--${flag}`)),
+      flag,
+    )
+  }
+})
 
 test("the README's curl answers with the numbers that the README prints", async (t) => {
   const readme = readFileSync(join(PROJECT_ROOT, 'README.md'), 'utf8')

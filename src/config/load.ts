@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { z } from 'zod'
 import { messageOf, OnecopyError } from '../errors.js'
-import { type Config, OPTIONS, type OptionName, toConfig } from './schema.js'
+import { type Config, OPTIONS, type OptionName, type Parsed, toConfig } from './schema.js'
 
 const NAMES = Object.keys(OPTIONS) as OptionName[]
 
@@ -19,18 +19,28 @@ function invalid(message: string): OnecopyError {
   return new OnecopyError('CONFIG_INVALID', message)
 }
 
+/** How parseArgs is to read an option. */
+function flagOf(name: OptionName): { type: 'string' | 'boolean'; multiple: boolean } {
+  const definition = OPTIONS[name]
+  return { type: 'isSwitch' in definition ? 'boolean' : 'string', multiple: 'isList' in definition }
+}
+
 function readFlags(argv: readonly string[]): Record<string, string> {
-  const options = Object.fromEntries(
-    [...NAMES.map(dashed), 'config'].map((flag) => [flag, { type: 'string' as const }]),
-  )
+  const options = Object.fromEntries(NAMES.map((name) => [dashed(name), flagOf(name)]))
   try {
-    const { watch, ...flags } = parseArgs({
+    const { values } = parseArgs({
       args: [...argv],
-      options: { ...options, watch: { type: 'boolean' as const } },
+      options: { ...options, config: { type: 'string' }, watch: { type: 'boolean' } },
       strict: true,
       allowPositionals: false,
-    }).values as Record<string, string> & { readonly watch?: boolean }
-    return watch === true ? { 'model-control': 'watch', ...flags } : flags
+      allowNegative: true,
+    })
+    const { watch, ...flags } = values
+    const texts = Object.entries(flags).map(([flag, value]) => [
+      flag,
+      typeof value === 'boolean' ? (value ? 'on' : 'off') : String(value),
+    ])
+    return { ...(watch === true ? { 'model-control': 'watch' } : {}), ...Object.fromEntries(texts) }
   } catch (thrown) {
     throw invalid(`${messageOf(thrown)} (see onecopy serve --help)`)
   }
@@ -85,8 +95,21 @@ export function loadConfig(argv: readonly string[], environment: NodeJS.ProcessE
     if (parsed.success) values[name] = parsed.data
     else problems.push(`${source ?? name}: ${parsed.error.issues.map((issue) => issue.message).join('; ')}`)
   }
+  if (problems.length === 0) problems.push(...contradictions(values as Parsed))
   if (problems.length > 0) throw invalid(problems.join('\n'))
-  return toConfig(values as Parameters<typeof toConfig>[0])
+  return toConfig(values as Parsed)
+}
+
+/** Options that are right by themselves and wrong together. */
+function contradictions({ tlsCert, tlsKey, tlsCa, adminTls }: Parsed): string[] {
+  const problems: string[] = []
+  if ((tlsCert === '') !== (tlsKey === ''))
+    problems.push('expected both of --tls-cert and --tls-key, or none, got one')
+  if (tlsCert === '' && tlsCa !== '') problems.push('--tls-ca: expected --tls-cert and --tls-key beside it')
+  if (tlsCert === '' && adminTls !== 'off')
+    problems.push(`--admin-tls ${adminTls}: expected --tls-cert and --tls-key beside it`)
+  if (tlsCa === '' && adminTls === 'mutual') problems.push('--admin-tls mutual: expected --tls-ca beside it')
+  return problems
 }
 
 /** The text of `onecopy serve --help`. */
@@ -104,9 +127,9 @@ export function serveHelp(): string {
       group = definition.group
       lines.push('', `${group}:`)
     }
-    const usage = `  --${dashed(name)} ${definition.value}`
+    const usage = `  --${dashed(name)} ${definition.value}`.padEnd(26)
     const byDefault = 'defaultHelp' in definition ? definition.defaultHelp : definition.default()
-    lines.push(`${usage.padEnd(26)} ${definition.help} [${byDefault}]`)
+    lines.push(`${usage} ${definition.help} [${byDefault}]`)
   }
   lines.push(
     '',

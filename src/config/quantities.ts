@@ -1,4 +1,4 @@
-/** Schemas of durations and sizes as people write them; parsed, they are milliseconds and bytes. */
+/** Schemas of durations, sizes, rates and the like as people write them; parsed, they are milliseconds and bytes. */
 import { z } from 'zod'
 import { parseBytes, parseDurationMs } from '../units.js'
 
@@ -20,3 +20,48 @@ export const sizeBytes = z.union([z.string(), z.int().transform(String)]).transf
   context.addIssue({ code: 'custom', message })
   return z.NEVER
 })
+
+const LARGEST_RATE = 1_000_000_000
+
+/** `100/1s`; null where it is 0, no limit. */
+export const rateLimit = z
+  .union([z.string(), z.literal(0).transform(String)])
+  .transform((value, context): { readonly requests: number; readonly windowMs: number } | null => {
+    if (value === '0') return null
+    const [, count = '', time = ''] = /^(\d+)\/(.+)$/.exec(value) ?? []
+    const requests = Number(count)
+    const windowMs = parseDurationMs(time) ?? parseDurationMs(`1${time}`)
+    if (requests > 0 && requests <= LARGEST_RATE && windowMs !== null && windowMs >= 1)
+      return { requests, windowMs }
+    const message = `expected requests in a time such as 100/1s or 5000/1m, or 0, got ${JSON.stringify(value)}`
+    context.addIssue({ code: 'custom', message })
+    return z.NEVER
+  })
+
+export const switchedOn = z
+  .union([z.boolean(), z.enum(['on', 'off', 'true', 'false', '1', '0'])], 'expected on or off')
+  .transform((value) => value === true || value === 'on' || value === 'true' || value === '1')
+
+function isOrigin(value: string): boolean {
+  return value === '*' || (URL.canParse(value) && new URL(value).origin === value)
+}
+
+/** Origins of web pages, `https://host[:port]` or `*`: in one text, separated by commas, or in a list. */
+export const origins = z
+  .union([z.string().transform((value) => value.split(',')), z.array(z.string())])
+  .transform((values, context) => {
+    const list = values.map((value) => value.trim()).filter((value) => value !== '')
+    const wrong = list.find((value) => !isOrigin(value))
+    if (wrong === undefined) return list
+    const message = `expected origins such as https://app.example (no path, no slash at the end) or *, got ${JSON.stringify(wrong)}`
+    context.addIssue({ code: 'custom', message })
+    return z.NEVER
+  })
+
+/** Empty for none. */
+export const serviceUrl = z
+  .string()
+  .refine(
+    (value) => value === '' || (URL.canParse(value) && /^https?:$/.test(new URL(value).protocol)),
+    'expected a URL such as http://localhost:4318',
+  )

@@ -4,43 +4,15 @@
  * config file (`"drainTimeout": "30s"`) and the help text.
  */
 import { homedir } from 'node:os'
-import { join, resolve } from 'node:path'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { z } from 'zod'
 import { usableCpus } from '../process/cpus.js'
+import { ACCESS_OPTIONS, REQUEST_LOG_OPTIONS } from './defence-options.js'
+import { integer, option, path, text } from './option.js'
 import { durationMs, sizeBytes, timeLimitMs } from './quantities.js'
 
-const text = z.string().min(1)
-
-function integer(minimum: number, maximum: number) {
-  return z.union([z.string(), z.number()]).transform((value, context) => {
-    const number = typeof value === 'string' && !/^\d+$/.test(value) ? Number.NaN : Number(value)
-    if (Number.isInteger(number) && number >= minimum && number <= maximum) return number
-    context.addIssue({
-      code: 'custom',
-      message: `expected an integer from ${minimum} to ${maximum}, got ${JSON.stringify(value)}`,
-    })
-    return z.NEVER
-  })
-}
-
-const path = text.transform((value) => resolve(value))
 const PACKAGE_ROOT = fileURLToPath(new URL('../../../', import.meta.url))
-
-interface Option<Schema extends z.ZodType> {
-  readonly schema: Schema
-  /** Placeholder in the help text. */
-  readonly value: string
-  readonly help: string
-  readonly group: 'Models' | 'Network' | 'Processes' | 'Memory' | 'Limits' | 'Logs'
-  /** The default as it would be written, and what it says in the help where that differs. */
-  readonly default: () => string | number
-  readonly defaultHelp?: string
-}
-
-function option<Schema extends z.ZodType>(definition: Option<Schema>): Option<Schema> {
-  return definition
-}
 
 export const OPTIONS = {
   models: option({
@@ -145,6 +117,7 @@ export const OPTIONS = {
     default: () => '',
     defaultHelp: 'none',
   }),
+  ...ACCESS_OPTIONS,
   workers: option({
     schema: integer(1, 1024),
     value: 'N',
@@ -252,11 +225,13 @@ export const OPTIONS = {
     help: 'trace, debug (one line a request), info, warn, error or fatal.',
     default: () => 'info',
   }),
+  ...REQUEST_LOG_OPTIONS,
 } as const
 
 export type OptionName = keyof typeof OPTIONS
 
-type Parsed = { -readonly [Name in OptionName]: z.output<(typeof OPTIONS)[Name]['schema']> }
+/** Every option, checked. */
+export type Parsed = { -readonly [Name in OptionName]: z.output<(typeof OPTIONS)[Name]['schema']> }
 
 /** The whole configuration, checked and frozen. Durations in milliseconds, sizes in bytes. */
 export interface Config {
@@ -272,6 +247,24 @@ export interface Config {
   readonly adminPort: number
   /** Empty: none is asked for. */
   readonly adminToken: string
+  /** Paths; empty for none. */
+  readonly apiKeysFile: string
+  readonly tlsCertPath: string
+  readonly tlsKeyPath: string
+  readonly tlsCaPath: string
+  readonly adminTls: Parsed['adminTls']
+  /** As they were given, unread. */
+  readonly apiKeys: string
+  readonly rateLimit: Parsed['rateLimit']
+  /** 0 is no limit. */
+  readonly maxClientRequests: number
+  readonly trustedProxies: number
+  /** `*` is all. */
+  readonly corsOrigins: readonly string[]
+  readonly isAccessLogOn: boolean
+  readonly isServerTimingOn: boolean
+  /** Empty: no traces. */
+  readonly otlpEndpoint: string
   readonly workers: number
   readonly threads: number
   readonly bootTimeoutMs: number
@@ -306,6 +299,19 @@ export function toConfig(options: Parsed): Config {
     adminHost: options.adminHost,
     adminPort: options.adminPort,
     adminToken: options.adminToken,
+    apiKeysFile: options.apiKeysFile,
+    tlsCertPath: options.tlsCert,
+    tlsKeyPath: options.tlsKey,
+    tlsCaPath: options.tlsCa,
+    adminTls: options.adminTls,
+    apiKeys: options.apiKeys,
+    rateLimit: options.rateLimit,
+    maxClientRequests: options.maxClientRequests,
+    trustedProxies: options.trustedProxies,
+    corsOrigins: options.corsOrigin,
+    isAccessLogOn: options.accessLog,
+    isServerTimingOn: options.serverTiming,
+    otlpEndpoint: options.otlpEndpoint,
     workers: options.workers,
     threads: options.threads,
     bootTimeoutMs: options.bootTimeout,
@@ -341,6 +347,13 @@ export const ServingConfigSchema = z.object({
   maxQueuedRequests: z.int().positive(),
   deadlineStatus: z.union([z.literal(503), z.literal(504)]),
   systemSharedMemory: z.boolean(),
+  rateLimit: z.object({ requests: z.int().positive(), windowMs: z.number().positive() }).nullable(),
+  maxClientRequests: z.int().nonnegative(),
+  trustedProxies: z.int().nonnegative(),
+  corsOrigins: z.array(z.string()).readonly(),
+  isAccessLogOn: z.boolean(),
+  isServerTimingOn: z.boolean(),
+  otlpEndpoint: z.string(),
   logLevel: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal']),
 })
 

@@ -5,8 +5,10 @@ import { messageOf } from '../errors.js'
 import { compressResponses } from './compression.js'
 import { keptConnections } from './connections.js'
 import type { HttpContext } from './context.js'
+import { innerDefences, outerDefences } from './defences.js'
 import { errorResponses } from './error-response.js'
 import { checkHeaders } from './http-server.js'
+import { observed } from './observe/observed.js'
 import { requestLog } from './request-log.js'
 import { healthRoutes, type ServerIdentity } from './routes/health.js'
 import { inferRoutes } from './routes/infer.js'
@@ -23,9 +25,12 @@ export function createApp(context: HttpContext, server: ServerIdentity): Koa {
   inferRoutes(router, context)
   if (context.regions !== null) sharedMemoryRoutes(router, context.regions)
   app.use(keptConnections(context))
+  for (const middleware of outerDefences(context.defences)) app.use(middleware)
   app.use(requestLog(context))
+  for (const middleware of observed(context.observation, context.log)) app.use(middleware)
   app.use(errorResponses(context))
   app.use(checkHeaders)
+  for (const middleware of innerDefences(context.defences, context.unknownModel)) app.use(middleware)
   app.use(compressResponses)
   app.use(router.routes())
   app.use(router.allowedMethods())

@@ -20,6 +20,8 @@ const LINGER_MS = 1000
 export interface ArrivalLimits {
   readonly headersTimeoutMs: number
   readonly requestTimeoutMs: number
+  /** That every answer carries. */
+  readonly headers: Readonly<Record<string, string>>
 }
 
 interface Exchange {
@@ -63,7 +65,10 @@ function asFault(thrown: unknown, limits: ArrivalLimits, isInBody: boolean): One
   return null
 }
 
-function answerText({ code, status, message }: OnecopyError): string {
+function answerText(
+  { code, status, message }: OnecopyError,
+  headers: Readonly<Record<string, string>>,
+): string {
   const body = JSON.stringify({ error: message })
   return [
     `HTTP/1.1 ${status} ${STATUS_CODES[status]}`,
@@ -71,6 +76,7 @@ function answerText({ code, status, message }: OnecopyError): string {
     'Content-Type: application/json; charset=utf-8',
     `Content-Length: ${Buffer.byteLength(body)}`,
     `X-Error-Code: ${code}`,
+    ...Object.entries(headers).map(([name, value]) => `${name}: ${value}`),
     'Connection: close',
     '',
     body,
@@ -119,9 +125,9 @@ export function answerConnectionErrors(server: Server, limits: ArrivalLimits): v
     if (!socket.writable || wasAnswered) socket.destroy()
     else if (fault.code === 'REQUEST_TIMEOUT') {
       // At once, so that a body that goes on arriving meanwhile is not taken for complete.
-      socket.write(answerText(fault))
+      socket.write(answerText(fault, limits.headers))
       socket.destroySoon()
-    } else endSlowly(socket, answerText(fault))
+    } else endSlowly(socket, answerText(fault, limits.headers))
   }
 
   server.on('clientError', (thrown, stream) => {

@@ -7,6 +7,9 @@ import type { ModelSpec } from '../protocol/v2/request.js'
 import type { Regions } from '../regions/regions.js'
 import type { Tensor } from '../tensor.js'
 import type { Connections } from './connections.js'
+import type { Defences } from './defences.js'
+import type { Observation } from './observe/observed.js'
+import type { RequestTimings } from './observe/timings.js'
 
 export interface ServedModel extends ModelSpec {
   readonly isReady: boolean
@@ -43,7 +46,9 @@ export interface SubmitOptions {
 }
 
 /** The scheduler's door, handed in by the server. */
-export type Submit = (options: SubmitOptions) => Promise<{ readonly outputs: readonly Tensor[] }>
+export type Submit = (
+  options: SubmitOptions,
+) => Promise<{ readonly outputs: readonly Tensor[]; readonly queueNs: number }>
 
 export interface HttpContext {
   readonly models: ModelDirectory
@@ -53,6 +58,8 @@ export interface HttpContext {
   /** Where requests count that name no model that exists: a client must not be able to make up label values. */
   readonly unknownModel: ModelRecorder
   readonly connections: Connections
+  readonly defences: Defences
+  readonly observation: Observation
   readonly log: Log
   readonly maxBodyBytes: number
   /** Clients' shared memory; null where it is not enabled. */
@@ -72,4 +79,8 @@ export interface RequestState {
   /** The model version that a request turned out to be about. */
   model?: ServedModel
   errorCode?: string
+  /** Name of the API key that the request came with. */
+  keyName?: string
+  /** Only where somebody wants to know. */
+  timings?: RequestTimings
 }

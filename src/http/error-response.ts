@@ -1,6 +1,7 @@
 /** The only place where an error becomes a status and a body: `{"error": "..."}`, never a stack. */
 import type { Context, Next } from 'koa'
 import { messageOf, OnecopyError } from '../errors.js'
+import { quoted } from '../protocol/v2/faults.js'
 import type { HttpContext, RequestState } from './context.js'
 
 function respond(ctx: Context, error: OnecopyError, deadlineStatus: number | undefined): void {
@@ -33,11 +34,14 @@ export function errorResponses(
     try {
       await next()
       if (ctx.status === 404 && ctx.body === undefined) {
-        throw new OnecopyError('ROUTE_NOT_FOUND', `no route ${ctx.method} ${ctx.path}`)
+        throw new OnecopyError('ROUTE_NOT_FOUND', `no route ${ctx.method} ${quoted(ctx.path)}`)
       }
       if (ctx.status === 405 || ctx.status === 501) {
         const allow = ctx.response.get('Allow')
-        throw new OnecopyError('METHOD_NOT_ALLOWED', `expected ${allow} for ${ctx.path}, got ${ctx.method}`)
+        throw new OnecopyError(
+          'METHOD_NOT_ALLOWED',
+          `expected ${allow} for ${quoted(ctx.path)}, got ${ctx.method}`,
+        )
       }
     } catch (thrown) {
       const error = asOnecopyError(thrown)

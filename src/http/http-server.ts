@@ -3,12 +3,15 @@
  * request may take to arrive, how large its headers may be. Without them a client that sends a byte a
  * minute holds a connection, and what was read on it, for as long as it likes.
  */
-import { createServer, type RequestListener, type Server } from 'node:http'
+import { createServer, type RequestListener, type Server, type ServerOptions } from 'node:http'
+import { createServer as createTlsServer } from 'node:https'
+import type { Server as TlsServer } from 'node:tls'
 import type { Context, Next } from 'koa'
 import { OnecopyError } from '../errors.js'
 import type { Log } from '../log.js'
 import { answerConnectionErrors } from './connection-errors.js'
 import { collectAfterDepartures } from './departures.js'
+import { secureContextOptions, type TlsMaterial } from './tls.js'
 
 /** Node looks for late requests this often: 30 s, its default, would make a limit of 10 s one of 40. */
 const CHECK_INTERVAL_MS = 500
@@ -53,30 +56,61 @@ export function createHttpServer(options: {
   readonly limits: ConnectionLimits
   readonly handler: RequestListener
   readonly log: Log
+  /** That every answer carries. */
+  readonly headers: Readonly<Record<string, string>>
+  /** Null: plain HTTP. Clients are asked for a certificate where it says who signs them. */
+  readonly tls: TlsMaterial | null
 }): Server {
-  const { limits, handler, log } = options
+  const { limits, handler, log, headers, tls } = options
   const { requestTimeoutMs, keepAliveTimeoutMs, maxConnections } = limits
   // Headers are part of the request: Node refuses a limit for them that is the longer one.
   const headersTimeoutMs = Math.min(limits.headersTimeoutMs, requestTimeoutMs)
-  const server = createServer(
-    {
-      headersTimeout: headersTimeoutMs,
-      requestTimeout: requestTimeoutMs,
-      keepAliveTimeout: keepAliveTimeoutMs,
-      connectionsCheckingInterval: CHECK_INTERVAL_MS,
-      maxHeaderSize: MAX_HEADER_BYTES,
-      // Checked below, where the answer gets a body.
-      requireHostHeader: false,
-    },
-    handler,
-  )
+  const settings: ServerOptions = {
+    headersTimeout: headersTimeoutMs,
+    requestTimeout: requestTimeoutMs,
+    keepAliveTimeout: keepAliveTimeoutMs,
+    connectionsCheckingInterval: CHECK_INTERVAL_MS,
+    maxHeaderSize: MAX_HEADER_BYTES,
+    // Checked below, where the answer gets a body.
+    requireHostHeader: false,
+  }
+  const server =
+    tls === null
+      ? createServer(settings, handler)
+      : createTlsServer(
+          {
+            ...settings,
+            ...secureContextOptions(tls),
+            ...(tls.ca === null ? {} : { requestCert: true, rejectUnauthorized: true }),
+            handshakeTimeout: headersTimeoutMs,
+          },
+          handler,
+        )
   server.maxHeadersCount = MAX_HEADERS
   // Expectations but 100-continue may be ignored (RFC 9110, 10.1.1); Node's 417 has no body.
   server.on('checkExpectation', handler)
-  answerConnectionErrors(server, { headersTimeoutMs, requestTimeoutMs })
+  answerConnectionErrors(server, { headersTimeoutMs, requestTimeoutMs, headers })
   collectAfterDepartures(server)
   if (maxConnections > 0) closeSurplusConnections(server, maxConnections, log)
   return server
+}
+
+/**
+ * From here on new connections are made with other material; those that are open stay as they are. For a server
+ * that was created with TLS.
+ */
+export function renewTls(server: Server, material: TlsMaterial): void {
+  ;(server as Server & Pick<TlsServer, 'setSecureContext'>).setSecureContext(secureContextOptions(material))
+}
+
+/** RFC 9112, 3.2: refused, because whoever stands in front may have looked at the other one. */
+function hasSecondHost(rawHeaders: readonly string[]): boolean {
+  let hosts = 0
+  for (let i = 0; i < rawHeaders.length; i += 2) {
+    const name = rawHeaders[i] as string
+    if (name.length === 4 && name.toLowerCase() === 'host') hosts++
+  }
+  return hosts > 1
 }
 
 /** Middleware inside the error responses: what Node lets through, or would answer without a body. */
@@ -88,8 +122,8 @@ export async function checkHeaders(ctx: Context, next: Next): Promise<void> {
       headers: { Connection: 'close' },
     })
   }
-  if (httpVersion === '1.1' && headers.host === undefined) {
-    throw new OnecopyError('REQUEST_MALFORMED', 'expected a Host header', {
+  if ((httpVersion === '1.1' && headers.host === undefined) || hasSecondHost(rawHeaders)) {
+    throw new OnecopyError('REQUEST_MALFORMED', 'expected one Host header', {
       headers: { Connection: 'close' },
     })
   }

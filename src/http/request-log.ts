@@ -6,7 +6,7 @@ import type { HttpContext, RequestState } from './context.js'
 /** Ids of clients are taken over when they are harmless in a log line and a header. */
 const REQUEST_ID_PATTERN = /^[A-Za-z0-9._:/+=-]{1,128}$/
 
-export function requestLog({ log }: Pick<HttpContext, 'log'>) {
+export function requestLog({ log, observation }: Pick<HttpContext, 'log' | 'observation'>) {
   return async (ctx: Context, next: Next): Promise<void> => {
     const startedMs = performance.now()
     const state = ctx.state as RequestState
@@ -14,7 +14,8 @@ export function requestLog({ log }: Pick<HttpContext, 'log'>) {
     state.requestId = REQUEST_ID_PATTERN.test(given) ? given : randomUUID()
     ctx.set('X-Request-Id', state.requestId)
     await next()
-    if (!log.isLevelEnabled('debug')) return
+    // The access log says more.
+    if (observation.isAccessLogOn || !log.isLevelEnabled('debug')) return
     log.debug(
       {
         requestId: state.requestId,

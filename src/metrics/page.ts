@@ -112,6 +112,11 @@ export class StatsPage {
     return this.#cells.subarray(from, from + cellsPerSlot)
   }
 
+  /** The cells of every slot: live views. */
+  allSlots(): Float64Array<ArrayBuffer>[] {
+    return Array.from({ length: this.reference.slots }, (_, index) => this.slot(index))
+  }
+
   /** One cell, added up over all slots: what every worker counts, and what those before them did. */
   total(cell: number): number {
     return this.#over(cell, (sum, value) => sum + value)

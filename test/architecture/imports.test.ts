@@ -12,6 +12,7 @@ const FLOORS: Record<string, number> = {
   log: 0,
   process: 0,
   mapping: 0,
+  access: 1,
   config: 1,
   metrics: 1,
   segment: 1,

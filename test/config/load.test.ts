@@ -45,6 +45,45 @@ test('unknown flags and unknown keys of the file are refused', (t) => {
   t.throws(() => loadConfig(['--config', path], {}), { message: /expected a JSON object/ })
 })
 
+test('switches need no value, lists are given again, and rates have a unit of time', (t) => {
+  const config = loadConfig(
+    [
+      '--access-log',
+      '--cors-origin',
+      'https://a.example',
+      '--cors-origin',
+      'http://b:1,*',
+      '--rate-limit',
+      '5/2s',
+    ],
+    { ONECOPY_SERVER_TIMING: 'on' },
+  )
+  t.true(config.isAccessLogOn)
+  t.true(config.isServerTimingOn)
+  t.deepEqual(config.corsOrigins, ['https://a.example', 'http://b:1', '*'])
+  t.deepEqual(config.rateLimit, { requests: 5, windowMs: 2000 })
+  t.deepEqual(loadConfig(['--rate-limit', '5/m'], {}).rateLimit, { requests: 5, windowMs: 60_000 })
+  t.is(loadConfig([], {}).rateLimit, null)
+  t.false(loadConfig(['--no-access-log'], { ONECOPY_ACCESS_LOG: 'on' }).isAccessLogOn)
+  const path = join(temporaryFolder(t), 'config.json')
+  writeFileSync(path, JSON.stringify({ accessLog: true, corsOrigin: ['https://a.example'], rateLimit: 0 }))
+  const fromFile = loadConfig(['--config', path], {})
+  t.true(fromFile.isAccessLogOn)
+  t.deepEqual([fromFile.corsOrigins, fromFile.rateLimit], [['https://a.example'], null])
+  for (const wrong of [
+    ['--rate-limit', '5'],
+    ['--rate-limit', '0/1s'],
+    ['--rate-limit', '5/0s'],
+    ['--cors-origin', 'https://a.example/'],
+    ['--cors-origin', 'a.example'],
+    ['--otlp-endpoint', 'localhost:4318'],
+    ['--trusted-proxies', '-1'],
+    ['--tls-ca', 'x'],
+    ['--tls-cert', 'x', '--tls-key', 'y', '--admin-tls', 'mutual'],
+  ])
+    t.throws(() => loadConfig(wrong, {}), { instanceOf: OnecopyError }, wrong.join(' '))
+})
+
 test('the help names every option with its default', (t) => {
   const help = serveHelp()
   for (const name of Object.keys(OPTIONS)) {

@@ -78,11 +78,14 @@ async function inferOn(model: ServedModel, ctx: Context, context: HttpContext): 
   if (!model.isReady) {
     throw new OnecopyError('MODEL_NOT_READY', `model ${model.name} is not ready`, { retryAfterSeconds: 1 })
   }
+  const { timings } = ctx.state as RequestState
+  timings?.begin()
   const jsonBytes = parseHeaderLength(ctx.get('Inference-Header-Content-Length') || undefined)
   // A body that would be refused anyway is not read, let alone parsed.
   context.checkRoom(model, inputBytesOf(ctx.req, jsonBytes))
   const { maxBodyBytes, regions } = context
   const body = await readBody(ctx.req, { maxBytes: maxBodyBytes, jsonBytes })
+  timings?.end('receive')
   const request = decodeInferRequest({
     body,
     jsonBytes,
@@ -90,13 +93,16 @@ async function inferOn(model: ServedModel, ctx: Context, context: HttpContext): 
     limits: LIMITS,
     ...(regions === null ? {} : { readShared: sharedReader(regions, maxBodyBytes - body.length) }),
   })
-  const { outputs } = await context.submit({
+  timings?.end('decode')
+  if (timings !== undefined) timings.rows = request.inputs[0]?.shape[0] ?? 1
+  const { outputs, queueNs } = await context.submit({
     model,
     inputs: request.inputs,
     outputNames: request.outputs.map((output) => output.name),
     isCancelled: () => ctx.req.socket.destroyed,
     ...schedulingOf(request),
   })
+  timings?.computed(queueNs)
   const response = encodeInferResponse({
     model: { name: model.name, version: model.version },
     ...(request.id === undefined ? {} : { id: request.id }),
@@ -104,6 +110,7 @@ async function inferOn(model: ServedModel, ctx: Context, context: HttpContext): 
     binary: request.outputs.map((output) => output.binary),
     ...(regions === null ? {} : { places: placeOutputs(regions, outputs, request.outputs) }),
   })
+  timings?.end('encode')
   ctx.status = 200
   ctx.body = bodyOf(response)
   ctx.set(response.headers)

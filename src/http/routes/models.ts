@@ -3,6 +3,7 @@ import type Router from '@koa/router'
 import type { Context } from 'koa'
 import { OnecopyError } from '../../errors.js'
 import { PLATFORM } from '../../protocol/v2/configuration.js'
+import { quoted } from '../../protocol/v2/faults.js'
 import type { TensorSpec } from '../../tensor.js'
 import type { HttpContext, RequestState, ServedModel } from '../context.js'
 
@@ -21,8 +22,8 @@ export function modelOf(ctx: Context, { models }: Pick<HttpContext, 'models'>): 
     throw new OnecopyError(
       'MODEL_NOT_FOUND',
       known.length === 0
-        ? `unknown model ${JSON.stringify(name)}`
-        : `unknown version ${JSON.stringify(version)} of model ${name}; it has ${known.join(', ')}`,
+        ? `unknown model ${quoted(name)}`
+        : `unknown version ${quoted(version ?? '')} of model ${name}; it has ${known.join(', ')}`,
     )
   }
   ;(ctx.state as RequestState).model = model

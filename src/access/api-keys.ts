@@ -1,0 +1,166 @@
+/**
+ * API keys. The server knows their SHA-256 only: whoever reads the file cannot use what stands in it. That is
+ * enough because keys are 256 random bits and not words that people chose; nothing slower is needed against guessing.
+ *
+ * A key is written NAME:SHA256:SCOPES, one a line or separated by semicolons; `#` begins a comment.
+ */
+import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
+import type { IncomingHttpHeaders } from 'node:http'
+import { z } from 'zod'
+import { OnecopyError } from '../errors.js'
+
+/** `infer`: the public port; `metrics`: /metrics; `admin`: models and workers are changed. None implies another. */
+export const SCOPES = ['infer', 'metrics', 'admin'] as const
+export type Scope = (typeof SCOPES)[number]
+
+/** Every key is compared with at each request: more belong into a gateway in front. */
+const MAX_KEYS = 1024
+const KEY_BYTES = 32
+/** Lets scanners of repositories and logs find keys that were lost in them. */
+const KEY_PREFIX = 'onecopy_'
+
+export const ApiKeySchema = z.object({
+  /** Names the client in logs and limits; keys with one name are one client. */
+  name: z.string().regex(/^[A-Za-z0-9._@-]{1,64}$/, 'expected a name of letters, digits and . _ @ -'),
+  sha256: z
+    .string()
+    .regex(/^[0-9a-f]{64}$/i, 'expected a SHA-256 as 64 hexadecimal digits (onecopy key makes one)'),
+  scopes: z.array(z.enum(SCOPES, `expected scopes out of ${SCOPES.join(', ')}`)).min(1),
+})
+export type ApiKey = z.infer<typeof ApiKeySchema>
+
+function sha256(text: string): Buffer {
+  return createHash('sha256').update(text).digest()
+}
+
+/** A new key, to be shown once, and what is kept of it. */
+export function createKey(options: { readonly name: string; readonly scopes: readonly Scope[] }): {
+  readonly key: string
+  readonly entry: ApiKey
+} {
+  const key = `${KEY_PREFIX}${randomBytes(KEY_BYTES).toString('base64url')}`
+  const { name, scopes } = options
+  return { key, entry: { name, sha256: sha256(key).toString('hex'), scopes: [...scopes] } }
+}
+
+export function formatKey({ name, sha256: digest, scopes }: ApiKey): string {
+  return `${name}:${digest}:${scopes.join(',')}`
+}
+
+/**
+ * Reads entries; `source` names them in the error.
+ * @throws OnecopyError CONFIG_INVALID that names the entry, never its text: it may be a key by mistake.
+ */
+export function parseKeys(text: string, source: string): ApiKey[] {
+  const keys: ApiKey[] = []
+  const seen = new Set<string>()
+  for (const [i, line] of text.split(/[\n;]/).entries()) {
+    const entry = line.replace(/#.*$/s, '').trim()
+    if (entry === '') continue
+    const refuse = (why: string) => new OnecopyError('CONFIG_INVALID', `${source}, entry ${i + 1}: ${why}`)
+    const [name, digest, scopes, ...rest] = entry.split(':')
+    if (scopes === undefined || rest.length > 0) throw refuse('expected NAME:SHA256:SCOPES')
+    const parsed = ApiKeySchema.safeParse({
+      name,
+      sha256: digest,
+      scopes: scopes.split(',').map((scope) => scope.trim()),
+    })
+    if (!parsed.success) throw refuse(parsed.error.issues.map(({ message }) => message).join('; '))
+    const lower = parsed.data.sha256.toLowerCase()
+    if (seen.has(lower)) throw refuse('expected every key once, got one again')
+    seen.add(lower)
+    keys.push({ ...parsed.data, sha256: lower })
+    if (keys.length > MAX_KEYS) throw refuse(`expected at most ${MAX_KEYS} keys`)
+  }
+  return keys
+}
+
+/** What came as a key: `Authorization: Bearer KEY`, else `X-API-Key: KEY`; null for nothing. */
+function presentedKey(headers: IncomingHttpHeaders): string | null {
+  const [, bearer] = /^bearer +(\S+) *$/i.exec(headers.authorization ?? '') ?? []
+  if (bearer !== undefined) return bearer
+  const key = headers['x-api-key']
+  return typeof key === 'string' && key !== '' ? key : null
+}
+
+/** RFC 6750, 3: why, only where a key came. */
+function challenge(parameters = ''): { headers: { 'WWW-Authenticate': string } } {
+  return { headers: { 'WWW-Authenticate': `Bearer${parameters}` } }
+}
+
+interface KnownKey {
+  readonly name: string
+  readonly digest: Buffer
+  readonly scopes: ReadonlySet<Scope>
+}
+
+/** The keys that a process asks for. They can be replaced while it serves. */
+export class Keyring {
+  readonly #adminToken: KnownKey | null
+  /** Null: no keys are configured, which is not the same as none being left. */
+  #keys: readonly KnownKey[] | null = null
+
+  constructor({ keys, adminToken = '' }: { keys: readonly ApiKey[] | null; adminToken?: string }) {
+    this.#adminToken =
+      adminToken === ''
+        ? null
+        : { name: 'admin-token', digest: sha256(adminToken), scopes: new Set<Scope>(['admin']) }
+    this.replace(keys)
+  }
+
+  replace(keys: readonly ApiKey[] | null): void {
+    this.#keys =
+      keys?.map((key) => ({
+        name: key.name,
+        digest: Buffer.from(key.sha256, 'hex'),
+        scopes: new Set(key.scopes),
+      })) ?? null
+  }
+
+  /** Whether a scope needs no key. */
+  isOpen(scope: Scope): boolean {
+    return this.#keys === null && (scope !== 'admin' || this.#adminToken === null)
+  }
+
+  /**
+   * The name of the key that came; null where the scope is open.
+   * @throws OnecopyError UNAUTHORIZED, FORBIDDEN.
+   */
+  authorize(headers: IncomingHttpHeaders, scope: Scope): string | null {
+    if (this.isOpen(scope)) return null
+    const presented = presentedKey(headers)
+    if (presented === null) {
+      throw new OnecopyError(
+        'UNAUTHORIZED',
+        'expected a key in Authorization: Bearer KEY or X-API-Key: KEY, got none',
+        challenge(),
+      )
+    }
+    const known = this.#find(presented)
+    if (known === null) {
+      throw new OnecopyError(
+        'UNAUTHORIZED',
+        'expected a key that this server knows, got another',
+        challenge(' error="invalid_token"'),
+      )
+    }
+    if (!known.scopes.has(scope)) {
+      throw new OnecopyError(
+        'FORBIDDEN',
+        `expected a key with the scope ${scope}, got one with ${[...known.scopes].join(', ')}`,
+        challenge(` error="insufficient_scope", scope="${scope}"`),
+      )
+    }
+    return known.name
+  }
+
+  /** Goes through all of them, whichever it is: time tells nothing. */
+  #find(presented: string): KnownKey | null {
+    const digest = sha256(presented)
+    let found: KnownKey | null = null
+    for (const key of this.#keys ?? []) if (timingSafeEqual(key.digest, digest)) found = key
+    if (this.#adminToken !== null && timingSafeEqual(this.#adminToken.digest, digest))
+      found = this.#adminToken
+    return found
+  }
+}

@@ -1,0 +1,41 @@
+/** What an option is, and schemas that many of them have. */
+import { resolve } from 'node:path'
+import { z } from 'zod'
+
+export interface Option<Schema extends z.ZodType> {
+  readonly schema: Schema
+  /** Placeholder in the help text. */
+  readonly value: string
+  readonly help: string
+  readonly group: 'Models' | 'Network' | 'Access' | 'TLS' | 'Processes' | 'Memory' | 'Limits' | 'Logs'
+  /** The default as it would be written, and what it says in the help where that differs. */
+  readonly default: () => string | number
+  readonly defaultHelp?: string
+  /** A flag without a value: `--access-log`, `--no-access-log`. */
+  readonly isSwitch?: true
+  /** Given more than once, the values are joined by commas. */
+  readonly isList?: true
+}
+
+export function option<Schema extends z.ZodType>(definition: Option<Schema>): Option<Schema> {
+  return definition
+}
+
+export const text = z.string().min(1)
+
+export const path = text.transform((value) => resolve(value))
+
+/** Empty for none. */
+export const optionalPath = z.string().transform((value) => (value === '' ? '' : resolve(value)))
+
+export function integer(minimum: number, maximum: number) {
+  return z.union([z.string(), z.number()]).transform((value, context) => {
+    const number = typeof value === 'string' && !/^\d+$/.test(value) ? Number.NaN : Number(value)
+    if (Number.isInteger(number) && number >= minimum && number <= maximum) return number
+    context.addIssue({
+      code: 'custom',
+      message: `expected an integer from ${minimum} to ${maximum}, got ${JSON.stringify(value)}`,
+    })
+    return z.NEVER
+  })
+}

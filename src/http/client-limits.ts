@@ -1,0 +1,88 @@
+/** How much one client may ask for: requests in a time, and requests inside at once. */
+import type { IncomingMessage } from 'node:http'
+import { isIP, isIPv6 } from 'node:net'
+import type { Context, Next } from 'koa'
+import type { ClientCounts } from '../access/client-page.js'
+import { OnecopyError } from '../errors.js'
+import { monotonicMs } from '../metrics/series.js'
+import { formatMs } from '../units.js'
+import type { RequestState } from './context.js'
+import { isOpenPath } from './guard.js'
+
+export interface ClientLimits {
+  readonly rateLimit: { readonly requests: number; readonly windowMs: number } | null
+  /** 0 is no limit. */
+  readonly maxClientRequests: number
+  readonly trustedProxies: number
+}
+
+/**
+ * The address of whoever sent a request: the other end of the connection or, behind proxies, the Nth address from the end of
+ * X-Forwarded-For. What stands in front of that is the client's own word. A request with fewer addresses has
+ * not come through all the proxies.
+ */
+export function clientAddress({ headers, socket }: IncomingMessage, trustedProxies: number): string {
+  const direct = socket.remoteAddress ?? ''
+  if (trustedProxies === 0) return direct
+  const header = headers['x-forwarded-for']
+  const said = (Array.isArray(header) ? header.join(',') : (header ?? ''))
+    .split(',')
+    .at(-trustedProxies)
+    ?.trim()
+  return said !== undefined && isIP(said) !== 0 ? said : direct
+}
+
+/** The first 64 bits of an IPv6 address, as they stand: who has one address has a whole network of them. */
+function networkOf(address: string): string {
+  if (!isIPv6(address)) return address
+  const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address)?.[1]
+  if (mapped !== undefined) return mapped
+  const [head = '', tail] = address.replace(/%.*$/, '').toLowerCase().split('::')
+  const groups = (text: string) => (text === '' ? [] : text.split(':'))
+  const front = groups(head)
+  const back = tail === undefined ? [] : groups(tail)
+  const zeros = tail === undefined ? 0 : 8 - front.length - back.length
+  const all = [...front, ...Array.from({ length: Math.max(0, zeros) }, () => '0'), ...back]
+  return `${all
+    .slice(0, 4)
+    .map((group) => Number.parseInt(group, 16).toString(16))
+    .join(':')}::/64`
+}
+
+/** Whom a request counts for: its key where it has one. */
+export function clientOf(ctx: Context, trustedProxies: number): string {
+  const { keyName } = ctx.state as RequestState
+  return keyName === undefined ? `ip ${networkOf(clientAddress(ctx.req, trustedProxies))}` : `key ${keyName}`
+}
+
+/**
+ * Middleware behind the guard. Probes are not counted.
+ * @throws OnecopyError RATE_LIMITED, CONCURRENCY_LIMITED.
+ */
+export function limitClients(limits: ClientLimits, counts: ClientCounts) {
+  const { rateLimit, maxClientRequests, trustedProxies } = limits
+  return async (ctx: Context, next: Next): Promise<void> => {
+    if (isOpenPath(ctx.path)) return await next()
+    const client = clientOf(ctx, trustedProxies)
+    if (maxClientRequests > 0 && !counts.enter(client, maxClientRequests)) {
+      throw new OnecopyError(
+        'CONCURRENCY_LIMITED',
+        `expected at most ${maxClientRequests} requests of a client at once: wait for an answer`,
+        { retryAfterSeconds: 1 },
+      )
+    }
+    try {
+      const waitMs = rateLimit === null ? null : counts.admit(client, rateLimit, monotonicMs())
+      if (rateLimit !== null && waitMs !== null) {
+        throw new OnecopyError(
+          'RATE_LIMITED',
+          `expected at most ${rateLimit.requests} requests of a client in ${formatMs(rateLimit.windowMs)}`,
+          { retryAfterSeconds: Math.ceil(waitMs / 1000) },
+        )
+      }
+      await next()
+    } finally {
+      if (maxClientRequests > 0) counts.leave(client)
+    }
+  }
+}

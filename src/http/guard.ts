@@ -1,0 +1,29 @@
+/** Asks for a key before a route is reached. */
+import type { Context, Next } from 'koa'
+import type { Keyring, Scope } from '../access/api-keys.js'
+import type { RequestState } from './context.js'
+
+/** Probes have no keys, and learn no more than that the server is there. */
+export const OPEN_PATHS: ReadonlySet<string> = new Set(['/v2/health/live', '/v2/health/ready'])
+
+export function isOpenPath(path: string): boolean {
+  return OPEN_PATHS.has(path)
+}
+
+/**
+ * Middleware for routes that ask for `scope`.
+ * @throws OnecopyError UNAUTHORIZED, FORBIDDEN.
+ */
+export function requireScope(keyring: Keyring, scope: Scope) {
+  return async (ctx: Context, next: Next): Promise<void> => {
+    const name = keyring.authorize(ctx.req.headers, scope)
+    if (name !== null) (ctx.state as RequestState).keyName = name
+    await next()
+  }
+}
+
+/** The same for everything but probes: what is not listed is not open. */
+export function requireScopeButForProbes(keyring: Keyring, scope: Scope) {
+  const guarded = requireScope(keyring, scope)
+  return (ctx: Context, next: Next): Promise<void> => (isOpenPath(ctx.path) ? next() : guarded(ctx, next))
+}

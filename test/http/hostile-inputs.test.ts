@@ -1,0 +1,809 @@
+/**
+ * Inputs that are wrong on purpose, each with the answer it gets. The same table stands in docs/hostile-inputs.md;
+ * `UPDATE_DOCS=1 npx ava dist/test/http/hostile-inputs.test.js` writes it.
+ */
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import test from 'ava'
+import { ELEMENT, graph, modelBytes, node, value, writeModel } from '../helpers/onnx-builder.js'
+import { type RawAnswer, RawClient } from '../helpers/raw-client.js'
+import { startServer, stopCleanly, temporaryFolder } from '../helpers/server.js'
+import { PROJECT_ROOT } from '../helpers/shared.js'
+
+interface Row {
+  readonly input: string
+  /** The bytes that go over the connection. */
+  readonly send: () => string | Uint8Array
+  readonly status: number
+  /** Value of X-Error-Code; absent for what is answered. */
+  readonly code?: string
+  /** What the body says. */
+  readonly says: RegExp
+  readonly port?: 'admin'
+}
+
+const MILLION = 1_000_000
+const DOC = join(PROJECT_ROOT, 'docs', 'hostile-inputs.md')
+
+function identity(element: number): Uint8Array {
+  return modelBytes(
+    graph({
+      input: [value('x', element, ['n'])],
+      output: [value('y', element, ['n'])],
+      node: [node('Identity', ['x'], ['y'])],
+    }),
+  )
+}
+
+const MODELS = { floats: ELEMENT.float, ints: ELEMENT.int64, texts: ELEMENT.string, bools: ELEMENT.bool }
+type Model = keyof typeof MODELS
+const DATATYPE: Record<Model, string> = { floats: 'FP32', ints: 'INT64', texts: 'BYTES', bools: 'BOOL' }
+
+type Body = string | Uint8Array
+
+function http(line: string, headers: readonly string[] = [], body: Body = ''): Uint8Array {
+  const head = [`${line} HTTP/1.1`, 'Host: x', ...headers, '', ''].join('\r\n')
+  return Buffer.concat([Buffer.from(head, 'latin1'), Buffer.from(body)])
+}
+
+function get(path: string): () => Uint8Array {
+  return () => http(`GET ${path}`)
+}
+
+function post(body: Body, { model = 'floats' as Model, headers = [] as readonly string[] } = {}): Uint8Array {
+  const length = `Content-Length: ${Buffer.byteLength(body)}`
+  return http(`POST /v2/models/${model}/infer`, [length, ...headers], body)
+}
+
+/** A request whose JSON is given as text. */
+function json(text: Body | (() => Body), model: Model = 'floats'): () => Uint8Array {
+  return () => post(typeof text === 'function' ? text() : text, { model })
+}
+
+/** One input, all of it as JSON text; `data` and `shape` as they are written. */
+function input(
+  parts: { shape?: string; data?: string; datatype?: string; name?: string; more?: string },
+  model: Model = 'floats',
+): () => Uint8Array {
+  const { shape = '[1]', data = '[1]', datatype = `"${DATATYPE[model]}"`, name = '"x"', more = '' } = parts
+  return json(
+    `{"inputs":[{"name":${name},"shape":${shape},"datatype":${datatype},"data":${data}${more}}]}`,
+    model,
+  )
+}
+
+const GOOD = '"inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":[1]}]'
+
+function root(more: string): () => Uint8Array {
+  return json(`{${GOOD},${more}}`)
+}
+
+/** One input as bytes behind the JSON. */
+function binary(
+  bytes: Uint8Array,
+  { model = 'floats' as Model, shape = '[1]', size = String(bytes.length), more = '' } = {},
+): () => Uint8Array {
+  return () => {
+    const text = `{"inputs":[{"name":"x","shape":${shape},"datatype":"${DATATYPE[model]}","parameters":{"binary_data_size":${size}}${more}}]}`
+    const headers = [`Inference-Header-Content-Length: ${text.length}`]
+    return post(Buffer.concat([Buffer.from(text), bytes]), { model, headers })
+  }
+}
+
+function headerLength(length: string, body = `{${GOOD}}`): () => Uint8Array {
+  return () => post(body, { headers: [`Inference-Header-Content-Length: ${length}`] })
+}
+
+/** Head and body as they are given, with nothing counted for them. */
+function framed(headers: readonly string[], body = ''): () => Uint8Array {
+  return () => http('POST /v2/models/floats/infer', headers, body)
+}
+
+const BODY = { status: 400, code: 'BODY_MALFORMED' } as const
+const TENSOR = { status: 400, code: 'TENSOR_INVALID' } as const
+const REQUEST = { status: 400, code: 'REQUEST_INVALID' } as const
+const HTTP = { status: 400, code: 'REQUEST_MALFORMED' } as const
+const NO_MODEL = { status: 404, code: 'MODEL_NOT_FOUND' } as const
+const NO_ROUTE = { status: 404, code: 'ROUTE_NOT_FOUND' } as const
+const ANSWERED = { status: 200 } as const
+
+/** Bodies that are small and inflate to much belong here too, in a section of their own. */
+const TABLE: Record<string, readonly Row[]> = {
+  'Not JSON, or not an object': [
+    { input: 'nothing', send: json(''), ...BODY, says: /is empty/ },
+    { input: 'blanks', send: json(' \n\t '), ...BODY, says: /is empty/ },
+    { input: '`null`', send: json('null'), ...REQUEST, says: /expected object/ },
+    { input: 'an array', send: json('[]'), ...REQUEST, says: /expected object/ },
+    { input: 'a text', send: json('"x"'), ...REQUEST, says: /expected object/ },
+    { input: 'an object that does not end', send: json('{'), ...BODY, says: /not valid JSON/ },
+    { input: 'two objects', send: json(`{${GOOD}} {}`), ...BODY, says: /not valid JSON/ },
+    { input: 'a comma too many', send: json(`{${GOOD},}`), ...BODY, says: /not valid JSON/ },
+    { input: 'a NUL byte behind it', send: json(`{${GOOD}}\0`), ...BODY, says: /not valid JSON/ },
+    { input: 'a NUL byte within a name', send: input({ name: '"x\0"' }), ...BODY, says: /not valid JSON/ },
+    {
+      input: 'a NUL escaped within a name',
+      send: input({ name: '"x\\u0000"' }),
+      ...TENSOR,
+      says: /no such input/,
+    },
+    { input: 'a byte order mark', send: json(`\ufeff{${GOOD}}`), ...BODY, says: /not valid JSON/ },
+    {
+      input: 'UTF-16',
+      send: json(() => Buffer.from(`{${GOOD}}`, 'utf16le')),
+      ...BODY,
+      says: /not valid JSON/,
+    },
+    {
+      input: 'bytes that are not UTF-8',
+      send: json(() => Buffer.from(`{${GOOD},"id":"\xff\xfe"}`, 'latin1')),
+      ...BODY,
+      says: /not valid UTF-8/,
+    },
+    {
+      input: 'an overlong form of `/` in UTF-8',
+      send: json(() => Buffer.from(`{${GOOD},"id":"\xc0\xaf"}`, 'latin1')),
+      ...BODY,
+      says: /not valid UTF-8/,
+    },
+    {
+      input: 'a million arrays in one another',
+      send: json(() => '['.repeat(MILLION)),
+      ...BODY,
+      says: /nested too deeply/,
+    },
+    {
+      input: 'a million objects in one another',
+      send: json(() => '{"a":'.repeat(MILLION)),
+      ...BODY,
+      says: /nested too deeply/,
+    },
+    {
+      input: 'a million arrays as data',
+      send: json(() => `{"inputs":[{"name":"x","data":${'['.repeat(MILLION)}`),
+      ...BODY,
+      says: /nested too deeply/,
+    },
+  ],
+  Keys: [
+    { input: '`__proto__` beside the inputs', send: root('"__proto__":{"a":1}'), ...ANSWERED, says: /\[1\]/ },
+    {
+      input: '`__proto__` in place of the inputs',
+      send: json(`{"__proto__":{${GOOD}}}`),
+      ...REQUEST,
+      says: /inputs/,
+    },
+    {
+      input: '`__proto__` in the parameters',
+      send: root('"parameters":{"__proto__":1}'),
+      ...ANSWERED,
+      says: /\[1\]/,
+    },
+    {
+      input: '`__proto__` with an object in the parameters',
+      send: root('"parameters":{"__proto__":{"priority":1}}'),
+      ...ANSWERED,
+      says: /\[1\]/,
+    },
+    { input: '`constructor`', send: root('"constructor":{"prototype":{"a":1}}'), ...ANSWERED, says: /\[1\]/ },
+    { input: 'an input `__proto__`', send: input({ name: '"__proto__"' }), ...TENSOR, says: /no such input/ },
+    {
+      input: 'an input `constructor`',
+      send: input({ name: '"constructor"' }),
+      ...TENSOR,
+      says: /no such input/,
+    },
+    {
+      input: 'an output `__proto__`',
+      send: root('"outputs":[{"name":"__proto__"}]'),
+      ...REQUEST,
+      says: /no such output/,
+    },
+    {
+      input: 'a datatype `toString`',
+      send: input({ datatype: '"toString"' }),
+      ...TENSOR,
+      says: /known datatype/,
+    },
+    {
+      input: '`inputs` twice: the last one counts',
+      send: json(`{"inputs":[{"name":"x","shape":[9],"datatype":"FP32","data":[0]}],${GOOD}}`),
+      ...ANSWERED,
+      says: /\[1\]/,
+    },
+    {
+      input: '`data` twice: the last one counts',
+      send: input({ data: '[7]', more: ',"data":[1]' }),
+      ...ANSWERED,
+      says: /\[1\]/,
+    },
+    {
+      input: '`data` twice, the first no JSON',
+      send: input({ data: '[nonsense]', more: ',"data":[1]' }),
+      ...BODY,
+      says: /not valid JSON/,
+    },
+    {
+      input: 'an input twice',
+      send: json(`{${GOOD.slice(0, -1)},${GOOD.slice(10)}}`),
+      ...TENSOR,
+      says: /more than once/,
+    },
+  ],
+  'Names, ids and numbers of things': [
+    {
+      input: 'no name',
+      send: json('{"inputs":[{"shape":[1],"datatype":"FP32","data":[1]}]}'),
+      ...REQUEST,
+      says: /name/,
+    },
+    { input: 'an empty name', send: input({ name: '""' }), ...TENSOR, says: /no such input/ },
+    { input: 'a name that is a number', send: input({ name: '1' }), ...REQUEST, says: /name/ },
+    {
+      input: 'a name of a million letters',
+      send: json(
+        () => `{"inputs":[{"name":"${'x'.repeat(MILLION)}","shape":[1],"datatype":"FP32","data":[1]}]}`,
+      ),
+      ...TENSOR,
+      says: /^.{1,300}$/,
+    },
+    {
+      input: 'half a surrogate pair as name',
+      send: input({ name: '"\\ud800"' }),
+      ...TENSOR,
+      says: /no such input/,
+    },
+    { input: 'an id that is a number', send: root('"id":1'), ...REQUEST, says: /id/ },
+    {
+      input: 'an id of a million letters',
+      send: json(() => `{${GOOD},"id":"${'i'.repeat(MILLION)}"}`),
+      ...ANSWERED,
+      says: /\[1\]/,
+    },
+    {
+      input: 'an id that is half a surrogate pair',
+      send: root('"id":"\\ud800"'),
+      ...ANSWERED,
+      says: /\\ud800/,
+    },
+    { input: 'no inputs', send: json('{"inputs":[]}'), ...TENSOR, says: /input/ },
+    {
+      input: 'a million inputs',
+      send: json(() => `{"inputs":[${'{},'.repeat(MILLION)}{}]}`),
+      ...REQUEST,
+      says: /more than 4096 inputs/,
+    },
+    {
+      input: 'a million inputs with data',
+      send: json(() => `{"inputs":[${'{"data":1},'.repeat(MILLION)}{}]}`),
+      ...REQUEST,
+      says: /more than 4096 inputs/,
+    },
+    {
+      input: 'a million outputs',
+      send: json(() => `{${GOOD},"outputs":[${'{"name":"y"},'.repeat(MILLION)}{"name":"y"}]}`),
+      ...REQUEST,
+      says: /more than 4096 outputs/,
+    },
+    {
+      input: 'a million parameters',
+      send: json(() => {
+        const parameters = Array.from({ length: MILLION }, (_, i) => `"${i}":1`)
+        return `{${GOOD},"parameters":{${parameters}}}`
+      }),
+      ...REQUEST,
+      says: /more than 256 parameters/,
+    },
+    {
+      input: 'an output twice',
+      send: root('"outputs":[{"name":"y"},{"name":"y"}]'),
+      ...REQUEST,
+      says: /more than once/,
+    },
+    {
+      input: 'a parameter that is an object',
+      send: root('"parameters":{"a":{}}'),
+      ...REQUEST,
+      says: /parameters/,
+    },
+    { input: 'priority -1', send: root('"parameters":{"priority":-1}'), ...REQUEST, says: /priority/ },
+    {
+      input: 'priority 2^53',
+      send: root('"parameters":{"priority":9007199254740992}'),
+      ...REQUEST,
+      says: /priority/,
+    },
+    { input: 'timeout 1e400', send: root('"parameters":{"timeout":1e400}'), ...REQUEST, says: /./ },
+    { input: 'timeout 0.5', send: root('"parameters":{"timeout":0.5}'), ...REQUEST, says: /timeout/ },
+  ],
+  Shapes: [
+    { input: '`[-1]`', send: input({ shape: '[-1]' }), ...TENSOR, says: /non-negative/ },
+    { input: '`[1.5]`', send: input({ shape: '[1.5]' }), ...TENSOR, says: /non-negative integers/ },
+    { input: '`["1"]`', send: input({ shape: '["1"]' }), ...TENSOR, says: /non-negative integers/ },
+    { input: '`[null]`', send: input({ shape: '[null]' }), ...TENSOR, says: /non-negative integers/ },
+    { input: '`[[1]]`', send: input({ shape: '[[1]]' }), ...TENSOR, says: /non-negative integers/ },
+    { input: '`1`', send: input({ shape: '1' }), ...TENSOR, says: /non-negative integers/ },
+    { input: '`[]`: one rank too few', send: input({ shape: '[]' }), ...TENSOR, says: /shape/ },
+    { input: '`[1,1]`: one rank too many', send: input({ shape: '[1,1]' }), ...TENSOR, says: /shape/ },
+    {
+      input: '`[2]` with one element',
+      send: input({ shape: '[2]' }),
+      ...TENSOR,
+      says: /expected 2|needs 2|2 elements/,
+    },
+    { input: '2^53', send: input({ shape: '[9007199254740992]' }), ...TENSOR, says: /./ },
+    { input: '2^53 - 1', send: input({ shape: '[9007199254740991]' }), ...TENSOR, says: /element/ },
+    { input: '1e308', send: input({ shape: '[1e308]' }), ...TENSOR, says: /./ },
+    { input: '`[2^32, 2^32]`', send: input({ shape: '[4294967296,4294967296]' }), ...TENSOR, says: /./ },
+    {
+      input: '`[0, 2^53 - 1]`',
+      send: input({ shape: '[0,9007199254740991]', data: '[]' }),
+      ...TENSOR,
+      says: /./,
+    },
+    {
+      input: '65 dimensions',
+      send: input({ shape: `[${'1,'.repeat(64)}1]` }),
+      ...REQUEST,
+      says: /more than 64 dimensions/,
+    },
+    {
+      input: 'a million dimensions',
+      send: json(
+        () => `{"inputs":[{"name":"x","shape":[${'1,'.repeat(MILLION)}1],"datatype":"FP32","data":[1]}]}`,
+      ),
+      ...REQUEST,
+      says: /more than 64 dimensions/,
+    },
+    {
+      input: '2^53 - 1 elements as bytes',
+      send: binary(new Uint8Array(4), { shape: '[9007199254740991]' }),
+      ...TENSOR,
+      says: /needs|bytes/,
+    },
+    {
+      input: '2^53 - 1 texts as bytes',
+      send: binary(new Uint8Array(4), { model: 'texts', shape: '[9007199254740991]' }),
+      ...TENSOR,
+      says: /needs|bytes/,
+    },
+  ],
+  'Data in JSON': [
+    {
+      input: 'no data',
+      send: json('{"inputs":[{"name":"x","shape":[1],"datatype":"FP32"}]}'),
+      ...REQUEST,
+      says: /data/,
+    },
+    { input: '`NaN` without quotes', send: input({ data: '[NaN]' }), ...BODY, says: /not valid JSON/ },
+    {
+      input: '`-Infinity` without quotes',
+      send: input({ data: '[-Infinity]' }),
+      ...BODY,
+      says: /not valid JSON/,
+    },
+    { input: '`"NaN"` among integers', send: input({ data: '["NaN"]' }, 'ints'), ...TENSOR, says: /NaN/ },
+    { input: '`"nan"`', send: input({ data: '["nan"]' }), ...TENSOR, says: /nan/ },
+    { input: '`01`', send: input({ data: '[01]' }), ...BODY, says: /not valid JSON/ },
+    { input: '`+1`', send: input({ data: '[+1]' }), ...BODY, says: /not valid JSON/ },
+    { input: '`.5`', send: input({ data: '[.5]' }), ...BODY, says: /not valid JSON/ },
+    { input: '`0x10`', send: input({ data: '[0x10]' }), ...BODY, says: /not valid JSON/ },
+    { input: '`true` among numbers', send: input({ data: '[true]' }), ...TENSOR, says: /true/ },
+    { input: '`null` among numbers', send: input({ data: '[null]' }), ...TENSOR, says: /null/ },
+    { input: 'an object among numbers', send: input({ data: '[{}]' }), ...TENSOR, says: /object/ },
+    { input: 'an object', send: input({ data: '{"0":1}' }), ...TENSOR, says: /object/ },
+    { input: '`2` among booleans', send: input({ data: '[2]' }, 'bools'), ...TENSOR, says: /2/ },
+    { input: 'a number among texts', send: input({ data: '[1]' }, 'texts'), ...TENSOR, says: /1/ },
+    {
+      input: 'half a surrogate pair among texts',
+      send: input({ data: '["\\ud800"]' }, 'texts'),
+      ...TENSOR,
+      says: /surrogate|UTF-8|text/,
+    },
+    { input: 'one element too many', send: input({ data: '[1,2]' }), ...TENSOR, says: /element/ },
+    {
+      input: 'rows of different lengths',
+      send: input({ shape: '[3]', data: '[[1],[2,3]]' }),
+      ...TENSOR,
+      says: /./,
+    },
+    { input: '1.5 among integers', send: input({ data: '[1.5]' }, 'ints'), ...TENSOR, says: /1\.5/ },
+    { input: '1e3 among integers', send: input({ data: '[1e3]' }, 'ints'), ...TENSOR, says: /1e3/ },
+    {
+      input: '2^63 among INT64',
+      send: input({ data: '[9223372036854775808]' }, 'ints'),
+      ...TENSOR,
+      says: /range|INT64/,
+    },
+    {
+      input: 'an integer of a million digits',
+      send: json(
+        () => `{"inputs":[{"name":"x","shape":[1],"datatype":"INT64","data":[${'9'.repeat(MILLION)}]}]}`,
+        'ints',
+      ),
+      ...TENSOR,
+      says: /^.{1,300}$/,
+    },
+    { input: '1e400 among FP32', send: input({ data: '[1e400]' }), ...TENSOR, says: /./ },
+  ],
+  'Binary data': [
+    {
+      input: 'size -1',
+      send: binary(new Uint8Array(4), { size: '-1' }),
+      ...REQUEST,
+      says: /binary_data_size/,
+    },
+    {
+      input: 'size 4.5',
+      send: binary(new Uint8Array(4), { size: '4.5' }),
+      ...REQUEST,
+      says: /binary_data_size/,
+    },
+    {
+      input: 'size `"4"`',
+      send: binary(new Uint8Array(4), { size: '"4"' }),
+      ...REQUEST,
+      says: /binary_data_size/,
+    },
+    {
+      input: 'size 2^53',
+      send: binary(new Uint8Array(4), { size: '9007199254740992' }),
+      ...REQUEST,
+      says: /binary_data_size/,
+    },
+    {
+      input: 'size 2^53 - 1',
+      send: binary(new Uint8Array(4), { size: '9007199254740991' }),
+      ...BODY,
+      says: /4 bytes follow/,
+    },
+    {
+      input: 'more bytes than the size',
+      send: binary(new Uint8Array(8), { size: '4' }),
+      ...BODY,
+      says: /8 bytes follow/,
+    },
+    {
+      input: 'fewer bytes than the shape',
+      send: binary(new Uint8Array(3)),
+      ...TENSOR,
+      says: /needs 4 bytes, got 3/,
+    },
+    {
+      input: 'data as well',
+      send: binary(new Uint8Array(4), { more: ',"data":[1]' }),
+      ...REQUEST,
+      says: /data/,
+    },
+    {
+      input: 'a BOOL byte of 2',
+      send: binary(Uint8Array.of(2), { model: 'bools' }),
+      ...TENSOR,
+      says: /0 or 1/,
+    },
+    {
+      input: 'a text of 2^32 - 1 bytes that are not there',
+      send: binary(Uint8Array.of(255, 255, 255, 255, 1), { model: 'texts' }),
+      ...BODY,
+      says: /claims 4294967295 bytes/,
+    },
+    {
+      input: 'a text without the end of its length',
+      send: binary(Uint8Array.of(0, 0, 0, 0, 1, 0), { model: 'texts', shape: '[2]' }),
+      ...TENSOR,
+      says: /./,
+    },
+    {
+      input: 'a text that is not UTF-8',
+      send: binary(Uint8Array.of(1, 0, 0, 0, 0xff), { model: 'texts' }),
+      ...TENSOR,
+      says: /UTF-8/,
+    },
+    {
+      input: 'bytes behind the last text',
+      send: binary(Uint8Array.of(0, 0, 0, 0, 1), { model: 'texts' }),
+      ...BODY,
+      says: /left over/,
+    },
+    { input: 'header length -1', send: headerLength('-1'), ...BODY, says: /Inference-Header-Content-Length/ },
+    {
+      input: 'header length 1e2',
+      send: headerLength('1e2'),
+      ...BODY,
+      says: /Inference-Header-Content-Length/,
+    },
+    {
+      input: 'header length 0x10',
+      send: headerLength('0x10'),
+      ...BODY,
+      says: /Inference-Header-Content-Length/,
+    },
+    {
+      input: 'header length 2^53',
+      send: headerLength('9007199254740992'),
+      ...BODY,
+      says: /Inference-Header-Content-Length/,
+    },
+    { input: 'header length beyond the body', send: headerLength('99999'), ...BODY, says: /99999/ },
+    {
+      input: 'header length that ends within the JSON',
+      send: headerLength('5'),
+      ...BODY,
+      says: /not valid JSON/,
+    },
+    {
+      input: 'header length twice',
+      send: () =>
+        post(`{${GOOD}}`, {
+          headers: ['Inference-Header-Content-Length: 5', 'Inference-Header-Content-Length: 6'],
+        }),
+      ...BODY,
+      says: /Inference-Header-Content-Length/,
+    },
+    { input: 'raw bytes that fit no shape', send: headerLength('0', 'abc'), ...TENSOR, says: /whole number/ },
+  ],
+  Paths: [
+    {
+      input: '`..%2f..%2fetc%2fpasswd` as a model',
+      send: get('/v2/models/..%2f..%2fetc%2fpasswd'),
+      ...NO_MODEL,
+      says: /unknown model/,
+    },
+    { input: '`%2e%2e` as a model', send: get('/v2/models/%2e%2e'), ...NO_MODEL, says: /unknown model/ },
+    { input: '`..%5c..` as a model', send: get('/v2/models/..%5c..'), ...NO_MODEL, says: /unknown model/ },
+    { input: '`/../../etc/passwd`', send: get('/v2/models/../../etc/passwd'), ...NO_ROUTE, says: /no route/ },
+    { input: '`%00` as a model', send: get('/v2/models/%00'), ...NO_MODEL, says: /unknown model/ },
+    { input: '`%ff` as a model', send: get('/v2/models/%ff'), ...NO_MODEL, says: /unknown model/ },
+    { input: '`%zz` as a model', send: get('/v2/models/%zz'), ...NO_MODEL, says: /unknown model/ },
+    {
+      input: '`__proto__` as a model',
+      send: get('/v2/models/__proto__'),
+      ...NO_MODEL,
+      says: /unknown model/,
+    },
+    {
+      input: '`constructor` as a model',
+      send: get('/v2/models/constructor'),
+      ...NO_MODEL,
+      says: /unknown model/,
+    },
+    { input: 'an empty model', send: get('/v2/models//ready'), ...NO_ROUTE, says: /no route/ },
+    {
+      input: 'a model of 8000 letters',
+      send: get(`/v2/models/${'m'.repeat(8000)}`),
+      ...NO_MODEL,
+      says: /^.{1,200}$/,
+    },
+    { input: 'version -1', send: get('/v2/models/floats/versions/-1'), ...NO_MODEL, says: /unknown version/ },
+    {
+      input: 'version 10^30',
+      send: get(`/v2/models/floats/versions/1${'0'.repeat(30)}`),
+      ...NO_MODEL,
+      says: /unknown version/,
+    },
+    {
+      input: 'version 1e0',
+      send: get('/v2/models/floats/versions/1e0'),
+      ...NO_MODEL,
+      says: /unknown version/,
+    },
+    {
+      input: 'version 0x1',
+      send: get('/v2/models/floats/versions/0x1'),
+      ...NO_MODEL,
+      says: /unknown version/,
+    },
+    { input: 'version 01', send: get('/v2/models/floats/versions/01'), ...NO_MODEL, says: /unknown version/ },
+    {
+      input: 'version `..`',
+      send: get('/v2/models/floats/versions/..%2f1'),
+      ...NO_MODEL,
+      says: /unknown version/,
+    },
+    {
+      input: 'loading `..%2f..%2fetc` on the admin port',
+      send: () => http('POST /v2/repository/models/..%2f..%2fetc/load', ['Content-Length: 0']),
+      ...NO_MODEL,
+      says: /no model/,
+      port: 'admin',
+    },
+    {
+      input: 'unloading `__proto__` on the admin port',
+      send: () => http('POST /v2/repository/models/__proto__/unload', ['Content-Length: 0']),
+      ...NO_MODEL,
+      says: /not served/,
+      port: 'admin',
+    },
+    { input: 'TRACE', send: () => http('TRACE /v2'), status: 405, code: 'METHOD_NOT_ALLOWED', says: /TRACE/ },
+    {
+      input: 'PUT',
+      send: () => http('PUT /v2/models/floats/infer', ['Content-Length: 0']),
+      status: 405,
+      code: 'METHOD_NOT_ALLOWED',
+      says: /PUT/,
+    },
+  ],
+  HTTP: [
+    {
+      input: 'two Host headers',
+      send: () => 'GET /v2 HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n',
+      ...HTTP,
+      says: /Host/,
+    },
+    { input: 'no Host header', send: () => 'GET /v2 HTTP/1.1\r\n\r\n', ...HTTP, says: /Host/ },
+    {
+      input: 'HTTP/2 without being asked',
+      send: () => 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n',
+      ...HTTP,
+      says: /HTTP/,
+    },
+    {
+      input: 'a NUL in a header',
+      send: () => 'GET /v2 HTTP/1.1\r\nHost: x\r\nX-A: a\0b\r\n\r\n',
+      ...HTTP,
+      says: /HTTP/,
+    },
+    { input: 'a blank before the colon', send: framed(['Content-Length : 2'], '{}'), ...HTTP, says: /HTTP/ },
+    {
+      input: 'a header line that goes on in the next',
+      send: () => 'GET /v2 HTTP/1.1\r\nHost: x\r\nX-A: a\r\n b\r\n\r\n',
+      ...HTTP,
+      says: /HTTP/,
+    },
+    { input: 'Content-Length: -5', send: framed(['Content-Length: -5']), ...HTTP, says: /HTTP/ },
+    { input: 'Content-Length: +5', send: framed(['Content-Length: +5'], 'abcde'), ...HTTP, says: /HTTP/ },
+    { input: 'Content-Length: 0x5', send: framed(['Content-Length: 0x5'], 'abcde'), ...HTTP, says: /HTTP/ },
+    { input: 'Content-Length: 5.0', send: framed(['Content-Length: 5.0'], 'abcde'), ...HTTP, says: /HTTP/ },
+    { input: 'Content-Length: 5, 5', send: framed(['Content-Length: 5, 5'], 'abcde'), ...HTTP, says: /HTTP/ },
+    { input: 'Content-Length without a value', send: framed(['Content-Length:'], ''), ...HTTP, says: /HTTP/ },
+    {
+      input: 'Content-Length: 10^30',
+      send: framed([`Content-Length: 1${'0'.repeat(30)}`]),
+      ...HTTP,
+      says: /HTTP/,
+    },
+    {
+      input: 'Content-Length twice',
+      send: framed(['Content-Length: 2', 'Content-Length: 2'], '{}'),
+      ...HTTP,
+      says: /HTTP/,
+    },
+    {
+      input: 'Content-Length and chunks',
+      send: framed(['Content-Length: 5', 'Transfer-Encoding: chunked'], '0\r\n\r\n'),
+      ...HTTP,
+      says: /HTTP/,
+    },
+    {
+      input: 'Transfer-Encoding: xchunked',
+      send: framed(['Transfer-Encoding: xchunked'], '0\r\n\r\n'),
+      ...HTTP,
+      says: /HTTP/,
+    },
+    {
+      input: 'Transfer-Encoding: chunked, identity',
+      send: framed(['Transfer-Encoding: chunked, identity'], '0\r\n\r\n'),
+      ...HTTP,
+      says: /HTTP/,
+    },
+    {
+      input: 'a chunk of 2^68 bytes',
+      send: framed(['Transfer-Encoding: chunked'], 'fffffffffffffffff\r\n'),
+      ...HTTP,
+      says: /HTTP/,
+    },
+    {
+      input: 'a chunk of -1 bytes',
+      send: framed(['Transfer-Encoding: chunked'], '-1\r\n'),
+      ...HTTP,
+      says: /HTTP/,
+    },
+    {
+      input: 'an unknown Content-Encoding',
+      send: framed(['Content-Encoding: snappy', 'Content-Length: 2'], '{}'),
+      status: 415,
+      code: 'CONTENT_ENCODING_UNSUPPORTED',
+      says: /snappy/,
+    },
+    {
+      input: 'gzip that is none',
+      send: framed(['Content-Encoding: gzip', 'Content-Length: 2'], '{}'),
+      ...BODY,
+      says: /decompress/,
+    },
+    {
+      input: 'a body of 10^12 bytes',
+      send: framed(['Content-Length: 1000000000000'], '{}'),
+      status: 413,
+      code: 'BODY_TOO_LARGE',
+      says: /at most/,
+    },
+    {
+      input: '20 KiB of headers',
+      send: () => http('GET /v2', [`X-A: ${'a'.repeat(20_000)}`]),
+      status: 431,
+      code: 'HEADERS_TOO_LARGE',
+      says: /too large/,
+    },
+    {
+      input: '300 headers',
+      send: () =>
+        http(
+          'GET /v2',
+          Array.from({ length: 300 }, (_, i) => `X-${i}: a`),
+        ),
+      status: 431,
+      code: 'HEADERS_TOO_LARGE',
+      says: /headers/,
+    },
+  ],
+}
+
+/** What no answer may tell. */
+const PRIVATE = /node_modules|\/src\/|\/dist\/|\.[jt]s:\d|\n\s+at |\/tmp\/|\/dev\/shm|\/home\/|\/proc\//
+
+async function ask(url: string, bytes: string | Uint8Array): Promise<RawAnswer | undefined> {
+  const client = await RawClient.connect(url, bytes)
+  const [answer] = await client.answered()
+  client.socket.destroy()
+  return answer
+}
+
+/** What is wrong with an answer; null for nothing. */
+function problemOf(row: Row, answer: RawAnswer | undefined): string | null {
+  const about = `${row.input}: ${answer?.status} ${answer?.headers['x-error-code']} ${answer?.body.slice(0, 500)}`
+  if (answer?.status !== row.status || answer.headers['x-error-code'] !== row.code) return about
+  if (PRIVATE.test(answer.body) || answer.headers['x-content-type-options'] !== 'nosniff') return about
+  if (row.code === undefined) return row.says.test(answer.body) ? null : about
+  const parsed = JSON.parse(answer.body) as { error: string }
+  return Object.keys(parsed).join() === 'error' && row.says.test(parsed.error) ? null : about
+}
+
+test.serial('every hostile input gets its answer, and the next client the right one', async (t) => {
+  const models = temporaryFolder(t)
+  for (const [name, element] of Object.entries(MODELS)) writeModel(models, name, identity(element))
+  const { server, url, adminUrl } = await startServer(t, {
+    models,
+    args: ['--workers', '1', '--model-control', 'explicit', '--load-model', '*', '--log-level', 'debug'],
+  })
+  const problems: string[] = []
+  let sent = 0
+  for (const row of Object.values(TABLE).flat()) {
+    const base = row.port === 'admin' ? adminUrl : url
+    const answer = await ask(base, row.send()).catch((thrown) => String(thrown))
+    const problem = typeof answer === 'string' ? `${row.input}: ${answer}` : problemOf(row, answer)
+    if (problem !== null) problems.push(problem)
+    const number = ++sent
+    const good = await ask(url, input({ data: `[${number}]` })())
+    t.is(good?.status, 200, row.input)
+    t.deepEqual(JSON.parse(good?.body ?? '').outputs[0].data, [number], `after ${row.input}`)
+  }
+  t.deepEqual(problems, [])
+  t.is(server.log.filter(({ msg }) => msg === 'worker ready').length, 1, 'the worker was never replaced')
+  for (const line of server.log)
+    t.false(['warn', 'error', 'fatal'].includes(line.level), JSON.stringify(line))
+  await stopCleanly(t, server)
+})
+
+function rendered(): string {
+  const sections = Object.entries(TABLE).map(([title, rows]) => {
+    const lines = rows.map(({ input: what, status, code, says }) => {
+      const said = says.source === '.' ? '' : `\`${says.source.replaceAll('|', '\\|')}\``
+      return `| ${what} | ${status}${code === undefined ? '' : ` \`${code}\``} | ${said} |`
+    })
+    return [`## ${title}`, '', '| input | answer | says |', '|---|---|---|', ...lines].join('\n')
+  })
+  return `# Hostile inputs
+
+What the server answers to inputs that are wrong on purpose. Each of them is sent to a real server by
+\`test/http/hostile-inputs.test.ts\`, which holds this page to its table; after each the same server answers the
+next client right. "Says" is a pattern in the text of the error, or of the answer. No answer names a file, a folder or a
+line of code.
+
+${sections.join('\n\n')}
+`
+}
+
+test('docs/hostile-inputs.md is the table', (t) => {
+  if (process.env.UPDATE_DOCS !== undefined) writeFileSync(DOC, rendered())
+  t.is(readFileSync(DOC, 'utf8'), rendered())
+})
