@@ -7,11 +7,13 @@ import type { AddressInfo } from 'node:net'
 import Router from '@koa/router'
 import Koa from 'koa'
 import type { Keyring } from '../src/access/api-keys.js'
+import type { RestartAnswer, ServerLive, ServerMetadata, ServerReadiness } from '../src/api/schemas.js'
 import { messageOf } from '../src/errors.js'
 import { errorResponses } from '../src/http/error-response.js'
 import { requireScope } from '../src/http/guard.js'
 import { type ConnectionLimits, checkHeaders, createHttpServer, renewTls } from '../src/http/http-server.js'
 import { listen } from '../src/http/listen.js'
+import { documentationRoutes } from '../src/http/routes/documentation.js'
 import type { ServerIdentity } from '../src/http/routes/health.js'
 import { securityHeaders, setHeaders } from '../src/http/security-headers.js'
 import type { TlsMaterial } from '../src/http/tls.js'
@@ -41,7 +43,46 @@ export interface AdminOptions {
   readonly repository: RepositoryApi
   /** Begins to replace every worker; null, or why it cannot. */
   readonly restart: () => string | null
+  /** Version of the server, where its document and page are served; null where they are not. */
+  readonly docsVersion: string | null
   readonly metrics: () => Promise<{ readonly contentType: string; readonly text: string }>
+}
+
+/** Every route of the admin port. */
+export function adminRouter(options: AdminOptions): Router {
+  const { notReadyReason, docsVersion, keyring } = options
+  const forAdmins = requireScope(keyring, 'admin')
+  const router = new Router()
+  const metadata: ServerMetadata = { ...options.identity, extensions: ['model_repository'] }
+  router.get('/v2', (ctx) => {
+    ctx.body = metadata
+  })
+  router.get('/v2/health/live', (ctx) => {
+    ctx.body = { live: true } satisfies ServerLive
+  })
+  router.get('/v2/health/ready', (ctx) => {
+    const reason = notReadyReason()
+    ctx.status = reason === null ? 200 : 503
+    if (reason !== null) ctx.set('Retry-After', '1')
+    const answer: ServerReadiness =
+      reason === null ? { live: true, ready: true } : { live: true, ready: false, error: reason }
+    ctx.body = answer
+  })
+  router.get('/metrics', requireScope(keyring, 'metrics'), async (ctx) => {
+    const { contentType, text } = await options.metrics()
+    ctx.set('Content-Type', contentType)
+    ctx.body = text
+  })
+  repositoryRoutes(router, { repository: options.repository, guard: forAdmins })
+  router.post('/restart', forAdmins, (ctx) => {
+    const reason = options.restart()
+    ctx.status = reason === null ? 202 : 503
+    const answer: RestartAnswer =
+      reason === null ? { restarting: true } : { restarting: false, error: reason }
+    ctx.body = answer
+  })
+  if (docsVersion !== null) documentationRoutes(router, { port: 'admin', version: docsVersion })
+  return router
 }
 
 export class AdminServer {
@@ -53,34 +94,9 @@ export class AdminServer {
 
   /** @throws OnecopyError ADDRESS_UNAVAILABLE. */
   static async start(options: AdminOptions): Promise<AdminServer> {
-    const { host, port, log, notReadyReason, keyring, tls } = options
+    const { host, port, log, tls } = options
     const headers = securityHeaders({ isTls: tls !== null })
-    const forAdmins = requireScope(keyring, 'admin')
-    const router = new Router()
-    const metadata = { ...options.identity, extensions: ['model_repository'] }
-    router.get('/v2', (ctx) => {
-      ctx.body = metadata
-    })
-    router.get('/v2/health/live', (ctx) => {
-      ctx.body = { live: true }
-    })
-    router.get('/v2/health/ready', (ctx) => {
-      const reason = notReadyReason()
-      ctx.status = reason === null ? 200 : 503
-      if (reason !== null) ctx.set('Retry-After', '1')
-      ctx.body = reason === null ? { live: true, ready: true } : { live: true, ready: false, error: reason }
-    })
-    router.get('/metrics', requireScope(keyring, 'metrics'), async (ctx) => {
-      const { contentType, text } = await options.metrics()
-      ctx.set('Content-Type', contentType)
-      ctx.body = text
-    })
-    repositoryRoutes(router, { repository: options.repository, guard: forAdmins })
-    router.post('/restart', forAdmins, (ctx) => {
-      const reason = options.restart()
-      ctx.status = reason === null ? 202 : 503
-      ctx.body = reason === null ? { restarting: true } : { restarting: false, error: reason }
-    })
+    const router = adminRouter(options)
     const app = new Koa()
     app.use(setHeaders(headers))
     // A probe that fails says nothing about the models: it is logged, and the primary lives on.

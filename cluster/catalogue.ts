@@ -7,6 +7,7 @@
  * old one serving. Changes are made one at a time, in the order they were asked for.
  */
 import { isDeepStrictEqual } from 'node:util'
+import type { IndexEntry, ModelState } from '../src/api/schemas.js'
 import { messageOf, OnecopyError } from '../src/errors.js'
 import type { Log } from '../src/log.js'
 import type { PublishedModel } from '../src/model/publish.js'
@@ -15,17 +16,6 @@ import { LiveSegment, leaseAll } from './live-segment.js'
 import type { SegmentMessage } from './messages.js'
 import type { FleetStats } from './stats.js'
 import type { WorkerHandle } from './worker-handle.js'
-
-/** As Triton's repository index has them. */
-export type ModelState = 'LOADING' | 'READY' | 'UNLOADING' | 'UNAVAILABLE'
-
-export interface IndexEntry {
-  readonly name: string
-  readonly version: string
-  readonly state: ModelState
-  /** Why it is not ready, or why its newest form is not what answers; empty where there is nothing to say. */
-  readonly reason: string
-}
 
 interface Generation {
   /** Where the model version came from, and under which config. */

@@ -136,6 +136,7 @@ class Primary {
       notReadyReason: () => this.#notReadyReason(),
       keyring: this.#secrets.keyring,
       tls: this.#secrets.adminTls,
+      docsVersion: config.hasDocs ? this.#identity.version : null,
       repository: this.#repositoryApi(),
       restart: () => this.#restart('restart asked for'),
       metrics: async () => ({ contentType: this.#metrics.contentType, text: await this.#metrics.scrape() }),

@@ -4,24 +4,14 @@
  */
 import type Router from '@koa/router'
 import type { Middleware } from 'koa'
-import { z } from 'zod'
+import {
+  type IndexEntry,
+  indexRequestSchema,
+  loadRequestSchema,
+  unloadRequestSchema,
+} from '../src/api/schemas.js'
 import { OnecopyError } from '../src/errors.js'
 import { readJson } from '../src/http/json-body.js'
-import type { IndexEntry } from './catalogue.js'
-
-const IndexRequestSchema = z.object({ ready: z.boolean().optional() })
-/** A model is loaded as it stands in the repository: one that comes with the request is not silently left out. */
-const LoadRequestSchema = z.object({
-  parameters: z
-    .record(z.string(), z.unknown())
-    .refine(
-      (parameters) => !Object.keys(parameters).some((key) => key === 'config' || key.startsWith('file:')),
-      'expected no config and no files: models are loaded from the repository as they are',
-    )
-    .optional(),
-})
-/** Such as `unload_dependents`: there are none. */
-const UnloadRequestSchema = z.object({ parameters: z.record(z.string(), z.unknown()).optional() })
 
 export interface RepositoryApi {
   readonly isExplicit: boolean
@@ -35,13 +25,13 @@ export function repositoryRoutes(
   { repository, guard }: { readonly repository: RepositoryApi; readonly guard: Middleware },
 ): void {
   router.post('/v2/repository/index', guard, async (ctx) => {
-    const { ready } = await readJson(ctx, IndexRequestSchema)
+    const { ready } = await readJson(ctx, indexRequestSchema)
     const index = await repository.index()
     ctx.body = ready === true ? index.filter(({ state }) => state === 'READY') : index
   })
   for (const [action, schema] of [
-    ['load', LoadRequestSchema],
-    ['unload', UnloadRequestSchema],
+    ['load', loadRequestSchema],
+    ['unload', unloadRequestSchema],
   ] as const) {
     router.post(`/v2/repository/models/:model/${action}`, guard, async (ctx) => {
       await readJson(ctx, schema)

@@ -7,11 +7,12 @@
 import { readdir, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { type FSWatcher, watch } from 'chokidar'
+import type { IndexEntry } from '../src/api/schemas.js'
 import { messageOf, OnecopyError } from '../src/errors.js'
 import { withDeadline } from '../src/lifecycle.js'
 import type { Log } from '../src/log.js'
 import { type ModelSource, scanRepository } from '../src/model/repository.js'
-import type { Catalogue, IndexEntry } from './catalogue.js'
+import type { Catalogue } from './catalogue.js'
 
 /** Files that looked the same for so long are complete. */
 const STABLE_MS = 1000

@@ -188,6 +188,7 @@ export class ServingProcess {
         maxBodyBytes: config.maxBodyBytes,
         regions: options.regions,
         deadlineStatus: config.deadlineStatus,
+        hasDocs: config.hasDocs,
         isReady: () => this.#lifecycle.state === 'ready',
         isDraining: () => this.#lifecycle.state === 'draining',
         onBug: options.onBug,

@@ -118,6 +118,13 @@ export const OPTIONS = {
     defaultHelp: 'none',
   }),
   ...ACCESS_OPTIONS,
+  docs: option({
+    schema: z.enum(['on', 'off'], 'expected on or off').transform((word) => word === 'on'),
+    value: 'on|off',
+    group: 'Network',
+    help: 'The page /docs, on which every route can be tried, and its document /openapi.json, on both ports.',
+    default: () => 'on',
+  }),
   workers: option({
     schema: integer(1, 1024),
     value: 'N',
@@ -265,6 +272,7 @@ export interface Config {
   readonly isServerTimingOn: boolean
   /** Empty: no traces. */
   readonly otlpEndpoint: string
+  readonly hasDocs: boolean
   readonly workers: number
   readonly threads: number
   readonly bootTimeoutMs: number
@@ -312,6 +320,7 @@ export function toConfig(options: Parsed): Config {
     isAccessLogOn: options.accessLog,
     isServerTimingOn: options.serverTiming,
     otlpEndpoint: options.otlpEndpoint,
+    hasDocs: options.docs,
     workers: options.workers,
     threads: options.threads,
     bootTimeoutMs: options.bootTimeout,
@@ -344,6 +353,7 @@ export const ServingConfigSchema = z.object({
   keepAliveTimeoutMs: z.number().positive(),
   maxConnections: z.int().nonnegative(),
   maxBodyBytes: z.int().positive(),
+  hasDocs: z.boolean(),
   maxQueuedRequests: z.int().positive(),
   deadlineStatus: z.union([z.literal(503), z.literal(504)]),
   systemSharedMemory: z.boolean(),

@@ -10,20 +10,28 @@ import { errorResponses } from './error-response.js'
 import { checkHeaders } from './http-server.js'
 import { observed } from './observe/observed.js'
 import { requestLog } from './request-log.js'
+import { documentationRoutes } from './routes/documentation.js'
 import { healthRoutes, type ServerIdentity } from './routes/health.js'
 import { inferRoutes } from './routes/infer.js'
 import { modelRoutes } from './routes/models.js'
 import { sharedMemoryRoutes } from './routes/shared-memory.js'
 import { statisticsRoutes } from './routes/statistics.js'
 
-export function createApp(context: HttpContext, server: ServerIdentity): Koa {
-  const app = new Koa()
+/** Every route of the public port. */
+export function publicRouter(context: HttpContext, server: ServerIdentity): Router {
   const router = new Router()
   healthRoutes(router, context, server)
   statisticsRoutes(router, context)
   modelRoutes(router, context)
   inferRoutes(router, context)
   if (context.regions !== null) sharedMemoryRoutes(router, context.regions)
+  if (context.hasDocs) documentationRoutes(router, { port: 'public', version: server.version })
+  return router
+}
+
+export function createApp(context: HttpContext, server: ServerIdentity): Koa {
+  const app = new Koa()
+  const router = publicRouter(context, server)
   app.use(keptConnections(context))
   for (const middleware of outerDefences(context.defences)) app.use(middleware)
   app.use(requestLog(context))

@@ -66,6 +66,8 @@ export interface HttpContext {
   readonly regions: Regions | null
   /** Status of a request whose deadline passed. */
   readonly deadlineStatus: 503 | 504
+  /** Whether the API's document and its page are served. */
+  readonly hasDocs: boolean
   /** Whether every model that should serve does, and the server is not draining. */
   isReady(): boolean
   /** While draining every response closes its connection. */

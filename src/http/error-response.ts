@@ -1,5 +1,6 @@
 /** The only place where an error becomes a status and a body: `{"error": "..."}`, never a stack. */
 import type { Context, Next } from 'koa'
+import type { ErrorBody } from '../api/schemas.js'
 import { messageOf, OnecopyError } from '../errors.js'
 import { quoted } from '../protocol/v2/faults.js'
 import type { HttpContext, RequestState } from './context.js'
@@ -8,7 +9,7 @@ function respond(ctx: Context, error: OnecopyError, deadlineStatus: number | und
   ctx.status = error.code === 'DEADLINE_EXCEEDED' ? (deadlineStatus ?? error.status) : error.status
   ctx.set(error.headers)
   ctx.set('X-Error-Code', error.code)
-  ctx.body = { error: error.message }
+  ctx.body = { error: error.message } satisfies ErrorBody
 }
 
 function isClientGone(thrown: unknown): boolean {

@@ -4,10 +4,13 @@ import type { Keyring, Scope } from '../access/api-keys.js'
 import type { RequestState } from './context.js'
 
 /** Probes have no keys, and learn no more than that the server is there. */
-export const OPEN_PATHS: ReadonlySet<string> = new Set(['/v2/health/live', '/v2/health/ready'])
+const OPEN_PATHS: ReadonlySet<string> = new Set(['/v2/health/live', '/v2/health/ready'])
+
+/** The page on which the API can be tried, and its document: they hold nothing of this server's, and a browser asks for them without a key. */
+const DOCUMENTATION = /^\/(openapi\.json|docs(\/.*)?)$/
 
 export function isOpenPath(path: string): boolean {
-  return OPEN_PATHS.has(path)
+  return OPEN_PATHS.has(path) || DOCUMENTATION.test(path)
 }
 
 /**
@@ -22,7 +25,7 @@ export function requireScope(keyring: Keyring, scope: Scope) {
   }
 }
 
-/** The same for everything but probes: what is not listed is not open. */
+/** The same for everything but probes and the documentation: what is not listed is not open. */
 export function requireScopeButForProbes(keyring: Keyring, scope: Scope) {
   const guarded = requireScope(keyring, scope)
   return (ctx: Context, next: Next): Promise<void> => (isOpenPath(ctx.path) ? next() : guarded(ctx, next))

@@ -19,15 +19,17 @@ const FLOORS: Record<string, number> = {
   protocol: 1,
   regions: 1,
   runtime: 1,
+  api: 2,
   model: 2,
   engine: 2,
   batch: 2,
   http: 2,
+  client: 3,
   'served-models': 3,
   'warm-up': 3,
   server: 4,
 }
-const NEIGHBOURS = new Set<string>([])
+const NEIGHBOURS = new Set<string>(['http -> api'])
 /** The fewest files that can. */
 const NATIVE_MODULES: Record<string, readonly string[]> = {
   'mmap-io': ['src/mapping.ts'],

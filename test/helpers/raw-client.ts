@@ -1,6 +1,7 @@
 /** A client that sends what it likes: bytes over a socket, with nothing in between that knows HTTP. */
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
+import { rawErrorProblem } from './api-check.js'
 
 const DEADLINE_MS = 20_000
 
@@ -66,7 +67,10 @@ export class RawClient {
       const length = Number(headers['content-length'] ?? 0)
       if (this.text.length < bodyStart + length) return answers
       const body = this.text.slice(bodyStart, bodyStart + length)
-      answers.push({ status: Number(statusLine.split(' ')[1]), headers, body })
+      const answer = { status: Number(statusLine.split(' ')[1]), headers, body }
+      const problem = rawErrorProblem({ ...answer, body: Buffer.from(body, 'latin1') })
+      if (problem !== null) throw new Error(problem)
+      answers.push(answer)
       at = bodyStart + length
     }
   }

@@ -4,6 +4,7 @@ import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { ExecutionContext } from 'ava'
+import { assertAnswersWereRight, watchAnswers } from './api-watch.js'
 import { PROJECT_ROOT } from './shared.js'
 import { TEMPORARY_PREFIX } from './temporary-names.js'
 
@@ -45,6 +46,14 @@ function inCgroup(command: readonly string[], procs: string | undefined): readon
   return procs === undefined ? command : ['sh', '-c', 'echo $$ > "$0" && exec "$@"', procs, ...command]
 }
 
+function isReadyLine({ role, msg }: LogLine): boolean {
+  return role === 'primary' && msg === 'ready'
+}
+
+function urlsOf({ host, port, adminHost, adminPort }: LogLine): { url: string; adminUrl: string } {
+  return { url: `http://${host}:${port}`, adminUrl: `http://${adminHost}:${adminPort}` }
+}
+
 export class ServerUnderTest {
   readonly process: ChildProcess
   readonly segmentDir: string
@@ -53,6 +62,7 @@ export class ServerUnderTest {
   readonly log: LogLine[] = []
   stdout = ''
   stderr = ''
+  #urls: { url: string; adminUrl: string } | undefined
   #waiters: { matches: (line: LogLine) => boolean; resolve: (line: LogLine) => void }[] = []
 
   constructor(t: ExecutionContext, options: StartOptions) {
@@ -87,6 +97,7 @@ export class ServerUnderTest {
     t.teardown(async () => {
       this.process.kill('SIGKILL')
       await this.exited
+      for (const origin of Object.values(this.#urls ?? {})) assertAnswersWereRight(origin)
     })
   }
 
@@ -94,6 +105,11 @@ export class ServerUnderTest {
     if (!text.startsWith('{')) return
     const line = JSON.parse(text) as LogLine
     this.log.push(line)
+    if (isReadyLine(line)) {
+      this.#urls = urlsOf(line)
+      watchAnswers(this.#urls.url, 'public')
+      watchAnswers(this.#urls.adminUrl, 'admin')
+    }
     for (const waiter of this.#waiters.filter((one) => one.matches(line))) {
       this.#waiters = this.#waiters.filter((one) => one !== waiter)
       waiter.resolve(line)
@@ -113,11 +129,7 @@ export class ServerUnderTest {
   }
 
   async ready(): Promise<{ url: string; adminUrl: string }> {
-    const line = await this.logged((one) => one.role === 'primary' && one.msg === 'ready')
-    return {
-      url: `http://${line.host}:${line.port}`,
-      adminUrl: `http://${line.adminHost}:${line.adminPort}`,
-    }
+    return urlsOf(await this.logged(isReadyLine))
   }
 
   async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<Exit> {

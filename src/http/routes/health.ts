@@ -1,9 +1,10 @@
 /** Server liveness, readiness and metadata: the core of the Open Inference Protocol V2. */
 import type Router from '@koa/router'
+import type { Extension, ServerLive, ServerMetadata, ServerReadiness } from '../../api/schemas.js'
 import type { HttpContext } from '../context.js'
 
 /** Only what is implemented, and on this port, stands here. */
-const EXTENSIONS = [
+const EXTENSIONS: Extension[] = [
   'binary_tensor_data',
   'classification',
   'model_configuration',
@@ -22,17 +23,27 @@ export function healthRoutes(
   context: Pick<HttpContext, 'isReady' | 'regions'>,
   server: ServerIdentity,
 ): void {
-  const extensions = [...EXTENSIONS, ...(context.regions === null ? [] : ['system_shared_memory'])]
+  const extensions: Extension[] = [
+    ...EXTENSIONS,
+    ...(context.regions === null ? [] : ['system_shared_memory' as const]),
+  ]
   router.get('/v2', (ctx) => {
-    ctx.body = { name: server.name, version: server.version, extensions }
+    ctx.body = {
+      name: server.name,
+      version: server.version,
+      extensions,
+    } satisfies ServerMetadata
   })
   router.get('/v2/health/live', (ctx) => {
-    ctx.body = { live: true }
+    ctx.body = { live: true } satisfies ServerLive
   })
   router.get('/v2/health/ready', (ctx) => {
     const ready = context.isReady()
     ctx.status = ready ? 200 : 503
     if (!ready) ctx.set('Retry-After', '1')
-    ctx.body = ready ? { live: true, ready } : { live: true, ready, error: 'the server is not ready' }
+    const answer: ServerReadiness = ready
+      ? { live: true, ready }
+      : { live: true, ready, error: 'the server is not ready' }
+    ctx.body = answer
   })
 }

@@ -1,8 +1,8 @@
 /** The list of models, their metadata, configuration and readiness. */
 import type Router from '@koa/router'
 import type { Context } from 'koa'
+import type { ModelList, ModelMetadata, ModelReadiness, ModelTensor } from '../../api/schemas.js'
 import { OnecopyError } from '../../errors.js'
-import { PLATFORM } from '../../protocol/v2/configuration.js'
 import { quoted } from '../../protocol/v2/faults.js'
 import type { TensorSpec } from '../../tensor.js'
 import type { HttpContext, RequestState, ServedModel } from '../context.js'
@@ -30,9 +30,9 @@ export function modelOf(ctx: Context, { models }: Pick<HttpContext, 'models'>): 
   return model
 }
 
-function describe(spec: TensorSpec) {
+function describe(spec: TensorSpec): ModelTensor {
   // A tensor of unknown rank has no form in the protocol: one variable dimension comes closest.
-  return { name: spec.name, datatype: spec.datatype, shape: spec.shape ?? [-1] }
+  return { name: spec.name, datatype: spec.datatype, shape: [...(spec.shape ?? [-1])] }
 }
 
 /** Registers `handler` with and without a version in the path. */
@@ -48,17 +48,17 @@ export function onModel(
 
 export function modelRoutes(router: Router, context: HttpContext): void {
   router.get('/v2/models', (ctx) => {
-    ctx.body = { models: context.models.names() }
+    ctx.body = { models: [...context.models.names()] } satisfies ModelList
   })
   onModel(router, 'get', '', (ctx) => {
     const model = modelOf(ctx, context)
     ctx.body = {
       name: model.name,
-      versions: context.models.versions(model.name),
-      platform: PLATFORM,
+      versions: [...context.models.versions(model.name)],
+      platform: 'onnx_onnxv1',
       inputs: model.inputs.map(describe),
       outputs: model.outputs.map(describe),
-    }
+    } satisfies ModelMetadata
   })
   onModel(router, 'get', '/config', (ctx) => {
     ctx.body = modelOf(ctx, context).configuration
@@ -68,8 +68,9 @@ export function modelRoutes(router: Router, context: HttpContext): void {
     const ready = model.isReady && !context.isDraining()
     ctx.status = ready ? 200 : 503
     if (!ready) ctx.set('Retry-After', '1')
-    ctx.body = ready
+    const answer: ModelReadiness = ready
       ? { name: model.name, ready }
       : { name: model.name, ready, error: `model ${model.name} is not ready` }
+    ctx.body = answer
   })
 }

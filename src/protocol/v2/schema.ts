@@ -7,8 +7,9 @@
  */
 import { z } from 'zod'
 import { DATATYPES, type Datatype } from '../../tensor.js'
+import { JSON_RULES, type JsonRule, SPECIAL_FLOATS } from './datatypes.js'
 
-const datatype = z.enum(Object.keys(DATATYPES) as [Datatype, ...Datatype[]])
+export const datatypeSchema = z.enum(Object.keys(DATATYPES) as [Datatype, ...Datatype[]])
 
 /** Sizes of the dimensions, each a non-negative integer; `[]` is a scalar. */
 const shape = z.array(z.int().nonnegative())
@@ -28,7 +29,7 @@ function requestWith<Data extends z.ZodType>(data: Data) {
       z.object({
         name: z.string(),
         shape,
-        datatype,
+        datatype: datatypeSchema,
         parameters: parametersSchema.optional(),
         data: data.optional(),
       }),
@@ -40,32 +41,74 @@ function requestWith<Data extends z.ZodType>(data: Data) {
 const element = z.union([z.number(), z.boolean(), z.string()])
 
 /** Elements in row-major order, flat or nested as the shape says. */
-const nestedData: z.ZodType = z.lazy(() => z.union([element, z.array(nestedData)]))
+export const nestedDataSchema: z.ZodType = z.lazy(() => z.union([element, z.array(nestedDataSchema)]))
 
 /** The request as a client writes it. For documentation; requests are checked with the skeleton below. */
-export const inferRequestSchema = requestWith(nestedData)
+export const inferRequestSchema = requestWith(nestedDataSchema)
 
 /** The request after json.ts took the tensor data out: each `data` is the index of a range of bytes. */
 export const requestSkeletonSchema = requestWith(z.int().nonnegative())
 
-export const inferResponseSchema = z.object({
+/** Digits beyond 2^53 are exact on the wire, and rounded by whoever reads them as a number. */
+const wideInteger = z.number().refine(Number.isInteger, 'expected an integer').meta({ type: 'integer' })
+
+/** One element of an answer, as the datatype's rule writes it; null where JSON has no form for it. */
+function elementOf(rule: JsonRule): z.ZodType | null {
+  switch (rule.kind) {
+    case 'bool':
+      return z.boolean()
+    case 'integer':
+      return z.int().min(rule.min).max(rule.max)
+    case 'integer64':
+      return wideInteger
+    case 'float':
+      return z.union([z.number(), z.enum([...SPECIAL_FLOATS.keys()] as [string, ...string[]])])
+    case 'text':
+      return z.string()
+    case 'none':
+      return null
+  }
+}
+
+const outputHead = { name: z.string(), shape }
+
+/** Its bytes stand behind the JSON, in the order of the outputs. */
+const binaryOutput = z.strictObject({
+  ...outputHead,
+  datatype: datatypeSchema,
+  parameters: z.strictObject({ binary_data_size: z.int().nonnegative() }),
+})
+
+/** Its bytes were written to the place that the request named. */
+const sharedOutput = z.strictObject({
+  ...outputHead,
+  datatype: datatypeSchema,
+  parameters: z.strictObject({
+    shared_memory_region: z.string(),
+    shared_memory_offset: z.int().nonnegative(),
+    shared_memory_byte_size: z.int().nonnegative(),
+  }),
+})
+
+const jsonOutputs = Object.entries(JSON_RULES).flatMap(([name, rule]) => {
+  const data = elementOf(rule)
+  return data === null
+    ? []
+    : [z.strictObject({ ...outputHead, datatype: z.literal(name as Datatype), data: z.array(data) })]
+})
+
+/** One output of an answer: strict, so that a wrong one is caught by whoever checks it. */
+export const outputSchema = z.union([binaryOutput, sharedOutput, ...jsonOutputs])
+
+export const inferResponseSchema = z.strictObject({
   model_name: z.string(),
   model_version: z.string(),
   id: z.string().optional(),
   parameters: parametersSchema.optional(),
-  outputs: z.array(
-    z.object({
-      name: z.string(),
-      shape,
-      datatype,
-      parameters: parametersSchema.optional(),
-      data: z.array(element).optional(),
-    }),
-  ),
+  outputs: z.array(outputSchema),
 })
 
 export type RequestParameters = z.infer<typeof parametersSchema>
 export type RequestSkeleton = z.infer<typeof requestSkeletonSchema>
 export type SkeletonInput = RequestSkeleton['inputs'][number]
 export type SkeletonOutput = NonNullable<RequestSkeleton['outputs']>[number]
-export type InferResponseJson = z.infer<typeof inferResponseSchema>

@@ -1,0 +1,81 @@
+/** Schemas by the names they have in the OpenAPI document. Every body of a route is one of them. */
+import { z } from 'zod'
+import {
+  datatypeSchema,
+  inferRequestSchema,
+  inferResponseSchema,
+  nestedDataSchema,
+  outputSchema,
+  parametersSchema,
+} from '../protocol/v2/schema.js'
+import * as schemas from './schemas.js'
+
+const COMPONENTS = {
+  Error: schemas.errorSchema,
+  ServerMetadata: schemas.serverMetadataSchema,
+  ServerLive: schemas.serverLiveSchema,
+  ServerReady: schemas.serverReadySchema,
+  ServerNotReady: schemas.serverNotReadySchema,
+  ModelList: schemas.modelListSchema,
+  ModelMetadata: schemas.modelMetadataSchema,
+  ModelTensor: schemas.modelTensorSchema,
+  ModelReady: schemas.modelReadySchema,
+  ModelNotReady: schemas.modelNotReadySchema,
+  Datatype: datatypeSchema,
+  Parameters: parametersSchema,
+  TensorData: nestedDataSchema,
+  InferRequest: inferRequestSchema,
+  InferOutput: outputSchema,
+  InferResponse: inferResponseSchema,
+  IndexRequest: schemas.indexRequestSchema,
+  LoadRequest: schemas.loadRequestSchema,
+  UnloadRequest: schemas.unloadRequestSchema,
+  IndexEntry: schemas.indexEntrySchema,
+  RepositoryIndex: schemas.repositoryIndexSchema,
+  Restarting: schemas.restartingSchema,
+  NotRestarting: schemas.notRestartingSchema,
+  ModelStatistics: schemas.modelStatisticsSchema,
+  Statistics: schemas.statisticsSchema,
+  ModelConfiguration: schemas.modelConfigurationSchema,
+  SharedMemoryRequest: schemas.sharedMemoryRequestSchema,
+  SharedMemoryRegion: schemas.sharedMemoryRegionSchema,
+  SharedMemoryStatus: schemas.sharedMemoryStatusSchema,
+} as const satisfies Record<string, z.ZodType>
+
+export type ComponentName = keyof typeof COMPONENTS
+export type JsonSchema = Readonly<Record<string, unknown>>
+
+function reference(name: string): string {
+  return `#/components/schemas/${name}`
+}
+
+export function componentReference(name: ComponentName): JsonSchema {
+  return { $ref: reference(name) }
+}
+
+/** Every component as JSON Schema (2020-12), as a client may write or read it. */
+export function componentSchemas(): Record<string, JsonSchema> {
+  const registry = z.registry<{ id: string }>()
+  for (const [id, schema] of Object.entries(COMPONENTS)) registry.add(schema, { id })
+  const { schemas: generated } = z.toJSONSchema(registry, { io: 'input', uri: reference })
+  return Object.fromEntries(
+    Object.entries(generated).map(([name, { $schema: _dialect, $id: _address, ...schema }]) => [
+      name,
+      schema,
+    ]),
+  )
+}
+
+/** The components that `used` ones refer to, however deep, themselves included. */
+export function withReferences(
+  used: Iterable<string>,
+  all: Readonly<Record<string, JsonSchema>>,
+): Record<string, JsonSchema> {
+  const found = new Set<string>(used)
+  // A set goes on to what is added while it is gone through.
+  for (const name of found) {
+    for (const [, inner = ''] of JSON.stringify(all[name]).matchAll(/"#\/components\/schemas\/(\w+)"/g))
+      found.add(inner)
+  }
+  return Object.fromEntries(Object.entries(all).filter(([name]) => found.has(name)))
+}

@@ -1,0 +1,258 @@
+/**
+ * The OpenAPI document of a port, made from the table of its routes, the schemas and the catalogue of errors.
+ * Paths that are not in it are answered with 404, methods that are not with 405, in the form of every other error.
+ */
+
+import type { Scope } from '../access/api-keys.js'
+import { ERROR_CATALOGUE, type ErrorCode } from '../errors.js'
+import { ADMIN_ROUTES } from './admin-routes.js'
+import { componentReference, componentSchemas, type JsonSchema, withReferences } from './components.js'
+import { PUBLIC_ROUTES } from './public-routes.js'
+import {
+  type HeaderName,
+  PATH_PARAMETERS,
+  REQUEST_HEADERS,
+  RESPONSE_HEADERS,
+  type Route,
+  type RouteRequest,
+  type RouteResponse,
+  TAGS,
+} from './route.js'
+
+export type Port = 'public' | 'admin'
+
+interface PortDescription {
+  readonly title: string
+  readonly description: string
+  readonly routes: readonly Route[]
+  /** What can go wrong on every route. */
+  readonly errors: readonly ErrorCode[]
+  /** What a key must be good for on routes that say nothing else; null where those are open. */
+  readonly scope: Scope | null
+  /** What can go wrong where a client is known or counted. */
+  readonly clientErrors: readonly ErrorCode[]
+  /** Headers of every answer that a route gave. */
+  readonly headers: readonly HeaderName[]
+}
+
+const COMMON_ERRORS: readonly ErrorCode[] = [
+  'REQUEST_MALFORMED',
+  'REQUEST_TIMEOUT',
+  'HEADERS_TOO_LARGE',
+  'INTERNAL',
+]
+
+const KEY_ERRORS: readonly ErrorCode[] = ['UNAUTHORIZED', 'FORBIDDEN']
+
+const PORTS: Readonly<Record<Port, PortDescription>> = {
+  public: {
+    title: 'onecopy',
+    description: 'ONNX models over HTTP, by the Open Inference Protocol V2.',
+    routes: PUBLIC_ROUTES,
+    errors: COMMON_ERRORS,
+    scope: 'infer',
+    clientErrors: [...KEY_ERRORS, 'RATE_LIMITED', 'CONCURRENCY_LIMITED'],
+    headers: ['X-Request-Id'],
+  },
+  admin: {
+    title: 'onecopy, admin port',
+    description: 'Metrics, probes that do not wait behind inference, and the models that are served.',
+    routes: ADMIN_ROUTES,
+    errors: COMMON_ERRORS,
+    scope: null,
+    clientErrors: KEY_ERRORS,
+    headers: [],
+  },
+}
+
+/** Headers that an error has by its status. */
+const ERROR_HEADERS: Readonly<Record<number, readonly HeaderName[]>> = {
+  401: ['WWW-Authenticate'],
+  415: ['Accept-Encoding'],
+  429: ['Retry-After'],
+  503: ['Retry-After'],
+}
+
+const SECURITY_SCHEMES = {
+  bearer: { type: 'http', scheme: 'bearer', description: 'A key with the scope that the route asks for.' },
+  apiKey: { type: 'apiKey', in: 'header', name: 'X-API-Key', description: 'The same key.' },
+} as const
+
+function scopeOf({ scope, isOpen }: Route, port: PortDescription): Scope | null {
+  return isOpen ? null : (scope ?? port.scope)
+}
+
+export interface OpenApiResponse {
+  readonly description: string
+  readonly headers?: Readonly<Record<string, object>>
+  readonly content?: Readonly<Record<string, { readonly schema?: JsonSchema }>>
+}
+
+export interface OpenApiOperation {
+  readonly operationId: string
+  readonly responses: Readonly<Record<string, OpenApiResponse>>
+  readonly [key: string]: unknown
+}
+
+export interface OpenApiDocument {
+  readonly openapi: string
+  readonly info: { readonly title: string; readonly version: string; readonly [key: string]: unknown }
+  readonly paths: Readonly<Record<string, Readonly<Record<string, OpenApiOperation>>>>
+  readonly components: {
+    readonly schemas: Readonly<Record<string, JsonSchema>>
+    readonly [key: string]: unknown
+  }
+  readonly [key: string]: unknown
+}
+
+/** `/v2/models/{model}`, out of `/v2/models/:model`. */
+export function templateOf(path: string): string {
+  return path.replace(/:(\w+)/g, '{$1}')
+}
+
+function headersOf(names: readonly HeaderName[]): Record<string, object> {
+  return Object.fromEntries(names.map((name) => [name, RESPONSE_HEADERS[name]]))
+}
+
+function parametersOf({ path, headers = [] }: Route): object[] {
+  const inPath = [...path.matchAll(/:(\w+)/g)].map(([, name = '']) => ({
+    name,
+    in: 'path',
+    required: true,
+    ...PATH_PARAMETERS[name],
+  }))
+  const inHeader = headers.map((name) => ({ name, in: 'header', ...REQUEST_HEADERS[name] }))
+  return [...inPath, ...inHeader]
+}
+
+function contentOf({ json, other }: Pick<RouteResponse, 'json' | 'other'>, example?: unknown): object {
+  return {
+    ...(json === undefined
+      ? {}
+      : {
+          'application/json': {
+            schema: componentReference(json),
+            ...(example === undefined ? {} : { example }),
+          },
+        }),
+    ...(other === undefined ? {} : { [other.type]: { schema: { description: other.description } } }),
+  }
+}
+
+function requestBodyOf(request: RouteRequest): object {
+  return { required: request.isRequired, content: contentOf(request, request.example) }
+}
+
+function ownResponse(response: RouteResponse, port: PortDescription): OpenApiResponse {
+  const { description, json, other, headers = [] } = response
+  const hasBody = json !== undefined || other !== undefined
+  return {
+    description,
+    headers: headersOf([...port.headers, ...headers]),
+    ...(hasBody
+      ? { content: contentOf(response, response.example) as NonNullable<OpenApiResponse['content']> }
+      : {}),
+  }
+}
+
+function errorResponse(status: number, codes: readonly ErrorCode[]): OpenApiResponse {
+  const code = {
+    description: 'Says what went wrong for programs; permanent.',
+    schema: { type: 'string', enum: codes },
+    required: true,
+  }
+  return {
+    description: codes.map((one) => `\`${one}\``).join(', '),
+    headers: { 'X-Error-Code': code, ...headersOf(ERROR_HEADERS[status] ?? []) },
+    content: { 'application/json': { schema: componentReference('Error') } },
+  }
+}
+
+/** A route's own answer with a status that errors have too. */
+function either(own: OpenApiResponse, error: OpenApiResponse): OpenApiResponse {
+  const schemas = [own, error].flatMap(({ content }) => content?.['application/json']?.schema ?? [])
+  const code = { ...error.headers?.['X-Error-Code'], required: false }
+  return {
+    description: `${own.description} Or: ${error.description}`,
+    headers: { ...error.headers, ...own.headers, 'X-Error-Code': code },
+    content: { 'application/json': { schema: { anyOf: schemas } } },
+  }
+}
+
+/** That of the catalogue, and what `--deadline-status` makes of it. */
+function statusesOf(code: ErrorCode): number[] {
+  const { status } = ERROR_CATALOGUE[code]
+  return code === 'DEADLINE_EXCEEDED' ? [status, 503] : [status]
+}
+
+function responsesOf(route: Route, port: PortDescription): Record<string, OpenApiResponse> {
+  const responses: Record<string, OpenApiResponse> = {}
+  for (const [status, response] of Object.entries(route.responses))
+    responses[status] = ownResponse(response, port)
+  const codes = [
+    ...new Set<ErrorCode>([
+      ...(scopeOf(route, port) === null ? [] : port.clientErrors),
+      ...route.errors,
+      ...port.errors,
+    ]),
+  ]
+  const statuses = new Set(codes.flatMap(statusesOf))
+  for (const status of statuses) {
+    const error = errorResponse(
+      status,
+      codes.filter((code) => statusesOf(code).includes(status)),
+    )
+    const own = responses[status]
+    responses[status] = own === undefined ? error : either(own, error)
+  }
+  return responses
+}
+
+function operationOf(route: Route, port: PortDescription): OpenApiOperation {
+  const { id, tag, summary, description, request } = route
+  const scope = scopeOf(route, port)
+  return {
+    operationId: id,
+    tags: [tag],
+    summary,
+    ...(description === undefined ? {} : { description }),
+    parameters: parametersOf(route),
+    ...(request === undefined ? {} : { requestBody: requestBodyOf(request) }),
+    responses: responsesOf(route, port),
+    // Where no keys were given, none is asked for.
+    security:
+      scope === null ? [] : [...Object.keys(SECURITY_SCHEMES).map((name) => ({ [name]: [scope] })), {}],
+  }
+}
+
+/** @param version The server's, from package.json. */
+export function openApiDocument(port: Port, version: string): OpenApiDocument {
+  const description = PORTS[port]
+  const { routes } = description
+  const paths: Record<string, Record<string, OpenApiOperation>> = {}
+  for (const route of routes) {
+    const template = templateOf(route.path)
+    paths[template] = { ...paths[template], [route.method]: operationOf(route, description) }
+  }
+  const used = [...JSON.stringify(paths).matchAll(/"#\/components\/schemas\/(\w+)"/g)].map(
+    ([, name = '']) => name,
+  )
+  return {
+    openapi: '3.1.0',
+    info: {
+      title: description.title,
+      description: description.description,
+      version,
+      license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
+    },
+    servers: [{ url: '/' }],
+    tags: Object.entries(TAGS)
+      .filter(([name]) => routes.some(({ tag }) => tag === name))
+      .map(([name, text]) => ({ name, description: text })),
+    paths,
+    components: {
+      schemas: withReferences(used, componentSchemas()),
+      securitySchemes: SECURITY_SCHEMES,
+    },
+  }
+}

@@ -1,0 +1,96 @@
+/** Routes of the protocol's extensions, each listed in a port's table from when it is implemented on. */
+import type { ErrorCode } from '../errors.js'
+import { ok, onModel, type Route } from './route.js'
+
+export const STATISTICS_ROUTES: readonly Route[] = [
+  {
+    method: 'get',
+    path: '/v2/models/stats',
+    id: 'allStatistics',
+    tag: 'statistics',
+    summary: 'What was counted, of every model',
+    responses: ok('Statistics', 'Counted over all workers, living and dead.'),
+    errors: [],
+  },
+  ...onModel({
+    method: 'get',
+    suffix: '/stats',
+    id: 'statistics',
+    tag: 'statistics',
+    summary: 'What was counted',
+    responses: ok('Statistics', 'Counted over all workers, living and dead.'),
+    errors: [],
+  }),
+]
+
+export const CONFIGURATION_ROUTES: readonly Route[] = onModel({
+  method: 'get',
+  suffix: '/config',
+  id: 'modelConfiguration',
+  tag: 'models',
+  summary: "The configuration, as Triton's clients read it",
+  responses: ok('ModelConfiguration'),
+  errors: [],
+})
+
+const REGISTER_ERRORS: readonly ErrorCode[] = [
+  'BODY_MALFORMED',
+  'REQUEST_INVALID',
+  'REQUEST_CANCELLED',
+  'BODY_TOO_LARGE',
+  'CONTENT_ENCODING_UNSUPPORTED',
+]
+
+/** Where shared memory is off, none of them is there. */
+export const SHARED_MEMORY_ROUTES: readonly Route[] = [
+  {
+    method: 'get',
+    path: '/v2/systemsharedmemory/status',
+    id: 'sharedMemoryStatus',
+    tag: 'shared memory',
+    summary: 'Every registered region',
+    responses: ok('SharedMemoryStatus'),
+    errors: ['ROUTE_NOT_FOUND'],
+  },
+  {
+    method: 'get',
+    path: '/v2/systemsharedmemory/region/:region/status',
+    id: 'sharedMemoryRegionStatus',
+    tag: 'shared memory',
+    summary: 'One registered region',
+    responses: ok('SharedMemoryStatus'),
+    errors: ['ROUTE_NOT_FOUND', 'REGION_NOT_FOUND'],
+  },
+  {
+    method: 'post',
+    path: '/v2/systemsharedmemory/region/:region/register',
+    id: 'sharedMemoryRegister',
+    tag: 'shared memory',
+    summary: 'Makes a region known by a name',
+    request: {
+      json: 'SharedMemoryRequest',
+      isRequired: true,
+      example: { key: '/tensors', offset: 0, byte_size: 4096 },
+    },
+    responses: { 200: { description: 'Registered.' } },
+    errors: ['ROUTE_NOT_FOUND', ...REGISTER_ERRORS],
+  },
+  {
+    method: 'post',
+    path: '/v2/systemsharedmemory/region/:region/unregister',
+    id: 'sharedMemoryUnregister',
+    tag: 'shared memory',
+    summary: 'Forgets a region',
+    responses: { 200: { description: 'Forgotten.' } },
+    errors: ['ROUTE_NOT_FOUND', ...REGISTER_ERRORS],
+  },
+  {
+    method: 'post',
+    path: '/v2/systemsharedmemory/unregister',
+    id: 'sharedMemoryUnregisterAll',
+    tag: 'shared memory',
+    summary: 'Forgets every region',
+    responses: { 200: { description: 'Forgotten.' } },
+    errors: ['ROUTE_NOT_FOUND', ...REGISTER_ERRORS],
+  },
+]

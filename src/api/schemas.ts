@@ -1,0 +1,176 @@
+/**
+ * The JSON of every route but infer's, as schemas: what a request is checked with, what the OpenAPI document
+ * says, and the types of the handlers and of the client. Answers are strict: what is not named here is not sent.
+ */
+import { z } from 'zod'
+import { datatypeSchema } from '../protocol/v2/schema.js'
+
+/** Counts and sizes. */
+const count = z.int().nonnegative()
+
+export const errorSchema = z
+  .strictObject({ error: z.string().min(1) })
+  .describe('What went wrong, for people. X-Error-Code says it for programs.')
+
+export const EXTENSIONS = [
+  'binary_tensor_data',
+  'classification',
+  'model_configuration',
+  'model_repository',
+  'parameters',
+  'schedule_policy',
+  'statistics',
+  'system_shared_memory',
+] as const
+
+export const serverMetadataSchema = z.strictObject({
+  name: z.string(),
+  version: z.string(),
+  extensions: z.array(z.enum(EXTENSIONS)).describe('Only what is implemented and switched on.'),
+})
+
+export const serverLiveSchema = z.strictObject({ live: z.literal(true) })
+export const serverReadySchema = z.strictObject({ live: z.literal(true), ready: z.literal(true) })
+export const serverNotReadySchema = z.strictObject({
+  live: z.literal(true),
+  ready: z.literal(false),
+  error: z.string().min(1),
+})
+
+export const modelListSchema = z.strictObject({ models: z.array(z.string()) })
+
+export const modelTensorSchema = z.strictObject({
+  name: z.string(),
+  datatype: datatypeSchema,
+  shape: z.array(z.int().min(-1)).describe('-1 is a variable dimension.'),
+})
+
+export const modelMetadataSchema = z.strictObject({
+  name: z.string(),
+  versions: z.array(z.string()).describe('Those that are served, newest first.'),
+  platform: z.literal('onnx_onnxv1'),
+  inputs: z.array(modelTensorSchema),
+  outputs: z.array(modelTensorSchema),
+})
+
+export const modelReadySchema = z.strictObject({ name: z.string(), ready: z.literal(true) })
+export const modelNotReadySchema = z.strictObject({
+  name: z.string(),
+  ready: z.literal(false),
+  error: z.string().min(1),
+})
+
+export const indexRequestSchema = z
+  .object({ ready: z.boolean().optional() })
+  .describe('`ready`: only those that are. No body at all asks for everything.')
+
+const repositoryParametersSchema = z.record(z.string(), z.unknown())
+/** A model is loaded as it stands in the repository: one that comes with the request is not silently left out. */
+export const loadRequestSchema = z
+  .object({
+    parameters: repositoryParametersSchema
+      .refine(
+        (parameters) => !Object.keys(parameters).some((key) => key === 'config' || key.startsWith('file:')),
+        'expected no config and no files: models are loaded from the repository as they are',
+      )
+      .optional(),
+  })
+  .describe('No body at all does as well. `config` and `file:...` are refused.')
+export const unloadRequestSchema = z
+  .object({ parameters: repositoryParametersSchema.optional() })
+  .describe('No body at all does as well. `unload_dependents` changes nothing: there are none.')
+
+export const indexEntrySchema = z.strictObject({
+  name: z.string(),
+  version: z.string(),
+  state: z.enum(['LOADING', 'READY', 'UNLOADING', 'UNAVAILABLE']),
+  reason: z
+    .string()
+    .describe('Why it is not ready, or why its newest form is not what answers; empty where all is well.'),
+})
+export const repositoryIndexSchema = z.array(indexEntrySchema)
+
+export const restartingSchema = z.strictObject({ restarting: z.literal(true) })
+export const notRestartingSchema = z.strictObject({
+  restarting: z.literal(false),
+  error: z.string().min(1),
+})
+
+const durationSchema = z.strictObject({ count, ns: count.describe('Nanoseconds, summed.') })
+
+export const modelStatisticsSchema = z.strictObject({
+  name: z.string(),
+  version: z.string(),
+  last_inference: count.describe('Milliseconds since 1970; 0 where there was none.'),
+  inference_count: count.describe('Rows.'),
+  execution_count: count.describe('Runs of the model; fewer than rows where they were batched.'),
+  inference_stats: z.strictObject({
+    success: durationSchema,
+    fail: durationSchema,
+    queue: durationSchema,
+    compute_input: durationSchema,
+    compute_infer: durationSchema,
+    compute_output: durationSchema,
+    cache_hit: durationSchema,
+    cache_miss: durationSchema,
+  }),
+  response_stats: z.record(z.string(), z.unknown()),
+  batch_stats: z.array(
+    z.strictObject({
+      batch_size: count,
+      compute_input: durationSchema,
+      compute_infer: durationSchema,
+      compute_output: durationSchema,
+    }),
+  ),
+  memory_usage: z.array(z.strictObject({ type: z.string(), id: count, byte_size: count })),
+})
+export const statisticsSchema = z.strictObject({ model_stats: z.array(modelStatisticsSchema) })
+
+/** Tensors as Triton's configuration has them: without the batch dimension where there is one. */
+const configTensorSchema = z.looseObject({
+  name: z.string(),
+  data_type: z.string().describe("The datatype with Triton's prefix, such as TYPE_FP32."),
+  dims: z.array(z.int().min(-1)),
+})
+
+export const modelConfigurationSchema = z
+  .looseObject({
+    name: z.string(),
+    platform: z.string(),
+    max_batch_size: count.describe('0 where requests are not batched.'),
+    input: z.array(configTensorSchema),
+    output: z.array(configTensorSchema),
+    dynamic_batching: z.looseObject({}).optional().describe('There where requests are batched.'),
+  })
+  .describe("The part of Triton's model configuration that clients read.")
+
+export const sharedMemoryRequestSchema = z.strictObject({
+  key: z.string().min(1),
+  offset: count.optional(),
+  byte_size: count,
+})
+export const sharedMemoryRegionSchema = z.strictObject({
+  name: z.string(),
+  key: z.string(),
+  offset: count,
+  byte_size: count,
+})
+export const sharedMemoryStatusSchema = z.array(sharedMemoryRegionSchema)
+
+export type ErrorBody = z.infer<typeof errorSchema>
+export type Extension = (typeof EXTENSIONS)[number]
+export type ServerMetadata = z.infer<typeof serverMetadataSchema>
+export type ServerLive = z.infer<typeof serverLiveSchema>
+export type ServerReadiness = z.infer<typeof serverReadySchema> | z.infer<typeof serverNotReadySchema>
+export type ModelList = z.infer<typeof modelListSchema>
+export type ModelTensor = z.infer<typeof modelTensorSchema>
+export type ModelMetadata = z.infer<typeof modelMetadataSchema>
+export type ModelReadiness = z.infer<typeof modelReadySchema> | z.infer<typeof modelNotReadySchema>
+export type IndexEntry = z.infer<typeof indexEntrySchema>
+export type ModelState = IndexEntry['state']
+export type RestartAnswer = z.infer<typeof restartingSchema> | z.infer<typeof notRestartingSchema>
+export type ModelStatistics = z.infer<typeof modelStatisticsSchema>
+export type Statistics = z.infer<typeof statisticsSchema>
+export type ModelConfiguration = z.infer<typeof modelConfigurationSchema>
+export type SharedMemoryRegion = z.infer<typeof sharedMemoryRegionSchema>

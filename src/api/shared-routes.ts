@@ -1,0 +1,83 @@
+/** Routes that both ports have. */
+import { ok, type Route } from './route.js'
+
+export const HEALTH_ROUTES: readonly Route[] = [
+  {
+    method: 'get',
+    path: '/v2/health/live',
+    id: 'serverLive',
+    tag: 'health',
+    summary: 'Whether the server lives',
+    responses: ok('ServerLive'),
+    isOpen: true,
+    errors: [],
+  },
+  {
+    method: 'get',
+    path: '/v2/health/ready',
+    id: 'serverReady',
+    tag: 'health',
+    summary: 'Whether every model that should serve does',
+    description: 'Not ready from the first signal on, so that load balancers look elsewhere.',
+    responses: {
+      ...ok('ServerReady', 'It is.'),
+      503: { description: 'It is not.', json: 'ServerNotReady', headers: ['Retry-After'] },
+    },
+    isOpen: true,
+    errors: [],
+  },
+]
+
+export const SERVER_METADATA_ROUTE: Route = {
+  method: 'get',
+  path: '/v2',
+  id: 'serverMetadata',
+  tag: 'server',
+  summary: 'Name, version and extensions',
+  responses: ok('ServerMetadata'),
+  errors: [],
+}
+
+/** With `--docs off` there are none. */
+export const DOCUMENTATION_ROUTES: readonly Route[] = [
+  {
+    method: 'get',
+    path: '/openapi.json',
+    id: 'openapi',
+    tag: 'documentation',
+    summary: 'This document',
+    responses: {
+      200: {
+        description: 'OpenAPI 3.1.',
+        other: { type: 'application/json', description: 'OpenAPI 3.1.' },
+      },
+    },
+    isOpen: true,
+    errors: ['ROUTE_NOT_FOUND'],
+  },
+  {
+    method: 'get',
+    path: '/docs',
+    id: 'docs',
+    tag: 'documentation',
+    summary: 'A page in which every route can be tried',
+    responses: {
+      200: { description: 'The page.', other: { type: 'text/html', description: 'HTML.' } },
+      302: { description: 'From /docs/ to /docs.' },
+    },
+    isOpen: true,
+    errors: ['ROUTE_NOT_FOUND'],
+  },
+  {
+    method: 'get',
+    path: '/docs/:file',
+    id: 'docsFile',
+    tag: 'documentation',
+    summary: 'A file of that page',
+    responses: {
+      200: { description: 'The file.', other: { type: '*/*', description: 'As its name says.' } },
+    },
+    isOpen: true,
+    errors: ['ROUTE_NOT_FOUND'],
+  },
+]
