@@ -6,6 +6,7 @@ import test from 'ava'
 import {
   addModel,
   ELEMENT,
+  floats,
   graph,
   modelBytes,
   node,
@@ -189,6 +190,31 @@ test('a timeout covers the wait for the result, a priority is a number, and a fu
     }),
   )
   t.true(statuses.includes(200) && statuses.includes(503), statuses.join())
+  await stopCleanly(t, server)
+})
+
+test('a model that fails while it runs is a 500 without a stack, for its own request only', async (t) => {
+  // An index beyond the table is found when it runs.
+  const picks = graph({
+    input: [value('i', ELEMENT.int64, ['batch'])],
+    output: [value('y', ELEMENT.float, ['batch'])],
+    node: [node('Gather', ['table', 'i'], ['y'])],
+    initializer: [floats('table', [3], [5, 6, 7])],
+  })
+  const models = writeModel(temporaryFolder(t), 'picks', modelBytes(picks))
+  const { server, url } = await startServer(t, { models, args: ['--workers', '1'] })
+  const pick = async (index: number) =>
+    await fetch(`${url}/v2/models/picks/infer`, {
+      method: 'POST',
+      body: JSON.stringify({ inputs: [{ name: 'i', shape: [1], datatype: 'INT64', data: [index] }] }),
+    })
+  const [failed, right] = await Promise.all([pick(3), pick(2)])
+  t.is(failed.status, 500)
+  t.is(failed.headers.get('X-Error-Code'), 'MODEL_RUN_FAILED')
+  const { error } = (await failed.json()) as { error: string }
+  t.regex(error, /while running/)
+  t.notRegex(error, /\n\s+at |\/src\/|node_modules|\/home\//)
+  t.deepEqual(((await right.json()) as { outputs: { data: number[] }[] }).outputs[0]?.data, [7])
   await stopCleanly(t, server)
 })
 
