@@ -35,3 +35,13 @@ export function isLockHeld(fd: number): boolean {
   const call = flock()
   return call !== null && call(fd, LOCK_SH | LOCK_NB) !== 0
 }
+
+/** Takes the lock of an open file for one alone, until it is closed; false where others hold it. */
+export function tryHoldLock(fd: number): boolean {
+  return (flock()?.(fd, LOCK_EX | LOCK_NB) ?? 0) === 0
+}
+
+/** Takes the lock of an open file together with others who do, until it is closed; false where one holds it alone. */
+export function tryShareLock(fd: number): boolean {
+  return (flock()?.(fd, LOCK_SH | LOCK_NB) ?? 0) === 0
+}

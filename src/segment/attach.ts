@@ -9,6 +9,8 @@ import { open } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { OnecopyError } from '../errors.js'
 import { mapReadOnly } from '../mapping.js'
+import { tryShareLock } from '../process/lock.js'
+import { BLOCK_BYTES } from './holes.js'
 import { decodeHeader, decodePrefix, PREFIX_BYTES, type SegmentHeader } from './layout.js'
 import { type SegmentFile, sealProblem } from './write.js'
 
@@ -76,5 +78,37 @@ export async function attachSegment(reference: SegmentReference): Promise<Attach
     return { header, graph, folder: dirname(path) }
   } finally {
     await file.close()
+  }
+}
+
+/**
+ * Attaches to a segment of another server, and keeps that server from releasing its raw weights until the returned
+ * `close` is called. Whoever runs the server may have written what it likes: load it, then hold it against its self-check.
+ * @throws OnecopyError SEGMENT_INVALID when it is not sealed, or its raw weights are released now.
+ */
+export async function attachWhole(
+  path: string,
+): Promise<AttachedSegment & { readonly close: () => Promise<void> }> {
+  const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW).catch((thrown) => {
+    throw refuse(path, `cannot be opened (${(thrown as NodeJS.ErrnoException).code})`)
+  })
+  try {
+    if (!tryShareLock(file.fd)) throw refuse(path, 'its server is changing it')
+    const stat = await file.stat()
+    // Under the lock no new holes come.
+    if (stat.blocks * BLOCK_BYTES < stat.size) throw refuse(path, 'its raw weights are released')
+    const { header } = await mapHead(path, file.fd, stat.size)
+    const { ctimeNs } = await file.stat({ bigint: true })
+    const attached = await attachSegment({
+      path,
+      fileBytes: stat.size,
+      graphSha256: header.graph.sha256,
+      inode: stat.ino,
+      changedNs: String(ctimeNs),
+    })
+    return { ...attached, close: () => file.close() }
+  } catch (thrown) {
+    await file.close()
+    throw thrown
   }
 }

@@ -9,13 +9,15 @@
  * While they are gone the file reads as zeros there, and a session loaded from it would answer wrongly without a word. So:
  * - whoever loads takes a lease first: it is given when everything is back, and nothing is released while one is held;
  * - every range is written back under its own checksum;
- * - what any process still has mapped is never released (a weight that two operators share stays in use);
+ * - what a worker still has mapped is never released (a weight that two operators share stays in use);
+ * - processes that are none of the server's share the file's lock for as long as they use it (attachWhole), and then nothing is released;
  * - releasing and restoring change the file's time, so that a reference from before is refused by attachSegment;
  * - a start that takes over what a dead server left restores it first and verifies the whole file.
  */
 import { type FileHandle, lstat } from 'node:fs/promises'
 import { crc32 } from 'node:zlib'
 import { messageOf, OnecopyError } from '../errors.js'
+import { tryHoldLock } from '../process/lock.js'
 import { mappedRanges } from '../process/mappings.js'
 import { referenceSegment, type SegmentReference } from './attach.js'
 import { canPunchHoles, openSealed, punchHole } from './holes.js'
@@ -161,14 +163,18 @@ export class RawWeights {
       ),
     )
     if (!hasWorthwhileRanges(unused)) return
+    let isShared = false
     await this.#write(async (file) => {
+      isShared = !tryHoldLock(file.fd)
+      if (isShared) return
       // Before the first hole: a failure half way leaves a file that is known not to be whole.
       this.#released = unused
       for (const { offsetBytes, bytes } of unused)
         if (!punchHole(file.fd, start + offsetBytes, bytes))
           throw new Error('the file system does not give back parts of files')
     })
-    onReleased(sumBytes(unused))
+    if (isShared) this.#releaseLater()
+    else onReleased(sumBytes(unused))
   }
 
   async #restore(): Promise<void> {
