@@ -81,7 +81,9 @@ export function adminRouter(options: AdminOptions): Router {
       reason === null ? { restarting: true } : { restarting: false, error: reason }
     ctx.body = answer
   })
-  if (docsVersion !== null) documentationRoutes(router, { port: 'admin', version: docsVersion })
+  if (docsVersion !== null) {
+    documentationRoutes(router, { port: 'admin', version: docsVersion, hasBundle: false })
+  }
   return router
 }
 

@@ -10,6 +10,9 @@ const USAGE = `Usage: onecopy COMMAND [options]
 
 Commands:
   serve      Serve a model repository over HTTP (onecopy serve --help)
+  ersilia    Serve an Ersilia model bundle: POST /run, from SMILES (onecopy ersilia --help)
+  load       Keep a model or a bundle in memory for onecopy run (onecopy load --help)
+  run        Predict a file of molecules, with a model that is in memory (onecopy run --help)
   inspect    Tell what workers will share of a model, and what each costs (onecopy inspect --help)
   init       Write a config for a model, made from its shapes (onecopy init --help)
   tune       Measure which workers and threads suit a model here (onecopy tune --help)
@@ -38,6 +41,18 @@ const COMMANDS: Record<string, (() => Promise<Command>) | undefined> = {
       import('./primary.js'),
     ])
     return { help: serveHelp(), run: (argv) => runPrimary(loadConfig(argv), packageVersion()) }
+  },
+  ersilia: async () => {
+    const { runErsilia, ERSILIA_HELP } = await import('./ersilia.js')
+    return { help: ERSILIA_HELP, run: (argv) => runErsilia(argv, packageVersion()) }
+  },
+  load: async () => {
+    const { runLoad, LOAD_HELP } = await import('./load.js')
+    return { help: LOAD_HELP, run: (argv) => runLoad(argv, packageVersion()) }
+  },
+  run: async () => {
+    const { runRun, RUN_HELP } = await import('./run.js')
+    return { help: RUN_HELP, run: runRun }
   },
   inspect: async () => {
     const { runInspect, INSPECT_HELP } = await import('./inspect.js')

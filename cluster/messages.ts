@@ -3,6 +3,7 @@ import { z } from 'zod'
 import { ApiKeySchema } from '../src/access/api-keys.js'
 import { ServingConfigSchema } from '../src/config/schema.js'
 import { type ErrorCode, isErrorCode } from '../src/errors.js'
+import { MountedBundleSchema } from '../src/ersilia/mounted.js'
 import { TlsMaterialSchema } from '../src/http/tls.js'
 import { StatsPageReferenceSchema } from '../src/metrics/page.js'
 import { ServedModelConfigSchema } from '../src/model/config.js'
@@ -41,6 +42,7 @@ export const ToWorkerSchema = z.discriminatedUnion('type', [
     type: z.literal('start'),
     config: ServingConfigSchema,
     segments: z.array(segment),
+    bundle: MountedBundleSchema.nullable(),
     identity: z.object({ name: z.string(), version: z.string() }),
     /** Folder that a worker removes when the primary is gone and cannot. */
     serverFolder: z.string(),
@@ -70,7 +72,8 @@ export const ToWorkerSchema = z.discriminatedUnion('type', [
 export const ToPrimarySchema = z.discriminatedUnion('type', [
   /** The first word: a message sent before the worker listens would be lost. */
   z.object({ type: z.literal('hello') }),
-  z.object({ type: z.literal('ready'), port: z.int().positive() }),
+  /** Port 0: it serves on none, only on a Unix socket. */
+  z.object({ type: z.literal('ready'), port: z.int().nonnegative() }),
   z.object({
     type: z.literal('failed'),
     code: z.custom<ErrorCode>((code) => typeof code === 'string' && isErrorCode(code)),

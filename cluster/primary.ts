@@ -6,22 +6,24 @@
 import cluster from 'node:cluster'
 import { once } from 'node:events'
 import { rmSync } from 'node:fs'
+import { rm } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import type { Config } from '../src/config/schema.js'
 import { messageOf, OnecopyError } from '../src/errors.js'
-import { listen } from '../src/http/listen.js'
+import { ownSocketPath, writeResidentNote } from '../src/ersilia/resident.js'
+import { listen, removeStaleSocket } from '../src/http/listen.js'
 import type { ServerIdentity } from '../src/http/routes/health.js'
 import { Lifecycle } from '../src/lifecycle.js'
 import { createLog, type Log } from '../src/log.js'
 import { MemoryBudget } from '../src/model/memory-budget.js'
-import { type ModelSource, scanRepository } from '../src/model/repository.js'
 import { cgroupMemoryLimit } from '../src/process/memory.js'
 import { WORKER_FLAGS } from '../src/runtime/environment.js'
 import { runtimeVersion } from '../src/runtime/identity.js'
 import { createServerFolder, isInMemory, removeFolder, type ServerFolder } from '../src/segment/folder.js'
 import { AdminServer } from './admin.js'
+import { type Beginning, beginWith, residentNote } from './bundles.js'
 import { Catalogue } from './catalogue.js'
 import type { SecretsMessage } from './messages.js'
 import { FleetMetrics } from './metrics.js'
@@ -54,6 +56,9 @@ class Primary {
   #supervisor: Supervisor | undefined
   #watch: Watch | undefined
   #failure: string | null = null
+  #beginning: Beginning | undefined
+  /** Empty where none is listened on. */
+  #socketPath = ''
 
   constructor(config: Config, version: string) {
     this.#config = config
@@ -113,7 +118,9 @@ class Primary {
       log: this.#log,
       onRenewed: (renewed) => this.#onSecretsRenewed(renewed),
     })
-    const sources = await this.#sourcesToBegin()
+    const beginning = await beginWith(config, this.#log)
+    const { sources } = beginning
+    this.#beginning = beginning
     const publisher = new Publisher({
       config,
       log: this.#log,
@@ -128,19 +135,8 @@ class Primary {
         { segmentDir: config.segmentDir },
         'the segment folder is not in memory: weights are read from a disk',
       )
-    this.#admin = await AdminServer.start({
-      host: config.adminHost,
-      port: config.adminPort,
-      log: this.#log,
-      identity: this.#identity,
-      notReadyReason: () => this.#notReadyReason(),
-      keyring: this.#secrets.keyring,
-      tls: this.#secrets.adminTls,
-      docsVersion: config.hasDocs ? this.#identity.version : null,
-      repository: this.#repositoryApi(),
-      restart: () => this.#restart('restart asked for'),
-      metrics: async () => ({ contentType: this.#metrics.contentType, text: await this.#metrics.scrape() }),
-    })
+    this.#socketPath = await this.#chooseSocket(this.#serverFolder.path, beginning)
+    if (config.isHttp) this.#admin = await this.#startAdmin(this.#secrets)
     // A worker that is replaced and its successor serve side by side, one at a time; crashes come on top.
     this.#stats = await FleetStats.create({
       folder: this.#serverFolder.path,
@@ -164,6 +160,8 @@ class Primary {
       log: this.#log,
     })
     if (config.modelControl === 'watch') await this.#repository.watch(sources)
+    const note = residentNote(beginning, this.#socketPath === '' ? null : this.#socketPath)
+    if (note !== null) await writeResidentNote(this.#serverFolder.path, note)
     this.#lifecycle.move('ready')
     this.#sayReady()
   }
@@ -174,17 +172,28 @@ class Primary {
     for (const worker of this.#supervisor?.staying ?? []) worker.renew(renewed)
   }
 
-  async #sourcesToBegin(): Promise<ModelSource[]> {
-    const { modelsDir, modelControl, loadModels } = this.#config
-    const sources = await scanRepository(modelsDir)
-    if (modelControl !== 'explicit' || loadModels.includes('*')) return sources
-    const missing = loadModels.find((name) => !sources.some((source) => source.name === name))
-    if (missing !== undefined)
-      throw new OnecopyError(
-        'MODEL_NOT_FOUND',
-        `--load-model: no model ${JSON.stringify(missing)} in ${modelsDir}`,
-      )
-    return sources.filter(({ name }) => loadModels.includes(name))
+  async #startAdmin(secrets: Secrets): Promise<AdminServer> {
+    const config = this.#config
+    return await AdminServer.start({
+      host: config.adminHost,
+      port: config.adminPort,
+      log: this.#log,
+      identity: this.#identity,
+      notReadyReason: () => this.#notReadyReason(),
+      keyring: secrets.keyring,
+      tls: secrets.adminTls,
+      docsVersion: config.hasDocs ? this.#identity.version : null,
+      repository: this.#repositoryApi(),
+      restart: () => this.#restart('restart asked for'),
+      metrics: async () => ({ contentType: this.#metrics.contentType, text: await this.#metrics.scrape() }),
+    })
+  }
+
+  /** Where neighbours on this machine are answered: as asked for, else beside the segment of what has a name. */
+  async #chooseSocket(serverFolder: string, { names }: Beginning): Promise<string> {
+    const { socketPath } = this.#config
+    if (socketPath !== '') await removeStaleSocket(socketPath)
+    return socketPath !== '' || names.length === 0 ? socketPath : (ownSocketPath(serverFolder) ?? '')
   }
 
   /** Models can be changed from the moment the server is ready. */
@@ -244,7 +253,8 @@ class Primary {
           take({
             type: 'start',
             // What a worker does not need is left out when it parses the message.
-            config: { ...shared, port },
+            config: { ...shared, port, socketPath: this.#socketPath },
+            bundle: this.#beginning?.mounted ?? null,
             identity: this.#identity,
             serverFolder: server.path,
             segments,
@@ -307,16 +317,17 @@ class Primary {
   }
 
   #sayReady(): void {
-    const { host, adminHost, workers } = this.#config
+    const { host, adminHost, workers, isHttp } = this.#config
     const scheme = this.#secrets?.current.tls ? 'https' : 'http'
     const adminScheme = this.#config.adminTls === 'off' ? 'http' : 'https'
+    const socketPath = this.#socketPath
     const published = this.#catalogue?.published ?? []
     const port = this.#supervisor?.port ?? 0
     const adminPort = this.#admin?.port ?? 0
-    process.stdout.write(
-      `${readyTable(published, workers)}\n` +
-        `ready: inference on ${scheme}://${host}:${port}, metrics and probes on ${adminScheme}://${adminHost}:${adminPort}\n`,
-    )
+    const where = isHttp
+      ? `inference on ${scheme}://${host}:${port}, metrics and probes on ${adminScheme}://${adminHost}:${adminPort}`
+      : `inference on the socket ${socketPath}`
+    process.stdout.write(`${readyTable(published, workers)}\nready: ${where}\n`)
     for (const { source, segment } of published) {
       const model = { model: source.name, version: source.version }
       for (const { name, reason } of segment.header.skippedOutputs) {
@@ -324,7 +335,11 @@ class Primary {
       }
       for (const note of segment.header.sharing.notes) this.#log.info(model, note)
     }
-    this.#log.info({ host, port, adminHost, adminPort, workers, models: published.length }, 'ready')
+    const socket = socketPath === '' ? {} : { socketPath }
+    this.#log.info(
+      { host, port, adminHost, adminPort, workers, models: published.length, ...socket },
+      'ready',
+    )
   }
 
   #reportFailure(thrown: unknown): void {
@@ -347,6 +362,7 @@ class Primary {
     await this.#admin?.close()
     await this.#catalogue?.close()
     this.#secrets?.close()
+    if (this.#socketPath !== '') await rm(this.#socketPath, { force: true })
     if (this.#serverFolder !== undefined) await removeFolder(this.#serverFolder.path)
     this.#lifecycle.move('closed')
     this.#log.info('stopped')
@@ -366,8 +382,8 @@ class Primary {
  * The port to serve on. Where any free one is asked for, it is chosen here: workers that ask for port 0
  * after all others died would be given another one.
  */
-async function concretePort({ host, port }: Config): Promise<number> {
-  if (port !== 0) return port
+async function concretePort({ host, port, isHttp }: Config): Promise<number> {
+  if (port !== 0 || !isHttp) return port
   const probe = createServer()
   const free = await listen(probe, { host, port }, 'inference')
   probe.close()

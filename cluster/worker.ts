@@ -116,6 +116,8 @@ class WorkerProcess {
       this.#serving = await ServingProcess.start({
         config: start.config,
         segments: await Promise.all(start.segments.map((segment) => this.#withCounts(segment))),
+        bundle: start.bundle,
+        serverFolder: start.serverFolder,
         self: new ProcessRecorder(await this.#cellsOf(start.processStats)),
         unknownModel: new ModelRecorder(await this.#cellsOf(start.unknownStats)),
         secrets: start.secrets,

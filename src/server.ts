@@ -7,14 +7,17 @@ import { type AddressInfo, Server as NetServer } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import { type ApiKey, Keyring } from './access/api-keys.js'
 import type { ClientCounts } from './access/client-page.js'
-import { Batcher, type BatchingPolicy } from './batch/batcher.js'
+import { Batcher } from './batch/batcher.js'
 import { standardOtlpEndpoint } from './config/defence-options.js'
 import type { ServingConfig } from './config/schema.js'
 import { Engine, type RunResult } from './engine/engine.js'
+import { BundleMount } from './ersilia/mount.js'
+import type { MountedBundle } from './ersilia/mounted.js'
 import { createApp } from './http/app.js'
 import { Connections } from './http/connections.js'
+import type { HttpContext } from './http/context.js'
 import { createHttpServer, renewTls } from './http/http-server.js'
-import { listen } from './http/listen.js'
+import { listen, listenOnSocket } from './http/listen.js'
 import { endTracing, startTracing } from './http/observe/start-tracing.js'
 import type { Tracing } from './http/observe/tracing.js'
 import type { ServerIdentity } from './http/routes/health.js'
@@ -26,11 +29,11 @@ import type { StatsPage } from './metrics/page.js'
 import type { ModelRecorder, ProcessRecorder } from './metrics/recorder.js'
 import type { ServedModelConfig } from './model/config.js'
 import { checkSelf } from './model/self-check.js'
-import { type ModelConfiguration, modelConfiguration } from './protocol/v2/configuration.js'
 import type { Regions } from './regions/regions.js'
 import { attachSegment, type SegmentReference } from './segment/attach.js'
 import type { SegmentHeader } from './segment/layout.js'
 import { LoadedModel, ServedModels } from './served-models.js'
+import { batchingPolicy, configurationOf } from './serving-policy.js'
 import type { Tensor } from './tensor.js'
 import { warmUpModel } from './warm-up.js'
 
@@ -59,6 +62,10 @@ export interface Secrets {
 export interface ServingOptions {
   readonly config: ServingConfig
   readonly segments: readonly SegmentToServe[]
+  /** An Ersilia bundle, with its routes beside the protocol's. */
+  readonly bundle: MountedBundle | null
+  /** The server's folder in shared memory, for what workers tell each other about the bundle. */
+  readonly serverFolder: string
   /** What this process says about itself. */
   readonly self: ProcessRecorder
   readonly unknownModel: ModelRecorder
@@ -86,54 +93,17 @@ const BEAT_INTERVAL_MS = 100
 /** How often the inference thread is asked whether it does. */
 const THREAD_BEAT_INTERVAL_MS = 500
 
-/** The model's own config where it says something, what was found out at compile time elsewhere. */
-function batchingPolicy(
-  header: SegmentHeader,
-  config: ServedModelConfig,
-  serving: ServingConfig,
-): BatchingPolicy {
-  return {
-    isBatchable: config.batching === 'auto' ? header.batching.batchable : config.batching,
-    maxBatchSize: config.maxBatchSize,
-    preferredBatchSizes: config.preferredBatchSizes,
-    maxQueueDelayMs: config.maxQueueDelayMs,
-    queue: {
-      maxRequests: config.maxQueueRequests ?? serving.maxQueuedRequests,
-      maxBytes: config.maxQueueBytes,
-    },
-  }
-}
-
-/** What clients are told of a model: whether its first dimension is a batch is known even where none is gathered. */
-function configurationOf(
-  { name, version, config }: SegmentToServe,
-  header: SegmentHeader,
-  serving: ServingConfig,
-): ModelConfiguration {
-  const { inputs, outputs } = header
-  const { isBatchable, maxBatchSize, preferredBatchSizes, maxQueueDelayMs } = batchingPolicy(
-    header,
-    config,
-    serving,
-  )
-  const isVariable = [...inputs, ...outputs].every(({ shape }) => shape?.[0] === -1)
-  const isBatched = isVariable && (isBatchable || header.batching.batchable)
-  return modelConfiguration({
-    model: { name, version, inputs, outputs },
-    maxBatchSize: isBatched ? maxBatchSize : 0,
-    batching: isBatched && isBatchable && maxBatchSize > 1 ? { preferredBatchSizes, maxQueueDelayMs } : null,
-    versionPolicy: config.versionPolicy,
-    threads: config.threads ?? serving.threads,
-  })
-}
-
 export class ServingProcess {
   readonly connections = new Connections()
   readonly #lifecycle = new Lifecycle()
   readonly #models = new ServedModels()
   readonly #engine = new Engine()
   readonly #batcher: Batcher
+  readonly #context: HttpContext
+  readonly #mount: BundleMount | null
   readonly #http: Server
+  /** The same on a Unix socket, where there is one. */
+  readonly #socket: Server | null
   readonly #config: ServingConfig
   readonly #self: ProcessRecorder
   readonly #log: Log
@@ -164,44 +134,44 @@ export class ServingProcess {
       },
     })
     this.#engine.ended.catch(options.onBug)
-    const app = createApp(
-      {
-        models: this.#models,
-        checkRoom: (model, inputBytes) => this.#batcher.checkRoom((model as LoadedModel).key, inputBytes),
-        submit: async ({ model, ...job }) => {
-          const result = await this.#batcher.submit({ ...job, modelKey: (model as LoadedModel).key })
-          model.counts.observe('queueDuration', result.queueNs / 1e9)
-          model.counts.countComputed(result.times)
-          return result
-        },
-        unknownModel: options.unknownModel,
-        connections: this.connections,
-        defences: {
-          headers,
-          corsOrigins: config.corsOrigins,
-          keyring: this.#keyring,
-          limits: config,
-          clientCounts: options.clientCounts,
-        },
-        observation: { ...config, tracing },
-        log,
-        maxBodyBytes: config.maxBodyBytes,
-        regions: options.regions,
-        deadlineStatus: config.deadlineStatus,
-        hasDocs: config.hasDocs,
-        isReady: () => this.#lifecycle.state === 'ready',
-        isDraining: () => this.#lifecycle.state === 'draining',
-        onBug: options.onBug,
+    this.#context = {
+      models: this.#models,
+      checkRoom: (model, inputBytes) => this.#batcher.checkRoom((model as LoadedModel).key, inputBytes),
+      submit: async ({ model, ...job }) => {
+        const result = await this.#batcher.submit({ ...job, modelKey: (model as LoadedModel).key })
+        model.counts.observe('queueDuration', result.queueNs / 1e9)
+        model.counts.countComputed(result.times)
+        return result
       },
-      options.identity,
-    )
-    this.#http = createHttpServer({
-      limits: config,
-      handler: app.callback(),
+      unknownModel: options.unknownModel,
+      connections: this.connections,
+      defences: {
+        headers,
+        corsOrigins: config.corsOrigins,
+        keyring: this.#keyring,
+        limits: config,
+        clientCounts: options.clientCounts,
+      },
+      observation: { ...config, tracing },
       log,
-      headers,
-      tls: secrets.tls,
-    })
+      maxBodyBytes: config.maxBodyBytes,
+      regions: options.regions,
+      deadlineStatus: config.deadlineStatus,
+      hasDocs: config.hasDocs,
+      hasBundle: options.bundle !== null,
+      isReady: () => this.#lifecycle.state === 'ready',
+      isDraining: () => this.#lifecycle.state === 'draining',
+      onBug: options.onBug,
+    }
+    this.#mount = options.bundle === null ? null : new BundleMount(options.bundle)
+    const app = createApp(this.#context, options.identity, (router) =>
+      this.#mount?.addRoutes(router, this.#context),
+    )
+    const create = (material: TlsMaterial | null) =>
+      createHttpServer({ limits: config, handler: app.callback(), log, headers, tls: material })
+    this.#http = create(secrets.tls)
+    // Neighbours on the same machine need no TLS.
+    this.#socket = config.socketPath === '' ? null : create(null)
   }
 
   /**
@@ -220,14 +190,29 @@ export class ServingProcess {
     try {
       for (const segment of options.segments) await serving.prepare(segment)
       await serving.change({ activate: options.segments.map(({ key }) => key), retire: [] })
-      await listen(serving.#http, options.config, 'inference')
+      await serving.#openBundle(options)
+      if (options.config.isHttp) await listen(serving.#http, options.config, 'inference')
+      if (serving.#socket !== null) await listenOnSocket(serving.#socket, options.config.socketPath)
       serving.#lifecycle.move('ready')
       serving.#startBeating()
       return serving
     } catch (thrown) {
+      await serving.#mount?.close()
       await serving.#engine.close()
       throw thrown
     }
+  }
+
+  async #openBundle({ config, serverFolder, log }: ServingOptions): Promise<void> {
+    await this.#mount?.open({
+      http: this.#context,
+      runUncounted: (model) => async (inputs, outputNames) =>
+        (await this.#run((model as LoadedModel).key, inputs, outputNames)).outputs,
+      serverFolder,
+      redisUrl: config.redisUrl,
+      maxQueuedRequests: config.maxQueuedRequests,
+      log,
+    })
   }
 
   /**
@@ -335,9 +320,9 @@ export class ServingProcess {
     if (tls !== null) renewTls(this.#http, tls)
   }
 
-  /** The port that is really served on, also where 0 was asked for. */
+  /** The port that is really served on, also where 0 was asked for; 0 where none is. */
   get port(): number {
-    return (this.#http.address() as AddressInfo).port
+    return (this.#http.address() as AddressInfo | null)?.port ?? 0
   }
 
   /**
@@ -352,11 +337,13 @@ export class ServingProcess {
   async #drain(): Promise<void> {
     this.#lifecycle.move('draining')
     await delay(DRAIN_NOTICE_MS)
-    const closed = new Promise((resolve) => this.#stopListening(resolve))
+    const servers = [this.#http, this.#socket].filter((server) => server?.listening === true) as Server[]
+    const closed = servers.map((server) => new Promise((resolve) => stopListening(server, resolve)))
     // A connection that was accepted just before has its first request on its way.
     await delay(LAST_ACCEPTED_MS)
-    this.#http.closeIdleConnections()
-    await closed
+    for (const server of servers) server.closeIdleConnections()
+    await Promise.all(closed)
+    await this.#mount?.close()
     this.#batcher.shut()
     await this.#engine.close()
     for (const timer of this.#beatTimers) clearInterval(timer)
@@ -365,9 +352,9 @@ export class ServingProcess {
     await endTracing(this.#tracing, { log: this.#log, drainTimeoutMs })
     this.#lifecycle.move('closed')
   }
+}
 
-  /** The HTTP server's own `close` also ends connections that have not sent their first request yet. */
-  #stopListening(onClosed: (value?: unknown) => void): void {
-    NetServer.prototype.close.call(this.#http, onClosed)
-  }
+/** The HTTP server's own `close` also ends connections that have not sent their first request yet. */
+function stopListening(server: Server, onClosed: (value?: unknown) => void): void {
+  NetServer.prototype.close.call(server, onClosed)
 }

@@ -12,6 +12,8 @@ import * as schemas from './schemas.js'
 
 const COMPONENTS = {
   Error: schemas.errorSchema,
+  ErrorDetail: schemas.errorDetailSchema,
+  Molecules: schemas.moleculesSchema,
   ServerMetadata: schemas.serverMetadataSchema,
   ServerLive: schemas.serverLiveSchema,
   ServerReady: schemas.serverReadySchema,

@@ -6,7 +6,14 @@
 import type { Scope } from '../access/api-keys.js'
 import { ERROR_CATALOGUE, type ErrorCode } from '../errors.js'
 import { ADMIN_ROUTES } from './admin-routes.js'
-import { componentReference, componentSchemas, type JsonSchema, withReferences } from './components.js'
+import {
+  type ComponentName,
+  componentReference,
+  componentSchemas,
+  type JsonSchema,
+  withReferences,
+} from './components.js'
+import { ERSILIA_ROUTES } from './ersilia-routes.js'
 import { PUBLIC_ROUTES } from './public-routes.js'
 import {
   type HeaderName,
@@ -114,7 +121,7 @@ function headersOf(names: readonly HeaderName[]): Record<string, object> {
   return Object.fromEntries(names.map((name) => [name, RESPONSE_HEADERS[name]]))
 }
 
-function parametersOf({ path, headers = [] }: Route): object[] {
+function parametersOf({ path, headers = [], query = [] }: Route): object[] {
   const inPath = [...path.matchAll(/:(\w+)/g)].map(([, name = '']) => ({
     name,
     in: 'path',
@@ -122,7 +129,7 @@ function parametersOf({ path, headers = [] }: Route): object[] {
     ...PATH_PARAMETERS[name],
   }))
   const inHeader = headers.map((name) => ({ name, in: 'header', ...REQUEST_HEADERS[name] }))
-  return [...inPath, ...inHeader]
+  return [...inPath, ...query.map((parameter) => ({ in: 'query', ...parameter })), ...inHeader]
 }
 
 function contentOf({ json, other }: Pick<RouteResponse, 'json' | 'other'>, example?: unknown): object {
@@ -155,7 +162,11 @@ function ownResponse(response: RouteResponse, port: PortDescription): OpenApiRes
   }
 }
 
-function errorResponse(status: number, codes: readonly ErrorCode[]): OpenApiResponse {
+function errorResponse(
+  status: number,
+  codes: readonly ErrorCode[],
+  errorBody: ComponentName | undefined,
+): OpenApiResponse {
   const code = {
     description: 'Says what went wrong for programs; permanent.',
     schema: { type: 'string', enum: codes },
@@ -164,7 +175,14 @@ function errorResponse(status: number, codes: readonly ErrorCode[]): OpenApiResp
   return {
     description: codes.map((one) => `\`${one}\``).join(', '),
     headers: { 'X-Error-Code': code, ...headersOf(ERROR_HEADERS[status] ?? []) },
-    content: { 'application/json': { schema: componentReference('Error') } },
+    content: {
+      'application/json': {
+        schema:
+          errorBody === undefined
+            ? componentReference('Error')
+            : { anyOf: [componentReference(errorBody), componentReference('Error')] },
+      },
+    },
   }
 }
 
@@ -201,6 +219,7 @@ function responsesOf(route: Route, port: PortDescription): Record<string, OpenAp
     const error = errorResponse(
       status,
       codes.filter((code) => statusesOf(code).includes(status)),
+      route.errorBody,
     )
     const own = responses[status]
     responses[status] = own === undefined ? error : either(own, error)
@@ -225,10 +244,16 @@ function operationOf(route: Route, port: PortDescription): OpenApiOperation {
   }
 }
 
-/** @param version The server's, from package.json. */
-export function openApiDocument(port: Port, version: string): OpenApiDocument {
+export interface DocumentFacts {
+  /** The server's, from package.json. */
+  readonly version: string
+  /** Whether an Ersilia bundle brings its routes. */
+  readonly hasBundle: boolean
+}
+
+export function openApiDocument(port: Port, { version, hasBundle }: DocumentFacts): OpenApiDocument {
   const description = PORTS[port]
-  const { routes } = description
+  const routes = [...description.routes, ...(hasBundle && port === 'public' ? ERSILIA_ROUTES : [])]
   const paths: Record<string, Record<string, OpenApiOperation>> = {}
   for (const route of routes) {
     const template = templateOf(route.path)

@@ -29,6 +29,12 @@ export interface RouteRequest {
   readonly example?: unknown
 }
 
+export interface QueryParameter {
+  readonly name: string
+  readonly description: string
+  readonly schema: JsonSchema
+}
+
 export interface Route {
   readonly method: Method
   /** As the router has it: `/v2/models/:model/ready`. */
@@ -39,10 +45,13 @@ export interface Route {
   readonly summary: string
   readonly description?: string
   readonly headers?: readonly RequestHeaderName[]
+  readonly query?: readonly QueryParameter[]
   readonly request?: RouteRequest
   readonly responses: Readonly<Record<number, RouteResponse>>
   /** What can go wrong beyond what can on every route of the port; statuses are the catalogue's. */
   readonly errors: readonly ErrorCode[]
+  /** The form of its own errors; those in front of every route have the common one. */
+  readonly errorBody?: ComponentName
   /** What a key must be good for, where keys are asked for; that of its port where nothing is said. */
   readonly scope?: Scope
   /** Never asks for a key. */
@@ -54,6 +63,7 @@ export const TAGS = {
   server: 'What this server is.',
   models: 'What is served, and what it takes and gives.',
   inference: 'The point of it all.',
+  molecules: 'The API of an Ersilia bundle.',
   statistics: 'What was counted.',
   'shared memory': 'Tensors by reference, where it is switched on.',
   repository: 'Models that come and go while the server serves.',
@@ -111,6 +121,8 @@ export const PATH_PARAMETERS: Readonly<Record<string, Header>> = {
     schema: { type: 'string', pattern: '^[0-9]+$' },
   },
   region: { description: 'Name of a shared-memory region.', schema: { type: 'string', minLength: 1 } },
+  id: { description: 'Of a job.', schema: { type: 'string', minLength: 1 } },
+  field: { description: 'Name of a field of the card.', schema: { type: 'string', minLength: 1 } },
   file: { description: 'A file of the page.', schema: { type: 'string', minLength: 1 } },
 }
 

@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { z } from 'zod'
 import { usableCpus } from '../process/cpus.js'
+import { BUNDLE_OPTIONS } from './bundle-options.js'
 import { ACCESS_OPTIONS, REQUEST_LOG_OPTIONS } from './defence-options.js'
 import { integer, option, path, text } from './option.js'
 import { durationMs, sizeBytes, timeLimitMs } from './quantities.js'
@@ -38,6 +39,7 @@ export const OPTIONS = {
     default: () => '',
     defaultHelp: 'none',
   }),
+  ...BUNDLE_OPTIONS,
   cacheDir: option({
     schema: path,
     value: 'DIR',
@@ -246,10 +248,17 @@ export interface Config {
   readonly modelControl: Parsed['modelControl']
   /** With explicit control; `*` is all. */
   readonly loadModels: readonly string[]
+  /** A bundle or an ONNX file, instead of a repository. */
+  readonly only: { readonly path: string; readonly name: string | null } | null
+  readonly redisUrl: string
   readonly cacheDir: string
   readonly compileTimeoutMs: number
   readonly host: string
   readonly port: number
+  /** False: neither the port nor the admin port, only the Unix socket. */
+  readonly isHttp: boolean
+  /** Empty: none was asked for. */
+  readonly socketPath: string
   readonly adminHost: string
   readonly adminPort: number
   /** Empty: none is asked for. */
@@ -300,10 +309,14 @@ export function toConfig(options: Parsed): Config {
     modelsDir: options.models,
     modelControl: options.modelControl,
     loadModels: options.loadModel,
+    only: options.bundle === '' ? null : { path: options.bundle, name: null },
+    redisUrl: options.redisUrl,
     cacheDir: options.cacheDir,
     compileTimeoutMs: options.compileTimeout,
     host: options.host,
     port: options.port,
+    isHttp: true,
+    socketPath: options.socket,
     adminHost: options.adminHost,
     adminPort: options.adminPort,
     adminToken: options.adminToken,
@@ -346,6 +359,9 @@ export function toConfig(options: Parsed): Config {
 export const ServingConfigSchema = z.object({
   host: z.string(),
   port: z.int(),
+  isHttp: z.boolean(),
+  socketPath: z.string(),
+  redisUrl: z.string(),
   threads: z.int().positive(),
   drainTimeoutMs: z.number().nonnegative(),
   headersTimeoutMs: z.number().positive(),

@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
 import { OnecopyError } from '../errors.js'
 import type { AttachedSegment } from '../segment/attach.js'
-import type { Tensor } from '../tensor.js'
+import type { Tensor, TensorSpec } from '../tensor.js'
 import {
   type ThreadReply,
   ThreadReplySchema,
@@ -18,6 +18,14 @@ export interface RunResult {
   readonly startedNs: number
   /** Time inside the runtime, in nanoseconds. */
   readonly computeNs: number
+}
+
+/** A model's graph, and what of its header matters for loading it. */
+export interface LoadableModel extends Pick<AttachedSegment, 'graph' | 'folder'> {
+  readonly header: Pick<AttachedSegment['header'], 'form' | 'externalDataFolder'> & {
+    readonly inputs: readonly TensorSpec[]
+    readonly outputs: readonly TensorSpec[]
+  }
 }
 
 interface Waiting {
@@ -75,7 +83,7 @@ export class Engine {
    * Loads a model from an attached segment. Blocks the inference thread, not the caller's.
    * @throws OnecopyError MODEL_UNSUPPORTED with the runtime's words.
    */
-  async load(modelKey: string, segment: AttachedSegment, threads: number): Promise<void> {
+  async load(modelKey: string, segment: LoadableModel, threads: number): Promise<void> {
     const { header } = segment
     // A copy: the thread takes it over by transfer, and a mapping cannot be transferred.
     const graph = segment.graph.slice()
@@ -86,8 +94,8 @@ export class Engine {
         graph,
         folder: header.form === 'compiled' ? segment.folder : header.externalDataFolder,
         form: header.form,
-        inputs: header.inputs,
-        outputs: header.outputs,
+        inputs: header.inputs.map(specOf),
+        outputs: header.outputs.map(specOf),
         threads,
       },
       [graph.buffer],
@@ -133,4 +141,8 @@ export class Engine {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close()
   }
+}
+
+function specOf({ name, datatype, shape }: TensorSpec) {
+  return { name, datatype, shape: shape === null ? null : [...shape] }
 }

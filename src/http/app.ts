@@ -25,13 +25,22 @@ export function publicRouter(context: HttpContext, server: ServerIdentity): Rout
   modelRoutes(router, context)
   inferRoutes(router, context)
   if (context.regions !== null) sharedMemoryRoutes(router, context.regions)
-  if (context.hasDocs) documentationRoutes(router, { port: 'public', version: server.version })
+  if (context.hasDocs) {
+    const { hasBundle } = context
+    documentationRoutes(router, { port: 'public', version: server.version, hasBundle })
+  }
   return router
 }
 
-export function createApp(context: HttpContext, server: ServerIdentity): Koa {
+/** `addRoutes` brings the routes of rooms that this one does not know. */
+export function createApp(
+  context: HttpContext,
+  server: ServerIdentity,
+  addRoutes: (router: Router) => void = () => {},
+): Koa {
   const app = new Koa()
   const router = publicRouter(context, server)
+  addRoutes(router)
   app.use(keptConnections(context))
   for (const middleware of outerDefences(context.defences)) app.use(middleware)
   app.use(requestLog(context))

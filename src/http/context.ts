@@ -1,4 +1,5 @@
 /** What the routes are given: no route reaches for a global. */
+import type { OnecopyError } from '../errors.js'
 import type { Log } from '../log.js'
 import type { ModelRecorder } from '../metrics/recorder.js'
 import type { ModelStatistics } from '../metrics/statistics.js'
@@ -66,6 +67,8 @@ export interface HttpContext {
   readonly regions: Regions | null
   /** Status of a request whose deadline passed. */
   readonly deadlineStatus: 503 | 504
+  /** Whether an Ersilia bundle brings its routes. */
+  readonly hasBundle: boolean
   /** Whether the API's document and its page are served. */
   readonly hasDocs: boolean
   /** Whether every model that should serve does, and the server is not draining. */
@@ -85,4 +88,6 @@ export interface RequestState {
   keyName?: string
   /** Only where somebody wants to know. */
   timings?: RequestTimings
+  /** The body of an error, where a route's clients expect another than `{"error": ...}`. */
+  errorBody?: (error: OnecopyError) => unknown
 }

@@ -6,10 +6,11 @@ import { quoted } from '../protocol/v2/faults.js'
 import type { HttpContext, RequestState } from './context.js'
 
 function respond(ctx: Context, error: OnecopyError, deadlineStatus: number | undefined): void {
+  const { errorBody } = ctx.state as RequestState
   ctx.status = error.code === 'DEADLINE_EXCEEDED' ? (deadlineStatus ?? error.status) : error.status
   ctx.set(error.headers)
   ctx.set('X-Error-Code', error.code)
-  ctx.body = { error: error.message } satisfies ErrorBody
+  ctx.body = errorBody?.(error) ?? ({ error: error.message } satisfies ErrorBody)
 }
 
 function isClientGone(thrown: unknown): boolean {

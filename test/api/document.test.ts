@@ -7,6 +7,7 @@ import { Keyring } from '../../src/access/api-keys.js'
 import { componentSchemas } from '../../src/api/components.js'
 import { type OpenApiDocument, openApiDocument, type Port, templateOf } from '../../src/api/document.js'
 import { ERROR_CATALOGUE, type ErrorCode } from '../../src/errors.js'
+import { type ErsiliaContext, ersiliaRoutes } from '../../src/ersilia/routes.js'
 import { publicRouter } from '../../src/http/app.js'
 import type { HttpContext } from '../../src/http/context.js'
 
@@ -14,14 +15,20 @@ const PORTS = ['public', 'admin'] as const
 
 /** Handlers are registered here and never called. */
 const ROUTERS: Readonly<Record<Port, () => Router>> = {
-  public: () =>
-    publicRouter({ hasDocs: true, regions: {} } as HttpContext, { name: 'onecopy', version: '0' }),
+  public: () => {
+    const router = publicRouter({ hasDocs: true, regions: {} } as HttpContext, {
+      name: 'onecopy',
+      version: '0',
+    })
+    ersiliaRoutes(router, {} as ErsiliaContext)
+    return router
+  },
   admin: () =>
     adminRouter({ docsVersion: '0', keyring: new Keyring({ keys: null }) } as unknown as AdminOptions),
 }
 
 function documentOf(port: Port): OpenApiDocument {
-  return openApiDocument(port, '1.2.3')
+  return openApiDocument(port, { version: '1.2.3', hasBundle: true })
 }
 
 async function complaintsOf(document: OpenApiDocument): Promise<{ schema: string[]; rules: string[] }> {

@@ -20,12 +20,15 @@ const FLOORS: Record<string, number> = {
   regions: 1,
   runtime: 1,
   api: 2,
+  transform: 1,
   model: 2,
   engine: 2,
   batch: 2,
   http: 2,
   client: 3,
+  ersilia: 3,
   'served-models': 3,
+  'serving-policy': 3,
   'warm-up': 3,
   server: 4,
 }
@@ -35,6 +38,7 @@ const NATIVE_MODULES: Record<string, readonly string[]> = {
   'mmap-io': ['src/mapping.ts'],
   koffi: ['src/mapping.ts', 'src/process/lock.ts', 'src/segment/holes.ts'],
   'onnxruntime-node': ['src/runtime/session.ts'],
+  '@rdkit/rdkit': ['src/transform/morgan.ts'],
 }
 
 function sourcesIn(folder: string): string[] {

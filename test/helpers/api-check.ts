@@ -24,8 +24,8 @@ export interface CheckedAnswer {
 }
 
 const DOCUMENTS: Readonly<Record<Port, OpenApiDocument>> = {
-  public: openApiDocument('public', '0.0.0'),
-  admin: openApiDocument('admin', '0.0.0'),
+  public: openApiDocument('public', { version: '0.0.0', hasBundle: true }),
+  admin: openApiDocument('admin', { version: '0.0.0', hasBundle: false }),
 }
 /** Said below the routes, so on paths that are none as well. */
 const BELOW_ROUTES = [

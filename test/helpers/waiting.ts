@@ -1,6 +1,6 @@
 /** Waiting for conditions: often, and with a deadline that says what never came. */
 
-const DEADLINE_MS = 25_000
+const DEADLINE_MS = 60_000
 const POLL_MS = 5
 
 /** The first value that is not null; rejects with what was waited for. */

@@ -18,7 +18,10 @@ test('each port serves its document and a page that loads nothing from elsewhere
     [adminUrl, 'admin'],
   ] as const) {
     const document = await fetch(`${base}/openapi.json`)
-    t.deepEqual(await document.json(), JSON.parse(JSON.stringify(openApiDocument(port, version))))
+    t.deepEqual(
+      await document.json(),
+      JSON.parse(JSON.stringify(openApiDocument(port, { version, hasBundle: true }))),
+    )
 
     const page = await fetch(`${base}/docs`)
     t.regex(page.headers.get('Content-Type') ?? '', /^text\/html/)

@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises'
 import { extname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type Router from '@koa/router'
-import { openApiDocument, type Port } from '../../api/document.js'
+import { type DocumentFacts, openApiDocument, type Port } from '../../api/document.js'
 import { OnecopyError } from '../../errors.js'
 
 const PACKAGE_ROOT = fileURLToPath(new URL('../../../../', import.meta.url))
@@ -37,12 +37,12 @@ async function read(path: string): Promise<Buffer> {
 
 export function documentationRoutes(
   router: Router,
-  { port, version }: { readonly port: Port; readonly version: string },
+  { port, ...facts }: DocumentFacts & { readonly port: Port },
 ): void {
   let document: string | undefined
   router.get('/openapi.json', (ctx) => {
     // Made when somebody asks: most processes are never asked.
-    document ??= JSON.stringify(openApiDocument(port, version))
+    document ??= JSON.stringify(openApiDocument(port, facts))
     ctx.type = 'application/json'
     ctx.body = document
   })

@@ -20,7 +20,7 @@ const ONE_PIECE_BYTES = 256 * 1024
 const LONGEST_TIMER_MS = 2 ** 31 - 1
 const LIMITS = { jsonDepth: 64, maxTensors: 4096 }
 
-function outcomeOf(thrown: unknown): Outcome {
+export function outcomeOf(thrown: unknown): Outcome {
   if (!(thrown instanceof OnecopyError)) return 'server_error'
   if (thrown.code === 'REQUEST_CANCELLED') return 'cancelled'
   if (thrown.code === 'DEADLINE_EXCEEDED') return 'timeout'

@@ -1,0 +1,250 @@
+/**
+ * A resident model behind SMILES against a process for every request that loads it: `node dist/bench/ersilia.js`. Both are
+ * served by the same server: one bundle has a serve.json, the other a run.sh that starts a small program in Node with the
+ * same libraries. What Python and its imports would cost on top is not in it.
+ */
+import { spawnSync } from 'node:child_process'
+import { chmodSync, copyFileSync, mkdirSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+import { closedLoopArm } from './harness/closed-loop.js'
+import { comparisonChart, comparisonTable, noFailures, ratioCheck } from './harness/compare.js'
+import { count, positive } from './harness/options.js'
+import { CACHE_DIR, COMPILED_ROOT, PACKAGE_ROOT } from './harness/paths.js'
+import { createProgress } from './harness/progress.js'
+import { type BenchReport, runBenches } from './harness/report.js'
+import type { InferRequest } from './harness/requests.js'
+import { alternate, stepsOf } from './harness/rounds.js'
+import { type RunningServer, segmentFolder, startOnecopy } from './harness/servers.js'
+import { Stage } from './harness/stage.js'
+import { formatNumber, formatSpread, ratios, spread } from './harness/statistics.js'
+import { benchModel } from './rows/row.js'
+
+const MAIN = join(COMPILED_ROOT, 'cluster', 'main.js')
+const BUILT_IN = 'logp'
+const CONNECTIONS = 2
+const MOLECULES = [1, 100]
+const THROUGHPUT_BAR = 5
+const RUN_BAR = 2
+
+const USAGE = `Usage: node dist/bench/ersilia.js [options]
+
+Options:
+  --model NAME   ${BUILT_IN}, or an mlp of width 2048 (${BUILT_IN})
+  --seconds S    Length of one measurement of one variant (10)
+  --rounds N     Measurements of each variant, in turns (4)
+  --runs N       Runs of onecopy run, of each kind, in turns (20)
+  --workers N    Workers of each server (2)
+
+Exit code 1 when a bar is missed.
+`
+
+interface Options {
+  readonly model: string
+  readonly seconds: number
+  readonly rounds: number
+  readonly runs: number
+  readonly workers: number
+}
+
+interface Bundles {
+  readonly resident: string
+  readonly perRequest: string
+}
+
+/** Esters of growing chains: every one another molecule. */
+function molecules(count: number): string[] {
+  return Array.from(
+    { length: count },
+    (_, i) => `CC(=O)Oc1ccc(C(=O)O${'C'.repeat(i % 40)})cc1${'C'.repeat(i / 40)}`,
+  )
+}
+
+function writeBundle(folder: string, name: string, files: Record<string, string>): string {
+  const root = join(folder, name)
+  const framework = join(root, 'model', 'framework')
+  mkdirSync(join(framework, 'columns'), { recursive: true })
+  const card = { Identifier: `bench-${name}`, Slug: name, 'Output Type': ['Float'] }
+  writeFileSync(join(root, 'metadata.json'), JSON.stringify(card))
+  writeFileSync(
+    join(framework, 'columns', 'run_columns.csv'),
+    'name,type,direction,description\nvalue,float,high,x\n',
+  )
+  for (const [file, text] of Object.entries(files)) {
+    writeFileSync(join(framework, file), text)
+    if (file.endsWith('.sh')) chmodSync(join(framework, file), 0o755)
+  }
+  return root
+}
+
+async function makeBundles(stage: Stage, model: string): Promise<Bundles> {
+  const folder = stage.folder(tmpdir(), 'onecopy-bench-ersilia-')
+  const source =
+    model === BUILT_IN
+      ? join(PACKAGE_ROOT, 'models', 'logp', '1', 'model.onnx')
+      : (await benchModel(model)).path
+  const featurizer = { kind: 'morgan', radius: 1, bits: 2048, counts: 'simulated' }
+  const manifest = { checkpoint: 'model.onnx', featurizer }
+  const resident = writeBundle(folder, 'resident', { 'serve.json': JSON.stringify(manifest) })
+  copyFileSync(source, join(resident, 'model.onnx'))
+  const once = join(COMPILED_ROOT, 'bench', 'variants', 'run-once.js')
+  const script = `exec "${process.execPath}" "${once}" "${join(resident, 'model.onnx')}" 2048 1 simulated "$2" "$3"`
+  const perRequest = writeBundle(folder, 'per-request', { 'run.sh': `#!/bin/bash\n${script}\n` })
+  return { resident, perRequest }
+}
+
+function requestOf(count: number): InferRequest {
+  return {
+    method: 'POST',
+    path: '/run?orient=values',
+    headers: { 'Content-Type': 'application/json' },
+    body: Buffer.from(JSON.stringify(molecules(count))),
+  }
+}
+
+async function valuesFrom(server: RunningServer): Promise<number[]> {
+  const { method, path, body } = requestOf(20)
+  const response = await fetch(`http://127.0.0.1:${server.port}${path}`, { method, body: body.toString() })
+  if (response.status !== 200) throw new Error(`${server.name} answered ${response.status}`)
+  return ((await response.json()) as number[][]).map(([value]) => Number(value))
+}
+
+async function startServers(stage: Stage, { resident, perRequest }: Bundles, workers: number) {
+  const start = (name: string, bundle: string) =>
+    startOnecopy({ stage, model: { repositoryDir: bundle }, workers, name, flags: ['--bundle', bundle] })
+  const servers = [await start('resident', resident), await start('process per request', perRequest)] as const
+  const [a, b] = [await valuesFrom(servers[0]), await valuesFrom(servers[1])]
+  const differ = a.some((value, i) => !(Math.abs(value - (b[i] as number)) < 1e-4))
+  if (differ) throw new Error('expected both to answer the same')
+  return servers
+}
+
+async function throughputBench(options: Options, molecules: number): Promise<BenchReport> {
+  const { model, rounds, seconds, workers } = options
+  await using stage = new Stage()
+  const bundles = await makeBundles(stage, model)
+  const servers = await startServers(stage, bundles, workers)
+  const progress = createProgress(`${molecules} a request`, stepsOf(servers.length, rounds))
+  try {
+    const load = { requests: [requestOf(molecules)], connections: CONNECTIONS }
+    const arms = await alternate(
+      servers.map((server) => closedLoopArm(server, load)),
+      { rounds, seconds, progress },
+    )
+    const [over, under] = arms
+    if (over === undefined || under === undefined) throw new Error('expected two variants')
+    const title = `${model}, ${molecules} molecules a request, ${CONNECTIONS} connections, ${workers} workers`
+    return {
+      name: `ersilia-${molecules}`,
+      title,
+      table: comparisonTable(arms),
+      checks: [
+        ratioCheck({ over, under, metric: 'requestsPerSecond', bar: THROUGHPUT_BAR, isMetWhen: 'at least' }),
+        ratioCheck({ over, under, metric: 'p50Ms', bar: 1, isMetWhen: 'below' }),
+        noFailures(arms),
+      ],
+      notes: [],
+      charts: [comparisonChart(title, arms, 'requestsPerSecond')],
+      setting: { model, molecules, workers, connections: CONNECTIONS, rounds, seconds },
+      raw: arms,
+    }
+  } finally {
+    progress.end()
+  }
+}
+
+/** Milliseconds of one `onecopy run`, from its start to its end. */
+function timeRun(args: readonly string[]): number {
+  const startedMs = performance.now()
+  const { status, stderr } = spawnSync(process.execPath, [MAIN, 'run', ...args], { encoding: 'utf8' })
+  if (status !== 0) throw new Error(`onecopy run ended with ${status}: ${stderr}`)
+  return performance.now() - startedMs
+}
+
+async function runBench({ model, runs }: Options): Promise<BenchReport> {
+  await using stage = new Stage()
+  const { resident } = await makeBundles(stage, model)
+  const segmentDir = segmentFolder(stage)
+  await stage.start({
+    name: 'load',
+    args: [MAIN, 'load', resident, '--segment-dir', segmentDir, '--cache-dir', CACHE_DIR],
+    hasChannel: false,
+  })
+  const folder = stage.folder(tmpdir(), 'onecopy-bench-ersilia-')
+  const input = join(folder, 'input.csv')
+  writeFileSync(input, `input\n${molecules(100).join('\n')}\n`)
+  const ways = ['socket', 'segment', 'cold'] as const
+  const times: Record<(typeof ways)[number], number[]> = { socket: [], segment: [], cold: [] }
+  const progress = createProgress('onecopy run', runs + 1)
+  try {
+    for (let i = 0; i <= runs; i++) {
+      progress.step(`run ${i}`)
+      for (const via of i % 2 === 0 ? ways : [...ways].reverse()) {
+        const files = ['--input', input, '--output', join(folder, `${via}.csv`)]
+        const ms = timeRun([resident, ...files, '--via', via, '--segment-dir', segmentDir])
+        // The first of each fills the page cache.
+        if (i > 0) times[via].push(ms)
+      }
+    }
+  } finally {
+    progress.end()
+  }
+  const faster = ratios(times.cold, times.socket)
+  const title = `${model}, onecopy run of 100 molecules, ${runs} times each, in turns`
+  return {
+    name: 'ersilia-run',
+    title,
+    table: {
+      head: ['way', 'ms, median (min-max)', 'a cold run takes'],
+      rows: ways.map((via) => [
+        via,
+        formatSpread(spread(times[via])),
+        `${formatSpread(ratios(times.cold, times[via]))}x`,
+      ]),
+    },
+    checks: [
+      {
+        claim: 'a run through the resident server, against a cold one',
+        bar: `at least ${formatNumber(RUN_BAR)} times faster`,
+        got: `${formatSpread(faster)} times`,
+        isMet: faster.median >= RUN_BAR,
+      },
+    ],
+    notes: [],
+    charts: [],
+    setting: { model, runs },
+    raw: times,
+  }
+}
+
+async function main(args: string[]): Promise<number> {
+  const { values } = parseArgs({
+    args,
+    options: {
+      model: { type: 'string', default: BUILT_IN },
+      seconds: { type: 'string', default: '10' },
+      rounds: { type: 'string', default: '4' },
+      runs: { type: 'string', default: '20' },
+      workers: { type: 'string', default: '2' },
+      help: { type: 'boolean' },
+    },
+  })
+  if (values.help === true) {
+    process.stderr.write(USAGE)
+    return 0
+  }
+  const options: Options = {
+    model: values.model,
+    seconds: positive('seconds', values.seconds),
+    rounds: count('rounds', values.rounds),
+    runs: count('runs', values.runs),
+    workers: count('workers', values.workers),
+  }
+  return await runBenches([
+    ...MOLECULES.map((molecules) => () => throughputBench(options, molecules)),
+    () => runBench(options),
+  ])
+}
+
+process.exitCode = await main(process.argv.slice(2))

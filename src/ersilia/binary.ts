@@ -1,0 +1,147 @@
+/**
+ * The binary forms: one line of JSON, then bytes. Molecules go to run.sh as big-endian lengths and UTF-8; numbers come
+ * back, from run.sh and from POST /run, row-major and little-endian.
+ */
+import { z } from 'zod'
+import { messageOf, OnecopyError } from '../errors.js'
+import type { Cell } from '../transform/transform.js'
+import type { OutputType, Row } from './orient.js'
+import { convertCell } from './orient.js'
+
+const NEWLINE = 0x0a
+const LENGTH_BYTES = 4
+
+/** NumPy's names of the types that results have. */
+const DTYPES = {
+  '<f4': Float32Array,
+  '<f8': Float64Array,
+  '<i4': Int32Array,
+  '<i8': BigInt64Array,
+} as const
+
+const InputHeaderSchema = z.object({ columns: z.array(z.string()), count: z.int().nonnegative() })
+const OutputHeaderSchema = z.object({
+  columns: z.array(z.string()),
+  shape: z.tuple([z.int().nonnegative(), z.int().nonnegative()]),
+  dtype: z.enum(Object.keys(DTYPES) as [keyof typeof DTYPES, ...(keyof typeof DTYPES)[]]),
+})
+
+function malformed(message: string): OnecopyError {
+  return new OnecopyError('INPUT_INVALID', message)
+}
+
+/** The JSON line and what stands behind it. */
+function splitHeader<Header>(
+  bytes: Uint8Array,
+  schema: z.ZodType<Header>,
+): { header: Header; body: Uint8Array } {
+  const end = bytes.indexOf(NEWLINE)
+  if (end < 0) throw malformed('expected a line of JSON in front of the binary values, found no line')
+  try {
+    const header = schema.parse(JSON.parse(Buffer.from(bytes.subarray(0, end)).toString('utf8')))
+    return { header, body: bytes.subarray(end + 1) }
+  } catch (thrown) {
+    throw malformed(`expected a line of JSON in front of the binary values: ${messageOf(thrown)}`)
+  }
+}
+
+/** Molecules as run.sh is given them. */
+export function encodeInputs(inputs: readonly string[], column = 'input'): Buffer {
+  const header = Buffer.from(`${JSON.stringify({ columns: [column], count: inputs.length })}\n`)
+  const parts = inputs.flatMap((input) => {
+    const text = Buffer.from(input, 'utf8')
+    const length = Buffer.alloc(LENGTH_BYTES)
+    length.writeUInt32BE(text.length)
+    return [length, text]
+  })
+  return Buffer.concat([header, ...parts])
+}
+
+/** @throws OnecopyError INPUT_INVALID. */
+export function decodeInputs(bytes: Uint8Array): string[] {
+  const { header, body } = splitHeader(bytes, InputHeaderSchema)
+  const view = Buffer.from(body.buffer, body.byteOffset, body.byteLength)
+  const inputs: string[] = []
+  let at = 0
+  while (inputs.length < header.count) {
+    const textAt = at + LENGTH_BYTES
+    const end = textAt <= view.length ? textAt + view.readUInt32BE(at) : Number.POSITIVE_INFINITY
+    if (end > view.length)
+      throw malformed(`expected ${header.count} inputs, the bytes end in number ${inputs.length + 1}`)
+    inputs.push(view.toString('utf8', textAt, end))
+    at = end
+  }
+  if (at !== view.length)
+    throw malformed(`expected ${header.count} inputs, ${view.length - at} bytes follow them`)
+  return inputs
+}
+
+function hostIsLittleEndian(): boolean {
+  return new Uint8Array(new Uint16Array([1]).buffer)[0] === 1
+}
+
+/** Row-major values; null is NaN, or 0 where the type has none (the form has no other way to say so). */
+function valueBytes(rows: readonly Row[], columns: number, isInteger: boolean): Buffer {
+  if (!hostIsLittleEndian()) throw new Error('expected a little-endian machine')
+  const values = isInteger ? new Int32Array(rows.length * columns) : new Float32Array(rows.length * columns)
+  for (const [i, row] of rows.entries()) {
+    for (let j = 0; j < columns; j++) {
+      const cell = convertCell(row[j] ?? null, isInteger ? 'integer' : 'float')
+      values[i * columns + j] = cell === null ? (isInteger ? 0 : Number.NaN) : Number(cell)
+    }
+  }
+  return Buffer.from(values.buffer)
+}
+
+export interface Table {
+  readonly rows: readonly Row[]
+  readonly columns: readonly string[]
+}
+
+function encode({ rows, columns }: Table, outputType: OutputType, namesKey: 'dims' | 'columns'): Buffer {
+  if (outputType === 'string')
+    throw malformed(
+      'expected numbers for the binary form, the model answers with text: ask for output_type=simple',
+    )
+  const isInteger = outputType === 'integer'
+  const header = {
+    [namesKey]: columns,
+    shape: [rows.length, columns.length],
+    dtype: isInteger ? '<i4' : '<f4',
+  }
+  return Buffer.concat([
+    Buffer.from(`${JSON.stringify(header)}\n`),
+    valueBytes(rows, columns.length, isInteger),
+  ])
+}
+
+/**
+ * The heavy answer of POST /run.
+ * @throws OnecopyError INPUT_INVALID for a model that answers with text.
+ */
+export function encodeHeavy(table: Table, outputType: OutputType): Buffer {
+  return encode(table, outputType, 'dims')
+}
+
+/** What run.sh writes for a binary input. @throws OnecopyError INPUT_INVALID for a model that answers with text. */
+export function encodeOutputs(table: Table, outputType: OutputType): Buffer {
+  return encode(table, outputType, 'columns')
+}
+
+/** @throws OnecopyError INPUT_INVALID. */
+export function decodeOutputs(bytes: Uint8Array): { columns: string[]; rows: Row[] } {
+  const { header, body } = splitHeader(bytes, OutputHeaderSchema)
+  const [count, width] = header.shape
+  const Values = DTYPES[header.dtype]
+  const expected = count * width * Values.BYTES_PER_ELEMENT
+  if (body.length !== expected) throw malformed(`expected ${expected} bytes of values, got ${body.length}`)
+  const values = new Values(Uint8Array.from(body).buffer)
+  const cell = (at: number): Cell => {
+    const value = Number(values[at])
+    return Number.isNaN(value) ? null : value
+  }
+  const rows = Array.from({ length: count }, (_, i) =>
+    Array.from({ length: width }, (_, j) => cell(i * width + j)),
+  )
+  return { columns: header.columns, rows }
+}

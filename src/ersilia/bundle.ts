@@ -1,0 +1,157 @@
+/**
+ * An Ersilia model bundle on disk, as eos-template lays it out or as ersilia-pack packs it (`ID/DATE-UUID/model/...`).
+ * Read whole: its texts are small, its checkpoints stay where they are.
+ */
+import { readFile, stat } from 'node:fs/promises'
+import { join } from 'node:path'
+import { parse as parseYaml } from 'yaml'
+import { z } from 'zod'
+import { messageOf, OnecopyError } from '../errors.js'
+import { type CsvTable, firstColumn, parseCsv } from './csv.js'
+import { FRAMEWORK, findBundle } from './find-bundle.js'
+import { checkpointPath, MANIFEST_FILE, type Manifest, readManifest } from './manifest.js'
+import type { OutputType } from './orient.js'
+
+const RUN_SCRIPT = 'run.sh'
+
+/** What is known about a model. Other keys are passed on as they are. */
+const CardSchema = z.looseObject({
+  Identifier: z.string().min(1),
+  Slug: z.string().min(1),
+  Task: z.union([z.string(), z.array(z.string())]).nullish(),
+  'Output Type': z.union([z.string(), z.array(z.string())]).nullish(),
+  'Output Consistency': z.string().nullish(),
+})
+
+export type Card = z.output<typeof CardSchema>
+
+export interface Bundle {
+  /** Absolute: the folder that `model/` stands in. */
+  readonly root: string
+  readonly framework: string
+  readonly card: Card
+  /** Null: served by its run.sh, a process for every request. */
+  readonly manifest: Manifest | null
+  /** Null without a manifest. */
+  readonly checkpoint: string | null
+  /** Null where there is none. */
+  readonly runScript: string | null
+  /** Names of the columns of an answer, in order. */
+  readonly columns: readonly string[]
+  /** By column, as run_columns.csv has it: float, integer, string or nothing. */
+  readonly columnTypes: readonly string[]
+  readonly inputHeader: readonly string[]
+  readonly exampleInputs: readonly string[]
+  /** Null where the bundle has no example of its output. */
+  readonly exampleOutputs: CsvTable | null
+  readonly outputType: OutputType
+}
+
+function invalid(message: string): OnecopyError {
+  return new OnecopyError('BUNDLE_INVALID', message)
+}
+
+async function readText(path: string): Promise<string | null> {
+  try {
+    return await readFile(path, 'utf8')
+  } catch (thrown) {
+    if ((thrown as NodeJS.ErrnoException).code === 'ENOENT') return null
+    throw invalid(`${path}: ${messageOf(thrown)}`)
+  }
+}
+
+async function readCard(root: string): Promise<Card> {
+  const sources = [
+    ['information.json', (text: string) => (JSON.parse(text) as { card?: unknown }).card],
+    ['metadata.json', (text: string) => JSON.parse(text) as unknown],
+    ['metadata.yml', (text: string) => parseYaml(text) as unknown],
+  ] as const
+  for (const [name, read] of sources) {
+    const path = join(root, name)
+    const text = await readText(path)
+    if (text === null) continue
+    try {
+      const value = read(text)
+      // Some bundles have it one level down.
+      const card = (value as { card?: unknown } | null)?.card ?? value
+      return CardSchema.parse(card)
+    } catch (thrown) {
+      const why = thrown instanceof z.ZodError ? z.prettifyError(thrown) : messageOf(thrown)
+      throw invalid(`${path}: ${why}`)
+    }
+  }
+  throw invalid(`expected metadata.json, metadata.yml or information.json in ${root}, found none`)
+}
+
+async function readCsv(path: string): Promise<CsvTable | null> {
+  const text = await readText(path)
+  try {
+    return text === null ? null : parseCsv(text)
+  } catch (thrown) {
+    throw invalid(`${path}: ${messageOf(thrown)}`)
+  }
+}
+
+/** Names of the packer's examples have changed over time. */
+async function readExample(framework: string, role: 'input' | 'output'): Promise<CsvTable | null> {
+  const folder = join(framework, 'examples')
+  return (await readCsv(join(folder, `run_${role}.csv`))) ?? (await readCsv(join(folder, `${role}.csv`)))
+}
+
+/** Columns of run_columns.csv by the names in its header. */
+function declaredColumns(table: CsvTable | null): { name: string; type: string }[] {
+  if (table === null) return []
+  const header = table.header.map((name) => name.trim().toLowerCase())
+  const [nameAt, typeAt] = [header.indexOf('name'), header.indexOf('type')]
+  if (nameAt < 0) throw invalid(`run_columns.csv: expected a column "name", got ${header.join(', ')}`)
+  return table.lines
+    .map((line) => ({ name: line[nameAt] ?? '', type: (line[typeAt] ?? '').trim().toLowerCase() }))
+    .filter(({ name }) => name !== '')
+}
+
+/** Of the card where it says so, of the columns elsewhere; text where there are several. */
+function outputTypeOf(card: Card, columns: readonly { type: string }[]): OutputType {
+  const declared = [card['Output Type'] ?? []].flat().map((type) => type.toLowerCase())
+  const types = new Set(declared.length > 0 ? declared : columns.map(({ type }) => type))
+  const [only] = types
+  if (types.size === 1 && (only === 'float' || only === 'integer')) return only
+  return types.size === 0 ? 'float' : 'string'
+}
+
+/** @throws OnecopyError BUNDLE_INVALID. */
+export async function readBundle(path: string): Promise<Bundle> {
+  const root = await findBundle(path)
+  const framework = join(root, FRAMEWORK)
+  const manifest = await readManifest(join(framework, MANIFEST_FILE))
+  const card = await readCard(root)
+  const declared = declaredColumns(await readCsv(join(framework, 'columns', 'run_columns.csv')))
+  const inputs = await readExample(framework, 'input')
+  const outputs = await readExample(framework, 'output')
+  const columns = declared.length > 0 ? declared.map(({ name }) => name) : (outputs?.header ?? [])
+  if (columns.length === 0)
+    throw invalid(`${framework}: expected columns/run_columns.csv or examples/run_output.csv, found neither`)
+  const runScript = join(framework, RUN_SCRIPT)
+  const hasScript = (await stat(runScript).catch(() => null))?.isFile() === true
+  if (manifest === null && !hasScript)
+    throw invalid(`${framework}: expected ${MANIFEST_FILE} or ${RUN_SCRIPT}, found neither`)
+  return {
+    root,
+    framework,
+    card,
+    manifest,
+    checkpoint: manifest === null ? null : checkpointPath(root, manifest),
+    runScript: hasScript ? runScript : null,
+    columns,
+    columnTypes: columns.map((name) => declared.find((one) => one.name === name)?.type ?? ''),
+    inputHeader: inputs?.header ?? ['input'],
+    exampleInputs: inputs === null ? [] : firstColumn(inputs),
+    exampleOutputs: outputs,
+    outputType: outputTypeOf(card, declared),
+  }
+}
+
+/** Whether the same molecule may be answered otherwise the next time: such answers are not kept. */
+export function isVariable({ card }: Bundle): boolean {
+  const tasks = [card.Task ?? []].flat()
+  return card['Output Consistency'] === 'Variable' || tasks.some((task) => task.includes('Generat'))
+}

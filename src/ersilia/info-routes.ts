@@ -1,0 +1,111 @@
+/** What a bundle and its server tell about themselves. */
+import { cpus, freemem, totalmem } from 'node:os'
+import type Router from '@koa/router'
+import type { Context, Next } from 'koa'
+import { OnecopyError } from '../errors.js'
+import type { CsvTable } from './csv.js'
+import { orientRows, type Row } from './orient.js'
+import { parseQuery } from './request.js'
+import type { ErsiliaContext } from './routes.js'
+import type { ErsiliaService } from './service.js'
+
+/** Fields of the card that can be asked for one by one. */
+const CARD_FIELDS = ['Identifier', 'Slug', 'Title', 'Description', 'Input', 'Task', 'Subtask']
+
+/** Busy share of all CPUs since the last call, and of memory now; percent. */
+function systemLoad(): () => { cpu: number; memory: number } {
+  const times = () => {
+    let idle = 0
+    let all = 0
+    for (const cpu of cpus()) {
+      idle += cpu.times.idle
+      all += cpu.times.user + cpu.times.nice + cpu.times.sys + cpu.times.irq + cpu.times.idle
+    }
+    return { idle, all }
+  }
+  let last = times()
+  const percent = (share: number) => Math.round(share * 1000) / 10
+  return () => {
+    const now = times()
+    const all = now.all - last.all
+    const cpu = all === 0 ? 0 : 1 - (now.idle - last.idle) / all
+    last = now
+    return { cpu: percent(cpu), memory: percent(1 - freemem() / totalmem()) }
+  }
+}
+
+function exampleRows({ header, lines }: CsvTable, columns: readonly string[]): Row[] {
+  return lines.map((line) => columns.map((column) => line[header.indexOf(column)] ?? null))
+}
+
+function exampleOutput({ bundle }: ErsiliaService, query: ReturnType<typeof parseQuery>): unknown {
+  const { exampleOutputs, exampleInputs: index, columns, outputType } = bundle
+  if (exampleOutputs === null)
+    throw new OnecopyError('ROUTE_NOT_FOUND', 'the bundle has no example of its output')
+  return orientRows({
+    rows: exampleRows(exampleOutputs, columns),
+    columns,
+    index,
+    orient: query.orient,
+    outputType,
+  })
+}
+
+async function modelStatus(service: ErsiliaService, version: string | undefined) {
+  const { bundle, isResident, workers: notes } = service
+  const workers = await notes.list()
+  return [
+    {
+      modelName: bundle.card.Identifier,
+      modelVersion: version ?? '1',
+      runtime: isResident ? 'onnxruntime' : 'run.sh',
+      minWorkers: workers.length,
+      maxWorkers: workers.length,
+      maxBatchSize: bundle.manifest?.batchSize ?? 1,
+      maxBatchDelay: 0,
+      loadedAtStartup: isResident,
+      workers,
+    },
+  ]
+}
+
+export function infoRoutes(
+  router: Router,
+  context: ErsiliaContext,
+  detailErrors: (ctx: Context, next: Next) => Promise<void>,
+): void {
+  const load = systemLoad()
+  const get = (path: string, work: (service: ErsiliaService, ctx: Context) => unknown) =>
+    router.get(path, detailErrors, async (ctx) => {
+      ctx.body = await work(await context.service(), ctx)
+    })
+  get('/', ({ bundle }) => ({ [bundle.card.Identifier]: bundle.card.Slug }))
+  get('/run/example/input', ({ bundle }) => bundle.exampleInputs)
+  get('/run/example/output', (service, ctx) => exampleOutput(service, parseQuery(ctx.query)))
+  get('/run/columns/input', ({ bundle }) => bundle.inputHeader)
+  get('/run/columns/output', ({ bundle }) => bundle.exampleOutputs?.header ?? bundle.columns)
+  get('/card', ({ bundle }) => bundle.card)
+  get('/card/:field', ({ bundle }, ctx) => {
+    const { field } = ctx.params as { field: string }
+    const value = CARD_FIELDS.includes(field) ? bundle.card[field] : undefined
+    if (value !== undefined) return { [field]: value }
+    throw new OnecopyError(
+      'ROUTE_NOT_FOUND',
+      `Field ${field} not found in metadata; expected one of ${CARD_FIELDS.join(', ')}`,
+    )
+  })
+  get('/models/status', (service) => modelStatus(service, context.model()?.version))
+  get('/healthz', ({ breaker }) => {
+    const { state, failures, lastFailure, resetTimeoutSeconds, nextReset } = breaker.state
+    return {
+      breaker: {
+        state,
+        failures,
+        last_failure: lastFailure,
+        reset_timeout: resetTimeoutSeconds,
+        next_reset: nextReset,
+      },
+      system: load(),
+    }
+  })
+}

@@ -1,0 +1,117 @@
+/**
+ * A predictor in a process of its own, for `onecopy run`: on the segment that a living server holds, or on the
+ * checkpoint itself, loaded for this one time.
+ */
+import { readFile } from 'node:fs/promises'
+import { dirname } from 'node:path'
+import { Engine, type LoadableModel } from '../engine/engine.js'
+import { OnecopyError } from '../errors.js'
+import { parseModel } from '../model/graph.js'
+import { readInterface } from '../model/interface.js'
+import { checkSelf } from '../model/self-check.js'
+import { RUNTIME_ENVIRONMENT } from '../runtime/environment.js'
+import { attachWhole } from '../segment/attach.js'
+import type { SelfCheck } from '../segment/layout.js'
+import type { SegmentListing } from '../segment/listing.js'
+import type { Bundle } from './bundle.js'
+import { NativePredictor, type RunModel } from './native.js'
+import type { PredictOptions, Predictor } from './predictor.js'
+
+const KEY = 'run'
+
+/** As it came, unoptimised: nothing is compiled, and nothing kept, for one run. */
+async function readCheckpoint(path: string): Promise<LoadableModel> {
+  const graph = new Uint8Array(await readFile(path))
+  const { inputs, outputs } = readInterface(parseModel(graph).graph)
+  return {
+    graph,
+    folder: dirname(path),
+    header: { form: 'original', externalDataFolder: dirname(path), inputs, outputs },
+  }
+}
+
+export class LocalPredictor implements Predictor {
+  readonly #engine: Engine
+  readonly #predictor: NativePredictor
+
+  /** Gives up what it was loaded from. */
+  readonly #release: () => Promise<void>
+
+  private constructor(engine: Engine, predictor: NativePredictor, release: () => Promise<void>) {
+    this.#engine = engine
+    this.#predictor = predictor
+    this.#release = release
+  }
+
+  /**
+   * On a living server's segment: the weights are mapped, not read.
+   * @throws OnecopyError SEGMENT_INVALID, SELF_CHECK_FAILED, and of NativePredictor.open.
+   */
+  static async attached(bundle: Bundle, { path }: SegmentListing): Promise<LocalPredictor> {
+    const { header, graph, folder, close } = await attachWhole(path)
+    try {
+      return await LocalPredictor.#open(
+        bundle,
+        { header, graph, folder },
+        { selfCheck: header.selfCheck, close },
+      )
+    } catch (thrown) {
+      await close()
+      throw thrown
+    }
+  }
+
+  /** On the checkpoint. @throws OnecopyError MODEL_INVALID, MODEL_UNSUPPORTED, and of NativePredictor.open. */
+  static async cold(bundle: Bundle): Promise<LocalPredictor> {
+    if (bundle.checkpoint === null)
+      throw new OnecopyError('BUNDLE_INVALID', `bundle ${bundle.root} has no serve.json`)
+    return await LocalPredictor.#open(bundle, await readCheckpoint(bundle.checkpoint), {
+      selfCheck: null,
+      close: async () => {},
+    })
+  }
+
+  static async #open(
+    bundle: Bundle,
+    model: LoadableModel,
+    { selfCheck, close }: { readonly selfCheck: SelfCheck | null; readonly close: () => Promise<void> },
+  ): Promise<LocalPredictor> {
+    const { manifest } = bundle
+    if (manifest === null) throw new OnecopyError('BUNDLE_INVALID', `bundle ${bundle.root} has no serve.json`)
+    Object.assign(process.env, RUNTIME_ENVIRONMENT)
+    const engine = new Engine()
+    const { inputs, outputs } = model.header
+    const run: RunModel = async (tensors, names) => (await engine.run(KEY, tensors, names)).outputs
+    try {
+      await engine.load(KEY, model, 1)
+      if (selfCheck !== null)
+        await checkSelf(selfCheck, {
+          inputs,
+          outputs,
+          run: async (tensors, names) => (await engine.run(KEY, tensors, names)).outputs,
+        })
+      return new LocalPredictor(
+        engine,
+        await NativePredictor.open({ bundle, manifest, inputs, outputs, run }),
+        close,
+      )
+    } catch (thrown) {
+      await engine.close()
+      throw thrown
+    }
+  }
+
+  async predict(inputs: readonly unknown[], options?: PredictOptions) {
+    return await this.#predictor.predict(inputs, options)
+  }
+
+  async close(): Promise<void> {
+    await this.#predictor.close()
+    await this.#engine.close()
+    await this.#release()
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close()
+  }
+}

@@ -1,0 +1,78 @@
+/**
+ * `model/framework/serve.json`: what a bundle's run.sh does, in words that need no Python. The one file that is added to
+ * a bundle so that its model is loaded once. Every key: docs/ersilia.md.
+ */
+import { readFile } from 'node:fs/promises'
+import { isAbsolute, relative, resolve } from 'node:path'
+import { z } from 'zod'
+import { messageOf, OnecopyError } from '../errors.js'
+import { InputChoiceSchema, OutputChoiceSchema } from '../transform/registry.js'
+
+export const MANIFEST_FILE = 'serve.json'
+
+const tensorName = z.string().min(1)
+
+const ManifestFileSchema = z.strictObject({
+  /** The ONNX file, relative to the bundle. */
+  checkpoint: z
+    .string()
+    .min(1)
+    .refine((path) => path.endsWith('.onnx'), 'expected the path of an .onnx file'),
+  /** From a molecule to tensors. */
+  featurizer: InputChoiceSchema,
+  /** The model's inputs that the featurizer's tensors go to, in their order; by default the model's inputs in theirs. */
+  input: z.union([tensorName.transform((name) => [name]), z.array(tensorName).min(1)]).optional(),
+  /** From the model's outputs to columns. */
+  output: OutputChoiceSchema.default({ kind: 'values', options: { activation: 'none' } }),
+  /** Molecules computed together, at most. */
+  batch_size: z.int().min(1).max(4096).default(256),
+  /** Difference to run_output.csv that is allowed, of the value or absolute, whichever is larger. */
+  tolerance: z.number().positive().max(1).default(1e-3),
+})
+
+export const MANIFEST_KEYS = Object.keys(ManifestFileSchema.shape)
+
+export const ManifestSchema = ManifestFileSchema.transform((file) => ({
+  checkpoint: file.checkpoint,
+  featurizer: file.featurizer,
+  inputNames: file.input ?? null,
+  output: file.output,
+  batchSize: file.batch_size,
+  tolerance: file.tolerance,
+}))
+
+export type Manifest = z.output<typeof ManifestSchema>
+
+/**
+ * Reads a bundle's manifest; null where it has none.
+ * @throws OnecopyError BUNDLE_INVALID naming every key that is not as expected.
+ */
+export async function readManifest(path: string): Promise<Manifest | null> {
+  let text: string
+  try {
+    text = await readFile(path, 'utf8')
+  } catch (thrown) {
+    if ((thrown as NodeJS.ErrnoException).code === 'ENOENT') return null
+    throw new OnecopyError('BUNDLE_INVALID', `${path}: ${messageOf(thrown)}`, { cause: thrown })
+  }
+  let value: unknown
+  try {
+    value = JSON.parse(text)
+  } catch (thrown) {
+    throw new OnecopyError('BUNDLE_INVALID', `${path}: expected JSON: ${messageOf(thrown)}`)
+  }
+  const parsed = ManifestSchema.safeParse(value)
+  if (parsed.success) return parsed.data
+  throw new OnecopyError('BUNDLE_INVALID', `${path}: ${z.prettifyError(parsed.error)}`)
+}
+
+/**
+ * The checkpoint's path. Bundles come from elsewhere: one must not name a file that is not its own.
+ * @throws OnecopyError BUNDLE_INVALID.
+ */
+export function checkpointPath(bundleRoot: string, { checkpoint }: Manifest): string {
+  const path = resolve(bundleRoot, checkpoint)
+  const inside = relative(bundleRoot, path)
+  if (!isAbsolute(checkpoint) && !inside.startsWith('..') && !isAbsolute(inside)) return path
+  throw new OnecopyError('BUNDLE_INVALID', `checkpoint: expected a path inside the bundle, got ${checkpoint}`)
+}

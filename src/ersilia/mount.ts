@@ -1,0 +1,101 @@
+/** A bundle in a serving process: its routes from the first moment on, its service once somebody needs it. */
+import type Router from '@koa/router'
+import { OnecopyError } from '../errors.js'
+import type { HttpContext, ServedModel } from '../http/context.js'
+import type { Log } from '../log.js'
+import type { MountedBundle } from './mounted.js'
+import type { RunModel } from './native.js'
+import { ersiliaRoutes } from './routes.js'
+import type { ErsiliaService } from './service.js'
+import { WorkerNotes } from './workers.js'
+
+export interface OpenMountOptions {
+  readonly http: HttpContext
+  /** Runs the model beside the queue, uncounted. */
+  readonly runUncounted: (model: ServedModel) => RunModel
+  readonly serverFolder: string
+  readonly redisUrl: string
+  readonly maxQueuedRequests: number
+  readonly log: Log
+}
+
+export class BundleMount {
+  readonly #mounted: MountedBundle
+  #options: OpenMountOptions | undefined
+  #opening: Promise<ErsiliaService> | undefined
+  #workers: WorkerNotes | undefined
+
+  constructor(mounted: MountedBundle) {
+    this.#mounted = mounted
+  }
+
+  addRoutes(router: Router, http: HttpContext): void {
+    ersiliaRoutes(router, {
+      http,
+      model: () => this.#model(http) ?? undefined,
+      service: () => this.#openOnce(),
+    })
+  }
+
+  #model(http: HttpContext): ServedModel | null {
+    const { modelName } = this.#mounted
+    return modelName === null ? null : http.models.find(modelName)
+  }
+
+  #runThroughQueue(http: HttpContext): RunModel {
+    return async (inputs, outputNames, isCancelled) => {
+      const model = this.#model(http)
+      if (model === null) throw notReady(`model ${this.#mounted.modelName} is not loaded`)
+      const { outputs } = await model.use(() =>
+        http.submit({ model, inputs, outputNames, priority: 0, timeoutMs: null, isCancelled }),
+      )
+      return outputs
+    }
+  }
+
+  /**
+   * Opens and proves a bundle that was asked for. One that only stands in the repository is opened by its first
+   * request: a featurizer takes more memory than a small model, and many never ask for it.
+   * @throws OnecopyError of ErsiliaService.open.
+   */
+  async open(options: OpenMountOptions): Promise<void> {
+    this.#options = options
+    this.#workers = await WorkerNotes.open(options.serverFolder)
+    if (this.#mounted.isRequired) await this.#openOnce()
+  }
+
+  /** @throws OnecopyError MODEL_NOT_READY before `open` was called, and of ErsiliaService.open. */
+  #openOnce(): Promise<ErsiliaService> {
+    this.#opening ??= this.#open().catch((thrown) => {
+      // The next request finds out anew.
+      this.#opening = undefined
+      throw thrown
+    })
+    return this.#opening
+  }
+
+  async #open(): Promise<ErsiliaService> {
+    if (this.#options === undefined || this.#workers === undefined) throw notReady('the server is starting')
+    const { http, runUncounted, ...options } = this.#options
+    const model = this.#model(http) ?? undefined
+    // What it takes is loaded by processes that have a bundle, and by no others.
+    const { ErsiliaService } = await import('./service.js')
+    return await ErsiliaService.open({
+      ...options,
+      bundlePath: this.#mounted.path,
+      model,
+      workers: this.#workers,
+      run: this.#runThroughQueue(http),
+      runUncounted: model === undefined ? this.#runThroughQueue(http) : runUncounted(model),
+    })
+  }
+
+  async close(): Promise<void> {
+    const service = await this.#opening?.catch(() => undefined)
+    await service?.close()
+  }
+}
+
+function notReady(message: string): OnecopyError {
+  return new OnecopyError('MODEL_NOT_READY', message, { retryAfterSeconds: 1 })
+}

@@ -1,0 +1,70 @@
+/** Rows to the five JSON shapes of Ersilia, with the values as its output types want them. */
+import type { Cell } from '../transform/transform.js'
+
+export const ORIENTS = ['records', 'columns', 'values', 'split', 'index'] as const
+export type Orient = (typeof ORIENTS)[number]
+
+/** `string` wherever more than one type is declared. */
+export type OutputType = 'float' | 'integer' | 'string'
+
+/** A row of values, one for each column. */
+export type Row = readonly Cell[]
+
+export interface Oriented {
+  readonly rows: readonly Row[]
+  readonly columns: readonly string[]
+  /** What each row is about: the inputs. */
+  readonly index: readonly string[]
+  readonly orient: Orient
+  readonly outputType: OutputType
+}
+
+/** What Python's `float` and `int` take, without their underscores. */
+const DECIMAL = /^\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*$/i
+
+function numberOf(cell: number | string): number | null {
+  const value = typeof cell === 'number' ? cell : DECIMAL.test(cell) ? Number(cell) : Number.NaN
+  return Number.isFinite(value) ? value : null
+}
+
+/** What has no JSON number is null; integers are cut off, not rounded. */
+export function convertCell(cell: Cell, outputType: OutputType): Cell {
+  if (cell === null || cell === '') return null
+  if (outputType === 'string') return String(cell)
+  const value = numberOf(cell)
+  // Never minus zero, which JSON would write as 0 and strings as -0.
+  return value !== null && outputType === 'integer' ? Math.trunc(value) + 0 : value
+}
+
+/** Own properties only, so that no input can be a name that objects are born with. */
+function objectOf(keys: readonly string[], values: readonly unknown[]): Record<string, unknown> {
+  return Object.fromEntries(keys.map((key, i) => [key, values[i]]))
+}
+
+/** The answer to a request; duplicate inputs collapse to the last in `index` and `columns`. */
+export function orientRows({ rows, columns, index, orient, outputType }: Oriented): unknown {
+  const data = rows.map((row) => columns.map((_, i) => convertCell(row[i] ?? null, outputType)))
+  switch (orient) {
+    case 'values':
+      return data
+    case 'split':
+      return { columns, index, data }
+    case 'records':
+      return data.map((row) => objectOf(columns, row))
+    case 'index':
+      return objectOf(
+        index,
+        data.map((row) => objectOf(columns, row)),
+      )
+    case 'columns':
+      return objectOf(
+        columns,
+        columns.map((_, i) =>
+          objectOf(
+            index,
+            data.map((row) => row[i]),
+          ),
+        ),
+      )
+  }
+}

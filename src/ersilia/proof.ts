@@ -1,0 +1,43 @@
+/** A bundle proves itself: its own example inputs must give its own example outputs. */
+import { OnecopyError } from '../errors.js'
+import type { Bundle } from './bundle.js'
+import { convertCell } from './orient.js'
+import type { Predictor } from './predictor.js'
+
+function areClose(expected: number, got: number, tolerance: number): boolean {
+  return Math.abs(expected - got) <= tolerance * Math.max(1, Math.abs(expected))
+}
+
+/**
+ * Runs the examples. Returns how many molecules were compared; 0 where the bundle has no examples.
+ * @throws OnecopyError EXAMPLES_NOT_REPRODUCED naming the first value that differs.
+ */
+export async function proveBundle(bundle: Bundle, predictor: Predictor): Promise<number> {
+  const { exampleInputs, exampleOutputs, columns, manifest, columnTypes, outputType } = bundle
+  if (exampleOutputs === null || exampleInputs.length === 0) return 0
+  const { header, lines } = exampleOutputs
+  const count = Math.min(exampleInputs.length, lines.length)
+  const rows = await predictor.predict(exampleInputs.slice(0, count))
+  const tolerance = manifest?.tolerance ?? 0
+  for (const [i, row] of rows.entries()) {
+    for (const [j, column] of columns.entries()) {
+      const at = header.indexOf(column)
+      if (at < 0) continue
+      // A column of text is compared as text; one of numbers as numbers, however its answers are written.
+      const isText = columnTypes[j] === 'string' || (columnTypes[j] === '' && outputType === 'string')
+      const type = isText ? 'string' : 'float'
+      const expected = convertCell(lines[i]?.[at] ?? null, type)
+      const got = convertCell(row[j] ?? null, type)
+      const isSame =
+        typeof expected === 'number' && typeof got === 'number'
+          ? areClose(expected, got, tolerance)
+          : expected === got
+      if (isSame) continue
+      throw new OnecopyError(
+        'EXAMPLES_NOT_REPRODUCED',
+        `example ${i + 1} (${exampleInputs[i]}), column ${column}: run_output.csv has ${expected}, the model answers ${got}`,
+      )
+    }
+  }
+  return count
+}

@@ -1,0 +1,114 @@
+/**
+ * Rows that were computed before, by molecule. In Redis, laid out as ersilia-pack does, all workers and the other
+ * servers of a model share them; without Redis each worker keeps its own. A cache never fails a request: what cannot be
+ * read is computed, what cannot be written is said once.
+ */
+import { LRUCache } from 'lru-cache'
+import { z } from 'zod'
+import { messageOf } from '../errors.js'
+import type { Log } from '../log.js'
+import type { Row } from './orient.js'
+
+const SEVEN_DAYS_SECONDS = 7 * 24 * 3600
+const MEMORY_ROWS = 100_000
+const MEMORY_CELLS = 2_000_000
+const CONNECT_TIMEOUT_MS = 2000
+
+const RowSchema = z.array(z.union([z.number(), z.string(), z.null()]))
+
+export interface ResultCache {
+  /** By input: its row, or null where there is none. */
+  fetch(inputs: readonly string[]): Promise<(Row | null)[]>
+  save(inputs: readonly string[], rows: readonly Row[]): Promise<void>
+  close(): Promise<void>
+}
+
+export function memoryCache(): ResultCache {
+  const rows = new LRUCache<string, Row>({
+    max: MEMORY_ROWS,
+    maxSize: MEMORY_CELLS,
+    sizeCalculation: (row) => Math.max(1, row.length),
+    ttl: SEVEN_DAYS_SECONDS * 1000,
+  })
+  return {
+    fetch: async (inputs) => inputs.map((input) => rows.get(input) ?? null),
+    save: async (inputs, computed) => {
+      for (const [i, input] of inputs.entries()) rows.set(input, computed[i] as Row)
+    },
+    close: async () => rows.clear(),
+  }
+}
+
+export interface RedisOptions {
+  readonly url: string
+  /** The model's Identifier: names the keys. */
+  readonly identifier: string
+  readonly columns: readonly string[]
+  readonly log: Log
+}
+
+/** A row as it was stored; null where it is another model's, or none. */
+function parseRow(text: string | null | undefined, width: number): Row | null {
+  if (text === null || text === undefined) return null
+  try {
+    const row = RowSchema.parse(JSON.parse(text))
+    return row.length === width ? row : null
+  } catch {
+    return null
+  }
+}
+
+export async function redisCache({ url, identifier, columns, log }: RedisOptions): Promise<ResultCache> {
+  // A large package, for those who have a Redis.
+  const { createClient } = await import('@redis/client')
+  const key = `cache:${identifier}`
+  const headerKey = `${identifier}:header`
+  const client = createClient({
+    url,
+    disableOfflineQueue: true,
+    socket: { connectTimeout: CONNECT_TIMEOUT_MS, reconnectStrategy: (tries) => Math.min(tries * 100, 5000) },
+  })
+  let isSaid = false
+  const lost = (thrown: unknown) => {
+    if (!isSaid)
+      log.warn({ reason: messageOf(thrown) }, 'the result cache cannot be reached: all is computed')
+    isSaid = true
+  }
+  client.on('error', lost)
+  client.on('ready', () => {
+    isSaid = false
+  })
+  const tried = new Promise<void>((resolve) => {
+    client.once('ready', () => resolve())
+    client.once('error', () => resolve())
+  })
+  client.connect().catch(lost)
+  // The first request finds it connected, or is not kept waiting by one that is gone.
+  await tried
+  return {
+    async fetch(inputs) {
+      try {
+        const found = await client.hmGet(key, [...inputs])
+        return found.map((text) => parseRow(text, columns.length))
+      } catch (thrown) {
+        lost(thrown)
+        return inputs.map(() => null)
+      }
+    },
+    async save(inputs, rows) {
+      if (inputs.length === 0) return
+      try {
+        const fields = inputs.map((input, i): [string, string] => [input, JSON.stringify(rows[i])])
+        await client
+          .multi()
+          .hSet(key, fields)
+          .expire(key, SEVEN_DAYS_SECONDS)
+          .setEx(headerKey, SEVEN_DAYS_SECONDS, JSON.stringify(columns))
+          .exec()
+      } catch (thrown) {
+        lost(thrown)
+      }
+    },
+    close: async () => client.destroy(),
+  }
+}

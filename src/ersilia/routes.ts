@@ -1,0 +1,123 @@
+/** Ersilia's API for one bundle: POST /run and the jobs. What only tells about it: info-routes.ts. */
+import type Router from '@koa/router'
+import type { Context, Next } from 'koa'
+import { OnecopyError } from '../errors.js'
+import { readBody } from '../http/body.js'
+import type { HttpContext, RequestState, ServedModel } from '../http/context.js'
+import { outcomeOf } from '../http/routes/infer.js'
+import type { Outcome } from '../metrics/series.js'
+import { encodeHeavy } from './binary.js'
+import { infoRoutes } from './info-routes.js'
+import { orientRows } from './orient.js'
+import { parseInputs, parseQuery, type RunQuery } from './request.js'
+import type { ErsiliaService } from './service.js'
+
+export interface ErsiliaContext {
+  readonly http: HttpContext
+  /** Open and proved. @throws OnecopyError why it cannot be opened. */
+  readonly service: () => Promise<ErsiliaService>
+  /** The model that answers for the bundle; undefined where run.sh does. */
+  readonly model: () => ServedModel | undefined
+}
+
+/** Ersilia's errors are `{"detail": ...}`. */
+async function detailErrors(ctx: Context, next: Next): Promise<void> {
+  ;(ctx.state as RequestState).errorBody = (error) => ({ detail: error.message })
+  await next()
+}
+
+interface Answer {
+  readonly contentType: string
+  readonly body: string | Buffer
+}
+
+async function answer(
+  service: ErsiliaService,
+  inputs: readonly string[],
+  { query, isCancelled }: { query: RunQuery; isCancelled: () => boolean },
+): Promise<Answer> {
+  const { bundle } = service
+  const { columns, outputType } = bundle
+  if (query.output_type === 'heavy' && outputType === 'string') {
+    throw new OnecopyError(
+      'INPUT_INVALID',
+      'output_type: expected simple, this model answers with text, which the heavy form has not',
+    )
+  }
+  const flags = { fetchCache: query.fetch_cache, saveCache: query.save_cache, cacheOnly: query.cache_only }
+  const rows = await service.rows(inputs, flags, { isCancelled })
+  if (query.output_type === 'heavy')
+    return { contentType: 'application/octet-stream', body: encodeHeavy({ rows, columns }, outputType) }
+  const oriented = orientRows({ rows, columns, index: inputs, orient: query.orient, outputType })
+  return { contentType: 'application/json', body: JSON.stringify(oriented) }
+}
+
+/** A body that would be refused anyway is not read. */
+async function readInputs(ctx: Context, { http, model }: ErsiliaContext): Promise<string[]> {
+  const served = model()
+  if (served !== undefined) http.checkRoom(served, 0)
+  return parseInputs(await readBody(ctx.req, { maxBytes: http.maxBodyBytes, jsonBytes: null }))
+}
+
+async function run(ctx: Context, context: ErsiliaContext): Promise<void> {
+  const query = parseQuery(ctx.query)
+  const service = await context.service()
+  const inputs = await readInputs(ctx, context)
+  const isCancelled = () => ctx.req.socket.destroyed
+  const { contentType, body } = await answer(service, inputs, { query, isCancelled })
+  ctx.status = 200
+  ctx.set('Content-Type', contentType)
+  if (query.output_type === 'heavy') ctx.set('Content-Disposition', 'attachment; filename="result.bin"')
+  ctx.body = body
+}
+
+/** Counted as requests of the model, as `infer` counts its own. */
+async function counted(ctx: Context, context: ErsiliaContext, work: () => Promise<void>): Promise<void> {
+  const startedMs = performance.now()
+  const model = context.model()
+  const state = ctx.state as RequestState
+  if (model !== undefined) state.model = model
+  const counts = model?.counts ?? context.http.unknownModel
+  let outcome: Outcome = 'success'
+  try {
+    await work()
+  } catch (thrown) {
+    outcome = outcomeOf(thrown)
+    throw thrown
+  } finally {
+    const durationMs = performance.now() - startedMs
+    counts.countRequest(outcome, durationMs)
+    if (model !== undefined) counts.observe('requestDuration', durationMs / 1000)
+  }
+}
+
+function jobRoutes(router: Router, context: ErsiliaContext): void {
+  router.post('/job/submit', detailErrors, async (ctx) => {
+    const query = parseQuery(ctx.query)
+    const service = await context.service()
+    const inputs = await readInputs(ctx, context)
+    const job_id = await service.jobs.submit(async () => {
+      // Results of jobs are JSON, whatever form was asked for.
+      const simple = { ...query, output_type: 'simple' as const }
+      const { body } = await answer(service, inputs, { query: simple, isCancelled: () => false })
+      return body as string
+    })
+    ctx.body = { job_id, message: 'Job submitted successfully.' }
+  })
+  router.get('/job/status/:id', detailErrors, async (ctx) => {
+    const { id = '' } = ctx.params as { id?: string }
+    ctx.body = { job_id: id, status: await (await context.service()).jobs.status(id) }
+  })
+  router.get('/job/result/:id', detailErrors, async (ctx) => {
+    const { id = '' } = ctx.params as { id?: string }
+    const { status, text } = await (await context.service()).jobs.result(id)
+    ctx.set('Content-Type', 'application/json')
+    ctx.body = text ?? JSON.stringify({ job_id: id, status, result: null })
+  })
+}
+
+export function ersiliaRoutes(router: Router, context: ErsiliaContext): void {
+  router.post('/run', detailErrors, (ctx) => counted(ctx, context, () => run(ctx, context)))
+  jobRoutes(router, context)
+  infoRoutes(router, context, detailErrors)
+}

@@ -1,0 +1,53 @@
+/** How a model is served, out of its own config, what was found out when it was compiled, and the server's options. */
+import type { BatchingPolicy } from './batch/batcher.js'
+import type { ServingConfig } from './config/schema.js'
+import type { ServedModelConfig } from './model/config.js'
+import { type ModelConfiguration, modelConfiguration } from './protocol/v2/configuration.js'
+import type { SegmentHeader } from './segment/layout.js'
+
+interface ConfiguredModel {
+  readonly name: string
+  readonly version: string
+  readonly config: ServedModelConfig
+}
+
+/** The model's own config where it says something, what was found out at compile time elsewhere. */
+export function batchingPolicy(
+  header: SegmentHeader,
+  config: ServedModelConfig,
+  serving: ServingConfig,
+): BatchingPolicy {
+  return {
+    isBatchable: config.batching === 'auto' ? header.batching.batchable : config.batching,
+    maxBatchSize: config.maxBatchSize,
+    preferredBatchSizes: config.preferredBatchSizes,
+    maxQueueDelayMs: config.maxQueueDelayMs,
+    queue: {
+      maxRequests: config.maxQueueRequests ?? serving.maxQueuedRequests,
+      maxBytes: config.maxQueueBytes,
+    },
+  }
+}
+
+/** What clients are told of a model: whether its first dimension is a batch is known even where none is gathered. */
+export function configurationOf(
+  { name, version, config }: ConfiguredModel,
+  header: SegmentHeader,
+  serving: ServingConfig,
+): ModelConfiguration {
+  const { inputs, outputs } = header
+  const { isBatchable, maxBatchSize, preferredBatchSizes, maxQueueDelayMs } = batchingPolicy(
+    header,
+    config,
+    serving,
+  )
+  const isVariable = [...inputs, ...outputs].every(({ shape }) => shape?.[0] === -1)
+  const isBatched = isVariable && (isBatchable || header.batching.batchable)
+  return modelConfiguration({
+    model: { name, version, inputs, outputs },
+    maxBatchSize: isBatched ? maxBatchSize : 0,
+    batching: isBatched && isBatchable && maxBatchSize > 1 ? { preferredBatchSizes, maxQueueDelayMs } : null,
+    versionPolicy: config.versionPolicy,
+    threads: config.threads ?? serving.threads,
+  })
+}
