@@ -1,6 +1,7 @@
 import { chmodSync, openSync, readFileSync, rmSync, statSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
+import { attachWhole } from '../../src/segment/attach.js'
 import { decodeHeader, type SegmentHeader } from '../../src/segment/layout.js'
 import { fillUp, smallTmpfs } from '../helpers/limits.js'
 import {
@@ -276,4 +277,21 @@ test.serial('raw weights are kept where that is asked for', async (t) => {
   t.true(memoryOf(kept.server) >= statSync(segmentPath(kept.server)).size)
   await stopCleanly(t, released.server)
   await stopCleanly(t, kept.server)
+})
+
+test.serial('what another process holds whole is released when it is done, and not before', async (t) => {
+  const { server, url } = await start(t)
+  const path = segmentPath(server)
+  const held = await attachWhole(path)
+  // As old as this one, and held by nobody.
+  const other = await startReleased(t)
+  t.true(memoryOf(server) >= statSync(path).size)
+  t.is(held.header.model?.name, 'wide')
+  await held.close()
+  await isReleased(server)
+  const refused = await t.throwsAsync(attachWhole(path), { code: 'SEGMENT_INVALID' })
+  t.regex(refused?.message ?? '', /its raw weights are released/)
+  await answerOf(url)
+  await stopCleanly(t, other.server)
+  await stopCleanly(t, server)
 })

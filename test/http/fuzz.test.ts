@@ -20,7 +20,7 @@ const CONNECTIONS = 16
 const PORTION = 2000
 const ANSWER_TIMEOUT_MS = 30_000
 /** What a client can bring upon itself. 503 and 500 are the server's. */
-const STATUSES = new Set([200, 204, 400, 401, 403, 404, 405, 408, 411, 413, 414, 415, 431, 501, 504])
+const STATUSES = new Set([200, 204, 302, 400, 401, 403, 404, 405, 408, 411, 413, 414, 415, 431, 501, 504])
 /** Of a worker over all requests, once it has seen each kind: caches and arenas, not a leak per request. */
 const GROWTH_BYTES = 40e6
 
