@@ -7,6 +7,7 @@ import { messageOf } from '../src/errors.js'
 import { type Inspection, inspectModel } from '../src/model/inspection.js'
 import { MemoryBudget } from '../src/model/memory-budget.js'
 import { type OneOff, withCompiled } from '../src/model/one-off.js'
+import { type PodMemory, podMemory, podModel } from '../src/model/pod-memory.js'
 import { type Measurement, measureWorker } from '../src/model/probe.js'
 import { MODEL_NAME_PATTERN, placeOf } from '../src/model/repository.js'
 import { cgroupMemoryLimit } from '../src/process/memory.js'
@@ -15,6 +16,7 @@ import { writeSegment } from '../src/segment/write.js'
 import { COMPILE_TIMEOUT_MS, modelFileOf, segmentDirOf, usageError, workersOf } from './arguments.js'
 import { inspectionText } from './inspection-text.js'
 import { untilInterrupted } from './interruptible.js'
+import { kubernetesSizes } from './kubernetes-sizes.js'
 
 export const INSPECT_HELP = `Usage: onecopy inspect MODEL.onnx [options]
 
@@ -25,6 +27,7 @@ Options:
   --workers N        Workers to reckon the memory for [as for serve]
   --no-measure       Only what the compiled model tells: nothing is written to shared memory
   --segment-dir DIR  Where the segment stands while it is measured, as for serve [ONECOPY_SEGMENT_DIR or /dev/shm]
+  --kubernetes       Print the memory limit and sizeLimit of a pod for these workers, as a patch of deploy/kubernetes/base
   --json             Print one JSON document, sizes in bytes`
 
 export interface InspectDocument extends Inspection {
@@ -36,6 +39,8 @@ export interface InspectDocument extends Inspection {
   readonly measurement: Measurement | null
   /** What the model takes in so many workers, the workers themselves not counted; null where nothing was measured. */
   readonly totalBytes: number | null
+  /** What a pod of so many workers must be given. */
+  readonly pod: Omit<PodMemory, 'model'>
 }
 
 interface Options {
@@ -44,27 +49,37 @@ interface Options {
   readonly segmentDir: string
   readonly measure: boolean
   readonly json: boolean
+  readonly kubernetes: boolean
 }
 
 function readOptions(argv: readonly string[]): Options {
   let parsed: {
-    values: { workers?: string; 'segment-dir'?: string; 'no-measure'?: boolean; json?: boolean }
+    values: {
+      workers?: string
+      'segment-dir'?: string
+      'no-measure'?: boolean
+      json?: boolean
+      kubernetes?: boolean
+    }
     positionals: string[]
   }
   try {
     const flag = { type: 'boolean' as const }
     const text = { type: 'string' as const }
-    const options = { workers: text, 'segment-dir': text, 'no-measure': flag, json: flag }
+    const options = { workers: text, 'segment-dir': text, 'no-measure': flag, json: flag, kubernetes: flag }
     parsed = parseArgs({ args: [...argv], options, strict: true, allowPositionals: true })
   } catch (thrown) {
     throw usageError(messageOf(thrown), 'inspect')
   }
   const { values, positionals } = parsed
+  if (values.json === true && values.kubernetes === true)
+    throw usageError('expected --json or --kubernetes, got both', 'inspect')
   return {
     workers: workersOf(values.workers, 'inspect'),
     segmentDir: segmentDirOf(values['segment-dir'], 'inspect'),
     measure: values['no-measure'] !== true,
     json: values.json === true,
+    kubernetes: values.kubernetes === true,
     modelPath: modelFileOf(positionals, 'inspect'),
   }
 }
@@ -90,7 +105,15 @@ async function measure(
   }
 }
 
-async function inspect(options: Options, signal: AbortSignal): Promise<InspectDocument> {
+/** What any first session takes is counted with the worker. */
+function modelBytesOf({ perWorkerBytes, firstSessionBytes, libraryBytes }: Measurement): number {
+  return perWorkerBytes - (firstSessionBytes - libraryBytes)
+}
+
+async function inspect(
+  options: Options,
+  signal: AbortSignal,
+): Promise<{ document: InspectDocument; pod: PodMemory }> {
   const { modelPath, workers, segmentDir } = options
   const { name } = placeOf(modelPath)
   return await withCompiled(modelPath, { timeoutMs: COMPILE_TIMEOUT_MS, signal }, async (oneOff) => {
@@ -99,23 +122,27 @@ async function inspect(options: Options, signal: AbortSignal): Promise<InspectDo
     const { compileMs } = oneOff
     const totalBytes =
       measurement && inspection.segmentBytes + workers * Math.max(0, measurement.perWorkerBytes)
-    return {
+    const pod = podMemory(podModel(oneOff.header, measurement && modelBytesOf(measurement)), workers)
+    const { model: _, ...sizes } = pod
+    const document = {
       ...{ model: modelPath, name, ...inspection },
-      ...{ compileMs: Math.round(compileMs), workers, measurement, totalBytes },
+      ...{ compileMs: Math.round(compileMs), workers, measurement, totalBytes, pod: sizes },
     }
+    return { document, pod }
   })
 }
 
 /** Runs `onecopy inspect`; resolves with the exit code. */
 export async function runInspect(argv: readonly string[]): Promise<number> {
   const options = readOptions(argv)
-  const { json, modelPath } = options
+  const { json, kubernetes, modelPath } = options
   if (options.measure) await checkSegmentFolder(options.segmentDir)
   const print = (value: unknown) => process.stdout.write(`${JSON.stringify(value, null, 2)}\n`)
   return await untilInterrupted(
     async (signal) => {
-      const document = await inspect(options, signal)
+      const { document, pod } = await inspect(options, signal)
       if (json) print(document)
+      else if (kubernetes) process.stdout.write(kubernetesSizes(document.name, pod))
       else process.stdout.write(`${inspectionText(document)}\n`)
     },
     ({ code, message }) => {

@@ -96,6 +96,10 @@ export function inspectionText(document: InspectDocument): string {
     ['batching', batchingText(document.batching)],
     ['segment', `${formatBytes(document.segmentBytes)}, once a host`],
     ...costRows(document),
+    [
+      `a pod of ${document.workers}`,
+      `memory limit ${formatBytes(document.pod.memoryBytes)}, ${formatBytes(document.pod.sizeLimitBytes)} of /dev/shm: --kubernetes prints them as a patch`,
+    ],
   ]
   const parts = [
     printable(

@@ -3,9 +3,9 @@
  * so a scrape asks nobody, waits for nobody, and misses nothing that a dead worker counted.
  */
 import { Counter, Gauge, Registry } from 'prom-client'
-import { exposeModels } from '../src/metrics/exposition.js'
+import { type Aliases, exposeModels } from '../src/metrics/exposition.js'
 import type { PublishedModel } from '../src/model/publish.js'
-import { readProcessMemory } from '../src/process/memory.js'
+import { cgroupMemoryLimit, readProcessMemory } from '../src/process/memory.js'
 import { allocatedBytes } from '../src/segment/holes.js'
 import type { FleetStats, ProcessSigns } from './stats.js'
 
@@ -22,6 +22,9 @@ export interface FleetMetricsOptions {
   readonly stats: () => FleetStats | undefined
   /** Null without a certificate. */
   readonly certificateExpirySeconds: () => number | null
+  /** As many as there should be. */
+  readonly workers: number
+  readonly aliases: Aliases
   readonly buildInfo: { readonly version: string; readonly runtimeVersion: string }
 }
 
@@ -53,6 +56,23 @@ export class FleetMetrics {
       labelNames: ['outcome'],
       registers,
     })
+    // From zero, so that the first one is an increase.
+    for (const outcome of ['loaded', 'unloaded', 'failed']) this.#modelChanges.inc({ outcome }, 0)
+    new Gauge({
+      name: 'process_start_time_seconds',
+      help: 'When the primary was started, in seconds since the Unix epoch.',
+      registers,
+    }).set(Math.round(performance.timeOrigin) / 1000)
+    new Gauge({ name: 'onecopy_workers', help: 'Workers that there should be.', registers }).set(
+      options.workers,
+    )
+    const memoryLimitBytes = cgroupMemoryLimit()
+    if (memoryLimitBytes !== null)
+      new Gauge({
+        name: 'onecopy_memory_limit_bytes',
+        help: 'Memory that the control group allows to all processes and segments together; no series where it allows any.',
+        registers,
+      }).set(memoryLimitBytes)
     new Gauge({
       name: 'onecopy_workers_ready',
       help: 'Workers that answer requests.',
@@ -145,7 +165,8 @@ export class FleetMetrics {
 
   /** The text that Prometheus scrapes. */
   async scrape(): Promise<string> {
-    const text = [await exposeModels(this.#options.stats()?.counted ?? []), await this.#own.metrics()]
+    const models = await exposeModels(this.#options.stats()?.counted ?? [], this.#options.aliases)
+    const text = [models, await this.#own.metrics()]
     return text.filter((part) => part.trim() !== '').join('\n')
   }
 

@@ -70,6 +70,8 @@ class Primary {
       published: () => this.#catalogue?.published ?? [],
       stats: () => this.#stats,
       certificateExpirySeconds: () => this.#secrets?.certificateExpirySeconds ?? null,
+      workers: config.workers,
+      aliases: config.metricsAliases,
       buildInfo: { version, runtimeVersion: runtimeVersion() },
     })
   }

@@ -96,7 +96,7 @@ export const REQUEST_LOG_OPTIONS = {
   accessLog: option({
     schema: switchedOn,
     value: '',
-    group: 'Logs',
+    group: 'Logs and metrics',
     help: 'One line a request, with what each part of it took.',
     // Some 4 us and a write for each request, where a small one takes 120 us.
     default: () => 'off',
@@ -105,7 +105,7 @@ export const REQUEST_LOG_OPTIONS = {
   serverTiming: option({
     schema: switchedOn,
     value: '',
-    group: 'Logs',
+    group: 'Logs and metrics',
     help: 'The same for the client, in the header Server-Timing.',
     // Tells strangers how busy the server is.
     default: () => 'off',
@@ -114,7 +114,7 @@ export const REQUEST_LOG_OPTIONS = {
   otlpEndpoint: option({
     schema: serviceUrl,
     value: 'URL',
-    group: 'Logs',
+    group: 'Logs and metrics',
     help: 'OpenTelemetry collector (OTLP over HTTP) that traces go to, such as http://localhost:4318.',
     default: () => standardOtlpEndpoint(),
     defaultHelp: '$OTEL_EXPORTER_OTLP_TRACES_ENDPOINT or $OTEL_EXPORTER_OTLP_ENDPOINT; none: no traces',

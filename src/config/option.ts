@@ -7,7 +7,15 @@ export interface Option<Schema extends z.ZodType> {
   /** Placeholder in the help text. */
   readonly value: string
   readonly help: string
-  readonly group: 'Models' | 'Network' | 'Access' | 'TLS' | 'Processes' | 'Memory' | 'Limits' | 'Logs'
+  readonly group:
+    | 'Models'
+    | 'Network'
+    | 'Access'
+    | 'TLS'
+    | 'Processes'
+    | 'Memory'
+    | 'Limits'
+    | 'Logs and metrics'
   /** The default as it would be written, and what it says in the help where that differs. */
   readonly default: () => string | number
   readonly defaultHelp?: string

@@ -230,9 +230,16 @@ export const OPTIONS = {
   logLevel: option({
     schema: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal']),
     value: 'L',
-    group: 'Logs',
+    group: 'Logs and metrics',
     help: 'trace, debug (one line a request), info, warn, error or fatal.',
     default: () => 'info',
+  }),
+  metricsAliases: option({
+    schema: z.enum(['none', 'triton'], 'expected none or triton'),
+    value: 'NAMES',
+    group: 'Logs and metrics',
+    help: "triton: what is counted also under Triton's names (nv_inference_*), for dashboards made for it.",
+    default: () => 'none',
   }),
   ...REQUEST_LOG_OPTIONS,
 } as const
@@ -302,6 +309,7 @@ export interface Config {
   readonly deadlineStatus: 503 | 504
   readonly systemSharedMemory: boolean
   readonly logLevel: Parsed['logLevel']
+  readonly metricsAliases: Parsed['metricsAliases']
 }
 
 export function toConfig(options: Parsed): Config {
@@ -352,6 +360,7 @@ export function toConfig(options: Parsed): Config {
     deadlineStatus: options.deadlineStatus === 503 ? 503 : 504,
     systemSharedMemory: options.systemSharedMemory,
     logLevel: options.logLevel,
+    metricsAliases: options.metricsAliases,
   })
 }
 

@@ -2,22 +2,23 @@
 import { AggregatorRegistry } from 'prom-client'
 import type { StatsPage } from './page.js'
 import { HISTOGRAMS, type HistogramSeries, OUTCOMES, REQUESTS } from './series.js'
+import { tritonMetrics } from './triton.js'
 
 export interface CountedModel {
   readonly labels: { readonly model: string; readonly version: string }
   readonly page: StatsPage
 }
 
-type Labels = Record<string, string | number>
+export type Labels = Record<string, string | number>
 
-interface Value {
+export interface Value {
   readonly value: number
   readonly labels: Labels
   readonly metricName?: string
 }
 
 /** prom-client's JSON form of a metric: what its aggregator takes, and the only way to hand it a histogram. */
-interface Metric {
+export interface Metric {
   readonly name: string
   readonly help: string
   readonly type: 'counter' | 'histogram'
@@ -64,11 +65,18 @@ function histogramOf({ name, help, bounds, at }: HistogramSeries, models: readon
   return { name, help, type: 'histogram', aggregator: 'sum', values }
 }
 
+/** The same numbers under the names of another server, beside one's own. */
+export type Aliases = 'none' | 'triton'
+
 /** Counters and histograms of all models, in Prometheus' text format. */
-export async function exposeModels(models: readonly CountedModel[]): Promise<string> {
+export async function exposeModels(
+  models: readonly CountedModel[],
+  aliases: Aliases = 'none',
+): Promise<string> {
   const metrics = [
     requestsOf(models),
     ...Object.values(HISTOGRAMS).map((series) => histogramOf(series, models)),
+    ...(aliases === 'triton' ? tritonMetrics(models) : []),
   ].filter(({ values }) => values.length > 0)
   const registry = AggregatorRegistry.aggregate([
     metrics as unknown as Parameters<typeof AggregatorRegistry.aggregate>[0][number],

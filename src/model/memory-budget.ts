@@ -12,21 +12,47 @@ import { leastPrivateBytes } from './needs.js'
 const PRIMARY_BYTES = 60e6
 const WORKER_BYTES = 60e6
 
+/** What a model version takes, whoever holds it. */
+export interface ModelMemory {
+  /** Once a host. */
+  readonly segmentBytes: number
+  /** In every worker: as measured, or at least. */
+  readonly privateBytes: number
+}
+
+export interface ServingMemory {
+  readonly segmentBytes: number
+  /** Of one worker, with what every worker takes. */
+  readonly workerBytes: number
+  readonly primaryBytes: number
+  readonly totalBytes: number
+}
+
+export function modelMemory({
+  fileBytes,
+  needs,
+  sharing,
+}: Pick<SegmentHeader, 'fileBytes' | 'needs' | 'sharing'>): ModelMemory {
+  return { segmentBytes: fileBytes, privateBytes: needs.privateBytes ?? leastPrivateBytes({ sharing }) }
+}
+
+/** What serving these takes at least, in so many workers. */
+export function servingMemory(models: readonly ModelMemory[], workers: number): ServingMemory {
+  const segmentBytes = models.reduce((sum, one) => sum + one.segmentBytes, 0)
+  const workerBytes = models.reduce((sum, one) => sum + one.privateBytes, WORKER_BYTES)
+  const totalBytes = PRIMARY_BYTES + segmentBytes + workers * workerBytes
+  return { segmentBytes, workerBytes, primaryBytes: PRIMARY_BYTES, totalBytes }
+}
+
 export interface MemoryBudgetOptions {
   /** Null is no limit. */
   readonly limitBytes: number | null
   readonly workers: number
 }
 
-interface Reserved {
-  readonly segmentBytes: number
-  /** In every worker. */
-  readonly privateBytes: number
-}
-
 export class MemoryBudget {
   readonly #options: MemoryBudgetOptions
-  readonly #reserved = new Map<string, Reserved>()
+  readonly #reserved = new Map<string, ModelMemory>()
 
   constructor(options: MemoryBudgetOptions) {
     this.#options = options
@@ -38,23 +64,17 @@ export class MemoryBudget {
    */
   reserve(key: string, header: Pick<SegmentHeader, 'fileBytes' | 'needs' | 'sharing'>): void {
     const { limitBytes, workers } = this.#options
-    const measuredBytes = header.needs.privateBytes
-    const own: Reserved = {
-      segmentBytes: header.fileBytes,
-      privateBytes: measuredBytes ?? leastPrivateBytes(header),
-    }
+    const own = modelMemory(header)
     const others = [...this.#reserved].filter(([other]) => other !== key).map(([, one]) => one)
-    const othersBytes = others.reduce((sum, one) => sum + one.segmentBytes, 0)
-    const segmentBytes = othersBytes + own.segmentBytes
-    const privateBytes = others.reduce((sum, one) => sum + one.privateBytes, WORKER_BYTES + own.privateBytes)
-    const neededBytes = PRIMARY_BYTES + segmentBytes + workers * privateBytes
-    if (limitBytes !== null && neededBytes > limitBytes) {
-      const how = measuredBytes === null ? 'at least' : 'measured'
+    const { segmentBytes, workerBytes, primaryBytes, totalBytes } = servingMemory([...others, own], workers)
+    if (limitBytes !== null && totalBytes > limitBytes) {
+      const othersBytes = segmentBytes - own.segmentBytes
+      const how = header.needs.privateBytes === null ? 'at least' : 'measured'
       const before = othersBytes === 0 ? '' : `, beside ${formatBytes(othersBytes)} of segments before it`
       throw new OnecopyError(
         'MEMORY_LIMIT',
-        `serving takes at least ${formatBytes(neededBytes)} (segments ${formatBytes(segmentBytes)}, ` +
-          `${workers} workers of ${formatBytes(privateBytes)}, the primary ${formatBytes(PRIMARY_BYTES)}; this model ` +
+        `serving takes at least ${formatBytes(totalBytes)} (segments ${formatBytes(segmentBytes)}, ` +
+          `${workers} workers of ${formatBytes(workerBytes)}, the primary ${formatBytes(primaryBytes)}; this model ` +
           `${formatBytes(own.segmentBytes)} and ${formatBytes(own.privateBytes)} in each worker, ${how}${before}), ` +
           `the control group allows ${formatBytes(limitBytes)}: raise its memory limit or lower --workers`,
       )

@@ -10,6 +10,11 @@ import { HOLDERS, type Measurement, measureWorker } from './probe.js'
 const MEASURED_FROM_FILE_BYTES = 4 * 1024 * 1024
 const MEASURED_FROM_PRIVATE_BYTES = 1024 * 1024
 
+/** The server, the process that has compiled, those that hold the model, and the one that holds the library alone. */
+const MEASURING_PROCESSES = HOLDERS + 3
+/** What each takes without a model, measured: 50 to 63 MB. */
+const PROCESS_BYTES = 65e6
+
 /** At least: what a kernel packs for itself, and weights that only the graph holds. */
 export function leastPrivateBytes({ sharing }: Pick<SegmentHeader, 'sharing'>): number {
   return sharing.privatelyPackedBytes + sharing.unshareableBytes
@@ -18,8 +23,12 @@ export function leastPrivateBytes({ sharing }: Pick<SegmentHeader, 'sharing'>): 
 function isWorthMeasuring(header: SegmentHeader): boolean {
   const privateBytes = leastPrivateBytes(header)
   if (header.fileBytes < MEASURED_FROM_FILE_BYTES && privateBytes < MEASURED_FROM_PRIVATE_BYTES) return false
-  // What would end in the kernel's hands is refused by the least that it takes.
-  return HOLDERS * privateBytes < (cgroupMemoryLimit() ?? Number.POSITIVE_INFINITY)
+  const limitBytes = cgroupMemoryLimit()
+  if (limitBytes === null) return true
+  // Where measuring could end in the kernel's hands, and the server with it, the least that it takes has to do.
+  const measuringBytes =
+    MEASURING_PROCESSES * PROCESS_BYTES + header.sharing.weightsBytes + header.fileBytes + HOLDERS * privateBytes
+  return measuringBytes < limitBytes
 }
 
 /** Of what another worker costs, what any first model takes is counted with the worker. Noise can make the rest negative. */

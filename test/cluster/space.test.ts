@@ -1,7 +1,6 @@
 import { execFileSync } from 'node:child_process'
 import { readdirSync, statfsSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import test from 'ava'
 import { fillUp, memoryCgroup, smallTmpfs } from '../helpers/limits.js'
 import { addModel, wideModel, writeModel } from '../helpers/onnx-builder.js'
@@ -101,8 +100,7 @@ test.serial(
       t.pass('skipped: no control group with a memory limit can be made here')
       return
     }
-    const start = (workers: string) =>
-      spawnServer(t, { args: ['--workers', workers], cgroup: join(cgroup, 'cgroup.procs') })
+    const start = (workers: string) => spawnServer(t, { args: ['--workers', workers], cgroup: cgroup.procs })
     const refused = start('8')
     t.deepEqual(await refused.exited, { code: 1, signal: null })
     const fatal = refused.log.find((line) => line.level === 'fatal')

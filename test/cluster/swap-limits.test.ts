@@ -1,5 +1,5 @@
 import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { memoryCgroup, smallTmpfs } from '../helpers/limits.js'
 import { wideModel, writeModel } from '../helpers/onnx-builder.js'
@@ -110,9 +110,9 @@ test.serial(
       t.pass('skipped: no control group with a memory limit can be made here')
       return
     }
-    const serving = await serveWide(t, 16 * MIB, { cgroup: join(cgroup, 'cgroup.procs') })
+    const serving = await serveWide(t, 16 * MIB, { cgroup: cgroup.procs })
     // What counts was read at the start; the kernel has no part in this.
-    writeFileSync(join(cgroup, 'memory.limit_in_bytes'), String(4e9))
+    writeFileSync(join(dirname(cgroup.procs), 'memory.limit_in_bytes'), String(4e9))
     await refuses(t, serving, 48 * MIB, {
       code: 'MEMORY_LIMIT',
       reason:

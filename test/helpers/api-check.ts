@@ -79,7 +79,8 @@ function templatesOf(port: Port): Template[] {
     .sort((a, b) => placeholders(a) - placeholders(b))
     .map((template) => {
       const pattern = template.replace(/[.]/g, '\\.').replace(/\{\w+\}/g, '[^/]+')
-      return { template, pattern: new RegExp(`^${pattern}/?(?:\\?.*)?$`) }
+      const end = template === '/' ? '' : '/?'
+      return { template, pattern: new RegExp(`^${pattern}${end}(?:\\?.*)?$`) }
     })
 }
 
@@ -165,7 +166,10 @@ function problemOf(answer: CheckedAnswer, port: Port): string | null {
   if (operation === undefined) {
     if (method === 'options' && status < 300) return null
     if (status === 405 && !answer.headers.allow) return 'a 405 without Allow'
-    return errorProblem(answer, ['METHOD_NOT_ALLOWED', ...BELOW_ROUTES])
+    // Routes that are not always there say so.
+    const mayBeMissing = JSON.stringify(document.paths[template]).includes('ROUTE_NOT_FOUND')
+    const codes = ['METHOD_NOT_ALLOWED', ...(mayBeMissing ? ['ROUTE_NOT_FOUND'] : []), ...BELOW_ROUTES]
+    return errorProblem(answer, codes)
   }
   const response = operation.responses[String(status)]
   if (response === undefined) return `expected one of ${Object.keys(operation.responses)}`

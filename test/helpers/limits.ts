@@ -1,6 +1,6 @@
 /** Places with less room than the machine has, where the test may make them. */
 import { execFileSync } from 'node:child_process'
-import { closeSync, mkdirSync, openSync, rmdirSync, writeFileSync, writeSync } from 'node:fs'
+import { closeSync, mkdirSync, openSync, readFileSync, rmdirSync, writeFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import type { ExecutionContext } from 'ava'
 import { temporaryFolder } from './server.js'
@@ -33,14 +33,24 @@ export function fillUp(folder: string): string {
 
 const CGROUP_V1 = '/sys/fs/cgroup/memory'
 
+export interface MemoryCgroup {
+  /** Whoever writes its pid there joins. */
+  readonly procs: string
+  /** The most that was ever charged, page cache that can be dropped included. */
+  peakBytes(): number
+}
+
 /** A control group that allows so much memory; null where none can be made. */
-export function memoryCgroup(t: ExecutionContext, limitBytes: number): string | null {
+export function memoryCgroup(t: ExecutionContext, limitBytes: number): MemoryCgroup | null {
   const path = join(CGROUP_V1, `onecopy-test-${process.pid}`)
   try {
     mkdirSync(path)
     t.teardown(() => rmdirSync(path))
     writeFileSync(join(path, 'memory.limit_in_bytes'), String(limitBytes))
-    return path
+    return {
+      procs: join(path, 'cgroup.procs'),
+      peakBytes: () => Number(readFileSync(join(path, 'memory.max_usage_in_bytes'), 'utf8')),
+    }
   } catch {
     return null
   }

@@ -32,6 +32,8 @@ export interface StartOptions {
   readonly cgroup?: string
   /** A folder of the test's own in shared memory, where none is given. */
   readonly segmentDir?: string
+  /** The command as it is really run: in a namespace of its own, say. */
+  readonly wrap?: (command: readonly string[]) => readonly string[]
 }
 
 /** A folder that goes away with the test. */
@@ -76,7 +78,7 @@ export class ServerUnderTest {
       ...['--port', '0', '--admin-port', '0', '--segment-dir', this.segmentDir, '--cache-dir', this.cacheDir],
       ...(options.args ?? []),
     ]
-    const [program = '', ...args] = inCgroup(command, options.cgroup)
+    const [program = '', ...args] = inCgroup(options.wrap?.(command) ?? command, options.cgroup)
     this.process = spawn(program, args, {
       stdio: ['ignore', 'pipe', 'pipe'],
       env: { ...process.env, ...options.env },

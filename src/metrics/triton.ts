@@ -1,0 +1,91 @@
+/**
+ * The names by which Triton counts the same, so that dashboards made for it work. Source:
+ * https://github.com/triton-inference-server/server/blob/main/docs/user_guide/metrics.md. What is not measured here, the time
+ * in which inputs and outputs are copied, and requests that wait by model, has no series.
+ */
+import type { CountedModel, Metric, Value } from './exposition.js'
+import { HISTOGRAMS, type HistogramName, OUTCOMES, type Outcome, REQUESTS } from './series.js'
+
+const FAILURE_REASONS: Record<Exclude<Outcome, 'success'>, string> = {
+  rejected: 'REJECTED',
+  cancelled: 'CANCELED',
+  server_error: 'BACKEND',
+  client_error: 'OTHER',
+  timeout: 'OTHER',
+}
+
+function requests({ page }: CountedModel, outcome: Outcome): number {
+  return page.total(REQUESTS.at + OUTCOMES.indexOf(outcome))
+}
+
+function sum({ page }: CountedModel, name: HistogramName): number {
+  const { at, bounds } = HISTOGRAMS[name]
+  return page.total(at + bounds.length + 1)
+}
+
+function count({ page }: CountedModel, name: HistogramName): number {
+  const { at, bounds } = HISTOGRAMS[name]
+  let total = 0
+  for (let bucket = 0; bucket <= bounds.length; bucket++) total += page.total(at + bucket)
+  return total
+}
+
+function microseconds(model: CountedModel, name: HistogramName): number {
+  return Math.round(sum(model, name) * 1e6)
+}
+
+const COUNTERS: readonly { name: string; help: string; of: (model: CountedModel) => number }[] = [
+  {
+    name: 'nv_inference_request_success',
+    help: 'Inference requests that succeeded.',
+    of: (model) => requests(model, 'success'),
+  },
+  {
+    name: 'nv_inference_count',
+    help: 'Rows computed: a batch of n counts as n inferences.',
+    of: (model) => sum(model, 'batchSize'),
+  },
+  {
+    name: 'nv_inference_exec_count',
+    help: 'Executions: a batch counts once.',
+    of: (model) => count(model, 'batchSize'),
+  },
+  {
+    name: 'nv_inference_request_duration_us',
+    help: 'Time that requests took, summed, in microseconds.',
+    of: (model) => microseconds(model, 'requestDuration'),
+  },
+  {
+    name: 'nv_inference_queue_duration_us',
+    help: 'Time that requests waited, summed, in microseconds.',
+    of: (model) => microseconds(model, 'queueDuration'),
+  },
+  {
+    name: 'nv_inference_compute_infer_duration_us',
+    help: 'Time inside the runtime, summed over executions, in microseconds.',
+    of: (model) => microseconds(model, 'computeDuration'),
+  },
+]
+
+function failures(models: readonly CountedModel[]): Metric {
+  const values = models.flatMap((model): Value[] => {
+    const byReason = new Map<string, number>()
+    for (const [outcome, reason] of Object.entries(FAILURE_REASONS))
+      byReason.set(reason, (byReason.get(reason) ?? 0) + requests(model, outcome as Outcome))
+    return [...byReason].map(([reason, value]) => ({ labels: { ...model.labels, reason }, value }))
+  })
+  const help = 'Inference requests that failed, by reason.'
+  return { name: 'nv_inference_request_failure', help, type: 'counter', aggregator: 'sum', values }
+}
+
+/** Every model has all of them from its start, as at Triton. */
+export function tritonMetrics(models: readonly CountedModel[]): Metric[] {
+  const served = models.filter(({ labels }) => labels.version !== '')
+  const counters = COUNTERS.map(
+    ({ name, help, of }): Metric => ({
+      ...{ name, help, type: 'counter', aggregator: 'sum' },
+      values: served.map((model) => ({ labels: model.labels, value: of(model) })),
+    }),
+  )
+  return [...counters, failures(served)]
+}
