@@ -1,31 +1,18 @@
 /**
- * Processes killed at random under load, for minutes: `node dist/bench/chaos.js`. Whoever was not at the
+ * Processes killed at random under load, for minutes. Whoever was not at the
  * killed worker must not notice, counts must stay exact, and nothing may be left behind.
  */
-import { parseArgs } from 'node:util'
 import { chaosChecks, recoveriesMs, recoveryCheck } from './chaos/checks.js'
 import { FAULTS, type Fault, isFault } from './chaos/faults.js'
 import { type ChaosResult, runChaos } from './chaos/run.js'
+import { defineBench } from './harness/bench.js'
+import { countOption, namesOption, positiveOption, textOption, UsageError } from './harness/options.js'
 import { createProgress } from './harness/progress.js'
-import { type BenchReport, runBenches } from './harness/report.js'
+import type { BenchReport } from './harness/report.js'
 import { Stage } from './harness/stage.js'
 import { formatNumber, quantile } from './harness/statistics.js'
+import { modelOption } from './models/subject.js'
 import { benchModel } from './rows/row.js'
-
-const USAGE = `Usage: node dist/bench/chaos.js [options]
-
-Options:
-  --seconds S     How long (600)
-  --every S       Seconds between two faults; the next one waits until all workers are ready (2)
-  --pause MS      Between an answer and a client's next request; 0 takes all CPUs there are, also those
-                  that a worker needs to boot (150)
-  --workers N     Workers (4)
-  --model NAME    Any model of the benches (mlp-12x2048)
-  --seed TEXT     Draws the faults (1)
-  --faults LIST   Which faults, separated by commas (${FAULTS.join(',')})
-
-Exit code 1 when a bar is missed.
-`
 
 interface Options {
   readonly seconds: number
@@ -89,43 +76,35 @@ async function chaosBench(options: Options): Promise<BenchReport> {
   }
 }
 
-function positive(name: string, text: string): number {
-  const value = Number(text)
-  if (value > 0 && Number.isFinite(value)) return value
-  throw new Error(`expected --${name} to be a positive number, got ${JSON.stringify(text)}`)
-}
-
-async function main(args: string[]): Promise<number> {
-  const { values } = parseArgs({
-    args,
-    options: {
-      seconds: { type: 'string', default: '600' },
-      every: { type: 'string', default: '2' },
-      pause: { type: 'string', default: '150' },
-      workers: { type: 'string', default: '4' },
-      model: { type: 'string', default: 'mlp-12x2048' },
-      seed: { type: 'string', default: '1' },
-      faults: { type: 'string', default: FAULTS.join(',') },
-      help: { type: 'boolean' },
-    },
-  })
-  if (values.help === true) {
-    process.stderr.write(USAGE)
-    return 0
-  }
-  const names = values.faults.split(',')
+function parseFaults(names: readonly string[]): Fault[] {
   const unknown = names.find((name) => !isFault(name))
-  if (unknown !== undefined) throw new Error(`expected faults out of ${FAULTS.join(', ')}, got ${unknown}`)
-  const options: Options = {
-    seconds: positive('seconds', values.seconds),
-    everyMs: positive('every', values.every) * 1000,
-    pauseMs: Number(values.pause),
-    workers: positive('workers', values.workers),
-    model: values.model,
-    seed: values.seed,
-    faults: names.filter(isFault),
-  }
-  return await runBenches([() => chaosBench(options)])
+  if (unknown !== undefined)
+    throw new UsageError(`expected faults out of ${FAULTS.join(', ')}, got ${unknown}`)
+  return names.filter(isFault)
 }
 
-process.exitCode = await main(process.argv.slice(2))
+export const chaos = defineBench({
+  name: 'chaos',
+  summary:
+    'Something is killed every few seconds under load: who was not there must not notice, and counts stay exact.',
+  options: {
+    seconds: positiveOption({ help: 'How long', default: '600', quick: '20' }),
+    every: positiveOption({
+      help: 'Seconds between two faults; the next one waits until all workers are ready',
+      default: '2',
+    }),
+    pause: countOption({
+      ...{ placeholder: 'MS', minimum: 0, default: '150' },
+      help: "Between an answer and a client's next request; 0 takes all CPUs, also those that a worker needs to boot",
+    }),
+    workers: countOption({ help: 'Workers', default: '4' }),
+    model: modelOption({ help: 'Any model of the benches', default: 'mlp-12x2048' }),
+    seed: textOption({ placeholder: 'TEXT', help: 'Draws the faults', default: '1' }),
+    faults: namesOption({ help: 'Which faults', default: FAULTS.join(',') }),
+  },
+  failsWhen: 'a bar is missed',
+  reports: ({ every, pause, faults, ...rest }) => {
+    const options: Options = { ...rest, everyMs: every * 1000, pauseMs: pause, faults: parseFaults(faults) }
+    return [() => chaosBench(options)]
+  },
+})

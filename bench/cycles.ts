@@ -1,30 +1,21 @@
 /**
- * Servers that are killed and started again: `node dist/bench/cycles.js`. Many lives of a small model must
+ * Servers that are killed and started again. Many lives of a small model must
  * leave nothing; few of a large one show what a start saves that takes over a dead server's segment.
  */
-import { parseArgs } from 'node:util'
 import { cyclesChecks, runCycles } from './cycles/cycles.js'
 import { measureStarts } from './cycles/start-times.js'
+import { defineBench } from './harness/bench.js'
+import { countOption } from './harness/options.js'
 import { createProgress } from './harness/progress.js'
-import { type BenchReport, runBenches } from './harness/report.js'
+import type { BenchReport } from './harness/report.js'
 import { Stage } from './harness/stage.js'
 import { formatNumber, formatSpread, ratios, spread } from './harness/statistics.js'
+import { modelOption } from './models/subject.js'
 import { benchModel } from './rows/row.js'
 
 const SMALL_MODEL = 'mlp-6x512'
 const BAR_TIMES_FASTER = 3
 const STARTS_PER_ROUND = 3
-
-const USAGE = `Usage: node dist/bench/cycles.js [options]
-
-Options:
-  --cycles N     Lives of the small model that end by SIGKILL (200)
-  --rounds N     Cold start, start from the cache and start after SIGKILL of the large model (4)
-  --workers N    Workers (2)
-  --model NAME   The large model (mlp-12x2048)
-
-Exit code 1 when a bar is missed.
-`
 
 interface Options {
   readonly cycles: number
@@ -117,34 +108,22 @@ async function startsBench({ rounds, workers, model: name }: Options): Promise<B
   }
 }
 
-function positiveInteger(name: string, text: string): number {
-  const value = Number(text)
-  if (Number.isInteger(value) && value > 0) return value
-  throw new Error(`expected --${name} to be a positive integer, got ${JSON.stringify(text)}`)
-}
-
-async function main(args: string[]): Promise<number> {
-  const { values } = parseArgs({
-    args,
-    options: {
-      cycles: { type: 'string', default: '200' },
-      rounds: { type: 'string', default: '4' },
-      workers: { type: 'string', default: '2' },
-      model: { type: 'string', default: 'mlp-12x2048' },
-      help: { type: 'boolean' },
-    },
-  })
-  if (values.help === true) {
-    process.stderr.write(USAGE)
-    return 0
-  }
-  const options: Options = {
-    cycles: positiveInteger('cycles', values.cycles),
-    rounds: positiveInteger('rounds', values.rounds),
-    workers: positiveInteger('workers', values.workers),
-    model: values.model,
-  }
-  return await runBenches([() => cyclesBench(options), () => startsBench(options)])
-}
-
-process.exitCode = await main(process.argv.slice(2))
+export const cycles = defineBench({
+  name: 'cycles',
+  summary:
+    'Servers that are started, asked and killed: nothing is left, and the next start takes over what stands there.',
+  options: {
+    cycles: countOption({ help: 'Lives of the small model that end by SIGKILL', default: '200', quick: '5' }),
+    rounds: countOption({
+      ...{
+        help: 'Cold start, start from the cache and start after SIGKILL of the large model',
+        default: '4',
+      },
+      quick: '1',
+    }),
+    workers: countOption({ help: 'Workers', default: '2' }),
+    model: modelOption({ help: 'The large model', default: 'mlp-12x2048' }),
+  },
+  failsWhen: 'a bar is missed',
+  reports: (options) => [() => cyclesBench(options), () => startsBench(options)],
+})

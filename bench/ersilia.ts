@@ -1,5 +1,5 @@
 /**
- * A resident model behind SMILES against a process for every request that loads it: `node dist/bench/ersilia.js`. Both are
+ * A resident model behind SMILES against a process for every request that loads it. Both are
  * served by the same server: one bundle has a serve.json, the other a run.sh that starts a small program in Node with the
  * same libraries. What Python and its imports would cost on top is not in it.
  */
@@ -7,13 +7,13 @@ import { spawnSync } from 'node:child_process'
 import { chmodSync, copyFileSync, mkdirSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { parseArgs } from 'node:util'
+import { defineBench } from './harness/bench.js'
 import { closedLoopArm } from './harness/closed-loop.js'
 import { comparisonChart, comparisonTable, noFailures, ratioCheck } from './harness/compare.js'
-import { count, positive } from './harness/options.js'
+import { countOption, positiveOption, textOption } from './harness/options.js'
 import { CACHE_DIR, COMPILED_ROOT, PACKAGE_ROOT } from './harness/paths.js'
 import { createProgress } from './harness/progress.js'
-import { type BenchReport, runBenches } from './harness/report.js'
+import type { BenchReport } from './harness/report.js'
 import type { InferRequest } from './harness/requests.js'
 import { alternate, stepsOf } from './harness/rounds.js'
 import { type RunningServer, segmentFolder, startOnecopy } from './harness/servers.js'
@@ -27,18 +27,6 @@ const CONNECTIONS = 2
 const MOLECULES = [1, 100]
 const THROUGHPUT_BAR = 5
 const RUN_BAR = 2
-
-const USAGE = `Usage: node dist/bench/ersilia.js [options]
-
-Options:
-  --model NAME   ${BUILT_IN}, or an mlp of width 2048 (${BUILT_IN})
-  --seconds S    Length of one measurement of one variant (10)
-  --rounds N     Measurements of each variant, in turns (4)
-  --runs N       Runs of onecopy run, of each kind, in turns (20)
-  --workers N    Workers of each server (2)
-
-Exit code 1 when a bar is missed.
-`
 
 interface Options {
   readonly model: string
@@ -218,33 +206,19 @@ async function runBench({ model, runs }: Options): Promise<BenchReport> {
   }
 }
 
-async function main(args: string[]): Promise<number> {
-  const { values } = parseArgs({
-    args,
-    options: {
-      model: { type: 'string', default: BUILT_IN },
-      seconds: { type: 'string', default: '10' },
-      rounds: { type: 'string', default: '4' },
-      runs: { type: 'string', default: '20' },
-      workers: { type: 'string', default: '2' },
-      help: { type: 'boolean' },
-    },
-  })
-  if (values.help === true) {
-    process.stderr.write(USAGE)
-    return 0
-  }
-  const options: Options = {
-    model: values.model,
-    seconds: positive('seconds', values.seconds),
-    rounds: count('rounds', values.rounds),
-    runs: count('runs', values.runs),
-    workers: count('workers', values.workers),
-  }
-  return await runBenches([
+export const ersilia = defineBench({
+  name: 'ersilia',
+  summary: 'Predictions from SMILES: a resident model against a process for every request, and onecopy run.',
+  options: {
+    model: textOption({ help: `${BUILT_IN}, or an mlp of width 2048`, default: BUILT_IN }),
+    seconds: positiveOption({ help: 'Length of one measurement of one variant', default: '10', quick: '3' }),
+    rounds: countOption({ help: 'Measurements of each variant, in turns', default: '4', quick: '2' }),
+    runs: countOption({ help: 'Runs of onecopy run, of each kind, in turns', default: '20', quick: '3' }),
+    workers: countOption({ help: 'Workers of each server', default: '2' }),
+  },
+  failsWhen: 'a bar is missed',
+  reports: (options) => [
     ...MOLECULES.map((molecules) => () => throughputBench(options, molecules)),
     () => runBench(options),
-  ])
-}
-
-process.exitCode = await main(process.argv.slice(2))
+  ],
+})

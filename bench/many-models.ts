@@ -1,5 +1,5 @@
 /**
- * Many small models at once: `node dist/bench/many-models.js`.
+ * Many small models at once.
  *
  * onecopy and plain Koa start in turns on the same repository, many models in several versions each, every
  * one with weights of its own. Each version is asked once at every worker, memory is read, and the server
@@ -7,13 +7,13 @@
  */
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { parseArgs } from 'node:util'
+import { defineBench } from './harness/bench.js'
 import { sendToEach } from './harness/connections.js'
 import { folderUse, hostMemory, privateBytes, untilReleased } from './harness/footprint.js'
-import { count } from './harness/options.js'
+import { countOption } from './harness/options.js'
 import { MODELS_DIR } from './harness/paths.js'
 import { createProgress, type Progress } from './harness/progress.js'
-import { type BenchReport, runBenches } from './harness/report.js'
+import type { BenchReport } from './harness/report.js'
 import { addressedTo, type InferRequest, inferRequests } from './harness/requests.js'
 import { type RunningServer, startOnecopy, startVariant } from './harness/servers.js'
 import { Stage } from './harness/stage.js'
@@ -21,21 +21,10 @@ import { formatNumber, formatSpread, quantile, type Spread, spread } from './har
 import { verifySameAnswers } from './harness/verify.js'
 import { parseRecipe, type Recipe } from './models/recipes.js'
 import { ensureModel, type GeneratedModel } from './models/store.js'
+import { modelOption } from './models/subject.js'
 
 /** Idle time before memory is read: what requests left behind is collected. */
 const SETTLE_MS = 2000
-
-const USAGE = `Usage: node dist/bench/many-models.js [options]
-
-Options:
-  --models N     Models in the repository (30)
-  --versions N   Versions of each (2)
-  --workers N    Workers of each server, two or more (4)
-  --model NAME   The form of all of them (mlp-4x256)
-  --rounds N     Warm starts of each server, in turns (3)
-
-Exit code 1 when onecopy leaves anything behind in its segment folder.
-`
 
 interface ManyOptions {
   readonly models: number
@@ -224,30 +213,17 @@ async function manyModelsBench(options: ManyOptions): Promise<BenchReport> {
   }
 }
 
-async function main(args: string[]): Promise<number> {
-  const { values } = parseArgs({
-    args,
-    options: {
-      models: { type: 'string', default: '30' },
-      versions: { type: 'string', default: '2' },
-      workers: { type: 'string', default: '4' },
-      model: { type: 'string', default: 'mlp-4x256' },
-      rounds: { type: 'string', default: '3' },
-      help: { type: 'boolean' },
-    },
-  })
-  if (values.help === true) {
-    process.stderr.write(USAGE)
-    return 0
-  }
-  const options: ManyOptions = {
-    models: count('models', values.models),
-    versions: count('versions', values.versions),
-    workers: count('workers', values.workers, 2),
-    model: values.model,
-    rounds: count('rounds', values.rounds),
-  }
-  return await runBenches([() => manyModelsBench(options)])
-}
-
-process.exitCode = await main(process.argv.slice(2))
+export const manyModels = defineBench({
+  name: 'many-models',
+  summary:
+    'Many small models in several versions: memory, time to ready and to stop, beside a plain Koa cluster.',
+  options: {
+    models: countOption({ help: 'Models in the repository', default: '30', quick: '5' }),
+    versions: countOption({ help: 'Versions of each', default: '2' }),
+    workers: countOption({ minimum: 2, help: 'Workers of each server', default: '4', quick: '2' }),
+    model: modelOption({ help: 'The form of all of them', default: 'mlp-4x256' }),
+    rounds: countOption({ help: 'Warm starts of each server, in turns', default: '3', quick: '1' }),
+  },
+  failsWhen: 'onecopy leaves anything behind in its segment folder',
+  reports: (options) => [() => manyModelsBench(options)],
+})

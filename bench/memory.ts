@@ -1,250 +1,243 @@
 /**
- * One copy of the weights, shown by the kernel's own books: `node dist/bench/memory.js`.
- *
- * onecopy and plain Koa serve the same 200 MB model, and beside each runs the same server on a model of
- * the same interface with next to no weights. All of them are sent the same requests and stay alive while
- * memory is read: private memory less that of the bare server is what the weights cost a worker.
+ * What a host pays for more workers: every variant serves the same model from more and more workers, one server at a
+ * time; every worker is asked, and then each page that any process of the server maps is counted once
+ * (proportional set size), together with what of the segment nobody maps.
  */
-import { parseArgs } from 'node:util'
-import { readProcessMemory } from '../src/process/memory.js'
-import { sendToEach } from './harness/connections.js'
-import { mappedMemory } from './harness/processes.js'
+import { readFileSync } from 'node:fs'
+import { askAll } from './harness/ask.js'
+import { defineBench } from './harness/bench.js'
+import { type HostMemory, hostMemory, untilReleased } from './harness/footprint.js'
+import { countOption, risingOption } from './harness/options.js'
 import { createProgress, type Progress } from './harness/progress.js'
-import { type BenchReport, type Check, runBenches } from './harness/report.js'
-import { inferRequests } from './harness/requests.js'
-import { type RunningServer, startOnecopy, startVariant } from './harness/servers.js'
+import type { BenchReport, Check } from './harness/report.js'
+import { ENCODINGS, type InferRequest } from './harness/requests.js'
 import { Stage } from './harness/stage.js'
-import { formatNumber, quantile } from './harness/statistics.js'
-import { verifySameAnswers } from './harness/verify.js'
-import type { GeneratedModel } from './models/store.js'
-import { benchModel } from './rows/row.js'
+import { formatNumber } from './harness/statistics.js'
+import { chooseVariants, orNote, type Variant, variantsOption } from './harness/variants.js'
+import { findSubject, modelsOption, requestsTo, type Subject } from './models/subject.js'
 
-const BAR_MB = 40
-/** A plain worker holds the raw weights or their packed copy at the least: below that the method is broken. */
-const CONTROL_SHARE_OF_WEIGHTS = 1
+const REQUESTS_PER_ENCODING = 8
 /** Idle time before memory is read: what requests left behind is collected. */
 const SETTLE_MS = 2000
-
-const USAGE = `Usage: node dist/bench/memory.js [options]
-
-Options:
-  --workers N    Workers of each server (4)
-  --requests N   Requests to each worker (60)
-  --model NAME   An mlp (mlp-12x2048)
-
-Exit code 1 when a worker of onecopy holds more than ${BAR_MB} MB beyond a bare one.
-`
+const SHARED_RATIO_BAR = { min: 1, max: 1.1 }
+/** Of the memory that is free, what a start may be expected to take. */
+const MEMORY_SHARE = 0.8
 
 interface MemoryOptions {
-  readonly workers: number
+  readonly workers: readonly number[]
   readonly requests: number
-  readonly model: string
+  readonly variants: readonly string[]
 }
 
-interface WorkerMemory {
-  readonly pid: number
-  readonly privateMb: number
-  /** Resident pages of the segment's mappings that other processes map too. */
-  readonly segmentSharedMb: number
-  readonly segmentPrivateMb: number
-}
-
-interface MeasuredServer {
-  readonly name: string
-  readonly workers: readonly WorkerMemory[]
-}
-
-async function measure({ name, workerPids, segmentDir }: RunningServer): Promise<MeasuredServer> {
-  const workers = await Promise.all(
-    workerPids.map(async (pid) => {
-      const memory = await readProcessMemory(pid)
-      if (memory === null) throw new Error(`${name}: worker ${pid} is gone`)
-      const segment = segmentDir === null ? null : await mappedMemory(pid, segmentDir)
-      return {
-        pid,
-        privateMb: memory.privateBytes / 1e6,
-        segmentSharedMb: (segment?.sharedBytes ?? 0) / 1e6,
-        segmentPrivateMb: (segment?.privateBytes ?? 0) / 1e6,
-      }
-    }),
-  )
-  return { name, workers }
-}
-
-interface Servers {
-  readonly onecopy: RunningServer
-  readonly onecopyBare: RunningServer
-  readonly plain: RunningServer
-  readonly plainBare: RunningServer
-  readonly bareWorker: RunningServer
-}
-
-async function startAll(options: {
-  readonly stage: Stage
-  readonly model: GeneratedModel
-  readonly tiny: GeneratedModel
+interface Measured extends HostMemory {
   readonly workers: number
-  readonly progress: Progress
-}): Promise<Servers> {
-  const { stage, model, tiny, workers, progress } = options
-  progress.step('starting onecopy, and compiling the model where it is new')
-  const onecopy = await startOnecopy({ stage, model, workers })
-  const onecopyBare = await startOnecopy({ stage, model: tiny, workers, name: 'onecopy, no weights' })
-  progress.step('starting plain Koa')
-  const plain = await startVariant('plain-koa', { stage, model, workers })
-  const plainBare = await startVariant('plain-koa', {
-    stage,
-    model: tiny,
-    workers,
-    name: 'plain-koa, no weights',
-  })
-  const bareWorker = await startVariant('bare-worker', {
-    stage,
-    model: tiny,
-    workers,
-    name: 'Koa and the library',
-  })
-  return { onecopy, onecopyBare, plain, plainBare, bareWorker }
 }
 
-function medianPrivateMb({ workers }: MeasuredServer): number {
-  return quantile(
-    workers.map(({ privateMb }) => privateMb),
-    0.5,
-  )
+async function measure(options: {
+  readonly stage: Stage
+  readonly variant: Variant
+  readonly model: Subject
+  readonly workers: number
+  readonly requests: readonly InferRequest[]
+  readonly count: number
+  readonly notes: string[]
+}): Promise<Measured | null> {
+  const { stage, variant, model, workers, requests, count, notes } = options
+  const server = await orNote({ variant, notes }, () => variant.start({ stage, model, workers }))
+  if (server === null) return null
+  await askAll(variant, server, { requests, count, workers })
+  await untilReleased(server.segmentDir)
+  await new Promise((resolve) => setTimeout(resolve, SETTLE_MS))
+  server.child.assertAlive()
+  const memory = await hostMemory(server)
+  await stage.stop(server.child)
+  return { workers, ...memory }
 }
 
-function beyondBare(server: MeasuredServer, bare: MeasuredServer): number[] {
-  return server.workers.map(({ privateMb }) => privateMb - medianPrivateMb(bare))
+/** What the kernel could give without swapping. Source: proc_meminfo(5). */
+function availableBytes(): number {
+  const text = readFileSync('/proc/meminfo', 'latin1')
+  return Number(text.match(/^MemAvailable:\s+(\d+) kB/m)?.[1] ?? 0) * 1024
 }
 
-function checksOf(options: {
-  readonly onecopyMb: readonly number[]
-  readonly plainMb: readonly number[]
-  readonly weightsMb: number
-}): Check[] {
-  const { onecopyMb, plainMb, weightsMb } = options
-  const list = (values: readonly number[]) => `${values.map(formatNumber).join(' / ')} MB`
+/** What a start with more workers will take, by the last two that were measured. */
+function expectedBytes(measured: readonly Measured[], workers: number): number {
+  const [before, last] = measured.slice(-2)
+  if (before === undefined || last === undefined) return 0
+  const perWorker = (last.totalBytes - before.totalBytes) / (last.workers - before.workers)
+  return last.totalBytes + perWorker * (workers - last.workers)
+}
+
+const mb = (bytes: number) => formatNumber(bytes / 1e6)
+
+const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0)
+
+/** What of a server's memory is neither private to one process nor a program's: the copies that are shared. */
+function sharedBytes({ totalBytes, ownBytes, programBytes }: HostMemory): number {
+  return totalBytes - sum(ownBytes) - programBytes
+}
+
+/** For each further worker, from the fewest to the most. */
+function perWorkerBytes(measured: readonly Measured[]): number {
+  const [first, last] = [measured[0], measured.at(-1)]
+  if (first === undefined || last === undefined || first === last) return Number.NaN
+  return (last.totalBytes - first.totalBytes) / (last.workers - first.workers)
+}
+
+function checksOf(measured: readonly Measured[], weightsBytes: number): Check[] {
+  const [first, last] = [measured[0], measured.at(-1)] as [Measured, Measured]
+  const { min, max } = SHARED_RATIO_BAR
+  const ratio = sharedBytes(last) / weightsBytes
+  const grown = (sharedBytes(last) - sharedBytes(first)) / weightsBytes
+  const beyond = `what is neither private to a process nor a program's`
   return [
     {
-      claim: 'private memory of a onecopy worker beyond a bare one',
-      got: list(onecopyMb),
-      bar: `at most ${BAR_MB} MB each`,
-      isMet: onecopyMb.every((mb) => mb <= BAR_MB),
+      claim: `${beyond}, with ${last.workers} workers`,
+      got: `${ratio.toFixed(3)}x the weights`,
+      bar: `${min}x to ${max}x`,
+      // Kernel pages and their rounding are in both numbers.
+      isMet: Number(ratio.toFixed(2)) >= min && ratio <= max,
     },
     {
-      claim: 'control: the same of a plain Koa worker, which holds copies of its own',
-      got: list(plainMb),
-      bar: `at least the weights, ${formatNumber(weightsMb * CONTROL_SHARE_OF_WEIGHTS)} MB (about 330 MB measured before)`,
-      isMet: plainMb.every((mb) => mb >= weightsMb * CONTROL_SHARE_OF_WEIGHTS),
+      claim: `growth of that from ${first.workers} to ${last.workers} workers`,
+      got: `${grown.toFixed(3)}x the weights`,
+      bar: `at most ${(max - min).toFixed(1)}x`,
+      isMet: grown <= max - min,
     },
   ]
 }
 
-async function memoryBench({
-  workers,
-  requests: count,
-  model: modelName,
-}: MemoryOptions): Promise<BenchReport> {
-  await using stage = new Stage()
-  const progress = createProgress('memory', 5)
-  try {
-    const model = await benchModel(modelName)
-    if (model.recipe.kind !== 'mlp') throw new Error(`expected an mlp, got ${modelName}`)
-    const tiny = await benchModel(`tiny-${model.recipe.width}`)
-    const servers = await startAll({ stage, model, tiny, workers, progress })
-    const all = Object.values(servers) as RunningServer[]
-    // Half in JSON, half in binary: what either codec leaves behind is in the numbers.
-    const requestsFor = ({ recipe }: GeneratedModel) => [
-      ...inferRequests(recipe, { encoding: 'json', count: 8 }),
-      ...inferRequests(recipe, { encoding: 'binary', count: 8 }),
-    ]
-    await verifySameAnswers([servers.plain, servers.onecopy], requestsFor(model))
-    await verifySameAnswers([servers.plainBare, servers.onecopyBare], requestsFor(tiny))
-    progress.step(`${count} requests to each worker`)
-    for (const server of all) {
-      const isBare = server !== servers.onecopy && server !== servers.plain
-      await sendToEach(server, { requests: requestsFor(isBare ? tiny : model), count })
+/** One variant from the fewest workers to the most, as far as there is memory for it. */
+interface Series {
+  readonly name: string
+  readonly measured: readonly Measured[]
+  /** Workers that would have taken most of the memory that is free, and how much. */
+  readonly leftOut: readonly { readonly workers: number; readonly bytes: number }[]
+}
+
+async function measureSeries(options: {
+  readonly stage: Stage
+  readonly progress: Progress
+  readonly variant: Variant
+  readonly model: Subject
+  readonly settings: MemoryOptions
+  readonly notes: string[]
+}): Promise<Series | null> {
+  const { stage, progress, variant, model, settings, notes } = options
+  const requests = ENCODINGS.filter((encoding) => variant.encodings.includes(encoding)).flatMap((encoding) =>
+    requestsTo(model, { encoding, count: REQUESTS_PER_ENCODING }),
+  )
+  const measured: Measured[] = []
+  const leftOut: { workers: number; bytes: number }[] = []
+  for (const workers of settings.workers) {
+    progress.step(`${variant.name}, ${workers} workers`)
+    const bytes = expectedBytes(measured, workers)
+    if (leftOut.length > 0 || bytes > availableBytes() * MEMORY_SHARE) leftOut.push({ workers, bytes })
+    else {
+      const { requests: count } = settings
+      const found = await measure({ stage, variant, model, workers, requests, count, notes })
+      if (found === null) return null
+      measured.push(found)
     }
-    progress.step('settling')
-    await new Promise((resolve) => setTimeout(resolve, SETTLE_MS))
-    progress.step('reading /proc')
-    const [onecopy, onecopyBare, plain, plainBare, bareWorker] = (await Promise.all(all.map(measure))) as [
-      MeasuredServer,
-      MeasuredServer,
-      MeasuredServer,
-      MeasuredServer,
-      MeasuredServer,
-    ]
-    for (const { child } of all) child.assertAlive()
-    const onecopyMb = beyondBare(onecopy, onecopyBare)
-    const plainMb = beyondBare(plain, plainBare)
-    // The strictest way to count: whatever the server itself adds to Koa and the library is in it.
-    const beyondLibraryMb = (worker: WorkerMemory) => worker.privateMb - medianPrivateMb(bareWorker)
-    const rows = (server: MeasuredServer, beyondMb: readonly number[]) =>
-      server.workers.map((worker, index) => [
-        `${server.name} ${index + 1}`,
-        formatNumber(worker.privateMb),
-        formatNumber(beyondMb[index] ?? Number.NaN),
-        formatNumber(beyondLibraryMb(worker)),
-        formatNumber(worker.segmentSharedMb),
-        formatNumber(worker.segmentPrivateMb),
-      ])
+  }
+  return { name: variant.name, measured, leftOut }
+}
+
+/** Above 1 onecopy takes less; said in the same words as everywhere. */
+function lessCell(series: Series, onecopy: Series | undefined): string {
+  const last = series.measured.at(-1)
+  const ours = onecopy?.measured.find(({ workers }) => workers === last?.workers)
+  if (series === onecopy || last === undefined || ours === undefined) return '-'
+  const ratio = last.totalBytes / ours.totalBytes
+  return `${ratio > 1 ? 'ahead' : '**behind**'} ${formatNumber(ratio)}x at ${last.workers}`
+}
+
+function tableOf(all: readonly Series[], steps: readonly number[]): BenchReport['table'] {
+  const onecopy = all.find(({ name }) => name === 'onecopy')
+  return {
+    head: [
+      'host memory in all, MB',
+      ...steps.map((workers) => (workers === 1 ? '1 worker' : `${workers} workers`)),
+      'each further worker',
+      'private MB of the largest process',
+      'onecopy against it',
+    ],
+    rows: all.map((series) => [
+      series.name,
+      ...steps.map((workers) => {
+        const found = series.measured.find((measured) => measured.workers === workers)
+        const skipped = series.leftOut.find((one) => one.workers === workers)
+        return found === undefined
+          ? `not started: some ${mb(skipped?.bytes ?? Number.NaN)}`
+          : mb(found.totalBytes)
+      }),
+      series.measured.length > 1 ? mb(perWorkerBytes(series.measured)) : '-',
+      mb(Math.max(...(series.measured.at(-1)?.ownBytes ?? []))),
+      lessCell(series, onecopy),
+    ]),
+  }
+}
+
+async function memoryBench(modelName: string, settings: MemoryOptions): Promise<BenchReport> {
+  await using stage = new Stage()
+  const { workers: steps } = settings
+  const { variants, notes } = chooseVariants(settings.variants)
+  const progress = createProgress(`memory ${modelName}`, variants.length * steps.length + 1)
+  try {
+    progress.step('making the model')
+    const model = await findSubject(modelName)
+    const all: Series[] = []
+    for (const variant of variants) {
+      const series = await measureSeries({ stage, progress, variant, model, settings, notes })
+      if (series !== null) all.push(series)
+    }
+    const title = `${model.name} (${mb(model.bytes)} MB), host memory by workers`
+    const onecopy = all.find(({ name }) => name === 'onecopy')
     return {
-      name: 'memory',
-      title: `${model.name} (${formatNumber(model.bytes / 1e6)} MB), ${workers} workers, after ${count} requests to each`,
-      table: {
-        head: [
-          'worker',
-          'private MB',
-          'minus bare MB',
-          'minus Koa and library MB',
-          'segment, shared MB',
-          'segment, private MB',
-        ],
-        rows: [...rows(onecopy, onecopyMb), ...rows(plain, plainMb)],
-      },
-      checks: checksOf({ onecopyMb, plainMb, weightsMb: model.bytes / 1e6 }),
-      notes: [onecopyBare, plainBare, bareWorker].map(
-        (server) =>
-          `bare: ${server.name}, median private memory of a worker ${formatNumber(medianPrivateMb(server))} MB`,
-      ),
+      name: `memory-${model.name}`,
+      title,
+      table: tableOf(all, steps),
+      checks: onecopy === undefined ? [] : checksOf(onecopy.measured, model.bytes),
+      notes: [
+        ...notes,
+        'each page is counted once: proportional set sizes of all processes, and what of the segments nobody maps',
+        'a worker of thread-pool is a thread: it has no event loop of its own, and a crash takes all of them',
+        ...(all.some(({ leftOut }) => leftOut.length > 0)
+          ? ['not started: it would have taken most of the memory that is free']
+          : []),
+      ],
       charts: [
         {
-          kind: 'bars',
-          title: `private memory of a worker beyond a bare one, ${model.name}`,
-          unit: 'MB',
-          bars: [
-            ...onecopyMb.map((value, index) => ({ label: `onecopy ${index + 1}`, value })),
-            ...plainMb.map((value, index) => ({ label: `plain-koa ${index + 1}`, value })),
-          ],
+          kind: 'lines',
+          title,
+          xLabel: 'workers',
+          yLabel: 'host memory MB',
+          series: all.map(({ name: label, measured }) => ({
+            label,
+            points: measured.map(({ workers, totalBytes }) => [workers, totalBytes / 1e6] as const),
+          })),
         },
       ],
-      setting: { workers, requests: count, model, tiny },
-      raw: { onecopy, onecopyBare, plain, plainBare, bareWorker },
+      setting: { ...settings, model },
+      raw: all,
     }
   } finally {
     progress.end()
   }
 }
 
-async function main(args: string[]): Promise<number> {
-  const { values } = parseArgs({
-    args,
-    options: {
-      workers: { type: 'string', default: '4' },
-      requests: { type: 'string', default: '60' },
-      model: { type: 'string', default: 'mlp-12x2048' },
-      help: { type: 'boolean' },
-    },
-  })
-  if (values.help === true) {
-    process.stderr.write(USAGE)
-    return 0
-  }
-  const { model } = values
-  const options = { workers: Number(values.workers), requests: Number(values.requests), model }
-  return await runBenches([() => memoryBench(options)])
-}
-
-process.exitCode = await main(process.argv.slice(2))
+export const memory = defineBench({
+  name: 'memory',
+  summary: 'What a host pays for more workers: all of its memory, each page counted once.',
+  options: {
+    models: modelsOption({ default: '200MB,1GB', quick: '200MB' }),
+    workers: risingOption({ help: 'Numbers of workers', default: '1,2,4,8,16', quick: '1,2,4' }),
+    requests: countOption({ help: 'Requests to each worker before memory is read', default: '16' }),
+    variants: variantsOption({
+      default: 'onecopy,plain-koa,pm2-koa,thread-pool,peers',
+      quick: 'onecopy,plain-koa,thread-pool,peers',
+    }),
+  },
+  failsWhen: 'workers of onecopy share more than one copy of the weights, or less',
+  reports: ({ models, ...settings }) => models.map((model) => () => memoryBench(model, settings)),
+})

@@ -1,32 +1,30 @@
 /**
- * A model replaced again and again under load: `node dist/bench/swaps.js`.
+ * A model replaced again and again under load.
  *
  * Generations of one model, equal but for their weights, take turns in the model's file, and each is loaded
  * over the admin port while connections ask without a pause. What each generation answers is known from
  * plain Koa, so every single answer tells which one gave it. Memory and files are read in quiet, after the
  * first swap, along the way and after the last; then a second model is loaded and unloaded.
  */
-import { linkSync, mkdirSync, renameSync } from 'node:fs'
-import { Agent } from 'node:http'
 import { tmpdir } from 'node:os'
-import { dirname, join } from 'node:path'
-import { parseArgs } from 'node:util'
-import { send } from './harness/client.js'
+import { join } from 'node:path'
+import { defineBench } from './harness/bench.js'
 import { sendToEach } from './harness/connections.js'
 import { folderUse, openFiles, privateBytes, untilReleased } from './harness/footprint.js'
-import { Generations, type References } from './harness/generations.js'
-import { count } from './harness/options.js'
+import { Generations } from './harness/generations.js'
+import { changeModel, putModel, referencesOf } from './harness/model-change.js'
+import { countOption } from './harness/options.js'
 import { MODELS_DIR, SCRATCH_DIR } from './harness/paths.js'
 import { processTree } from './harness/processes.js'
 import { createProgress, type Progress } from './harness/progress.js'
-import { type BenchReport, runBenches } from './harness/report.js'
+import type { BenchReport } from './harness/report.js'
 import { addressedTo, type InferRequest, inferRequests } from './harness/requests.js'
-import { type RunningServer, startOnecopy, startVariant } from './harness/servers.js'
+import { type RunningServer, startOnecopy } from './harness/servers.js'
 import { Stage } from './harness/stage.js'
 import { type AnswerInTime, SteadyLoad } from './harness/steady-load.js'
-import { outputOf } from './harness/verify.js'
 import { parseRecipe } from './models/recipes.js'
 import { ensureModel, type GeneratedModel } from './models/store.js'
+import { modelOption } from './models/subject.js'
 import {
   type MeasuredSwaps,
   type Reading,
@@ -40,66 +38,9 @@ const REQUESTS_PER_ENCODING = 8
 const SECOND_MODEL = 'second'
 /** Idle time before memory is read: what requests left behind is collected. */
 const SETTLE_MS = 2000
-const LOAD_TIMEOUT_MS = 600_000
 /** Answers for each connection before each look: no worker is left out. */
 const ANSWERS_BEFORE_LOOK = 20
 const READINGS = 10
-
-const USAGE = `Usage: node dist/bench/swaps.js [options]
-
-Options:
-  --swaps N          Times the model is replaced, two or more (100)
-  --model NAME       What is replaced (mlp-12x2048)
-  --connections N    Connections that ask without a pause (32)
-  --workers N        Workers of the server, two or more (2)
-  --generations N    Forms of the model that take turns, two or more (3)
-  --warm-up N        Requests before the first swap: a fresh process grows by requests alone (20000)
-
-Exit code 1 when a request failed, an answer was not of a generation that was current, or something grew.
-`
-
-/** As a careful copy does it: complete under another name, then renamed. */
-function putModel(repositoryDir: string, name: string, source: string): void {
-  const path = join(repositoryDir, name, '1', 'model.onnx')
-  mkdirSync(dirname(path), { recursive: true })
-  const staging = join(repositoryDir, name, 'staging')
-  linkSync(source, staging)
-  renameSync(staging, path)
-}
-
-async function changeModel(server: RunningServer, action: 'load' | 'unload', name: string): Promise<number> {
-  const startedMs = performance.now()
-  const response = await fetch(
-    `http://127.0.0.1:${server.adminPort}/v2/repository/models/${name}/${action}`,
-    { method: 'POST', signal: AbortSignal.timeout(LOAD_TIMEOUT_MS) },
-  )
-  const text = await response.text()
-  if (response.status !== 200) throw new Error(`${action} of ${name}: status ${response.status}: ${text}`)
-  return performance.now() - startedMs
-}
-
-/** What each generation answers, by a server that shares nothing with the one measured. */
-async function referencesOf(
-  stage: Stage,
-  generations: readonly GeneratedModel[],
-  requests: readonly InferRequest[],
-): Promise<References> {
-  const [{ repositoryDir }] = generations as [GeneratedModel]
-  const plain = await startVariant('plain-koa', { stage, model: { repositoryDir }, workers: 1 })
-  const agent = new Agent({ keepAlive: true })
-  const references: number[][][] = []
-  for (const { name, version } of generations) {
-    const answers: number[][] = []
-    for (const request of requests) {
-      const asked = addressedTo(request, { name, version })
-      answers.push([...outputOf(await send({ agent, port: plain.port, request: asked }))])
-    }
-    references.push(answers)
-  }
-  agent.destroy()
-  await stage.stop(plain.child)
-  return references
-}
 
 interface Scene {
   readonly server: RunningServer
@@ -225,32 +166,24 @@ async function swapsBench(options: SwapOptions): Promise<BenchReport> {
   }
 }
 
-async function main(args: string[]): Promise<number> {
-  const { values } = parseArgs({
-    args,
-    options: {
-      swaps: { type: 'string', default: '100' },
-      model: { type: 'string', default: 'mlp-12x2048' },
-      connections: { type: 'string', default: '32' },
-      workers: { type: 'string', default: '2' },
-      generations: { type: 'string', default: '3' },
-      'warm-up': { type: 'string', default: '20000' },
-      help: { type: 'boolean' },
-    },
-  })
-  if (values.help === true) {
-    process.stderr.write(USAGE)
-    return 0
-  }
-  const options: SwapOptions = {
-    swaps: count('swaps', values.swaps, 2),
-    model: values.model,
-    connections: count('connections', values.connections),
-    workers: count('workers', values.workers, 2),
-    generations: count('generations', values.generations, 2),
-    warmUp: count('warm-up', values['warm-up']),
-  }
-  return await runBenches([() => swapsBench(options)])
-}
-
-process.exitCode = await main(process.argv.slice(2))
+export const swaps = defineBench({
+  name: 'swaps',
+  summary:
+    'A model is replaced again and again under load: every answer is of a generation that was current, nothing grows.',
+  options: {
+    swaps: countOption({ minimum: 2, help: 'Times the model is replaced', default: '100', quick: '6' }),
+    model: modelOption({ help: 'What is replaced', default: 'mlp-12x2048' }),
+    connections: countOption({ help: 'Connections that ask without a pause', default: '32' }),
+    workers: countOption({ minimum: 2, help: 'Workers of the server', default: '2' }),
+    generations: countOption({ minimum: 2, help: 'Forms of the model that take turns', default: '3' }),
+    'warm-up': countOption({
+      ...{
+        help: 'Requests before the first swap: a fresh process grows by requests alone',
+        default: '20000',
+      },
+      quick: '2000',
+    }),
+  },
+  failsWhen: 'a request failed, an answer was not of a generation that was current, or something grew',
+  reports: ({ 'warm-up': warmUp, ...rest }) => [() => swapsBench({ ...rest, warmUp })],
+})

@@ -1,75 +1,195 @@
-/** Speed and steadiness, one row a claim: `node dist/bench/throughput.js [ROW ...]`. */
-import { parseArgs } from 'node:util'
-import { positive } from './harness/options.js'
-import { type BenchReport, runBenches } from './harness/report.js'
+/**
+ * Requests per second and what they wait, by model and by number of connections: every variant in one alternated run,
+ * and in the same tables the two limits, the runtime in a loop without a server and Koa without a model.
+ */
+import { startBareLoop } from './harness/bare-loop.js'
+import { defineBench } from './harness/bench.js'
+import { closedLoopArm } from './harness/closed-loop.js'
+import { failuresOf, noFailures, valuesOf } from './harness/compare.js'
+import { leadCell, limitCell } from './harness/lead.js'
+import { choiceOption, countOption, positiveOption, risingOption } from './harness/options.js'
+import { createProgress } from './harness/progress.js'
+import type { BenchReport } from './harness/report.js'
+import { ENCODINGS, type Encoding } from './harness/requests.js'
+import { type Arm, alternate, type MeasuredArm, stepsOf } from './harness/rounds.js'
+import { type RunningServer, startVariant } from './harness/servers.js'
 import { Stage } from './harness/stage.js'
-import { binaryAgainstJson, convnet, largeBinary, oneConnection, smallJson } from './rows/comparisons.js'
-import { headOfLine } from './rows/head-of-line.js'
-import { hostile } from './rows/hostile.js'
-import { memoryGrowth } from './rows/memory-growth.js'
-import { overload } from './rows/overload.js'
-import { rebalance } from './rows/rebalance.js'
-import type { Row, RowOptions } from './rows/row.js'
+import { formatNumber, formatSpread, quantile, spread } from './harness/statistics.js'
+import type { Chart } from './harness/svg.js'
+import { chooseVariants, orNote, variantsOption } from './harness/variants.js'
+import { verifySameAnswers } from './harness/verify.js'
+import { findSubject, modelsOption, requestsTo, type Subject } from './models/subject.js'
 
-const ROWS: readonly Row[] = [
-  smallJson,
-  largeBinary,
-  convnet,
-  oneConnection,
-  binaryAgainstJson,
-  overload,
-  rebalance,
-  headOfLine,
-  hostile,
-  memoryGrowth,
-]
+/** Different bodies, so that nothing can be answered from memory. */
+const REQUEST_COUNT = 16
 
-const USAGE = `Usage: node dist/bench/throughput.js [ROW ...] [options]
+interface ThroughputOptions {
+  readonly connections: readonly number[]
+  readonly encoding: Encoding
+  readonly seconds: number
+  readonly rounds: number
+  readonly workers: number
+  readonly variants: readonly string[]
+}
 
-Rows (all of them where none is named):
-${ROWS.map(({ name, title }) => `  ${name.padEnd(16)}${title}`).join('\n')}
+interface Measured {
+  readonly connections: number
+  readonly arms: readonly MeasuredArm[]
+}
 
-Options:
-  --seconds S    Length of one measurement of one variant (5)
-  --rounds N     Measurements of each variant, in turns (4)
-  --workers N    Workers of each variant (2)
-  --batches N    Requests to each worker in memory-growth (10000)
+const LIMITS = ['limit: session.run', 'limit: bare Koa'] as const
 
-Exit code 1 when a bar is missed.
-`
+function isLimit(name: string): boolean {
+  return LIMITS.some((limit) => limit === name)
+}
 
-async function runRow(row: Row, options: RowOptions): Promise<BenchReport> {
-  const { name, title } = row
+interface Arena {
+  /** Servers under so many connections, and the limits. */
+  readonly armsFor: (connections: number) => readonly Arm[]
+  readonly notes: readonly string[]
+}
+
+async function startArena(stage: Stage, model: Subject, options: ThroughputOptions): Promise<Arena> {
+  const { encoding, workers } = options
+  const { variants, notes } = chooseVariants(options.variants, encoding)
+  const servers: RunningServer[] = []
+  for (const variant of variants) {
+    const server = await orNote({ variant, notes }, () => variant.start({ stage, model, workers }))
+    if (server !== null) servers.push(server)
+  }
+  const requests = requestsTo(model, { encoding, count: REQUEST_COUNT })
+  await verifySameAnswers(servers, requests)
+  const loop = await startBareLoop({ stage, model, processes: workers, inputs: REQUEST_COUNT })
+  const bareKoa = await startVariant('bare-koa', { stage, model, workers, name: LIMITS[1] })
+  return {
+    armsFor: (connections) => [
+      ...servers.map((server) => closedLoopArm(server, { requests, connections })),
+      { ...loop, name: LIMITS[0] },
+      closedLoopArm(bareKoa, { requests, connections }),
+    ],
+    notes: [
+      ...notes,
+      `${LIMITS[0]}: the runtime in a loop in as many processes, without HTTP, whatever the connections`,
+      `${LIMITS[1]}: takes the same bodies in and answers ok, without a model`,
+    ],
+  }
+}
+
+function rowsOf({ connections, arms }: Measured): string[][] {
+  const onecopy = arms.find(({ name }) => name === 'onecopy')
+  const lead = (arm: MeasuredArm, metric: 'requestsPerSecond' | 'p99Ms') => {
+    if (onecopy === undefined || arm === onecopy) return '-'
+    const [ours, theirs] = [valuesOf(onecopy, metric), valuesOf(arm, metric)]
+    if (isLimit(arm.name)) return metric === 'p99Ms' ? '-' : limitCell(ours, theirs)
+    return leadCell({ onecopy: ours, other: theirs, better: metric === 'p99Ms' ? 'lower' : 'higher' })
+  }
+  return arms.map((arm) => [
+    `${connections}`,
+    arm.name,
+    formatSpread(spread(valuesOf(arm, 'requestsPerSecond'))),
+    formatNumber(quantile(valuesOf(arm, 'p50Ms'), 0.5)),
+    formatSpread(spread(valuesOf(arm, 'p99Ms'))),
+    String(failuresOf(arm.samples)),
+    lead(arm, 'requestsPerSecond'),
+    lead(arm, 'p99Ms'),
+  ])
+}
+
+function chartOf(
+  measured: readonly Measured[],
+  options: {
+    readonly title: string
+    readonly metric: 'requestsPerSecond' | 'p99Ms'
+    readonly yLabel: string
+    readonly names: readonly string[]
+  },
+): Chart {
+  const { title, metric, yLabel, names } = options
+  return {
+    kind: 'lines',
+    title,
+    xLabel: 'connections',
+    yLabel,
+    isLogX: true,
+    series: names.map((label) => ({
+      label,
+      points: measured.map(({ connections, arms }) => {
+        const arm = arms.find(({ name }) => name === label)
+        return [connections, arm === undefined ? Number.NaN : quantile(valuesOf(arm, metric), 0.5)] as const
+      }),
+    })),
+  }
+}
+
+async function throughputBench(modelName: string, options: ThroughputOptions): Promise<BenchReport> {
   await using stage = new Stage()
-  return await row.run({ name, title, stage, options })
+  const model = await findSubject(modelName)
+  const { armsFor, notes } = await startArena(stage, model, options)
+  const { connections: steps, encoding, workers, rounds } = options
+  const perStep = stepsOf(armsFor(1).length, rounds)
+  const progress = createProgress(`throughput ${model.name}`, perStep * steps.length)
+  try {
+    const measured: Measured[] = []
+    for (const connections of steps) {
+      measured.push({ connections, arms: await alternate(armsFor(connections), { ...options, progress }) })
+    }
+    const title = `${model.name} (${formatNumber(model.bytes / 1e6)} MB), ${encoding}, ${workers} workers`
+    const names = measured[0]?.arms.map(({ name }) => name) ?? []
+    const servers = names.filter((name) => !isLimit(name))
+    return {
+      name: `throughput-${model.name}`,
+      title,
+      table: {
+        head: [
+          'connections',
+          'variant',
+          'req/s, median (min-max)',
+          'p50 ms',
+          'p99 ms',
+          'failures',
+          'onecopy against it, req/s',
+          'p99',
+        ],
+        rows: measured.flatMap(rowsOf),
+      },
+      checks: [noFailures(measured.flatMap(({ arms }) => arms))],
+      notes,
+      charts: [
+        // Beside a model's, the numbers of bare Koa would press all others to the ground.
+        chartOf(measured, {
+          ...{ title: `${title}: requests per second`, metric: 'requestsPerSecond', yLabel: 'requests/s' },
+          names: [...servers, LIMITS[0]],
+        }),
+        chartOf(measured, { title: `${title}: p99`, metric: 'p99Ms', yLabel: 'ms', names: servers }),
+      ],
+      setting: { ...options, model },
+      raw: measured,
+    }
+  } finally {
+    progress.end()
+  }
 }
 
-async function main(args: string[]): Promise<number> {
-  const { values, positionals } = parseArgs({
-    args,
-    allowPositionals: true,
-    options: {
-      seconds: { type: 'string', default: '5' },
-      rounds: { type: 'string', default: '4' },
-      workers: { type: 'string', default: '2' },
-      batches: { type: 'string', default: '10000' },
-      help: { type: 'boolean' },
-    },
-  })
-  const unknown = positionals.filter((name) => !ROWS.some((row) => row.name === name))
-  if (values.help === true || unknown.length > 0) {
-    for (const name of unknown) process.stderr.write(`no row ${JSON.stringify(name)}\n`)
-    process.stderr.write(USAGE)
-    return unknown.length > 0 ? 2 : 0
-  }
-  const options: RowOptions = {
-    seconds: positive('seconds', values.seconds),
-    rounds: positive('rounds', values.rounds),
-    workers: positive('workers', values.workers),
-    batches: positive('batches', values.batches),
-  }
-  const rows = positionals.length === 0 ? ROWS : ROWS.filter(({ name }) => positionals.includes(name))
-  return await runBenches(rows.map((row) => () => runRow(row, options)))
-}
-
-process.exitCode = await main(process.argv.slice(2))
+export const throughput = defineBench({
+  name: 'throughput',
+  summary:
+    'Requests/s and p50/p99 for several models at rising numbers of connections, with the limits beside them.',
+  options: {
+    models: modelsOption({
+      default:
+        'mlp-6x512,200MB,convnet-16x64,transformer-4x256,int8-6x1024,lstm-2x256,embedding-100000x512,trees-200x10',
+      quick: 'mlp-6x512,200MB,convnet-16x64,transformer-4x256',
+    }),
+    connections: risingOption({ help: 'Numbers of connections', default: '1,8,32,128', quick: '1,32' }),
+    encoding: choiceOption(ENCODINGS, { help: 'How tensors travel', default: 'binary' }),
+    seconds: positiveOption({ help: 'Length of one measurement of one variant', default: '3', quick: '1' }),
+    rounds: countOption({ help: 'Measurements of each variant, in turns', default: '3', quick: '2' }),
+    workers: countOption({ help: 'Workers of each variant', default: '2' }),
+    variants: variantsOption({
+      default: 'onecopy,plain-koa,pm2-koa,thread-pool,peers',
+      quick: 'onecopy,plain-koa,thread-pool,peers',
+    }),
+  },
+  failsWhen: 'a request failed',
+  reports: ({ models, ...options }) => models.map((model) => () => throughputBench(model, options)),
+})

@@ -45,7 +45,7 @@ export async function beginLife(options: LifeOptions): Promise<Life> {
 }
 
 /** SIGKILL to all processes at once; resolves when the last is gone. */
-export async function killLife(stage: Stage, { server: { child } }: Life): Promise<void> {
+export async function killLife(stage: Stage, { server: { child } }: Pick<Life, 'server'>): Promise<void> {
   child.killGroup()
   const deadlineMs = performance.now() + GONE_DEADLINE_MS
   while (processesInGroup(child.pid).length > 0) {

@@ -1,7 +1,6 @@
 /** The bare runtime as something that can be measured in turn with servers. */
 import { once } from 'node:events'
 import { join } from 'node:path'
-import type { GeneratedModel } from '../models/store.js'
 import type { LoopReply, LoopRequest } from '../variants/loop-messages.js'
 import { COMPILED_ROOT } from './paths.js'
 import type { Arm } from './rounds.js'
@@ -10,7 +9,8 @@ import { quantile } from './statistics.js'
 
 export interface BareLoopOptions {
   readonly stage: Stage
-  readonly model: GeneratedModel
+  /** `id` is what it was asked for by, where that is not its name. */
+  readonly model: { readonly id?: string; readonly name: string; readonly path: string }
   readonly processes: number
   /** Different inputs, taken in turn: as many as the servers are sent. */
   readonly inputs: number
@@ -20,7 +20,7 @@ export async function startBareLoop({ stage, model, processes, inputs }: BareLoo
   const name = 'bare session.run'
   const script = join(COMPILED_ROOT, 'bench', 'variants', 'bare-runtime.js')
   const settings = {
-    '--model': model.name,
+    '--model': model.id ?? model.name,
     '--path': model.path,
     '--processes': String(processes),
     '--inputs': String(inputs),

@@ -7,15 +7,23 @@ import { childArguments } from './processes.js'
 
 /** Sixty models are compiled one after the other before a server is ready for the first time. */
 const READY_TIMEOUT_MS = 600_000
+/** Of servers that only a probe tells ready: their own words may not reach us. */
+const PROBE_TIMEOUT_MS = 180_000
 const STOP_TIMEOUT_MS = 10_000
 const WORKERS_TIMEOUT_MS = 5000
 const POLL_MS = 50
+/** Often: what it takes is part of what is measured. */
+const PROBE_MS = 10
 const LAST_WORDS_LINES = 20
 
 export interface ChildOptions {
   readonly name: string
-  /** Script and arguments, for this very Node. */
+  /** This very Node where none is named. */
+  readonly command?: string
   readonly args: readonly string[]
+  readonly env?: Readonly<Record<string, string>>
+  /** For servers that say nothing: ready when this port answers a GET of this path with 200. */
+  readonly probe?: { readonly port: number; readonly path: string }
   /** A variant that is told what to do by messages; it also learns from the channel that the bench is gone. */
   readonly hasChannel: boolean
   /** Told every line of its standard error. */
@@ -51,25 +59,51 @@ export class ChildServer {
   readonly #lastWords: string[] = []
   readonly #exited: Promise<unknown>
 
-  constructor({ name, args, hasChannel, onLine = () => {} }: ChildOptions) {
+  constructor(options: ChildOptions) {
+    const { name, command = process.execPath, args, env = {}, hasChannel } = options
     this.name = name
-    this.process = spawn(process.execPath, args, {
+    this.process = spawn(command, args, {
       // A group of its own: the terminal's Ctrl-C reaches only the bench, which stops it in good order.
       detached: true,
       stdio: ['ignore', 'ignore', 'pipe', ...(hasChannel ? (['ipc'] as const) : [])],
-      env: cleanEnvironment(),
+      env: { ...cleanEnvironment(), ...env },
     })
     this.#exited = once(this.process, 'exit')
     // Its end is noticed where it matters; a failed start is reported by `ready`.
     this.#exited.catch(() => {})
-    this.ready = this.#waitUntilReady(onLine)
+    this.ready = this.#waitUntilReady(options)
     this.ready.catch(() => {})
   }
 
-  #waitUntilReady(onLine: (line: string) => void): Promise<Ready> {
+  async #probe({ port, path }: { readonly port: number; readonly path: string }): Promise<Ready> {
+    for (;;) {
+      try {
+        const response = await fetch(`http://127.0.0.1:${port}${path}`)
+        await response.arrayBuffer()
+        if (response.status === 200) return { msg: 'ready', port }
+      } catch {
+        // It does not listen yet.
+      }
+      if (this.#isGone) throw new Error(`${this.name} is gone`)
+      await new Promise((resolve) => setTimeout(resolve, PROBE_MS))
+    }
+  }
+
+  get #isGone(): boolean {
+    return this.process.exitCode !== null || this.process.signalCode !== null
+  }
+
+  #waitUntilReady({ onLine = () => {}, probe }: ChildOptions): Promise<Ready> {
     return new Promise((resolve, reject) => {
       const fail = (what: string) => reject(new Error(`${this.name} ${what}:\n${this.#lastWords.join('\n')}`))
-      const timer = setTimeout(() => fail(`was not ready after ${READY_TIMEOUT_MS} ms`), READY_TIMEOUT_MS)
+      const timeoutMs = probe === undefined ? READY_TIMEOUT_MS : PROBE_TIMEOUT_MS
+      const timer = setTimeout(() => fail(`was not ready after ${timeoutMs} ms`), timeoutMs)
+      const succeed = (ready: Ready) => {
+        clearTimeout(timer)
+        resolve(ready)
+      }
+      // Why it is gone is said below.
+      if (probe !== undefined) this.#probe(probe).then(succeed, () => {})
       const { stderr } = this.process
       if (stderr === null) throw new Error('expected the child to have a standard error')
       createInterface({ input: stderr }).on('line', (line) => {
@@ -77,9 +111,7 @@ export class ChildServer {
         this.#lastWords.push(line)
         if (this.#lastWords.length > LAST_WORDS_LINES) this.#lastWords.shift()
         const ready = parseReady(line)
-        if (ready === null) return
-        clearTimeout(timer)
-        resolve(ready)
+        if (ready !== null) succeed(ready)
       })
       this.process.once('error', (thrown) => fail(`did not start (${thrown.message})`))
       this.process.once('exit', (exitCode, signal) => {
@@ -96,8 +128,8 @@ export class ChildServer {
 
   /** Throws with its last words when the process is gone: what was measured meanwhile is worth nothing. */
   assertAlive(): void {
+    if (!this.#isGone) return
     const { exitCode, signalCode } = this.process
-    if (exitCode === null && signalCode === null) return
     throw new Error(`${this.name} ended with ${signalCode ?? exitCode}:\n${this.#lastWords.join('\n')}`)
   }
 
@@ -127,7 +159,7 @@ export class ChildServer {
   async close(): Promise<void> {
     const timer = setTimeout(() => this.killGroup(), STOP_TIMEOUT_MS)
     this.process.kill('SIGTERM')
-    if (this.process.exitCode === null && this.process.signalCode === null) await this.#exited.catch(() => {})
+    if (!this.#isGone) await this.#exited.catch(() => {})
     clearTimeout(timer)
     this.killGroup()
   }

@@ -23,7 +23,7 @@ export function comparisonTable(arms: readonly MeasuredArm[]): Table {
   }
 }
 
-function failuresOf(samples: readonly Sample[]): number {
+export function failuresOf(samples: readonly Sample[]): number {
   return samples.reduce((sum, { failures }) => sum + failures, 0)
 }
 

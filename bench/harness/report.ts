@@ -1,8 +1,9 @@
-/** What a bench hands in, and how it is told: Markdown on standard output, JSON and a plot in bench/results. */
+/** What a bench hands in, and how it is told: Markdown on standard output; JSON, the same Markdown and plots in bench/results. */
 import { mkdir, writeFile } from 'node:fs/promises'
 import { join, relative } from 'node:path'
 import { describeMachine, type Machine, machineLine } from './machine.js'
 import { PACKAGE_ROOT, RESULTS_DIR } from './paths.js'
+import { wasStopped } from './stage.js'
 import { type Chart, drawChart } from './svg.js'
 
 /** One claim and whether this run bears it out. */
@@ -58,19 +59,32 @@ async function writeResults(report: BenchReport, machine: Machine): Promise<stri
   const base = join(RESULTS_DIR, `${report.name}-${measuredAt.replaceAll(/[:.]/g, '-')}`)
   const { charts, ...rest } = report
   await writeFile(`${base}.json`, `${JSON.stringify({ measuredAt, machine, ...rest }, null, 2)}\n`)
+  await writeFile(`${base}.md`, `${machineLine(machine)}\n\n${toMarkdown(report)}`)
   for (const [index, chart] of charts.entries()) {
     await writeFile(`${base}${index === 0 ? '' : `-${index + 1}`}.svg`, drawChart(chart))
   }
   return `${base}.json`
 }
 
-/** Runs each bench in turn and tells its result; resolves with the exit code: 1 when any bar was missed. */
+/** Runs each bench in turn and tells its result; resolves with the exit code: 1 when any bar was missed or a report failed. */
 export async function runBenches(benches: readonly (() => Promise<BenchReport>)[]): Promise<number> {
   const machine = describeMachine()
   process.stdout.write(`${machineLine(machine)}\n\n`)
   const missed: string[] = []
-  for (const bench of benches) {
-    const report = await bench()
+  for (const [index, bench] of benches.entries()) {
+    if (benches.length > 1) process.stderr.write(`report ${index + 1} of ${benches.length}\n`)
+    let report: BenchReport
+    try {
+      report = await bench()
+    } catch (thrown) {
+      // The stage ends the process when everything is gone.
+      if (wasStopped()) await new Promise<never>(() => {})
+      // The others are worth their numbers all the same.
+      const text = thrown instanceof Error ? (thrown.stack ?? thrown.message) : String(thrown)
+      process.stderr.write(`${text}\n`)
+      missed.push(`report ${index + 1} could not be made: ${text.split('\n')[0]}`)
+      continue
+    }
     const path = await writeResults(report, machine)
     process.stdout.write(`${toMarkdown(report)}\n`)
     process.stderr.write(`written ${relative(PACKAGE_ROOT, path)}\n`)

@@ -2,13 +2,16 @@
 import { createRandom } from '../models/random.js'
 import { type Recipe, recipeName, recipeSeed, rowShape } from '../models/recipes.js'
 
-const FLOAT_BYTES = 4
-
 export type Encoding = 'json' | 'binary'
+export const ENCODINGS: readonly Encoding[] = ['json', 'binary']
+
+export type TensorElements = Float32Array<ArrayBuffer> | BigInt64Array<ArrayBuffer> | Int32Array<ArrayBuffer>
 
 export interface InputTensor {
+  readonly name: string
+  readonly datatype: 'FP32' | 'INT64' | 'INT32'
   readonly shape: readonly number[]
-  readonly data: Float32Array<ArrayBuffer>
+  readonly data: TensorElements
 }
 
 export interface InferRequest {
@@ -18,35 +21,44 @@ export interface InferRequest {
   readonly body: Buffer
 }
 
-/** `count` inputs of `rows` rows each, uniform in [-1, 1). */
+/** `count` inputs of `rows` rows each: numbers uniform in [-1, 1), ids uniform in what can be looked up. */
 export function inputTensors(recipe: Recipe, count: number, rows: number): InputTensor[] {
   const shape = [rows, ...rowShape(recipe)]
-  const elements = shape.reduce((product, dim) => product * dim, 1)
+  const length = shape.reduce((product, dim) => product * dim, 1)
   return Array.from({ length: count }, (_, index) => {
     const random = createRandom(`${recipeSeed(recipe)}/input/${rows}/${index}`)
-    return { shape, data: Float32Array.from({ length: elements }, () => random() * 2 - 1) }
+    if (recipe.kind !== 'embedding') {
+      const data = Float32Array.from({ length }, () => random() * 2 - 1)
+      return { name: 'input', datatype: 'FP32', shape, data }
+    }
+    const data = BigInt64Array.from({ length }, () => BigInt(Math.floor(random() * recipe.entries)))
+    return { name: 'input', datatype: 'INT64', shape, data }
   })
 }
 
-export function encodeRequest(
-  recipe: Recipe,
-  { shape, data }: InputTensor,
-  encoding: Encoding,
-): InferRequest {
-  const path = `/v2/models/${recipeName(recipe)}/infer`
-  const input = { name: 'input', shape, datatype: 'FP32' }
+export interface RequestOptions {
+  readonly modelName: string
+  readonly inputs: readonly InputTensor[]
+  readonly outputName: string
+  readonly encoding: Encoding
+}
+
+export function buildRequest({ modelName, inputs, outputName, encoding }: RequestOptions): InferRequest {
+  const path = `/v2/models/${modelName}/infer`
   if (encoding === 'json') {
-    // Every digit of each float, as the usual clients print them.
-    const body = Buffer.from(JSON.stringify({ inputs: [{ ...input, data: Array.from(data) }] }))
+    const tensors = inputs.map(({ name, shape, datatype, data }) => {
+      // Every digit of each float, as the usual clients print them.
+      return { name, shape, datatype, data: Array.from<number | bigint, number>(data, Number) }
+    })
+    const body = Buffer.from(JSON.stringify({ inputs: tensors, outputs: [{ name: outputName }] }))
     return { method: 'POST', path, headers: { 'Content-Type': 'application/json' }, body }
   }
-  const raw = Buffer.from(data.buffer, data.byteOffset, data.byteLength)
-  const json = Buffer.from(
-    JSON.stringify({
-      inputs: [{ ...input, parameters: { binary_data_size: data.length * FLOAT_BYTES } }],
-      outputs: [{ name: 'output', parameters: { binary_data: true } }],
-    }),
-  )
+  const described = inputs.map(({ name, shape, datatype, data }) => ({
+    ...{ name, shape, datatype, parameters: { binary_data_size: data.byteLength } },
+  }))
+  const outputs = [{ name: outputName, parameters: { binary_data: true } }]
+  const json = Buffer.from(JSON.stringify({ inputs: described, outputs }))
+  const raw = inputs.map(({ data }) => Buffer.from(data.buffer, data.byteOffset, data.byteLength))
   return {
     method: 'POST',
     path,
@@ -54,8 +66,12 @@ export function encodeRequest(
       'Content-Type': 'application/octet-stream',
       'Inference-Header-Content-Length': String(json.length),
     },
-    body: Buffer.concat([json, raw]),
+    body: Buffer.concat([json, ...raw]),
   }
+}
+
+export function encodeRequest(recipe: Recipe, input: InputTensor, encoding: Encoding): InferRequest {
+  return buildRequest({ modelName: recipeName(recipe), inputs: [input], outputName: 'output', encoding })
 }
 
 export interface RequestSet {

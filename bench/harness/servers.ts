@@ -1,4 +1,7 @@
 /** How each HTTP variant is started. */
+import { once } from 'node:events'
+import { type AddressInfo, createServer } from 'node:net'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { GeneratedModel } from '../models/store.js'
 import type { ChildServer } from './child-server.js'
@@ -13,6 +16,8 @@ export interface RunningServer {
   /** Metrics and probes; null for servers that have none. */
   readonly adminPort: number | null
   readonly workerPids: readonly number[]
+  /** By its arguments: which of the children is a worker. */
+  readonly isWorker: (args: readonly string[]) => boolean
   readonly child: ChildServer
   /** Folder of its segments; null for servers that have none. */
   readonly segmentDir: string | null
@@ -33,13 +38,13 @@ async function running(options: {
   readonly segmentDir: string | null
 }): Promise<RunningServer> {
   const { child, workers, isWorker, segmentDir } = options
-  const { port, adminPort = null } = await child.ready
-  if (port === undefined) throw new Error(`expected ${child.name} to say its port`)
+  const { adminPort = null } = await child.ready
   return {
     name: child.name,
-    port,
+    port: await portOf(child),
     adminPort,
     workerPids: await child.workerPids(workers, isWorker),
+    isWorker,
     child,
     segmentDir,
   }
@@ -81,17 +86,86 @@ export async function startOnecopy(options: OnecopyOptions): Promise<RunningServ
   return await running({ child, workers, isWorker: (args) => args.at(-1) === 'worker', segmentDir })
 }
 
-export type VariantName = 'plain-koa' | 'bare-koa' | 'bare-worker'
+export type FleetName = 'plain-koa' | 'reload-per-request' | 'bare-koa' | 'bare-worker'
+export type SingleName = 'thread-pool' | 'process-per-request'
 
+function variantScript(variant: string): string {
+  return join(COMPILED_ROOT, 'bench', 'variants', `${variant}.js`)
+}
+
+/** A variant of cluster workers. */
 export async function startVariant(
-  variant: VariantName,
-  { stage, model, workers, name = variant }: ServerOptions,
+  variant: FleetName,
+  options: ServerOptions & { readonly flags?: readonly string[]; readonly onLine?: (line: string) => void },
 ): Promise<RunningServer> {
-  const script = join(COMPILED_ROOT, 'bench', 'variants', `${variant}.js`)
+  const { stage, model, workers, name = variant, flags = [], onLine } = options
   const child = await stage.start({
     name,
-    args: [script, '--models', model.repositoryDir, '--workers', String(workers)],
+    args: [variantScript(variant), '--models', model.repositoryDir, '--workers', String(workers), ...flags],
     hasChannel: true,
+    ...(onLine === undefined ? {} : { onLine }),
   })
   return await running({ child, workers, isWorker: () => true, segmentDir: null })
+}
+
+/** A variant whose one process answers; what it counts as workers are threads or passing processes. */
+export async function startSingle(
+  variant: SingleName,
+  { stage, model, workers, name = variant }: ServerOptions,
+): Promise<RunningServer> {
+  const child = await stage.start({
+    name,
+    args: [variantScript(variant), '--models', model.repositoryDir, '--workers', String(workers)],
+    hasChannel: true,
+  })
+  return singleServer(child, await portOf(child))
+}
+
+export function singleServer(child: ChildServer, port: number): RunningServer {
+  return {
+    ...{ name: child.name, port, adminPort: null, child, segmentDir: null },
+    workerPids: [child.pid],
+    isWorker: () => false,
+  }
+}
+
+async function portOf(child: ChildServer): Promise<number> {
+  const { port } = await child.ready
+  if (port === undefined) throw new Error(`expected ${child.name} to say its port`)
+  return port
+}
+
+/** Nobody listens there now: for servers that cannot choose one and say which. */
+export async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  server.close()
+  await once(server, 'close')
+  return port
+}
+
+export async function startPm2(
+  command: string,
+  { stage, model, workers, name = 'pm2-koa' }: ServerOptions,
+): Promise<RunningServer> {
+  const script = variantScript('pm2-koa')
+  const port = await freePort()
+  const child = await stage.start({
+    name,
+    command,
+    args: ['start', script, '--instances', String(workers), '--name', 'bench'],
+    // Its daemon's sockets, logs and lists go with the bench.
+    env: {
+      PM2_HOME: stage.folder(tmpdir(), 'onecopy-bench-pm2-'),
+      BENCH_MODELS: model.repositoryDir,
+      BENCH_PORT: String(port),
+    },
+    hasChannel: false,
+    probe: { port, path: '/v2/health/ready' },
+  })
+  await child.ready
+  // An instance's title is its script; those that are there may still be loading.
+  const isWorker = (args: readonly string[]) => args.join(' ').includes(script)
+  return { ...singleServer(child, port), workerPids: await child.workerPids(workers, isWorker), isWorker }
 }

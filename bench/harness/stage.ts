@@ -10,6 +10,27 @@ import { type ChildOptions, ChildServer } from './child-server.js'
 
 const SIGNALS = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 } as const
 
+let openStages = 0
+let isStopped = false
+
+/** A signal came: what fails from here on fails because it was stopped. */
+export function wasStopped(): boolean {
+  return isStopped
+}
+
+/**
+ * For the time between stages: a signal ends the process through its exit handlers, which remove what is half written.
+ * While a stage is open, the stage ends it.
+ */
+export function exitOnSignals(): void {
+  for (const [signal, exitCode] of Object.entries(SIGNALS)) {
+    process.on(signal, () => {
+      isStopped = true
+      if (openStages === 0) process.exit(exitCode)
+    })
+  }
+}
+
 export class Stage {
   readonly #children = new Set<ChildServer>()
   readonly #folders = new Set<string>()
@@ -20,6 +41,7 @@ export class Stage {
     // The second wish is not kept waiting: the exit handler kills what is left.
     if (this.#isEnding) process.exit(exitCode)
     this.#isEnding = true
+    isStopped = true
     process.stderr.write(`\n${signal}: stopping\n`)
     // What fails from here on fails because its server was stopped.
     process.on('uncaughtException', () => {})
@@ -32,6 +54,7 @@ export class Stage {
   }
 
   constructor() {
+    openStages++
     for (const signal of Object.keys(SIGNALS)) process.on(signal, this.#onSignal)
     process.on('exit', this.#onExit)
   }
@@ -67,5 +90,6 @@ export class Stage {
     await this.close()
     for (const signal of Object.keys(SIGNALS)) process.off(signal, this.#onSignal)
     process.off('exit', this.#onExit)
+    openStages--
   }
 }

@@ -44,5 +44,6 @@ export function formatNumber(value: number): string {
 }
 
 export function formatSpread({ median, min, max }: Spread): string {
+  if (!Number.isFinite(median)) return '-'
   return `${formatNumber(median)} (${formatNumber(min)}-${formatNumber(max)})`
 }

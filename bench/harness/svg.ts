@@ -1,13 +1,25 @@
 /** Two small plots without a library: horizontal bars with their spread, and lines over time. */
 
 const WIDTH = 720
-const MARGIN = { top: 44, right: 96, bottom: 44, left: 190 }
+const MARGIN = { top: 52, right: 96, bottom: 44, left: 220 }
 const BAR_HEIGHT = 26
 const BAR_GAP = 14
 const LINE_HEIGHT = 240
 /** Lines of few points show where they were measured. */
 const MAX_DOTS = 24
-const COLORS = ['#2a6f97', '#c1666b', '#5a8f5a', '#8d6a9f', '#b08d2f', '#4f5d75']
+const MAX_MARKS = 6
+const COLORS = [
+  '#2a6f97',
+  '#c1666b',
+  '#5a8f5a',
+  '#8d6a9f',
+  '#b08d2f',
+  '#4f5d75',
+  '#2fa3a0',
+  '#a0522d',
+  '#7f7f2a',
+  '#d17bb0',
+]
 
 export interface Bar {
   readonly label: string
@@ -29,6 +41,8 @@ export interface LineChart {
   readonly title: string
   readonly xLabel: string
   readonly yLabel: string
+  /** Equal steps are equal ratios, and what was measured stands on the axis. */
+  readonly isLogX?: boolean
   readonly series: readonly {
     readonly label: string
     readonly points: readonly (readonly [number, number])[]
@@ -65,6 +79,7 @@ function document(height: number, title: string, parts: readonly string[]): stri
 }
 
 function label(value: number): string {
+  if (Number.isInteger(value)) return String(value)
   return Math.abs(value) >= 100 ? value.toFixed(0) : value.toPrecision(3)
 }
 
@@ -101,20 +116,53 @@ function drawBars({ title, unit, bars }: BarChart): string {
   return document(height, title, [...parts, text(unit, { x: MARGIN.left, y: height - 16, color: '#666' })])
 }
 
-function drawLines({ title, xLabel, yLabel, series }: LineChart): string {
+/** Where values of an axis stand, from 0 to 1, and which of them are written beside it. */
+interface Axis {
+  readonly place: (value: number) => number
+  readonly marks: readonly number[]
+}
+
+function linearAxis(values: readonly number[]): Axis {
+  const end = niceCeiling(Math.max(...values))
+  return { place: (value) => value / end, marks: [0, 0.25, 0.5, 0.75, 1].map((part) => end * part) }
+}
+
+/** A few measured places are marked themselves. */
+function measuredAxis(values: readonly number[]): Axis {
+  const axis = linearAxis(values)
+  const measured = [...new Set(values)].sort((a, b) => a - b)
+  return measured.length > MAX_MARKS
+    ? axis
+    : { place: (value) => value / (Math.max(...measured) || 1), marks: measured }
+}
+
+function logAxis(values: readonly number[]): Axis {
+  const marks = [...new Set(values)].sort((a, b) => a - b)
+  const [first = 1, last = 1] = [marks[0], marks.at(-1)]
+  const range = Math.log(last / first) || 1
+  return { place: (value) => Math.log(value / first) / range, marks }
+}
+
+function drawLines({ title, xLabel, yLabel, isLogX = false, series: given }: LineChart): string {
+  // What could not be measured is left out of its line.
+  const series = given.map((line) => ({ ...line, points: line.points.filter(([, y]) => Number.isFinite(y)) }))
   const points = series.flatMap((line) => line.points)
-  const xEnd = niceCeiling(Math.max(...points.map(([x]) => x)))
-  const yEnd = niceCeiling(Math.max(...points.map(([, y]) => y)))
+  const across = (isLogX ? logAxis : measuredAxis)(points.map(([x]) => x))
+  const up = linearAxis(points.map(([, y]) => y))
   const left = 70
   const plotWidth = WIDTH - left - 190
   const bottom = MARGIN.top + LINE_HEIGHT
-  const x = (value: number) => left + (value / xEnd) * plotWidth
-  const y = (value: number) => bottom - (Math.max(0, value) / yEnd) * LINE_HEIGHT
-  const grid = [0, 0.25, 0.5, 0.75, 1].flatMap((part) => [
-    `<path d="M${left} ${y(yEnd * part).toFixed(1)}h${plotWidth}" stroke="#ddd"/>`,
-    text(label(yEnd * part), { x: left - 8, y: y(yEnd * part) + 4, anchor: 'end', size: 11 }),
-    text(label(xEnd * part), { x: x(xEnd * part), y: bottom + 16, anchor: 'middle', size: 11 }),
-  ])
+  const x = (value: number) => left + across.place(value) * plotWidth
+  const y = (value: number) => bottom - up.place(Math.max(0, value)) * LINE_HEIGHT
+  const grid = [
+    ...up.marks.flatMap((mark) => [
+      `<path d="M${left} ${y(mark).toFixed(1)}h${plotWidth}" stroke="#ddd"/>`,
+      text(label(mark), { x: left - 8, y: y(mark) + 4, anchor: 'end', size: 11 }),
+    ]),
+    ...across.marks.map((mark) =>
+      text(label(mark), { x: x(mark), y: bottom + 16, anchor: 'middle', size: 11 }),
+    ),
+  ]
   const lines = series.flatMap((line, index) => {
     const color = COLORS[index % COLORS.length] ?? '#222'
     const path = line.points.map(([px, py]) => `${x(px).toFixed(1)},${y(py).toFixed(1)}`).join(' ')

@@ -2,10 +2,11 @@
  * Closed-loop load by wrk, where it is installed (`apt-get install wrk`): a tenth of the CPU of a load
  * generator in JavaScript, which matters where server and generator share two cores.
  */
-import { spawn, spawnSync } from 'node:child_process'
+import { type ChildProcessByStdio, spawn, spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import type { Readable } from 'node:stream'
 import type { ClosedLoopOptions } from './closed-loop.js'
 import type { Sample } from './rounds.js'
 
@@ -53,6 +54,13 @@ function script(folder: string, { requests }: ClosedLoopOptions): string {
 export async function wrkClosedLoop(options: ClosedLoopOptions): Promise<Sample> {
   const { port, connections, seconds } = options
   const folder = mkdtempSync(join(tmpdir(), 'onecopy-wrk-'))
+  let wrk: ChildProcessByStdio<null, Readable, null> | undefined
+  // A bench that is stopped in the middle leaves neither the folder nor the generator.
+  const clean = () => {
+    wrk?.kill('SIGKILL')
+    rmSync(folder, { recursive: true, force: true })
+  }
+  process.once('exit', clean)
   try {
     const args = [
       '-t1',
@@ -61,12 +69,15 @@ export async function wrkClosedLoop(options: ClosedLoopOptions): Promise<Sample>
       '--timeout',
       `${TIMEOUT_SECONDS}s`,
     ]
-    const wrk = spawn('wrk', [...args, '-s', script(folder, options), `http://127.0.0.1:${port}`])
+    const child = spawn('wrk', [...args, '-s', script(folder, options), `http://127.0.0.1:${port}`], {
+      stdio: ['ignore', 'pipe', 'ignore'],
+    })
+    wrk = child
     let output = ''
-    wrk.stdout.setEncoding('utf8').on('data', (text: string) => {
+    child.stdout.setEncoding('utf8').on('data', (text: string) => {
       output += text
     })
-    await new Promise((resolve, reject) => wrk.on('close', resolve).on('error', reject))
+    await new Promise((resolve, reject) => child.on('close', resolve).on('error', reject))
     const line = output.match(/^RESULT (.*)$/m)?.[1]
     if (line === undefined) throw new Error(`expected a result from wrk, got ${JSON.stringify(output)}`)
     const result = JSON.parse(line) as Record<
@@ -75,11 +86,13 @@ export async function wrkClosedLoop(options: ClosedLoopOptions): Promise<Sample>
     >
     return {
       requestsPerSecond: (result.requests * 1e6) / result.durationUs,
-      p50Ms: result.p50Us / 1000,
-      p99Ms: result.p99Us / 1000,
+      // Of no answers at all there is nothing to say.
+      p50Ms: result.requests > 0 ? result.p50Us / 1000 : Number.NaN,
+      p99Ms: result.requests > 0 ? result.p99Us / 1000 : Number.NaN,
       failures: result.failures,
     }
   } finally {
-    rmSync(folder, { recursive: true, force: true })
+    process.off('exit', clean)
+    clean()
   }
 }

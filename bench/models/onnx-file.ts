@@ -5,12 +5,15 @@
  * the graph around them, is known before the first of its bytes is.
  */
 import { createHash } from 'node:crypto'
-import { type FileHandle, open, rename, rm } from 'node:fs/promises'
+import { rmSync } from 'node:fs'
+import { type FileHandle, open, rename } from 'node:fs/promises'
 import { create, type MessageInitShape, toBinary } from '@bufbuild/protobuf'
 import { GraphProtoSchema, ModelProtoSchema, TensorProtoSchema } from '../../src/model/onnx_pb.js'
 
 const IR_VERSION = 8n
 const OPSET_VERSION = 18n
+/** Of every other domain. */
+const EXTRA_OPSET_VERSION = 3n
 const LENGTH_DELIMITED = 2
 /** Field numbers of onnx.proto. */
 const MODEL_GRAPH = 7
@@ -18,12 +21,13 @@ const GRAPH_INITIALIZER = 5
 const TENSOR_RAW_DATA = 9
 
 export const FLOAT = 1
+export const INT8 = 3
 export const INT64 = 7
 
 export interface Weight {
   readonly name: string
   /** A TensorProto.DataType. */
-  readonly dataType: typeof FLOAT | typeof INT64
+  readonly dataType: typeof FLOAT | typeof INT8 | typeof INT64
   readonly dims: readonly number[]
   readonly bytes: number
   /** The elements, little-endian, in pieces. */
@@ -34,6 +38,8 @@ export interface OnnxModel {
   /** The graph without its initializers. */
   readonly graph: MessageInitShape<typeof GraphProtoSchema>
   readonly weights: readonly Weight[]
+  /** Of operators beyond ONNX's own. */
+  readonly domains: readonly string[]
 }
 
 export interface WrittenFile {
@@ -61,7 +67,7 @@ function weightHead({ name, dataType, dims, bytes }: Weight): Uint8Array {
   return Buffer.concat([fieldHead(GRAPH_INITIALIZER, tensor.length + bytes), tensor])
 }
 
-function* fileParts({ graph, weights }: OnnxModel): Iterable<Uint8Array> {
+function* fileParts({ graph, weights, domains }: OnnxModel): Iterable<Uint8Array> {
   const structure = toBinary(GraphProtoSchema, create(GraphProtoSchema, graph))
   const heads = weights.map(weightHead)
   let graphBytes = structure.length
@@ -69,7 +75,10 @@ function* fileParts({ graph, weights }: OnnxModel): Iterable<Uint8Array> {
   const model = create(ModelProtoSchema, {
     irVersion: IR_VERSION,
     producerName: 'onecopy-bench',
-    opsetImport: [{ version: OPSET_VERSION }],
+    opsetImport: [
+      { version: OPSET_VERSION },
+      ...domains.map((domain) => ({ domain, version: EXTRA_OPSET_VERSION })),
+    ],
   })
   yield Buffer.concat([toBinary(ModelProtoSchema, model), fieldHead(MODEL_GRAPH, graphBytes), structure])
   for (const [index, { pieces }] of weights.entries()) {
@@ -92,6 +101,9 @@ async function writeParts(file: FileHandle, parts: Iterable<Uint8Array>): Promis
 /** Writes under a temporary name and renames: a file that stands at `path` is whole. */
 export async function writeOnnxFile(path: string, model: OnnxModel): Promise<WrittenFile> {
   const temporaryPath = `${path}.${process.pid}.part`
+  const remove = () => rmSync(temporaryPath, { force: true })
+  // A process that is stopped meanwhile leaves no half of it.
+  process.once('exit', remove)
   try {
     const file = await open(temporaryPath, 'w')
     try {
@@ -102,6 +114,7 @@ export async function writeOnnxFile(path: string, model: OnnxModel): Promise<Wri
       await file.close()
     }
   } finally {
-    await rm(temporaryPath, { force: true })
+    process.off('exit', remove)
+    remove()
   }
 }

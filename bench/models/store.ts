@@ -5,8 +5,10 @@ import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import { z } from 'zod'
+import { MODELS_DIR } from '../harness/paths.js'
+import { buildModel } from './build.js'
 import { writeOnnxFile } from './onnx-file.js'
-import { buildModel, type Recipe, recipeName, recipeSeed } from './recipes.js'
+import { type Recipe, recipeName, recipeSeed } from './recipes.js'
 
 const RecordSchema = z.object({ seed: z.string(), bytes: z.int(), sha256: z.string() })
 type FileRecord = z.infer<typeof RecordSchema>
@@ -45,10 +47,13 @@ export interface Variant {
   readonly version: number
 }
 
-/** Makes the model, or finds it whole: same seed, same digest. A variant's weights are made from its name and version. */
+/**
+ * Makes the model, or finds it whole: same seed, same digest. It is made in a repository of its own where none is named.
+ * A variant's weights are made from its name and version.
+ */
 export async function ensureModel(
   recipe: Recipe,
-  repositoryDir: string,
+  repositoryDir: string = join(MODELS_DIR, recipeName(recipe)),
   variant?: Variant,
 ): Promise<GeneratedModel> {
   const { name, version } = variant ?? { name: recipeName(recipe), version: 1 }

@@ -1,5 +1,5 @@
 /** The weights of generated models: uniform random numbers, each tensor from a seed of its own. */
-import { FLOAT, INT64, type Weight } from './onnx-file.js'
+import { FLOAT, INT8, INT64, type Weight } from './onnx-file.js'
 import { createRandom } from './random.js'
 
 const FLOATS_PER_PIECE = 1 << 18
@@ -33,6 +33,33 @@ export function randomWeight({ seed, name, dims, amplitude }: RandomWeight): Wei
   }
 }
 
+/** Uniform in [-127, 127]. */
+export function int8Weight({ seed, name, dims }: Omit<RandomWeight, 'amplitude'>): Weight {
+  const count = dims.reduce((product, dim) => product * dim, 1)
+  return { name, dataType: INT8, dims, bytes: count, pieces: () => randomBytes(`${seed}/${name}`, count) }
+}
+
+function* randomBytes(seed: string, count: number): Iterable<Uint8Array> {
+  const random = createRandom(seed)
+  for (let left = count; left > 0; left -= FLOATS_PER_PIECE) {
+    const piece = new Int8Array(Math.min(left, FLOATS_PER_PIECE))
+    for (let i = 0; i < piece.length; i++) piece[i] = Math.round((random() * 2 - 1) * 127)
+    yield new Uint8Array(piece.buffer)
+  }
+}
+
+/** A vector of these very numbers. */
+export function floatWeight(name: string, values: readonly number[]): Weight {
+  const elements = Float32Array.from(values)
+  return {
+    name,
+    dataType: FLOAT,
+    dims: [values.length],
+    bytes: elements.byteLength,
+    pieces: () => [new Uint8Array(elements.buffer)],
+  }
+}
+
 export function int64Weight(name: string, values: readonly number[]): Weight {
   const elements = BigInt64Array.from(values, BigInt)
   return {
@@ -47,4 +74,9 @@ export function int64Weight(name: string, values: readonly number[]): Weight {
 /** Keeps the variance of activations through a layer that ends in Relu (He et al. 2015), so that depth is no limit. */
 export function reluAmplitude(fanIn: number): number {
   return Math.sqrt(6 / fanIn)
+}
+
+/** Keeps it through a layer without Relu. */
+export function unitAmplitude(fanIn: number): number {
+  return Math.sqrt(3 / fanIn)
 }

@@ -1,6 +1,4 @@
 /** One claim about speed or steadiness, measured in one run of its own. */
-import { join } from 'node:path'
-import { MODELS_DIR } from '../harness/paths.js'
 import type { BenchReport } from '../harness/report.js'
 import type { Stage } from '../harness/stage.js'
 import { parseRecipe } from '../models/recipes.js'
@@ -31,5 +29,5 @@ export interface Row {
 
 /** Each model in a repository of its own: a server is started on nothing but the model measured. */
 export function benchModel(name: string): Promise<GeneratedModel> {
-  return ensureModel(parseRecipe(name), join(MODELS_DIR, name))
+  return ensureModel(parseRecipe(name))
 }

@@ -7,11 +7,10 @@ import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
-import { InferenceSession, Tensor } from 'onnxruntime-node'
-import { inputTensors } from '../harness/requests.js'
-import { parseRecipe } from '../models/recipes.js'
+import { findSubject } from '../models/subject.js'
 import { endWithParent } from './fleet.js'
 import type { LoopReply, LoopRequest } from './loop-messages.js'
+import { openSession, toTensors } from './session.js'
 
 const { values } = parseArgs({
   options: {
@@ -25,20 +24,17 @@ const { values } = parseArgs({
 
 /** The same inputs as the requests carry, in the same order. */
 async function runLoop(): Promise<void> {
-  const session = await InferenceSession.create(values.path, {
-    executionProviders: ['cpu'],
-    // One thread per process and as many processes as cores, as the servers do.
-    intraOpNumThreads: 1,
-    interOpNumThreads: 1,
-    graphOptimizationLevel: 'all',
-  })
-  const tensors = inputTensors(parseRecipe(values.model), Number(values.inputs), 1)
-  const feeds = tensors.map(({ shape, data }) => ({ input: new Tensor('float32', data, [...shape]) }))
+  // One thread per process and as many processes as cores, as the servers do.
+  const session = await openSession(values.path)
+  const subject = await findSubject(values.model)
+  const feeds = subject
+    .inputs(Number(values.inputs))
+    .map((inputs) => toTensors(Object.fromEntries(inputs.map((input) => [input.name, input]))))
   process.on('message', async ({ durationMs }: LoopRequest) => {
     const latenciesMs: number[] = []
     const startedMs = performance.now()
     for (let nowMs = startedMs; nowMs - startedMs < durationMs; ) {
-      await session.run(feeds[latenciesMs.length % feeds.length] ?? {})
+      await session.run(feeds[latenciesMs.length % feeds.length] ?? {}, [subject.outputName])
       const endedMs = performance.now()
       latenciesMs.push(endedMs - nowMs)
       nowMs = endedMs

@@ -1,5 +1,6 @@
 /** What the compared servers share: N cluster workers on one port, and one line that says they are ready. */
-import cluster from 'node:cluster'
+import cluster, { type Worker } from 'node:cluster'
+import { once } from 'node:events'
 import { createServer, type RequestListener } from 'node:http'
 import { parseArgs } from 'node:util'
 
@@ -8,17 +9,25 @@ export interface VariantArguments {
   readonly modelsDir: string
   readonly workers: number
   readonly port: number
+  /** A worker that dies is replaced, and SIGHUP replaces all of them, one at a time. */
+  readonly isSupervised: boolean
 }
 
-function variantArguments(): VariantArguments {
+export function variantArguments(): VariantArguments {
   const { values } = parseArgs({
     options: {
       models: { type: 'string', default: '' },
       workers: { type: 'string', default: '2' },
       port: { type: 'string', default: '0' },
+      supervised: { type: 'boolean', default: false },
     },
   })
-  return { modelsDir: values.models, workers: Number(values.workers), port: Number(values.port) }
+  return {
+    modelsDir: values.models,
+    workers: Number(values.workers),
+    port: Number(values.port),
+    isSupervised: values.supervised,
+  }
 }
 
 /** Without the process that started it a variant has no reason to go on. */
@@ -28,17 +37,43 @@ export function endWithParent(): void {
 }
 
 /** The line that the harness waits for; of the same shape as the server's own. */
-function sayReady(port: number): void {
+export function sayReady(port: number): void {
   process.stderr.write(`${JSON.stringify({ msg: 'ready', host: '127.0.0.1', port })}\n`)
 }
 
-function runPrimary({ workers }: VariantArguments): void {
+/** A worker that has been told to leave is not replaced when it ends. */
+const leaving = new Set<Worker>()
+const LEAVE = 'leave'
+/** For answers that are still on their way. */
+const LEAVE_TIMEOUT_MS = 5000
+
+/** One after the other, as pm2's `reload` does it: a new worker listens before an old one is told to leave. */
+async function replaceAll(): Promise<void> {
+  for (const old of Object.values(cluster.workers ?? {})) {
+    if (old === undefined || leaving.has(old)) continue
+    await once(cluster.fork(), 'listening')
+    leaving.add(old)
+    const ended = once(old, 'exit')
+    old.send(LEAVE)
+    const timer = setTimeout(() => old.process.kill('SIGKILL'), LEAVE_TIMEOUT_MS)
+    await ended
+    clearTimeout(timer)
+  }
+  process.stderr.write(`${JSON.stringify({ msg: 'replaced' })}\n`)
+}
+
+function runPrimary({ workers, isSupervised }: VariantArguments): void {
   let listening = 0
   cluster.on('listening', (_, address) => {
     if (++listening === workers) sayReady(address.port)
   })
+  if (isSupervised) process.on('SIGHUP', () => void replaceAll())
   // A variant that lost a worker would be compared with less than it claims: it ends, and the bench says so.
-  cluster.on('exit', (_, exitCode, signal) => {
+  cluster.on('exit', (worker, exitCode, signal) => {
+    if (isSupervised) {
+      if (!leaving.delete(worker)) cluster.fork()
+      return
+    }
     process.stderr.write(`a worker ended with ${signal ?? exitCode}\n`)
     process.exit(1)
   })
@@ -53,7 +88,18 @@ export async function runFleet(
   endWithParent()
   if (cluster.isPrimary) runPrimary(args)
   else {
-    const server = createServer(await createListener(args))
+    const listener = await createListener(args)
+    let isLeaving = false
+    const server = createServer((request, response) => {
+      // Clients that keep their connection would hold an old worker for as long as they ask.
+      if (isLeaving) response.setHeader('Connection', 'close')
+      listener(request, response)
+    })
+    process.on('message', (message) => {
+      if (message !== LEAVE) return
+      isLeaving = true
+      server.close(() => process.exit(0))
+    })
     server.listen(args.port, '127.0.0.1')
   }
 }

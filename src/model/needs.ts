@@ -27,7 +27,10 @@ function isWorthMeasuring(header: SegmentHeader): boolean {
   if (limitBytes === null) return true
   // Where measuring could end in the kernel's hands, and the server with it, the least that it takes has to do.
   const measuringBytes =
-    MEASURING_PROCESSES * PROCESS_BYTES + header.sharing.weightsBytes + header.fileBytes + HOLDERS * privateBytes
+    MEASURING_PROCESSES * PROCESS_BYTES +
+    header.sharing.weightsBytes +
+    header.fileBytes +
+    HOLDERS * privateBytes
   return measuringBytes < limitBytes
 }
 

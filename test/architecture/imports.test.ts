@@ -1,7 +1,8 @@
-import { readdirSync, readFileSync } from 'node:fs'
-import { dirname, join, relative } from 'node:path'
+import { readFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import test from 'ava'
 import { PROJECT_ROOT } from '../helpers/shared.js'
+import { importsOf, roomOf, sourcesIn } from '../helpers/sources.js'
 
 /** Lower rooms know nothing of higher ones; rooms on one floor know each other only where listed. */
 const FLOORS: Record<string, number> = {
@@ -39,25 +40,6 @@ const NATIVE_MODULES: Record<string, readonly string[]> = {
   koffi: ['src/mapping.ts', 'src/process/lock.ts', 'src/segment/holes.ts'],
   'onnxruntime-node': ['src/runtime/session.ts'],
   '@rdkit/rdkit': ['src/transform/morgan.ts'],
-}
-
-function sourcesIn(folder: string): string[] {
-  return readdirSync(join(PROJECT_ROOT, folder), { recursive: true, encoding: 'utf8' })
-    .filter((path) => path.endsWith('.ts'))
-    .map((path) => join(folder, path))
-}
-
-function importsOf(path: string): string[] {
-  const text = readFileSync(join(PROJECT_ROOT, path), 'utf8')
-  return [...text.matchAll(/(?:from|import|require\()\s*\(?'([^']+)'/g)].map((match) => match[1] as string)
-}
-
-function roomOf(path: string): string {
-  return (
-    relative('src', path)
-      .split('/')[0]
-      ?.replace(/\.[jt]s$/, '') ?? ''
-  )
 }
 
 test('imports go down the floors of the house, never up', (t) => {

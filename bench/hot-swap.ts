@@ -1,0 +1,293 @@
+/**
+ * A model replaced under load, the two ways there are: onecopy loads the new one beside the old and changes all workers
+ * over; a plain cluster replaces its workers one after the other, as pm2's reload does, each new one before an old one leaves. Two generations of the model
+ * answer differently, so every answer tells which one gave it.
+ */
+
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { defineBench } from './harness/bench.js'
+import { hostMemory, untilReleased } from './harness/footprint.js'
+import { leadCell } from './harness/lead.js'
+import { changeModel, putModel, referencesOf } from './harness/model-change.js'
+import { countOption } from './harness/options.js'
+import { MODELS_DIR, SCRATCH_DIR } from './harness/paths.js'
+import { createProgress } from './harness/progress.js'
+import type { BenchReport } from './harness/report.js'
+import { inferRequests } from './harness/requests.js'
+import { type RunningServer, startOnecopy, startVariant } from './harness/servers.js'
+import { Stage } from './harness/stage.js'
+import { formatNumber, formatSpread, quantile, spread } from './harness/statistics.js'
+import { type AnswerInTime, SteadyLoad } from './harness/steady-load.js'
+import { isSameOutput, outputOf } from './harness/verify.js'
+import { parseRecipe, recipeName } from './models/recipes.js'
+import { ensureModel, type GeneratedModel } from './models/store.js'
+import { modelOption } from './models/subject.js'
+
+const REQUEST_COUNT = 4
+const WARM_UP_ANSWERS = 500
+/** Between two looks at the memory of all processes, which take time of their own. */
+const LOOK_MS = 500
+const REPLACED = '"msg":"replaced"'
+
+interface HotSwapOptions {
+  readonly swaps: number
+  readonly model: string
+  readonly connections: number
+  readonly workers: number
+}
+
+interface Swap {
+  /** Until the server said that it is done. */
+  readonly doneMs: number
+  /** Until the last answer of the old generation. */
+  readonly lastOldMs: number
+  readonly answers: number
+  readonly failures: number
+  readonly p99Ms: number
+  readonly mostBytes: number
+}
+
+interface Swapped {
+  readonly name: string
+  /** In quiet, before the first swap. */
+  readonly restBytes: number
+  readonly swaps: Swap[]
+}
+
+/** A server, and how it is told that its model's file has changed; resolves when it is done. */
+interface Changeable {
+  readonly server: RunningServer
+  readonly repositoryDir: string
+  change(): Promise<unknown>
+}
+
+type Begin = (stage: Stage, files: readonly GeneratedModel[], workers: number) => Promise<Changeable>
+
+function repositoryWith(stage: Stage, [first]: readonly GeneratedModel[]): string {
+  const repositoryDir = stage.folder(SCRATCH_DIR, 'hot-swap-')
+  if (first !== undefined) putModel(repositoryDir, first.name, first.path)
+  return repositoryDir
+}
+
+const beginOnecopy: Begin = async (stage, files, workers) => {
+  const repositoryDir = repositoryWith(stage, files)
+  const server = await startOnecopy({
+    ...{ stage, model: { repositoryDir }, workers },
+    // Its own: each generation is compiled on its first swap, which is in the numbers.
+    cacheDir: stage.folder(tmpdir(), 'onecopy-bench-cache-'),
+    flags: ['--model-control', 'explicit', '--load-model', '*'],
+  })
+  return { server, repositoryDir, change: () => changeModel(server, 'load', files[0]?.name ?? '') }
+}
+
+const beginPlain: Begin = async (stage, files, workers) => {
+  const repositoryDir = repositoryWith(stage, files)
+  let onReplaced = () => {}
+  const server = await startVariant('plain-koa', {
+    ...{ stage, model: { repositoryDir }, workers, flags: ['--supervised'] },
+    onLine: (line) => {
+      if (line.includes(REPLACED)) onReplaced()
+    },
+  })
+  const change = () =>
+    new Promise<void>((resolve) => {
+      onReplaced = resolve
+      server.child.process.kill('SIGHUP')
+    })
+  return { server, repositoryDir, change }
+}
+
+const CONTESTANTS: Readonly<Record<string, Begin>> = {
+  onecopy: beginOnecopy,
+  'plain-koa, workers replaced': beginPlain,
+}
+
+async function totalBytes(server: RunningServer): Promise<number> {
+  try {
+    return (await hostMemory(server)).totalBytes
+  } catch {
+    // A worker that ended between two looks at it: the next look counts.
+    return 0
+  }
+}
+
+async function swapOnce(options: {
+  readonly contestant: Changeable
+  readonly load: SteadyLoad
+  readonly answers: AnswerInTime[]
+  readonly isOld: (answer: AnswerInTime) => boolean
+  readonly connections: number
+}): Promise<Swap> {
+  const { contestant, load, answers, isOld, connections } = options
+  // What came before is told already: a long bench would hold every answer there was.
+  answers.length = 0
+  const startedMs = performance.now()
+  let mostBytes = 0
+  let isDone = false
+  const looking = (async () => {
+    while (!isDone) {
+      mostBytes = Math.max(mostBytes, await totalBytes(contestant.server))
+      await new Promise((resolve) => setTimeout(resolve, LOOK_MS))
+    }
+  })()
+  await contestant.change()
+  const doneMs = performance.now() - startedMs
+  await load.more(4 * connections)
+  isDone = true
+  await looking
+  const seen = [...answers]
+  const failed = seen.filter(({ outcome }) => outcome instanceof Error || outcome.status !== 200)
+  const old = seen.filter((answer) => !failed.includes(answer) && isOld(answer))
+  return {
+    doneMs,
+    lastOldMs: Math.max(0, ...old.map(({ answeredMs }) => answeredMs - startedMs)),
+    answers: seen.length,
+    failures: failed.length,
+    p99Ms: quantile(
+      seen.map(({ sentMs, answeredMs }) => answeredMs - sentMs),
+      0.99,
+    ),
+    mostBytes,
+  }
+}
+
+async function measure(options: {
+  readonly stage: Stage
+  readonly name: string
+  readonly begin: Begin
+  readonly files: readonly GeneratedModel[]
+  readonly settings: HotSwapOptions
+  readonly step: (note: string) => void
+}): Promise<Swapped> {
+  const { stage, name, begin, files, settings, step } = options
+  const { swaps, connections, workers } = settings
+  const [{ recipe }] = files as [GeneratedModel]
+  const requests = inferRequests(recipe, { encoding: 'binary', count: REQUEST_COUNT })
+  const references = await referencesOf(stage, files, requests)
+  step(`${name}: starting`)
+  const contestant = await begin(stage, files, workers)
+  const { server, repositoryDir } = contestant
+  const answers: AnswerInTime[] = []
+  const onAnswer = (answer: AnswerInTime) => answers.push(answer)
+  const load = new SteadyLoad({ port: server.port, requests, connections, onAnswer })
+  load.resume()
+  try {
+    await load.more(WARM_UP_ANSWERS)
+    await load.pause()
+    await untilReleased(server.segmentDir)
+    const measured: Swapped = { name, restBytes: await totalBytes(server), swaps: [] }
+    load.resume()
+    for (let swap = 1; swap <= swaps; swap++) {
+      step(`${name}: swap ${swap}`)
+      const old = references[(swap - 1) % files.length] ?? []
+      const { name: modelName, path } = files[swap % files.length] as GeneratedModel
+      putModel(repositoryDir, modelName, path)
+      const isOld = ({ requestIndex, outcome }: AnswerInTime) =>
+        !(outcome instanceof Error) && isSameOutput(old[requestIndex] ?? [], outputOf(outcome))
+      measured.swaps.push(await swapOnce({ contestant, load, answers, isOld, connections }))
+    }
+    return measured
+  } finally {
+    await load.close()
+    await stage.stop(server.child)
+  }
+}
+
+function tableOf(all: readonly Swapped[]): BenchReport['table'] {
+  const [onecopy] = all
+  const old = ({ swaps }: Swapped) => swaps.map(({ lastOldMs }) => lastOldMs)
+  const mb = (bytes: number) => formatNumber(bytes / 1e6)
+  return {
+    head: [
+      'way',
+      'last old answer after, ms',
+      'said to be done after, ms',
+      'requests meanwhile',
+      'failed',
+      'p99 meanwhile, ms',
+      'host memory before, MB',
+      'at most meanwhile, MB',
+      'onecopy against it, last old answer',
+    ],
+    rows: all.map((one) => [
+      one.name,
+      formatSpread(spread(old(one))),
+      formatSpread(spread(one.swaps.map(({ doneMs }) => doneMs))),
+      String(one.swaps.reduce((sum, { answers }) => sum + answers, 0)),
+      String(one.swaps.reduce((sum, { failures }) => sum + failures, 0)),
+      formatSpread(spread(one.swaps.map(({ p99Ms }) => p99Ms))),
+      mb(one.restBytes),
+      mb(Math.max(...one.swaps.map(({ mostBytes }) => mostBytes))),
+      onecopy === undefined || one === onecopy
+        ? '-'
+        : leadCell({ onecopy: old(onecopy), other: old(one), better: 'lower' }),
+    ]),
+  }
+}
+
+async function hotSwapBench(settings: HotSwapOptions): Promise<BenchReport> {
+  await using stage = new Stage()
+  const { swaps, workers, connections } = settings
+  const recipe = parseRecipe(settings.model)
+  const name = recipeName(recipe)
+  const contestants = Object.entries(CONTESTANTS)
+  const progress = createProgress('hot-swap', contestants.length * (swaps + 1) + 1)
+  try {
+    progress.step('making two generations')
+    const repositoryOf = join(MODELS_DIR, `${name}-generations-2`)
+    const files = [
+      await ensureModel(recipe, repositoryOf, { name, version: 1 }),
+      await ensureModel(recipe, repositoryOf, { name, version: 2 }),
+    ]
+    const all: Swapped[] = []
+    for (const [label, begin] of contestants) {
+      all.push(
+        await measure({ stage, name: label, begin, files, settings, step: (note) => progress.step(note) }),
+      )
+    }
+    const failures = all[0]?.swaps.reduce((sum, swap) => sum + swap.failures, 0) ?? 0
+    return {
+      name: 'hot-swap',
+      title: `${name}, ${swaps} swaps under ${connections} connections, ${workers} workers`,
+      table: tableOf(all),
+      checks: [
+        { claim: 'requests that onecopy failed', got: String(failures), bar: '0', isMet: failures === 0 },
+      ],
+      notes: [
+        'the first swap of onecopy compiles the other generation, later ones find it compiled',
+        'memory is looked at every half second, each page counted once',
+        'a plain cluster answers old and new mixed, from its first new worker to its last old one',
+      ],
+      charts: [
+        {
+          kind: 'bars',
+          title: `${name}: until the last answer of the old model`,
+          unit: 'milliseconds, median and spread',
+          bars: all.map(({ name: label, swaps: measured }) => {
+            const { median, min, max } = spread(measured.map(({ lastOldMs }) => lastOldMs))
+            return { label, value: median, min, max }
+          }),
+        },
+      ],
+      setting: { ...settings, files },
+      raw: all,
+    }
+  } finally {
+    progress.end()
+  }
+}
+
+export const hotSwap = defineBench({
+  name: 'hot-swap',
+  summary:
+    'A model replaced under load: until the last old answer, what failed, memory at most; beside replaced workers.',
+  options: {
+    swaps: countOption({ help: 'Times the model is replaced', default: '10', quick: '3' }),
+    model: modelOption({ help: 'A generated model', default: '200MB' }),
+    connections: countOption({ help: 'Connections that ask without a pause', default: '16' }),
+    workers: countOption({ help: 'Workers of each server', default: '2' }),
+  },
+  failsWhen: 'onecopy failed a request',
+  reports: (options) => [() => hotSwapBench(options)],
+})

@@ -1,0 +1,53 @@
+/** Speed and steadiness, one row a claim with its bar. */
+import { defineBench } from './harness/bench.js'
+import { countOption, positiveOption } from './harness/options.js'
+import type { BenchReport } from './harness/report.js'
+import { Stage } from './harness/stage.js'
+import { binaryAgainstJson, convnet, largeBinary, oneConnection, smallJson } from './rows/comparisons.js'
+import { headOfLine } from './rows/head-of-line.js'
+import { hostile } from './rows/hostile.js'
+import { memoryGrowth } from './rows/memory-growth.js'
+import { overload } from './rows/overload.js'
+import { rebalance } from './rows/rebalance.js'
+import type { Row, RowOptions } from './rows/row.js'
+
+const ROWS: readonly Row[] = [
+  smallJson,
+  largeBinary,
+  convnet,
+  oneConnection,
+  binaryAgainstJson,
+  overload,
+  rebalance,
+  headOfLine,
+  hostile,
+  memoryGrowth,
+]
+
+async function runRow(row: Row, options: RowOptions): Promise<BenchReport> {
+  const { name, title } = row
+  await using stage = new Stage()
+  return await row.run({ name, title, stage, options })
+}
+
+export const rows = defineBench({
+  name: 'rows',
+  summary:
+    'Claims about speed and steadiness, one row each, every row in one alternated run against its baseline.',
+  choices: { word: 'ROW', entries: ROWS },
+  options: {
+    seconds: positiveOption({ help: 'Length of one measurement of one variant', default: '5', quick: '1' }),
+    rounds: countOption({ help: 'Measurements of each variant, in turns', default: '4', quick: '2' }),
+    workers: countOption({ help: 'Workers of each variant', default: '2' }),
+    batches: countOption({
+      help: 'Requests to each worker in memory-growth',
+      default: '10000',
+      quick: '500',
+    }),
+  },
+  failsWhen: 'a bar is missed',
+  reports: (options: RowOptions, chosen) => {
+    const wanted = chosen.length === 0 ? ROWS : ROWS.filter(({ name }) => chosen.includes(name))
+    return wanted.map((row) => () => runRow(row, options))
+  },
+})

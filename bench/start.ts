@@ -1,0 +1,175 @@
+/**
+ * From the start of a process to its first answer: onecopy with nothing there, with the model compiled before, and with
+ * the segment that a killed server left; the others, which load the model in every worker every time.
+ */
+import { tmpdir } from 'node:os'
+import { killLife } from './cycles/life.js'
+import { askOnce } from './harness/ask.js'
+import { defineBench } from './harness/bench.js'
+import { leadCell } from './harness/lead.js'
+import { countOption } from './harness/options.js'
+import { createProgress } from './harness/progress.js'
+import type { BenchReport } from './harness/report.js'
+import type { InferRequest } from './harness/requests.js'
+import { type RunningServer, segmentFolder, startOnecopy } from './harness/servers.js'
+import { Stage } from './harness/stage.js'
+import { formatSpread, spread } from './harness/statistics.js'
+import { chooseVariants, orNote, variantsOption } from './harness/variants.js'
+import { findSubject, modelsOption, requestsTo, type Subject } from './models/subject.js'
+
+const ONECOPY_STARTS = [
+  'onecopy, nothing there',
+  'onecopy, compiled before',
+  'onecopy, after SIGKILL',
+] as const
+
+interface StartOptions {
+  readonly rounds: number
+  readonly workers: number
+  readonly variants: readonly string[]
+}
+
+interface TimedStart {
+  readonly readyMs: number
+  readonly firstAnswerMs: number
+}
+
+interface Scene {
+  readonly stage: Stage
+  readonly model: Subject
+  readonly workers: number
+  readonly request: InferRequest
+}
+
+async function timeStart(
+  start: () => Promise<RunningServer>,
+  request: InferRequest,
+): Promise<TimedStart & { readonly server: RunningServer }> {
+  const startedMs = performance.now()
+  const server = await start()
+  const readyMs = performance.now() - startedMs
+  await askOnce(server, request)
+  return { readyMs, firstAnswerMs: performance.now() - startedMs, server }
+}
+
+/** The three starts of one server, each made possible by the one before it. */
+async function onecopyStarts({ stage, model, workers, request }: Scene): Promise<TimedStart[]> {
+  const segmentDir = segmentFolder(stage)
+  const cacheDir = stage.folder(tmpdir(), 'onecopy-bench-cache-')
+  const start = () => startOnecopy({ stage, model, workers, segmentDir, cacheDir })
+  const cold = await timeStart(start, request)
+  await stage.stop(cold.server.child)
+  const cached = await timeStart(start, request)
+  await killLife(stage, { server: cached.server })
+  const adopted = await timeStart(start, request)
+  await stage.stop(adopted.server.child)
+  return [cold, cached, adopted].map(({ readyMs, firstAnswerMs }) => ({ readyMs, firstAnswerMs }))
+}
+
+type Times = ReadonlyMap<string, TimedStart[]>
+
+async function measureRounds(
+  scene: Scene,
+  options: StartOptions & { readonly step: (note: string) => void },
+): Promise<{ times: Times; notes: readonly string[] }> {
+  const { stage, model, workers, request } = scene
+  const { variants, notes } = chooseVariants(options.variants)
+  const times = new Map<string, TimedStart[]>()
+  const keep = (name: string, { readyMs, firstAnswerMs }: TimedStart) =>
+    times.set(name, [...(times.get(name) ?? []), { readyMs, firstAnswerMs }])
+  for (let round = 0; round < options.rounds; round++) {
+    for (const variant of variants) {
+      options.step(`${variant.name}: round ${round + 1}`)
+      if (variant.name === 'onecopy') {
+        const starts = await onecopyStarts(scene)
+        for (const [index, name] of ONECOPY_STARTS.entries()) keep(name, starts[index] as TimedStart)
+        continue
+      }
+      const timed = await orNote({ variant, notes }, () =>
+        timeStart(() => variant.start({ stage, model, workers }), request),
+      )
+      if (timed === null) continue
+      keep(variant.name, timed)
+      await stage.stop(timed.server.child)
+    }
+  }
+  return { times, notes }
+}
+
+function tableOf(times: Times): BenchReport['table'] {
+  const firstAnswers = (name: string) => times.get(name)?.map(({ firstAnswerMs }) => firstAnswerMs) ?? []
+  const isOurs = (name: string) => ONECOPY_STARTS.some((one) => one === name)
+  const lead = (ours: string, name: string) =>
+    isOurs(name) ? '-' : leadCell({ onecopy: firstAnswers(ours), other: firstAnswers(name), better: 'lower' })
+  return {
+    head: [
+      'start',
+      'first answer after, ms',
+      'every worker ready after, ms',
+      ...ONECOPY_STARTS.map((name) => `against it: ${name}`),
+    ],
+    rows: [...times].map(([name, starts]) => [
+      name,
+      formatSpread(spread(firstAnswers(name))),
+      formatSpread(spread(starts.map(({ readyMs }) => readyMs))),
+      ...ONECOPY_STARTS.map((ours) => lead(ours, name)),
+    ]),
+  }
+}
+
+async function startBench(modelName: string, options: StartOptions): Promise<BenchReport> {
+  await using stage = new Stage()
+  const { workers, rounds } = options
+  const model = await findSubject(modelName)
+  const [request] = requestsTo(model, { encoding: 'json', count: 1 }) as [InferRequest]
+  const { variants } = chooseVariants(options.variants)
+  const progress = createProgress(`start ${model.name}`, variants.length * rounds)
+  try {
+    const { times, notes } = await measureRounds(
+      { stage, model, workers, request },
+      { ...options, step: (note) => progress.step(note) },
+    )
+    const title = `${model.name} (${Math.round(model.bytes / 1e6)} MB), ${workers} workers, from start to first answer`
+    return {
+      name: `start-${model.name}`,
+      title,
+      table: tableOf(times),
+      checks: [],
+      notes: [
+        'a first start compiles the model; it is done once for each model file, whatever starts after it',
+        'the model file is in the page cache for all of them',
+        ...notes,
+      ],
+      charts: [
+        {
+          kind: 'bars',
+          title,
+          unit: 'milliseconds, median and spread',
+          bars: [...times].map(([label, starts]) => {
+            const { median, min, max } = spread(starts.map(({ firstAnswerMs }) => firstAnswerMs))
+            return { label, value: median, min, max }
+          }),
+        },
+      ],
+      setting: { ...options, model },
+      raw: Object.fromEntries(times),
+    }
+  } finally {
+    progress.end()
+  }
+}
+
+export const start = defineBench({
+  name: 'start',
+  summary:
+    'From start to first answer: cold, with the compile cache, after a kill; and servers that load every time.',
+  options: {
+    models: modelsOption({ default: '200MB', quick: '200MB' }),
+    rounds: countOption({ help: 'Starts of each kind, in turns', default: '5', quick: '2' }),
+    workers: countOption({ help: 'Workers of each variant', default: '4', quick: '2' }),
+    variants: variantsOption({
+      default: 'onecopy,plain-koa,pm2-koa,thread-pool,peers',
+    }),
+  },
+  reports: ({ models, ...options }) => models.map((model) => () => startBench(model, options)),
+})

@@ -1,0 +1,64 @@
+import { existsSync, readFileSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import test from 'ava'
+import { PROJECT_ROOT } from '../helpers/shared.js'
+import { localImportsOf, roomOf, sourcesIn } from '../helpers/sources.js'
+
+const PAGE = readFileSync(join(PROJECT_ROOT, 'docs', 'architecture.md'), 'utf8')
+const PICTURE = PAGE.match(/```mermaid\n([\s\S]*?)```/)?.[1] ?? ''
+const BASE = new Set(
+  (PICTURE.match(/subgraph base.*\n([\s\S]*?)\n *end/)?.[1] ?? '').split('\n').map((line) => line.trim()),
+)
+
+function drawnArrows(): string[] {
+  return [...PICTURE.matchAll(/^ *([\w-]+) --> (.+)$/gm)].flatMap(([, from, targets = '']) =>
+    targets.split('&').map((target) => `${from} --> ${target.trim()}`),
+  )
+}
+
+/** Between rooms, the cluster being one of them. */
+function realArrows(): string[] {
+  const rooms = [
+    ...sourcesIn('src').map((path) => ({ path, room: roomOf(path) })),
+    ...sourcesIn('cluster').map((path) => ({ path, room: 'cluster' })),
+  ]
+  const arrows = rooms.flatMap(({ path, room }) =>
+    localImportsOf(path)
+      .filter((target) => target.startsWith('src/'))
+      .map(roomOf)
+      .filter((target) => target !== room)
+      .map((target) => [room, target] as const),
+  )
+  return [...new Set(arrows.map((arrow) => arrow.join(' --> ')))]
+}
+
+function isBase(room: string | undefined): boolean {
+  return BASE.has(room ?? '')
+}
+
+test('the picture of the rooms has exactly the arrows that the imports have', (t) => {
+  const real = realArrows().filter((arrow) => !isBase(arrow.split(' --> ')[1]))
+  t.true(real.length > 20, 'the imports were found')
+  t.deepEqual(drawnArrows().sort(), real.sort())
+})
+
+test('what the picture calls base imports nothing but base', (t) => {
+  t.true(BASE.size > 3)
+  for (const arrow of realArrows()) {
+    const [from, to] = arrow.split(' --> ')
+    if (isBase(from)) t.true(isBase(to), arrow)
+  }
+})
+
+test('every file that the architecture page and CONTRIBUTING point to is there', (t) => {
+  for (const [folder, name] of [
+    ['docs', 'architecture.md'],
+    ['.', 'CONTRIBUTING.md'],
+  ] as const) {
+    const text = readFileSync(join(PROJECT_ROOT, folder, name), 'utf8')
+    const links = [...text.matchAll(/\]\(([^)#]+)\)/g)].map((match) => match[1] as string)
+    for (const link of links.filter((one) => !one.startsWith('http'))) {
+      t.true(existsSync(resolve(PROJECT_ROOT, folder, link)), `${name}: ${link}`)
+    }
+  }
+})
