@@ -11,6 +11,7 @@ import type { ResidentNote } from '../src/ersilia/resident.js'
 import type { Log } from '../src/log.js'
 import { readModelConfig } from '../src/model/config.js'
 import { checkName, type ModelSource, placeOf, scanRepository } from '../src/model/repository.js'
+import { inputTransform } from '../src/transform/registry.js'
 
 export interface Beginning {
   readonly sources: readonly ModelSource[]
@@ -18,6 +19,8 @@ export interface Beginning {
   /** Names that `onecopy run` may use; empty for a repository without a bundle. */
   readonly names: readonly string[]
   readonly outputType: OutputType
+  /** What every worker will hold beside models: of transforms that are opened at the start. */
+  readonly workerBytes: number
 }
 
 async function sourceOf(path: string, name: string): Promise<ModelSource> {
@@ -45,15 +48,18 @@ async function beginWithBundle(path: string, given: string | null): Promise<Begi
       mounted: { path: bundle.root, modelName: null, isRequired: true },
       names,
       outputType,
+      workerBytes: 0,
     }
   if (!(await isFile(bundle.checkpoint)))
     throw new OnecopyError('BUNDLE_INVALID', `checkpoint: expected an ONNX file at ${bundle.checkpoint}`)
   const source = await sourceOf(bundle.checkpoint, name)
+  const { manifest } = bundle
   return {
     sources: [source],
     mounted: { path: bundle.root, modelName: name, isRequired: true },
     names,
     outputType,
+    workerBytes: manifest === null ? 0 : (inputTransform(manifest.featurizer).privateBytes ?? 0),
   }
 }
 
@@ -63,7 +69,7 @@ async function bundleAmong(
   sources: readonly ModelSource[],
   log: Log,
 ): Promise<Omit<Beginning, 'sources'>> {
-  const none = { mounted: null, names: [], outputType: 'float' } as const
+  const none = { mounted: null, names: [], outputType: 'float', workerBytes: 0 } as const
   const names = [...new Set(sources.map(({ name }) => name))]
   const candidates: string[] = []
   for (const name of names)
@@ -84,6 +90,8 @@ async function bundleAmong(
         mounted: { path: bundle.root, modelName: name, isRequired: false },
         names: namesOf(bundle, name),
         outputType: bundle.outputType,
+        // It is opened by its first request, if there is one.
+        workerBytes: 0,
       }
     log.warn({ checkpoint: bundle.checkpoint }, 'POST /run is not served: the checkpoint is no model here')
   } catch (thrown) {
@@ -119,7 +127,13 @@ export async function beginWith(config: Config, log: Log): Promise<Beginning> {
     )
   if (!only.path.endsWith('.onnx')) return await beginWithBundle(only.path, only.name)
   const name = only.name ?? placeOf(only.path).name
-  return { sources: [await sourceOf(only.path, name)], mounted: null, names: [name], outputType: 'float' }
+  return {
+    sources: [await sourceOf(only.path, name)],
+    mounted: null,
+    names: [name],
+    outputType: 'float',
+    workerBytes: 0,
+  }
 }
 
 /** What other processes of this user are told. */

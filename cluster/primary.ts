@@ -121,8 +121,9 @@ class Primary {
       onRenewed: (renewed) => this.#onSecretsRenewed(renewed),
     })
     const beginning = await beginWith(config, this.#log)
-    const { sources } = beginning
+    const { sources, workerBytes } = beginning
     this.#beginning = beginning
+    this.#budget.reserveInWorkers(workerBytes)
     const publisher = new Publisher({
       config,
       log: this.#log,
@@ -132,11 +133,9 @@ class Primary {
     })
     const leftovers = await publisher.findLeftovers(sources)
     this.#serverFolder = await createServerFolder(config.segmentDir)
-    if (!(await isInMemory(config.segmentDir)))
-      this.#log.warn(
-        { segmentDir: config.segmentDir },
-        'the segment folder is not in memory: weights are read from a disk',
-      )
+    const { segmentDir } = config
+    if (!(await isInMemory(segmentDir)))
+      this.#log.warn({ segmentDir }, 'the segment folder is not in memory: weights are read from a disk')
     this.#socketPath = await this.#chooseSocket(this.#serverFolder.path, beginning)
     if (config.isHttp) this.#admin = await this.#startAdmin(this.#secrets)
     // A worker that is replaced and its successor serve side by side, one at a time; crashes come on top.

@@ -12,6 +12,9 @@ import { leastPrivateBytes } from './needs.js'
 const PRIMARY_BYTES = 60e6
 const WORKER_BYTES = 60e6
 
+/** No name of a folder. */
+const BESIDE_MODELS = '/'
+
 /** What a model version takes, whoever holds it. */
 export interface ModelMemory {
   /** Once a host. */
@@ -80,6 +83,11 @@ export class MemoryBudget {
       )
     }
     this.#reserved.set(key, own)
+  }
+
+  /** Takes into account what every worker holds beside models; it shows when the first model is reserved. */
+  reserveInWorkers(privateBytes: number): void {
+    this.#reserved.set(BESIDE_MODELS, { segmentBytes: 0, privateBytes })
   }
 
   /** What was taken into account is gone, from shared memory and from the workers. */

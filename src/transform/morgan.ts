@@ -115,6 +115,8 @@ function unpackBits(packed: Uint8Array, row: NumericData): void {
 
 export const morgan: InputTransform<MorganOptions> = {
   options: MorganOptionsSchema,
+  // RDKit's WebAssembly and its heap: workers of 152 MB against 66.
+  privateBytes: 85e6,
   rows: ({ bits, datatype }) => [{ datatype, shape: [bits] }],
   async open(options) {
     const encoder = new MorganEncoder(await loadRdkit(), options)

@@ -24,6 +24,8 @@ export type Cell = number | string | null
 export interface InputTransform<Options = unknown> {
   /** The options of a manifest, checked; unknown keys are refused. */
   readonly options: z.ZodType<Options>
+  /** What a process that has opened it holds for itself, measured; little where nothing is said. */
+  readonly privateBytes?: number
   /** What its tensors look like: known before it is opened. */
   rows(options: Options): readonly RowSpec[]
   /**

@@ -67,3 +67,13 @@ test('what was measured counts instead of the least that a graph tells, and what
   budget.reserve('m@1+2', next)
   budget.reserve('m@1+2', of(0))
 })
+
+test('what workers hold beside models counts in each of them', (t) => {
+  const budget = new MemoryBudget({ limitBytes: 400e6, workers: 2 })
+  budget.reserveInWorkers(85e6)
+  // 60 + 100 + 2 * (60 + 85 + 10) MB.
+  t.throws(
+    () => budget.reserve('m@1', { fileBytes: 100e6, sharing: SHARING, needs: { privateBytes: 10e6 } }),
+    { code: 'MEMORY_LIMIT', message: /at least 470\.0 MB \(segments 100\.0 MB, 2 workers of 155\.0 MB/ },
+  )
+})
