@@ -113,7 +113,11 @@ async function holdSegment(config: Config): Promise<number> {
 /** Runs `onecopy load` until a signal; resolves with the exit code. */
 export async function runLoad(argv: readonly string[], version: string): Promise<number> {
   const { path, name, isHttp, isSegmentOnly, rest } = readOptions(argv)
-  const byDefault = process.env.ONECOPY_WORKERS === undefined ? ['--workers', '1'] : []
+  const byDefault = [
+    ...(process.env.ONECOPY_WORKERS === undefined ? ['--workers', '1'] : []),
+    // Other processes load the segment at any time: what that takes stays there.
+    ...(process.env.ONECOPY_RAW_WEIGHTS === undefined ? ['--raw-weights', 'keep'] : []),
+  ]
   const config: Config = { ...loadConfig([...byDefault, ...rest]), only: { path, name }, isHttp }
   return isSegmentOnly ? await holdSegment(config) : await runPrimary(config, version)
 }

@@ -11,6 +11,7 @@ import type { Bundle } from '../src/ersilia/bundle.js'
 import type { OutputType, Row } from '../src/ersilia/orient.js'
 import type { PredictOptions, Predictor } from '../src/ersilia/predictor.js'
 import type { Resident } from '../src/ersilia/resident.js'
+import type { SegmentListing } from '../src/segment/listing.js'
 import { segmentDirOf, usageError } from './arguments.js'
 
 export const RUN_HELP = `Usage: onecopy run NAME|BUNDLE --input FILE --output FILE [options]
@@ -140,6 +141,23 @@ async function predictWith(
   return { columns, outputType, rows: rows.map((row) => row.map((cell) => convertCell(cell, outputType))) }
 }
 
+async function predictAttached(
+  { segment, bundlePath }: Resident & { readonly segment: SegmentListing },
+  { lines, progress }: Pick<Task, 'lines' | 'progress'>,
+): Promise<Predicted> {
+  const { LocalPredictor } = await import('../src/ersilia/local.js')
+  if (bundlePath === null) {
+    const { plainBundle } = await import('../src/ersilia/plain.js')
+    const bundle = plainBundle(segment)
+    await using predictor = await LocalPredictor.attached(bundle, segment)
+    return await predictWith(predictor, bundle, { inputs: lines, progress })
+  }
+  const { readBundle } = await import('../src/ersilia/bundle.js')
+  const bundle = await readBundle(bundlePath)
+  await using predictor = await LocalPredictor.attached(bundle, segment)
+  return await predictWith(predictor, bundle, { inputs: moleculesOf(lines), progress })
+}
+
 /** Each way answers, or says null where it does not exist here. */
 const ATTEMPTS: Record<Way, (task: Task) => Promise<Predicted | null>> = {
   async socket({ resident, lines, progress, warn }) {
@@ -154,20 +172,17 @@ const ATTEMPTS: Record<Way, (task: Task) => Promise<Predicted | null>> = {
       return null
     }
   },
-  async segment({ resident, lines, progress }) {
+  async segment({ resident, lines, progress, options, warn }) {
     if (resident?.segment == null) return null
-    const { segment, bundlePath } = resident
-    const { LocalPredictor } = await import('../src/ersilia/local.js')
-    if (bundlePath === null) {
-      const { plainBundle } = await import('../src/ersilia/plain.js')
-      const bundle = plainBundle(segment)
-      await using predictor = await LocalPredictor.attached(bundle, segment)
-      return await predictWith(predictor, bundle, { inputs: lines, progress })
+    try {
+      return await predictAttached({ ...resident, segment: resident.segment }, { lines, progress })
+    } catch (thrown) {
+      // Asked for, it is a failure; else there is one way left.
+      const isRefused = thrown instanceof OnecopyError && thrown.code === 'SEGMENT_INVALID'
+      if (!isRefused || options.via !== null) throw thrown
+      warn(`the segment of the server with pid ${resident.pid} cannot be used: ${thrown.message}`)
+      return null
     }
-    const { readBundle } = await import('../src/ersilia/bundle.js')
-    const bundle = await readBundle(bundlePath)
-    await using predictor = await LocalPredictor.attached(bundle, segment)
-    return await predictWith(predictor, bundle, { inputs: moleculesOf(lines), progress })
   },
   async cold({ root, lines, progress, warn, options }) {
     if (root === null) return null

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { chmodSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { decodeOutputs, encodeInputs } from '../../src/ersilia/binary.js'
@@ -177,6 +177,34 @@ test.serial('a model that is no bundle takes lines of numbers', async (t) => {
   t.is(tooShort, '')
   t.is(await resident.stop(), 0)
 })
+
+test.serial(
+  'what load keeps can be attached to at any time, and what a server has released cannot',
+  async (t) => {
+    const resident = await load(t, [LOGP_BUNDLE])
+    // Begun later, and its raw weights are released by now: those of the other would be too.
+    const { server, url } = await startServer(t, { args: ['--workers', '1', '--bundle', LOGP_BUNDLE] })
+    await server.logged(({ msg }) => msg === 'released weights that only a load needs')
+    const input = writeInput(t, SMILES)
+    const output = join(temporaryFolder(t), 'output.csv')
+    const files = ['--input', input, '--output', output]
+    const attached = run(resident.segmentDir, [LOGP_BUNDLE, ...files, '--via', 'segment'])
+    t.is(attached.code, 0, attached.stderr)
+
+    const refused = run(server.segmentDir, [LOGP_BUNDLE, ...files, '--via', 'segment'])
+    t.not(refused.code, 0)
+    t.regex(refused.stderr, /SEGMENT_INVALID.*raw weights are released/)
+    // Without its socket there is one way left, and the reason is said.
+    for (const name of server.segments().filter((one) => one.endsWith('.sock')))
+      rmSync(join(server.segmentDir, name))
+    const cold = run(server.segmentDir, [LOGP_BUNDLE, ...files])
+    t.is(cold.code, 0, cold.stderr)
+    t.regex(cold.stderr, /raw weights are released[\s\S]*loaded for this run alone/)
+    t.is((await fetch(`${url}/v2/health/ready`)).status, 200)
+    await server.stop()
+    t.is(await resident.stop(), 0)
+  },
+)
 
 test.serial('what fails says why, with an exit code that a script can act on', async (t) => {
   const segmentDir = temporaryFolder(t, '/dev/shm')
