@@ -2,7 +2,7 @@
 import { z } from 'zod'
 import { ApiKeySchema } from '../src/access/api-keys.js'
 import { ServingConfigSchema } from '../src/config/schema.js'
-import { type ErrorCode, isErrorCode } from '../src/errors.js'
+import { ErrorCodeSchema } from '../src/errors.js'
 import { MountedBundleSchema } from '../src/ersilia/mounted.js'
 import { TlsMaterialSchema } from '../src/http/tls.js'
 import { StatsPageReferenceSchema } from '../src/metrics/page.js'
@@ -76,7 +76,7 @@ export const ToPrimarySchema = z.discriminatedUnion('type', [
   z.object({ type: z.literal('ready'), port: z.int().nonnegative() }),
   z.object({
     type: z.literal('failed'),
-    code: z.custom<ErrorCode>((code) => typeof code === 'string' && isErrorCode(code)),
+    code: ErrorCodeSchema,
     message: z.string(),
   }),
   /** The answer to `prepare` or, once what was retired is unloaded, to `change`. */
@@ -85,7 +85,7 @@ export const ToPrimarySchema = z.discriminatedUnion('type', [
     id: z.int().nonnegative(),
     problem: z
       .object({
-        code: z.custom<ErrorCode>((code) => typeof code === 'string' && isErrorCode(code)),
+        code: ErrorCodeSchema,
         message: z.string(),
       })
       .nullable(),

@@ -5,6 +5,8 @@
  * `fault` says who must act: the client who sent the request, the operator who configured or sized the
  * server, or nobody but us (a bug: the worker ends loudly and the supervisor replaces it).
  */
+import { z } from 'zod'
+
 export const ERROR_CATALOGUE = {
   BODY_MALFORMED: { status: 400, fault: 'client' },
   TENSOR_INVALID: { status: 400, fault: 'client' },
@@ -91,6 +93,9 @@ export class OnecopyError extends Error {
 export function isErrorCode(word: string): word is ErrorCode {
   return Object.hasOwn(ERROR_CATALOGUE, word)
 }
+
+/** A code in a message of another process or thread. */
+export const ErrorCodeSchema = z.custom<ErrorCode>((code) => typeof code === 'string' && isErrorCode(code))
 
 /** The text of anything thrown, without a stack. */
 export function messageOf(thrown: unknown): string {

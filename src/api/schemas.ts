@@ -153,10 +153,10 @@ export const modelConfigurationSchema = z
   })
   .describe("The part of Triton's model configuration that clients read.")
 
-export const sharedMemoryRequestSchema = z.strictObject({
-  key: z.string().min(1),
-  offset: count.optional(),
-  byte_size: count,
+export const sharedMemoryRequestSchema = z.object({
+  key: z.string(),
+  offset: count.default(0),
+  byte_size: z.int().positive(),
 })
 export const sharedMemoryRegionSchema = z.strictObject({
   name: z.string(),

@@ -1,6 +1,6 @@
 /** What passes between a serving process and its inference thread. Tensors travel by transfer. */
 import { z } from 'zod'
-import { type ErrorCode, isErrorCode } from '../errors.js'
+import { ErrorCodeSchema } from '../errors.js'
 import { DATATYPES, type Datatype, type TensorData } from '../tensor.js'
 
 const datatype = z.enum(Object.keys(DATATYPES) as [Datatype, ...Datatype[]])
@@ -53,7 +53,7 @@ export const ThreadReplySchema = z.discriminatedUnion('type', [
   z.object({
     type: z.literal('failed'),
     id,
-    code: z.custom<ErrorCode>((code) => typeof code === 'string' && isErrorCode(code)),
+    code: ErrorCodeSchema,
     message: z.string(),
   }),
 ])

@@ -11,6 +11,7 @@ import {
   BATCH_SIZES,
   batchCellAt,
   HISTOGRAMS,
+  type HistogramName,
   OUTCOMES,
   REQUESTS,
   STATISTICS,
@@ -54,21 +55,21 @@ type Totals = Pick<StatsPage, 'total' | 'latest'>
 
 const NONE: Duration = { count: 0, ns: 0 }
 
-function countAndSum({ total }: { total: (cell: number) => number }, name: keyof typeof HISTOGRAMS) {
+/** Events of a histogram and what they add up to, over all slots. */
+export function countAndSum(page: Pick<Totals, 'total'>, name: HistogramName) {
   const { at, bounds } = HISTOGRAMS[name]
   let count = 0
-  for (let bucket = 0; bucket <= bounds.length; bucket++) count += total(at + bucket)
-  return { count, sum: total(at + bounds.length + 1) }
+  for (let bucket = 0; bucket <= bounds.length; bucket++) count += page.total(at + bucket)
+  return { count, sum: page.total(at + bounds.length + 1) }
 }
 
 /** Reads a model version's page; all numbers are integers. */
 export function readStatistics(page: Totals): ModelStatistics {
   const total = (cell: number) => Math.round(page.total(cell))
-  const exact = { total: (cell: number) => page.total(cell) }
   const requests = (counts: (outcome: (typeof OUTCOMES)[number]) => boolean) =>
     OUTCOMES.reduce((sum, outcome, i) => (counts(outcome) ? sum + total(REQUESTS.at + i) : sum), 0)
-  const queue = countAndSum(exact, 'queueDuration')
-  const executions = countAndSum(exact, 'batchSize')
+  const queue = countAndSum(page, 'queueDuration')
+  const executions = countAndSum(page, 'batchSize')
   const computed = total(STATISTICS.computed)
   return {
     last_inference: page.latest(STATISTICS.lastInferenceMs),

@@ -4,7 +4,8 @@
  * in which inputs and outputs are copied, and requests that wait by model, has no series.
  */
 import type { CountedModel, Metric, Value } from './exposition.js'
-import { HISTOGRAMS, type HistogramName, OUTCOMES, type Outcome, REQUESTS } from './series.js'
+import { type HistogramName, OUTCOMES, type Outcome, REQUESTS } from './series.js'
+import { countAndSum } from './statistics.js'
 
 const FAILURE_REASONS: Record<Exclude<Outcome, 'success'>, string> = {
   rejected: 'REJECTED',
@@ -18,20 +19,8 @@ function requests({ page }: CountedModel, outcome: Outcome): number {
   return page.total(REQUESTS.at + OUTCOMES.indexOf(outcome))
 }
 
-function sum({ page }: CountedModel, name: HistogramName): number {
-  const { at, bounds } = HISTOGRAMS[name]
-  return page.total(at + bounds.length + 1)
-}
-
-function count({ page }: CountedModel, name: HistogramName): number {
-  const { at, bounds } = HISTOGRAMS[name]
-  let total = 0
-  for (let bucket = 0; bucket <= bounds.length; bucket++) total += page.total(at + bucket)
-  return total
-}
-
 function microseconds(model: CountedModel, name: HistogramName): number {
-  return Math.round(sum(model, name) * 1e6)
+  return Math.round(countAndSum(model.page, name).sum * 1e6)
 }
 
 const COUNTERS: readonly { name: string; help: string; of: (model: CountedModel) => number }[] = [
@@ -43,12 +32,12 @@ const COUNTERS: readonly { name: string; help: string; of: (model: CountedModel)
   {
     name: 'nv_inference_count',
     help: 'Rows computed: a batch of n counts as n inferences.',
-    of: (model) => sum(model, 'batchSize'),
+    of: ({ page }) => countAndSum(page, 'batchSize').sum,
   },
   {
     name: 'nv_inference_exec_count',
     help: 'Executions: a batch counts once.',
-    of: (model) => count(model, 'batchSize'),
+    of: ({ page }) => countAndSum(page, 'batchSize').count,
   },
   {
     name: 'nv_inference_request_duration_us',

@@ -1,6 +1,6 @@
 /** What passes between the server and its compile process: one JSON line each way, and one notice between. */
 import { z } from 'zod'
-import { type ErrorCode, isErrorCode } from '../errors.js'
+import { ErrorCodeSchema } from '../errors.js'
 
 export const CompileRequestSchema = z.object({
   modelPath: z.string(),
@@ -31,7 +31,7 @@ export const CompileReplySchema = z.discriminatedUnion('outcome', [
   z.object({ outcome: z.literal('held'), key: z.string(), residentBytes: z.int().nonnegative() }),
   z.object({
     outcome: z.literal('failed'),
-    code: z.custom<ErrorCode>((code) => typeof code === 'string' && isErrorCode(code)),
+    code: ErrorCodeSchema,
     message: z.string(),
   }),
 ])

@@ -1,6 +1,6 @@
 /** What passes between a measuring process and its probes: one JSON line each way. */
 import { z } from 'zod'
-import { type ErrorCode, isErrorCode } from '../errors.js'
+import { ErrorCodeSchema } from '../errors.js'
 
 export const ToProbeSchema = z.discriminatedUnion('type', [
   /** Load the image or segment, or without one the library alone. */
@@ -21,7 +21,7 @@ export const FromProbeSchema = z.discriminatedUnion('type', [
   }),
   z.object({
     type: z.literal('failed'),
-    code: z.custom<ErrorCode>((code) => typeof code === 'string' && isErrorCode(code)),
+    code: ErrorCodeSchema,
     message: z.string(),
   }),
 ])

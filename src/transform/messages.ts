@@ -1,6 +1,6 @@
 /** What passes between a process and the thread of an input transform. Rows travel by transfer. */
 import { z } from 'zod'
-import { type ErrorCode, isErrorCode } from '../errors.js'
+import { ErrorCodeSchema } from '../errors.js'
 import type { NumericData } from '../tensor.js'
 
 const id = z.int().nonnegative()
@@ -37,7 +37,7 @@ export const TransformReplySchema = z.discriminatedUnion('type', [
   }),
   z.object({
     type: z.literal('failed'),
-    code: z.custom<ErrorCode>((code) => typeof code === 'string' && isErrorCode(code)),
+    code: ErrorCodeSchema,
     message: z.string(),
   }),
 ])

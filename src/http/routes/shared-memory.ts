@@ -3,20 +3,14 @@
  */
 import type Router from '@koa/router'
 import type { Context } from 'koa'
-import { z } from 'zod'
+import { type SharedMemoryRegion, sharedMemoryRequestSchema } from '../../api/schemas.js'
 import { OnecopyError } from '../../errors.js'
 import type { Region, Regions } from '../../regions/regions.js'
 import { readJson } from '../json-body.js'
 
 const PATH = '/v2/systemsharedmemory'
 
-const RegisterRequestSchema = z.object({
-  key: z.string(),
-  offset: z.int().nonnegative().default(0),
-  byte_size: z.int().positive(),
-})
-
-function describe({ name, key, offsetBytes, bytes }: Region) {
+function describe({ name, key, offsetBytes, bytes }: Region): SharedMemoryRegion {
   return { name, key, offset: offsetBytes, byte_size: bytes }
 }
 
@@ -42,7 +36,7 @@ export function sharedMemoryRoutes(router: Router, regions: Regions): void {
     ctx.body = [describe(region)]
   })
   router.post(`${PATH}/region/:region/register`, async (ctx) => {
-    const { key, offset, byte_size: bytes } = await readJson(ctx, RegisterRequestSchema)
+    const { key, offset, byte_size: bytes } = await readJson(ctx, sharedMemoryRequestSchema)
     regions.register({ name: nameOf(ctx), key, offsetBytes: offset, bytes })
     done(ctx)
   })
