@@ -63,7 +63,10 @@ export const DOCUMENTATION_ROUTES: readonly Route[] = [
     summary: 'A page in which every route can be tried',
     responses: {
       200: { description: 'The page.', other: { type: 'text/html', description: 'HTML.' } },
-      302: { description: 'From /docs/ to /docs.' },
+      302: {
+        description: 'From /docs/ to /docs.',
+        other: { type: '*/*', description: 'Where it is, as text or HTML.' },
+      },
     },
     isOpen: true,
     errors: ['ROUTE_NOT_FOUND'],

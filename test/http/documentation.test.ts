@@ -36,7 +36,10 @@ test('each port serves its document and a page that loads nothing from elsewhere
       t.regex(response.headers.get('Content-Type') ?? '', file.endsWith('.css') ? /^text\/css/ : /javascript/)
     }
     t.notRegex(html, /<script>|<style>|style=|https?:/)
-    t.is((await fetch(`${base}/docs/`)).url, `${base}/docs`)
+    // Not followed, so that the redirect itself is held to the document.
+    const redirect = await fetch(`${base}/docs/`, { redirect: 'manual' })
+    t.is(redirect.status, 302)
+    t.is(new URL(redirect.headers.get('Location') ?? '', `${base}/docs/`).href, `${base}/docs`)
     for (const file of ['package.json', '..%2f..%2fpackage.json', 'toString']) {
       const response = await fetch(`${base}/docs/${file}`)
       t.is(response.status, 404)
