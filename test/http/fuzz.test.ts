@@ -1,7 +1,8 @@
 /**
  * Random requests over real connections, right ones among them: every one is answered, none with a status that says
- * the server failed, every right one with its own values, and no worker ends over it. 20,000 here;
- * `ONECOPY_FUZZ_REQUESTS=200000 npx ava dist/test/http/fuzz.test.js` sends more, `ONECOPY_FUZZ_SEED` repeats a run.
+ * the server failed, every right one with its own values, and no worker ends over it. 20,000 here, the same each time,
+ * so that a change is judged by what it changed; `ONECOPY_FUZZ_REQUESTS=200000 npx ava dist/test/http/fuzz.test.js`
+ * sends more, others each time, and `ONECOPY_FUZZ_SEED` repeats a run.
  */
 import { Agent, request as httpRequest, type IncomingMessage } from 'node:http'
 import { gunzipSync, inflateSync } from 'node:zlib'
@@ -13,8 +14,9 @@ import { addModel, writeModel } from '../helpers/onnx-builder.js'
 import { startServer, stopCleanly, temporaryFolder } from '../helpers/server.js'
 import { type FuzzRequest, fuzzRequest } from './fuzz-requests.js'
 
-const REQUESTS = Number(process.env.ONECOPY_FUZZ_REQUESTS ?? 20_000)
-const SEED = Number(process.env.ONECOPY_FUZZ_SEED ?? Date.now() % 2 ** 31)
+const { ONECOPY_FUZZ_REQUESTS, ONECOPY_FUZZ_SEED } = process.env
+const REQUESTS = Number(ONECOPY_FUZZ_REQUESTS ?? 20_000)
+const SEED = Number(ONECOPY_FUZZ_SEED ?? (ONECOPY_FUZZ_REQUESTS === undefined ? 1 : Date.now() % 2 ** 31))
 const CONNECTIONS = 16
 /** Made at a time, so that a long run takes no more memory than a short one. */
 const PORTION = 2000
