@@ -88,12 +88,16 @@ export class Catalogue {
   readonly #options: CatalogueOptions
   readonly #entries = new Map<string, Entry>()
   #turn: Promise<unknown> = Promise.resolve()
+  #onBegun: () => void = () => {}
+  readonly #begun = new Promise<void>((resolve) => {
+    this.#onBegun = resolve
+  })
 
   constructor(options: CatalogueOptions) {
     this.#options = options
   }
 
-  /** Takes in what was published before there were workers. */
+  /** Takes in what was published before any worker serves. */
   async begin(published: readonly PublishedModel[]): Promise<void> {
     for (const one of published) {
       const entry = this.#entryOf(one.source)
@@ -101,14 +105,16 @@ export class Catalogue {
       entry.serving = await this.#generation(entry, one.source, await this.#open(one, entry))
       entry.state = 'READY'
     }
+    this.#onBegun()
   }
 
   /**
-   * Says what a worker that starts now is to serve, once all of it is whole; it stays so until the returned function
+   * Says what a worker that starts now is to serve, once there is anything and all of it is whole; it stays so until the returned function
    * is called.
    * @throws OnecopyError why a segment cannot be made whole.
    */
   async lease(take: (segments: SegmentMessage[]) => void): Promise<() => void> {
+    await this.#begun
     for (;;) {
       const generations = this.#serving
       const isCurrent = () => isDeepStrictEqual(generations.map(keyOf), this.#serving.map(keyOf))

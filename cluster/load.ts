@@ -91,7 +91,7 @@ async function holdSegment(config: Config): Promise<number> {
     const leftovers = await publisher.findLeftovers(beginning.sources)
     const server = await createServerFolder(config.segmentDir)
     folder = server.path
-    await publisher.publishAll(beginning.sources, server, leftovers)
+    await publisher.publishAll(beginning.sources, server, { leftovers })
     const note = residentNote(beginning, null)
     if (note !== null) await writeResidentNote(folder, note)
     process.stdout.write(`ready: ${beginning.names.join(', ')} in ${folder}\n`)

@@ -4,16 +4,14 @@
  */
 
 import cluster from 'node:cluster'
-import { once } from 'node:events'
 import { rmSync } from 'node:fs'
 import { rm } from 'node:fs/promises'
-import { createServer } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import type { Config } from '../src/config/schema.js'
 import { messageOf, OnecopyError } from '../src/errors.js'
 import { ownSocketPath, writeResidentNote } from '../src/ersilia/resident.js'
-import { listen, removeStaleSocket } from '../src/http/listen.js'
+import { removeStaleSocket } from '../src/http/listen.js'
 import type { ServerIdentity } from '../src/http/routes/health.js'
 import { Lifecycle } from '../src/lifecycle.js'
 import { createLog, type Log } from '../src/log.js'
@@ -27,6 +25,7 @@ import { type Beginning, beginWith, residentNote } from './bundles.js'
 import { Catalogue } from './catalogue.js'
 import type { SecretsMessage } from './messages.js'
 import { FleetMetrics } from './metrics.js'
+import { concretePort } from './port.js'
 import { readyTable } from './progress.js'
 import { Publisher } from './publisher.js'
 import type { RepositoryApi } from './repository-api.js'
@@ -145,15 +144,24 @@ class Primary {
       areClientsLimited: config.rateLimit !== null || config.maxClientRequests > 0,
     })
     this.#catalogue = this.#createCatalogue(publisher, this.#serverFolder, this.#stats)
-    await this.#catalogue.begin(await publisher.publishAll(sources, this.#serverFolder, leftovers))
-    this.#supervisor = await this.#createSupervisor(
+    const supervisor = await this.#createSupervisor(
       this.#serverFolder,
       this.#stats,
       this.#catalogue,
       this.#secrets,
     )
-    await this.#supervisor.start()
-    this.#watch = this.#createWatch(this.#supervisor, this.#stats)
+    this.#supervisor = supervisor
+    // Workers start while segments are written. Not before: what compiles takes most memory of all.
+    let started: Promise<void> | undefined
+    const start = () => {
+      started ??= supervisor.start()
+      started.catch(() => {})
+      return started
+    }
+    const publishing = { leftovers, onAllCompiled: start }
+    await this.#catalogue.begin(await publisher.publishAll(sources, this.#serverFolder, publishing))
+    await start()
+    this.#watch = this.#createWatch(supervisor, this.#stats)
     if (this.#stopRequested.signal.aborted) return
     this.#repository = new RepositoryControl({
       modelsDir: config.modelsDir,
@@ -377,19 +385,6 @@ class Primary {
     if (this.#serverFolder !== undefined) rmSync(this.#serverFolder.path, { recursive: true, force: true })
     process.exit(exitCodeOf(signal))
   }
-}
-
-/**
- * The port to serve on. Where any free one is asked for, it is chosen here: workers that ask for port 0
- * after all others died would be given another one.
- */
-async function concretePort({ host, port, isHttp }: Config): Promise<number> {
-  if (port !== 0 || !isHttp) return port
-  const probe = createServer()
-  const free = await listen(probe, { host, port }, 'inference')
-  probe.close()
-  await once(probe, 'close')
-  return free
 }
 
 /** Runs `onecopy serve` to its end; resolves with the exit code. */

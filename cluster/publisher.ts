@@ -94,7 +94,7 @@ export class Publisher {
   async publishAll(
     sources: readonly ModelSource[],
     server: ServerFolder,
-    leftovers: readonly Leftover[],
+    { leftovers, onAllCompiled }: Pick<PublishOptions, 'onAllCompiled'> & { leftovers: readonly Leftover[] },
   ): Promise<PublishedModel[]> {
     const progress = createProgress(sources.length, this.#options.log)
     try {
@@ -102,6 +102,7 @@ export class Publisher {
         publishModels(sources, {
           ...options,
           leftovers,
+          ...(onAllCompiled === undefined ? {} : { onAllCompiled }),
           onRefused: ({ name, version }, reason) =>
             this.#options.log.warn(
               { model: name, version, reason },

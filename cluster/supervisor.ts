@@ -100,6 +100,7 @@ export class Supervisor {
 
   /** Resolves when a new worker serves in the place; rejects with why it does not. Its later end is handled here. */
   async #spawn(place: Place): Promise<void> {
+    if (this.#isStopping) throw new OnecopyError('SHUTTING_DOWN', 'the server is stopping')
     const { lease, stats, bootTimeoutMs, log } = this.#options
     const statsSlot = stats.lend()
     const handle = new WorkerHandle({

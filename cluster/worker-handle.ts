@@ -78,14 +78,15 @@ export class WorkerHandle {
     const worker = cluster.fork(WORKER_ENVIRONMENT)
     this.#worker = worker
     returnUnacceptedConnections(worker, hasOthers)
-    const bootTimer = setTimeout(() => {
-      this.kill(
-        new OnecopyError(
-          'TIMEOUT',
-          `worker ${worker.id} was not ready after ${formatMs(bootTimeoutMs)} (--boot-timeout)`,
-        ),
-      )
-    }, bootTimeoutMs)
+    // Its start and its loading have a deadline each: between them it may have to wait for segments to be written.
+    let bootTimer: NodeJS.Timeout | undefined
+    const expectWithin = (what: string) => {
+      bootTimer = setTimeout(() => {
+        const words = `worker ${worker.id} ${what} within ${formatMs(bootTimeoutMs)} (--boot-timeout)`
+        this.kill(new OnecopyError('TIMEOUT', words))
+      }, bootTimeoutMs)
+    }
+    expectWithin('did not start')
     let becomeReady = () => {}
     const isReady = new Promise<void>((resolve) => {
       becomeReady = resolve
@@ -96,8 +97,10 @@ export class WorkerHandle {
     })
     worker.on('message', (raw: unknown) => {
       const message = ToPrimarySchema.parse(raw)
-      if (message.type === 'hello') greet()
-      else if (message.type === 'load') onLoad(message.load)
+      if (message.type === 'hello') {
+        clearTimeout(bootTimer)
+        greet()
+      } else if (message.type === 'load') onLoad(message.load)
       else if (message.type === 'failed') this.#failure = new OnecopyError(message.code, message.message)
       else if (message.type === 'done') this.#asked.get(message.id)?.(message.problem)
       else {
@@ -137,7 +140,10 @@ export class WorkerHandle {
         this.holds.add(key)
       }
       this.#start = start
-      void hasGreeted.then(() => this.#tellStart())
+      void hasGreeted.then(() => {
+        expectWithin('was not ready')
+        this.#tellStart()
+      })
     })
     leased.then(
       (release) => void Promise.race([isReady, this.exited]).then(release),

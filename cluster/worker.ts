@@ -13,7 +13,7 @@ import { StatsPage, type StatsPageReference } from '../src/metrics/page.js'
 import { ModelRecorder, ProcessRecorder } from '../src/metrics/recorder.js'
 import { Regions } from '../src/regions/regions.js'
 import { removeFolder } from '../src/segment/folder.js'
-import { type SegmentToServe, ServingProcess } from '../src/server.js'
+import { beginEngine, type SegmentToServe, ServingProcess } from '../src/server.js'
 import {
   type SecretsMessage,
   type SegmentMessage,
@@ -38,6 +38,8 @@ function send(message: ToPrimary): Promise<void> {
 
 class WorkerProcess {
   readonly #worker: Worker
+  /** Begun with the process: it is there when the models are. */
+  readonly #engine = beginEngine()
   #log: Log = createLog({ level: 'info', role: 'worker' })
   #start: StartMessage | undefined
   #serving: ServingProcess | undefined
@@ -123,6 +125,7 @@ class WorkerProcess {
         secrets: start.secrets,
         clientCounts: await this.#clientCounts(start),
         identity: start.identity,
+        engine: this.#engine,
         regions: start.config.systemSharedMemory ? new Regions(join(start.serverFolder, 'regions')) : null,
         log: this.#log,
         onBug: (error) => this.#onBug(error),

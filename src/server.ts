@@ -76,6 +76,8 @@ export interface ServingOptions {
   /** Clients' shared memory; null where it is not enabled. */
   readonly regions: Regions | null
   readonly log: Log
+  /** Of `beginEngine`; closed with this process. */
+  readonly engine: Engine
   /** Called once with a bug; the process is expected to end soon after. */
   readonly onBug: (error: unknown) => void
 }
@@ -93,11 +95,16 @@ const BEAT_INTERVAL_MS = 100
 /** How often the inference thread is asked whether it does. */
 const THREAD_BEAT_INTERVAL_MS = 500
 
+/** The inference thread, which takes its time to start and needs nothing for it. */
+export function beginEngine(): Engine {
+  return new Engine()
+}
+
 export class ServingProcess {
   readonly connections = new Connections()
   readonly #lifecycle = new Lifecycle()
   readonly #models = new ServedModels()
-  readonly #engine = new Engine()
+  readonly #engine: Engine
   readonly #batcher: Batcher
   readonly #context: HttpContext
   readonly #mount: BundleMount | null
@@ -133,6 +140,7 @@ export class ServingProcess {
         )
       },
     })
+    this.#engine = options.engine
     this.#engine.ended.catch(options.onBug)
     this.#context = {
       models: this.#models,

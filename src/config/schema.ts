@@ -146,7 +146,7 @@ export const OPTIONS = {
     schema: durationMs,
     value: 'TIME',
     group: 'Processes',
-    help: 'Longest time a worker may take from fork to ready.',
+    help: 'Longest time a worker may take to start, and then to load its models.',
     default: () => '2m',
   }),
   stallTimeout: option({

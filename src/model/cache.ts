@@ -4,11 +4,12 @@
  * they are in shared memory.
  */
 import { readlinkSync } from 'node:fs'
-import { access, constants, mkdir, mkdtemp, readdir, rm, stat } from 'node:fs/promises'
+import { access, constants, mkdir, mkdtemp, open, readdir, rm, stat } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { messageOf, OnecopyError } from '../errors.js'
 import { isAlive, ownIdentity } from '../process/identity.js'
+import { readHeader } from '../segment/write.js'
 
 /** Folders of work in progress say whose they are: those of dead servers are removed. */
 const WORK_FOLDER_PATTERN = /^(?:onecopy)?\.work-(\d+)-(\d+)-(\d+)-([0-9a-f-]+)-/
@@ -48,6 +49,27 @@ export async function findKeptImage(
     const path = join(folder, imageName(key))
     const isTemporary = problem !== null && folder === writable
     if (!isTemporary && (await stat(path).catch(() => null)) !== null) return path
+  }
+  return null
+}
+
+async function isWhole(imagePath: string, key: string): Promise<boolean> {
+  const file = await open(imagePath, constants.O_RDONLY | constants.O_NOFOLLOW).catch(() => null)
+  if (file === null) return false
+  try {
+    const header = await readHeader(file)
+    return header.key === key && header.fileBytes === (await file.stat()).size
+  } catch {
+    return false
+  } finally {
+    await file.close()
+  }
+}
+
+/** An image to be used, its header checked; null where there is none. */
+export async function findImage(folders: readonly string[], key: string): Promise<string | null> {
+  for (const path of folders.map((folder) => join(folder, imageName(key)))) {
+    if (await isWhole(path, key)) return path
   }
   return null
 }

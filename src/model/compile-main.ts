@@ -4,22 +4,21 @@
  * the model's size in memory and runs code on files of unknown origin: a process that ends gives the
  * memory back, and its crash is an error message.
  */
-import { createHash } from 'node:crypto'
-import { constants, existsSync } from 'node:fs'
+import { existsSync } from 'node:fs'
 import { open, readFile, rm, stat } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { messageOf, OnecopyError } from '../errors.js'
 import { cgroupMemoryLimit } from '../process/memory.js'
-import { cpuDigest, runtimeVersion } from '../runtime/identity.js'
-import { COMPILE_OPTIONS, compileModel, Session } from '../runtime/session.js'
-import { type Batching, SEGMENT_FILE_NAME, SEGMENT_FORMAT_VERSION } from '../segment/layout.js'
+import { compileModel, Session } from '../runtime/session.js'
+import { type Batching, SEGMENT_FILE_NAME } from '../segment/layout.js'
 import { readHeader } from '../segment/write.js'
 import type { Tensor } from '../tensor.js'
 import { formatBytes } from '../units.js'
 import { batchingResult, probeBatching, shapesAgainstBatching } from './batchability.js'
 import { castBfloat16Borders } from './bfloat16.js'
-import { imageName } from './cache.js'
+import { findImage } from './cache.js'
+import { cacheKey } from './cache-key.js'
 import {
   type CompileNotice,
   type CompileReply,
@@ -30,6 +29,7 @@ import { digestModel } from './digest.js'
 import { dropDuplicateInitializers, externalFiles, parseModel, serializeModel } from './graph.js'
 import { updateHeader, writeImage } from './image.js'
 import { dimensionNames, type ModelInterface, readInterface } from './interface.js'
+import { areSettled, type FileFacts, factsOf, type KnownFiles } from './known-files.js'
 import type { GraphProto, ModelProto } from './onnx_pb.js'
 import { recordSelfCheck } from './self-check.js'
 
@@ -47,31 +47,6 @@ async function readModel(path: string): Promise<Buffer<ArrayBuffer>> {
     )
   }
   return await readFile(path)
-}
-
-/** The same model on the same runtime, CPU, options and format gives the same image. */
-function cacheKey(modelDigest: string): string {
-  const parts = {
-    model: modelDigest,
-    runtime: runtimeVersion(),
-    cpu: cpuDigest(),
-    options: COMPILE_OPTIONS,
-    format: SEGMENT_FORMAT_VERSION,
-  }
-  return createHash('sha256').update(JSON.stringify(parts)).digest('hex')
-}
-
-async function isCached(imagePath: string, key: string): Promise<boolean> {
-  const file = await open(imagePath, constants.O_RDONLY | constants.O_NOFOLLOW).catch(() => null)
-  if (file === null) return false
-  try {
-    const header = await readHeader(file)
-    return header.key === key && header.fileBytes === (await file.stat()).size
-  } catch {
-    return false
-  } finally {
-    await file.close()
-  }
 }
 
 /** The least that compiling took of any kind of model that was measured, in sizes of its file. */
@@ -194,28 +169,42 @@ async function keepOriginal(compilation: Compilation): Promise<string> {
   return path
 }
 
+/** What the model is, and what it can be recognised by where its files stood still while they were read. */
+async function digestKnown(options: {
+  /** As of before `bytes` were read. */
+  readonly modelFacts: FileFacts
+  readonly bytes: Uint8Array
+  readonly folder: string
+  readonly external: readonly string[]
+}): Promise<{ readonly digest: string; readonly known: KnownFiles | null }> {
+  const { modelFacts, bytes, folder, external } = options
+  const names = [modelFacts.name, ...external]
+  const before = await factsOf(folder, names).catch(() => null)
+  const digest = await digestModel({ bytes, folder, externalFiles: external })
+  const after = await factsOf(folder, names)
+  const isKnown = before !== null && areSettled([modelFacts, ...before.slice(1)], after)
+  return { digest, known: isKnown ? { files: after, digest } : null }
+}
+
 async function compile(request: CompileRequest): Promise<CompileReply> {
   const { modelPath, workFolder } = request
   const folder = dirname(modelPath)
+  const [modelFacts] = (await factsOf(folder, [basename(modelPath)])) as [FileFacts]
   const bytes = await readModel(modelPath)
   const original = parseModel(bytes)
   // Refused before the runtime sees the model: on some of these types it aborts the process.
   const modelInterface = readInterface(original.graph)
-  const key = cacheKey(await digestModel({ bytes, folder, externalFiles: externalFiles(original) }))
-  if (request.heldKeys.includes(key))
-    return { outcome: 'held', key, residentBytes: process.memoryUsage.rss() }
-  if (request.isCacheTrusted) {
-    for (const cached of request.cacheFolders.map((cacheFolder) => join(cacheFolder, imageName(key)))) {
-      if (await isCached(cached, key))
-        return {
-          outcome: 'compiled',
-          key,
-          imagePath: cached,
-          cached: true,
-          residentBytes: process.memoryUsage.rss(),
-        }
-    }
-  }
+  const { digest, known } = await digestKnown({
+    modelFacts,
+    bytes,
+    folder,
+    external: externalFiles(original),
+  })
+  const key = cacheKey(digest)
+  const read = () => ({ key, known, residentBytes: process.memoryUsage.rss() })
+  if (request.heldKeys.includes(key)) return { ...read(), outcome: 'held' }
+  const cached = request.isCacheTrusted ? await findImage(request.cacheFolders, key) : null
+  if (cached !== null) return { ...read(), outcome: 'compiled', imagePath: cached, cached: true }
   requireMemory(bytes.byteLength)
 
   const against = shapesAgainstBatching({
@@ -237,7 +226,7 @@ async function compile(request: CompileRequest): Promise<CompileReply> {
       throw asModelError(sharedFailure)
     })
   }
-  return { outcome: 'compiled', key, imagePath, cached: false, residentBytes: process.memoryUsage.rss() }
+  return { ...read(), outcome: 'compiled', imagePath, cached: false }
 }
 
 async function answer(line: string): Promise<CompileReply> {

@@ -1,6 +1,7 @@
 /** What passes between the server and its compile process: one JSON line each way, and one notice between. */
 import { z } from 'zod'
 import { ErrorCodeSchema } from '../errors.js'
+import { KnownFilesSchema } from './known-files.js'
 
 export const CompileRequestSchema = z.object({
   modelPath: z.string(),
@@ -18,17 +19,24 @@ export const CompileRequestSchema = z.object({
 /** Said when trial runs begin: a crash from here on is theirs, and the model can be served without them. */
 export const CompileNoticeSchema = z.object({ notice: z.literal('probing') })
 
+/** Said of every model that was read. */
+const READ = {
+  key: z.string(),
+  /** What was read, to be recognised by; null where it may have changed meanwhile. */
+  known: KnownFilesSchema.nullable(),
+  /** Resident memory of the compile process afterwards: a large one is ended, to give it back. */
+  residentBytes: z.int().nonnegative(),
+}
+
 export const CompileReplySchema = z.discriminatedUnion('outcome', [
   z.object({
+    ...READ,
     outcome: z.literal('compiled'),
-    key: z.string(),
     imagePath: z.string(),
     /** Whether the cache already had it; one that is new stands in the work folder. */
     cached: z.boolean(),
-    /** Resident memory of the compile process afterwards: a large one is ended, to give it back. */
-    residentBytes: z.int().nonnegative(),
   }),
-  z.object({ outcome: z.literal('held'), key: z.string(), residentBytes: z.int().nonnegative() }),
+  z.object({ ...READ, outcome: z.literal('held') }),
   z.object({
     outcome: z.literal('failed'),
     code: ErrorCodeSchema,

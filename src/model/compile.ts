@@ -7,13 +7,15 @@ import { fileURLToPath } from 'node:url'
 import { messageOf, OnecopyError } from '../errors.js'
 import { RUNTIME_ENVIRONMENT } from '../runtime/environment.js'
 import { formatMs } from '../units.js'
-import { type CompileCache, imageName, makeWorkFolder } from './cache.js'
+import { type CompileCache, findImage, imageName, makeWorkFolder } from './cache.js'
+import { cacheKey } from './cache-key.js'
 import {
   CompileNoticeSchema,
   type CompileReply,
   CompileReplySchema,
   type CompileRequest,
 } from './compile-messages.js'
+import { findKnownDigest, rememberDigest } from './known-files.js'
 import { recordNeeds } from './needs.js'
 
 const COMPILE_MAIN = fileURLToPath(new URL('compile-main.js', import.meta.url))
@@ -176,9 +178,22 @@ export class Compiler {
     modelPath: string,
     { heldKeys = [], isCacheTrusted = true }: CompileChoices = {},
   ): Promise<CompiledImage> {
+    const known = isCacheTrusted ? await this.#findKnown(modelPath, heldKeys) : null
+    if (known !== null) return known
     const attempt = (probe: boolean) =>
       this.#attempt({ modelPath, heldKeys: [...heldKeys], isCacheTrusted, probe })
     return (await attempt(true)) ?? ((await attempt(false)) as CompiledImage)
+  }
+
+  /** Without reading the model, where its files are those that were read before. */
+  async #findKnown(modelPath: string, heldKeys: readonly string[]): Promise<CompiledImage | null> {
+    const { cache } = this.#options
+    const digest = await findKnownDigest(cache, modelPath)
+    if (digest === null) return null
+    const key = cacheKey(digest)
+    if (heldKeys.includes(key)) return { outcome: 'held', key }
+    const imagePath = await findImage(cache.folders, key)
+    return imagePath === null ? null : { outcome: 'compiled', key, imagePath, cached: true }
   }
 
   /** Null when the process ended in trial runs. */
@@ -189,7 +204,9 @@ export class Compiler {
     const workFolder = await makeWorkFolder(cache)
     try {
       const reply = await this.#ask({ ...request, workFolder, cacheFolders: [...cache.folders] })
-      if (reply === null || reply.outcome === 'held' || reply.cached) return reply
+      if (reply === null) return null
+      if (reply.known !== null) await rememberDigest(cache, request.modelPath, reply.known)
+      if (reply.outcome === 'held' || reply.cached) return reply
       if (needsTimeoutMs !== undefined) {
         const deadline = AbortSignal.timeout(needsTimeoutMs)
         await recordNeeds(reply.imagePath, AbortSignal.any([signal, deadline]))

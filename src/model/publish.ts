@@ -45,6 +45,8 @@ export interface PublishOptions {
   /** One of them could not be used. */
   readonly onRefused?: (source: ModelSource, reason: string) => void
   readonly onStart?: (source: ModelSource) => void
+  /** What is left to be done of every model is to copy and to verify. */
+  readonly onAllCompiled?: () => void
   readonly onDone?: (published: PublishedModel, done: number, total: number) => void
 }
 
@@ -59,7 +61,7 @@ function keyOf({ name, version }: ModelSource): string {
 async function publishOne(
   source: ModelSource,
   compiler: Compiler,
-  options: PublishOptions,
+  options: PublishOptions & { readonly onCompiled: () => void },
 ): Promise<PublishedModel> {
   const { server, cache, budget, leftovers = [], onRefused } = options
   const leftover = leftovers.findLast(
@@ -67,6 +69,7 @@ async function publishOne(
   )
   if (leftover === undefined) return await compileAndWrite(source, compiler, options)
   budget.reserve(keyOf(source), leftover.header)
+  options.onCompiled()
   const { key } = leftover.header
   const [adopting, compiling] = await Promise.allSettled([
     adoptSegment(leftover, server, await findKeptImage(cache, key)),
@@ -102,7 +105,7 @@ async function publishedAs(
 async function compileAndWrite(
   source: ModelSource,
   compiler: Compiler,
-  options: PublishOptions,
+  options: PublishOptions & { readonly onCompiled?: () => void },
   compiled?: CompiledImage,
 ): Promise<PublishedModel> {
   const { server, budget, folderName = keyOf } = options
@@ -112,6 +115,7 @@ async function compileAndWrite(
     const image = known ?? (await compiler.compile(source.path, { isCacheTrusted }))
     known = undefined
     if (image.outcome === 'held') throw new Error('expected an image, nothing was said to be held')
+    options.onCompiled?.()
     try {
       const segment = await writeSegment({
         imagePath: image.imagePath,
@@ -181,6 +185,12 @@ export async function publishModels(
   const signal = AbortSignal.any([options.signal, failed.signal])
   let next = 0
   let done = 0
+  const compiled = new Set<ModelSource>()
+  const onCompiled = (source: ModelSource) => {
+    if (compiled.has(source)) return
+    compiled.add(source)
+    if (compiled.size === sources.length) options.onAllCompiled?.()
+  }
   const lane = async () => {
     const compiler = compilerFor(options, signal)
     try {
@@ -189,7 +199,10 @@ export async function publishModels(
         const source = sources[index] as ModelSource
         options.onStart?.(source)
         try {
-          const published = await publishOne(source, compiler, options)
+          const published = await publishOne(source, compiler, {
+            ...options,
+            onCompiled: () => onCompiled(source),
+          })
           results[index] = published
           options.onDone?.(published, ++done, sources.length)
         } catch (thrown) {

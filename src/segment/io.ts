@@ -11,6 +11,12 @@ export async function readExactly(
   position: number,
 ): Promise<Buffer<ArrayBuffer>> {
   const buffer = Buffer.alloc(length)
+  await fill(buffer, file, position)
+  return buffer
+}
+
+async function fill(buffer: Buffer, file: FileHandle, position: number): Promise<void> {
+  const { length } = buffer
   let filled = 0
   while (filled < length) {
     const { bytesRead } = await file.read(buffer, filled, length - filled, position + filled)
@@ -22,7 +28,6 @@ export async function readExactly(
     }
     filled += bytesRead
   }
-  return buffer
 }
 
 export async function writeFully(file: FileHandle, bytes: Uint8Array, position: number): Promise<void> {
@@ -32,13 +37,17 @@ export async function writeFully(file: FileHandle, bytes: Uint8Array, position: 
   }
 }
 
-/** The bytes from `from` to `to` in chunks, each with its position. */
+/** The bytes from `from` to `to` in chunks, each with its position; a chunk is good until the next one is asked for. */
 export async function* chunksOf(
   file: FileHandle,
   from: number,
   to: number,
 ): AsyncGenerator<{ position: number; bytes: Buffer<ArrayBuffer> }> {
+  // One for all: fresh memory costs as much as reading into it.
+  const buffer = Buffer.alloc(Math.min(CHUNK_BYTES, Math.max(0, to - from)))
   for (let position = from; position < to; position += CHUNK_BYTES) {
-    yield { position, bytes: await readExactly(file, Math.min(CHUNK_BYTES, to - position), position) }
+    const bytes = buffer.subarray(0, Math.min(CHUNK_BYTES, to - position))
+    await fill(bytes, file, position)
+    yield { position, bytes }
   }
 }

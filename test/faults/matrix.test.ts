@@ -56,6 +56,8 @@ const MATRIX: readonly Row[] = [
   },
   { at: 'writing the segment', target: 'primary', signals: ASKING, server: 'exits with 0' },
   { at: 'writing the segment', target: 'primary', signals: KILL, server: 'is killed', folder: NEXT_START },
+  // It starts meanwhile, and would serve what is written.
+  { at: 'writing the segment', target: 'worker', signals: ['SIGTERM', ...DEADLY], server: 'exits with 1' },
   { at: 'writing the segment', target: 'everything', signals: ASKING, server: 'exits with 0' },
   { at: 'writing the segment', target: 'everything', signals: KILL, server: 'is killed', folder: NEXT_START },
 

@@ -2,7 +2,8 @@
  * The moments in which a server is hit. Each is reached by waiting for what can be seen from outside: a
  * file, a process, a log line, a metric; and it lasts long enough for a signal to come in time.
  */
-import { readdirSync } from 'node:fs'
+import { readdirSync, utimesSync } from 'node:fs'
+import { join } from 'node:path'
 import type { ExecutionContext } from 'ava'
 import { signalIfThere } from '../../bench/harness/process-list.js'
 import { until, untilSome } from '../helpers/waiting.js'
@@ -72,17 +73,21 @@ async function compiling(t: ExecutionContext, { big }: Setting): Promise<Scene> 
     () => filesIn(server.server.cacheDir).find((name) => /^\.work-.*\//.test(name)) ?? null,
     { pollMs: 0 },
   )
+  t.deepEqual(server.workerPids(), [], 'compiling takes most memory of all: workers come later')
   return { ...NOTHING, server, models: big, compilerPid: server.compilerPids()[0] ?? null }
 }
 
 async function writing(t: ExecutionContext, { big, cacheDir }: Setting): Promise<Scene> {
+  // Of a model that is known to the cache there would be no compile process.
+  utimesSync(join(big, 'big', '1', 'model.onnx'), new Date(), new Date())
   const server = new FaultServer(t, { models: big, cacheDir, args: ARGS })
   await untilSome(
     'the segment to be written',
     () => filesIn(server.server.segmentDir).find((name) => name.endsWith('.segment.writing')) ?? null,
     { pollMs: 0 },
   )
-  return { ...NOTHING, server, models: big, compilerPid: server.compilerPids()[0] ?? null }
+  const workerPid = await untilSome('a worker to boot', () => server.workerPids()[0] ?? null, { pollMs: 0 })
+  return { ...NOTHING, server, models: big, compilerPid: server.compilerPids()[0] ?? null, workerPid }
 }
 
 async function beforeReady(t: ExecutionContext, { slow, cacheDir }: Setting): Promise<Scene> {
