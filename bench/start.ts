@@ -138,6 +138,7 @@ async function startBench(modelName: string, options: StartOptions): Promise<Ben
       notes: [
         'a first start compiles the model; it is done once for each model file, whatever starts after it',
         'the model file is in the page cache for all of them',
+        'thread-pool listens before its threads have loaded the model: its first answer waits for one of them',
         ...notes,
       ],
       charts: [

@@ -3,6 +3,7 @@
  * a server can do; its latencies are those of a server under exactly that load, no more.
  */
 import autocannon from 'autocannon'
+import { untilIdle } from './idle.js'
 import type { InferRequest } from './requests.js'
 import type { Arm, Sample } from './rounds.js'
 import type { RunningServer } from './servers.js'
@@ -69,7 +70,7 @@ async function autocannonClosedLoop({
   }
 }
 
-/** A server under closed-loop load, as one side of a comparison. */
+/** A server under closed-loop load, as one side of a comparison; the next one's turn begins when it is idle. */
 export function closedLoopArm(
   server: RunningServer,
   options: {
@@ -84,6 +85,7 @@ export function closedLoopArm(
     measure: async (seconds) => {
       const sample = await closedLoop({ port: server.port, requests, connections, seconds })
       server.child.assertAlive()
+      await untilIdle(server.child.pid)
       return sample
     },
   }
