@@ -68,6 +68,7 @@ export class WorkerHandle {
   /** What it will be told first, once that is known. */
   #start: StartMessage | null = null
   #isTold = false
+  #hasExited = false
   #failure: OnecopyError | null = null
   #readySinceMs: number | null = null
 
@@ -115,6 +116,7 @@ export class WorkerHandle {
     })
     this.exited = new Promise((resolve) => {
       worker.on('exit', (exitCode, signal) => {
+        this.#hasExited = true
         clearTimeout(bootTimer)
         resolve({
           how: signal === null ? `code ${exitCode}` : signal,
@@ -141,6 +143,7 @@ export class WorkerHandle {
       }
       this.#start = start
       void hasGreeted.then(() => {
+        if (this.#hasExited) return
         expectWithin('was not ready')
         this.#tellStart()
       })

@@ -5,7 +5,7 @@
  */
 import { createHash } from 'node:crypto'
 import { readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { z } from 'zod'
 import type { CompileCache } from './cache.js'
 
@@ -56,7 +56,7 @@ export function areSettled(before: readonly FileFacts[], after: readonly FileFac
 }
 
 function recordName(modelPath: string): string {
-  return `${createHash('sha256').update(modelPath).digest('hex')}.files.json`
+  return `${createHash('sha256').update(resolve(modelPath)).digest('hex')}.files.json`
 }
 
 /** The digest of the model at `modelPath`; null where it has to be made. */
