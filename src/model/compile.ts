@@ -205,7 +205,7 @@ export class Compiler {
     try {
       const reply = await this.#ask({ ...request, workFolder, cacheFolders: [...cache.folders] })
       if (reply === null) return null
-      if (reply.known !== null) await rememberDigest(cache, request.modelPath, reply.known)
+      if (reply.known !== null) await rememberDigest(request.modelPath, reply.known, { cache, workFolder })
       if (reply.outcome === 'held' || reply.cached) return reply
       if (needsTimeoutMs !== undefined) {
         const deadline = AbortSignal.timeout(needsTimeoutMs)

@@ -4,7 +4,7 @@
  * is the kernel's: nobody can set it back.
  */
 import { createHash } from 'node:crypto'
-import { readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
+import { readFile, rename, stat, writeFile } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import { z } from 'zod'
 import type { CompileCache } from './cache.js'
@@ -74,18 +74,20 @@ export async function findKnownDigest({ folders }: CompileCache, modelPath: stri
   return null
 }
 
-/** Remembers a digest. A cache that cannot keep it makes the next start slower, nothing else. */
+/**
+ * Remembers a digest. The record is written in `workFolder`, which is removed whatever happens, and gets its name when it is
+ * whole. A cache that cannot keep it makes the next start slower, nothing else.
+ */
 export async function rememberDigest(
-  { writable }: CompileCache,
   modelPath: string,
   known: KnownFiles,
+  { cache, workFolder }: { readonly cache: CompileCache; readonly workFolder: string },
 ): Promise<void> {
-  const path = join(writable, recordName(modelPath))
-  const temporaryPath = `${path}.${process.pid}`
+  const name = recordName(modelPath)
   try {
-    await writeFile(temporaryPath, JSON.stringify(known), { mode: 0o600 })
-    await rename(temporaryPath, path)
+    await writeFile(join(workFolder, name), JSON.stringify(known), { mode: 0o600 })
+    await rename(join(workFolder, name), join(cache.writable, name))
   } catch {
-    await rm(temporaryPath, { force: true })
+    // Read again at the next start.
   }
 }

@@ -32,7 +32,7 @@ async function remembered(t: ExecutionContext) {
   for (const path of [modelPath, dataPath]) utimesSync(path, MODIFIED, MODIFIED)
   const cache = await openCache(cacheDir)
   const files = await factsOf(folder, ['model.onnx', 'weights.bin'])
-  await rememberDigest(cache, modelPath, { files, digest: DIGEST })
+  await rememberDigest(modelPath, { files, digest: DIGEST }, { cache, workFolder: temporaryFolder(t) })
   return { folder, cacheDir, cache, modelPath, dataPath }
 }
 
