@@ -12,6 +12,7 @@ import { createProgress } from './harness/progress.js'
 import type { BenchReport } from './harness/report.js'
 import { buildRequest, ENCODINGS, type Encoding, type InferRequest } from './harness/requests.js'
 import { formatNumber, formatSpread, quantile, spread } from './harness/statistics.js'
+import { spreadBar } from './harness/svg.js'
 import { createRandom } from './models/random.js'
 import { decodeRequest, encodeAnswer } from './variants/v2-codec.js'
 
@@ -161,10 +162,9 @@ async function codecBench({ elements: sizes, seconds, rounds }: CodecOptions): P
           kind: 'bars',
           title: `codec, ${last?.elements} FP32 elements`,
           unit: 'milliseconds for one, median and spread',
-          bars: (last?.arms ?? []).map((arm) => {
-            const { median, min, max } = spread(arm.samples)
-            return { label: `${arm.work} ${arm.encoding}, ${arm.name}`, value: median, min, max }
-          }),
+          bars: (last?.arms ?? []).map(({ work, encoding, name, samples }) =>
+            spreadBar(`${work} ${encoding}, ${name}`, samples),
+          ),
         },
       ],
       setting: { elements: sizes, seconds, rounds },

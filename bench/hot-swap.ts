@@ -19,6 +19,7 @@ import { type RunningServer, startOnecopy, startVariant } from './harness/server
 import { Stage } from './harness/stage.js'
 import { formatNumber, formatSpread, quantile, spread } from './harness/statistics.js'
 import { type AnswerInTime, SteadyLoad } from './harness/steady-load.js'
+import { spreadBar } from './harness/svg.js'
 import { isSameOutput, outputOf } from './harness/verify.js'
 import { parseRecipe, recipeName } from './models/recipes.js'
 import { ensureModel, type GeneratedModel } from './models/store.js'
@@ -264,10 +265,12 @@ async function hotSwapBench(settings: HotSwapOptions): Promise<BenchReport> {
           kind: 'bars',
           title: `${name}: until the last answer of the old model`,
           unit: 'milliseconds, median and spread',
-          bars: all.map(({ name: label, swaps: measured }) => {
-            const { median, min, max } = spread(measured.map(({ lastOldMs }) => lastOldMs))
-            return { label, value: median, min, max }
-          }),
+          bars: all.map(({ name: label, swaps: measured }) =>
+            spreadBar(
+              label,
+              measured.map(({ lastOldMs }) => lastOldMs),
+            ),
+          ),
         },
       ],
       setting: { ...settings, files },

@@ -13,6 +13,7 @@ import { ENCODINGS, type Encoding } from './harness/requests.js'
 import type { RunningServer } from './harness/servers.js'
 import { Stage } from './harness/stage.js'
 import { formatNumber, formatSpread, quantile, spread } from './harness/statistics.js'
+import { spreadBar } from './harness/svg.js'
 import { chooseVariants, orNote, variantsOption } from './harness/variants.js'
 import { verifySameAnswers } from './harness/verify.js'
 import { findSubject, modelsOption, requestsTo } from './models/subject.js'
@@ -146,10 +147,7 @@ async function latencyBench(modelName: string, options: LatencyOptions): Promise
           kind: 'bars',
           title: `${model.name} at ${formatNumber(ratePerSecond)} requests/s: p99`,
           unit: 'milliseconds, median and spread of the rounds',
-          bars: measured.map((one) => {
-            const { median, min, max } = spread(valuesOf(one, 'p99'))
-            return { label: one.name, value: median, min, max }
-          }),
+          bars: measured.map((one) => spreadBar(one.name, valuesOf(one, 'p99'))),
         },
       ],
       setting: { ...options, ratePerSecond, model },

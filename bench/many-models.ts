@@ -18,6 +18,7 @@ import { addressedTo, type InferRequest, inferRequests } from './harness/request
 import { type RunningServer, startOnecopy, startVariant } from './harness/servers.js'
 import { Stage } from './harness/stage.js'
 import { formatNumber, formatSpread, quantile, type Spread, spread } from './harness/statistics.js'
+import { spreadBar } from './harness/svg.js'
 import { verifySameAnswers } from './harness/verify.js'
 import { parseRecipe, type Recipe } from './models/recipes.js'
 import { ensureModel, type GeneratedModel } from './models/store.js'
@@ -199,10 +200,12 @@ async function manyModelsBench(options: ManyOptions): Promise<BenchReport> {
           kind: 'bars',
           title: `${models * versions} model versions, ${workers} workers: host memory in all`,
           unit: 'MB, median and spread',
-          bars: [onecopyWarm, plainWarm].map((starts, index) => {
-            const { median, min, max } = spreadOf(starts, ({ totalBytes }) => totalBytes / 1e6)
-            return { label: arms[index]?.name ?? '', value: median, min, max }
-          }),
+          bars: [onecopyWarm, plainWarm].map((starts, index) =>
+            spreadBar(
+              arms[index]?.name ?? '',
+              starts.map(({ totalBytes }) => totalBytes / 1e6),
+            ),
+          ),
         },
       ],
       setting: { ...options, models: generated },

@@ -5,13 +5,13 @@ import { defineBench } from './harness/bench.js'
 import { Connection } from './harness/connections.js'
 import { leadCell } from './harness/lead.js'
 import { countOption } from './harness/options.js'
-import { childArguments } from './harness/processes.js'
 import { createProgress } from './harness/progress.js'
 import type { BenchReport } from './harness/report.js'
 import type { InferRequest } from './harness/requests.js'
 import type { RunningServer } from './harness/servers.js'
 import { Stage } from './harness/stage.js'
 import { formatSpread, spread } from './harness/statistics.js'
+import { spreadBar } from './harness/svg.js'
 import { chooseVariants, variantsOption } from './harness/variants.js'
 import { findSubject, modelsOption, requestsTo } from './models/subject.js'
 
@@ -27,7 +27,7 @@ interface RespawnOptions {
 }
 
 function workersNow({ child, isWorker }: RunningServer): number[] {
-  return [...childArguments(child.pid)].filter(([, args]) => isWorker(args)).map(([pid]) => pid)
+  return child.workersNow(isWorker)
 }
 
 /** Until a connection that ends at the new worker is answered with 200. */
@@ -106,10 +106,7 @@ async function respawnBench(modelName: string, options: RespawnOptions): Promise
           kind: 'bars',
           title,
           unit: 'milliseconds until another worker answers, median and spread',
-          bars: [...times].map(([label, taken]) => {
-            const { median, min, max } = spread(taken)
-            return { label, value: median, min, max }
-          }),
+          bars: [...times].map(([label, taken]) => spreadBar(label, taken)),
         },
       ],
       setting: { ...options, model },

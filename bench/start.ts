@@ -14,6 +14,7 @@ import type { InferRequest } from './harness/requests.js'
 import { type RunningServer, segmentFolder, startOnecopy } from './harness/servers.js'
 import { Stage } from './harness/stage.js'
 import { formatSpread, spread } from './harness/statistics.js'
+import { spreadBar } from './harness/svg.js'
 import { chooseVariants, orNote, variantsOption } from './harness/variants.js'
 import { findSubject, modelsOption, requestsTo, type Subject } from './models/subject.js'
 
@@ -146,10 +147,12 @@ async function startBench(modelName: string, options: StartOptions): Promise<Ben
           kind: 'bars',
           title,
           unit: 'milliseconds, median and spread',
-          bars: [...times].map(([label, starts]) => {
-            const { median, min, max } = spread(starts.map(({ firstAnswerMs }) => firstAnswerMs))
-            return { label, value: median, min, max }
-          }),
+          bars: [...times].map(([label, starts]) =>
+            spreadBar(
+              label,
+              starts.map(({ firstAnswerMs }) => firstAnswerMs),
+            ),
+          ),
         },
       ],
       setting: { ...options, model },

@@ -6,6 +6,7 @@ import { parseArgs } from 'node:util'
 import { messageOf } from '../src/errors.js'
 import { type Inspection, inspectModel } from '../src/model/inspection.js'
 import { MemoryBudget } from '../src/model/memory-budget.js'
+import { needsOf } from '../src/model/needs.js'
 import { type OneOff, withCompiled } from '../src/model/one-off.js'
 import { type PodMemory, podMemory, podModel } from '../src/model/pod-memory.js'
 import { type Measurement, measureWorker } from '../src/model/probe.js'
@@ -105,11 +106,6 @@ async function measure(
   }
 }
 
-/** What any first session takes is counted with the worker. */
-function modelBytesOf({ perWorkerBytes, firstSessionBytes, libraryBytes }: Measurement): number {
-  return perWorkerBytes - (firstSessionBytes - libraryBytes)
-}
-
 async function inspect(
   options: Options,
   signal: AbortSignal,
@@ -122,7 +118,7 @@ async function inspect(
     const { compileMs } = oneOff
     const totalBytes =
       measurement && inspection.segmentBytes + workers * Math.max(0, measurement.perWorkerBytes)
-    const pod = podMemory(podModel(oneOff.header, measurement && modelBytesOf(measurement)), workers)
+    const pod = podMemory(podModel(oneOff.header, measurement && needsOf(measurement).privateBytes), workers)
     const { model: _, ...sizes } = pod
     const document = {
       ...{ model: modelPath, name, ...inspection },

@@ -152,15 +152,9 @@ class Primary {
     )
     this.#supervisor = supervisor
     // Workers start while segments are written. Not before: what compiles takes most memory of all.
-    let started: Promise<void> | undefined
-    const start = () => {
-      started ??= supervisor.start()
-      started.catch(() => {})
-      return started
-    }
-    const publishing = { leftovers, onAllCompiled: start }
+    const publishing = { leftovers, onAllCompiled: () => void supervisor.start() }
     await this.#catalogue.begin(await publisher.publishAll(sources, this.#serverFolder, publishing))
-    await start()
+    await supervisor.start()
     this.#watch = this.#createWatch(supervisor, this.#stats)
     if (this.#stopRequested.signal.aborted) return
     this.#repository = new RepositoryControl({

@@ -94,15 +94,14 @@ export class Publisher {
   async publishAll(
     sources: readonly ModelSource[],
     server: ServerFolder,
-    { leftovers, onAllCompiled }: Pick<PublishOptions, 'onAllCompiled'> & { leftovers: readonly Leftover[] },
+    choices: Pick<PublishOptions, 'leftovers' | 'onAllCompiled'>,
   ): Promise<PublishedModel[]> {
     const progress = createProgress(sources.length, this.#options.log)
     try {
       const published = await this.#withOptions(server, (options) =>
         publishModels(sources, {
           ...options,
-          leftovers,
-          ...(onAllCompiled === undefined ? {} : { onAllCompiled }),
+          ...choices,
           onRefused: ({ name, version }, reason) =>
             this.#options.log.warn(
               { model: name, version, reason },

@@ -55,6 +55,7 @@ export class Supervisor {
   readonly #alive = new Set<WorkerHandle>()
   readonly #balancer = new Balancer()
   #isStopping = false
+  #started: Promise<void> | undefined
   #draining: Promise<{ readonly killed: number }> | undefined
   #port: number | null = null
   /** Settles when the replacement asked for last is done. */
@@ -93,9 +94,12 @@ export class Supervisor {
     return this.#port
   }
 
-  /** Boots every worker; rejects with the first failure, and the rest is stopped by the caller. */
-  async start(): Promise<void> {
-    await Promise.all(this.#places.map((place) => this.#spawn(place)))
+  /** Boots every worker; rejects with the first failure, and the rest is stopped by the caller. Idempotent. */
+  start(): Promise<void> {
+    this.#started ??= Promise.all(this.#places.map((place) => this.#spawn(place))).then(() => {})
+    // Whoever waits for it hears of it.
+    this.#started.catch(() => {})
+    return this.#started
   }
 
   /** Resolves when a new worker serves in the place; rejects with why it does not. Its later end is handled here. */

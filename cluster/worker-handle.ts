@@ -68,7 +68,6 @@ export class WorkerHandle {
   /** What it will be told first, once that is known. */
   #start: StartMessage | null = null
   #isTold = false
-  #hasExited = false
   #failure: OnecopyError | null = null
   #readySinceMs: number | null = null
 
@@ -116,7 +115,6 @@ export class WorkerHandle {
     })
     this.exited = new Promise((resolve) => {
       worker.on('exit', (exitCode, signal) => {
-        this.#hasExited = true
         clearTimeout(bootTimer)
         resolve({
           how: signal === null ? `code ${exitCode}` : signal,
@@ -143,7 +141,7 @@ export class WorkerHandle {
       }
       this.#start = start
       void hasGreeted.then(() => {
-        if (this.#hasExited) return
+        if (worker.isDead()) return
         expectWithin('was not ready')
         this.#tellStart()
       })

@@ -133,11 +133,16 @@ export class ChildServer {
     throw new Error(`${this.name} ended with ${signalCode ?? exitCode}:\n${this.#lastWords.join('\n')}`)
   }
 
-  /** Pids of exactly `count` children whose arguments `isWorker` accepts. */
+  /** Pids of the children that are alive now whose arguments `isWorker` accepts. */
+  workersNow(isWorker: (args: readonly string[]) => boolean): number[] {
+    return [...childArguments(this.pid)].filter(([, args]) => isWorker(args)).map(([pid]) => pid)
+  }
+
+  /** The same, once there are exactly `count`. */
   async workerPids(count: number, isWorker: (args: readonly string[]) => boolean): Promise<number[]> {
     const deadlineMs = performance.now() + WORKERS_TIMEOUT_MS
     for (;;) {
-      const workers = [...childArguments(this.pid)].filter(([, args]) => isWorker(args)).map(([pid]) => pid)
+      const workers = this.workersNow(isWorker)
       if (workers.length === count) return workers.sort((a, b) => a - b)
       if (performance.now() > deadlineMs) {
         throw new Error(`expected ${this.name} to have ${count} workers, found ${workers.length}`)

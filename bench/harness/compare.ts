@@ -2,7 +2,7 @@
 import type { Check, Table } from './report.js'
 import type { MeasuredArm, Sample } from './rounds.js'
 import { formatNumber, formatSpread, ratios, spread } from './statistics.js'
-import type { BarChart } from './svg.js'
+import { type BarChart, spreadBar } from './svg.js'
 
 export type Metric = 'requestsPerSecond' | 'p50Ms' | 'p99Ms'
 
@@ -35,10 +35,7 @@ export function comparisonChart(title: string, arms: readonly MeasuredArm[], met
       metric === 'requestsPerSecond'
         ? 'requests per second, median and spread'
         : 'milliseconds, median and spread',
-    bars: arms.map((arm) => {
-      const { median, min, max } = spread(valuesOf(arm, metric))
-      return { label: arm.name, value: median, min, max }
-    }),
+    bars: arms.map((arm) => spreadBar(arm.name, valuesOf(arm, metric))),
   }
 }
 

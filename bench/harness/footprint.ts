@@ -3,11 +3,11 @@ import { readdirSync } from 'node:fs'
 import { lstat, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { readProcessMemory } from '../../src/process/memory.js'
+import { allocatedBytes, BLOCK_BYTES } from '../../src/segment/holes.js'
 import { mappedMemory, mappedMemoryWhere, processTree } from './processes.js'
 import type { RunningServer } from './servers.js'
 import { quantile } from './statistics.js'
 
-const BLOCK_BYTES = 512
 /** The collector's work is not the process's need: several looks while nothing is asked. */
 const LOOKS = 5
 const LOOK_PAUSE_MS = 50
@@ -25,8 +25,7 @@ export async function folderUse(folder: string | null): Promise<FolderUse> {
   for (const entry of await readdir(folder, { recursive: true, withFileTypes: true })) {
     if (!entry.isFile()) continue
     files++
-    const found = await lstat(join(entry.parentPath, entry.name))
-    bytes += found.blocks * BLOCK_BYTES
+    bytes += await allocatedBytes(join(entry.parentPath, entry.name))
   }
   return { files, bytes }
 }

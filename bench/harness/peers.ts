@@ -7,9 +7,10 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { z } from 'zod'
+import { freePort } from './free-port.js'
 import { PACKAGE_ROOT } from './paths.js'
 import { processTree } from './processes.js'
-import { freePort, type RunningServer, singleServer } from './servers.js'
+import { type RunningServer, singleServer } from './servers.js'
 import type { StartOptions, Variant } from './variants.js'
 
 const PEERS_DIR = join(PACKAGE_ROOT, 'bench', 'peers')

@@ -1,10 +1,9 @@
 /** How each HTTP variant is started. */
-import { once } from 'node:events'
-import { type AddressInfo, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { GeneratedModel } from '../models/store.js'
 import type { ChildServer } from './child-server.js'
+import { freePort } from './free-port.js'
 import { CACHE_DIR, COMPILED_ROOT } from './paths.js'
 import type { Stage } from './stage.js'
 
@@ -132,16 +131,6 @@ export function singleServer(child: ChildServer, port: number): RunningServer {
 async function portOf(child: ChildServer): Promise<number> {
   const { port } = await child.ready
   if (port === undefined) throw new Error(`expected ${child.name} to say its port`)
-  return port
-}
-
-/** Nobody listens there now: for servers that cannot choose one and say which. */
-export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  server.close()
-  await once(server, 'close')
   return port
 }
 

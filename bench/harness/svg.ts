@@ -1,5 +1,7 @@
 /** Two small plots without a library: horizontal bars with their spread, and lines over time. */
 
+import { spread } from './statistics.js'
+
 const WIDTH = 720
 const MARGIN = { top: 52, right: 96, bottom: 44, left: 220 }
 const BAR_HEIGHT = 26
@@ -27,6 +29,12 @@ export interface Bar {
   /** Drawn as a whisker where given. */
   readonly min?: number
   readonly max?: number
+}
+
+/** The median of several values, and how far they spread. */
+export function spreadBar(label: string, values: readonly number[]): Bar {
+  const { median, min, max } = spread(values)
+  return { label, value: median, min, max }
 }
 
 export interface BarChart {

@@ -9,6 +9,7 @@ import type { Check } from '../harness/report.js'
 import { inferRequests } from '../harness/requests.js'
 import { startOnecopy } from '../harness/servers.js'
 import { formatNumber, formatSpread, quantile, spread } from '../harness/statistics.js'
+import { spreadBar } from '../harness/svg.js'
 import { benchModel, type Row } from './row.js'
 
 const MODEL = 'convnet-16x64'
@@ -171,8 +172,14 @@ export const overload: Row = {
           title,
           unit: 'requests per second, median and spread',
           bars: [
-            { label: 'maximum', ...bar(rounds.map((round) => round.maximumPerSecond)) },
-            { label: 'goodput under overload', ...bar(rounds.map((round) => round.goodputPerSecond)) },
+            spreadBar(
+              'maximum',
+              rounds.map((round) => round.maximumPerSecond),
+            ),
+            spreadBar(
+              'goodput under overload',
+              rounds.map((round) => round.goodputPerSecond),
+            ),
           ],
         },
       ],
@@ -180,9 +187,4 @@ export const overload: Row = {
       raw: rounds,
     }
   },
-}
-
-function bar(values: readonly number[]): { value: number; min: number; max: number } {
-  const { median, min, max } = spread(values)
-  return { value: median, min, max }
 }

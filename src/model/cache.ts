@@ -66,10 +66,24 @@ async function isWhole(imagePath: string, key: string): Promise<boolean> {
   }
 }
 
-/** An image to be used, its header checked; null where there is none. */
-export async function findImage(folders: readonly string[], key: string): Promise<string | null> {
-  for (const path of folders.map((folder) => join(folder, imageName(key)))) {
-    if (await isWhole(path, key)) return path
+export type CompiledImage =
+  | {
+      readonly outcome: 'compiled'
+      readonly key: string
+      readonly imagePath: string
+      readonly cached: boolean
+    }
+  /** One of the keys that the caller holds. */
+  | { readonly outcome: 'held'; readonly key: string }
+
+/** What need not be compiled: what is held, or an image whose header is as it should be; null where there is neither. */
+export async function findCompiled(
+  key: string,
+  { heldKeys, folders }: { readonly heldKeys: readonly string[]; readonly folders: readonly string[] },
+): Promise<CompiledImage | null> {
+  if (heldKeys.includes(key)) return { outcome: 'held', key }
+  for (const imagePath of folders.map((folder) => join(folder, imageName(key)))) {
+    if (await isWhole(imagePath, key)) return { outcome: 'compiled', key, imagePath, cached: true }
   }
   return null
 }

@@ -17,7 +17,7 @@ import type { Tensor } from '../tensor.js'
 import { formatBytes } from '../units.js'
 import { batchingResult, probeBatching, shapesAgainstBatching } from './batchability.js'
 import { castBfloat16Borders } from './bfloat16.js'
-import { findImage } from './cache.js'
+import { findCompiled } from './cache.js'
 import { cacheKey } from './cache-key.js'
 import {
   type CompileNotice,
@@ -178,12 +178,11 @@ async function digestKnown(options: {
   readonly external: readonly string[]
 }): Promise<{ readonly digest: string; readonly known: KnownFiles | null }> {
   const { modelFacts, bytes, folder, external } = options
-  const names = [modelFacts.name, ...external]
-  const before = await factsOf(folder, names).catch(() => null)
+  // What is not there is said better by what reads it.
+  const externalFacts = await factsOf(folder, external).catch(() => [])
   const digest = await digestModel({ bytes, folder, externalFiles: external })
-  const after = await factsOf(folder, names)
-  const isKnown = before !== null && areSettled([modelFacts, ...before.slice(1)], after)
-  return { digest, known: isKnown ? { files: after, digest } : null }
+  const files = await factsOf(folder, [modelFacts.name, ...external])
+  return { digest, known: areSettled([modelFacts, ...externalFacts], files) ? { files, digest } : null }
 }
 
 async function compile(request: CompileRequest): Promise<CompileReply> {
@@ -202,9 +201,9 @@ async function compile(request: CompileRequest): Promise<CompileReply> {
   })
   const key = cacheKey(digest)
   const read = () => ({ key, known, residentBytes: process.memoryUsage.rss() })
-  if (request.heldKeys.includes(key)) return { ...read(), outcome: 'held' }
-  const cached = request.isCacheTrusted ? await findImage(request.cacheFolders, key) : null
-  if (cached !== null) return { ...read(), outcome: 'compiled', imagePath: cached, cached: true }
+  const { heldKeys, isCacheTrusted, cacheFolders } = request
+  const found = await findCompiled(key, { heldKeys, folders: isCacheTrusted ? cacheFolders : [] })
+  if (found !== null) return { ...read(), ...found }
   requireMemory(bytes.byteLength)
 
   const against = shapesAgainstBatching({

@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url'
 import { messageOf, OnecopyError } from '../errors.js'
 import { RUNTIME_ENVIRONMENT } from '../runtime/environment.js'
 import { formatMs } from '../units.js'
-import { type CompileCache, findImage, imageName, makeWorkFolder } from './cache.js'
+import { type CompileCache, type CompiledImage, findCompiled, imageName, makeWorkFolder } from './cache.js'
 import { cacheKey } from './cache-key.js'
 import {
   CompileNoticeSchema,
@@ -43,16 +43,6 @@ export interface CompileChoices {
   /** False compiles whatever the cache has: it was found to be damaged. */
   readonly isCacheTrusted?: boolean
 }
-
-export type CompiledImage =
-  | {
-      readonly outcome: 'compiled'
-      readonly key: string
-      readonly imagePath: string
-      readonly cached: boolean
-    }
-  /** One of the keys that the caller holds. */
-  | { readonly outcome: 'held'; readonly key: string }
 
 /** One compile process and the one request it works on. */
 class CompileProcess {
@@ -190,10 +180,7 @@ export class Compiler {
     const { cache } = this.#options
     const digest = await findKnownDigest(cache, modelPath)
     if (digest === null) return null
-    const key = cacheKey(digest)
-    if (heldKeys.includes(key)) return { outcome: 'held', key }
-    const imagePath = await findImage(cache.folders, key)
-    return imagePath === null ? null : { outcome: 'compiled', key, imagePath, cached: true }
+    return await findCompiled(cacheKey(digest), { heldKeys, folders: cache.folders })
   }
 
   /** Null when the process ended in trial runs. */

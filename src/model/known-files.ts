@@ -6,6 +6,7 @@
 import { createHash } from 'node:crypto'
 import { readFile, rename, stat, writeFile } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
+import { isDeepStrictEqual } from 'node:util'
 import { z } from 'zod'
 import type { CompileCache } from './cache.js'
 
@@ -43,15 +44,12 @@ export async function factsOf(folder: string, names: readonly string[]): Promise
   )
 }
 
-function isSame(a: readonly FileFacts[], b: readonly FileFacts[]): boolean {
-  return JSON.stringify(a) === JSON.stringify(b)
-}
-
 /** Whether facts that were read before and after the files were read stand for what was read. */
 export function areSettled(before: readonly FileFacts[], after: readonly FileFacts[]): boolean {
   const latestMs = Date.now() - SETTLED_AFTER_MS
   return (
-    isSame(before, after) && before.every(({ changedNs }) => Number(BigInt(changedNs) / NS_PER_MS) < latestMs)
+    isDeepStrictEqual(before, after) &&
+    before.every(({ changedNs }) => Number(BigInt(changedNs) / NS_PER_MS) < latestMs)
   )
 }
 
@@ -66,7 +64,7 @@ export async function findKnownDigest({ folders }: CompileCache, modelPath: stri
       const text = await readFile(join(folder, recordName(modelPath)), 'utf8')
       const { files, digest } = KnownFilesSchema.parse(JSON.parse(text))
       const names = files.map(({ name }) => name)
-      if (isSame(files, await factsOf(dirname(modelPath), names))) return digest
+      if (isDeepStrictEqual(files, await factsOf(dirname(modelPath), names))) return digest
     } catch {
       // Never remembered, damaged, or a file is gone: the digest is made.
     }

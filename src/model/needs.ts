@@ -35,7 +35,7 @@ function isWorthMeasuring(header: SegmentHeader): boolean {
 }
 
 /** Of what another worker costs, what any first model takes is counted with the worker. Noise can make the rest negative. */
-function needsOf({ perWorkerBytes, firstSessionBytes, libraryBytes }: Measurement): Needs {
+export function needsOf({ perWorkerBytes, firstSessionBytes, libraryBytes }: Measurement): Needs {
   return { privateBytes: Math.max(0, perWorkerBytes - (firstSessionBytes - libraryBytes)) }
 }
 

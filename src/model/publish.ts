@@ -9,8 +9,8 @@ import type { ServerFolder } from '../segment/folder.js'
 import { isInMemory, removeFolder } from '../segment/folder.js'
 import { hasWorthwhileRanges } from '../segment/raw-weights.js'
 import { type SegmentFile, writeSegment } from '../segment/write.js'
-import { type CompileCache, findKeptImage } from './cache.js'
-import { type CompiledImage, Compiler } from './compile.js'
+import { type CompileCache, type CompiledImage, findKeptImage } from './cache.js'
+import { Compiler } from './compile.js'
 import type { MemoryBudget } from './memory-budget.js'
 import type { ModelSource } from './repository.js'
 
@@ -61,7 +61,7 @@ function keyOf({ name, version }: ModelSource): string {
 async function publishOne(
   source: ModelSource,
   compiler: Compiler,
-  options: PublishOptions & { readonly onCompiled: () => void },
+  options: PublishOptions & { readonly onCompiled: (source: ModelSource) => void },
 ): Promise<PublishedModel> {
   const { server, cache, budget, leftovers = [], onRefused } = options
   const leftover = leftovers.findLast(
@@ -69,7 +69,7 @@ async function publishOne(
   )
   if (leftover === undefined) return await compileAndWrite(source, compiler, options)
   budget.reserve(keyOf(source), leftover.header)
-  options.onCompiled()
+  options.onCompiled(source)
   const { key } = leftover.header
   const [adopting, compiling] = await Promise.allSettled([
     adoptSegment(leftover, server, await findKeptImage(cache, key)),
@@ -105,7 +105,7 @@ async function publishedAs(
 async function compileAndWrite(
   source: ModelSource,
   compiler: Compiler,
-  options: PublishOptions & { readonly onCompiled?: () => void },
+  options: PublishOptions & { readonly onCompiled?: (source: ModelSource) => void },
   compiled?: CompiledImage,
 ): Promise<PublishedModel> {
   const { server, budget, folderName = keyOf } = options
@@ -115,7 +115,7 @@ async function compileAndWrite(
     const image = known ?? (await compiler.compile(source.path, { isCacheTrusted }))
     known = undefined
     if (image.outcome === 'held') throw new Error('expected an image, nothing was said to be held')
-    options.onCompiled?.()
+    options.onCompiled?.(source)
     try {
       const segment = await writeSegment({
         imagePath: image.imagePath,
@@ -187,6 +187,7 @@ export async function publishModels(
   let done = 0
   const compiled = new Set<ModelSource>()
   const onCompiled = (source: ModelSource) => {
+    // One whose cache entry or leftover turns out to be damaged is compiled after all, and comes again.
     if (compiled.has(source)) return
     compiled.add(source)
     if (compiled.size === sources.length) options.onAllCompiled?.()
@@ -199,10 +200,7 @@ export async function publishModels(
         const source = sources[index] as ModelSource
         options.onStart?.(source)
         try {
-          const published = await publishOne(source, compiler, {
-            ...options,
-            onCompiled: () => onCompiled(source),
-          })
+          const published = await publishOne(source, compiler, { ...options, onCompiled })
           results[index] = published
           options.onDone?.(published, ++done, sources.length)
         } catch (thrown) {

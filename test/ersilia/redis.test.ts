@@ -1,8 +1,8 @@
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { type AddressInfo, createServer } from 'node:net'
 import { createClient } from '@redis/client'
 import test, { type ExecutionContext, type Implementation } from 'ava'
+import { freePort } from '../../bench/harness/free-port.js'
 import { startServer, stopCleanly, temporaryFolder } from '../helpers/server.js'
 import { untilSome } from '../helpers/waiting.js'
 
@@ -12,15 +12,6 @@ const hasRedis = spawnSync(PROGRAM, ['--version']).status === 0
 function testWithRedis(title: string, implementation: Implementation<[]>): void {
   if (hasRedis) test.serial(title, implementation)
   else test.skip(`${title} (skipped: ${PROGRAM} is not installed)`, implementation)
-}
-
-async function freePort(): Promise<number> {
-  const probe = createServer().listen(0, '127.0.0.1')
-  await once(probe, 'listening')
-  const { port } = probe.address() as AddressInfo
-  probe.close()
-  await once(probe, 'close')
-  return port
 }
 
 async function startRedis(t: ExecutionContext) {

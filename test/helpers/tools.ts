@@ -1,7 +1,6 @@
 /** Programs that are not npm packages: tests that need one skip with a clear word where it is missing. */
 import { spawnSync } from 'node:child_process'
 import { accessSync, constants } from 'node:fs'
-import { createServer } from 'node:net'
 import { delimiter, join } from 'node:path'
 import test, { type ExecutionContext, type Implementation } from 'ava'
 
@@ -37,13 +36,4 @@ export function runTool(
 ): { readonly code: number | null; readonly output: string } {
   const { status, stdout, stderr } = spawnSync(toolPath(name) ?? name, args, { encoding: 'utf8', cwd, input })
   return { code: status, output: `${stdout}${stderr}` }
-}
-
-/** A port for a program that cannot say which free one it took. */
-export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await new Promise((resolve) => server.once('listening', resolve))
-  const { port } = server.address() as { port: number }
-  await new Promise((resolve) => server.close(resolve))
-  return port
 }

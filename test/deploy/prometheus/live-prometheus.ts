@@ -6,9 +6,10 @@ import { join } from 'node:path'
 import type { ExecutionContext } from 'ava'
 import { stringify } from 'yaml'
 import { z } from 'zod'
+import { freePort } from '../../../bench/harness/free-port.js'
 import { temporaryFolder } from '../../helpers/server.js'
 import { PROJECT_ROOT } from '../../helpers/shared.js'
-import { freePort, toolPath } from '../../helpers/tools.js'
+import { toolPath } from '../../helpers/tools.js'
 import { until } from '../../helpers/waiting.js'
 
 const ResultSchema = z.object({

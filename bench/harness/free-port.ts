@@ -1,0 +1,13 @@
+/** Ports for programs that cannot say which free one they took. */
+import { once } from 'node:events'
+import { type AddressInfo, createServer } from 'node:net'
+
+/** Nobody listens there now. */
+export async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  server.close()
+  await once(server, 'close')
+  return port
+}
