@@ -7,7 +7,7 @@ import {
   type GraphProtoSchema,
   type NodeProtoSchema,
   type ValueInfoProtoSchema,
-} from '../../src/model/onnx_pb.js'
+} from '../../src/onnx/onnx_pb.js'
 import type { FLOAT, INT64, OnnxModel, Weight } from './onnx-file.js'
 import { randomWeight } from './weights.js'
 

@@ -8,7 +8,7 @@ import { createHash } from 'node:crypto'
 import { rmSync } from 'node:fs'
 import { type FileHandle, open, rename } from 'node:fs/promises'
 import { create, type MessageInitShape, toBinary } from '@bufbuild/protobuf'
-import { GraphProtoSchema, ModelProtoSchema, TensorProtoSchema } from '../../src/model/onnx_pb.js'
+import { GraphProtoSchema, ModelProtoSchema, TensorProtoSchema } from '../../src/onnx/onnx_pb.js'
 
 const IR_VERSION = 8n
 const OPSET_VERSION = 18n

@@ -6,7 +6,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import { copyFile, mkdir, readdir, stat } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import { fromBinary } from '@bufbuild/protobuf'
-import { ModelProtoSchema, TensorProtoSchema } from '../../src/model/onnx_pb.js'
+import { ModelProtoSchema, TensorProtoSchema } from '../../src/onnx/onnx_pb.js'
 import { namesOption, type Option } from '../harness/options.js'
 import { MODELS_DIR, PACKAGE_ROOT } from '../harness/paths.js'
 import {

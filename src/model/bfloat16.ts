@@ -4,8 +4,7 @@
  * the server converts between float32 and the sixteen bits on the wire without loss.
  */
 import { create } from '@bufbuild/protobuf'
-import { graphsOf } from './graph.js'
-import type { ModelInterface } from './interface.js'
+import { graphsOf } from '../onnx/graph.js'
 import {
   AttributeProtoSchema,
   type GraphProto,
@@ -13,7 +12,8 @@ import {
   type NodeProto,
   NodeProtoSchema,
   type ValueInfoProto,
-} from './onnx_pb.js'
+} from '../onnx/onnx_pb.js'
+import type { ModelInterface } from './interface.js'
 
 const FLOAT = 1
 const BFLOAT16 = 16

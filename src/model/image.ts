@@ -5,6 +5,8 @@
 import { createHash } from 'node:crypto'
 import { type FileHandle, open, rm } from 'node:fs/promises'
 import { crc32 } from 'node:zlib'
+import { moveExternalData, offsetGrowthBytes, rawRangesOf, serializeModel } from '../onnx/graph.js'
+import type { GraphProto, ModelProto } from '../onnx/onnx_pb.js'
 import { runtimeVersion } from '../runtime/identity.js'
 import { chunksOf, writeFully } from '../segment/io.js'
 import {
@@ -18,9 +20,7 @@ import {
   type SegmentHeader,
 } from '../segment/layout.js'
 import { readHeader } from '../segment/write.js'
-import { moveExternalData, offsetGrowthBytes, rawRangesOf, serializeModel } from './graph.js'
 import type { ModelInterface } from './interface.js'
-import type { GraphProto, ModelProto } from './onnx_pb.js'
 import { describeSharing } from './sharing.js'
 
 export interface ImageOptions {

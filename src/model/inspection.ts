@@ -1,9 +1,10 @@
 /** What there is to say about a model before it is served: what is in it, what workers share of it, and what would change that. */
+
+import { externalEntry, graphsOf, isExternal, tensorsOf } from '../onnx/graph.js'
+import type { GraphProto, TensorProto } from '../onnx/onnx_pb.js'
 import type { SegmentHeader } from '../segment/layout.js'
 import { formatBytes } from '../units.js'
-import { externalEntry, graphsOf, isExternal, tensorsOf } from './graph.js'
 import type { OneOff } from './one-off.js'
-import type { GraphProto, TensorProto } from './onnx_pb.js'
 import { privateWeights } from './sharing.js'
 
 export interface OperatorCount {

@@ -3,8 +3,8 @@
  * from a tensor of unknown rank, so the graph is asked.
  */
 import { OnecopyError } from '../errors.js'
+import type { GraphProto, ValueInfoProto } from '../onnx/onnx_pb.js'
 import type { Datatype, TensorSpec } from '../tensor.js'
-import type { GraphProto, ValueInfoProto } from './onnx_pb.js'
 
 /** TensorProto.DataType numbers. Source: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto */
 const ELEMENT_TYPES: Record<number, { readonly onnx: string; readonly datatype: Datatype | null }> = {

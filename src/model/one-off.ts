@@ -1,12 +1,12 @@
 /** A model compiled to be looked at: nothing of it is kept. */
 import { open, readFile } from 'node:fs/promises'
+import { parseModel } from '../onnx/graph.js'
+import type { GraphProto, ModelProto } from '../onnx/onnx_pb.js'
 import { readExactly } from '../segment/io.js'
 import type { SegmentHeader } from '../segment/layout.js'
 import { readHeader } from '../segment/write.js'
 import { closeCache, openTemporaryCache } from './cache.js'
 import { Compiler } from './compile.js'
-import { parseModel } from './graph.js'
-import type { GraphProto, ModelProto } from './onnx_pb.js'
 
 export interface OneOff {
   /** As it came. */

@@ -3,6 +3,16 @@
  * out is written into the header. Every worker runs the same inputs when it has loaded the model, which warms it
  * up, and refuses to answer with a model that answers otherwise.
  */
+
+import { isSameShape, largestDifference, toleranceOf } from '../batchability/agreement.js'
+import {
+  bytesOf,
+  smallestShape,
+  type Trial,
+  trialElements,
+  trialRandom,
+  VOCABULARIES,
+} from '../batchability/trial-rows.js'
 import { OnecopyError } from '../errors.js'
 import {
   MAX_SELF_CHECK_ELEMENTS,
@@ -11,8 +21,6 @@ import {
   type SelfCheck,
 } from '../segment/layout.js'
 import { DATATYPES, elementCount, type Tensor, type TensorSpec } from '../tensor.js'
-import { isSameShape, largestDifference, toleranceOf } from './agreement.js'
-import { bytesOf, smallestShape, type Trial, trialElements, trialRandom, VOCABULARIES } from './trial-rows.js'
 
 const SEED = 17
 /** Sizes of variable dimensions that are tried until the model runs; the first dimension is 1. */

@@ -1,9 +1,9 @@
 /** Tells, from a graph as it was written, how much of a model N processes hold once. */
 import { toBinary } from '@bufbuild/protobuf'
+import { externalEntry, graphsOf, isExternal, packedBytesOf } from '../onnx/graph.js'
+import { type GraphProto, type NodeProto, NodeProtoSchema } from '../onnx/onnx_pb.js'
 import type { Sharing } from '../segment/layout.js'
 import { formatBytes } from '../units.js'
-import { externalEntry, graphsOf, isExternal, packedBytesOf } from './graph.js'
-import { type GraphProto, type NodeProto, NodeProtoSchema } from './onnx_pb.js'
 
 /** Kernels that pack their weights in every process although the raw bytes are shared: measured, not documented. */
 const PRIVATELY_PACKING = new Set(['QLinearConv', 'ConvInteger'])

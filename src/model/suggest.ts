@@ -1,10 +1,11 @@
 /** A config made from what is known of a model, and a word on each of its keys. */
+
+import { bytesOf } from '../batchability/trial-rows.js'
 import { OPTIONS } from '../config/schema.js'
 import type { SegmentHeader } from '../segment/layout.js'
 import type { TensorSpec } from '../tensor.js'
 import { formatBytes } from '../units.js'
 import { MODEL_CONFIG_KEYS, type ModelConfigKey } from './config.js'
-import { bytesOf } from './trial-rows.js'
 
 const MIB = 1024 * 1024
 const MAX_ROWS = 64

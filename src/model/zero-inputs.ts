@@ -1,6 +1,7 @@
 /** The smallest inputs that a model may take: zeros, one row, variable dimensions as small as they come. */
+
+import { bytesOf, smallestShape } from '../batchability/trial-rows.js'
 import { DATATYPES, elementCount, type NumericData, type Tensor, type TensorSpec } from '../tensor.js'
-import { bytesOf, smallestShape } from './trial-rows.js'
 
 /** Tried in turn for variable dimensions behind the first one. */
 export const ZERO_DIMENSIONS = [1, 8, 16, 32, 64, 224]

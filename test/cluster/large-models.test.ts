@@ -2,7 +2,7 @@ import { closeSync, ftruncateSync, mkdirSync, openSync, statfsSync, writeFileSyn
 import { join } from 'node:path'
 import { create } from '@bufbuild/protobuf'
 import test, { type ExecutionContext } from 'ava'
-import { type NodeProto, type TensorProto, TensorProtoSchema } from '../../src/model/onnx_pb.js'
+import { type NodeProto, type TensorProto, TensorProtoSchema } from '../../src/onnx/onnx_pb.js'
 import { differenceBetween, runInProcess } from '../helpers/in-process.js'
 import {
   addModel,

@@ -14,7 +14,7 @@ import {
   TensorProtoSchema,
   type ValueInfoProto,
   ValueInfoProtoSchema,
-} from '../../src/model/onnx_pb.js'
+} from '../../src/onnx/onnx_pb.js'
 
 export const ELEMENT = {
   float: 1,

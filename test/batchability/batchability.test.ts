@@ -2,11 +2,11 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
-import { probeBatching } from '../../src/model/batchability.js'
+import { probeBatching } from '../../src/batchability/batchability.js'
 import { openCache } from '../../src/model/cache.js'
 import { Compiler } from '../../src/model/compile.js'
 import { updateHeader } from '../../src/model/image.js'
-import type { AttributeProto, NodeProto, TensorProto, ValueInfoProto } from '../../src/model/onnx_pb.js'
+import type { AttributeProto, NodeProto, TensorProto, ValueInfoProto } from '../../src/onnx/onnx_pb.js'
 import {
   type Batching,
   encodeHeader,
