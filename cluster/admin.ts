@@ -9,6 +9,7 @@ import Koa from 'koa'
 import type { Keyring } from '../src/access/api-keys.js'
 import type { RestartAnswer, ServerLive, ServerMetadata, ServerReadiness } from '../src/api/schemas.js'
 import { messageOf } from '../src/errors.js'
+import { guardAgainstPages } from '../src/http/cross-origin.js'
 import { errorResponses } from '../src/http/error-response.js'
 import { requireScope } from '../src/http/guard.js'
 import { type ConnectionLimits, checkHeaders, createHttpServer, renewTls } from '../src/http/http-server.js'
@@ -32,6 +33,8 @@ const LIMITS: ConnectionLimits = {
 export interface AdminOptions {
   readonly host: string
   readonly port: number
+  /** Names, besides the address, that clients use for this server. */
+  readonly allowedHosts: readonly string[]
   readonly log: Log
   readonly identity: ServerIdentity
   /** Null when ready, else why not. */
@@ -104,6 +107,7 @@ export class AdminServer {
     // A probe that fails says nothing about the models: it is logged, and the primary lives on.
     app.use(errorResponses({ log, onBug: () => {} }))
     app.use(checkHeaders)
+    app.use(guardAgainstPages({ host, allowedHosts: options.allowedHosts }, options.keyring))
     app.use(router.routes())
     app.use(router.allowedMethods())
     app.on('error', (thrown) => log.debug({ reason: messageOf(thrown) }, 'admin connection error'))

@@ -5,19 +5,19 @@
 
 import cluster from 'node:cluster'
 import { rmSync } from 'node:fs'
-import { rm } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
+import { urlHost } from '../src/config/host-names.js'
 import type { Config } from '../src/config/schema.js'
 import { messageOf, OnecopyError } from '../src/errors.js'
 import { ownSocketPath, writeResidentNote } from '../src/ersilia/resident.js'
-import { removeStaleSocket } from '../src/http/listen.js'
 import type { ServerIdentity } from '../src/http/routes/health.js'
+import { SocketFile } from '../src/http/unix-socket.js'
 import { Lifecycle } from '../src/lifecycle.js'
 import { createLog, type Log } from '../src/log.js'
 import { MemoryBudget } from '../src/model/memory-budget.js'
 import { cgroupMemoryLimit } from '../src/process/memory.js'
-import { WORKER_FLAGS } from '../src/runtime/environment.js'
+import { CHILD_DIR, WORKER_FLAGS } from '../src/runtime/environment.js'
 import { runtimeVersion } from '../src/runtime/identity.js'
 import { createServerFolder, isInMemory, removeFolder, type ServerFolder } from '../src/segment/folder.js'
 import { AdminServer } from './admin.js'
@@ -56,8 +56,8 @@ class Primary {
   #watch: Watch | undefined
   #failure: string | null = null
   #beginning: Beginning | undefined
-  /** Empty where none is listened on. */
-  #socketPath = ''
+  /** Null where none is listened on. */
+  #socket: SocketFile | null = null
 
   constructor(config: Config, version: string) {
     this.#config = config
@@ -135,7 +135,7 @@ class Primary {
     const { segmentDir } = config
     if (!(await isInMemory(segmentDir)))
       this.#log.warn({ segmentDir }, 'the segment folder is not in memory: weights are read from a disk')
-    this.#socketPath = await this.#chooseSocket(this.#serverFolder.path, beginning)
+    this.#socket = await this.#chooseSocket(this.#serverFolder.path, beginning)
     if (config.isHttp) this.#admin = await this.#startAdmin(this.#secrets)
     // A worker that is replaced and its successor serve side by side, one at a time; crashes come on top.
     this.#stats = await FleetStats.create({
@@ -163,7 +163,7 @@ class Primary {
       log: this.#log,
     })
     if (config.modelControl === 'watch') await this.#repository.watch(sources)
-    const note = residentNote(beginning, this.#socketPath === '' ? null : this.#socketPath)
+    const note = residentNote(beginning, this.#socket?.path ?? null)
     if (note !== null) await writeResidentNote(this.#serverFolder.path, note)
     this.#lifecycle.move('ready')
     this.#sayReady()
@@ -180,6 +180,7 @@ class Primary {
     return await AdminServer.start({
       host: config.adminHost,
       port: config.adminPort,
+      allowedHosts: config.adminAllowedHosts,
       log: this.#log,
       identity: this.#identity,
       notReadyReason: () => this.#notReadyReason(),
@@ -193,10 +194,20 @@ class Primary {
   }
 
   /** Where neighbours on this machine are answered: as asked for, else beside the segment of what has a name. */
-  async #chooseSocket(serverFolder: string, { names }: Beginning): Promise<string> {
-    const { socketPath } = this.#config
-    if (socketPath !== '') await removeStaleSocket(socketPath)
-    return socketPath !== '' || names.length === 0 ? socketPath : (ownSocketPath(serverFolder) ?? '')
+  async #chooseSocket(serverFolder: string, { names }: Beginning): Promise<SocketFile | null> {
+    const asked = this.#config.socketPath
+    const path = asked !== '' ? asked : names.length === 0 ? null : ownSocketPath(serverFolder)
+    return path === null ? null : await SocketFile.claim(path)
+  }
+
+  /** A start fails where another server has the path; later, those who found this server there are told by the log. */
+  async #publishSocket(): Promise<void> {
+    try {
+      await this.#socket?.publish()
+    } catch (thrown) {
+      if (this.#lifecycle.state === 'starting') throw thrown
+      this.#log.error({ err: thrown }, messageOf(thrown))
+    }
   }
 
   /** Models can be changed from the moment the server is ready. */
@@ -242,6 +253,8 @@ class Primary {
     cluster.setupPrimary({
       exec: fileURLToPath(new URL('main.js', import.meta.url)),
       args: ['worker'],
+      // The folder that the server was started in may be removed.
+      cwd: CHILD_DIR,
       execArgv: [...process.execArgv, ...WORKER_FLAGS],
     })
     const port = await concretePort(this.#config)
@@ -256,7 +269,7 @@ class Primary {
           take({
             type: 'start',
             // What a worker does not need is left out when it parses the message.
-            config: { ...shared, port, socketPath: this.#socketPath },
+            config: { ...shared, port, socketPath: this.#socket?.bindPath ?? '' },
             bundle: this.#beginning?.mounted ?? null,
             identity: this.#identity,
             serverFolder: server.path,
@@ -267,6 +280,7 @@ class Primary {
             clients: stats.clients,
           }),
         ),
+      onReady: () => this.#publishSocket(),
       onEnded: (reason) => this.#metrics.workerEnded(reason),
       onGivenUp: (reason) => this.#giveUp(reason),
       onRecovered: () => this.#recover(),
@@ -323,12 +337,12 @@ class Primary {
     const { host, adminHost, workers, isHttp } = this.#config
     const scheme = this.#secrets?.current.tls ? 'https' : 'http'
     const adminScheme = this.#config.adminTls === 'off' ? 'http' : 'https'
-    const socketPath = this.#socketPath
+    const socketPath = this.#socket?.path ?? ''
     const published = this.#catalogue?.published ?? []
     const port = this.#supervisor?.port ?? 0
     const adminPort = this.#admin?.port ?? 0
     const where = isHttp
-      ? `inference on ${scheme}://${host}:${port}, metrics and probes on ${adminScheme}://${adminHost}:${adminPort}`
+      ? `inference on ${scheme}://${urlHost(host)}:${port}, metrics and probes on ${adminScheme}://${urlHost(adminHost)}:${adminPort}`
       : `inference on the socket ${socketPath}`
     process.stdout.write(`${readyTable(published, workers)}\nready: ${where}\n`)
     for (const { source, segment } of published) {
@@ -365,7 +379,7 @@ class Primary {
     await this.#admin?.close()
     await this.#catalogue?.close()
     this.#secrets?.close()
-    if (this.#socketPath !== '') await rm(this.#socketPath, { force: true })
+    await this.#socket?.remove()
     if (this.#serverFolder !== undefined) await removeFolder(this.#serverFolder.path)
     this.#lifecycle.move('closed')
     this.#log.info('stopped')

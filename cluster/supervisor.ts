@@ -29,6 +29,8 @@ export interface SupervisorOptions {
   readonly bootTimeoutMs: number
   readonly drainTimeoutMs: number
   readonly log: Log
+  /** A worker listens, and counts as ready once this resolves. */
+  readonly onReady: () => Promise<void>
   /** A worker ended while the server goes on. */
   readonly onEnded: (reason: string) => void
   /** The boot-failure limit was reached: the server cannot be brought back by itself. */
@@ -119,6 +121,7 @@ export class Supervisor {
     this.#alive.add(handle)
     void handle.exited.then((exit) => this.#onExit(place, handle, exit))
     await handle.ready
+    await this.#options.onReady()
     place.successor = null
     place.worker = handle
     place.failedBoots = 0

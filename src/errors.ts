@@ -16,6 +16,7 @@ export const ERROR_CATALOGUE = {
   CONTROL_MODE: { status: 400, fault: 'client' },
   UNAUTHORIZED: { status: 401, fault: 'client' },
   FORBIDDEN: { status: 403, fault: 'client' },
+  CROSS_ORIGIN: { status: 403, fault: 'client' },
   MODEL_NOT_FOUND: { status: 404, fault: 'client' },
   JOB_NOT_FOUND: { status: 404, fault: 'client' },
   ROUTE_NOT_FOUND: { status: 404, fault: 'client' },

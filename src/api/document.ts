@@ -65,7 +65,8 @@ const PORTS: Readonly<Record<Port, PortDescription>> = {
     title: 'onecopy, admin port',
     description: 'Metrics, probes that do not wait behind inference, and the models that are served.',
     routes: ADMIN_ROUTES,
-    errors: COMMON_ERRORS,
+    // The Host of every request is checked.
+    errors: [...COMMON_ERRORS, 'CROSS_ORIGIN'],
     scope: null,
     clientErrors: KEY_ERRORS,
     headers: [],

@@ -73,7 +73,7 @@ export const SHARED_MEMORY_ROUTES: readonly Route[] = [
       example: { key: '/tensors', offset: 0, byte_size: 4096 },
     },
     responses: { 200: { description: 'Registered.' } },
-    errors: ['ROUTE_NOT_FOUND', ...REGISTER_ERRORS],
+    errors: ['ROUTE_NOT_FOUND', 'CROSS_ORIGIN', ...REGISTER_ERRORS],
   },
   {
     method: 'post',
@@ -82,7 +82,7 @@ export const SHARED_MEMORY_ROUTES: readonly Route[] = [
     tag: 'shared memory',
     summary: 'Forgets a region',
     responses: { 200: { description: 'Forgotten.' } },
-    errors: ['ROUTE_NOT_FOUND', ...REGISTER_ERRORS],
+    errors: ['ROUTE_NOT_FOUND', 'CROSS_ORIGIN', ...REGISTER_ERRORS],
   },
   {
     method: 'post',
@@ -91,6 +91,6 @@ export const SHARED_MEMORY_ROUTES: readonly Route[] = [
     tag: 'shared memory',
     summary: 'Forgets every region',
     responses: { 200: { description: 'Forgotten.' } },
-    errors: ['ROUTE_NOT_FOUND', ...REGISTER_ERRORS],
+    errors: ['ROUTE_NOT_FOUND', 'CROSS_ORIGIN', ...REGISTER_ERRORS],
   },
 ]

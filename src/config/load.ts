@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { z } from 'zod'
 import { messageOf, OnecopyError } from '../errors.js'
+import { isLoopbackHost } from './host-names.js'
 import { type Config, OPTIONS, type OptionName, type Parsed, toConfig } from './schema.js'
 
 const NAMES = Object.keys(OPTIONS) as OptionName[]
@@ -86,11 +87,6 @@ export function loadConfig(argv: readonly string[], environment: NodeJS.ProcessE
           : Object.hasOwn(file, name)
             ? [file[name], `${configPath}: ${name}`]
             : [definition.default(), null]
-    // The admin address follows the host, whichever way that was given.
-    if (name === 'adminHost' && source === null) {
-      values[name] = values.host
-      continue
-    }
     const parsed = definition.schema.safeParse(value)
     if (parsed.success) values[name] = parsed.data
     else problems.push(`${source ?? name}: ${parsed.error.issues.map((issue) => issue.message).join('; ')}`)
@@ -101,8 +97,15 @@ export function loadConfig(argv: readonly string[], environment: NodeJS.ProcessE
 }
 
 /** Options that are right by themselves and wrong together. */
-function contradictions({ tlsCert, tlsKey, tlsCa, adminTls }: Parsed): string[] {
+function contradictions(parsed: Parsed): string[] {
+  const { tlsCert, tlsKey, tlsCa, adminTls, adminHost } = parsed
   const problems: string[] = []
+  const isGuarded =
+    parsed.adminToken !== '' || parsed.apiKeys !== '' || parsed.apiKeysFile !== '' || adminTls === 'mutual'
+  if (!isLoopbackHost(adminHost) && !isGuarded && !parsed.adminInsecure)
+    problems.push(
+      `--admin-host ${adminHost}: expected --admin-token, --api-keys-file or --admin-tls mutual beside it, because whoever reaches it may change models and workers; --admin-insecure on allows it without`,
+    )
   if ((tlsCert === '') !== (tlsKey === ''))
     problems.push('expected both of --tls-cert and --tls-key, or none, got one')
   if (tlsCert === '' && tlsCa !== '') problems.push('--tls-ca: expected --tls-cert and --tls-key beside it')

@@ -31,6 +31,9 @@ export function option<Schema extends z.ZodType>(definition: Option<Schema>): Op
 
 export const text = z.string().min(1)
 
+/** An address or a name; an IPv6 address with or without the brackets that it has in a URL. */
+export const hostAddress = text.transform((value) => value.replace(/^\[(.*)\]$/, '$1'))
+
 export const path = text.transform((value) => resolve(value))
 
 /** Empty for none. */

@@ -10,7 +10,7 @@ import { z } from 'zod'
 import { usableCpus } from '../process/cpus.js'
 import { BUNDLE_OPTIONS } from './bundle-options.js'
 import { ACCESS_OPTIONS, REQUEST_LOG_OPTIONS } from './defence-options.js'
-import { integer, option, path, text } from './option.js'
+import { hostAddress, integer, option, path } from './option.js'
 import { durationMs, sizeBytes, timeLimitMs } from './quantities.js'
 
 const PACKAGE_ROOT = fileURLToPath(new URL('../../../', import.meta.url))
@@ -56,7 +56,7 @@ export const OPTIONS = {
     default: () => '10m',
   }),
   host: option({
-    schema: text,
+    schema: hostAddress,
     value: 'H',
     group: 'Network',
     help: 'Address to serve inference on; 0.0.0.0 in a container.',
@@ -70,12 +70,11 @@ export const OPTIONS = {
     default: () => 8080,
   }),
   adminHost: option({
-    schema: text,
+    schema: hostAddress,
     value: 'H',
     group: 'Network',
-    help: 'Address for metrics and probes.',
-    default: () => '',
-    defaultHelp: 'as --host',
+    help: 'Address for metrics, probes and model control. Beyond this machine it needs keys (--admin-token, --api-keys-file), --admin-tls mutual or --admin-insecure on.',
+    default: () => '127.0.0.1',
   }),
   adminPort: option({
     schema: integer(0, 65535),
@@ -83,6 +82,23 @@ export const OPTIONS = {
     group: 'Network',
     help: 'Port for metrics and probes, answered by the primary; 0 takes a free one.',
     default: () => 9090,
+  }),
+  adminInsecure: option({
+    schema: z.enum(['on', 'off'], 'expected on or off').transform((word) => word === 'on'),
+    value: 'on|off',
+    group: 'Network',
+    help: 'on: whoever reaches --admin-host may load and unload models and restart workers, without a key. For networks that something else guards.',
+    default: () => 'off',
+  }),
+  adminAllowedHosts: option({
+    schema: z.string().transform((names) => names.split(',').filter((name) => name !== '')),
+    value: 'NAMES',
+    group: 'Network',
+    help: 'Names in the Host header that the admin port answers to, besides addresses, localhost, --admin-host and the name of this machine.',
+    // A page under another name that resolves to this machine is not to reach it.
+    default: () => '',
+    defaultHelp: 'none',
+    isList: true,
   }),
   headersTimeout: option({
     schema: timeLimitMs,
@@ -268,6 +284,7 @@ export interface Config {
   readonly socketPath: string
   readonly adminHost: string
   readonly adminPort: number
+  readonly adminAllowedHosts: readonly string[]
   /** Empty: none is asked for. */
   readonly adminToken: string
   /** Paths; empty for none. */
@@ -327,6 +344,7 @@ export function toConfig(options: Parsed): Config {
     socketPath: options.socket,
     adminHost: options.adminHost,
     adminPort: options.adminPort,
+    adminAllowedHosts: options.adminAllowedHosts,
     adminToken: options.adminToken,
     apiKeysFile: options.apiKeysFile,
     tlsCertPath: options.tlsCert,

@@ -5,11 +5,10 @@
 import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
+import { MAX_SOCKET_PATH_BYTES } from '../http/unix-socket.js'
 import { listServers, type SegmentListing } from '../segment/listing.js'
 
 const NOTE_FILE = 'resident.json'
-/** sun_path of unix(7), with its final zero. */
-const MAX_SOCKET_PATH_BYTES = 107
 
 const NoteSchema = z.object({
   /** How `onecopy run` may call it: model name, Identifier, Slug. */

@@ -38,6 +38,7 @@ function runScript({ bundle, inputPath, outputPath }: ScriptRun): Promise<void> 
   const { framework, runScript: script, root } = bundle
   return new Promise((resolve, reject) => {
     const child = spawn('bash', [script ?? '', framework, inputPath, outputPath, root], {
+      cwd: root,
       stdio: ['ignore', 'ignore', 'pipe'],
       // What it starts ends with it.
       detached: true,

@@ -24,7 +24,7 @@ export function publicRouter(context: HttpContext, server: ServerIdentity): Rout
   statisticsRoutes(router, context)
   modelRoutes(router, context)
   inferRoutes(router, context)
-  if (context.regions !== null) sharedMemoryRoutes(router, context.regions)
+  if (context.regions !== null) sharedMemoryRoutes(router, context.regions, context.defences.corsOrigins)
   if (context.hasDocs) {
     const { hasBundle } = context
     documentationRoutes(router, { port: 'public', version: server.version, hasBundle })

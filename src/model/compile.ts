@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import type { Readable, Writable } from 'node:stream'
 import { fileURLToPath } from 'node:url'
 import { messageOf, OnecopyError } from '../errors.js'
-import { RUNTIME_ENVIRONMENT } from '../runtime/environment.js'
+import { CHILD_DIR, RUNTIME_ENVIRONMENT } from '../runtime/environment.js'
 import { formatMs } from '../units.js'
 import { type CompileCache, type CompiledImage, findCompiled, imageName, makeWorkFolder } from './cache.js'
 import { cacheKey } from './cache-key.js'
@@ -59,6 +59,7 @@ class CompileProcess {
   constructor(probeTimeoutMs: number) {
     this.#probeTimeoutMs = probeTimeoutMs
     const child = spawn(process.execPath, [COMPILE_MAIN], {
+      cwd: CHILD_DIR,
       env: { ...process.env, ...RUNTIME_ENVIRONMENT },
       stdio: ['pipe', 'pipe', 'pipe'],
     })

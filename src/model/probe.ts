@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url'
 import { messageOf, OnecopyError } from '../errors.js'
 import { withDeadline } from '../lifecycle.js'
 import { readProcessMemory } from '../process/memory.js'
-import { WORKER_ENVIRONMENT, WORKER_FLAGS } from '../runtime/environment.js'
+import { CHILD_DIR, WORKER_ENVIRONMENT, WORKER_FLAGS } from '../runtime/environment.js'
 import { type FromProbe, FromProbeSchema, type ToProbe } from './probe-messages.js'
 
 const PROBE_MAIN = fileURLToPath(new URL('probe-main.js', import.meta.url))
@@ -40,6 +40,7 @@ class Probe {
 
   constructor(signal: AbortSignal) {
     this.#child = spawn(process.execPath, [...WORKER_FLAGS, PROBE_MAIN], {
+      cwd: CHILD_DIR,
       env: { ...process.env, ...WORKER_ENVIRONMENT },
       stdio: ['pipe', 'pipe', 'pipe'],
     })

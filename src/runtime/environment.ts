@@ -20,6 +20,12 @@ export const WORKER_ENVIRONMENT = {
 }
 
 /**
+ * Working folder of child processes: Node cannot start in a folder that has been removed (`uv_cwd`). Every path of the
+ * configuration is absolute.
+ */
+export const CHILD_DIR = '/'
+
+/**
  * There is a worker for every CPU, so V8's helper threads for garbage would only take CPUs from other
  * workers: without them, and with a smaller young generation, a small MLP over JSON was 20% faster with
  * 0.6 times the p99, and a worker 20 to 50 MB smaller.

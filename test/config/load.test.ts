@@ -18,9 +18,27 @@ test('flags win over the environment, which wins over the file, which wins over 
   t.true(Object.isFrozen(config))
 })
 
-test('the admin address follows the host unless it is given', (t) => {
-  t.is(loadConfig(['--host', '0.0.0.0'], {}).adminHost, '0.0.0.0')
-  t.is(loadConfig(['--host', '0.0.0.0', '--admin-host', '127.0.0.1'], {}).adminHost, '127.0.0.1')
+test('the admin port listens on loopback, whatever the host of inference', (t) => {
+  t.is(loadConfig(['--host', '0.0.0.0'], {}).adminHost, '127.0.0.1')
+  for (const host of ['127.0.0.1', '127.8.9.1', '::1', '[::1]', 'localhost', '::ffff:127.0.0.1'])
+    t.is(loadConfig(['--admin-host', host], {}).adminHost, host.replace(/[[\]]/g, ''))
+})
+
+test('a public admin address needs keys, client certificates, or an explicit option', (t) => {
+  for (const host of [
+    '0.0.0.0',
+    '::',
+    '192.168.1.4',
+    'onecopy.example',
+    '::ffff:10.0.0.1',
+    '127.example.org',
+  ]) {
+    const flags = ['--admin-host', host]
+    t.throws(() => loadConfig(flags, {}), { message: /--admin-insecure/ }, host)
+    t.is(loadConfig([...flags, '--admin-insecure', 'on'], {}).adminHost, host)
+    t.is(loadConfig([...flags, '--admin-token', 'a'.repeat(16)], {}).adminHost, host)
+    t.is(loadConfig([...flags, '--api-keys-file', 'keys'], {}).adminHost, host)
+  }
 })
 
 test('every value that is not as expected is named in one error, with where it came from', (t) => {

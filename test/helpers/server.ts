@@ -4,6 +4,7 @@ import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { ExecutionContext } from 'ava'
+import { urlHost } from '../../src/config/host-names.js'
 import { assertAnswersWereRight, watchAnswers } from './api-watch.js'
 import { PROJECT_ROOT } from './shared.js'
 import { TEMPORARY_PREFIX } from './temporary-names.js'
@@ -53,7 +54,10 @@ function isReadyLine({ role, msg }: LogLine): boolean {
 }
 
 function urlsOf({ host, port, adminHost, adminPort }: LogLine): { url: string; adminUrl: string } {
-  return { url: `http://${host}:${port}`, adminUrl: `http://${adminHost}:${adminPort}` }
+  return {
+    url: `http://${urlHost(String(host))}:${port}`,
+    adminUrl: `http://${urlHost(String(adminHost))}:${adminPort}`,
+  }
 }
 
 export class ServerUnderTest {

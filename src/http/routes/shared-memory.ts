@@ -2,10 +2,11 @@
  * Clients name the shared memory that their tensors stand in. Source: Triton's system shared memory extension.
  */
 import type Router from '@koa/router'
-import type { Context } from 'koa'
+import type { Context, Next } from 'koa'
 import { type SharedMemoryRegion, sharedMemoryRequestSchema } from '../../api/schemas.js'
 import { OnecopyError } from '../../errors.js'
 import type { Region, Regions } from '../../regions/regions.js'
+import { requireSameOrigin } from '../cross-origin.js'
 import { readJson } from '../json-body.js'
 
 const PATH = '/v2/systemsharedmemory'
@@ -24,7 +25,12 @@ function done(ctx: Context): void {
   ctx.body = ''
 }
 
-export function sharedMemoryRoutes(router: Router, regions: Regions): void {
+/** `corsOrigins` are the web pages that may change what is registered. */
+export function sharedMemoryRoutes(router: Router, regions: Regions, corsOrigins: readonly string[]): void {
+  const guard = async (ctx: Context, next: Next): Promise<void> => {
+    requireSameOrigin(ctx, corsOrigins)
+    await next()
+  }
   router.get(`${PATH}/status`, (ctx) => {
     ctx.body = regions.list().map(describe)
   })
@@ -35,16 +41,16 @@ export function sharedMemoryRoutes(router: Router, regions: Regions): void {
     }
     ctx.body = [describe(region)]
   })
-  router.post(`${PATH}/region/:region/register`, async (ctx) => {
+  router.post(`${PATH}/region/:region/register`, guard, async (ctx) => {
     const { key, offset, byte_size: bytes } = await readJson(ctx, sharedMemoryRequestSchema)
     regions.register({ name: nameOf(ctx), key, offsetBytes: offset, bytes })
     done(ctx)
   })
-  router.post(`${PATH}/unregister`, (ctx) => {
+  router.post(`${PATH}/unregister`, guard, (ctx) => {
     regions.unregister(null)
     done(ctx)
   })
-  router.post(`${PATH}/region/:region/unregister`, (ctx) => {
+  router.post(`${PATH}/region/:region/unregister`, guard, (ctx) => {
     regions.unregister(nameOf(ctx))
     done(ctx)
   })

@@ -176,7 +176,9 @@ function servingProblems(pod: Pod, serves: Container): string[] {
     ...[config.port, config.adminPort]
       .filter((port) => !numbers.includes(port))
       .map((port) => `no port ${port}`),
-    ...(config.host === '0.0.0.0' ? [] : [`listens on ${config.host} alone`]),
+    ...[config.host, config.adminHost]
+      .filter((host) => host !== '0.0.0.0')
+      .map((host) => `listens on ${host} alone`),
     ...probeProblems(pod, serves, config.adminPort),
     ...timeProblems(pod, serves, config),
     ...memoryProblems(pod, serves, config),

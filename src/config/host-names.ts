@@ -1,0 +1,38 @@
+/** Addresses and names as they stand in options and Host headers. */
+import { isIP, isIPv6 } from 'node:net'
+
+const MAPPED_IPV4 = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i
+
+/** Without the brackets of an IPv6 address and the final dot of a name, in lower case. */
+export function bareHost(host: string): string {
+  return host
+    .replace(/^\[(.*)\]$/, '$1')
+    .replace(/\.$/, '')
+    .toLowerCase()
+}
+
+/** The one form of an IPv6 address, where it is one. */
+function canonicalIpv6(address: string): string {
+  const withoutZone = address.replace(/%.*$/, '')
+  return URL.canParse(`http://[${withoutZone}]`)
+    ? new URL(`http://[${withoutZone}]`).hostname.slice(1, -1)
+    : address
+}
+
+/** Whether only this machine reaches it: 127.0.0.0/8, ::1, localhost and names below it (RFC 6761, 6.3). */
+export function isLoopbackHost(host: string): boolean {
+  const name = bareHost(host)
+  if (name === 'localhost' || name.endsWith('.localhost')) return true
+  if (isIPv6(name)) {
+    const ipv4 = MAPPED_IPV4.exec(name)?.[1]
+    if (ipv4 !== undefined) return isLoopbackHost(ipv4)
+    const canonical = canonicalIpv6(name)
+    return canonical === '::1' || canonical.startsWith('::ffff:7f')
+  }
+  return isIP(name) === 4 && name.startsWith('127.')
+}
+
+/** As it stands in a URL. */
+export function urlHost(host: string): string {
+  return isIPv6(host) ? `[${host}]` : host
+}
