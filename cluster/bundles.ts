@@ -1,7 +1,7 @@
 /** Which models a server begins with, and which Ersilia bundle it serves: a repository, one bundle, or one ONNX file. */
 import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { Config } from '../src/config/schema.js'
+import type { Config } from '../src/config/config.js'
 import { messageOf, OnecopyError } from '../src/errors.js'
 import { type Bundle, readBundle } from '../src/ersilia/bundle.js'
 import { MANIFEST_FILE } from '../src/ersilia/manifest.js'

@@ -4,8 +4,8 @@
  * but the segment is there, for processes that attach to it.
  */
 import { resolve } from 'node:path'
+import type { Config } from '../src/config/config.js'
 import { loadConfig } from '../src/config/load.js'
-import type { Config } from '../src/config/schema.js'
 import { messageOf, OnecopyError } from '../src/errors.js'
 import { writeResidentNote } from '../src/ersilia/resident.js'
 import { createLog } from '../src/log.js'

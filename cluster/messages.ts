@@ -1,7 +1,7 @@
 /** The schema of every message between the primary and its workers. They carry paths and digests, never bytes. */
 import { z } from 'zod'
 import { ApiKeySchema } from '../src/access/api-keys.js'
-import { ServingConfigSchema } from '../src/config/schema.js'
+import { ServingConfigSchema } from '../src/config/config.js'
 import { ErrorCodeSchema } from '../src/errors.js'
 import { MountedBundleSchema } from '../src/ersilia/mounted.js'
 import { TlsMaterialSchema } from '../src/http/tls.js'

@@ -1,7 +1,7 @@
 /** The port that workers are told to serve on. */
 import { once } from 'node:events'
 import { createServer } from 'node:net'
-import type { Config } from '../src/config/schema.js'
+import type { Config } from '../src/config/config.js'
 import { listen } from '../src/http/listen.js'
 
 /**

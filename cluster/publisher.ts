@@ -3,7 +3,7 @@
  * is compiled or found in the cache.
  */
 import { dirname } from 'node:path'
-import type { Config } from '../src/config/schema.js'
+import type { Config } from '../src/config/config.js'
 import type { Log } from '../src/log.js'
 import { closeCache, openCache } from '../src/model/cache.js'
 import type { MemoryBudget } from '../src/model/memory-budget.js'

@@ -5,7 +5,7 @@
  */
 import { type ApiKey, Keyring, parseKeys } from '../src/access/api-keys.js'
 import { readSecretFile, watchSecretFiles } from '../src/access/secret-files.js'
-import type { Config } from '../src/config/schema.js'
+import type { Config } from '../src/config/config.js'
 import { messageOf } from '../src/errors.js'
 import { expirySeconds, type TlsMaterial, tlsMaterial, withOwnSessions } from '../src/http/tls.js'
 import type { Log } from '../src/log.js'

@@ -1,6 +1,6 @@
 /** How a model is served, out of its own config, what was found out when it was compiled, and the server's options. */
 import type { BatchingPolicy } from './batch/batcher.js'
-import type { ServingConfig } from './config/schema.js'
+import type { ServingConfig } from './config/config.js'
 import type { ServedModelConfig } from './model/config.js'
 import { type ModelConfiguration, modelConfiguration } from './protocol/v2/configuration.js'
 import type { SegmentHeader } from './segment/layout.js'

@@ -3,8 +3,9 @@ import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { z } from 'zod'
 import { messageOf, OnecopyError } from '../errors.js'
+import { type Config, toConfig } from './config.js'
 import { isLoopbackHost } from './host-names.js'
-import { type Config, OPTIONS, type OptionName, type Parsed, toConfig } from './schema.js'
+import { OPTIONS, type OptionName, type Parsed } from './schema.js'
 
 const NAMES = Object.keys(OPTIONS) as OptionName[]
 

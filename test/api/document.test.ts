@@ -16,10 +16,13 @@ const PORTS = ['public', 'admin'] as const
 /** Handlers are registered here and never called. */
 const ROUTERS: Readonly<Record<Port, () => Router>> = {
   public: () => {
-    const router = publicRouter({ hasDocs: true, regions: {} } as HttpContext, {
-      name: 'onecopy',
-      version: '0',
-    })
+    const router = publicRouter(
+      { hasDocs: true, regions: {}, defences: { corsOrigins: [] } } as unknown as HttpContext,
+      {
+        name: 'onecopy',
+        version: '0',
+      },
+    )
     ersiliaRoutes(router, {} as ErsiliaContext)
     return router
   },

@@ -1,0 +1,150 @@
+/** The checked configuration: of the whole server, and the part that a serving process needs. */
+import { z } from 'zod'
+import type { Parsed } from './schema.js'
+
+/** The whole configuration, checked and frozen. Durations in milliseconds, sizes in bytes. */
+export interface Config {
+  readonly modelsDir: string
+  readonly modelControl: Parsed['modelControl']
+  /** With explicit control; `*` is all. */
+  readonly loadModels: readonly string[]
+  /** A bundle or an ONNX file, instead of a repository. */
+  readonly only: { readonly path: string; readonly name: string | null } | null
+  readonly redisUrl: string
+  readonly cacheDir: string
+  readonly compileTimeoutMs: number
+  readonly host: string
+  readonly port: number
+  /** False: neither the port nor the admin port, only the Unix socket. */
+  readonly isHttp: boolean
+  /** Empty: none was asked for. */
+  readonly socketPath: string
+  readonly adminHost: string
+  readonly adminPort: number
+  readonly adminAllowedHosts: readonly string[]
+  /** Empty: none is asked for. */
+  readonly adminToken: string
+  /** Paths; empty for none. */
+  readonly apiKeysFile: string
+  readonly tlsCertPath: string
+  readonly tlsKeyPath: string
+  readonly tlsCaPath: string
+  readonly adminTls: Parsed['adminTls']
+  /** As they were given, unread. */
+  readonly apiKeys: string
+  readonly rateLimit: Parsed['rateLimit']
+  /** 0 is no limit. */
+  readonly maxClientRequests: number
+  readonly trustedProxies: number
+  /** `*` is all. */
+  readonly corsOrigins: readonly string[]
+  readonly isAccessLogOn: boolean
+  readonly isServerTimingOn: boolean
+  /** Empty: no traces. */
+  readonly otlpEndpoint: string
+  readonly hasDocs: boolean
+  readonly workers: number
+  readonly threads: number
+  readonly bootTimeoutMs: number
+  readonly drainTimeoutMs: number
+  readonly stallTimeoutMs: number
+  /** 0 is no limit. */
+  readonly maxRequestsPerWorker: number
+  /** 0 is no limit. */
+  readonly maxPrivateBytes: number
+  readonly segmentDir: string
+  readonly rawWeights: Parsed['rawWeights']
+  readonly headersTimeoutMs: number
+  readonly requestTimeoutMs: number
+  readonly keepAliveTimeoutMs: number
+  readonly maxConnections: number
+  readonly maxBodyBytes: number
+  readonly maxQueuedRequests: number
+  readonly deadlineStatus: 503 | 504
+  readonly systemSharedMemory: boolean
+  readonly logLevel: Parsed['logLevel']
+  readonly metricsAliases: Parsed['metricsAliases']
+}
+
+export function toConfig(options: Parsed): Config {
+  return Object.freeze({
+    modelsDir: options.models,
+    modelControl: options.modelControl,
+    loadModels: options.loadModel,
+    only: options.bundle === '' ? null : { path: options.bundle, name: null },
+    redisUrl: options.redisUrl,
+    cacheDir: options.cacheDir,
+    compileTimeoutMs: options.compileTimeout,
+    host: options.host,
+    port: options.port,
+    isHttp: true,
+    socketPath: options.socket,
+    adminHost: options.adminHost,
+    adminPort: options.adminPort,
+    adminAllowedHosts: options.adminAllowedHosts,
+    adminToken: options.adminToken,
+    apiKeysFile: options.apiKeysFile,
+    tlsCertPath: options.tlsCert,
+    tlsKeyPath: options.tlsKey,
+    tlsCaPath: options.tlsCa,
+    adminTls: options.adminTls,
+    apiKeys: options.apiKeys,
+    rateLimit: options.rateLimit,
+    maxClientRequests: options.maxClientRequests,
+    trustedProxies: options.trustedProxies,
+    corsOrigins: options.corsOrigin,
+    isAccessLogOn: options.accessLog,
+    isServerTimingOn: options.serverTiming,
+    otlpEndpoint: options.otlpEndpoint,
+    hasDocs: options.docs,
+    workers: options.workers,
+    threads: options.threads,
+    bootTimeoutMs: options.bootTimeout,
+    drainTimeoutMs: options.drainTimeout,
+    stallTimeoutMs: options.stallTimeout,
+    maxRequestsPerWorker: options.maxRequestsPerWorker,
+    maxPrivateBytes: options.maxPrivateMemory,
+    segmentDir: options.segmentDir,
+    rawWeights: options.rawWeights,
+    headersTimeoutMs: options.headersTimeout,
+    requestTimeoutMs: options.requestTimeout,
+    keepAliveTimeoutMs: options.keepAliveTimeout,
+    maxConnections: options.maxConnections,
+    maxBodyBytes: options.maxBody,
+    maxQueuedRequests: options.maxQueue,
+    deadlineStatus: options.deadlineStatus === 503 ? 503 : 504,
+    systemSharedMemory: options.systemSharedMemory,
+    logLevel: options.logLevel,
+    metricsAliases: options.metricsAliases,
+  })
+}
+
+/** What a serving process needs of the configuration; crosses to the workers as a message. */
+export const ServingConfigSchema = z.object({
+  host: z.string(),
+  port: z.int(),
+  isHttp: z.boolean(),
+  socketPath: z.string(),
+  redisUrl: z.string(),
+  threads: z.int().positive(),
+  drainTimeoutMs: z.number().nonnegative(),
+  headersTimeoutMs: z.number().positive(),
+  requestTimeoutMs: z.number().positive(),
+  keepAliveTimeoutMs: z.number().positive(),
+  maxConnections: z.int().nonnegative(),
+  maxBodyBytes: z.int().positive(),
+  hasDocs: z.boolean(),
+  maxQueuedRequests: z.int().positive(),
+  deadlineStatus: z.union([z.literal(503), z.literal(504)]),
+  systemSharedMemory: z.boolean(),
+  rateLimit: z.object({ requests: z.int().positive(), windowMs: z.number().positive() }).nullable(),
+  maxClientRequests: z.int().nonnegative(),
+  trustedProxies: z.int().nonnegative(),
+  corsOrigins: z.array(z.string()).readonly(),
+  isAccessLogOn: z.boolean(),
+  isServerTimingOn: z.boolean(),
+  otlpEndpoint: z.string(),
+  logLevel: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal']),
+})
+
+export type ServingConfig = z.infer<typeof ServingConfigSchema>
