@@ -10,11 +10,32 @@ import type { OutputType } from '../src/ersilia/orient.js'
 import type { ResidentNote } from '../src/ersilia/resident.js'
 import type { Log } from '../src/log.js'
 import { readModelConfig } from '../src/model/config.js'
-import { checkName, type ModelSource, placeOf, scanRepository } from '../src/model/repository.js'
+import { checkName, placeOf } from '../src/model/place.js'
+import {
+  emptyRepository,
+  type ModelSource,
+  type RepositoryProblem,
+  scanRepository,
+} from '../src/model/repository.js'
 import { inputTransform } from '../src/transform/registry.js'
 
-export interface Beginning {
+/** Which models there are to begin with, and what is wrong with others. */
+interface Found {
   readonly sources: readonly ModelSource[]
+  /** Of what was asked for. */
+  readonly problems: readonly RepositoryProblem[]
+  /** Of what stands in the repository and was not asked for. */
+  readonly otherProblems: readonly RepositoryProblem[]
+  /** Whether what can be served is, where not everything can. */
+  readonly isTolerant: boolean
+  /** Whether a server without any model is not ready. Under explicit control models come when they are asked for. */
+  readonly isModelRequired: boolean
+}
+
+/** A bundle or a model that is all there is. */
+const ALONE = { problems: [], otherProblems: [], isTolerant: false, isModelRequired: false } as const
+
+export interface Beginning extends Found {
   readonly mounted: MountedBundle | null
   /** Names that `onecopy run` may use; empty for a repository without a bundle. */
   readonly names: readonly string[]
@@ -44,7 +65,7 @@ async function beginWithBundle(path: string, given: string | null): Promise<Begi
   const names = namesOf(bundle, name)
   if (bundle.checkpoint === null)
     return {
-      sources: [],
+      ...{ sources: [], ...ALONE },
       mounted: { path: bundle.root, modelName: null, isRequired: true },
       names,
       outputType,
@@ -55,7 +76,7 @@ async function beginWithBundle(path: string, given: string | null): Promise<Begi
   const source = await sourceOf(bundle.checkpoint, name)
   const { manifest } = bundle
   return {
-    sources: [source],
+    ...{ sources: [source], ...ALONE },
     mounted: { path: bundle.root, modelName: name, isRequired: true },
     names,
     outputType,
@@ -68,7 +89,7 @@ async function bundleAmong(
   modelsDir: string,
   sources: readonly ModelSource[],
   log: Log,
-): Promise<Omit<Beginning, 'sources'>> {
+): Promise<Omit<Beginning, keyof Found>> {
   const none = { mounted: null, names: [], outputType: 'float', workerBytes: 0 } as const
   const names = [...new Set(sources.map(({ name }) => name))]
   const candidates: string[] = []
@@ -95,30 +116,51 @@ async function bundleAmong(
       }
     log.warn({ checkpoint: bundle.checkpoint }, 'POST /run is not served: the checkpoint is no model here')
   } catch (thrown) {
-    if (!(thrown instanceof OnecopyError)) throw thrown
-    log.warn({ code: thrown.code, reason: messageOf(thrown) }, 'POST /run is not served')
+    // Whatever it is, the models beside it are served.
+    const code = thrown instanceof OnecopyError ? { code: thrown.code } : {}
+    log.warn({ ...code, reason: messageOf(thrown) }, 'POST /run is not served')
   }
   return none
 }
 
-async function beginWithRepository({ modelsDir, modelControl, loadModels }: Config): Promise<ModelSource[]> {
-  const sources = await scanRepository(modelsDir)
-  if (modelControl !== 'explicit' || loadModels.includes('*')) return sources
-  const missing = loadModels.find((name) => !sources.some((source) => source.name === name))
-  if (missing !== undefined)
-    throw new OnecopyError(
-      'MODEL_NOT_FOUND',
-      `--load-model: no model ${JSON.stringify(missing)} in ${modelsDir}`,
-    )
-  return sources.filter(({ name }) => loadModels.includes(name))
+/** @throws OnecopyError REPOSITORY_INVALID; MODEL_NOT_FOUND for `--load-model` with `--exit-on-error on`. */
+async function beginWithRepository(
+  { modelsDir, modelControl, loadModels, exitsOnError }: Config,
+  log: Log,
+): Promise<Found> {
+  const { sources, problems } = await scanRepository(modelsDir)
+  const isTolerant = modelControl === 'watch' || !exitsOnError
+  if (modelControl !== 'explicit' || loadModels.includes('*')) {
+    if (sources.length + problems.length === 0 && modelControl !== 'explicit') {
+      const empty = emptyRepository(modelsDir)
+      if (!isTolerant) throw empty
+      log.warn({ code: empty.code }, empty.message)
+    }
+    const isModelRequired = modelControl !== 'explicit'
+    return { sources, problems, otherProblems: [], isTolerant, isModelRequired }
+  }
+  const isAsked = ({ name }: { readonly name: string }) => loadModels.includes(name)
+  const missing = loadModels.filter((name) => ![...sources, ...problems].some((one) => one.name === name))
+  if (missing.length > 0) {
+    const names = missing.map((name) => JSON.stringify(name)).join(', ')
+    const unknown = new OnecopyError('MODEL_NOT_FOUND', `--load-model: no model ${names} in ${modelsDir}`)
+    if (!isTolerant) throw unknown
+    log.error({ code: unknown.code }, unknown.message)
+  }
+  return {
+    sources: sources.filter(isAsked),
+    problems: problems.filter(isAsked),
+    otherProblems: problems.filter((problem) => !isAsked(problem)),
+    ...{ isTolerant, isModelRequired: false },
+  }
 }
 
 /** @throws OnecopyError BUNDLE_INVALID, REPOSITORY_INVALID, MODEL_NOT_FOUND, CONFIG_INVALID. */
 export async function beginWith(config: Config, log: Log): Promise<Beginning> {
   const { only, modelControl, modelsDir } = config
   if (only === null) {
-    const sources = await beginWithRepository(config)
-    return { sources, ...(await bundleAmong(modelsDir, sources, log)) }
+    const found = await beginWithRepository(config, log)
+    return { ...found, ...(await bundleAmong(modelsDir, found.sources, log)) }
   }
   if (modelControl !== 'fixed')
     throw new OnecopyError(
@@ -128,7 +170,7 @@ export async function beginWith(config: Config, log: Log): Promise<Beginning> {
   if (!only.path.endsWith('.onnx')) return await beginWithBundle(only.path, only.name)
   const name = only.name ?? placeOf(only.path).name
   return {
-    sources: [await sourceOf(only.path, name)],
+    ...{ sources: [await sourceOf(only.path, name)], ...ALONE },
     mounted: null,
     names: [name],
     outputType: 'float',

@@ -12,6 +12,7 @@ import { messageOf, OnecopyError } from '../src/errors.js'
 import type { Log } from '../src/log.js'
 import type { PublishedModel } from '../src/model/publish.js'
 import type { ModelSource } from '../src/model/repository.js'
+import type { FailedModel } from './failures.js'
 import { LiveSegment, leaseAll } from './live-segment.js'
 import type { SegmentMessage } from './messages.js'
 import type { FleetStats } from './stats.js'
@@ -97,13 +98,19 @@ export class Catalogue {
     this.#options = options
   }
 
-  /** Takes in what was published before any worker serves. */
-  async begin(published: readonly PublishedModel[]): Promise<void> {
+  /** Takes in what was published before any worker serves, and what could not be. */
+  async begin(published: readonly PublishedModel[], failed: readonly FailedModel[]): Promise<void> {
     for (const one of published) {
       const entry = this.#entryOf(one.source)
       entry.folders = 1
       entry.serving = await this.#generation(entry, one.source, await this.#open(one, entry))
       entry.state = 'READY'
+    }
+    for (const { source, failure } of failed) {
+      const entry = this.#entryOf(source)
+      entry.state = 'UNAVAILABLE'
+      entry.reason = messageOf(failure)
+      this.#report(entry, 'failed')
     }
     this.#onBegun()
   }

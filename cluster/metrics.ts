@@ -20,6 +20,8 @@ export interface FleetMetricsOptions {
   readonly ready: () => readonly ReadyWorker[]
   readonly published: () => readonly PublishedModel[]
   readonly stats: () => FleetStats | undefined
+  /** Versions and entries of the repository that cannot be served as they stand. */
+  readonly invalidEntries: () => number
   /** Null without a certificate. */
   readonly certificateExpirySeconds: () => number | null
   /** As many as there should be. */
@@ -79,6 +81,14 @@ export class FleetMetrics {
       registers,
       collect() {
         this.set(options.ready().length)
+      },
+    })
+    new Gauge({
+      name: 'onecopy_repository_invalid_entries',
+      help: 'Entries of the model repository, or versions of them, that cannot be served as they stand: invalid, or failed to load.',
+      registers,
+      collect() {
+        this.set(options.invalidEntries())
       },
     })
     new Gauge({

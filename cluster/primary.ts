@@ -23,6 +23,7 @@ import { createServerFolder, isInMemory, removeFolder, type ServerFolder } from 
 import { AdminServer } from './admin.js'
 import { type Beginning, beginWith, residentNote } from './bundles.js'
 import { Catalogue } from './catalogue.js'
+import { publishFirst } from './first-models.js'
 import type { SecretsMessage } from './messages.js'
 import { FleetMetrics } from './metrics.js'
 import { concretePort } from './port.js'
@@ -68,6 +69,7 @@ class Primary {
       ready: () => this.#supervisor?.ready ?? [],
       published: () => this.#catalogue?.published ?? [],
       stats: () => this.#stats,
+      invalidEntries: () => this.#repository?.invalidEntries ?? 0,
       certificateExpirySeconds: () => this.#secrets?.certificateExpirySeconds ?? null,
       workers: config.workers,
       aliases: config.metricsAliases,
@@ -151,18 +153,22 @@ class Primary {
       this.#secrets,
     )
     this.#supervisor = supervisor
-    // Workers start while segments are written. Not before: what compiles takes most memory of all.
-    const publishing = { leftovers, onAllCompiled: () => void supervisor.start() }
-    await this.#catalogue.begin(await publisher.publishAll(sources, this.#serverFolder, publishing))
-    await supervisor.start()
-    this.#watch = this.#createWatch(supervisor, this.#stats)
-    if (this.#stopRequested.signal.aborted) return
-    this.#repository = new RepositoryControl({
-      modelsDir: config.modelsDir,
+    const repository = new RepositoryControl({
+      modelsDir: config.only === null ? config.modelsDir : null,
       catalogue: this.#catalogue,
       log: this.#log,
     })
-    if (config.modelControl === 'watch') await this.#repository.watch(sources)
+    await publishFirst(beginning, {
+      ...{ publisher, leftovers, repository },
+      ...{ catalogue: this.#catalogue, server: this.#serverFolder },
+      // Workers start while segments are written. Not before: what compiles takes most memory of all.
+      onAllCompiled: () => void supervisor.start(),
+    })
+    await supervisor.start()
+    this.#watch = this.#createWatch(supervisor, this.#stats)
+    if (this.#stopRequested.signal.aborted) return
+    this.#repository = repository
+    if (config.modelControl === 'watch') await repository.watch()
     const note = residentNote(beginning, this.#socket?.path ?? null)
     if (note !== null) await writeResidentNote(this.#serverFolder.path, note)
     this.#lifecycle.move('ready')
@@ -258,6 +264,7 @@ class Primary {
       execArgv: [...process.execArgv, ...WORKER_FLAGS],
     })
     const port = await concretePort(this.#config)
+    const { isModelRequired, mounted } = this.#beginning as Beginning
     return new Supervisor({
       workers: shared.workers,
       bootTimeoutMs: shared.bootTimeoutMs,
@@ -269,8 +276,8 @@ class Primary {
           take({
             type: 'start',
             // What a worker does not need is left out when it parses the message.
-            config: { ...shared, port, socketPath: this.#socket?.bindPath ?? '' },
-            bundle: this.#beginning?.mounted ?? null,
+            config: { ...shared, port, socketPath: this.#socket?.bindPath ?? '', isModelRequired },
+            bundle: mounted,
             identity: this.#identity,
             serverFolder: server.path,
             segments,
@@ -330,7 +337,9 @@ class Primary {
     const { state } = this.#lifecycle
     if (state === 'failed') return this.#failure ?? 'the server has failed'
     if (state !== 'ready') return `the server is ${state}`
-    return this.#supervisor?.ready.length === 0 ? 'no worker is ready' : null
+    if (this.#supervisor?.ready.length === 0) return 'no worker is ready'
+    const isWithoutModel = this.#beginning?.isModelRequired && this.#catalogue?.served.length === 0
+    return isWithoutModel ? 'no model is served: POST /v2/repository/index says why' : null
   }
 
   #sayReady(): void {

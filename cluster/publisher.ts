@@ -94,7 +94,7 @@ export class Publisher {
   async publishAll(
     sources: readonly ModelSource[],
     server: ServerFolder,
-    choices: Pick<PublishOptions, 'leftovers' | 'onAllCompiled'>,
+    choices: Pick<PublishOptions, 'leftovers' | 'onAllCompiled' | 'onFailed'>,
   ): Promise<PublishedModel[]> {
     const progress = createProgress(sources.length, this.#options.log)
     try {

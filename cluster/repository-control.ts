@@ -1,85 +1,99 @@
 /**
  * Keeps the catalogue as the model repository is: by itself where it is watched, on request otherwise.
  *
- * A version that is still being copied is not taken: its files must have looked the same for a while. What
- * fails to load is tried again when it looks different.
+ * A version that is still being copied is not taken, and one that is gone is not unloaded, before it has looked so for a
+ * while. What fails to load is tried again when it looks different. What is wrong with one entry of the repository
+ * concerns that one: what is served of it stays until it is mended or removed, the others are followed.
  */
-import { readdir, stat } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
 import { type FSWatcher, watch } from 'chokidar'
 import type { IndexEntry } from '../src/api/schemas.js'
 import { messageOf, OnecopyError } from '../src/errors.js'
 import { withDeadline } from '../src/lifecycle.js'
 import type { Log } from '../src/log.js'
-import { type ModelSource, scanRepository } from '../src/model/repository.js'
+import {
+  type ModelSource,
+  type RepositoryProblem,
+  type RepositoryScan,
+  scanRepository,
+} from '../src/model/repository.js'
 import type { Catalogue } from './catalogue.js'
+import { allInOne, problemError } from './failures.js'
+import { ModelLooks } from './model-looks.js'
+import { mergeIndex, versionKey } from './repository-index.js'
+import { RepositoryProblems } from './repository-problems.js'
+import { STABLE_MS, Stability } from './stability.js'
 
-/** Files that looked the same for so long are complete. */
-const STABLE_MS = 1000
 /** Some file systems (NFS, some volumes) say nothing when they change, and a folder replaced by a rename can slip through a watch. */
 const LOOK_AGAIN_MS = 5000
 const WATCH_TIMEOUT_MS = 30_000
-/** NAME, VERSION, and the files there. */
+/** NAME, VERSION, a folder of external data there, and its files; what is deeper is found by looking again. */
 const WATCHED_DEPTH = 3
 
+const NOTHING: RepositoryScan = { sources: [], problems: [] }
+
 export interface RepositoryControlOptions {
-  readonly modelsDir: string
+  /** Null: there is none, one bundle or model is served. */
+  readonly modelsDir: string | null
   readonly catalogue: Catalogue
   readonly log: Log
 }
 
-interface Sighting {
-  readonly looks: string
-  readonly sinceMs: number
-}
-
-function keyOf({ name, version }: { readonly name: string; readonly version: string }): string {
-  return `${name}@${version}`
-}
-
-/** How a version's files look: those beside the model are its external data. */
-async function looksOf({ path, config }: ModelSource): Promise<string> {
-  const folder = dirname(path)
-  const files = await Promise.all(
-    (await readdir(folder)).sort().map(async (name) => {
-      const found = await stat(join(folder, name), { bigint: true }).catch(() => null)
-      return found?.isFile() === true ? `${name} ${found.size} ${found.mtimeNs} ${found.ino}` : ''
-    }),
-  )
-  return `${files.join('\n')}\n${JSON.stringify(config)}`
-}
-
 export class RepositoryControl {
   readonly #options: RepositoryControlOptions
+  readonly #problems: RepositoryProblems
+  readonly #looks = new ModelLooks()
+  readonly #stability = new Stability()
   /** How each version looked when it was last tried. */
   readonly #tried = new Map<string, string>()
-  readonly #seen = new Map<string, Sighting>()
+  /** Versions whose last load failed. */
+  readonly #failed = new Set<string>()
   #watcher: FSWatcher | undefined
   #timer: NodeJS.Timeout | undefined
   #isLooking = false
   #isClosed = false
-  #lastProblem = ''
+  #lastFailure = ''
 
   constructor(options: RepositoryControlOptions) {
     this.#options = options
+    this.#problems = new RepositoryProblems(options.log)
+  }
+
+  /** Versions and entries of the repository that cannot be served as they stand. */
+  get invalidEntries(): number {
+    return new Set([...this.#problems.keys, ...this.#failed]).size
+  }
+
+  /** Notes what a start found, and how it looked before it was read. */
+  async begin({ sources, problems }: RepositoryScan): Promise<void> {
+    this.#problems.take(problems, { isPatient: false })
+    for (const source of sources) this.#tried.set(versionKey(source), await this.#looks.of(source))
+  }
+
+  /** Notes what a start could not load. */
+  noteFailed(source: ModelSource): void {
+    this.#failed.add(versionKey(source))
   }
 
   /** From here on what changes in the folder changes what is served. */
-  async watch(sources: readonly ModelSource[]): Promise<void> {
+  async watch(): Promise<void> {
     const { modelsDir, log } = this.#options
-    for (const source of sources) this.#tried.set(keyOf(source), await looksOf(source))
-    const watcher = watch(modelsDir, { ignoreInitial: true, followSymlinks: true, depth: WATCHED_DEPTH })
-    this.#watcher = watcher
-    watcher.on('all', () => this.#lookIn(STABLE_MS))
-    watcher.on('error', (thrown) =>
+    if (modelsDir === null) return
+    const onFailure = (thrown: unknown) =>
       log.warn(
         { reason: messageOf(thrown) },
         `the repository is looked at every ${LOOK_AGAIN_MS / 1000} s only`,
-      ),
-    )
+      )
+    const watcher = watch(modelsDir, {
+      ...{ ignoreInitial: true, followSymlinks: true, depth: WATCHED_DEPTH },
+      // They are a problem of the entry that may not be read, and the scan says so.
+      ignorePermissionErrors: true,
+    })
+    this.#watcher = watcher
+    watcher.on('all', () => this.#lookIn(STABLE_MS))
+    watcher.on('error', onFailure)
     // What changes before it has seen everything it does not tell.
     const isWatching = new Promise((resolve) => watcher.once('ready', () => resolve(undefined)))
-    await withDeadline(isWatching, WATCH_TIMEOUT_MS, `the watch on ${modelsDir}`)
+    await withDeadline(isWatching, WATCH_TIMEOUT_MS, `the watch on ${modelsDir}`).catch(onFailure)
     this.#lookIn(0)
   }
 
@@ -98,71 +112,112 @@ export class RepositoryControl {
     let isSettled = true
     try {
       isSettled = await this.#follow()
-      this.#lastProblem = ''
+      this.#lastFailure = ''
     } catch (thrown) {
-      // A folder that is half there is looked at again when it changes.
-      const problem = messageOf(thrown)
-      if (problem !== this.#lastProblem)
-        this.#options.log.error({ reason: problem }, 'the repository is left as it was')
-      this.#lastProblem = problem
+      // The folder itself is not there, or not now: it is looked at again.
+      const failure = messageOf(thrown)
+      if (failure !== this.#lastFailure)
+        this.#options.log.error({ reason: failure }, 'the repository is left as it was')
+      this.#lastFailure = failure
     } finally {
       this.#isLooking = false
     }
     this.#lookIn(isSettled ? LOOK_AGAIN_MS : STABLE_MS)
   }
 
+  async #scan(): Promise<RepositoryScan> {
+    const { modelsDir } = this.#options
+    return modelsDir === null ? NOTHING : await scanRepository(modelsDir)
+  }
+
   /** Loads what is new or different, unloads what is gone; false where something is still changing. */
   async #follow(): Promise<boolean> {
-    const { modelsDir, catalogue } = this.#options
-    const sources = await scanRepository(modelsDir)
-    let isSettled = true
-    for (const source of sources) {
-      const key = keyOf(source)
-      const looks = await looksOf(source)
+    const { catalogue } = this.#options
+    const scan = await this.#scan()
+    this.#problems.take(scan.problems, { isPatient: true })
+    let isSettled = !this.#problems.isPending()
+    for (const source of scan.sources) {
+      const key = versionKey(source)
+      const looks = await this.#looks.of(source)
       if (looks === this.#tried.get(key)) continue
-      if (!this.#isStable(key, looks)) {
+      if (!this.#stability.isStable(key, looks)) {
         isSettled = false
         continue
       }
       this.#tried.set(key, looks)
       // Why it failed is in the index, the log and the metrics.
-      await catalogue.load(source).catch(() => {})
+      await this.#load(source).catch(() => {})
     }
-    for (const { name, version } of catalogue.served) {
-      const wanted = sources.filter((source) => source.name === name)
-      if (wanted.some((source) => source.version === version)) continue
-      // What should take its place does not serve yet: better the old version than none.
-      const served = new Set(catalogue.served.map(keyOf))
-      if (!wanted.every((source) => served.has(keyOf(source)))) continue
-      this.#tried.delete(keyOf({ name, version }))
-      await catalogue.unload({ name, version })
+    for (const served of catalogue.served) {
+      if (this.#isMeant(served, scan)) continue
+      if (!this.#stability.isStable(versionKey(served), 'gone')) {
+        isSettled = false
+        continue
+      }
+      this.#tried.delete(versionKey(served))
+      // Gone meanwhile: nothing is left to be done.
+      await catalogue.unload(served).catch(() => {})
     }
+    this.#forgetGone(scan.sources)
     return isSettled
   }
 
-  #isStable(key: string, looks: string): boolean {
-    const seen = this.#seen.get(key)
-    if (seen?.looks === looks && performance.now() - seen.sinceMs >= STABLE_MS) {
-      this.#seen.delete(key)
-      return true
+  /** Whether a version that is served is to stay. */
+  #isMeant(
+    { name, version }: { name: string; version: string },
+    { sources, problems }: RepositoryScan,
+  ): boolean {
+    const wanted = sources.filter((source) => source.name === name)
+    if (wanted.some((source) => source.version === version)) return true
+    const wrong = problems.filter((problem) => problem.name === name)
+    // It has turned bad, or the entry has: what is served of it is good.
+    if (wrong.some((problem) => problem.version === null || problem.version === version)) return true
+    const served = new Set(this.#options.catalogue.served.map(versionKey))
+    const isServed = (source: ModelSource) => served.has(versionKey(source))
+    // What should take its place does not serve: better the old version than none. One that failed is not waited for.
+    if (wanted.length + wrong.length > 0 && !wanted.some(isServed)) return true
+    const isDone = (source: ModelSource) => isServed(source) || this.#failed.has(versionKey(source))
+    return !wanted.every(isDone) || this.#problems.isPending(name)
+  }
+
+  #forgetGone(sources: readonly ModelSource[]): void {
+    const present = new Set(sources.map(versionKey))
+    const known = new Set([...present, ...this.#options.catalogue.served.map(versionKey)])
+    this.#looks.keep(sources)
+    this.#stability.keep(known)
+    for (const key of this.#tried.keys()) if (!known.has(key)) this.#tried.delete(key)
+    for (const key of this.#failed) if (!present.has(key)) this.#failed.delete(key)
+  }
+
+  async #load(source: ModelSource): Promise<void> {
+    const key = versionKey(source)
+    try {
+      await this.#options.catalogue.load(source)
+      this.#failed.delete(key)
+    } catch (thrown) {
+      this.#failed.add(key)
+      throw thrown
     }
-    if (seen?.looks !== looks) this.#seen.set(key, { looks, sinceMs: performance.now() })
-    return false
   }
 
   /**
-   * Serves every version of a model as it is in the repository now.
-   * @throws OnecopyError MODEL_NOT_FOUND, REPOSITORY_INVALID, or why a version cannot be served.
+   * Serves every version of a model as it is in the repository now; one that cannot be served keeps no other from it.
+   * @throws OnecopyError MODEL_NOT_FOUND, or why a version cannot be served: REPOSITORY_INVALID, or as loading it says.
    */
   async load(name: string): Promise<void> {
-    const { modelsDir, catalogue } = this.#options
-    const sources = (await scanRepository(modelsDir)).filter((source) => source.name === name)
-    if (sources.length === 0)
+    const { catalogue } = this.#options
+    const scan = await this.#scan()
+    this.#problems.take(scan.problems, { isPatient: false })
+    const isOfName = (one: ModelSource | RepositoryProblem) => one.name === name
+    const [sources, problems] = [scan.sources.filter(isOfName), scan.problems.filter(isOfName)]
+    if (sources.length + problems.length === 0)
       throw new OnecopyError('MODEL_NOT_FOUND', `no model ${JSON.stringify(name)} in the repository`)
-    for (const source of sources) await catalogue.load(source)
-    const present = new Set(sources.map(({ version }) => version))
+    const failures: unknown[] = problems.map(problemError)
+    for (const source of sources) await this.#load(source).catch((thrown) => failures.push(thrown))
     for (const served of catalogue.served)
-      if (served.name === name && !present.has(served.version)) await catalogue.unload(served)
+      if (served.name === name && !this.#isMeant(served, scan)) await catalogue.unload(served)
+    this.#forgetGone(scan.sources)
+    if (failures.length > 0) throw allInOne(failures)
   }
 
   /** @throws OnecopyError MODEL_NOT_FOUND when no version of it is served. */
@@ -174,16 +229,10 @@ export class RepositoryControl {
     for (const one of served) await catalogue.unload(one)
   }
 
-  /** What is served or was tried, and what else stands in the repository. */
+  /** What is served or was tried, what else stands in the repository, and what is wrong with it. */
   async index(): Promise<IndexEntry[]> {
-    const { modelsDir, catalogue } = this.#options
-    const known = catalogue.index
-    const keys = new Set(known.map(keyOf))
-    const sources = await scanRepository(modelsDir).catch(() => [])
-    const others = sources
-      .filter((source) => !keys.has(keyOf(source)))
-      .map(({ name, version }) => ({ name, version, state: 'UNAVAILABLE' as const, reason: 'not loaded' }))
-    return [...known, ...others].sort((a, b) => (keyOf(a) < keyOf(b) ? -1 : 1))
+    const scan = await this.#scan().catch(() => NOTHING)
+    return mergeIndex(this.#options.catalogue.index, scan)
   }
 
   async close(): Promise<void> {

@@ -168,7 +168,8 @@ export class ServingProcess {
       deadlineStatus: config.deadlineStatus,
       hasDocs: config.hasDocs,
       hasBundle: options.bundle !== null,
-      isReady: () => this.#lifecycle.state === 'ready',
+      isReady: () =>
+        this.#lifecycle.state === 'ready' && (!config.isModelRequired || this.#models.names().length > 0),
       isDraining: () => this.#lifecycle.state === 'draining',
       onBug: options.onBug,
     }

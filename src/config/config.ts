@@ -8,6 +8,8 @@ export interface Config {
   readonly modelControl: Parsed['modelControl']
   /** With explicit control; `*` is all. */
   readonly loadModels: readonly string[]
+  /** Whether one model that cannot be served is a reason not to start. */
+  readonly exitsOnError: boolean
   /** A bundle or an ONNX file, instead of a repository. */
   readonly only: { readonly path: string; readonly name: string | null } | null
   readonly redisUrl: string
@@ -71,6 +73,7 @@ export function toConfig(options: Parsed): Config {
     modelsDir: options.models,
     modelControl: options.modelControl,
     loadModels: options.loadModel,
+    exitsOnError: options.exitOnError,
     only: options.bundle === '' ? null : { path: options.bundle, name: null },
     redisUrl: options.redisUrl,
     cacheDir: options.cacheDir,
@@ -121,6 +124,8 @@ export function toConfig(options: Parsed): Config {
 
 /** What a serving process needs of the configuration; crosses to the workers as a message. */
 export const ServingConfigSchema = z.object({
+  /** Not ready while no model is served. */
+  isModelRequired: z.boolean(),
   host: z.string(),
   port: z.int(),
   isHttp: z.boolean(),

@@ -9,6 +9,7 @@ import { fileURLToPath } from 'node:url'
 import { z } from 'zod'
 import { usableCpus } from '../process/cpus.js'
 import { BUNDLE_OPTIONS } from './bundle-options.js'
+import { CONTROL_OPTIONS } from './control-options.js'
 import { ACCESS_OPTIONS, REQUEST_LOG_OPTIONS } from './defence-options.js'
 import { hostAddress, integer, option, path } from './option.js'
 import { durationMs, sizeBytes, timeLimitMs } from './quantities.js'
@@ -24,21 +25,7 @@ export const OPTIONS = {
     default: () => join(PACKAGE_ROOT, 'models'),
     defaultHelp: 'the built-in model',
   }),
-  modelControl: option({
-    schema: z.enum(['fixed', 'watch', 'explicit'], 'expected fixed, watch or explicit'),
-    value: 'MODE',
-    group: 'Models',
-    help: 'fixed: what is there at the start; watch: as the repository changes; explicit: as POST /v2/repository/... on the admin port says.',
-    default: () => 'fixed',
-  }),
-  loadModel: option({
-    schema: z.string().transform((names) => names.split(',').filter((name) => name !== '')),
-    value: 'NAMES',
-    group: 'Models',
-    help: 'With explicit control: models to load at the start, separated by commas; * is all.',
-    default: () => '',
-    defaultHelp: 'none',
-  }),
+  ...CONTROL_OPTIONS,
   ...BUNDLE_OPTIONS,
   cacheDir: option({
     schema: path,

@@ -1,5 +1,5 @@
 /** The files that a model's config names: sample requests, labels. Small, beside the config, checked before anything is served. */
-import { readFile, stat } from 'node:fs/promises'
+import { constants, type FileHandle, open, stat } from 'node:fs/promises'
 import { isAbsolute, join, normalize } from 'node:path'
 import { z } from 'zod'
 import { messageOf } from '../errors.js'
@@ -13,12 +13,31 @@ export const MAX_LABEL_CHARACTERS = 1000
 
 /** Reads a regular file of UTF-8 text, links followed; never more than `maxBytes`. */
 export async function readTextFile(path: string, maxBytes: number): Promise<string> {
-  const found = await stat(path)
-  // A pipe has no end, a device no size.
-  if (!found.isFile()) throw new Error('expected a regular file')
+  // A pipe has no end, a device no size: they are not even opened.
+  requireFile(await stat(path))
+  // What took the file's place since would block here without the flag.
+  await using file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK)
+  const found = await file.stat()
+  requireFile(found)
   if (found.size > maxBytes)
     throw new Error(`expected at most ${formatBytes(maxBytes)}, got ${formatBytes(found.size)}`)
-  return new TextDecoder('utf-8', { fatal: true }).decode(await readFile(path))
+  return new TextDecoder('utf-8', { fatal: true }).decode(await readBytes(file, found.size))
+}
+
+function requireFile(found: { isFile(): boolean }): void {
+  if (!found.isFile()) throw new Error('expected a regular file')
+}
+
+/** Never more than that, however much the file grows meanwhile; less where it shrinks. */
+async function readBytes(file: FileHandle, bytes: number): Promise<Buffer> {
+  const buffer = Buffer.alloc(bytes)
+  let filled = 0
+  while (filled < bytes) {
+    const { bytesRead } = await file.read(buffer, filled, bytes - filled, filled)
+    if (bytesRead === 0) break
+    filled += bytesRead
+  }
+  return buffer.subarray(0, filled)
 }
 
 function pathIn(folder: string, name: string): string {

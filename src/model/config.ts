@@ -4,6 +4,7 @@ import { z } from 'zod'
 import { durationMs, sizeBytes } from '../config/quantities.js'
 import { messageOf, OnecopyError } from '../errors.js'
 import { checkSample, MAX_LABEL_CHARACTERS, MAX_LABELS, readLabels, readTextFile } from './config-files.js'
+import { kindOf } from './file-kind.js'
 
 const MAX_BATCH_ROWS = 4096
 const MAX_CONFIG_BYTES = 1024 * 1024
@@ -184,9 +185,11 @@ export async function readModelConfig(path: string): Promise<ServedModelConfig> 
   try {
     value = JSON.parse(await readTextFile(path, MAX_CONFIG_BYTES))
   } catch (thrown) {
-    if ((thrown as NodeJS.ErrnoException).code !== 'ENOENT') {
-      throw new OnecopyError('REPOSITORY_INVALID', `${path}: expected a JSON file: ${messageOf(thrown)}`)
-    }
+    const found = await kindOf(path)
+    // A link that leads nowhere is no reason to serve without what its operator decided.
+    const why = found.kind === 'unreadable' ? `found ${found.what}` : messageOf(thrown)
+    if (found.kind !== 'absent')
+      throw new OnecopyError('REPOSITORY_INVALID', `${path}: expected a JSON file: ${why}`)
   }
   const parsed = ModelConfigSchema.safeParse(value)
   if (!parsed.success)

@@ -18,7 +18,7 @@ export async function digestModel(options: {
   const hash = createHash('sha256').update(options.bytes)
   for (const name of options.externalFiles) {
     const relative = normalize(name)
-    if (isAbsolute(relative) || relative.startsWith('..')) {
+    if (isAbsolute(relative) || relative === '..' || relative.startsWith('../')) {
       throw new OnecopyError(
         'MODEL_INVALID',
         `external data ${JSON.stringify(name)}: expected a file inside the model's folder`,

@@ -45,8 +45,10 @@ export interface PublishOptions {
   /** One of them could not be used. */
   readonly onRefused?: (source: ModelSource, reason: string) => void
   readonly onStart?: (source: ModelSource) => void
-  /** What is left to be done of every model is to copy and to verify. */
+  /** What is left to be done of every model that did not fail is to copy and to verify. */
   readonly onAllCompiled?: () => void
+  /** One cannot be published: the others are, all the same. Without this, the first failure stops them. */
+  readonly onFailed?: (source: ModelSource, failure: unknown) => void
   readonly onDone?: (published: PublishedModel, done: number, total: number) => void
 }
 
@@ -173,24 +175,34 @@ export async function publishUnlessHeld(
 }
 
 /**
- * Publishes every model; results in the order of `sources`. The first failure stops the rest.
+ * Publishes every model; results in the order of `sources`. The first failure stops the rest, unless `onFailed` takes it.
  * @throws OnecopyError of Compiler.compile and writeSegment, with the model named.
  */
 export async function publishModels(
   sources: readonly ModelSource[],
   options: PublishOptions,
 ): Promise<PublishedModel[]> {
-  const results = new Array<PublishedModel>(sources.length)
+  const results: (PublishedModel | null)[] = sources.map(() => null)
   const failed = new AbortController()
   const signal = AbortSignal.any([options.signal, failed.signal])
   let next = 0
   let done = 0
-  const compiled = new Set<ModelSource>()
+  const settled = new Set<ModelSource>()
   const onCompiled = (source: ModelSource) => {
     // One whose cache entry or leftover turns out to be damaged is compiled after all, and comes again.
-    if (compiled.has(source)) return
-    compiled.add(source)
-    if (compiled.size === sources.length) options.onAllCompiled?.()
+    if (settled.has(source)) return
+    settled.add(source)
+    if (settled.size === sources.length) options.onAllCompiled?.()
+  }
+  const fail = (source: ModelSource, thrown: unknown) => {
+    const failure = naming(source, thrown)
+    if (options.onFailed === undefined || signal.aborted) {
+      failed.abort()
+      throw failure
+    }
+    options.budget.release((options.folderName ?? keyOf)(source))
+    options.onFailed(source, failure)
+    onCompiled(source)
   }
   const lane = async () => {
     const compiler = compilerFor(options, signal)
@@ -204,8 +216,7 @@ export async function publishModels(
           results[index] = published
           options.onDone?.(published, ++done, sources.length)
         } catch (thrown) {
-          failed.abort()
-          throw naming(source, thrown)
+          fail(source, thrown)
         }
       }
     } finally {
@@ -227,5 +238,5 @@ export async function publishModels(
     )
   }
   if (signal.aborted) throw new OnecopyError('SHUTTING_DOWN', 'stopped while models were compiled')
-  return results
+  return results.filter((one) => one !== null)
 }

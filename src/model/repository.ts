@@ -5,19 +5,19 @@
  *   DIR/NAME.onnx                 version 1
  *   DIR/model.onnx                one model, named after DIR, version 1
  *
- * External-data files stand beside the model. `NAME/config.json` (`NAME.config.json` for a single file,
- * `config.json` for one model) holds what its operator decided, and which of the versions beside it are
- * served. Anything else is ignored.
+ * External data stands beside the model or in folders below. `NAME/config.json` (`NAME.config.json` for a single
+ * file, `config.json` for one model) holds what its operator decided, and which of the versions beside it are
+ * served. Anything else is ignored: hidden entries, `lost+found`, other files, folders that hold no model.
+ *
+ * Each entry is scanned on its own: what is wrong with one is a problem of that one, or of one of its versions.
  */
-import { readdir, stat } from 'node:fs/promises'
-import { basename, dirname, join, resolve } from 'node:path'
-import { OnecopyError } from '../errors.js'
-import { readModelConfig, type ServedModelConfig, VERSION_PATTERN, type VersionPolicy } from './config.js'
-
-/** Letters, digits, dot, underscore, hyphen; not starting with a dot; at most 128: safe in paths and URLs. */
-export const MODEL_NAME_PATTERN = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$/
-const MODEL_FILE = 'model.onnx'
-const CONFIG_FILE = 'config.json'
+import { readdir } from 'node:fs/promises'
+import { resolve } from 'node:path'
+import { type ErrorCode, messageOf, OnecopyError } from '../errors.js'
+import { readModelConfig, type ServedModelConfig, type VersionPolicy } from './config.js'
+import { insteadOfFile, kindOf } from './file-kind.js'
+import { MODEL_FILE } from './place.js'
+import { type EntryProblem, type FoundModel, readEntry } from './repository-entry.js'
 
 export interface ModelSource {
   readonly name: string
@@ -27,76 +27,25 @@ export interface ModelSource {
   readonly config: ServedModelConfig
 }
 
-/** Where a model file stands in a repository, and where its config does. */
-export interface ModelPlace {
+/** Why an entry, or one version of it, cannot be served as it stands. */
+export interface RepositoryProblem {
+  /** As the folder or file is called; not always one that a model may have. */
   readonly name: string
-  readonly version: string
-  readonly configPath: string
+  /** Null: of the whole entry. */
+  readonly version: string | null
+  readonly code: ErrorCode
+  readonly reason: string
 }
 
-/** A model as it was found, before its config is read. */
-interface FoundModel extends ModelPlace {
-  readonly path: string
+export interface RepositoryScan {
+  /** By name, then newest version first. */
+  readonly sources: readonly ModelSource[]
+  /** By name and version; one of them can have several. */
+  readonly problems: readonly RepositoryProblem[]
 }
 
 function invalid(message: string): OnecopyError {
   return new OnecopyError('REPOSITORY_INVALID', message)
-}
-
-/** How a repository that this very file stands in calls it. Whether the name can be served is not checked. */
-export function placeOf(modelPath: string): ModelPlace {
-  const path = resolve(modelPath)
-  const folder = dirname(path)
-  if (basename(path) !== MODEL_FILE) {
-    const name = basename(path, '.onnx')
-    return { name, version: '1', configPath: join(folder, `${name}.${CONFIG_FILE}`) }
-  }
-  const version = basename(folder)
-  if (!VERSION_PATTERN.test(version))
-    return { name: basename(folder), version: '1', configPath: join(folder, CONFIG_FILE) }
-  return { name: basename(dirname(folder)), version, configPath: join(dirname(folder), CONFIG_FILE) }
-}
-
-/** @throws OnecopyError REPOSITORY_INVALID where a model of this name cannot be served. */
-export function checkName(name: string, path: string): void {
-  if (MODEL_NAME_PATTERN.test(name)) return
-  throw invalid(
-    `model name ${JSON.stringify(name)} (${path}): expected 1 to 128 letters, digits, dots, underscores or hyphens, ` +
-      'not starting with a dot; a name cannot hold "/"',
-  )
-}
-
-type Kind = 'file' | 'folder' | 'other'
-
-async function kindOf(path: string): Promise<Kind> {
-  // Follows links: volumes of Kubernetes are made of them.
-  const found = await stat(path).catch(() => null)
-  return found?.isFile() ? 'file' : found?.isDirectory() ? 'folder' : 'other'
-}
-
-/** Where a model stands too deep: `org/model/1/model.onnx` would need a name with a slash. */
-async function nestedModel(folder: string): Promise<string | null> {
-  for (const entry of await readdir(folder)) {
-    if ((await kindOf(join(folder, entry))) !== 'folder') continue
-    for (const inner of await readdir(join(folder, entry)).catch(() => [])) {
-      const model = join(entry, inner, MODEL_FILE)
-      if (VERSION_PATTERN.test(inner) && (await kindOf(join(folder, model))) === 'file') return model
-    }
-  }
-  return null
-}
-
-async function versionsIn(folder: string, name: string): Promise<FoundModel[]> {
-  const found: FoundModel[] = []
-  for (const version of await readdir(folder)) {
-    if (!VERSION_PATTERN.test(version) || (await kindOf(join(folder, version))) !== 'folder') continue
-    const path = join(folder, version, MODEL_FILE)
-    if ((await kindOf(path)) !== 'file') {
-      throw invalid(`${join(folder, version)}: expected a file ${MODEL_FILE} in a version folder, found none`)
-    }
-    found.push({ name, version, path, configPath: join(folder, CONFIG_FILE) })
-  }
-  return found
 }
 
 /** Newest first: versions are compared as integers. */
@@ -104,95 +53,153 @@ export function compareVersions(a: string, b: string): number {
   return BigInt(a) < BigInt(b) ? 1 : BigInt(a) > BigInt(b) ? -1 : 0
 }
 
-/** What a policy leaves of the versions beside its config, newest first. */
-function applyPolicy<Model extends { readonly version: string }>(
-  policy: VersionPolicy,
-  models: readonly Model[],
-  configPath: string,
-): Model[] {
-  const newestFirst = models.toSorted((a, b) => compareVersions(a.version, b.version))
-  if (policy.kind === 'all') return newestFirst
-  if (policy.kind === 'latest') return newestFirst.slice(0, policy.count)
-  const present = newestFirst.map(({ version }) => version)
-  const missing = policy.versions.filter((version) => !present.includes(version))
-  if (missing.length > 0) {
-    throw invalid(
-      `${configPath}: version_policy asks for ${missing.join(', ')}, the repository has ${present.join(', ')}`,
-    )
-  }
-  return newestFirst.filter(({ version }) => policy.versions.includes(version))
+/** The versions that stand beside one config, valid or not, newest first. */
+interface Versions {
+  readonly configPath: string
+  readonly name: string
+  readonly valid: readonly FoundModel[]
+  readonly broken: readonly EntryProblem[]
 }
 
-/** Each config is read once, and decides over the versions that stand beside it. */
-async function configure(found: readonly FoundModel[]): Promise<ModelSource[]> {
-  const byConfig = new Map<string, FoundModel[]>()
-  for (const model of found)
-    byConfig.set(model.configPath, [...(byConfig.get(model.configPath) ?? []), model])
-  const served = [...byConfig].map(async ([configPath, models]) => {
-    const config = await readModelConfig(configPath)
-    return applyPolicy(config.versionPolicy, models, configPath).map(({ name, version, path }) => ({
-      name,
-      version,
-      path,
-      config,
-    }))
-  })
-  return (await Promise.all(served)).flat()
+interface Configured {
+  readonly sources: readonly ModelSource[]
+  readonly problems: readonly EntryProblem[]
 }
 
 /**
- * Lists the model versions in `dir` that their configs let be served, by name and then newest version first.
- * @throws OnecopyError REPOSITORY_INVALID when the folder is missing or empty, a name cannot be served, a
- *   config is not as expected, or asks for a version that is not there.
+ * What a policy leaves of the versions beside its config. A broken version takes no valid one's place, and is a problem
+ * only where the policy asks for it.
  */
-export async function scanRepository(dir: string): Promise<ModelSource[]> {
-  const root = resolve(dir)
-  if ((await kindOf(root)) !== 'folder') throw invalid(`expected --models ${dir} to be a folder, found none`)
+function applyPolicy(
+  policy: VersionPolicy,
+  { configPath, name, valid, broken }: Versions,
+): { readonly served: readonly FoundModel[]; readonly problems: readonly EntryProblem[] } {
+  if (policy.kind === 'all') return { served: valid, problems: broken }
+  if (policy.kind === 'latest') {
+    const served = valid.slice(0, policy.count)
+    const oldest = served.length < policy.count ? undefined : served.at(-1)
+    const isAsked = ({ version }: EntryProblem) =>
+      oldest === undefined || version === null || compareVersions(version, oldest.version) < 0
+    return { served, problems: broken.filter(isAsked) }
+  }
+  const isAsked = ({ version }: { readonly version: string | null }) =>
+    version !== null && policy.versions.includes(version)
+  const present = new Set([...valid, ...broken].map(({ version }) => version))
+  const listed = [...present].toSorted((a, b) => compareVersions(a as string, b as string)).join(', ')
+  const missing = policy.versions
+    .filter((version) => !present.has(version))
+    .map((version) => ({
+      ...{ name, version, configPath },
+      reason: `${configPath}: version_policy asks for version ${version}, the repository has ${listed}`,
+    }))
+  return { served: valid.filter(isAsked), problems: [...broken.filter(isAsked), ...missing] }
+}
 
-  const found: FoundModel[] = []
-  for (const entry of (await readdir(root)).sort()) {
-    if (entry.startsWith('.')) continue
-    const path = join(root, entry)
-    const kind = await kindOf(path)
-    if (kind === 'file' && entry === MODEL_FILE) {
-      checkName(basename(root), root)
-      found.push({ name: basename(root), version: '1', path, configPath: join(root, CONFIG_FILE) })
-    } else if (kind === 'file' && entry.endsWith('.onnx')) {
-      const place = placeOf(path)
-      checkName(place.name, path)
-      found.push({ ...place, path })
-    } else if (kind === 'folder') {
-      const versions = await versionsIn(path, entry)
-      if (versions.length > 0) checkName(entry, path)
-      else if ((await kindOf(join(path, MODEL_FILE))) === 'file') {
-        throw invalid(
-          `${join(path, MODEL_FILE)}: expected it in a version folder: ${join(path, 'VERSION', MODEL_FILE)}`,
-        )
-      } else {
-        const nested = await nestedModel(path)
-        if (nested !== null) {
-          throw invalid(
-            `${join(path, nested)}: a model name cannot hold "/"; expected ${join(root, 'NAME', 'VERSION', MODEL_FILE)}`,
-          )
-        }
-      }
-      found.push(...versions)
-    }
+/** A config is read once, and decides over the versions that stand beside it. */
+async function configure(versions: Versions): Promise<Configured> {
+  const { configPath, name, valid, broken } = versions
+  try {
+    const config = await readModelConfig(configPath)
+    const { served, problems } = applyPolicy(config.versionPolicy, versions)
+    return { sources: served.map(({ version, path }) => ({ name, version, path, config })), problems }
+  } catch (thrown) {
+    const reason = messageOf(thrown)
+    const unconfigured = [...valid, ...broken].map(({ version }) => ({ name, version, configPath, reason }))
+    return { sources: [], problems: [...broken, ...unconfigured] }
   }
+}
 
-  if (found.length === 0) {
-    throw invalid(
-      `no model in ${root}: expected NAME/VERSION/${MODEL_FILE} (VERSION a positive integer), NAME.onnx or ${MODEL_FILE}`,
-    )
+function byConfig(found: readonly FoundModel[], problems: readonly EntryProblem[]): Versions[] {
+  const groups = new Map<string, { name: string; valid: FoundModel[]; broken: EntryProblem[] }>()
+  const groupOf = (configPath: string, name: string) => {
+    const group = groups.get(configPath) ?? { name, valid: [], broken: [] }
+    groups.set(configPath, group)
+    return group
   }
-  const seen = new Map<string, string>()
-  for (const { name, version, path } of found) {
-    const earlier = seen.get(`${name}@${version}`)
-    if (earlier !== undefined)
-      throw invalid(`model ${name} version ${version} stands twice: ${earlier} and ${path}`)
-    seen.set(`${name}@${version}`, path)
+  for (const model of found) groupOf(model.configPath, model.name).valid.push(model)
+  for (const problem of problems)
+    if (problem.configPath !== null) groupOf(problem.configPath, problem.name).broken.push(problem)
+  return [...groups].map(([configPath, { name, valid, broken }]) => ({
+    ...{ configPath, name, broken },
+    valid: valid.toSorted((a, b) => compareVersions(a.version, b.version)),
+  }))
+}
+
+/** A name and version that stand twice: nobody can say which of the two is meant, so neither is served. */
+function withoutTwice(found: readonly FoundModel[]): {
+  readonly once: readonly FoundModel[]
+  readonly twice: readonly EntryProblem[]
+} {
+  const byKey = new Map<string, FoundModel[]>()
+  for (const model of found) {
+    const key = `${model.name}@${model.version}`
+    byKey.set(key, [...(byKey.get(key) ?? []), model])
   }
-  return (await configure(found)).sort((a, b) =>
-    a.name < b.name ? -1 : a.name > b.name ? 1 : compareVersions(a.version, b.version),
+  const groups = [...byKey.values()]
+  const once = groups.flatMap((group) => (group.length === 1 ? group : []))
+  const twice = groups.flatMap(([first, ...others]) =>
+    first === undefined || others.length === 0
+      ? []
+      : {
+          ...{ name: first.name, version: first.version, configPath: null },
+          reason: `model ${first.name} version ${first.version} stands twice: ${[first, ...others].map(({ path }) => path).join(' and ')}`,
+        },
   )
+  return { once, twice }
+}
+
+/** Names by their characters, versions newest first, what is of the whole entry before them. */
+function inOrder<One extends { readonly name: string; readonly version: string | null }>(
+  all: readonly One[],
+): One[] {
+  return all.toSorted((a, b) => {
+    if (a.name !== b.name) return a.name < b.name ? -1 : 1
+    if (a.version === null || b.version === null)
+      return Number(b.version === null) - Number(a.version === null)
+    return compareVersions(a.version, b.version)
+  })
+}
+
+async function entriesOf(root: string, dir: string): Promise<Buffer[]> {
+  const found = await kindOf(root)
+  if (found.kind !== 'folder')
+    throw invalid(`expected --models ${dir} to be a folder, found ${insteadOfFile(found)}`)
+  try {
+    // Bytes: a name need not be UTF-8.
+    return (await readdir(root, { encoding: 'buffer' })).sort(Buffer.compare)
+  } catch (thrown) {
+    throw invalid(`expected --models ${dir} to be a folder that can be read: ${messageOf(thrown)}`)
+  }
+}
+
+/** A repository without a model and without a problem: most often the wrong folder. */
+export function emptyRepository(dir: string): OnecopyError {
+  return invalid(
+    `no model in ${resolve(dir)}: expected NAME/VERSION/${MODEL_FILE} (VERSION a positive integer), NAME.onnx or ${MODEL_FILE}`,
+  )
+}
+
+/**
+ * Lists the model versions in `dir` that their configs let be served, and what is wrong with the others.
+ * @throws OnecopyError REPOSITORY_INVALID when the folder itself is missing or cannot be read.
+ */
+export async function scanRepository(dir: string): Promise<RepositoryScan> {
+  const root = resolve(dir)
+  const scans = []
+  for (const entry of await entriesOf(root, dir)) scans.push(await readEntry(root, entry))
+  const { once, twice } = withoutTwice(scans.flatMap(({ found }) => found))
+  const problems = scans.flatMap((scan) => scan.problems)
+  const configured = await Promise.all(byConfig(once, problems).map(configure))
+  const all = [
+    ...problems.filter(({ configPath }) => configPath === null),
+    ...twice,
+    ...configured.flatMap((one) => one.problems),
+  ]
+  return {
+    sources: inOrder(configured.flatMap(({ sources }) => sources)),
+    problems: inOrder(all).map(({ name, version, reason }) => ({
+      ...{ name, version, reason },
+      code: 'REPOSITORY_INVALID' as const,
+    })),
+  }
 }

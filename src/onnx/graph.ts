@@ -56,7 +56,10 @@ export function externalEntry(tensor: TensorProto, key: string): string | undefi
   return tensor.externalData.find((entry) => entry.key === key)?.value
 }
 
-/** Every tensor that a model may keep outside its file: initializers and tensor attributes, everywhere. */
+/**
+ * Every tensor that a model may keep outside its file: initializers and tensor attributes, everywhere.
+ * `external-names.ts` finds the same without parsing the model.
+ */
 export function* tensorsOf(model: ModelProto & { graph: GraphProto }): Generator<TensorProto> {
   for (const graph of graphsOf(model.graph)) {
     yield* graph.initializer

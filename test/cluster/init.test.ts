@@ -59,7 +59,9 @@ for (const { model, config } of LAYOUTS) {
       const written = JSON.parse(readFileSync(configPath, 'utf8'))
       // A value that is not the default shows that the scan reads this very file.
       writeFileSync(configPath, JSON.stringify({ ...written, max_batch_size: 7 }))
-      const [source] = await scanRepository(dir)
+      const {
+        sources: [source],
+      } = await scanRepository(dir)
       t.like(source?.config, {
         batching: 'auto',
         maxBatchSize: 7,

@@ -1,8 +1,9 @@
 import { mkdtempSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
-import test, { type ExecutionContext } from 'ava'
+import test from 'ava'
 import fc from 'fast-check'
-import { placeOf, scanRepository } from '../../src/model/repository.js'
+import { placeOf } from '../../src/model/place.js'
+import { scanRepository } from '../../src/model/repository.js'
 import { writeModel } from '../helpers/onnx-builder.js'
 import { temporaryFolder } from '../helpers/server.js'
 
@@ -12,7 +13,7 @@ test('versions are listed newest first, compared as integers', async (t) => {
   const dir = temporaryFolder(t)
   for (const version of ['2', '10', '9']) writeModel(dir, 'm', BYTES, version)
   writeModel(dir, 'a', BYTES)
-  const found = await scanRepository(dir)
+  const { sources: found } = await scanRepository(dir)
   t.deepEqual(
     found.map(({ name, version }) => `${name}/${version}`),
     ['a/1', 'm/10', 'm/9', 'm/2'],
@@ -23,7 +24,7 @@ test('NAME.onnx and a single model.onnx are version 1', async (t) => {
   const dir = temporaryFolder(t)
   writeFileSync(join(dir, 'solo.onnx'), BYTES)
   writeFileSync(join(dir, 'model.onnx'), BYTES)
-  const found = await scanRepository(dir)
+  const { sources: found } = await scanRepository(dir)
   t.deepEqual(
     found.map(({ name, version }) => `${name}/${version}`).sort(),
     [`${basename(dir)}/1`, 'solo/1'].sort(),
@@ -36,13 +37,22 @@ test('what is no model is ignored: hidden entries, other files, folders that are
   writeModel(dir, 'm', BYTES, 'latest')
   writeModel(dir, 'm', BYTES, '0')
   writeFileSync(join(dir, 'README.md'), 'text')
-  t.is((await scanRepository(dir)).length, 1)
+  const { sources, problems } = await scanRepository(dir)
+  t.is(sources.length, 1)
+  t.deepEqual(problems, [])
 })
 
 test('one name and version cannot stand twice', async (t) => {
   const dir = writeModel(temporaryFolder(t), 'm', BYTES)
   writeFileSync(join(dir, 'm.onnx'), BYTES)
-  await t.throwsAsync(scanRepository(dir), { message: /model m version 1 stands twice/ })
+  writeModel(dir, 'm', BYTES, '2')
+  const { sources, problems } = await scanRepository(dir)
+  t.deepEqual(
+    sources.map(({ name, version }) => `${name}/${version}`),
+    ['m/2'],
+  )
+  t.like(problems, [{ name: 'm', version: '1', code: 'REPOSITORY_INVALID' }])
+  t.regex(problems[0]?.reason ?? '', /model m version 1 stands twice: .*m\/1\/model\.onnx.*m\.onnx/)
 })
 
 test('a folder that is not there is named', async (t) => {
@@ -57,11 +67,7 @@ function versionsWithPolicy(dir: string, versions: readonly string[], policy: un
 }
 
 async function served(dir: string): Promise<string[]> {
-  return (await scanRepository(dir)).map(({ version }) => version)
-}
-
-async function refused(t: ExecutionContext, dir: string, says: RegExp): Promise<void> {
-  t.like(await t.throwsAsync(scanRepository(dir), { message: says }), { code: 'REPOSITORY_INVALID' })
+  return (await scanRepository(dir)).sources.map(({ version }) => version)
 }
 
 test('a policy decides which versions are served; another model is not touched by it', async (t) => {
@@ -75,14 +81,23 @@ test('a policy decides which versions are served; another model is not touched b
   const dir = versionsWithPolicy(temporaryFolder(t), versions, { latest: 1 })
   for (const version of ['1', '2']) writeModel(dir, 'other', BYTES, version)
   t.deepEqual(
-    (await scanRepository(dir)).map(({ name, version }) => `${name}/${version}`),
+    (await scanRepository(dir)).sources.map(({ name, version }) => `${name}/${version}`),
     ['m/10', 'other/2', 'other/1'],
   )
 })
 
-test('versions that a policy asks for and that are not there are named, with those that are', async (t) => {
+test('versions that a policy asks for and that are not there are named, the others are served', async (t) => {
   const dir = versionsWithPolicy(temporaryFolder(t), ['2', '10'], { specific: ['1', '2', '3'] })
-  await refused(t, dir, /m\/config\.json: version_policy asks for 1, 3, the repository has 10, 2$/)
+  t.deepEqual(await served(dir), ['2'])
+  const { problems } = await scanRepository(dir)
+  t.deepEqual(
+    problems.map(({ version }) => version),
+    ['3', '1'],
+  )
+  t.regex(
+    problems[1]?.reason ?? '',
+    /m\/config\.json: version_policy asks for version 1, the repository has 10, 2$/,
+  )
 })
 
 test('for any versions, latest takes the highest and specific takes exactly what it names', async (t) => {
@@ -111,12 +126,12 @@ test('a file is placed as the repository around it would place it', async (t) =>
   const configPaths = [['m', 'config.json'], ['config.json'], ['solo.config.json']].map((parts) =>
     join(dir, ...parts),
   )
-  const found = await scanRepository(dir)
+  const { sources: found } = await scanRepository(dir)
   t.deepEqual(
     found.map(({ name, version, path }) => ({ name, version, configPath: placeOf(path).configPath })),
     found.map(({ path }) => placeOf(path)),
   )
   t.deepEqual(found.map(({ path }) => placeOf(path).configPath).sort(), configPaths.sort())
   for (const configPath of configPaths) writeFileSync(configPath, '{"threads": 7}')
-  t.true((await scanRepository(dir)).every(({ config }) => config.threads === 7))
+  t.true((await scanRepository(dir)).sources.every(({ config }) => config.threads === 7))
 })

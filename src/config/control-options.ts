@@ -1,0 +1,28 @@
+/** Options of which models of the repository are served, and when. */
+import { z } from 'zod'
+import { option } from './option.js'
+
+export const CONTROL_OPTIONS = {
+  modelControl: option({
+    schema: z.enum(['fixed', 'watch', 'explicit'], 'expected fixed, watch or explicit'),
+    value: 'MODE',
+    group: 'Models',
+    help: 'fixed: what is there at the start; watch: as the repository changes; explicit: as POST /v2/repository/... on the admin port says.',
+    default: () => 'fixed',
+  }),
+  loadModel: option({
+    schema: z.string().transform((names) => names.split(',').filter((name) => name !== '')),
+    value: 'NAMES',
+    group: 'Models',
+    help: 'With explicit control: models to load at the start, separated by commas; * is all.',
+    default: () => '',
+    defaultHelp: 'none',
+  }),
+  exitOnError: option({
+    schema: z.enum(['on', 'off'], 'expected on or off').transform((word) => word === 'on'),
+    value: 'on|off',
+    group: 'Models',
+    help: 'on: a start with a model that cannot be served is refused; off: the others are served. With watch the others are always served.',
+    default: () => 'on',
+  }),
+} as const

@@ -1,0 +1,174 @@
+/**
+ * One entry of a model repository: a file or a folder at its top. Whatever is wrong with it is a problem of this
+ * entry, or of one of its versions; nothing here is thrown.
+ */
+import { readdir } from 'node:fs/promises'
+import { basename, join } from 'node:path'
+import { VERSION_PATTERN } from './config.js'
+import { contentKindOf, insteadOfFile, isFile, isFolder, kindOf, systemReason } from './file-kind.js'
+import { CONFIG_FILE, MODEL_FILE, type ModelPlace, nameProblem, placeOf } from './place.js'
+
+/** A model as it was found, before its config is read. */
+export interface FoundModel extends ModelPlace {
+  readonly path: string
+}
+
+export interface EntryProblem {
+  readonly name: string
+  /** Null: of the whole entry. */
+  readonly version: string | null
+  /** Of the config that decides over this version; null where it is not one's. */
+  readonly configPath: string | null
+  readonly reason: string
+}
+
+export interface EntryScan {
+  readonly found: readonly FoundModel[]
+  readonly problems: readonly EntryProblem[]
+}
+
+/** The root of an ext file system has it, and nobody but root may look into it. */
+const LOST_AND_FOUND = 'lost+found'
+/** More digits than a version may have. */
+const TOO_LONG_VERSION_PATTERN = /^[1-9]\d{18,}$/
+
+const NOTHING: EntryScan = { found: [], problems: [] }
+
+function problemOf(name: string, reason: string): EntryScan {
+  return { found: [], problems: [{ name, version: null, configPath: null, reason }] }
+}
+
+/** A model that is one file at the top of the repository. */
+function singleFile(path: string): EntryScan {
+  const place = placeOf(path)
+  const problem = nameProblem(place.name, path)
+  return problem === null ? { found: [{ ...place, path }], problems: [] } : problemOf(place.name, problem)
+}
+
+/** The model of the repository whose folder is the model's own: DIR/model.onnx. */
+function onlyModel(root: string): EntryScan {
+  const name = basename(root)
+  const problem = nameProblem(name, root)
+  if (problem !== null) return problemOf(name, problem)
+  const path = join(root, MODEL_FILE)
+  return { found: [{ name, version: '1', path, configPath: join(root, CONFIG_FILE) }], problems: [] }
+}
+
+/** What one folder inside a model's folder is: a version, one with a problem, or null: nothing of ours. */
+async function readVersion(
+  folder: string,
+  name: string,
+  version: string,
+): Promise<FoundModel | EntryProblem | null> {
+  const isVersion = VERSION_PATTERN.test(version)
+  if (!isVersion && !TOO_LONG_VERSION_PATTERN.test(version)) return null
+  const configPath = join(folder, CONFIG_FILE)
+  const path = join(folder, version, MODEL_FILE)
+  const problem = (reason: string): EntryProblem => ({ name, version, configPath, reason })
+  const versionFolder = await kindOf(join(folder, version))
+  if (versionFolder.kind === 'unreadable')
+    return problem(`${join(folder, version)}: expected a version folder, found ${versionFolder.what}`)
+  if (versionFolder.kind !== 'folder') return null
+  const model = await contentKindOf(path)
+  if (!isVersion) {
+    const reason = `${join(folder, version)}: expected a version of at most 18 digits, got ${version.length}`
+    return model.kind === 'file' ? problem(reason) : null
+  }
+  if (model.kind === 'file') return { name, version, path, configPath }
+  // Removed since the folder was listed.
+  if (model.kind === 'absent' && !(await isFolder(join(folder, version)))) return null
+  return problem(
+    `${join(folder, version)}: expected a file ${MODEL_FILE} in a version folder, found ${insteadOfFile(model)}`,
+  )
+}
+
+/** Why a folder without versions is still meant to be a model; null where it is none. */
+async function misplacedModel(folder: string, names: readonly string[]): Promise<string | null> {
+  const direct = await kindOf(join(folder, MODEL_FILE))
+  if (direct.kind === 'file')
+    return `${join(folder, MODEL_FILE)}: expected it in a version folder: ${join(folder, 'VERSION', MODEL_FILE)}`
+  for (const name of names.filter((one) => !one.startsWith('.'))) {
+    if (!(await isFolder(join(folder, name)))) continue
+    if (await isFile(join(folder, name, MODEL_FILE)))
+      return `${join(folder, name)}: expected a version folder to be named by a positive integer, such as 1`
+    for (const inner of await readdir(join(folder, name)).catch(() => [])) {
+      const model = join(folder, name, inner, MODEL_FILE)
+      if (VERSION_PATTERN.test(inner) && (await isFile(model)))
+        return `${model}: a model name cannot hold "/"; expected NAME/VERSION/${MODEL_FILE} below the repository`
+    }
+  }
+  return null
+}
+
+async function readFolder(path: string, name: string): Promise<EntryScan> {
+  let names: string[]
+  try {
+    names = (await readdir(path)).sort()
+  } catch (thrown) {
+    // Gone, or replaced by a file: the next look sees what it is.
+    if ((await kindOf(path)).kind !== 'folder') return NOTHING
+    return problemOf(name, `${path}: expected a folder that can be read: ${systemReason(thrown)}`)
+  }
+  const found: FoundModel[] = []
+  const problems: EntryProblem[] = []
+  for (const version of names) {
+    const read = await readVersion(path, name, version)
+    if (read === null) continue
+    if ('reason' in read) problems.push(read)
+    else found.push(read)
+  }
+  if (found.length > 0 || problems.length > 0) {
+    const problem = nameProblem(name, path)
+    return problem === null ? { found, problems } : problemOf(name, problem)
+  }
+  const misplaced = await misplacedModel(path, names)
+  return misplaced === null ? NOTHING : problemOf(name, misplaced)
+}
+
+/** A name that is no UTF-8 cannot stand in a URL or in JSON. `\xNN` is how it is shown. */
+async function readForeignName(root: string, bytes: Buffer): Promise<EntryScan> {
+  const shown = [...bytes]
+    .map((byte) =>
+      byte >= 0x20 && byte < 0x7f ? String.fromCharCode(byte) : `\\x${byte.toString(16).padStart(2, '0')}`,
+    )
+    .join('')
+  const path = Buffer.concat([Buffer.from(`${root}/`), bytes])
+  const { kind } = await kindOf(path)
+  const inside = kind === 'folder' ? await readdir(path).catch(() => []) : []
+  const isModel =
+    shown.endsWith('.onnx') || inside.some((name) => name === MODEL_FILE || VERSION_PATTERN.test(name))
+  return isModel
+    ? problemOf(shown, `${join(root, shown)}: expected a name in UTF-8, got other bytes`)
+    : NOTHING
+}
+
+function textOf(bytes: Buffer): string | null {
+  try {
+    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)
+  } catch {
+    return null
+  }
+}
+
+/** Reads the entry of that name at the top of the repository `root`. */
+export async function readEntry(root: string, bytes: Buffer): Promise<EntryScan> {
+  const entry = textOf(bytes)
+  if (entry === null) return await readForeignName(root, bytes)
+  // Of tools, and of volumes that are changed as a whole (`..data` and what it leads to): their links are entries of their own.
+  if (entry.startsWith('.') || entry === LOST_AND_FOUND) return NOTHING
+  const path = join(root, entry)
+  if (!entry.endsWith('.onnx')) {
+    const found = await kindOf(path)
+    if (found.kind === 'folder') return await readFolder(path, entry)
+    // A link that leads nowhere may have been one to a model. A config's is told by what reads the config.
+    const isMissed = found.kind === 'unreadable' && !entry.endsWith(CONFIG_FILE)
+    return isMissed ? problemOf(entry, `${path}: expected a file or a folder, found ${found.what}`) : NOTHING
+  }
+  const found = await contentKindOf(path)
+  if (found.kind === 'absent') return NOTHING
+  if (found.kind === 'folder') return await readFolder(path, entry)
+  const isOnly = entry === MODEL_FILE
+  if (found.kind === 'file') return isOnly ? onlyModel(root) : singleFile(path)
+  const name = isOnly ? basename(root) : placeOf(path).name
+  return problemOf(name, `${path}: expected a model file, found ${insteadOfFile(found)}`)
+}
