@@ -78,11 +78,17 @@ export class RepositoryControl {
   async watch(): Promise<void> {
     const { modelsDir, log } = this.#options
     if (modelsDir === null) return
-    const onFailure = (thrown: unknown) =>
-      log.warn(
-        { reason: messageOf(thrown) },
-        `the repository is looked at every ${LOOK_AGAIN_MS / 1000} s only`,
-      )
+    let hasFailed = false
+    // Looking finds what a watch misses, only later: a link that leads nowhere is no reason to give up the rest.
+    const onFailure = (thrown: unknown) => {
+      const seconds = LOOK_AGAIN_MS / 1000
+      if (!hasFailed)
+        log.warn(
+          { reason: messageOf(thrown) },
+          `changes of the repository can be seen up to ${seconds} s late`,
+        )
+      hasFailed = true
+    }
     const watcher = watch(modelsDir, {
       ...{ ignoreInitial: true, followSymlinks: true, depth: WATCHED_DEPTH },
       // They are a problem of the entry that may not be read, and the scan says so.

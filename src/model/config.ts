@@ -176,6 +176,12 @@ async function readFiles(
   return { ...config, warmUp: { ...config.warmUp, samples }, labels: Object.fromEntries(read) }
 }
 
+/** Schemas leave such a key out: it would be lost without a word. */
+function refusePrototype(key: string, value: unknown): unknown {
+  if (key === '__proto__') throw new Error('expected no key "__proto__"')
+  return value
+}
+
 /**
  * Reads a model's config and the files it names; the defaults where there is none.
  * @throws OnecopyError REPOSITORY_INVALID naming every key that is not as expected.
@@ -183,7 +189,7 @@ async function readFiles(
 export async function readModelConfig(path: string): Promise<ServedModelConfig> {
   let value: unknown = {}
   try {
-    value = JSON.parse(await readTextFile(path, MAX_CONFIG_BYTES))
+    value = JSON.parse(await readTextFile(path, MAX_CONFIG_BYTES), refusePrototype)
   } catch (thrown) {
     const found = await kindOf(path)
     // A link that leads nowhere is no reason to serve without what its operator decided.

@@ -53,10 +53,14 @@ export async function kindOf(path: string | Buffer): Promise<FileKind> {
 export async function contentKindOf(path: string): Promise<FileKind> {
   const found = await kindOf(path)
   if (found.kind !== 'file') return found
-  return await access(path, constants.R_OK).then(
-    () => found,
-    (thrown) => ({ kind: 'unreadable', what: `a file that cannot be read (${systemReason(thrown)})` }),
-  )
+  try {
+    await access(path, constants.R_OK)
+    return found
+  } catch (thrown) {
+    // Removed meanwhile.
+    if (isAbsent(thrown)) return { kind: 'absent' }
+    return { kind: 'unreadable', what: `a file that cannot be read (${systemReason(thrown)})` }
+  }
 }
 
 export async function isFile(path: string | Buffer): Promise<boolean> {

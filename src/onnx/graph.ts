@@ -2,7 +2,13 @@
 import { fromBinary, toBinary } from '@bufbuild/protobuf'
 import { messageOf, OnecopyError } from '../errors.js'
 import { alignUp, PAGE_BYTES } from '../segment/layout.js'
-import { type GraphProto, type ModelProto, ModelProtoSchema, type TensorProto } from './onnx_pb.js'
+import {
+  type GraphProto,
+  type ModelProto,
+  ModelProtoSchema,
+  type NodeProto,
+  type TensorProto,
+} from './onnx_pb.js'
 
 const EXTERNAL = 1
 
@@ -40,11 +46,13 @@ export function serializeModel(model: ModelProto): Uint8Array<ArrayBuffer> {
 /** The graph and every graph inside its nodes' attributes, outermost first. */
 export function* graphsOf(graph: GraphProto): Generator<GraphProto> {
   yield graph
-  for (const node of graph.node) {
-    for (const attribute of node.attribute) {
-      if (attribute.g !== undefined) yield* graphsOf(attribute.g)
-      for (const inner of attribute.graphs) yield* graphsOf(inner)
-    }
+  for (const node of graph.node) yield* graphsIn(node)
+}
+
+function* graphsIn({ attribute }: NodeProto): Generator<GraphProto> {
+  for (const { g, graphs } of attribute) {
+    if (g !== undefined) yield* graphsOf(g)
+    for (const inner of graphs) yield* graphsOf(inner)
   }
 }
 
@@ -61,13 +69,16 @@ export function externalEntry(tensor: TensorProto, key: string): string | undefi
  * `external-names.ts` finds the same without parsing the model.
  */
 export function* tensorsOf(model: ModelProto & { graph: GraphProto }): Generator<TensorProto> {
-  for (const graph of graphsOf(model.graph)) {
+  const nodes = model.functions.flatMap((one) => one.node)
+  for (const graph of [...graphsOf(model.graph), ...nodes.flatMap((node) => [...graphsIn(node)])]) {
     yield* graph.initializer
-    for (const node of graph.node) {
-      for (const attribute of node.attribute) {
-        if (attribute.t !== undefined) yield attribute.t
-        yield* attribute.tensors
-      }
+    for (const node of graph.node) nodes.push(node)
+  }
+  for (const { attribute } of nodes) {
+    for (const { t, tensors, sparseTensor } of attribute) {
+      if (t !== undefined) yield t
+      yield* tensors
+      if (sparseTensor?.values !== undefined) yield sparseTensor.values
     }
   }
 }

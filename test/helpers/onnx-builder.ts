@@ -210,3 +210,30 @@ export function quantisedConvolution(channels = 64): Uint8Array {
     }),
   )
 }
+
+/** `y = x + constant`, x FP32 [batch, 2]; the constant is external data at `location`, 8 bytes. */
+export function addModelWithExternalData(location: string): Uint8Array {
+  const constant = create(TensorProtoSchema, {
+    name: 'constant',
+    dims: [2n],
+    dataType: ELEMENT.float,
+    dataLocation: 1,
+    externalData: Object.entries({ location, offset: '0', length: '8' }).map(([key, value]) => ({
+      key,
+      value,
+    })),
+  })
+  return modelBytes(
+    graph({
+      input: [value('x', ELEMENT.float, ['batch', 2])],
+      output: [value('y', ELEMENT.float, ['batch', 2])],
+      node: [node('Add', ['x', 'constant'], ['y'])],
+      initializer: [constant],
+    }),
+  )
+}
+
+/** The bytes of that constant. */
+export function constantBytes(constant: readonly [number, number]): Uint8Array {
+  return new Uint8Array(Float32Array.from(constant).buffer)
+}
