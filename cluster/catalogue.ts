@@ -110,7 +110,8 @@ export class Catalogue {
       const entry = this.#entryOf(source)
       entry.state = 'UNAVAILABLE'
       entry.reason = messageOf(failure)
-      this.#report(entry, 'failed')
+      const { name, version, reason } = entry
+      this.#options.log.error({ model: name, version, reason }, 'the model is not served')
     }
     this.#onBegun()
   }

@@ -89,8 +89,8 @@ export const unloadRequestSchema = z
   .describe('No body at all does as well. `unload_dependents` changes nothing: there are none.')
 
 export const indexEntrySchema = z.strictObject({
-  name: z.string(),
-  version: z.string(),
+  name: z.string().describe('As in the repository; not always one that a model may have.'),
+  version: z.string().describe('Empty where an entry of the repository as a whole cannot be served.'),
   state: z.enum(['LOADING', 'READY', 'UNLOADING', 'UNAVAILABLE']),
   reason: z
     .string()

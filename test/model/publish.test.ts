@@ -39,3 +39,35 @@ test('a model whose segment could not be written is no longer counted', async (t
   })
   t.is((await publish('small')).length, 1)
 })
+
+test('what cannot be published keeps nothing else from it, and takes no memory into account', async (t) => {
+  const models = temporaryFolder(t)
+  const names = ['bad-first', 'good', 'bad-middle', 'late', 'bad-last']
+  for (const name of names)
+    writeModel(models, name, name.startsWith('bad') ? Buffer.from('not a model') : addModel())
+  const config = await readModelConfig(join(models, 'config.json'))
+  const sources = names.map((name) => ({
+    ...{ name, version: '1', config },
+    path: join(models, name, '1', 'model.onnx'),
+  }))
+  const failed: string[] = []
+  let compiled = 0
+  const published = await publishModels(sources, {
+    server: await createServerFolder(temporaryFolder(t, '/dev/shm')),
+    cache: await openCache(temporaryFolder(t)),
+    budget: new MemoryBudget({ limitBytes: null, workers: 1 }),
+    ...{ compileTimeoutMs: 60_000, concurrency: 2, signal: new AbortController().signal },
+    onAllCompiled: () => compiled++,
+    onFailed: ({ name }, failure) => {
+      t.like(failure, { code: 'MODEL_INVALID' })
+      failed.push(name)
+    },
+  })
+  t.deepEqual(
+    published.map(({ source }) => source.name),
+    ['good', 'late'],
+    'in the order of the sources',
+  )
+  t.deepEqual(failed.toSorted(), ['bad-first', 'bad-last', 'bad-middle'])
+  t.is(compiled, 1, 'workers are not waited for because of a model that fails')
+})
