@@ -204,19 +204,27 @@ test.serial('a watched repository is served and followed whatever is wrong with 
 
 test.serial('what turns bad while it is served answers on until it is mended or removed', async (t) => {
   const write = (models: string) => {
-    for (const name of ['json', 'twice', 'emptied', 'replaced', 'folder'])
+    for (const name of ['json', 'twice', 'emptied', 'replaced', 'folder', 'partly'])
       writeModel(models, name, addModel())
+    writeModel(models, 'partly', addModel([2, 2]), '2')
     writeModel(models, 'json', addModel([2, 2]), '2')
   }
   const { server, url, adminUrl, models } = await serve(t, ['--watch'], write)
   writeFileSync(join(models, 'json', 'config.json'), '{"threads": "many"}')
   writeFileSync(join(models, 'twice.onnx'), addModel([9, 9]))
-  rmSync(join(models, 'emptied', '1', 'model.onnx'))
+  for (const name of ['emptied', 'partly']) rmSync(join(models, name, '1', 'model.onnx'))
   rmSync(join(models, 'replaced', '1', 'model.onnx'))
   mkdirSync(join(models, 'replaced', '1', 'model.onnx'))
   rmSync(join(models, 'folder'), { recursive: true })
   symlinkSync('/no/such/folder', join(models, 'folder'))
-  const bad = { json: /threads/, twice: /twice/, emptied: /none/, replaced: /a folder/, folder: /a link to/ }
+  const bad = {
+    json: /threads/,
+    twice: /twice/,
+    emptied: /none/,
+    partly: /none/,
+    replaced: /a folder/,
+    folder: /a link to/,
+  }
   for (const name of Object.keys(bad))
     await server.logged(({ msg, model }) => msg === IS_BAD && model === name)
   // A look that unloads anything is over once a later change is served.
@@ -228,14 +236,14 @@ test.serial('what turns bad while it is served answers on until it is mended or 
     t.is(told?.state, 'READY', name)
     t.regex(told?.reason ?? '', says)
   }
-  t.is(await answer(url, 'json'), '12,22')
-  t.is(await invalidEntries(adminUrl), 6, 'both versions beside the bad config count')
+  for (const name of ['json', 'partly']) t.is(await answer(url, name), '12,22')
+  t.is(await invalidEntries(adminUrl), 7, 'both versions beside the bad config count')
 
   writeFileSync(join(models, 'json', 'config.json'), '{"version_policy": {"specific": ["1"]}}')
   await until('its config is followed again', async () => (await answer(url, 'json/versions/2')) === '404')
   rmSync(join(models, 'twice'), { recursive: true })
   await until('the one that is left is served', async () => (await answer(url, 'twice')) === '19,29')
-  for (const name of ['emptied', 'replaced', 'folder']) {
+  for (const name of ['emptied', 'replaced', 'folder', 'partly']) {
     rmSync(join(models, name), { recursive: true })
     await until(`${name} is gone`, async () => (await answer(url, name)) === '404')
   }
@@ -292,6 +300,8 @@ test.serial(
     t.is(await answer(url, 'good'), '11,22')
     t.like(await entry(adminUrl, 'broken'), { state: 'UNAVAILABLE', reason: 'not loaded' })
     t.regex((await entry(adminUrl, 'json'))?.reason ?? '', /expected a JSON file/)
+    t.is(said(server, IS_BAD, 'json'), 1)
+    t.is(await invalidEntries(adminUrl), BAD_ENTRIES.length - 1, 'what nobody asked for is not compiled')
     const load = (name: string) => post(adminUrl, `/v2/repository/models/${encodeURIComponent(name)}/load`)
     for (const [name, , says] of BAD_ENTRIES) {
       const refused = await load(name)
