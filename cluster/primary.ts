@@ -8,7 +8,6 @@ import { rmSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import type { Config } from '../src/config/config.js'
-import { urlHost } from '../src/config/host-names.js'
 import { messageOf, OnecopyError } from '../src/errors.js'
 import { ownSocketPath, writeResidentNote } from '../src/ersilia/resident.js'
 import type { ServerIdentity } from '../src/http/routes/health.js'
@@ -27,8 +26,8 @@ import { publishFirst } from './first-models.js'
 import type { SecretsMessage } from './messages.js'
 import { FleetMetrics } from './metrics.js'
 import { concretePort } from './port.js'
-import { readyTable } from './progress.js'
 import { Publisher } from './publisher.js'
+import { reportReady } from './ready-report.js'
 import type { RepositoryApi } from './repository-api.js'
 import { RepositoryControl } from './repository-control.js'
 import { Secrets } from './secrets.js'
@@ -343,29 +342,15 @@ class Primary {
   }
 
   #sayReady(): void {
-    const { host, adminHost, workers, isHttp } = this.#config
-    const scheme = this.#secrets?.current.tls ? 'https' : 'http'
-    const adminScheme = this.#config.adminTls === 'off' ? 'http' : 'https'
-    const socketPath = this.#socket?.path ?? ''
-    const published = this.#catalogue?.published ?? []
-    const port = this.#supervisor?.port ?? 0
-    const adminPort = this.#admin?.port ?? 0
-    const where = isHttp
-      ? `inference on ${scheme}://${urlHost(host)}:${port}, metrics and probes on ${adminScheme}://${urlHost(adminHost)}:${adminPort}`
-      : `inference on the socket ${socketPath}`
-    process.stdout.write(`${readyTable(published, workers)}\nready: ${where}\n`)
-    for (const { source, segment } of published) {
-      const model = { model: source.name, version: source.version }
-      for (const { name, reason } of segment.header.skippedOutputs) {
-        this.#log.warn({ ...model, output: name }, `output ${name} is not served: it ${reason}`)
-      }
-      for (const note of segment.header.sharing.notes) this.#log.info(model, note)
-    }
-    const socket = socketPath === '' ? {} : { socketPath }
-    this.#log.info(
-      { host, port, adminHost, adminPort, workers, models: published.length, ...socket },
-      'ready',
-    )
+    reportReady({
+      config: this.#config,
+      log: this.#log,
+      port: this.#supervisor?.port ?? 0,
+      adminPort: this.#admin?.port ?? 0,
+      hasTls: this.#secrets?.current.tls != null,
+      socketPath: this.#socket?.path ?? null,
+      published: this.#catalogue?.published ?? [],
+    })
   }
 
   #reportFailure(thrown: unknown): void {
