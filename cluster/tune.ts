@@ -22,6 +22,7 @@ import { usableCpus } from '../src/process/cpus.js'
 import { parseDurationMs } from '../src/units.js'
 
 const MAIN = fileURLToPath(new URL('main.js', import.meta.url))
+const ADMIN_HOST = '127.0.0.1'
 const START_TIMEOUT_MS = 10 * 60_000
 const WARM_UP_MS = 1000
 const ROUNDS = 2
@@ -104,6 +105,8 @@ class TunedServer implements AsyncDisposable {
       `${threads}`,
       '--port',
       '0',
+      '--admin-host',
+      ADMIN_HOST,
       '--admin-port',
       '0',
     ]
@@ -121,7 +124,7 @@ class TunedServer implements AsyncDisposable {
       if (parsed?.success !== true) continue
       const { host, port, adminPort } = parsed.data
       this.#process.stderr.resume()
-      return { url: `http://${host}:${port}`, adminUrl: `http://${host}:${adminPort}` }
+      return { url: `http://${host}:${port}`, adminUrl: `http://${ADMIN_HOST}:${adminPort}` }
     }
     throw new OnecopyError('WORKER_BOOT_FAILED', `the server did not start: ${last}`)
   }

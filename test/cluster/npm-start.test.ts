@@ -1,70 +1,135 @@
-import { type ChildProcess, spawn } from 'node:child_process'
-import { once } from 'node:events'
-import { existsSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+/** What a user types: `npm start` and `npx`, in a copy of the project, because the start builds and other tests run from dist. */
+import { spawn } from 'node:child_process'
+import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { createInterface } from 'node:readline'
 import test, { type ExecutionContext } from 'ava'
-import { z } from 'zod'
-import { temporaryFolder } from '../helpers/server.js'
+import { type Exit, temporaryFolder } from '../helpers/server.js'
 import { PROJECT_ROOT } from '../helpers/shared.js'
-import { until } from '../helpers/waiting.js'
+import { TEMPORARY_PREFIX } from '../helpers/temporary-names.js'
+import { until, untilSome } from '../helpers/waiting.js'
 
-const Package = z.looseObject({ scripts: z.record(z.string(), z.string()) })
-const ReadyLine = z.object({ msg: z.literal('ready'), role: z.literal('primary'), pid: z.int() })
+const PROJECT = mkdtempSync(join(tmpdir(), TEMPORARY_PREFIX))
 
-/** The project as it is, built already: a build would rewrite files under tests that run beside this one. */
-function builtProject(t: ExecutionContext): string {
-  const folder = temporaryFolder(t)
-  const manifest = Package.parse(JSON.parse(readFileSync(join(PROJECT_ROOT, 'package.json'), 'utf8')))
-  const { prestart: _, ...scripts } = manifest.scripts
-  writeFileSync(join(folder, 'package.json'), JSON.stringify({ ...manifest, scripts }))
-  for (const name of ['dist', 'models', 'node_modules'])
-    symlinkSync(join(PROJECT_ROOT, name), join(folder, name))
-  return folder
+test.before(() => {
+  const files = ['package.json', '.npmrc', 'tsconfig.json', 'src', 'cluster', 'bench', 'test', 'models']
+  for (const name of files) cpSync(join(PROJECT_ROOT, name), join(PROJECT, name), { recursive: true })
+  symlinkSync(join(PROJECT_ROOT, 'node_modules'), join(PROJECT, 'node_modules'))
+})
+test.after.always(() => rmSync(PROJECT, { recursive: true, force: true }))
+
+interface Line {
+  readonly msg: string
+  readonly role: string
+  readonly port?: number
+  readonly signal?: string
 }
 
-/** Resolves with the pid of the primary. */
-async function readyPid(npm: ChildProcess): Promise<number> {
-  if (npm.stderr === null) throw new Error('expected standard error to be a pipe')
-  for await (const line of createInterface({ input: npm.stderr })) {
-    if (!line.startsWith('{')) continue
-    const ready = ReadyLine.safeParse(JSON.parse(line))
-    if (ready.success) {
-      npm.stderr.resume()
-      return ready.data.pid
-    }
+interface Run {
+  readonly pid: number
+  readonly segmentDir: string
+  readonly exited: Promise<Exit>
+  readonly log: () => Line[]
+  readonly port: () => Promise<number>
+}
+
+/** Whether any process of the group is left. */
+function isGroupAlive(pid: number): boolean {
+  try {
+    process.kill(-pid, 0)
+    return true
+  } catch {
+    return false
   }
-  throw new Error('npm start ended before the server was ready')
 }
 
-for (const { signal, isGroup } of [
-  { signal: 'SIGTERM', isGroup: false },
-  { signal: 'SIGINT', isGroup: false },
-  // Ctrl-C in a terminal reaches npm, its shell and the server.
-  { signal: 'SIGINT', isGroup: true },
-] as const) {
-  test(`${signal} to ${isGroup ? 'the process group of npm start' : 'npm start'} ends the server and leaves nothing`, async (t) => {
-    const segmentDir = temporaryFolder(t, '/dev/shm')
-    const flags = ['--port', '0', '--admin-port', '0', '--workers', '1']
-    const folders = ['--segment-dir', segmentDir, '--cache-dir', temporaryFolder(t)]
-    const npm = spawn('npm', ['start', '--', ...flags, ...folders], {
-      cwd: builtProject(t),
-      detached: true,
-      stdio: ['ignore', 'ignore', 'pipe'],
-    })
-    const npmPid = npm.pid as number
-    t.teardown(() => {
-      try {
-        process.kill(-npmPid, 'SIGKILL')
-      } catch {
-        // All of it has ended.
-      }
-    })
-    const exited = once(npm, 'exit')
-    const serverPid = await readyPid(npm)
-    process.kill(isGroup ? -npmPid : npmPid, signal)
-    await exited
-    await until('the server to end', () => !existsSync(`/proc/${serverPid}`))
-    t.deepEqual(readdirSync(segmentDir), [])
+/** A command of npm in a process group of its own, as a shell with job control starts it. */
+function run(t: ExecutionContext, [program = '', ...args]: readonly string[]): Run {
+  const segmentDir = temporaryFolder(t, '/dev/shm')
+  const flags = ['--port', '0', '--admin-port', '0', '--workers', '2']
+  const folders = ['--segment-dir', segmentDir, '--cache-dir', temporaryFolder(t)]
+  const npm = spawn(program, [...args, ...flags, ...folders], {
+    cwd: PROJECT,
+    detached: true,
+    stdio: ['ignore', 'pipe', 'pipe'],
   })
+  const pid = npm.pid as number
+  let said = ''
+  for (const stream of [npm.stdout, npm.stderr])
+    stream.setEncoding('utf8').on('data', (text: string) => {
+      said += text
+    })
+  const exited = new Promise<Exit>((resolve) => {
+    npm.on('exit', (code, signal) => resolve({ code, signal }))
+  })
+  t.teardown(() => {
+    if (isGroupAlive(pid)) process.kill(-pid, 'SIGKILL')
+  })
+  const log = () =>
+    said.split('\n').flatMap((line) => (/^\{.*\}$/.test(line) ? [JSON.parse(line) as Line] : []))
+  const port = () =>
+    untilSome('the server to be ready', () => {
+      if (npm.exitCode !== null) throw new Error(`npm has ended: ${said}`)
+      return log().find(({ msg, role }) => msg === 'ready' && role === 'primary')?.port ?? null
+    })
+  return { pid, segmentDir, exited, log, port }
 }
+
+async function answers(port: number): Promise<boolean> {
+  const response = await fetch(`http://127.0.0.1:${port}/v2/models/logp/infer`, {
+    method: 'POST',
+    body: readFileSync(join(PROJECT, 'models', 'logp', 'sample-request.json')),
+  })
+  await response.arrayBuffer()
+  return response.status === 200
+}
+
+/** One drain, every process gone, nothing in shared memory. */
+async function assertEnded(t: ExecutionContext, { pid, segmentDir, log }: Run): Promise<void> {
+  await until('every process of the group to end', () => !isGroupAlive(pid))
+  const said = log().map(({ msg }) => msg)
+  t.is(said.filter((msg) => msg === 'stopping').length, 1)
+  t.is(said.filter((msg) => msg === 'stopped').length, 1)
+  t.false(said.includes('second signal: ending at once'))
+  t.deepEqual(readdirSync(segmentDir), [])
+}
+
+test.serial('npm start builds and serves; SIGTERM to npm ends everything, exit 0', async (t) => {
+  const start = run(t, ['npm', 'start', '--'])
+  t.true(await answers(await start.port()))
+  process.kill(start.pid, 'SIGTERM')
+  t.deepEqual(await start.exited, { code: 0, signal: null })
+  await assertEnded(t, start)
+  t.true(start.log().some(({ signal }) => signal === 'SIGTERM'))
+})
+
+// What was built by the first: only the scripts before and after are left out.
+const START = ['npm', 'start', '--ignore-scripts', '--']
+
+test.serial('SIGINT to npm start alone ends everything, exit 0', async (t) => {
+  const start = run(t, START)
+  t.true(await answers(await start.port()))
+  process.kill(start.pid, 'SIGINT')
+  t.deepEqual(await start.exited, { code: 0, signal: null })
+  await assertEnded(t, start)
+})
+
+for (const signal of ['SIGINT', 'SIGTERM'] as const)
+  test.serial(
+    `${signal} to the whole process group of npm start, as a terminal sends it, is one drain and not two`,
+    async (t) => {
+      const start = run(t, START)
+      t.true(await answers(await start.port()))
+      process.kill(-start.pid, signal)
+      t.deepEqual(await start.exited, { code: 0, signal: null })
+      await assertEnded(t, start)
+    },
+  )
+
+test.serial('SIGTERM to npx ends everything, though its shell forwards nothing', async (t) => {
+  const start = run(t, ['npx', 'onecopy', 'serve'])
+  t.true(await answers(await start.port()))
+  process.kill(start.pid, 'SIGTERM')
+  await start.exited
+  await assertEnded(t, start)
+})
