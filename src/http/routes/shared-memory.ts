@@ -37,7 +37,7 @@ export function sharedMemoryRoutes(router: Router, regions: Regions): void {
   })
   router.post(`${PATH}/region/:region/register`, async (ctx) => {
     const { key, offset, byte_size: bytes } = await readJson(ctx, sharedMemoryRequestSchema)
-    regions.register({ name: nameOf(ctx), key, offsetBytes: offset, bytes })
+    regions.register({ name: nameOf(ctx), key, offsetBytes: offset ?? 0, bytes })
     done(ctx)
   })
   router.post(`${PATH}/unregister`, (ctx) => {
