@@ -95,23 +95,14 @@ test('floats written bare, in any nesting, are the same as those written as stri
 
 test('other words, and NaN beside something else, are malformed, and the message says what to write', (t) => {
   const words = ['input "x"', 'NaN, Infinity or -Infinity']
-  for (const element of [
-    'nan',
-    'inf',
-    '-NaN',
-    '+Infinity',
-
-    'NaN.5',
-    '--Infinity',
-    'NaN NaN',
-    ,
-  ]) {
+  for (const element of ['nan', 'inf', '-NaN', '+Infinity', 'NaN.5', 'NaN NaN']) {
     refused(t, 'BODY_MALFORMED', words, () => decodeX(`[1,${element}]`, 'FP32', [2]))
     refused(t, 'BODY_MALFORMED', words, () => decodeX(`[1,${element}]`, 'FP64', [1000]))
   }
   for (const text of [
     '[1NaN,1]',
     '[1,NaN1]',
+    '[1,--Infinity]',
     '[NaNNaN,1]',
     '[1Infinity,2]',
     '[éNaN,1]',
