@@ -69,7 +69,7 @@ export const modelNotReadySchema = z.strictObject({
 })
 
 export const indexRequestSchema = z
-  .object({ ready: z.boolean().optional() })
+  .object({ ready: z.boolean().nullish() })
   .describe('`ready`: only those that are. No body at all asks for everything.')
 
 const repositoryParametersSchema = z.record(z.string(), z.unknown())
@@ -78,14 +78,17 @@ export const loadRequestSchema = z
   .object({
     parameters: repositoryParametersSchema
       .refine(
-        (parameters) => !Object.keys(parameters).some((key) => key === 'config' || key.startsWith('file:')),
+        (parameters) =>
+          !Object.entries(parameters).some(
+            ([key, value]) => value !== null && (key === 'config' || key.startsWith('file:')),
+          ),
         'expected no config and no files: models are loaded from the repository as they are',
       )
-      .optional(),
+      .nullish(),
   })
   .describe('No body at all does as well. `config` and `file:...` are refused.')
 export const unloadRequestSchema = z
-  .object({ parameters: repositoryParametersSchema.optional() })
+  .object({ parameters: repositoryParametersSchema.nullish() })
   .describe('No body at all does as well. `unload_dependents` changes nothing: there are none.')
 
 export const indexEntrySchema = z.strictObject({
@@ -155,7 +158,7 @@ export const modelConfigurationSchema = z
 
 export const sharedMemoryRequestSchema = z.object({
   key: z.string(),
-  offset: count.default(0),
+  offset: count.nullable().default(0),
   byte_size: z.int().positive(),
 })
 export const sharedMemoryRegionSchema = z.strictObject({

@@ -76,7 +76,7 @@ export async function checkSample(folder: string, name: string): Promise<string>
     throw new Error(
       `${JSON.stringify(name)}: expected the body of an infer request: ${z.prettifyError(parsed.error)}`,
     )
-  const empty = parsed.data.inputs.find(({ data }) => data === undefined)
+  const empty = parsed.data.inputs.find(({ data }) => data === undefined || data === null)
   if (empty !== undefined)
     throw new Error(
       `${JSON.stringify(name)}: expected input ${JSON.stringify(empty.name)} to have its data in JSON`,

@@ -43,7 +43,7 @@ export function sharedMemoryRoutes(router: Router, regions: Regions, corsOrigins
   })
   router.post(`${PATH}/region/:region/register`, guard, async (ctx) => {
     const { key, offset, byte_size: bytes } = await readJson(ctx, sharedMemoryRequestSchema)
-    regions.register({ name: nameOf(ctx), key, offsetBytes: offset, bytes })
+    regions.register({ name: nameOf(ctx), key, offsetBytes: offset ?? 0, bytes })
     done(ctx)
   })
   router.post(`${PATH}/unregister`, guard, (ctx) => {

@@ -6,7 +6,7 @@
  */
 import { DATATYPES, type NumericData, type Tensor, type TensorData } from '../../tensor.js'
 import type { ExpectedData } from './datatypes.js'
-import { bodyMalformed, shownShape, tensorInvalid } from './faults.js'
+import { bodyMalformed, checkNoNul, shownShape, tensorInvalid } from './faults.js'
 
 const LENGTH_BYTES = 4
 
@@ -23,7 +23,7 @@ const VECTOR_ALIGNMENT_BYTES = 16
  * aligned for the runtime, and is a copy otherwise; BYTES become strings.
  *
  * @throws OnecopyError TENSOR_INVALID (size does not match the shape, a BOOL byte other than 0 and 1, text
- *   that is not UTF-8), BODY_MALFORMED (a BYTES length points past the end, or bytes are left over).
+ *   that is not UTF-8 or holds a NUL), BODY_MALFORMED (a BYTES length points past the end, or bytes are left over).
  */
 export function decodeBinaryData(bytes: Uint8Array<ArrayBuffer>, expected: ExpectedData): TensorData {
   const { label, datatype, count } = expected
@@ -64,11 +64,7 @@ function decodeTexts(bytes: Uint8Array<ArrayBuffer>, { label, shape, count }: Ex
   let at = 0
   while (texts.length < count) {
     const end = afterText(bytes, at, texts.length, label)
-    try {
-      texts.push(utf8.decode(bytes.subarray(at + LENGTH_BYTES, end)))
-    } catch {
-      throw tensorInvalid(label, `element ${texts.length} is not valid UTF-8 text`)
-    }
+    texts.push(decodeText(bytes.subarray(at + LENGTH_BYTES, end), label, texts.length))
     at = end
   }
   if (at < bytes.length) {
@@ -77,13 +73,16 @@ function decodeTexts(bytes: Uint8Array<ArrayBuffer>, { label, shape, count }: Ex
   return texts
 }
 
-/** One text without its length in front: TENSOR_INVALID when it is not UTF-8. */
-export function decodeText(bytes: Uint8Array<ArrayBuffer>, label: string): string {
+/** One element without its length in front: TENSOR_INVALID when it is not UTF-8, or holds a NUL. */
+export function decodeText(bytes: Uint8Array<ArrayBuffer>, label: string, index: number): string {
+  let text: string
   try {
-    return utf8.decode(bytes)
+    text = utf8.decode(bytes)
   } catch {
-    throw tensorInvalid(label, 'not valid UTF-8 text')
+    throw tensorInvalid(label, `element ${index} is not valid UTF-8 text`)
   }
+  checkNoNul(text, label, index)
+  return text
 }
 
 /** Where the element at `at` ends. */

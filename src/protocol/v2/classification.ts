@@ -132,5 +132,6 @@ function sixDecimals(value: number | bigint): string {
   const number = Number(value)
   if (Number.isNaN(number)) return 'nan'
   if (!Number.isFinite(number)) return number > 0 ? 'inf' : '-inf'
+  if (Object.is(number, -0)) return '-0.000000'
   return Math.abs(number) < EXPONENT_FROM ? number.toFixed(6) : `${BigInt(number)}.000000`
 }

@@ -16,6 +16,17 @@ export function tensorInvalid(label: string, message: string): OnecopyError {
   return new OnecopyError('TENSOR_INVALID', `${label}: ${message}`)
 }
 
+/**
+ * Refuses a string with a NUL in it: the runtime's binding would cut it there.
+ * @throws OnecopyError TENSOR_INVALID.
+ */
+export function checkNoNul(text: string, label: string, index: number): void {
+  const at = text.indexOf('\0')
+  if (at < 0) return
+  const limit = 'the runtime ends strings at the first NUL (U+0000), so that none may hold one'
+  throw tensorInvalid(label, `element ${index}: a NUL at character ${at}; ${limit}`)
+}
+
 /** The request is well formed and asks for something that cannot be. */
 export function requestInvalid(message: string): OnecopyError {
   return new OnecopyError('REQUEST_INVALID', message)

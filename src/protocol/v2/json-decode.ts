@@ -7,10 +7,11 @@
  */
 import type { NumericData, TensorData } from '../../tensor.js'
 import { type ExpectedData, JSON_RULES, type JsonRule, newStorage, SPECIAL_FLOATS } from './datatypes.js'
-import { bodyMalformed, shown, shownShape, tensorInvalid } from './faults.js'
+import { bodyMalformed, checkNoNul, shown, shownShape, tensorInvalid } from './faults.js'
 import { checkTextBytes, type JsonValueBytes, parse, textOf } from './json.js'
 import { checkWholeNumbers, storeLongIntegers } from './json-digits.js'
 import { scanFloat32 } from './json-floats.js'
+import { BARE_SPECIAL, quoteSpecials } from './json-specials.js'
 
 /** Stores one row of elements from element `at` on. */
 type StoreRow = (row: readonly unknown[], at: number) => void
@@ -18,8 +19,8 @@ type StoreRow = (row: readonly unknown[], at: number) => void
 /**
  * Decodes the bytes of one JSON value into `count` elements.
  *
- * Floats are numbers or the strings "NaN", "Infinity", "-Infinity". Integers are written without fraction
- * or exponent; INT64 and UINT64 keep every digit. BOOL is true, false, 1 or 0. BYTES are strings.
+ * Floats are numbers, or NaN, Infinity, -Infinity, bare or as strings. Integers are written without fraction
+ * or exponent; INT64 and UINT64 keep every digit. BOOL is true, false, 1 or 0. BYTES are strings without NUL.
  *
  * @throws OnecopyError TENSOR_INVALID (wrong count, nesting, type or range; the message names tensor and
  *   element), BODY_MALFORMED (not JSON).
@@ -76,8 +77,25 @@ function parseData(bytes: JsonValueBytes, label: string, { kind }: JsonRule): un
   try {
     return parse(text, what)
   } catch (thrown) {
-    if (kind !== 'float' || !/(?:^|[[,\s+-])(?:nan|inf(?:inity)?)\b/i.test(text)) throw thrown
-    const rule = 'JSON has no such numbers; write the strings "NaN", "Infinity" and "-Infinity"'
+    if (!BARE_SPECIAL.test(text)) throw thrown
+    if (kind === 'float') return parseWithSpecials(text, what)
+    const rule = 'NaN and Infinity stand only in the data of FP32 and FP64 inputs'
+    throw bodyMalformed(`${what} is not valid JSON: ${rule}`, thrown)
+  }
+}
+
+/** After JSON.parse did not take it: data with NaN or infinities among the numbers, written as Python does. */
+function parseWithSpecials(text: string, what: string): unknown {
+  let quoted: string
+  try {
+    quoted = quoteSpecials(text)
+  } catch (thrown) {
+    throw bodyMalformed(`${what} is too long with NaN or infinities: send it as binary data`, thrown)
+  }
+  try {
+    return parse(quoted, what)
+  } catch (thrown) {
+    const rule = 'expected numbers, NaN, Infinity or -Infinity'
     throw bodyMalformed(`${what} is not valid JSON: ${rule}`, thrown)
   }
 }
@@ -130,6 +148,7 @@ function storeTexts(row: readonly unknown[], texts: string[], at: number, label:
     if (typeof text !== 'string') throw elementInvalid(label, at + i, 'a string', text)
     // Only half of a surrogate pair matches: such a string has no UTF-8 form.
     if (/\p{Surrogate}/u.test(text)) throw elementInvalid(label, at + i, 'Unicode text', text)
+    checkNoNul(text, label, at + i)
     texts.push(text)
   }
 }

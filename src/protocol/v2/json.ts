@@ -11,6 +11,7 @@
  */
 import { messageOf } from '../../errors.js'
 import { bodyMalformed, requestInvalid } from './faults.js'
+import { BARE_SPECIAL } from './json-specials.js'
 
 export interface JsonLimits {
   /** Nesting of arrays and objects, data included; the outermost object is 1. */
@@ -50,6 +51,8 @@ export const BODY = 'the request body'
 /** V8's limit on the length of a string on every supported Node, rounded down. */
 const MAX_TEXT_BYTES = 0x1fffff00
 
+const NULL = Buffer.from('null')
+
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
 /**
@@ -74,7 +77,23 @@ export function readSkeleton(json: JsonValueBytes, limits: JsonLimits): JsonSkel
   }
   text += textOf(json.subarray(from), BODY)
   if (/^\s*$/.test(text)) throw bodyMalformed(`${BODY} is empty: expected a JSON object`)
-  return { root: parse(text, BODY), values }
+  return { root: parseBody(text), values }
+}
+
+/** Parses what stands outside the tensor data, and says where the numbers that JSON lacks may stand. */
+function parseBody(text: string): unknown {
+  try {
+    return parse(text, BODY)
+  } catch (thrown) {
+    if (!BARE_SPECIAL.test(text)) throw thrown
+    const rule = 'NaN and Infinity stand only in the data of FP32 and FP64 inputs'
+    throw bodyMalformed(`${BODY} is not valid JSON: ${rule}`, thrown)
+  }
+}
+
+/** Whether a value is `null`. */
+export function isNull(value: JsonValueBytes): boolean {
+  return NULL.equals(value)
 }
 
 /** Parses JSON text; `what` names it in the error. */

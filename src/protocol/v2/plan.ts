@@ -120,7 +120,9 @@ export function planOutputs(
   { model, features }: { readonly model: ModelSpec; readonly features: Features },
 ): OutputRequest[] {
   const byDefault = flag(parameters, 'binary_data_output', 'the request') ?? false
-  const asked: readonly SkeletonOutput[] = outputs?.length ? outputs : model.outputs
+  const asked: readonly (Pick<SkeletonOutput, 'name'> & Partial<SkeletonOutput>)[] = outputs?.length
+    ? outputs
+    : model.outputs
   const seen = new Set<string>()
   return asked.map(({ name, parameters = {} }) => {
     const label = `output ${quoted(name)}`

@@ -30,7 +30,7 @@ export function decodeRawInput(body: Uint8Array<ArrayBuffer>, model: ModelSpec):
   const { name, datatype } = spec
   const data =
     datatype === 'BYTES'
-      ? [decodeText(body, label)]
+      ? [decodeText(body, label, 0)]
       : decodeBinaryData(body, { label, datatype, shape, count })
   return { name, datatype, shape, data }
 }

@@ -2,7 +2,7 @@
 import type { Tensor, TensorData } from '../../tensor.js'
 import { checkByteSize, decodeBinaryData } from './binary.js'
 import { bodyMalformed, quoted } from './faults.js'
-import { BODY, type JsonLimits, type JsonValueBytes, parse, readSkeleton, textOf } from './json.js'
+import { BODY, isNull, type JsonLimits, type JsonValueBytes, parse, readSkeleton, textOf } from './json.js'
 import { decodeJsonData } from './json-decode.js'
 import {
   checkParameters,
@@ -14,7 +14,7 @@ import {
   planOutputs,
 } from './plan.js'
 import { decodeRawInput } from './raw.js'
-import type { RequestParameters } from './schema.js'
+import type { RequestParameters, SkeletonInput } from './schema.js'
 import type { ReadShared } from './shared-place.js'
 import { checkSkeleton } from './skeleton.js'
 
@@ -69,7 +69,7 @@ export function decodeInferRequest(request: InferRequestBody): InferRequest {
   checkParameters(parameters, 'the request')
   checkSequence(parameters)
   const features = { isSharedMemoryEnabled: readShared !== undefined }
-  const plans = planInputs(skeleton.inputs, { model, features })
+  const plans = planInputs(withoutNullData(skeleton.inputs, values), { model, features })
   const outputs = planOutputs(skeleton.outputs, parameters, { model, features })
   checkDiscarded(values, plans)
   const inputs = decodeInputs({ body, jsonEnd, plans, values, readShared })
@@ -125,6 +125,19 @@ function decodeInputs(parts: {
     inputs[position] = { name, datatype, shape, data }
   }
   return inputs
+}
+
+/** `"data": null` beside another place for the data says no more than its absence; alone it is refused as data. */
+function withoutNullData(
+  inputs: readonly SkeletonInput[],
+  values: readonly JsonValueBytes[],
+): readonly SkeletonInput[] {
+  return inputs.map((input) => {
+    const { data, parameters = {} } = input
+    const isElsewhere = 'binary_data_size' in parameters || 'shared_memory_region' in parameters
+    if (data === undefined || !isElsewhere || !isNull(values[data] as JsonValueBytes)) return input
+    return { ...input, data: undefined }
+  })
 }
 
 /** Duplicate keys: the last one counts, as in JSON.parse, but the others must be JSON all the same. */

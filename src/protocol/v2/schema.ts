@@ -16,25 +16,27 @@ const shape = z.array(z.int().nonnegative())
 
 export const parametersSchema = z.record(z.string(), z.union([z.string(), z.number(), z.boolean()]))
 
-const requestedOutput = z.object({
-  name: z.string(),
-  parameters: parametersSchema.optional(),
-})
+/** What the schemas of a request differ in: how data is written, and how a member that may be missing is. */
+interface RequestForm<Data extends z.ZodType> {
+  readonly data: Data
+  readonly optional: <Schema extends z.ZodType>(schema: Schema) => z.ZodType<z.output<Schema> | undefined>
+}
 
-function requestWith<Data extends z.ZodType>(data: Data) {
+function requestWith<Data extends z.ZodType>({ data, optional }: RequestForm<Data>) {
+  const requestedOutput = z.object({ name: z.string(), parameters: optional(parametersSchema) })
   return z.object({
-    id: z.string().optional(),
-    parameters: parametersSchema.optional(),
+    id: optional(z.string()),
+    parameters: optional(parametersSchema),
     inputs: z.array(
       z.object({
         name: z.string(),
         shape,
         datatype: datatypeSchema,
-        parameters: parametersSchema.optional(),
-        data: data.optional(),
+        parameters: optional(parametersSchema),
+        data: optional(data),
       }),
     ),
-    outputs: z.array(requestedOutput).optional(),
+    outputs: optional(z.array(requestedOutput)),
   })
 }
 
@@ -43,11 +45,23 @@ const element = z.union([z.number(), z.boolean(), z.string()])
 /** Elements in row-major order, flat or nested as the shape says. */
 export const nestedDataSchema: z.ZodType = z.lazy(() => z.union([element, z.array(nestedDataSchema)]))
 
-/** The request as a client writes it. For documentation; requests are checked with the skeleton below. */
-export const inferRequestSchema = requestWith(nestedDataSchema)
+/**
+ * The request as a client writes it; what may be missing may be null. For documentation and whole requests in files;
+ * those that arrive are checked with the skeleton below.
+ */
+export const inferRequestSchema = requestWith({
+  data: nestedDataSchema,
+  optional: (schema) => schema.nullish() as z.ZodType<z.output<typeof schema> | undefined>,
+})
 
-/** The request after json.ts took the tensor data out: each `data` is the index of a range of bytes. */
-export const requestSkeletonSchema = requestWith(z.int().nonnegative())
+/**
+ * The request after json.ts took the tensor data out and skeleton.ts the members that are null: each `data` is the
+ * index of a range of bytes.
+ */
+export const requestSkeletonSchema = requestWith({
+  data: z.int().nonnegative(),
+  optional: (schema) => schema.optional(),
+})
 
 /** Digits beyond 2^53 are exact on the wire, and rounded by whoever reads them as a number. */
 const wideInteger = z.number().refine(Number.isInteger, 'expected an integer').meta({ type: 'integer' })

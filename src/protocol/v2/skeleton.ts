@@ -10,6 +10,7 @@ const MAX_PARAMETERS = 256
 /** Holds a parsed request, tensor data taken out, against the schema. */
 export function checkSkeleton(root: unknown, limits: JsonLimits): RequestSkeleton {
   checkSizes(root, limits)
+  dropNulls(root)
   const result = requestSkeletonSchema.safeParse(root)
   if (result.success) return result.data
   const [issue] = result.error.issues
@@ -46,6 +47,19 @@ function checkSizes(root: unknown, { maxTensors }: JsonLimits): void {
       check(elementsOf(fieldOf(tensor, 'shape')).length, MAX_RANK, 'dimensions of one tensor')
     }
   }
+}
+
+/** An optional member that is null is an absent one: clients with optional fields write them so. */
+function dropNulls(root: unknown): void {
+  dropMembers(root, ['id', 'parameters', 'outputs'])
+  for (const list of ['inputs', 'outputs']) {
+    for (const tensor of elementsOf(fieldOf(root, list))) dropMembers(tensor, ['parameters'])
+  }
+}
+
+/** Removes those of the members that are null. */
+function dropMembers(holder: unknown, keys: readonly string[]): void {
+  for (const key of keys) if (fieldOf(holder, key) === null) delete (holder as Record<string, unknown>)[key]
 }
 
 function fieldOf(value: unknown, key: string): unknown {

@@ -108,6 +108,14 @@ test('BYTES elements that are not UTF-8 are refused by position', (t) => {
   }
 })
 
+test('BYTES elements with a NUL are refused by position', (t) => {
+  for (const text of ['ab\0cd', '\0', 'ä\0']) {
+    refused(t, 'TENSOR_INVALID', ['input "x"', 'element 1', 'NUL'], () =>
+      decodeX(prefixed('ok', text, 'ok'), 'BYTES', [3]),
+    )
+  }
+})
+
 test('BYTES lengths past the end, missing elements and left-over bytes are refused', (t) => {
   const past = joined(prefixed('ab'), Uint8Array.of(5, 0, 0, 0, 1, 2, 3, 4))
   refused(t, 'BODY_MALFORMED', ['input "x"', 'element 1', '5', '4'], () => decodeX(past, 'BYTES', [2]))

@@ -40,6 +40,7 @@ test('values are written as C writes them: six decimals, or an integer with all 
     '-inf:1',
     'nan:0',
   ])
+  t.deepEqual(texts('FP32', Float32Array.of(-0, -1)), ['-0.000000:0', '-1.000000:1'])
   t.deepEqual(texts('INT8', Int8Array.of(-3, 4)), ['4:1', '-3:0'])
   t.deepEqual(texts('INT64', BigInt64Array.of(-1n, 2n ** 62n + 1n, 2n ** 62n)), [
     '4611686018427387905:1',

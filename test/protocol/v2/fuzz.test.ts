@@ -156,7 +156,8 @@ test('what the data pass takes for JSON is what JSON.parse takes for JSON', (t) 
     fc.property(fc.array(token, { maxLength: 8 }), (tokens) => {
       const text = `{"inputs":[{"name":"x","shape":[1],"datatype":"FP64","data":${tokens.join('')}}]}`
       const request = decodeOrRefuse(joined(text), model, null)
-      if (request !== null) JSON.parse(text)
+      // NaN in the data of floats is the one exception.
+      if (request !== null) JSON.parse(text.replace(/(?<!")NaN(?!")/g, '0'))
     }),
     { numRuns: 5000 },
   )

@@ -54,16 +54,75 @@ test('floats without a JSON form are strings, and -0 keeps its sign', (t) => {
     ['FP32', Float32Array.from(specials)],
     ['FP64', Float64Array.from(specials)],
   ] as const) {
-    t.is(encodeX(datatype, data), '["NaN","Infinity","-Infinity",-0,0,1.5]')
-    t.true(sameElements(decodeX('["NaN","Infinity","-Infinity",-0,0,1.5]', datatype, [6]), data))
+    t.is(encodeX(datatype, data), '["NaN","Infinity","-Infinity",-0.0,0,1.5]')
+    for (const zero of ['-0', '-0.0', '-0e5'])
+      t.true(sameElements(decodeX(`["NaN","Infinity","-Infinity",${zero},0,1.5]`, datatype, [6]), data))
   }
 })
 
-test('bare NaN and Infinity are malformed, and the message says what to write', (t) => {
-  for (const text of ['[1,NaN]', '[Infinity,1]', '[1, -Infinity]', '[nan,1]', '[[NaN],[1]]', '[1,inf]']) {
-    const words = ['input "x"', '"NaN"', '"Infinity"', '"-Infinity"']
-    refused(t, 'BODY_MALFORMED', words, () => decodeX(text, 'FP32', [2]))
-    refused(t, 'BODY_MALFORMED', words, () => decodeX(text, 'FP64', [1000]))
+test('bare NaN and infinities are floats wherever an element stands, beside strings too', (t) => {
+  const { NaN: nan, POSITIVE_INFINITY: inf, NEGATIVE_INFINITY: below } = Number
+  const cases: [string, number[], number[]][] = [
+    ['[NaN,1,Infinity,-Infinity]', [4], [nan, 1, inf, below]],
+    ['[ NaN , -Infinity ]', [2], [nan, below]],
+    ['[[NaN,"NaN"],["-Infinity",-Infinity]]', [2, 2], [nan, nan, below, below]],
+    ['[[[Infinity]],[[-0]]]', [2, 1, 1], [inf, -0]],
+    ['NaN', [], [nan]],
+    ['-Infinity', [], [below]],
+    ['[1e-40,NaN,0.1]', [3], [1e-40, nan, 0.1]],
+  ]
+  for (const [text, shape, values] of cases) {
+    t.true(sameElements(decodeX(text, 'FP32', shape), Float32Array.from(values)), text)
+    t.true(sameElements(decodeX(text, 'FP64', shape), Float64Array.from(values)), text)
+  }
+})
+
+test('floats written bare, in any nesting, are the same as those written as strings', (t) => {
+  const double = fc.oneof(fc.double(), fc.constantFrom(Number.NaN, -0, Number.NEGATIVE_INFINITY))
+  const written = (value: number) => (Object.is(value, -0) ? '-0.0' : String(value))
+  fc.assert(
+    fc.property(fc.array(fc.tuple(double, fc.boolean()), { minLength: 1 }), (elements) => {
+      const texts = elements.map(([value, isQuoted]) =>
+        isQuoted && !Number.isFinite(value) ? `"${value}"` : written(value),
+      )
+      const data = Float64Array.from(elements, ([value]) => value)
+      const { length } = texts
+      t.true(sameElements(decodeX(`[${texts}]`, 'FP64', [length]), data))
+      t.true(sameElements(decodeX(`[[${texts.join('],[')}]]`, 'FP64', [length, 1]), data))
+    }),
+  )
+})
+
+test('other words, and NaN beside something else, are malformed, and the message says what to write', (t) => {
+  const words = ['input "x"', 'NaN, Infinity or -Infinity']
+  for (const element of ['nan', 'inf', '-NaN', '+Infinity', 'NaN.5', 'NaN NaN']) {
+    refused(t, 'BODY_MALFORMED', words, () => decodeX(`[1,${element}]`, 'FP32', [2]))
+    refused(t, 'BODY_MALFORMED', words, () => decodeX(`[1,${element}]`, 'FP64', [1000]))
+  }
+  for (const text of [
+    '[1NaN,1]',
+    '[1,NaN1]',
+    '[1,--Infinity]',
+    '[NaNNaN,1]',
+    '[1Infinity,2]',
+    '[éNaN,1]',
+    '[$NaN,1]',
+    '["NaN]',
+    '["a\\"NaN]',
+  ])
+    refused(t, 'BODY_MALFORMED', ['input "x"'], () => decodeX(text, 'FP64', [2]))
+  refused(t, 'TENSOR_INVALID', ['element 1', 'a NaN'], () => decodeX('[NaN,"a NaN"]', 'FP32', [2]))
+  refused(t, 'TENSOR_INVALID', ['element 1', '\\'], () => decodeX('[NaN,"\\"]', 'FP64', [2]))
+  refused(t, 'TENSOR_INVALID', ['element 0'], () => decodeX('[{"a":NaN}]', 'FP64', [1]))
+  refused(t, 'TENSOR_INVALID', ['expected 3'], () => decodeX('[NaN,NaN]', 'FP32', [3]))
+})
+
+test('NaN and infinities stand in no other datatype', (t) => {
+  for (const datatype of ['INT32', 'UINT8', 'INT64', 'UINT64', 'BOOL', 'BYTES'] as const) {
+    for (const element of ['NaN', '-Infinity', '"NaN",Infinity']) {
+      const words = datatype === 'BYTES' ? ['input "x"'] : ['input "x"', 'FP32 and FP64']
+      refused(t, 'BODY_MALFORMED', words, () => decodeX(`[${element}]`, datatype, [1]))
+    }
   }
 })
 
@@ -173,10 +232,24 @@ test('BOOL takes true, false, 1 and 0', (t) => {
 })
 
 test('a lone surrogate is not text', (t) => {
-  t.deepEqual(decodeX('["\\ud83d\\ude00","😀","\\u0000"]', 'BYTES', [3]), ['😀', '😀', '\0'])
+  t.deepEqual(decodeX('["\\ud83d\\ude00","😀",""]', 'BYTES', [3]), ['😀', '😀', ''])
   for (const element of ['"\\ud83d"', '"a\\ude00"', '"\\ude00\\ud83d"']) {
     refused(t, 'TENSOR_INVALID', ['input "x"', 'element 1'], () => decodeX(`["a",${element}]`, 'BYTES', [2]))
   }
+})
+
+test('a string with a NUL is refused, by position and with the limit', (t) => {
+  for (const [element, at] of [
+    ['"ab\\u0000cd"', 2],
+    ['"\\u0000"', 0],
+    ['"😀\\u0000"', 2],
+  ] as const) {
+    const words = ['input "x"', 'element 1', 'NUL', `character ${at}`]
+    refused(t, 'TENSOR_INVALID', words, () => decodeX(`["a",${element}]`, 'BYTES', [2]))
+    refused(t, 'TENSOR_INVALID', words, () => decodeX(`[["a"],[${element}]]`, 'BYTES', [2, 1]))
+  }
+  // As JSON has it: a backslash and digits.
+  t.deepEqual(decodeX('["\\\\u0000"]', 'BYTES', [1]), ['\\u0000'])
 })
 
 test('FP16 and BF16 have no JSON form, either way', (t) => {

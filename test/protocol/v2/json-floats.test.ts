@@ -64,7 +64,13 @@ test('minus zero stays, white space is skipped', (t) => {
   t.deepEqual(bitsOf(scan('[]', 0)), [])
 })
 
-test('what is not a flat array of that many finite numbers is left to the general way', (t) => {
+test('bare NaN and infinities are read among the numbers', (t) => {
+  const expected = [1, Number.NaN, Number.POSITIVE_INFINITY, -0, Number.NEGATIVE_INFINITY, Number.NaN, 2.5]
+  const text = '[1,NaN, Infinity ,-0,-Infinity,\tNaN,2.5]'
+  t.deepEqual(bitsOf(scan(text, expected.length)), bitsOf(Float32Array.from(expected)))
+})
+
+test('what is not a flat array of that many numbers is left to the general way', (t) => {
   const others = [
     '',
     '[',
@@ -89,7 +95,17 @@ test('what is not a flat array of that many finite numbers is left to the genera
     '[1e39]',
     '[3.5e38]',
     '[1e999]',
-    '[NaN]',
+    ...[
+      '[nan]',
+      '[-NaN]',
+      '[+Infinity]',
+      '[Inf]',
+      '[NaN1]',
+      '[1NaN]',
+      '[Infinity',
+      '[--Infinity]',
+      '[NaN.5]',
+    ],
     '[1,2]',
     '[]',
     '[0x1]',

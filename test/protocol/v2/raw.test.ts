@@ -76,6 +76,9 @@ test('a raw body for BYTES is one text, without a length in front', (t) => {
   refused(t, 'TENSOR_INVALID', ['input "x"', 'UTF-8'], () =>
     decode(Uint8Array.of(0xff), modelOfX('BYTES', [1]), RAW),
   )
+  refused(t, 'TENSOR_INVALID', ['input "x"', 'element 0', 'NUL'], () =>
+    decode('ab\0cd', modelOfX('BYTES', [1]), RAW),
+  )
 })
 
 test('raw BOOL bytes are checked too', (t) => {

@@ -204,7 +204,6 @@ test('a request of the wrong form is refused', (t) => {
     ['{"inputs":[[]]}', ['inputs.0']],
     ['{"inputs":[{"shape":[]}]}', ['inputs.0.name']],
     [JSON.stringify({ id: 5, inputs: [A, B] }), ['id']],
-    [JSON.stringify({ id: null, inputs: [A, B] }), ['id']],
     [JSON.stringify({ parameters: [], inputs: [A, B] }), ['parameters']],
     [JSON.stringify({ parameters: { a: null }, inputs: [A, B] }), ['parameters.a']],
     [JSON.stringify({ parameters: { a: [1] }, inputs: [A, B] }), ['parameters.a']],
@@ -217,6 +216,40 @@ test('a request of the wrong form is refused', (t) => {
     [withInputs({ ...A, parameters: { a: {} } }, B), ['input "a"', 'parameters']],
   ]
   for (const [body, words] of cases) refused(t, 'REQUEST_INVALID', words, () => decode(body, PAIR))
+})
+
+test('optional members that are null are absent', (t) => {
+  const nulls = { id: null, parameters: null, outputs: null }
+  const request = decode(
+    JSON.stringify({ ...nulls, inputs: [{ ...A, parameters: null }, B], other: null }),
+    PAIR,
+  )
+  t.false('id' in request)
+  t.deepEqual(request.parameters, {})
+  t.deepEqual(request.outputs, decode(JSON.stringify({ inputs: [A, B] }), PAIR).outputs)
+  const asked = { inputs: [A, B], outputs: [{ name: 'y', parameters: null }] }
+  t.deepEqual(decode(JSON.stringify(asked), PAIR).outputs, [{ name: 'y', binary: false }])
+  const elsewhere = { inputs: [A, { ...binary(B, 8), data: null }] }
+  t.deepEqual(decode(...framedWith(elsewhere, longs)).inputs[1]?.data, BigInt64Array.of(2n ** 60n))
+  for (const wrong of [
+    { ...nulls, inputs: null },
+    { inputs: [{ ...A, name: null }, B] },
+    { inputs: [A, B], outputs: [null] },
+    { inputs: [A, B], outputs: [{ name: null }] },
+  ]) {
+    refused(t, 'REQUEST_INVALID', ['null'], () => decode(JSON.stringify(wrong), PAIR))
+  }
+})
+
+test('NaN and infinities stand nowhere but in data', (t) => {
+  const a = JSON.stringify(A)
+  const b = JSON.stringify(B)
+  for (const text of [
+    `{"id":NaN,"inputs":[${a},${b}]}`,
+    `{"parameters":{"timeout":Infinity},"inputs":[${a},${b}]}`,
+    `{"inputs":[${a.replace('"shape":[1,2]', '"shape":[1,NaN]')},${b}]}`,
+  ])
+    refused(t, 'BODY_MALFORMED', ['the request body', 'FP32 and FP64'], () => decode(text, PAIR))
 })
 
 test('the data of an input is in exactly one place', (t) => {
