@@ -14,6 +14,7 @@ import { errorResponses } from '../src/http/error-response.js'
 import { requireScope } from '../src/http/guard.js'
 import { type ConnectionLimits, checkHeaders, createHttpServer, renewTls } from '../src/http/http-server.js'
 import { listen } from '../src/http/listen.js'
+import { publicText } from '../src/http/public-text.js'
 import { documentationRoutes } from '../src/http/routes/documentation.js'
 import type { ServerIdentity } from '../src/http/routes/health.js'
 import { securityHeaders, setHeaders } from '../src/http/security-headers.js'
@@ -48,12 +49,14 @@ export interface AdminOptions {
   readonly restart: () => string | null
   /** Version of the server, where its document and page are served; null where they are not. */
   readonly docsVersion: string | null
+  /** Folders of this server that no answer names. */
+  readonly localFolders: readonly string[]
   readonly metrics: () => Promise<{ readonly contentType: string; readonly text: string }>
 }
 
 /** Every route of the admin port. */
 export function adminRouter(options: AdminOptions): Router {
-  const { notReadyReason, docsVersion, keyring } = options
+  const { notReadyReason, docsVersion, keyring, localFolders } = options
   const forAdmins = requireScope(keyring, 'admin')
   const router = new Router()
   const metadata: ServerMetadata = { ...options.identity, extensions: ['model_repository'] }
@@ -68,7 +71,9 @@ export function adminRouter(options: AdminOptions): Router {
     ctx.status = reason === null ? 200 : 503
     if (reason !== null) ctx.set('Retry-After', '1')
     const answer: ServerReadiness =
-      reason === null ? { live: true, ready: true } : { live: true, ready: false, error: reason }
+      reason === null
+        ? { live: true, ready: true }
+        : { live: true, ready: false, error: publicText(reason, localFolders) }
     ctx.body = answer
   })
   router.get('/metrics', requireScope(keyring, 'metrics'), async (ctx) => {
@@ -76,7 +81,7 @@ export function adminRouter(options: AdminOptions): Router {
     ctx.set('Content-Type', contentType)
     ctx.body = text
   })
-  repositoryRoutes(router, { repository: options.repository, guard: forAdmins })
+  repositoryRoutes(router, { repository: options.repository, guard: forAdmins, localFolders })
   router.post('/restart', forAdmins, (ctx) => {
     const reason = options.restart()
     ctx.status = reason === null ? 202 : 503
@@ -99,13 +104,13 @@ export class AdminServer {
 
   /** @throws OnecopyError ADDRESS_UNAVAILABLE. */
   static async start(options: AdminOptions): Promise<AdminServer> {
-    const { host, port, log, tls } = options
+    const { host, port, log, tls, localFolders } = options
     const headers = securityHeaders({ isTls: tls !== null })
     const router = adminRouter(options)
     const app = new Koa()
     app.use(setHeaders(headers))
     // A probe that fails says nothing about the models: it is logged, and the primary lives on.
-    app.use(errorResponses({ log, onBug: () => {} }))
+    app.use(errorResponses({ log, localFolders, onBug: () => {} }))
     app.use(checkHeaders)
     app.use(guardAgainstPages({ host, allowedHosts: options.allowedHosts }, options.keyring))
     app.use(router.routes())

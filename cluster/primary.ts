@@ -193,9 +193,18 @@ class Primary {
       tls: secrets.adminTls,
       docsVersion: config.hasDocs ? this.#identity.version : null,
       repository: this.#repositoryApi(),
+      localFolders: this.#localFolders(),
       restart: () => this.#restart('restart asked for'),
       metrics: async () => ({ contentType: this.#metrics.contentType, text: await this.#metrics.scrape() }),
     })
+  }
+
+  /** What texts for operators name, and answers do not. */
+  #localFolders(): string[] {
+    const { modelsDir, cacheDir, segmentDir, only } = this.#config
+    const serverFolder = this.#serverFolder?.path
+    const folders = [modelsDir, cacheDir, ...(only === null ? [] : [only.path])]
+    return [...folders, ...(serverFolder === undefined ? [segmentDir] : [serverFolder, segmentDir])]
   }
 
   /** Where neighbours on this machine are answered: as asked for, else beside the segment of what has a name. */

@@ -12,6 +12,7 @@ import {
 } from '../src/api/schemas.js'
 import { OnecopyError } from '../src/errors.js'
 import { readJson } from '../src/http/json-body.js'
+import { publicText } from '../src/http/public-text.js'
 
 export interface RepositoryApi {
   readonly isExplicit: boolean
@@ -22,11 +23,21 @@ export interface RepositoryApi {
 
 export function repositoryRoutes(
   router: Router,
-  { repository, guard }: { readonly repository: RepositoryApi; readonly guard: Middleware },
+  {
+    repository,
+    guard,
+    localFolders,
+  }: {
+    readonly repository: RepositoryApi
+    readonly guard: Middleware
+    /** Folders of this server that no answer names. */
+    readonly localFolders: readonly string[]
+  },
 ): void {
   router.post('/v2/repository/index', guard, async (ctx) => {
     const { ready } = await readJson(ctx, indexRequestSchema)
-    const index = await repository.index()
+    const entries = await repository.index()
+    const index = entries.map((entry) => ({ ...entry, reason: publicText(entry.reason, localFolders) }))
     ctx.body = ready === true ? index.filter(({ state }) => state === 'READY') : index
   })
   for (const [action, schema] of [

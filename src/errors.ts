@@ -24,6 +24,7 @@ export const ERROR_CATALOGUE = {
   METHOD_NOT_ALLOWED: { status: 405, fault: 'client' },
   REQUEST_TIMEOUT: { status: 408, fault: 'client' },
   BODY_TOO_LARGE: { status: 413, fault: 'client' },
+  REQUEST_TOO_LARGE: { status: 413, fault: 'client' },
   CONTENT_ENCODING_UNSUPPORTED: { status: 415, fault: 'client' },
   INPUT_INVALID: { status: 422, fault: 'client' },
   RATE_LIMITED: { status: 429, fault: 'client' },

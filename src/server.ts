@@ -163,6 +163,7 @@ export class ServingProcess {
       },
       observation: { ...config, tracing },
       log,
+      localFolders: [options.serverFolder, ...(options.bundle === null ? [] : [options.bundle.path])],
       maxBodyBytes: config.maxBodyBytes,
       regions: options.regions,
       deadlineStatus: config.deadlineStatus,

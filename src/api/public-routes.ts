@@ -85,6 +85,7 @@ const MODEL_ROUTES: readonly Route[] = [
       'REQUEST_INVALID',
       'REQUEST_CANCELLED',
       'BODY_TOO_LARGE',
+      'REQUEST_TOO_LARGE',
       'CONTENT_ENCODING_UNSUPPORTED',
       'MODEL_RUN_FAILED',
       'MODEL_NOT_READY',

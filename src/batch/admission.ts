@@ -90,14 +90,23 @@ export class ModelQueue {
     return this.#entries[0]
   }
 
-  /** @throws OnecopyError QUEUE_FULL when one more request, of any size, is over a bound. */
+  /**
+   * @throws OnecopyError QUEUE_FULL when one more request of this size is over a bound, REQUEST_TOO_LARGE when it is even where
+   *   nothing waits: it would be refused whenever it came again.
+   */
   checkRoom(bytes = 0): void {
     const { maxRequests, maxBytes } = this.#limits
+    if (bytes > maxBytes) {
+      throw new OnecopyError(
+        'REQUEST_TOO_LARGE',
+        `expected inputs of at most ${maxBytes} bytes, as much as the model's queue may hold (max_queue_bytes), got ${bytes}`,
+      )
+    }
     const isOverRequests = this.#entries.length >= maxRequests
     if (!isOverRequests && this.#bytes + bytes <= maxBytes) return
     const why = isOverRequests
       ? `${this.#entries.length} requests wait already`
-      : `${this.#bytes} bytes wait already, ${maxBytes} may`
+      : `${this.#bytes} bytes wait already, ${bytes} more are over the ${maxBytes} that may`
     throw new OnecopyError('QUEUE_FULL', `the queue is full: ${why}`, { retryAfterSeconds: 1 })
   }
 

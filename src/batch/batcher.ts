@@ -101,7 +101,7 @@ export class Batcher {
 
   /**
    * Refuses what could not be queued anyway, before its body is read; `inputBytes` is what is known of its inputs by then.
-   * @throws OnecopyError SHUTTING_DOWN, QUEUE_FULL.
+   * @throws OnecopyError SHUTTING_DOWN, QUEUE_FULL, REQUEST_TOO_LARGE.
    */
   checkRoom(modelKey: string, inputBytes = 0): void {
     if (this.#isShut)
@@ -111,7 +111,7 @@ export class Batcher {
 
   /**
    * Queues a job and settles with its result.
-   * @throws OnecopyError QUEUE_FULL, SHUTTING_DOWN, REQUEST_CANCELLED, DEADLINE_EXCEEDED, and what `run` throws.
+   * @throws OnecopyError QUEUE_FULL, REQUEST_TOO_LARGE, SHUTTING_DOWN, REQUEST_CANCELLED, DEADLINE_EXCEEDED, and what `run` throws.
    */
   submit(job: Job): Promise<JobResult> {
     return new Promise((resolve, reject) => {

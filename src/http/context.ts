@@ -54,7 +54,7 @@ export type Submit = (
 export interface HttpContext {
   readonly models: ModelDirectory
   readonly submit: Submit
-  /** Throws QUEUE_FULL or SHUTTING_DOWN where a request with so many bytes of inputs would be refused anyway. */
+  /** Throws QUEUE_FULL, REQUEST_TOO_LARGE or SHUTTING_DOWN where a request with so many bytes of inputs would be refused anyway. */
   checkRoom(model: ServedModel, inputBytes: number): void
   /** Where requests count that name no model that exists: a client must not be able to make up label values. */
   readonly unknownModel: ModelRecorder
@@ -62,6 +62,8 @@ export interface HttpContext {
   readonly defences: Defences
   readonly observation: Observation
   readonly log: Log
+  /** Folders of this server that no answer names. */
+  readonly localFolders: readonly string[]
   readonly maxBodyBytes: number
   /** Clients' shared memory; null where it is not enabled. */
   readonly regions: Regions | null

@@ -1,9 +1,19 @@
-/** The only place where an error becomes a status and a body: `{"error": "..."}`, never a stack. */
+/** The only place where an error becomes a status and a body: `{"error": "..."}`, never a stack, a place in a source or a path. */
 import type { Context, Next } from 'koa'
 import type { ErrorBody } from '../api/schemas.js'
 import { messageOf, OnecopyError } from '../errors.js'
 import { quoted } from '../protocol/v2/faults.js'
 import type { HttpContext, RequestState } from './context.js'
+import { publicText } from './public-text.js'
+
+/** What clients are told; a client's own mistakes are told in its own words. */
+function asPublic(error: OnecopyError, folders: readonly string[]): OnecopyError {
+  if (error.fault === 'client') return error
+  const message = publicText(error.message, folders)
+  if (message === error.message) return error
+  const { code, headers, cause } = error
+  return new OnecopyError(code, message, { headers, cause })
+}
 
 function respond(ctx: Context, error: OnecopyError, deadlineStatus: number | undefined): void {
   const { errorBody } = ctx.state as RequestState
@@ -29,7 +39,7 @@ function asOnecopyError(thrown: unknown): OnecopyError {
 
 /** Outermost middleware: answers what the routes throw, and gives a body to what nobody answered. */
 export function errorResponses(
-  context: Pick<HttpContext, 'onBug' | 'log'> & Partial<Pick<HttpContext, 'deadlineStatus'>>,
+  context: Pick<HttpContext, 'onBug' | 'log' | 'localFolders'> & Partial<Pick<HttpContext, 'deadlineStatus'>>,
 ) {
   return async (ctx: Context, next: Next): Promise<void> => {
     const state = ctx.state as RequestState
@@ -47,8 +57,16 @@ export function errorResponses(
       }
     } catch (thrown) {
       const error = asOnecopyError(thrown)
+      const told = asPublic(error, context.localFolders)
       state.errorCode = error.code
-      respond(ctx, error, context.deadlineStatus)
+      respond(ctx, told, context.deadlineStatus)
+      if (told !== error) {
+        const { requestId, model } = state
+        context.log.info(
+          { requestId, code: error.code, model: model?.name, version: model?.version, reason: error.message },
+          'request failed',
+        )
+      }
       if (error.fault === 'bug') {
         context.log.error({ requestId: state.requestId, err: thrown }, messageOf(thrown))
         context.onBug(thrown)

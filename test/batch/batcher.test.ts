@@ -204,8 +204,13 @@ test('the queue is bounded by requests and by bytes, and says so before a body i
 
   batcher.add('bytes', { ...POLICY, queue: { maxRequests: 10, maxBytes: 100 } })
   await t.throwsAsync(batcher.submit({ ...request(1, 100), modelKey: 'bytes' }), {
+    code: 'REQUEST_TOO_LARGE',
+    message: /at most 100 bytes.*got 800/,
+  })
+  void batcher.submit({ ...request(2, 10), modelKey: 'bytes' })
+  await t.throwsAsync(batcher.submit({ ...request(3, 10), modelKey: 'bytes' }), {
     code: 'QUEUE_FULL',
-    message: /bytes/,
+    message: /80 bytes/,
   })
   await engine.finishAll()
 })

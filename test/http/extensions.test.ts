@@ -182,7 +182,25 @@ test('binary inputs that the queue could never take are refused before they are 
     // Of the right length and no JSON: who reads it says so.
     body: new Uint8Array(json.length + 2048),
   })
-  t.is(response.status, 503)
-  t.is(response.headers.get('X-Error-Code'), 'QUEUE_FULL')
+  t.is(response.status, 413)
+  t.is(response.headers.get('X-Error-Code'), 'REQUEST_TOO_LARGE')
+  t.is(response.headers.get('Retry-After'), null)
+  t.regex(await response.text(), /at most 1024 bytes.*got 2048/)
+  await stopCleanly(t, server)
+})
+
+test('JSON inputs that the queue could never take are refused for good, and the next request is answered', async (t) => {
+  const models = writeModel(temporaryFolder(t), 'add', addModel())
+  writeFileSync(join(models, 'add', 'config.json'), JSON.stringify({ max_queue_bytes: 1024 }))
+  const { server, url } = await startServer(t, { models, args: ['--workers', '1'] })
+  const rows = (count: number) => ({
+    inputs: [{ name: 'x', shape: [count, 2], datatype: 'FP32', data: new Array(count * 2).fill(1) }],
+  })
+  const refused = await ask(url, 'add', rows(129))
+  t.is(refused.status, 413)
+  t.is(refused.headers.get('X-Error-Code'), 'REQUEST_TOO_LARGE')
+  t.is(refused.headers.get('Retry-After'), null)
+  t.regex(await refused.text(), /at most 1024 bytes.*got 1032/)
+  t.is((await ask(url, 'add', rows(128))).status, 200)
   await stopCleanly(t, server)
 })
