@@ -10,6 +10,8 @@
 import { OnecopyError } from '../src/errors.js'
 import type { Load } from '../src/http/connections.js'
 import type { Log } from '../src/log.js'
+import { limitDataGrowth } from '../src/process/data-limit.js'
+import { workerGrowthBytes } from '../src/process/memory.js'
 import { Balancer } from './balance.js'
 import type { StartMessage } from './messages.js'
 import type { FleetStats } from './stats.js'
@@ -121,6 +123,7 @@ export class Supervisor {
     this.#alive.add(handle)
     void handle.exited.then((exit) => this.#onExit(place, handle, exit))
     await handle.ready
+    void limitDataGrowth(handle.pid, workerGrowthBytes())
     await this.#options.onReady()
     place.successor = null
     place.worker = handle

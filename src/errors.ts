@@ -13,6 +13,7 @@ export const ERROR_CATALOGUE = {
   REQUEST_INVALID: { status: 400, fault: 'client' },
   REQUEST_MALFORMED: { status: 400, fault: 'client' },
   REQUEST_CANCELLED: { status: 400, fault: 'client' },
+  RESPONSE_TOO_LARGE: { status: 400, fault: 'client' },
   CONTROL_MODE: { status: 400, fault: 'client' },
   UNAUTHORIZED: { status: 401, fault: 'client' },
   FORBIDDEN: { status: 403, fault: 'client' },

@@ -9,6 +9,7 @@ import { type ApiKey, Keyring } from './access/api-keys.js'
 import type { ClientCounts } from './access/client-page.js'
 import { Batcher } from './batch/batcher.js'
 import type { ServingConfig } from './config/config.js'
+import type { Execution } from './batch/job.js'
 import { standardOtlpEndpoint } from './config/defence-options.js'
 import { Engine, type RunResult } from './engine/engine.js'
 import { BundleMount } from './ersilia/mount.js'
@@ -17,6 +18,7 @@ import { createApp } from './http/app.js'
 import { Connections } from './http/connections.js'
 import type { HttpContext } from './http/context.js'
 import { createHttpServer, renewTls } from './http/http-server.js'
+import { LargeExchanges } from './http/large-exchanges.js'
 import { listen } from './http/listen.js'
 import { endTracing, startTracing } from './http/observe/start-tracing.js'
 import type { Tracing } from './http/observe/tracing.js'
@@ -129,7 +131,7 @@ export class ServingProcess {
     this.#keyring = new Keyring({ keys: secrets.apiKeys })
     const headers = securityHeaders({ isTls: secrets.tls !== null })
     this.#batcher = new Batcher({
-      run: ({ modelKey, inputs, outputNames }) => this.#run(modelKey, inputs, outputNames),
+      run: (execution) => this.#run(execution),
       onExecution: ({ modelKey, rows, times }) => {
         this.#models.byKey(modelKey)?.counts.countExecution(rows, times)
       },
@@ -165,6 +167,8 @@ export class ServingProcess {
       log,
       localFolders: [options.serverFolder, ...(options.bundle === null ? [] : [options.bundle.path])],
       maxBodyBytes: config.maxBodyBytes,
+      maxResponseBytes: config.maxResponseBytes,
+      largeExchanges: new LargeExchanges(),
       regions: options.regions,
       deadlineStatus: config.deadlineStatus,
       hasDocs: config.hasDocs,
@@ -218,7 +222,8 @@ export class ServingProcess {
     await this.#mount?.open({
       http: this.#context,
       runUncounted: (model) => async (inputs, outputNames) =>
-        (await this.#run((model as LoadedModel).key, inputs, outputNames)).outputs,
+        (await this.#run({ modelKey: (model as LoadedModel).key, inputs, outputNames, outputLimit: null }))
+          .outputs,
       serverFolder,
       redisUrl: config.redisUrl,
       maxQueuedRequests: config.maxQueuedRequests,
@@ -287,14 +292,10 @@ export class ServingProcess {
     }
   }
 
-  async #run(
-    modelKey: string,
-    inputs: readonly Tensor[],
-    outputNames: readonly string[],
-  ): Promise<RunResult> {
+  async #run({ modelKey, inputs, outputNames, outputLimit }: Execution): Promise<RunResult> {
     this.#self.running(this.#models.byKey(modelKey)?.number ?? 0)
     try {
-      return await this.#engine.run(modelKey, inputs, outputNames)
+      return await this.#engine.run(modelKey, inputs, outputNames, outputLimit)
     } finally {
       this.#self.running(0)
     }

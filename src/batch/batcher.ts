@@ -12,7 +12,7 @@ import type { ExecutionTimes } from '../metrics/recorder.js'
 import type { Tensor } from '../tensor.js'
 import { Entry, ModelQueue, type QueueLimits } from './admission.js'
 import { concatenate, split } from './concat.js'
-import type { Job, JobResult, Run } from './job.js'
+import type { Job, JobResult, OutputLimit, Run } from './job.js'
 import { BatchTuner } from './tuner.js'
 
 /** Inputs of one execution, at most: a batch is copied once, and its activations are a multiple of it. */
@@ -58,6 +58,19 @@ interface Lane {
   /** Compute time this model has had, in nanoseconds, on the fair queue's clock. */
   virtualNs: number
   lastComputeNs: number
+}
+
+/** What the requests of a batch may be answered with together; none where one of them has no limit. */
+function jointLimit(batch: readonly Entry[]): OutputLimit | null {
+  const limits = batch.flatMap(({ job }) => job.outputLimit ?? [])
+  const [first] = limits
+  if (first === undefined || limits.length < batch.length) return null
+  return {
+    bytes: limits.reduce((sum, { bytes }) => sum + bytes, 0),
+    leastElementBytes: first.leastElementBytes.map((_, i) =>
+      Math.min(...limits.map(({ leastElementBytes }) => leastElementBytes[i] ?? 0)),
+    ),
+  }
 }
 
 export class Batcher {
@@ -249,18 +262,21 @@ export class Batcher {
       batch.map((entry) => entry.job.inputs),
       rows,
     )
+    let isTooLarge = false
     try {
       const { outputNames } = first.job
-      const { outputs, times } = await this.#run(lane, { inputs, outputNames, rows, beganNs })
+      const outputLimit = jointLimit(batch)
+      const { outputs, times } = await this.#run(lane, { inputs, outputNames, outputLimit, rows, beganNs })
       const parts = split(outputs, rowCounts, rows)
       if (parts !== null) return parts.map((part) => ({ outputs: part, times }))
     } catch (thrown) {
       if (!(thrown instanceof OnecopyError)) throw thrown
+      isTooLarge = thrown.code === 'RESPONSE_TOO_LARGE'
     }
     // One of them spoils it for all, or the model does not batch: each finds out alone.
     const results: (Computed | Error)[] = []
     for (const entry of batch) results.push(await this.#runAlone(lane, entry, process.hrtime.bigint()))
-    const isModelAtFault = results.every((result) => !(result instanceof Error))
+    const isModelAtFault = !isTooLarge && results.every((result) => !(result instanceof Error))
     if (isModelAtFault) {
       lane.isBatchable = false
       this.#options.onUnbatchable?.(lane.modelKey)
@@ -269,9 +285,9 @@ export class Batcher {
   }
 
   async #runAlone(lane: Lane, { job, rows }: Entry, beganNs: bigint): Promise<Computed | Error> {
-    const { inputs, outputNames } = job
+    const { inputs, outputNames, outputLimit = null } = job
     try {
-      return await this.#run(lane, { inputs, outputNames, rows: rows ?? 1, beganNs })
+      return await this.#run(lane, { inputs, outputNames, outputLimit, rows: rows ?? 1, beganNs })
     } catch (thrown) {
       return thrown as Error
     }
@@ -282,14 +298,16 @@ export class Batcher {
     execution: {
       inputs: readonly Tensor[]
       outputNames: readonly string[]
+      outputLimit: OutputLimit | null
       rows: number
       /** When its inputs began to be gathered. */
       beganNs: bigint
     },
   ): Promise<Computed> {
     const { modelKey } = lane
-    const { inputs, outputNames, rows, beganNs } = execution
-    const { outputs, startedNs, computeNs } = await this.#options.run({ modelKey, inputs, outputNames })
+    const { inputs, outputNames, outputLimit, rows, beganNs } = execution
+    const run = this.#options.run({ modelKey, inputs, outputNames, outputLimit })
+    const { outputs, startedNs, computeNs } = await run
     const times = {
       inputNs: Math.max(0, startedNs - Number(beganNs)),
       inferNs: computeNs,

@@ -2,10 +2,19 @@
 import type { ExecutionTimes } from '../metrics/recorder.js'
 import type { Tensor } from '../tensor.js'
 
+/** How much the outputs may take on the wire. */
+export interface OutputLimit {
+  readonly bytes: number
+  /** By output: the least that one of its elements takes; 0 where it does not go into the answer. */
+  readonly leastElementBytes: number[]
+}
+
 export interface Job {
   readonly modelKey: string
   readonly inputs: readonly Tensor[]
   readonly outputNames: readonly string[]
+  /** Without, outputs may be of any size. */
+  readonly outputLimit?: OutputLimit
   /** 1 is the highest; 0 means the default. */
   readonly priority?: number
   /** Longest time from now to the result, waiting included; null is no limit. */
@@ -26,6 +35,7 @@ export interface Execution {
   readonly modelKey: string
   readonly inputs: readonly Tensor[]
   readonly outputNames: readonly string[]
+  readonly outputLimit: OutputLimit | null
 }
 
 /** The engine's `run`, handed in: this room does not know the engine. */

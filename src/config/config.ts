@@ -1,6 +1,7 @@
 /** The checked configuration: of the whole server, and the part that a serving process needs. */
 import { z } from 'zod'
 import type { Parsed } from './schema.js'
+import { RESPONSE_PER_BODY } from './size-options.js'
 
 /** The whole configuration, checked and frozen. Durations in milliseconds, sizes in bytes. */
 export interface Config {
@@ -61,6 +62,7 @@ export interface Config {
   readonly keepAliveTimeoutMs: number
   readonly maxConnections: number
   readonly maxBodyBytes: number
+  readonly maxResponseBytes: number
   readonly maxQueuedRequests: number
   readonly deadlineStatus: 503 | 504
   readonly systemSharedMemory: boolean
@@ -114,6 +116,7 @@ export function toConfig(options: Parsed): Config {
     keepAliveTimeoutMs: options.keepAliveTimeout,
     maxConnections: options.maxConnections,
     maxBodyBytes: options.maxBody,
+    maxResponseBytes: options.maxResponse ?? options.maxBody * RESPONSE_PER_BODY,
     maxQueuedRequests: options.maxQueue,
     deadlineStatus: options.deadlineStatus === 503 ? 503 : 504,
     systemSharedMemory: options.systemSharedMemory,
@@ -138,6 +141,7 @@ export const ServingConfigSchema = z.object({
   keepAliveTimeoutMs: z.number().positive(),
   maxConnections: z.int().nonnegative(),
   maxBodyBytes: z.int().positive(),
+  maxResponseBytes: z.int().positive(),
   hasDocs: z.boolean(),
   maxQueuedRequests: z.int().positive(),
   deadlineStatus: z.union([z.literal(503), z.literal(504)]),

@@ -13,6 +13,7 @@ import { CONTROL_OPTIONS } from './control-options.js'
 import { ACCESS_OPTIONS, REQUEST_LOG_OPTIONS } from './defence-options.js'
 import { hostAddress, integer, option, path } from './option.js'
 import { durationMs, sizeBytes, timeLimitMs } from './quantities.js'
+import { SIZE_OPTIONS } from './size-options.js'
 
 const PACKAGE_ROOT = fileURLToPath(new URL('../../../', import.meta.url))
 
@@ -194,13 +195,7 @@ export const OPTIONS = {
     help: 'release: weights that only a load needs are in shared memory only meanwhile, where --cache-dir is on a disk; keep: always, which loads sooner.',
     default: () => 'release',
   }),
-  maxBody: option({
-    schema: sizeBytes,
-    value: 'SIZE',
-    group: 'Limits',
-    help: 'Largest request body, also after decompression.',
-    default: () => '64MiB',
-  }),
+  ...SIZE_OPTIONS,
   maxQueue: option({
     schema: integer(1, 1_000_000),
     value: 'N',

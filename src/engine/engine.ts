@@ -5,6 +5,7 @@ import { OnecopyError } from '../errors.js'
 import type { AttachedSegment } from '../segment/attach.js'
 import type { Tensor, TensorSpec } from '../tensor.js'
 import {
+  type OutputLimit,
   type ThreadReply,
   ThreadReplySchema,
   type ThreadRequest,
@@ -104,12 +105,17 @@ export class Engine {
 
   /**
    * Runs a model once. The inputs' buffers are transferred: the caller's views are empty afterwards.
-   * @throws OnecopyError MODEL_RUN_FAILED, MODEL_NOT_READY.
+   * @throws OnecopyError MODEL_RUN_FAILED, MODEL_NOT_READY, RESPONSE_TOO_LARGE.
    */
-  async run(modelKey: string, inputs: readonly Tensor[], outputNames: readonly string[]): Promise<RunResult> {
+  async run(
+    modelKey: string,
+    inputs: readonly Tensor[],
+    outputNames: readonly string[],
+    outputLimit: OutputLimit | null = null,
+  ): Promise<RunResult> {
     const tensors = inputs.map((tensor) => ({ ...tensor, shape: [...tensor.shape] }))
     const reply = await this.#ask(
-      { type: 'run', modelKey, inputs: tensors, outputNames: [...outputNames] },
+      { type: 'run', modelKey, inputs: tensors, outputNames: [...outputNames], outputLimit },
       transferList(tensors),
     )
     if (reply.type !== 'ran')

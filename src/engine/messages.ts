@@ -13,6 +13,14 @@ const tensor = z.object({
 })
 const id = z.int().nonnegative()
 
+/** What the outputs of a run may take on the wire: checked where they are, before they go anywhere. */
+const outputLimit = z.object({
+  bytes: z.int().positive(),
+  /** By output: the least that one of its elements takes; 0 where it does not go into the answer. */
+  leastElementBytes: z.array(z.number().nonnegative()),
+})
+export type OutputLimit = z.infer<typeof outputLimit>
+
 export const ThreadRequestSchema = z.discriminatedUnion('type', [
   z.object({
     type: z.literal('load'),
@@ -32,6 +40,7 @@ export const ThreadRequestSchema = z.discriminatedUnion('type', [
     modelKey: z.string(),
     inputs: z.array(tensor),
     outputNames: z.array(z.string()),
+    outputLimit: outputLimit.nullable(),
   }),
   z.object({ type: z.literal('unload'), id, modelKey: z.string() }),
   /** Answered when all that was asked before is done: a sign of life. */

@@ -5,8 +5,16 @@
  */
 import { type MessagePort, parentPort } from 'node:worker_threads'
 import { messageOf, OnecopyError } from '../errors.js'
+import { leastBytes, responseTooLarge } from '../protocol/v2/response-size.js'
 import { Session } from '../runtime/session.js'
-import { type ThreadReply, type ThreadRequest, ThreadRequestSchema, transferList } from './messages.js'
+import type { Tensor } from '../tensor.js'
+import {
+  type OutputLimit,
+  type ThreadReply,
+  type ThreadRequest,
+  ThreadRequestSchema,
+  transferList,
+} from './messages.js'
 
 const sessions = new Map<string, Session>()
 
@@ -27,6 +35,15 @@ async function load(request: Extract<ThreadRequest, { type: 'load' }>): Promise<
   }
 }
 
+/** What nobody can be answered with goes no further, and is given back at once: without an answer nothing else would. */
+function checkSize(outputs: readonly Tensor[], limit: OutputLimit | null): void {
+  if (limit === null) return
+  const bytes = leastBytes(outputs, limit.leastElementBytes)
+  if (bytes <= limit.bytes) return
+  setImmediate(() => globalThis.gc?.())
+  throw responseTooLarge({ maxBytes: limit.bytes, bytes, isExact: false, outputs })
+}
+
 async function handle(request: ThreadRequest): Promise<ThreadReply> {
   const { id } = request
   if (request.type === 'load') await load(request)
@@ -34,6 +51,7 @@ async function handle(request: ThreadRequest): Promise<ThreadReply> {
     const startedNs = process.hrtime.bigint()
     const outputs = await sessionOf(request.modelKey).run(request.inputs, request.outputNames)
     const computeNs = Number(process.hrtime.bigint() - startedNs)
+    checkSize(outputs, request.outputLimit)
     return {
       type: 'ran',
       id,

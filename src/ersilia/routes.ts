@@ -6,6 +6,7 @@ import { readBody } from '../http/body.js'
 import type { HttpContext, RequestState, ServedModel } from '../http/context.js'
 import { outcomeOf } from '../http/routes/infer.js'
 import type { Outcome } from '../metrics/series.js'
+import { checkAnswerSize } from './answer-size.js'
 import { encodeHeavy } from './binary.js'
 import { infoRoutes } from './info-routes.js'
 import { orientRows } from './orient.js'
@@ -34,7 +35,11 @@ interface Answer {
 async function answer(
   service: ErsiliaService,
   inputs: readonly string[],
-  { query, isCancelled }: { query: RunQuery; isCancelled: () => boolean },
+  {
+    query,
+    isCancelled,
+    maxBytes,
+  }: { query: RunQuery; isCancelled: () => boolean /** Of the answer. */; maxBytes: number },
 ): Promise<Answer> {
   const { bundle } = service
   const { columns, outputType } = bundle
@@ -46,10 +51,11 @@ async function answer(
   }
   const flags = { fetchCache: query.fetch_cache, saveCache: query.save_cache, cacheOnly: query.cache_only }
   const rows = await service.rows(inputs, flags, { isCancelled })
+  const table = { rows, columns, index: inputs, orient: query.orient, outputType }
+  checkAnswerSize(table, { isHeavy: query.output_type === 'heavy', maxBytes })
   if (query.output_type === 'heavy')
     return { contentType: 'application/octet-stream', body: encodeHeavy({ rows, columns }, outputType) }
-  const oriented = orientRows({ rows, columns, index: inputs, orient: query.orient, outputType })
-  return { contentType: 'application/json', body: JSON.stringify(oriented) }
+  return { contentType: 'application/json', body: JSON.stringify(orientRows(table)) }
 }
 
 /** A body that would be refused anyway is not read. */
@@ -64,9 +70,16 @@ async function run(ctx: Context, context: ErsiliaContext): Promise<void> {
   const service = await context.service()
   const inputs = await readInputs(ctx, context)
   const isCancelled = () => ctx.req.socket.destroyed
-  const { contentType, body } = await answer(service, inputs, { query, isCancelled })
+  const { contentType, body } = await answer(service, inputs, {
+    query,
+    isCancelled,
+    maxBytes: context.http.maxResponseBytes,
+  })
   ctx.status = 200
   ctx.set('Content-Type', contentType)
+  const state = ctx.state as RequestState
+  state.heldBytes = Buffer.byteLength(body)
+  context.http.largeExchanges.follow(ctx)
   if (query.output_type === 'heavy') ctx.set('Content-Disposition', 'attachment; filename="result.bin"')
   ctx.body = body
 }
@@ -99,7 +112,11 @@ function jobRoutes(router: Router, context: ErsiliaContext): void {
     const job_id = await service.jobs.submit(async () => {
       // Results of jobs are JSON, whatever form was asked for.
       const simple = { ...query, output_type: 'simple' as const }
-      const { body } = await answer(service, inputs, { query: simple, isCancelled: () => false })
+      const { body } = await answer(service, inputs, {
+        query: simple,
+        isCancelled: () => false,
+        maxBytes: context.http.maxResponseBytes,
+      })
       return body as string
     })
     ctx.body = { job_id, message: 'Job submitted successfully.' }

@@ -9,6 +9,7 @@ import type { Regions } from '../regions/regions.js'
 import type { Tensor } from '../tensor.js'
 import type { Connections } from './connections.js'
 import type { Defences } from './defences.js'
+import type { LargeExchanges } from './large-exchanges.js'
 import type { Observation } from './observe/observed.js'
 import type { RequestTimings } from './observe/timings.js'
 
@@ -38,6 +39,8 @@ export interface SubmitOptions {
   readonly model: ServedModel
   readonly inputs: readonly Tensor[]
   readonly outputNames: readonly string[]
+  /** What the outputs may take on the wire; without, anything. */
+  readonly outputLimit?: { readonly bytes: number; readonly leastElementBytes: number[] }
   /** 1 is the highest, 0 the default. */
   readonly priority: number
   /** For the wait in the queue and for the result; null is no limit. */
@@ -65,6 +68,8 @@ export interface HttpContext {
   /** Folders of this server that no answer names. */
   readonly localFolders: readonly string[]
   readonly maxBodyBytes: number
+  readonly maxResponseBytes: number
+  readonly largeExchanges: LargeExchanges
   /** Clients' shared memory; null where it is not enabled. */
   readonly regions: Regions | null
   /** Status of a request whose deadline passed. */
@@ -86,6 +91,8 @@ export interface RequestState {
   /** The model version that a request turned out to be about. */
   model?: ServedModel
   errorCode?: string
+  /** Memory that the request and its answer took outside the heap, as far as it is large. */
+  heldBytes?: number
   /** Name of the API key that the request came with. */
   keyName?: string
   /** Only where somebody wants to know. */

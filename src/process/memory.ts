@@ -1,5 +1,6 @@
 /** Memory of a process as the kernel counts it, and what its control group allows. Source: proc_pid_smaps(5). */
 import { readFile } from 'node:fs/promises'
+import { totalmem } from 'node:os'
 import { type ReadText, readLimits, readTextOrNull } from './cgroup.js'
 
 export interface ProcessMemory {
@@ -49,4 +50,12 @@ export function cgroupMemoryLimit(readText: ReadText = readTextOrNull): number |
     if (limit > 0 && limit < NO_LIMIT_FROM_BYTES && (smallest === null || limit < smallest)) smallest = limit
   }
   return smallest
+}
+
+/** What one worker may take: the rest is that of the segments and of the others. */
+const WORKER_SHARE = 0.8
+
+/** By how much a worker may grow once it serves: more than there is cannot be given to it anyway. */
+export function workerGrowthBytes(): number {
+  return (cgroupMemoryLimit() ?? totalmem()) * WORKER_SHARE
 }

@@ -346,3 +346,35 @@ test('what was accepted before the door shut still runs; what comes after is ref
   t.deepEqual(values((await first).outputs), [2001, 2003])
   t.deepEqual(values((await second).outputs), [4001, 4003])
 })
+
+test('an answer that is too large for one request of a batch fails that request alone', async (t) => {
+  const limit = { bytes: 64, leastElementBytes: [4] }
+  const engine = new FakeEngine()
+  const batcher = new Batcher({
+    run: async (execution) => {
+      const result = await engine.run(execution)
+      const bytes =
+        (result.outputs[0] as Tensor).data.length * (execution.outputLimit?.leastElementBytes[0] ?? 0)
+      if (bytes > (execution.outputLimit?.bytes ?? Number.POSITIVE_INFINITY))
+        throw new OnecopyError('RESPONSE_TOO_LARGE', `got ${bytes}`)
+      return result
+    },
+    onUnbatchable: () => t.fail('the model is not at fault'),
+  })
+  batcher.add('m', POLICY)
+  await warmUp(engine, batcher)
+  void batcher.submit(request(0, 1))
+  await settle()
+  const limited = (id: number, rows: number) => batcher.submit({ ...request(id, rows), outputLimit: limit })
+  const answers = Promise.allSettled([limited(1, 1), limited(2, 30), limited(3, 1)])
+  await engine.finishAll()
+  const [one, large, three] = await answers
+  t.is(one?.status, 'fulfilled')
+  t.is(three?.status, 'fulfilled')
+  t.like(large, { status: 'rejected', reason: { code: 'RESPONSE_TOO_LARGE', message: 'got 240' } })
+  // Requests together may have as much as each of them alone.
+  const together = Promise.all([limited(4, 4), limited(5, 4), limited(6, 4)])
+  await engine.finishAll()
+  t.is((await together).length, 3)
+  t.true(engine.executions.some(({ outputLimit }) => outputLimit?.bytes === 3 * 64))
+})

@@ -41,6 +41,13 @@ test('a public admin address needs keys, client certificates, or an explicit opt
   }
 })
 
+test('an answer may be twice as large as a request unless that is said', (t) => {
+  t.is(loadConfig([], {}).maxResponseBytes, 128 * 1024 * 1024)
+  t.is(loadConfig(['--max-body', '1MiB'], {}).maxResponseBytes, 2 * 1024 * 1024)
+  t.is(loadConfig(['--max-body', '1MiB', '--max-response', '7KiB'], {}).maxResponseBytes, 7 * 1024)
+  t.throws(() => loadConfig(['--max-response', '0'], {}), { message: /--max-response: .*such as 64KiB/ })
+})
+
 test('every value that is not as expected is named in one error, with where it came from', (t) => {
   const error = t.throws(
     () => loadConfig(['--port', 'x', '--drain-timeout', '30'], { ONECOPY_WORKERS: '0' }),

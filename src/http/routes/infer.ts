@@ -8,6 +8,7 @@ import type { Outcome } from '../../metrics/series.js'
 import { classify } from '../../protocol/v2/classification.js'
 import { decodeInferRequest, type InferRequest, parseHeaderLength } from '../../protocol/v2/request.js'
 import { type EncodedResponse, encodeInferResponse } from '../../protocol/v2/response.js'
+import { leastAnswered } from '../../protocol/v2/response-size.js'
 import type { Tensor } from '../../tensor.js'
 import { readBody } from '../body.js'
 import type { HttpContext, RequestState, ServedModel } from '../context.js'
@@ -55,6 +56,10 @@ function inputBytesOf({ headers }: IncomingMessage, jsonBytes: number | null): n
   return Math.max(0, bodyBytes - jsonBytes)
 }
 
+function heldIn(outputs: readonly Tensor[]): number {
+  return outputs.reduce((sum, { data }) => sum + (ArrayBuffer.isView(data) ? data.byteLength : 0), 0)
+}
+
 /** What was computed as it was asked for: whole, or its highest values. */
 function answered(
   outputs: readonly Tensor[],
@@ -78,14 +83,17 @@ async function inferOn(model: ServedModel, ctx: Context, context: HttpContext): 
   if (!model.isReady) {
     throw new OnecopyError('MODEL_NOT_READY', `model ${model.name} is not ready`, { retryAfterSeconds: 1 })
   }
-  const { timings } = ctx.state as RequestState
+  const state = ctx.state as RequestState
+  const { timings } = state
   timings?.begin()
   const jsonBytes = parseHeaderLength(ctx.get('Inference-Header-Content-Length') || undefined)
   // A body that would be refused anyway is not read, let alone parsed.
   context.checkRoom(model, inputBytesOf(ctx.req, jsonBytes))
-  const { maxBodyBytes, regions } = context
+  const { maxBodyBytes, maxResponseBytes, regions } = context
   const body = await readBody(ctx.req, { maxBytes: maxBodyBytes, jsonBytes })
   timings?.end('receive')
+  // As it came, and as tensors.
+  state.heldBytes = 2 * body.length
   const request = decodeInferRequest({
     body,
     jsonBytes,
@@ -99,18 +107,25 @@ async function inferOn(model: ServedModel, ctx: Context, context: HttpContext): 
     model,
     inputs: request.inputs,
     outputNames: request.outputs.map((output) => output.name),
+    outputLimit: {
+      bytes: maxResponseBytes,
+      leastElementBytes: leastAnswered(request.outputs, model.outputs),
+    },
     isCancelled: () => ctx.req.socket.destroyed,
     ...schedulingOf(request),
   })
   timings?.computed(queueNs)
+  state.heldBytes += heldIn(outputs)
   const response = encodeInferResponse({
     model: { name: model.name, version: model.version },
     ...(request.id === undefined ? {} : { id: request.id }),
     outputs: answered(outputs, request, model),
     binary: request.outputs.map((output) => output.binary),
+    maxBytes: maxResponseBytes,
     ...(regions === null ? {} : { places: placeOutputs(regions, outputs, request.outputs) }),
   })
   timings?.end('encode')
+  state.heldBytes += response.bytes
   ctx.status = 200
   ctx.body = bodyOf(response)
   ctx.set(response.headers)
@@ -140,8 +155,11 @@ export function inferRoutes(router: Router, context: HttpContext): void {
       await infer(ctx, context)
     } catch (thrown) {
       outcome = outcomeOf(thrown)
+      if (thrown instanceof OnecopyError && thrown.code === 'RESPONSE_TOO_LARGE')
+        state.heldBytes = (state.heldBytes ?? 0) + context.maxResponseBytes
       throw thrown
     } finally {
+      context.largeExchanges.follow(ctx)
       const counts = state.model?.counts ?? context.unknownModel
       const durationMs = performance.now() - startedMs
       counts.countRequest(outcome, durationMs)

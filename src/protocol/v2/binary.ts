@@ -102,6 +102,12 @@ function afterText(bytes: Uint8Array<ArrayBuffer>, at: number, index: number, la
   return at + LENGTH_BYTES + length
 }
 
+/** What `encodeBinaryData` makes, in bytes. */
+export function binarySize({ data }: Pick<Tensor, 'data'>): number {
+  if (!isTexts(data)) return data.byteLength
+  return data.reduce((sum, text) => sum + LENGTH_BYTES + Buffer.byteLength(text), 0)
+}
+
 /** The tensor's bytes as they go on the wire: a view of its storage, or for BYTES one new array. */
 export function encodeBinaryData({ data }: Pick<Tensor, 'data'>): Uint8Array<ArrayBuffer> {
   if (!isTexts(data)) return new Uint8Array(data.buffer, data.byteOffset, data.byteLength)

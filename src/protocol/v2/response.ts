@@ -1,7 +1,8 @@
 /** The infer response: tensors in, headers and the pieces of the body out. */
 import type { Tensor } from '../../tensor.js'
-import { encodeBinaryData } from './binary.js'
+import { binarySize, encodeBinaryData } from './binary.js'
 import { encodeJsonData } from './json-encode.js'
+import { leastBytes, leastElementBytes, responseTooLarge } from './response-size.js'
 import { type SharedPlace, sharedParameters } from './shared-place.js'
 
 export interface InferResponse {
@@ -13,6 +14,8 @@ export interface InferResponse {
   readonly binary: readonly boolean[]
   /** Beside each output: where in shared memory it was written; its data does not go into the body then. */
   readonly places?: readonly (SharedPlace | null)[]
+  /** Of the body; without, it may have any size. */
+  readonly maxBytes?: number
 }
 
 export interface EncodedResponse {
@@ -30,7 +33,8 @@ const CHUNK_LENGTH = 64 * 1024
  * Encodes the answer to an infer request: the JSON, then the binary outputs in their order. The type is
  * application/octet-stream and Inference-Header-Content-Length is set only when binary bytes follow.
  *
- * @throws OnecopyError REQUEST_INVALID for an FP16 or BF16 output that is not binary.
+ * @throws OnecopyError REQUEST_INVALID for an FP16 or BF16 output that is not binary, RESPONSE_TOO_LARGE: before memory is
+ *   taken where that is known by then, and where JSON turns out to be too long when the limit is reached.
  * @see Open Inference Protocol V2, "Inference Response"; Triton's binary tensor data extension.
  */
 export function encodeInferResponse({
@@ -39,14 +43,32 @@ export function encodeInferResponse({
   outputs,
   binary,
   places = [],
+  maxBytes = Number.POSITIVE_INFINITY,
 }: InferResponse): EncodedResponse {
+  /** What is still to be encoded takes so much at the least. */
+  let leastLeft = 0
+  const least = outputs.map((output, i) => {
+    if (places[i] != null) return 0
+    return leastBytes([output], [leastElementBytes(output.datatype, binary[i] === true)])
+  })
+  for (const bytes of least) leastLeft += bytes
+  const check = (bytes: number, isExact: boolean) => {
+    if (bytes + leastLeft > maxBytes) {
+      throw responseTooLarge({ maxBytes, bytes: bytes + leastLeft, isExact, outputs })
+    }
+  }
+  check(0, false)
   const chunks: (string | Uint8Array)[] = []
   const raw: Uint8Array[] = []
+  let rawBytes = 0
   let jsonBytes = 0
   let pending = ''
   const flush = () => {
-    jsonBytes += Buffer.byteLength(pending)
-    chunks.push(pending)
+    // Outside the heap of JavaScript, which would keep what a large answer took.
+    const bytes = Buffer.from(pending)
+    jsonBytes += bytes.length
+    check(jsonBytes + rawBytes, false)
+    chunks.push(bytes)
     pending = ''
   }
   const write = (text: string) => {
@@ -66,9 +88,12 @@ export function encodeInferResponse({
       write(`"parameters":${JSON.stringify(sharedParameters(place))}}`)
       return
     }
+    leastLeft -= least[i] as number
     if (binary[i]) {
+      check(jsonBytes + rawBytes + binarySize(output), false)
       const bytes = encodeBinaryData(output)
       raw.push(bytes)
+      rawBytes += bytes.length
       write(`"parameters":{"binary_data_size":${bytes.length}}}`)
       return
     }
@@ -77,9 +102,13 @@ export function encodeInferResponse({
     write('}')
   })
   write(']}')
-  if (pending !== '') flush()
+  if (chunks.length === 0) {
+    // Small answers stay text: they go out in one piece.
+    jsonBytes = Buffer.byteLength(pending)
+    chunks.push(pending)
+  } else if (pending !== '') flush()
+  check(jsonBytes + rawBytes, true)
 
-  const rawBytes = raw.reduce((sum, { length }) => sum + length, 0)
   if (rawBytes === 0) return { headers: { 'Content-Type': 'application/json' }, chunks, bytes: jsonBytes }
   const headers = {
     'Content-Type': 'application/octet-stream',

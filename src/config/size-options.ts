@@ -1,0 +1,28 @@
+/** How large requests and answers may be. */
+import { z } from 'zod'
+import { option } from './option.js'
+import { sizeBytes } from './quantities.js'
+
+/** Numbers take more room as JSON than as binary, but few answers are larger than what was asked with. */
+export const RESPONSE_PER_BODY = 2
+
+export const SIZE_OPTIONS = {
+  maxBody: option({
+    schema: sizeBytes,
+    value: 'SIZE',
+    group: 'Limits',
+    help: 'Largest request body, also after decompression.',
+    default: () => '64MiB',
+  }),
+  maxResponse: option({
+    schema: z.union(
+      [z.literal('').transform(() => null), sizeBytes],
+      'expected a size such as 64KiB, 16MiB or 2GiB',
+    ),
+    value: 'SIZE',
+    group: 'Limits',
+    help: 'Largest answer to an inference request, before compression; outputs in shared memory do not count.',
+    default: () => '',
+    defaultHelp: `${RESPONSE_PER_BODY} x --max-body`,
+  }),
+} as const
