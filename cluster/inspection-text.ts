@@ -76,7 +76,12 @@ export function inspectionText(document: InspectDocument): string {
   const { sharing, unshared, weights, opsets } = document
   const opsetText = opsets.map(({ domain, version }) => `${domain} ${version}`).join(', ')
   const tensors = [
-    ...document.inputs.map((spec) => ['input', spec.name, spec.datatype, shapeText(spec)]),
+    ...document.inputs.map((spec) => [
+      spec.optional ? 'optional' : 'input',
+      spec.name,
+      spec.datatype,
+      shapeText(spec),
+    ]),
     ...document.outputs.map((spec) => ['output', spec.name, spec.datatype, shapeText(spec)]),
     ...document.skippedOutputs.map(({ name, reason }) => ['not served', name, '', reason]),
   ]

@@ -54,7 +54,14 @@ interface Measurement {
 
 const ReadyLine = z.object({ msg: z.literal('ready'), host: z.string(), port: z.int(), adminPort: z.int() })
 const Metadata = z.object({
-  inputs: z.array(z.object({ name: z.string(), datatype: z.string(), shape: z.array(z.int()) })),
+  inputs: z.array(
+    z.object({
+      name: z.string(),
+      datatype: z.string(),
+      shape: z.array(z.int()),
+      optional: z.boolean().default(false),
+    }),
+  ),
 })
 
 /** From one worker a CPU to one worker with all CPUs as threads; never more threads than CPUs. */
@@ -143,7 +150,8 @@ function elementOf(datatype: string): number | string | boolean {
 }
 
 function bodyFor(metadata: z.infer<typeof Metadata>, rows: number, size: number): string {
-  const inputs = metadata.inputs.map(({ name, datatype, shape }) => {
+  const required = metadata.inputs.filter(({ optional }) => !optional)
+  const inputs = required.map(({ name, datatype, shape }) => {
     const filled = shape.map((dim, axis) => (dim >= 0 ? dim : axis === 0 ? rows : size))
     const count = filled.reduce((product, dim) => product * dim, 1)
     return { name, datatype, shape: filled, data: new Array(count).fill(elementOf(datatype)) }

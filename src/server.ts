@@ -31,13 +31,14 @@ import type { Log } from './log.js'
 import type { StatsPage } from './metrics/page.js'
 import type { ModelRecorder, ProcessRecorder } from './metrics/recorder.js'
 import type { ServedModelConfig } from './model/config.js'
+import { separateDefaults } from './model/defaults.js'
 import { checkSelf } from './model/self-check.js'
 import type { Regions } from './regions/regions.js'
 import { attachSegment, type SegmentReference } from './segment/attach.js'
 import type { SegmentHeader } from './segment/layout.js'
 import { LoadedModel, ServedModels } from './served-models.js'
 import { batchingPolicy, configurationOf } from './serving-policy.js'
-import type { Tensor } from './tensor.js'
+import { requiredOf, type Tensor } from './tensor.js'
 import { warmUpModel } from './warm-up.js'
 
 export interface SegmentToServe {
@@ -241,7 +242,8 @@ export class ServingProcess {
     // Said before, so that it is known what a crash was about.
     this.#self.running(number)
     try {
-      await this.#engine.load(key, attached, config.threads ?? this.#config.threads)
+      const loadable = { ...attached, ...separateDefaults(attached.graph, attached.header.inputs) }
+      await this.#engine.load(key, loadable, config.threads ?? this.#config.threads)
       await this.#prove(segment, attached.header)
     } catch (thrown) {
       // A thread that is gone is reported by its end.
@@ -260,11 +262,16 @@ export class ServingProcess {
 
   /** Runs a model that is loaded: what it is known to answer, and what its operator chose. */
   async #prove({ key, name, version, config }: SegmentToServe, header: SegmentHeader): Promise<void> {
-    const { selfCheck, inputs, outputs } = header
+    const { selfCheck, outputs } = header
+    const inputs = requiredOf(header.inputs)
     const run = async (tensors: readonly Tensor[], names: readonly string[]) =>
       (await this.#engine.run(key, tensors, names)).outputs
     if (selfCheck !== null) await checkSelf(selfCheck, { inputs, outputs, run })
-    await warmUpModel({ warmUp: config.warmUp, model: { name, version, inputs, outputs }, run })
+    await warmUpModel({
+      warmUp: config.warmUp,
+      model: { name, version, inputs: header.inputs, outputs },
+      run,
+    })
   }
 
   /**

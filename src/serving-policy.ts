@@ -4,6 +4,7 @@ import type { ServingConfig } from './config/config.js'
 import type { ServedModelConfig } from './model/config.js'
 import { type ModelConfiguration, modelConfiguration } from './protocol/v2/configuration.js'
 import type { SegmentHeader } from './segment/layout.js'
+import { requiredOf } from './tensor.js'
 
 interface ConfiguredModel {
   readonly name: string
@@ -19,6 +20,7 @@ export function batchingPolicy(
 ): BatchingPolicy {
   return {
     isBatchable: config.batching === 'auto' ? header.batching.batchable : config.batching,
+    optionalInputs: new Set(header.inputs.filter(({ optional }) => optional).map(({ name }) => name)),
     maxBatchSize: config.maxBatchSize,
     preferredBatchSizes: config.preferredBatchSizes,
     maxQueueDelayMs: config.maxQueueDelayMs,
@@ -41,7 +43,7 @@ export function configurationOf(
     config,
     serving,
   )
-  const isVariable = [...inputs, ...outputs].every(({ shape }) => shape?.[0] === -1)
+  const isVariable = [...requiredOf(inputs), ...outputs].every(({ shape }) => shape?.[0] === -1)
   const isBatched = isVariable && (isBatchable || header.batching.batchable)
   return modelConfiguration({
     model: { name, version, inputs, outputs },

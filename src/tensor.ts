@@ -54,6 +54,13 @@ export interface TensorSpec {
   readonly datatype: Datatype
   /** -1 is a variable dimension; null when the model declares no rank at all. */
   readonly shape: readonly number[] | null
+  /** An input that has a default, and need not be sent. */
+  readonly optional?: true | undefined
+}
+
+/** What must be sent. */
+export function requiredOf<Spec extends TensorSpec>(inputs: readonly Spec[]): Spec[] {
+  return inputs.filter(({ optional }) => optional !== true)
 }
 
 /**

@@ -5,7 +5,7 @@ import { OnecopyError } from './errors.js'
 import type { ServedModelConfig } from './model/config.js'
 import { ZERO_DIMENSIONS, zeroInputs } from './model/zero-inputs.js'
 import { decodeInferRequest, type ModelSpec } from './protocol/v2/request.js'
-import type { Tensor } from './tensor.js'
+import { requiredOf, type Tensor } from './tensor.js'
 
 const LIMITS = { jsonDepth: 64, maxTensors: 4096 }
 
@@ -23,7 +23,7 @@ async function runGenerated({ warmUp, model, run }: WarmUpOptions): Promise<void
   let runs = 0
   for (const dimension of ZERO_DIMENSIONS) {
     while (runs < warmUp.generatedRuns) {
-      const inputs = zeroInputs(model.inputs, dimension)
+      const inputs = zeroInputs(requiredOf(model.inputs), dimension)
       if (typeof inputs === 'string') return
       try {
         await run(inputs, outputNames)

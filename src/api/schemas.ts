@@ -53,11 +53,15 @@ export const modelTensorSchema = z.strictObject({
   shape: z.array(z.int().min(-1)).describe('-1 is a variable dimension.'),
 })
 
+export const modelInputSchema = modelTensorSchema.extend({
+  optional: z.literal(true).optional().describe('There where the input has a default and need not be sent.'),
+})
+
 export const modelMetadataSchema = z.strictObject({
   name: z.string(),
   versions: z.array(z.string()).describe('Those that are served, newest first.'),
   platform: z.literal('onnx_onnxv1'),
-  inputs: z.array(modelTensorSchema),
+  inputs: z.array(modelInputSchema),
   outputs: z.array(modelTensorSchema),
 })
 
@@ -143,6 +147,7 @@ const configTensorSchema = z.looseObject({
   name: z.string(),
   data_type: z.string().describe("The datatype with Triton's prefix, such as TYPE_FP32."),
   dims: z.array(z.int().min(-1)),
+  optional: z.literal(true).optional().describe('There where an input need not be sent.'),
 })
 
 export const modelConfigurationSchema = z
@@ -175,7 +180,7 @@ export type ServerMetadata = z.infer<typeof serverMetadataSchema>
 export type ServerLive = z.infer<typeof serverLiveSchema>
 export type ServerReadiness = z.infer<typeof serverReadySchema> | z.infer<typeof serverNotReadySchema>
 export type ModelList = z.infer<typeof modelListSchema>
-export type ModelTensor = z.infer<typeof modelTensorSchema>
+export type ModelTensor = z.infer<typeof modelInputSchema>
 export type ModelMetadata = z.infer<typeof modelMetadataSchema>
 export type ModelReadiness = z.infer<typeof modelReadySchema> | z.infer<typeof modelNotReadySchema>
 export type IndexEntry = z.infer<typeof indexEntrySchema>

@@ -25,6 +25,8 @@ const LONGEST_LINGER_MS = 5
 export interface BatchingPolicy {
   /** Whether rows of different requests may be computed together. */
   readonly isBatchable: boolean
+  /** Inputs that need not be sent. Nothing is known of them but their default: a request that sends one is computed alone. */
+  readonly optionalInputs?: ReadonlySet<string>
   readonly maxBatchSize: number
   /** Sizes to prefer where enough rows wait; ascending. */
   readonly preferredBatchSizes: readonly number[]
@@ -131,7 +133,9 @@ export class Batcher {
       const lane = this.#lane(job.modelKey)
       this.checkRoom(job.modelKey)
       if (lane.queue.length === 0) lane.virtualNs = Math.max(lane.virtualNs, this.#clockNs)
-      lane.queue.push(new Entry(job, lane.isBatchable, resolve, reject))
+      const { optionalInputs } = lane.policy
+      const isPlain = optionalInputs === undefined || !job.inputs.some(({ name }) => optionalInputs.has(name))
+      lane.queue.push(new Entry(job, lane.isBatchable && isPlain, resolve, reject))
       const lingering = this.#lingering
       if (lingering === undefined) this.#pumpSoon()
       else if (lane !== lingering.lane || lane.queue.compatibleRows() >= lingering.wantedRows)

@@ -23,6 +23,8 @@ export interface RunResult {
 
 /** A model's graph, and what of its header matters for loading it. */
 export interface LoadableModel extends Pick<AttachedSegment, 'graph' | 'folder'> {
+  /** Of inputs that need not be sent; the graph does not hold them. */
+  readonly defaults?: readonly Tensor[]
   readonly header: Pick<AttachedSegment['header'], 'form' | 'externalDataFolder'> & {
     readonly inputs: readonly TensorSpec[]
     readonly outputs: readonly TensorSpec[]
@@ -97,6 +99,7 @@ export class Engine {
         form: header.form,
         inputs: header.inputs.map(specOf),
         outputs: header.outputs.map(specOf),
+        defaults: (segment.defaults ?? []).map((one) => ({ ...one, shape: [...one.shape] })),
         threads,
       },
       [graph.buffer],

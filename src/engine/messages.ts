@@ -32,6 +32,8 @@ export const ThreadRequestSchema = z.discriminatedUnion('type', [
     form: z.enum(['compiled', 'original']),
     inputs: z.array(spec),
     outputs: z.array(spec),
+    /** Of inputs that need not be sent. */
+    defaults: z.array(tensor),
     threads: z.int().positive(),
   }),
   z.object({

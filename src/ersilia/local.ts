@@ -6,13 +6,16 @@ import { readFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { Engine, type LoadableModel } from '../engine/engine.js'
 import { OnecopyError } from '../errors.js'
+import { separateDefaults } from '../model/defaults.js'
 import { readInterface } from '../model/interface.js'
 import { checkSelf } from '../model/self-check.js'
+import { declareOutputs } from '../model/undeclared.js'
 import { parseModel } from '../onnx/graph.js'
 import { RUNTIME_ENVIRONMENT } from '../runtime/environment.js'
 import { attachWhole } from '../segment/attach.js'
 import type { SelfCheck } from '../segment/layout.js'
 import type { SegmentListing } from '../segment/listing.js'
+import { requiredOf } from '../tensor.js'
 import type { Bundle } from './bundle.js'
 import { NativePredictor, type RunModel } from './native.js'
 import type { PredictOptions, Predictor } from './predictor.js'
@@ -22,7 +25,10 @@ const KEY = 'run'
 /** As it came, unoptimised: nothing is compiled, and nothing kept, for one run. */
 async function readCheckpoint(path: string): Promise<LoadableModel> {
   const graph = new Uint8Array(await readFile(path))
-  const { inputs, outputs } = readInterface(parseModel(graph).graph)
+  const model = parseModel(graph)
+  Object.assign(process.env, RUNTIME_ENVIRONMENT)
+  await declareOutputs(model, dirname(path))
+  const { inputs, outputs } = readInterface(model.graph)
   return {
     graph,
     folder: dirname(path),
@@ -52,7 +58,7 @@ export class LocalPredictor implements Predictor {
     try {
       return await LocalPredictor.#open(
         bundle,
-        { header, graph, folder },
+        { header, folder, ...separateDefaults(graph, header.inputs) },
         { selfCheck: header.selfCheck, close },
       )
     } catch (thrown) {
@@ -80,7 +86,8 @@ export class LocalPredictor implements Predictor {
     if (manifest === null) throw new OnecopyError('BUNDLE_INVALID', `bundle ${bundle.root} has no serve.json`)
     Object.assign(process.env, RUNTIME_ENVIRONMENT)
     const engine = new Engine()
-    const { inputs, outputs } = model.header
+    const { outputs } = model.header
+    const inputs = requiredOf(model.header.inputs)
     const run: RunModel = async (tensors, names) => (await engine.run(KEY, tensors, names)).outputs
     try {
       await engine.load(KEY, model, 1)

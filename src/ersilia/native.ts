@@ -3,7 +3,14 @@
  * one, the next is featurized, and a request of any size holds two of them.
  */
 import { OnecopyError } from '../errors.js'
-import { DATATYPES, elementCount, type NumericData, type Tensor, type TensorSpec } from '../tensor.js'
+import {
+  DATATYPES,
+  elementCount,
+  type NumericData,
+  requiredOf,
+  type Tensor,
+  type TensorSpec,
+} from '../tensor.js'
 import { outputTransform } from '../transform/registry.js'
 import { type Encoded, TransformRunner } from '../transform/runner.js'
 import type { Cell, RowDecoder, RowSpec } from '../transform/transform.js'
@@ -93,7 +100,9 @@ export class NativePredictor implements Predictor {
   readonly #fixedRows: number | null
   readonly #nulls: Row
 
-  private constructor(options: NativeOptions, runner: TransformRunner) {
+  private constructor(given: NativeOptions, runner: TransformRunner) {
+    // A featurizer makes what must be sent.
+    const options = { ...given, inputs: requiredOf(given.inputs) }
     const { bundle, manifest, outputs } = options
     this.#options = options
     this.#runner = runner

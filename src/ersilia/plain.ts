@@ -2,7 +2,7 @@
 import { dirname } from 'node:path'
 import { OnecopyError } from '../errors.js'
 import type { SegmentListing } from '../segment/listing.js'
-import { elementCount, type TensorSpec } from '../tensor.js'
+import { elementCount, requiredOf, type TensorSpec } from '../tensor.js'
 import { NumbersOptionsSchema } from '../transform/numbers.js'
 import type { Bundle } from './bundle.js'
 import { ManifestSchema } from './manifest.js'
@@ -18,7 +18,7 @@ function columnsOf({ name, shape }: TensorSpec): string[] {
  * @throws OnecopyError BUNDLE_INVALID for a model that takes anything but one row of numbers.
  */
 export function plainBundle({ path, model, header }: SegmentListing): Bundle {
-  const inputs = header?.inputs ?? []
+  const inputs = requiredOf(header?.inputs ?? [])
   const [input] = inputs
   const rest = input?.shape?.slice(1) ?? [-1]
   const datatype = NumbersOptionsSchema.shape.datatype.safeParse(input?.datatype)

@@ -16,7 +16,7 @@ import { cgroupMemoryLimit } from '../process/memory.js'
 import { compileModel, Session } from '../runtime/session.js'
 import { type Batching, SEGMENT_FILE_NAME } from '../segment/layout.js'
 import { readHeader } from '../segment/write.js'
-import type { Tensor } from '../tensor.js'
+import { requiredOf, type Tensor } from '../tensor.js'
 import { formatBytes } from '../units.js'
 import { castBfloat16Borders } from './bfloat16.js'
 import { findCompiled } from './cache.js'
@@ -27,11 +27,13 @@ import {
   type CompileRequest,
   CompileRequestSchema,
 } from './compile-messages.js'
+import { type Defaults, separateDefaults, takeDefaults } from './defaults.js'
 import { digestModel } from './digest.js'
 import { updateHeader, writeImage } from './image.js'
-import { dimensionNames, type ModelInterface, readInterface } from './interface.js'
+import { checkDeclared, dimensionNames, type ModelInterface, readInterface } from './interface.js'
 import { areSettled, type FileFacts, factsOf, type KnownFiles } from './known-files.js'
 import { recordSelfCheck } from './self-check.js'
+import { declareOutputs } from './undeclared.js'
 
 /** A protobuf message, and so the part of a model inside its file, ends below 2 GiB. */
 const MAX_MODEL_FILE_BYTES = 2 ** 31 - 1
@@ -80,6 +82,9 @@ interface Compilation {
   readonly original: Model
   readonly modelPath: string
   readonly modelInterface: ModelInterface
+  readonly defaults: Defaults
+  /** Whether `original` is not what stands in the file. */
+  readonly isRewritten: boolean
   /** What the image says before trial runs, or without them. */
   readonly batching: Batching
   /** Whether the model is run at all while it is compiled. */
@@ -104,14 +109,19 @@ async function proveLoadable(path: string, { hasTrials, hasProbe }: Compilation)
     await file.read(graph, 0, graph.length, header.graph.offsetBytes)
     const { form, inputs, outputs } = header
     const folder = form === 'compiled' ? dirname(path) : header.externalDataFolder
-    const session = await Session.load({ graph, folder, form, inputs, outputs, threads: 1 })
+    const session = await Session.load({
+      ...separateDefaults(graph, inputs),
+      ...{ folder, form, inputs, outputs, threads: 1 },
+    })
     const asked = new Set(session.inputNames)
-    const askedInputs = inputs.filter(({ name }) => asked.has(name))
+    // Optional inputs keep their default in trials: requests that send them are computed alone.
+    const required = requiredOf(inputs)
+    const askedInputs = required.filter(({ name }) => asked.has(name))
     const run = (tensors: readonly Tensor[], names: readonly string[]) => session.run(tensors, names)
     // A crash from here on is that of trial runs: the model can be served without them.
     say({ notice: 'probing' })
     const change: Parameters<typeof updateHeader>[1] = {}
-    if (hasTrials) change.selfCheck = await recordSelfCheck({ inputs, outputs, run })
+    if (hasTrials) change.selfCheck = await recordSelfCheck({ inputs: required, outputs, run })
     if (hasProbe) change.batching = await probeBatching({ inputs: askedInputs, outputs, run })
     await session.close()
     if (hasTrials) await updateHeader(file, change)
@@ -122,13 +132,13 @@ async function proveLoadable(path: string, { hasTrials, hasProbe }: Compilation)
 
 /** Optimised graph, weights and packed kernels in one file, proven to load. */
 async function compileShared(compilation: Compilation): Promise<string> {
-  const { workFolder, folder, modelPath, original } = compilation
+  const { workFolder, folder, modelPath, original, defaults, isRewritten } = compilation
   const graphPath = join(workFolder, 'graph.onnx')
   const dataFileName = 'weights.bin'
   const path = join(workFolder, SEGMENT_FILE_NAME)
   const hasCasts = castBfloat16Borders(original, compilation.modelInterface)
   await compileModel({
-    model: hasCasts ? { bytes: serializeModel(original), folder } : modelPath,
+    model: hasCasts || isRewritten ? { bytes: serializeModel(original), folder } : modelPath,
     graphPath,
     dataFileName,
   }).catch((thrown) => {
@@ -136,6 +146,7 @@ async function compileShared(compilation: Compilation): Promise<string> {
   })
   const model = parseModel(await readFile(graphPath))
   dropDuplicateInitializers(model.graph)
+  model.graph.initializer.push(...defaults.tensors)
   const dataPath = join(workFolder, dataFileName)
   await writeImage({
     path,
@@ -143,6 +154,7 @@ async function compileShared(compilation: Compilation): Promise<string> {
     form: 'compiled',
     model,
     modelInterface: compilation.modelInterface,
+    notes: compilation.defaults.notes,
     batching: compilation.batching,
     dataPath: existsSync(dataPath) ? dataPath : null,
     externalDataFolder: null,
@@ -155,12 +167,14 @@ async function compileShared(compilation: Compilation): Promise<string> {
 async function keepOriginal(compilation: Compilation): Promise<string> {
   const path = join(compilation.workFolder, SEGMENT_FILE_NAME)
   await rm(path, { force: true })
+  compilation.original.graph.initializer.push(...compilation.defaults.tensors)
   await writeImage({
     path,
     key: compilation.key,
     form: 'original',
     model: compilation.original,
     modelInterface: compilation.modelInterface,
+    notes: compilation.defaults.notes,
     batching: compilation.batching,
     dataPath: null,
     externalDataFolder: externalFiles(compilation.original).length > 0 ? compilation.folder : null,
@@ -192,7 +206,7 @@ async function compile(request: CompileRequest): Promise<CompileReply> {
   const bytes = await readModel(modelPath)
   const original = parseModel(bytes)
   // Refused before the runtime sees the model: on some of these types it aborts the process.
-  const modelInterface = readInterface(original.graph)
+  checkDeclared(original.graph)
   const { digest, known } = await digestKnown({
     modelFacts,
     bytes,
@@ -206,12 +220,19 @@ async function compile(request: CompileRequest): Promise<CompileReply> {
   if (found !== null) return { ...read(), ...found }
   requireMemory(bytes.byteLength)
 
+  const defaults = await takeDefaults(original, folder)
+  const hasDeclared = await declareOutputs(original, folder).catch((thrown) => {
+    throw asModelError(thrown)
+  })
+  const modelInterface = readInterface(original.graph, defaults.optional)
   const against = shapesAgainstBatching({
-    ...modelInterface,
+    inputs: requiredOf(modelInterface.inputs),
+    outputs: modelInterface.outputs,
     dimensionNames: dimensionNames(original.graph.input),
   })
   const compilation: Compilation = {
-    ...{ key, workFolder, folder, original, modelPath, modelInterface },
+    ...{ key, workFolder, folder, original, modelPath, modelInterface, defaults },
+    isRewritten: defaults.hasChanges || hasDeclared,
     batching: batchingResult(false, against ?? 'the probe did not finish'),
     hasTrials: request.probe,
     hasProbe: request.probe && against === null,

@@ -29,6 +29,8 @@ export interface ImageOptions {
   readonly form: 'compiled' | 'original'
   readonly model: ModelProto & { graph: GraphProto }
   readonly modelInterface: ModelInterface
+  /** What a person is told about the weights beside what is found in the graph. */
+  readonly notes: readonly string[]
   /** The runtime's data file; null when no weight left the graph. Removed once it is copied. */
   readonly dataPath: string | null
   readonly externalDataFolder: string | null
@@ -36,6 +38,7 @@ export interface ImageOptions {
 }
 
 function headerOf(options: ImageOptions): SegmentHeader {
+  const sharing = describeSharing(options.model.graph, options.form)
   return {
     key: options.key,
     createdAt: new Date().toISOString(),
@@ -56,7 +59,7 @@ function headerOf(options: ImageOptions): SegmentHeader {
       options.form === 'compiled'
         ? rawRangesOf(options.model.graph).map((range) => ({ ...range, crc32: MAX_CRC32 }))
         : [],
-    sharing: describeSharing(options.model.graph, options.form),
+    sharing: { ...sharing, notes: [...options.notes, ...sharing.notes] },
     batching: options.batching,
     needs: { privateBytes: null },
     selfCheck: null,

@@ -43,6 +43,22 @@ const KIND_NAMES: Record<string, string> = {
   optionalType: 'an optional value',
 }
 
+/** The protocol's datatype of an element type; null where it has none. */
+export function datatypeOf(elementType: number): Datatype | null {
+  return ELEMENT_TYPES[elementType]?.datatype ?? null
+}
+
+/** The binding's names of element types, where they are not ONNX's. */
+const BINDING_TYPES: Record<string, string> = { float32: 'float', float64: 'double' }
+
+/** TensorProto.DataType of a type as the runtime's binding calls it. */
+export function elementTypeOf(bindingType: string): number {
+  const onnx = BINDING_TYPES[bindingType] ?? bindingType
+  const found = Object.entries(ELEMENT_TYPES).find(([, one]) => one.onnx === onnx)
+  if (found === undefined) throw unsupported(`an output has element type ${bindingType}`)
+  return Number(found[0])
+}
+
 export interface ModelInterface {
   readonly inputs: TensorSpec[]
   readonly outputs: TensorSpec[]
@@ -73,10 +89,21 @@ function unsupported(message: string): OnecopyError {
   return new OnecopyError('MODEL_UNSUPPORTED', message)
 }
 
+/** Whether a value has a name and nothing more. */
+export function isUndeclared({ type }: ValueInfoProto): boolean {
+  const { case: kind, value } = type?.value ?? {}
+  return kind === undefined || (kind === 'tensorType' && value?.elemType === 0)
+}
+
+const UNDECLARED = {
+  input: 'a value of no declared type',
+  // The runtime was asked, and it is no tensor.
+  output: 'a sequence, a map or an optional value',
+} as const
+
 function tensorSpec(role: 'input' | 'output', value: ValueInfoProto): TensorSpec | { kind: string } {
   const type = value.type?.value
-  if (type?.case !== 'tensorType')
-    return { kind: KIND_NAMES[type?.case ?? ''] ?? 'a value of no declared type' }
+  if (type?.case !== 'tensorType') return { kind: KIND_NAMES[type?.case ?? ''] ?? UNDECLARED[role] }
   const element = ELEMENT_TYPES[type.value.elemType]
   if (element?.datatype == null) {
     throw unsupported(
@@ -88,11 +115,22 @@ function tensorSpec(role: 'input' | 'output', value: ValueInfoProto): TensorSpec
 }
 
 /**
+ * Refuses what is declared and cannot be served, before the runtime sees the model.
+ * @throws OnecopyError MODEL_UNSUPPORTED.
+ */
+export function checkDeclared(graph: GraphProto): void {
+  const initialized = new Set(graph.initializer.map((tensor) => tensor.name))
+  for (const value of graph.input) if (!initialized.has(value.name)) tensorSpec('input', value)
+  for (const value of graph.output) if (!isUndeclared(value)) tensorSpec('output', value)
+}
+
+/**
  * Reads the inputs and outputs of a graph.
+ * @param optional Inputs that have a default.
  * @throws OnecopyError MODEL_UNSUPPORTED for an input that is no tensor, for element types without a
  *   datatype (the runtime aborts the process on some of them), and when no output is a tensor.
  */
-export function readInterface(graph: GraphProto): ModelInterface {
+export function readInterface(graph: GraphProto, optional: ReadonlySet<string> = new Set()): ModelInterface {
   // Before IR version 4 every initializer is listed as an input too; neither kind is for the caller to send.
   const initialized = new Set(graph.initializer.map((tensor) => tensor.name))
   const inputs: TensorSpec[] = []
@@ -104,7 +142,7 @@ export function readInterface(graph: GraphProto): ModelInterface {
         `input ${JSON.stringify(value.name)} is ${spec.kind}: expected every input to be a tensor`,
       )
     }
-    inputs.push(spec)
+    inputs.push(optional.has(spec.name) ? { ...spec, optional: true } : spec)
   }
   const outputs: TensorSpec[] = []
   const skippedOutputs: { name: string; reason: string }[] = []

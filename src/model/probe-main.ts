@@ -13,6 +13,8 @@ import { loadRuntime, Session } from '../runtime/session.js'
 import { readExactly } from '../segment/io.js'
 import type { SegmentHeader } from '../segment/layout.js'
 import { readHeader } from '../segment/write.js'
+import { requiredOf } from '../tensor.js'
+import { separateDefaults } from './defaults.js'
 import { type FromProbe, type ToProbe, ToProbeSchema } from './probe-messages.js'
 import { ZERO_DIMENSIONS, zeroInputs } from './zero-inputs.js'
 
@@ -31,7 +33,7 @@ async function load(path: string): Promise<Loaded> {
   const { form, inputs, outputs } = header
   const session = await Session.load({
     // A worker's inference thread is given a copy out of the mapped head, and drops it as this one is dropped.
-    graph: await readExactly(file, header.graph.bytes, header.graph.offsetBytes),
+    ...separateDefaults(await readExactly(file, header.graph.bytes, header.graph.offsetBytes), inputs),
     folder: form === 'compiled' ? dirname(path) : header.externalDataFolder,
     ...{ form, inputs, outputs, threads: 1 },
   })
@@ -63,7 +65,7 @@ async function loadOneOperator(): Promise<Session> {
 
 async function run({ session, header }: Loaded): Promise<FromProbe> {
   const asked = new Set(session.inputNames)
-  const specs = header.inputs.filter(({ name }) => asked.has(name))
+  const specs = requiredOf(header.inputs).filter(({ name }) => asked.has(name))
   const names = header.outputs.map(({ name }) => name)
   let problem: string | null = null
   for (const dimension of ZERO_DIMENSIONS) {

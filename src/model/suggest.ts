@@ -3,7 +3,7 @@
 import { bytesOf } from '../batchability/trial-rows.js'
 import { OPTIONS } from '../config/schema.js'
 import type { SegmentHeader } from '../segment/layout.js'
-import type { TensorSpec } from '../tensor.js'
+import { requiredOf, type TensorSpec } from '../tensor.js'
 import { formatBytes } from '../units.js'
 import { MODEL_CONFIG_KEYS, type ModelConfigKey } from './config.js'
 
@@ -68,7 +68,8 @@ function classOutputs(outputs: readonly TensorSpec[]): string {
 
 /** Every key of a model's config, in the schema's order. */
 export function suggestConfig(header: SegmentHeader): SuggestedKey[] {
-  const { inputs, outputs, batching } = header
+  const { outputs, batching } = header
+  const inputs = requiredOf(header.inputs)
   const inputBytes = rowBytes(inputs)
   const wholeBytes = rowBytes([...inputs, ...outputs])
   const rows = rowsFor(wholeBytes)

@@ -102,6 +102,34 @@ export async function compileModel(options: {
   await session.release()
 }
 
+/** What the runtime finds an output to be. */
+export interface OutputDescription {
+  readonly name: string
+  /** The binding's name of the element type; null for what is no tensor. */
+  readonly datatype: RuntimeTensor.Type | null
+  /** Names stand for variable dimensions; empty for a scalar, and where nothing is known. */
+  readonly shape: readonly (number | string)[] | null
+}
+
+/** Loads a model only to be told what its outputs are. @throws what the runtime says of a model that it cannot load. */
+export async function describeOutputs(model: {
+  readonly bytes: Uint8Array
+  readonly folder: string
+}): Promise<OutputDescription[]> {
+  const session = await runtime().InferenceSession.create(model.bytes, {
+    ...commonOptions({ threads: 1 }),
+    graphOptimizationLevel: 'disabled',
+    extra: { session: { model_external_initializers_file_folder_path: model.folder } },
+  })
+  const described = session.outputMetadata.map((one) => ({
+    name: one.name,
+    datatype: one.isTensor ? one.type : null,
+    shape: one.isTensor ? one.shape : null,
+  }))
+  await session.release()
+  return described
+}
+
 export interface LoadOptions extends SessionThreads {
   readonly graph: Uint8Array
   /** Folder that the graph's external tensors are resolved against; null when there are none. */
@@ -109,6 +137,8 @@ export interface LoadOptions extends SessionThreads {
   readonly form: 'compiled' | 'original'
   readonly inputs: readonly TensorSpec[]
   readonly outputs: readonly TensorSpec[]
+  /** Fed where a run is given no other. */
+  readonly defaults?: readonly Tensor[]
 }
 
 /** A loaded model. Owned by one thread; `close` gives its memory back. */
@@ -116,12 +146,14 @@ export class Session {
   readonly #session: InferenceSession
   readonly #outputs: readonly TensorSpec[]
   readonly #inputs: ReadonlyMap<string, TensorSpec>
+  readonly #defaults: readonly (readonly [name: string, value: RuntimeTensor])[]
   #isClosed = false
 
   private constructor(session: InferenceSession, options: LoadOptions) {
     this.#session = session
     this.#outputs = options.outputs
     this.#inputs = new Map(options.inputs.map((spec) => [spec.name, spec]))
+    this.#defaults = (options.defaults ?? []).map((tensor) => [tensor.name, toRuntime(tensor)] as const)
   }
 
   static async load(options: LoadOptions): Promise<Session> {
@@ -147,6 +179,7 @@ export class Session {
    */
   async run(inputs: readonly Tensor[], outputNames: readonly string[]): Promise<Tensor[]> {
     const feeds: Record<string, RuntimeTensor> = {}
+    for (const [name, value] of this.#defaults) feeds[name] = value
     for (const tensor of inputs) feeds[tensor.name] = toRuntime(tensor)
     let results: InferenceSession.ReturnType
     try {

@@ -20,7 +20,7 @@ import { ProcessIdentitySchema } from '../process/identity.js'
 import { DATATYPES, type Datatype } from '../tensor.js'
 
 export const SEGMENT_MAGIC = 'ONECOPY\n'
-export const SEGMENT_FORMAT_VERSION = 5
+export const SEGMENT_FORMAT_VERSION = 6
 /** The graph names its weights by this file name, so a segment works in any folder without a rewrite. */
 export const SEGMENT_FILE_NAME = 'model.segment'
 /** What a segment is called until it is whole. */
@@ -38,6 +38,8 @@ const tensorSpec = z.object({
   name: z.string(),
   datatype: z.enum(Object.keys(DATATYPES) as [Datatype, ...Datatype[]]),
   shape: z.array(z.int().min(-1)).nullable(),
+  /** An input whose default stands in the graph, as an initializer of the same name. */
+  optional: z.literal(true).optional(),
 })
 
 export const SharingSchema = z.object({

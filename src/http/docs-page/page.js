@@ -30,7 +30,7 @@ async function exampleOf(model) {
   const isBuiltIn = model === 'logp' && inputs.length === 1 && inputs[0].name === 'fingerprint'
   if (isBuiltIn)
     return { summary: 'logp: phenol and ibuprofen', value: await json('docs/sample-request.json') }
-  const filled = inputs.map(exampleInput)
+  const filled = inputs.filter(({ optional }) => !optional).map(exampleInput)
   return filled.includes(null) ? null : { summary: `${model}: ones`, value: { inputs: filled } }
 }
 

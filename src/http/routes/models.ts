@@ -32,7 +32,8 @@ export function modelOf(ctx: Context, { models }: Pick<HttpContext, 'models'>): 
 
 function describe(spec: TensorSpec): ModelTensor {
   // A tensor of unknown rank has no form in the protocol: one variable dimension comes closest.
-  return { name: spec.name, datatype: spec.datatype, shape: [...(spec.shape ?? [-1])] }
+  const { name, datatype, shape, optional } = spec
+  return { name, datatype, shape: [...(shape ?? [-1])], ...(optional && { optional }) }
 }
 
 /** Registers `handler` with and without a version in the path. */

@@ -32,6 +32,8 @@ interface ConfiguredTensor {
   readonly dims: readonly number[]
   /** The shape behind the batch where that is a scalar, which `dims` cannot say. */
   readonly reshape?: { readonly shape: readonly number[] }
+  /** There where an input need not be sent; its dimensions are then all of them, batch or not. */
+  readonly optional?: true
 }
 
 export interface ModelConfiguration {
@@ -53,7 +55,8 @@ function typeOf(datatype: Datatype): string {
   return `TYPE_${datatype === 'BYTES' ? 'STRING' : datatype}`
 }
 
-function tensorOf({ name, datatype, shape }: TensorSpec, isBatched: boolean): ConfiguredTensor {
+function tensorOf({ name, datatype, shape, optional }: TensorSpec, isBatched: boolean): ConfiguredTensor {
+  if (optional) return { name, data_type: typeOf(datatype), dims: shape ?? [-1], optional }
   // As in the metadata: a tensor of unknown rank has no form here.
   const dims = (shape ?? [-1]).slice(isBatched ? 1 : 0)
   const type = { name, data_type: typeOf(datatype) }

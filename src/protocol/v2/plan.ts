@@ -68,7 +68,7 @@ export function planInputs(
     return { name, label, datatype, shape, count, position, source: sourceOf(input, { label, features }) }
   })
   for (const spec of model.inputs) {
-    if (seen.has(spec.name)) continue
+    if (seen.has(spec.name) || spec.optional === true) continue
     const wanted = `${spec.datatype} ${shapeOf(spec)}`
     throw tensorInvalid(`input ${quoted(spec.name)}`, `missing; the model expects ${wanted}`)
   }

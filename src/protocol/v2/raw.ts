@@ -7,7 +7,7 @@
  * Source: Triton's binary tensor data extension, "Raw Binary Request".
  */
 import type { Datatype, Tensor, TensorSpec } from '../../tensor.js'
-import { DATATYPES, elementCount } from '../../tensor.js'
+import { DATATYPES, elementCount, requiredOf } from '../../tensor.js'
 import { decodeBinaryData, decodeText } from './binary.js'
 import { quoted, requestInvalid, shownShape, tensorInvalid } from './faults.js'
 import { checkShape, type ModelSpec } from './plan.js'
@@ -19,9 +19,10 @@ import { checkShape, type ModelSpec } from './plan.js'
  *   shape fits the bytes, or they are not text where text is expected.
  */
 export function decodeRawInput(body: Uint8Array<ArrayBuffer>, model: ModelSpec): Tensor {
-  const [spec, ...others] = model.inputs
+  const required = requiredOf(model.inputs)
+  const [spec, ...others] = required.length === 0 ? model.inputs : required
   if (spec === undefined || others.length > 0) {
-    const count = `model ${quoted(model.name)} has ${model.inputs.length} inputs`
+    const count = `model ${quoted(model.name)} has ${others.length + (spec === undefined ? 0 : 1)} inputs`
     throw requestInvalid(`a raw request (Inference-Header-Content-Length: 0) needs one input; ${count}`)
   }
   const label = `input ${quoted(spec.name)}`

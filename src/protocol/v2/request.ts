@@ -26,7 +26,7 @@ export interface InferRequest {
   readonly id?: string
   /** The request's own parameters, as they came. */
   readonly parameters: RequestParameters
-  /** In the order of the model's inputs; shapes and datatypes fit the model. */
+  /** In the order of the model's inputs, without optional ones that were not sent; shapes and datatypes fit the model. */
   readonly inputs: readonly Tensor[]
   /** What to answer, in this order. */
   readonly outputs: readonly OutputRequest[]
@@ -124,7 +124,8 @@ function decodeInputs(parts: {
     }
     inputs[position] = { name, datatype, shape, data }
   }
-  return inputs
+  // Optional ones that were not sent leave their places empty.
+  return inputs.filter((tensor) => tensor !== undefined)
 }
 
 /** `"data": null` beside another place for the data says no more than its absence; alone it is refused as data. */
