@@ -36,8 +36,7 @@ interface Entry {
   state: ModelState
   reason: string
   serving: Generation | null
-  /** How many there have been, of generations and of folders in shared memory. */
-  generations: number
+  /** How many folders in shared memory there have been. */
   folders: number
 }
 
@@ -88,6 +87,8 @@ function requireSameInterface(old: Generation, next: Generation): void {
 export class Catalogue {
   readonly #options: CatalogueOptions
   readonly #entries = new Map<string, Entry>()
+  /** How many generations there have been, of anything: none is ever taken for another. */
+  #generations = 0
   #turn: Promise<unknown> = Promise.resolve()
   #onBegun: () => void = () => {}
   readonly #begun = new Promise<void>((resolve) => {
@@ -160,7 +161,13 @@ export class Catalogue {
     return [...this.#entries.values()].flatMap(({ serving }) => serving ?? [])
   }
 
-  /** Every version that was ever asked for, by name and version. */
+  /** Forgets versions that are not served and are gone: what was tried or unloaded, and left the repository. */
+  forget(isGone: (version: { readonly name: string; readonly version: string }) => boolean): void {
+    for (const [key, entry] of this.#entries)
+      if (entry.serving === null && entry.state === 'UNAVAILABLE' && isGone(entry)) this.#entries.delete(key)
+  }
+
+  /** Every version that was asked for and not forgotten, by name and version. */
   get index(): IndexEntry[] {
     return [...this.#entries.values()]
       .map(({ name, version, state, reason }) => ({ name, version, state, reason }))
@@ -176,7 +183,6 @@ export class Catalogue {
       state: 'LOADING',
       reason: '',
       serving: null,
-      generations: 0,
       folders: 0,
     }
     this.#entries.set(entryKey(entry), entry)
@@ -201,8 +207,8 @@ export class Catalogue {
     const { stats } = this.#options
     const { name, version, config } = source
     const number = await stats.addModel({ model: name, version })
-    entry.generations++
-    const key = `${entryKey(entry)}#${entry.generations}`
+    this.#generations++
+    const key = `${entryKey(entry)}#${this.#generations}`
     return { source, segment, facts: { key, name, version, config, number, stats: stats.modelPage(number) } }
   }
 
@@ -253,6 +259,7 @@ export class Catalogue {
       entry.serving = null
       await this.#changeAll(null, old)
       await old.segment.remove()
+      await this.#options.stats.removeModel(old.facts.number)
       entry.state = 'UNAVAILABLE'
       entry.reason = 'unloaded'
       this.#report(entry, 'unloaded')
@@ -285,8 +292,9 @@ export class Catalogue {
     if (published === null && isDeepStrictEqual(old?.source.config, source.config)) return
     const written = published === null ? null : await this.#open(published, entry)
     const segment = written ?? (old as Generation).segment
-    const next = await this.#generation(entry, source, segment)
+    let next: Generation | null = null
     try {
+      next = await this.#generation(entry, source, segment)
       if (old !== null) requireSameInterface(old, next)
       const release = await segment.lease()
       try {
@@ -297,8 +305,9 @@ export class Catalogue {
         release()
       }
     } catch (thrown) {
-      await this.#changeAll(null, next)
+      if (next !== null) await this.#changeAll(null, next)
       await written?.remove()
+      if (next !== null && old === null) await this.#options.stats.removeModel(next.facts.number)
       throw thrown
     }
     if (written !== null) await old?.segment.remove()

@@ -164,7 +164,7 @@ export class RepositoryControl {
       // Gone meanwhile: nothing is left to be done.
       await catalogue.unload(served).catch(() => {})
     }
-    this.#forgetGone(scan.sources)
+    this.#forgetGone(scan)
     return isSettled
   }
 
@@ -186,13 +186,17 @@ export class RepositoryControl {
     return !wanted.every(isDone) || this.#problems.isPending(name)
   }
 
-  #forgetGone(sources: readonly ModelSource[]): void {
+  /** What is gone from the repository, and not served, leaves nothing behind. */
+  #forgetGone({ sources, problems }: RepositoryScan): void {
+    if (this.#options.modelsDir === null) return
     const present = new Set(sources.map(versionKey))
     const known = new Set([...present, ...this.#options.catalogue.served.map(versionKey)])
     this.#looks.keep(sources)
     this.#stability.keep(known)
     for (const key of this.#tried.keys()) if (!known.has(key)) this.#tried.delete(key)
     for (const key of this.#failed) if (!present.has(key)) this.#failed.delete(key)
+    const wrong = new Set(problems.map(({ name }) => name))
+    this.#options.catalogue.forget((entry) => !present.has(versionKey(entry)) && !wrong.has(entry.name))
   }
 
   async #load(source: ModelSource): Promise<void> {
@@ -222,7 +226,7 @@ export class RepositoryControl {
     for (const source of sources) await this.#load(source).catch((thrown) => failures.push(thrown))
     for (const served of catalogue.served)
       if (served.name === name && !this.#isMeant(served, scan)) await catalogue.unload(served)
-    this.#forgetGone(scan.sources)
+    this.#forgetGone(scan)
     if (failures.length > 0) throw allInOne(failures)
   }
 
@@ -237,8 +241,10 @@ export class RepositoryControl {
 
   /** What is served or was tried, what else stands in the repository, and what is wrong with it. */
   async index(): Promise<IndexEntry[]> {
-    const scan = await this.#scan().catch(() => NOTHING)
-    return mergeIndex(this.#options.catalogue.index, scan)
+    const scan = await this.#scan().catch(() => null)
+    // A repository that cannot be read says nothing about what is gone.
+    if (scan !== null) this.#forgetGone(scan)
+    return mergeIndex(this.#options.catalogue.index, scan ?? NOTHING)
   }
 
   async close(): Promise<void> {

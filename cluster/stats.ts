@@ -4,6 +4,7 @@
  * page, for as long as it lives; its successor in that slot counts on.
  */
 import { randomBytes } from 'node:crypto'
+import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { CLIENT_CELL_COUNT, forgetInside } from '../src/access/client-page.js'
 import type { CountedModel } from '../src/metrics/exposition.js'
@@ -33,6 +34,10 @@ export interface ProcessSigns {
   readonly running: CountedModel['labels'] | null
 }
 
+function requestsOf(cells: Float64Array): number {
+  return OUTCOMES.reduce((sum, _, i) => sum + (cells[REQUESTS.at + i] as number), 0)
+}
+
 export class FleetStats {
   readonly #folder: string
   readonly #slots: number
@@ -41,8 +46,11 @@ export class FleetStats {
   readonly #unknown: StatsPage
   /** Null where no client is limited. */
   readonly #clients: { readonly page: StatsPage; readonly secret: string } | null
-  /** By model number less one; what was unloaded stays counted. */
-  readonly #models: CountedModel[] = []
+  /** By model number. A number is never given again: a process may still name what is gone. */
+  readonly #models = new Map<number, CountedModel>()
+  #lastNumber = 0
+  /** By slot: requests that were counted there for models that are gone. */
+  readonly #goneRequests: number[]
 
   private constructor(options: {
     folder: string
@@ -54,6 +62,7 @@ export class FleetStats {
     this.#folder = options.folder
     this.#slots = options.slots
     this.#free = Array.from({ length: options.slots }, (_, slot) => slot)
+    this.#goneRequests = new Array<number>(options.slots).fill(0)
     this.#process = options.process
     this.#unknown = options.unknown
     const secret = randomBytes(16).toString('hex')
@@ -81,13 +90,26 @@ export class FleetStats {
 
   /** Adds a model version; resolves with its number, by which workers name it. */
   async addModel(labels: CountedModel['labels']): Promise<number> {
-    const known = this.#models.findIndex(
-      (model) => model.labels.model === labels.model && model.labels.version === labels.version,
-    )
-    if (known >= 0) return known + 1
+    for (const [number, known] of this.#models)
+      if (known.labels.model === labels.model && known.labels.version === labels.version) return number
+    const number = ++this.#lastNumber
     const path = join(this.#folder, `${labels.model}@${labels.version}.stats`)
     const page = await StatsPage.create({ path, slots: this.#slots, cellsPerSlot: MODEL_CELLS })
-    return this.#models.push({ labels, page })
+    this.#models.set(number, { labels, page })
+    return number
+  }
+
+  /**
+   * Forgets a model version that no worker serves any more: its series end, and begin at zero if it comes back, as after a
+   * restart. Who still has its page mapped counts into nowhere.
+   */
+  async removeModel(number: number): Promise<void> {
+    const model = this.#models.get(number)
+    if (model === undefined) return
+    this.#models.delete(number)
+    for (let slot = 0; slot < this.#slots; slot++)
+      this.#goneRequests[slot] = (this.#goneRequests[slot] ?? 0) + requestsOf(model.page.slot(slot))
+    await rm(model.page.reference.path, { force: true })
   }
 
   get processPage(): StatsPageReference {
@@ -108,15 +130,14 @@ export class FleetStats {
   }
 
   #modelOf(number: number): CountedModel {
-    const model = this.#models[number - 1]
-    if (model === undefined)
-      throw new Error(`expected a model number from 1 to ${this.#models.length}, got ${number}`)
+    const model = this.#models.get(number)
+    if (model === undefined) throw new Error(`expected the number of a model, got ${number}`)
     return model
   }
 
   /** Every counted model version, and what was asked of none. */
   get counted(): readonly CountedModel[] {
-    return [...this.#models, { labels: UNKNOWN, page: this.#unknown }]
+    return [...this.#models.values(), { labels: UNKNOWN, page: this.#unknown }]
   }
 
   /** Lends a slot to a new worker; what the last one said about itself is wiped, what it counted is not. */
@@ -143,17 +164,14 @@ export class FleetStats {
       threadSilentMs: nowMs - cell('threadBeatMs'),
       queueDepth: cell('queueDepth'),
       loopLagSeconds: cell('loopLagSeconds'),
-      running: number === 0 ? null : this.#modelOf(number).labels,
+      running: this.#models.get(number)?.labels ?? null,
     }
   }
 
   /** Requests that were ever counted in a slot, by its present worker and those before it. */
   requestsIn(slot: number): number {
-    let requests = 0
-    for (const { page } of this.counted) {
-      const cells = page.slot(slot)
-      for (let i = 0; i < OUTCOMES.length; i++) requests += cells[REQUESTS.at + i] as number
-    }
+    let requests = this.#goneRequests[slot] ?? 0
+    for (const { page } of this.counted) requests += requestsOf(page.slot(slot))
     return requests
   }
 }

@@ -11,7 +11,8 @@ import type { Row } from './orient.js'
 
 const SEVEN_DAYS_SECONDS = 7 * 24 * 3600
 const MEMORY_ROWS = 100_000
-const MEMORY_CELLS = 2_000_000
+/** Rows and the molecules they are found by; clients choose how long those are. */
+const MEMORY_BYTES = 64 * 1024 * 1024
 const CONNECT_TIMEOUT_MS = 2000
 
 const RowSchema = z.array(z.union([z.number(), z.string(), z.null()]))
@@ -23,11 +24,21 @@ export interface ResultCache {
   close(): Promise<void>
 }
 
+const CELL_BYTES = 16
+
+/** About what a row and its key take: a text two bytes a letter at most. */
+function memoryOf(row: Row, key: string): number {
+  return row.reduce<number>(
+    (bytes, cell) => bytes + CELL_BYTES + (typeof cell === 'string' ? 2 * cell.length : 0),
+    CELL_BYTES + 2 * key.length,
+  )
+}
+
 export function memoryCache(): ResultCache {
   const rows = new LRUCache<string, Row>({
     max: MEMORY_ROWS,
-    maxSize: MEMORY_CELLS,
-    sizeCalculation: (row) => Math.max(1, row.length),
+    maxSize: MEMORY_BYTES,
+    sizeCalculation: memoryOf,
     ttl: SEVEN_DAYS_SECONDS * 1000,
   })
   return {

@@ -1,5 +1,5 @@
 /** Who serves: every worker leaves a note in the server's folder, and reads those of the others. */
-import { mkdir, readdir, readFile, rename, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { isAlive, ownIdentity, ProcessIdentitySchema } from '../process/identity.js'
@@ -32,17 +32,24 @@ export class WorkerNotes {
     // Whole or not at all, whoever reads at the same time.
     await writeFile(`${path}.tmp`, JSON.stringify(note), { mode: 0o600 })
     await rename(`${path}.tmp`, path)
-    return new WorkerNotes(folder)
+    const notes = new WorkerNotes(folder)
+    // Those of workers that are gone would pile up with every one that is replaced.
+    await notes.list()
+    return notes
   }
 
-  /** Workers that live, by age. */
+  /** Workers that live, by age; the notes of others are removed. */
   async list(): Promise<WorkerFacts[]> {
     const names = (await readdir(this.#folder)).filter((name) => name.endsWith('.json'))
     const found = await Promise.all(
       names.map(async (name): Promise<WorkerFacts | null> => {
         const text = await readFile(join(this.#folder, name), 'utf8').catch(() => '')
         const note = NoteSchema.safeParse(text === '' ? null : JSON.parse(text)).data
-        if (note === undefined || !isAlive(note.identity)) return null
+        if (note === undefined) return null
+        if (!isAlive(note.identity)) {
+          await rm(join(this.#folder, name), { force: true })
+          return null
+        }
         const { pid } = note.identity
         const memory = await readProcessMemory(pid)
         const megabytes = (memory?.proportionalBytes ?? 0) / 1e6

@@ -27,6 +27,8 @@ const OPEN_TIMEOUT_MS = 30_000
 const WATCH_INTERVAL_MS = 50
 /** What ended a thread is not tried again. */
 const REMEMBERED_ITEMS = 1000
+/** Of all of them: clients choose how long they are. */
+const REMEMBERED_CHARACTERS = 1_000_000
 /** RDKit grows to some 50 MB; a thread beyond this has run away. */
 const MAX_HEAP_MB = 512
 
@@ -57,7 +59,11 @@ export class TransformRunner {
   readonly rows: readonly RowSpec[]
   readonly #options: TransformRunnerOptions
   readonly #queue: Chunk[] = []
-  readonly #trapping = new LRUCache<string, true>({ max: REMEMBERED_ITEMS })
+  readonly #trapping = new LRUCache<string, true>({
+    max: REMEMBERED_ITEMS,
+    maxSize: REMEMBERED_CHARACTERS,
+    sizeCalculation: (_, item) => item.length + 1,
+  })
   #progress = newProgress()
   #thread: Worker | undefined
   #current: Chunk | undefined
