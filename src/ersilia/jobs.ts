@@ -11,10 +11,14 @@ import { messageOf, OnecopyError } from '../errors.js'
 import { isAlive, ownIdentity, ProcessIdentitySchema } from '../process/identity.js'
 
 const KEEP_MS = 3_600_000
-/** Results that are kept, over all workers; the oldest make room. */
+/** What is kept, over all workers: memory of states and results, and jobs; the oldest that have ended make room. */
 const KEEP_BYTES = 256 * 1024 * 1024
-/** Jobs that one worker works on or has waiting. */
+const KEEP_JOBS = 4096
+/** The least that a file takes in memory. */
+const BLOCK_BYTES = 4096
+/** Jobs that one worker works on or has waiting, and what their inputs take. */
 const MAX_PENDING = 64
+const MAX_PENDING_BYTES = 256 * 1024 * 1024
 const ID_PATTERN = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
 
 const JobSchema = z.object({
@@ -27,19 +31,50 @@ const JobSchema = z.object({
 type Job = z.infer<typeof JobSchema>
 export type JobStatus = Job['status']
 
+/** What bounds the jobs of a store. */
+export interface JobLimits {
+  readonly keepBytes: number
+  readonly keepJobs: number
+  readonly maxPending: number
+  readonly maxPendingBytes: number
+}
+
+const LIMITS: JobLimits = {
+  keepBytes: KEEP_BYTES,
+  keepJobs: KEEP_JOBS,
+  maxPending: MAX_PENDING,
+  maxPendingBytes: MAX_PENDING_BYTES,
+}
+
+/** Files of one job. */
+interface Kept {
+  readonly id: string
+  bytes: number
+  changedMs: number
+}
+
+/** Asked between steps: a job that nobody wants any more ends early, by throwing. */
+export type JobWork = (isCancelled: () => boolean) => Promise<string>
+
 export class JobStore {
   readonly #folder: string
+  readonly #limits: JobLimits
   readonly #pending = new Set<Promise<void>>()
+  #pendingBytes = 0
   #turn: Promise<void> = Promise.resolve()
+  #isClosed = false
+  /** Jobs that could not be written down. */
+  readonly #isLost = new Set<string>()
 
-  private constructor(folder: string) {
+  private constructor(folder: string, limits: JobLimits) {
     this.#folder = folder
+    this.#limits = limits
   }
 
-  static async open(serverFolder: string): Promise<JobStore> {
+  static async open(serverFolder: string, limits: Partial<JobLimits> = {}): Promise<JobStore> {
     const folder = join(serverFolder, 'jobs')
     await mkdir(folder, { recursive: true, mode: 0o700 })
-    return new JobStore(folder)
+    return new JobStore(folder, { ...LIMITS, ...limits })
   }
 
   #path(id: string, kind: 'state' | 'result'): string {
@@ -55,55 +90,114 @@ export class JobStore {
 
   /**
    * Begins `work`, after the jobs before it; its result is JSON text. Returns the job's id.
-   * @throws OnecopyError QUEUE_FULL.
+   * @param inputBytes What the job holds while it waits.
+   * @throws OnecopyError QUEUE_FULL, REQUEST_TOO_LARGE, SHUTTING_DOWN, SEGMENT_SPACE.
    */
-  async submit(work: () => Promise<string>): Promise<string> {
-    if (this.#pending.size >= MAX_PENDING)
-      throw new OnecopyError('QUEUE_FULL', `${MAX_PENDING} jobs wait`, { retryAfterSeconds: 5 })
+  async submit(work: JobWork, inputBytes: number): Promise<string> {
+    this.#admit(inputBytes)
     const id = randomUUID()
-    const owner = ownIdentity()
-    await this.#write(this.#path(id, 'state'), JSON.stringify({ status: 'pending', owner } satisfies Job))
-    const done = this.#turn.then(() => this.#complete(id, work))
+    // Counted before anything is awaited: many may come at once.
+    this.#pendingBytes += inputBytes
+    let begin = () => {}
+    const isBegun = new Promise<void>((resolve) => {
+      begin = resolve
+    })
+    const done = Promise.all([this.#turn, isBegun]).then(() => this.#complete(id, work))
     this.#turn = done
     this.#pending.add(done)
-    void done.finally(() => this.#pending.delete(done))
+    void done.finally(() => {
+      this.#pending.delete(done)
+      this.#pendingBytes -= inputBytes
+    })
+    try {
+      const job: Job = { status: 'pending', owner: ownIdentity() }
+      await this.#write(this.#path(id, 'state'), JSON.stringify(job))
+    } catch (thrown) {
+      this.#isLost.add(id)
+      if ((thrown as NodeJS.ErrnoException).code !== 'ENOSPC') throw thrown
+      throw new OnecopyError('SEGMENT_SPACE', 'no room for another job', { cause: thrown })
+    } finally {
+      begin()
+    }
     return id
   }
 
-  async #complete(id: string, work: () => Promise<string>): Promise<void> {
+  #admit(inputBytes: number): void {
+    const { maxPending, maxPendingBytes } = this.#limits
+    if (this.#isClosed)
+      throw new OnecopyError('SHUTTING_DOWN', 'the server is shutting down', { retryAfterSeconds: 1 })
+    if (inputBytes > maxPendingBytes)
+      throw new OnecopyError(
+        'REQUEST_TOO_LARGE',
+        `expected a job of at most ${maxPendingBytes} bytes, got ${inputBytes}`,
+      )
+    if (this.#pending.size >= maxPending)
+      throw new OnecopyError('QUEUE_FULL', `${this.#pending.size} jobs wait`, { retryAfterSeconds: 5 })
+    if (this.#pendingBytes + inputBytes > maxPendingBytes)
+      throw new OnecopyError(
+        'QUEUE_FULL',
+        `jobs of ${this.#pendingBytes} bytes wait, ${inputBytes} more are over the ${maxPendingBytes} that may`,
+        { retryAfterSeconds: 5 },
+      )
+  }
+
+  async #complete(id: string, work: JobWork): Promise<void> {
+    // Nobody was told of it.
+    if (this.#isLost.delete(id)) return
     const owner = ownIdentity()
     let job: Job
     try {
-      const result = await work()
-      await this.#prune(result.length)
+      if (this.#isClosed) throw new OnecopyError('SHUTTING_DOWN', 'its worker ended before it began')
+      const result = await work(() => this.#isClosed)
+      await this.#prune(Buffer.byteLength(result))
       await this.#write(this.#path(id, 'result'), result)
       job = { status: 'completed', owner }
     } catch (thrown) {
       job = { status: 'failed', owner, error: messageOf(thrown) }
+      // Those that fail are kept as well, and must not pile up either.
+      await this.#prune(0).catch(() => {})
     }
     // The folder is gone where the whole server is on its way out.
     await this.#write(this.#path(id, 'state'), JSON.stringify(job)).catch(() => {})
   }
 
-  /** Drops what is too old, and the oldest where there is no room for another result. */
-  async #prune(incomingBytes: number): Promise<void> {
-    const names = await readdir(this.#folder)
-    const files = await Promise.all(
-      names.map(async (name) => {
-        const found = await stat(join(this.#folder, name)).catch(() => null)
-        return { name, bytes: found?.size ?? 0, changedMs: found?.mtimeMs ?? 0 }
-      }),
-    )
-    files.sort((a, b) => a.changedMs - b.changedMs)
-    let bytes = incomingBytes + files.reduce((sum, file) => sum + file.bytes, 0)
-    for (const { name, bytes: size, changedMs } of files) {
-      const isOld = Date.now() - changedMs > KEEP_MS
-      const makesRoom = bytes > KEEP_BYTES && name.endsWith('.result.json')
-      if (!isOld && !makesRoom) continue
+  /** All jobs that have files, of any worker, the oldest first. */
+  async #kept(): Promise<Kept[]> {
+    const byId = new Map<string, Kept>()
+    for (const name of await readdir(this.#folder)) {
+      const found = await stat(join(this.#folder, name)).catch(() => null)
+      if (found === null) continue
       const id = name.split('.')[0] as string
-      await rm(this.#path(id, 'state'), { force: true })
-      await rm(this.#path(id, 'result'), { force: true })
+      const kept = byId.get(id) ?? { id, bytes: 0, changedMs: 0 }
+      kept.bytes += Math.ceil(found.size / BLOCK_BYTES) * BLOCK_BYTES
+      kept.changedMs = Math.max(kept.changedMs, found.mtimeMs)
+      byId.set(id, kept)
+    }
+    return [...byId.values()].sort((a, b) => a.changedMs - b.changedMs)
+  }
+
+  async #isPending(id: string): Promise<boolean> {
+    return (await this.#read(id).catch(() => null))?.status === 'pending'
+  }
+
+  /** Drops what is too old, and the oldest that have ended where there is no room for another. */
+  async #prune(incomingBytes: number): Promise<void> {
+    const { keepBytes, keepJobs } = this.#limits
+    if (incomingBytes > keepBytes)
+      throw new OnecopyError(
+        'RESPONSE_TOO_LARGE',
+        `expected a result of at most ${keepBytes} bytes, got ${incomingBytes}`,
+      )
+    const kept = await this.#kept()
+    let bytes = kept.reduce((sum, one) => sum + one.bytes, incomingBytes)
+    let jobs = kept.length
+    for (const { id, bytes: size, changedMs } of kept) {
+      const isOld = Date.now() - changedMs > KEEP_MS
+      if (!isOld && bytes <= keepBytes && jobs <= keepJobs) return
+      if (await this.#isPending(id)) continue
+      for (const kind of ['state', 'result'] as const) await rm(this.#path(id, kind), { force: true })
       bytes -= size
+      jobs--
     }
   }
 
@@ -136,8 +230,9 @@ export class JobStore {
     return { status, text }
   }
 
-  /** Resolves when every job that was begun here has ended. */
-  async idle(): Promise<void> {
+  /** Takes no more jobs; those that wait here fail, the one that is worked on ends at its next step. Resolves when all have ended. */
+  async close(): Promise<void> {
+    this.#isClosed = true
     await Promise.all(this.#pending)
   }
 }

@@ -104,21 +104,24 @@ async function counted(ctx: Context, context: ErsiliaContext, work: () => Promis
   }
 }
 
+/** About what texts take in memory. */
+function bytesOf(texts: readonly string[]): number {
+  const overheadBytes = 16
+  return texts.reduce((sum, text) => sum + overheadBytes + 2 * text.length, 0)
+}
+
 function jobRoutes(router: Router, context: ErsiliaContext): void {
   router.post('/job/submit', detailErrors, async (ctx) => {
     const query = parseQuery(ctx.query)
     const service = await context.service()
     const inputs = await readInputs(ctx, context)
-    const job_id = await service.jobs.submit(async () => {
-      // Results of jobs are JSON, whatever form was asked for.
-      const simple = { ...query, output_type: 'simple' as const }
-      const { body } = await answer(service, inputs, {
-        query: simple,
-        isCancelled: () => false,
-        maxBytes: context.http.maxResponseBytes,
-      })
+    const maxBytes = context.http.maxResponseBytes
+    // Results of jobs are JSON, whatever form was asked for.
+    const simple = { ...query, output_type: 'simple' as const }
+    const job_id = await service.jobs.submit(async (isCancelled) => {
+      const { body } = await answer(service, inputs, { query: simple, isCancelled, maxBytes })
       return body as string
-    })
+    }, bytesOf(inputs))
     ctx.body = { job_id, message: 'Job submitted successfully.' }
   })
   router.get('/job/status/:id', detailErrors, async (ctx) => {

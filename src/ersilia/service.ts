@@ -164,9 +164,9 @@ export class ErsiliaService {
     return inputs.map((input, i) => known[i] ?? byInput.get(input) ?? nulls)
   }
 
-  /** Lets its jobs end, then closes what it opened. */
+  /** Has its jobs end, then closes what it opened. */
   async close(): Promise<void> {
-    await this.jobs.idle()
+    await this.jobs.close()
     await this.#cache.close()
     await this.#predictor.close()
   }
