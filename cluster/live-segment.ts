@@ -100,6 +100,7 @@ export class LiveSegment {
 
   async #drop({ published, raw }: Pick<Stand, 'published' | 'raw'>): Promise<void> {
     await (raw ?? published.image)?.close()
+    await published.use?.close()
     await removeFolder(published.segment.folder)
     this.#options.release(basename(published.segment.folder))
   }
@@ -112,6 +113,7 @@ export class LiveSegment {
   /** Leaves the file as it is. */
   async close(): Promise<void> {
     await this.#stand.raw?.close()
+    await this.#stand.published.use?.close()
   }
 }
 

@@ -4,8 +4,10 @@
  */
 import { dirname } from 'node:path'
 import type { Config } from '../src/config/config.js'
+import { messageOf } from '../src/errors.js'
 import type { Log } from '../src/log.js'
-import { closeCache, openCache } from '../src/model/cache.js'
+import { type CompileCache, closeCache, openCache } from '../src/model/cache.js'
+import { evictImages } from '../src/model/cache-eviction.js'
 import type { MemoryBudget } from '../src/model/memory-budget.js'
 import {
   type PublishedModel,
@@ -64,7 +66,7 @@ export class Publisher {
         'compiled models are not kept for the next start',
       )
     try {
-      return await publish({
+      const published = await publish({
         server,
         cache,
         budget: this.#options.budget,
@@ -74,8 +76,23 @@ export class Publisher {
         signal: this.#options.signal,
         reservedBytes: this.#options.reservedBytes,
       })
+      await this.#evict(cache)
+      return published
     } finally {
       await closeCache(cache)
+    }
+  }
+
+  /** What is published by now is locked, and stays. */
+  async #evict(cache: CompileCache): Promise<void> {
+    const { cacheDir, cacheMaxBytes } = this.#options.config
+    if (cacheMaxBytes === 0) return
+    try {
+      const eviction = await evictImages(cache, cacheMaxBytes)
+      if (eviction !== null && eviction.removed > 0)
+        this.#options.log.info({ cacheDir, ...eviction }, 'removed compiled models that nobody uses')
+    } catch (thrown) {
+      this.#options.log.warn({ cacheDir, reason: messageOf(thrown) }, 'the compile cache is not kept small')
     }
   }
 

@@ -15,6 +15,8 @@ export interface Config {
   readonly only: { readonly path: string; readonly name: string | null } | null
   readonly redisUrl: string
   readonly cacheDir: string
+  /** 0 is no limit. */
+  readonly cacheMaxBytes: number
   readonly compileTimeoutMs: number
   readonly host: string
   readonly port: number
@@ -79,6 +81,7 @@ export function toConfig(options: Parsed): Config {
     only: options.bundle === '' ? null : { path: options.bundle, name: null },
     redisUrl: options.redisUrl,
     cacheDir: options.cacheDir,
+    cacheMaxBytes: options.cacheMaxSize,
     compileTimeoutMs: options.compileTimeout,
     host: options.host,
     port: options.port,

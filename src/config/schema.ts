@@ -13,7 +13,7 @@ import { CONTROL_OPTIONS } from './control-options.js'
 import { ACCESS_OPTIONS, REQUEST_LOG_OPTIONS } from './defence-options.js'
 import { hostAddress, integer, option, path } from './option.js'
 import { durationMs, sizeBytes, timeLimitMs } from './quantities.js'
-import { SIZE_OPTIONS } from './size-options.js'
+import { CACHE_SIZE_OPTIONS, SIZE_OPTIONS } from './size-options.js'
 
 const PACKAGE_ROOT = fileURLToPath(new URL('../../../', import.meta.url))
 
@@ -36,6 +36,7 @@ export const OPTIONS = {
     default: () => join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'onecopy'),
     defaultHelp: '$XDG_CACHE_HOME/onecopy or ~/.cache/onecopy',
   }),
+  ...CACHE_SIZE_OPTIONS,
   compileTimeout: option({
     schema: durationMs,
     value: 'TIME',

@@ -1,4 +1,4 @@
-/** How large requests and answers may be. */
+/** How large requests, answers and the compile cache may be. */
 import { z } from 'zod'
 import { option } from './option.js'
 import { sizeBytes } from './quantities.js'
@@ -24,5 +24,18 @@ export const SIZE_OPTIONS = {
     help: 'Largest answer to an inference request, before compression; outputs in shared memory do not count.',
     default: () => '',
     defaultHelp: `${RESPONSE_PER_BODY} x --max-body`,
+  }),
+} as const
+
+export const CACHE_SIZE_OPTIONS = {
+  cacheMaxSize: option({
+    schema: z.union(
+      [z.literal('0').transform(() => 0), sizeBytes],
+      'expected a size such as 64KiB, 16MiB or 2GiB, or 0',
+    ),
+    value: 'SIZE',
+    group: 'Models',
+    help: 'Compiled models beyond this are removed, those used least recently first, never one that a living server uses; 0 is unlimited.',
+    default: () => '16GiB',
   }),
 } as const

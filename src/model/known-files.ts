@@ -4,7 +4,7 @@
  * is the kernel's: nobody can set it back.
  */
 import { createHash } from 'node:crypto'
-import { readFile, rename, stat, writeFile } from 'node:fs/promises'
+import { readFile, rename, stat, utimes, writeFile } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { z } from 'zod'
@@ -64,7 +64,11 @@ export async function findKnownDigest({ folders }: CompileCache, modelPath: stri
       const text = await readFile(join(folder, recordName(modelPath)), 'utf8')
       const { files, digest } = KnownFilesSchema.parse(JSON.parse(text))
       const names = files.map(({ name }) => name)
-      if (isDeepStrictEqual(files, await factsOf(dirname(modelPath), names))) return digest
+      if (!isDeepStrictEqual(files, await factsOf(dirname(modelPath), names))) continue
+      const now = new Date()
+      // Those that nobody uses are removed at some time.
+      await utimes(join(folder, recordName(modelPath)), now, now).catch(() => {})
+      return digest
     } catch {
       // Never remembered, damaged, or a file is gone: the digest is made.
     }

@@ -1,6 +1,6 @@
 /** From a model file to a sealed segment in shared memory: compile or find in the cache, copy, verify. */
 import { constants } from 'node:fs'
-import { type FileHandle, open } from 'node:fs/promises'
+import { type FileHandle, open, stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { OnecopyError } from '../errors.js'
 import { adoptSegment, type Leftover } from '../segment/adopt.js'
@@ -10,12 +10,16 @@ import { isInMemory, removeFolder } from '../segment/folder.js'
 import { hasWorthwhileRanges } from '../segment/raw-weights.js'
 import { type SegmentFile, writeSegment } from '../segment/write.js'
 import { type CompileCache, type CompiledImage, findKeptImage } from './cache.js'
+import { holdImage } from './cache-eviction.js'
 import { Compiler } from './compile.js'
 import type { MemoryBudget } from './memory-budget.js'
 import type { ModelSource } from './repository.js'
 
 /** Measuring loads a model that has just been loaded; one that takes longer is served all the same. */
 const NEEDS_TIMEOUT_MS = 60_000
+
+/** An image that is removed between being found and being used, so often in a row, is no accident. */
+const MAX_GONE = 3
 
 export interface PublishedModel {
   readonly source: ModelSource
@@ -24,6 +28,8 @@ export interface PublishedModel {
   readonly origin: 'compiled' | 'cache' | 'dead server'
   /** The image it was written from, open, where the compile cache keeps it and it is asked for; its owner closes it. */
   readonly image: FileHandle | null
+  /** Keeps that image in the cache while it is open; null where it is not kept there. Its owner closes it. */
+  readonly use: FileHandle | null
 }
 
 export interface PublishOptions {
@@ -96,12 +102,14 @@ async function publishedAs(
   source: ModelSource,
   { segment, origin }: Pick<PublishedModel, 'segment' | 'origin'>,
   { cache, keepsImages = false }: PublishOptions,
+  held: FileHandle | null = null,
 ): Promise<PublishedModel> {
   const { key, rawRanges } = segment.header
+  const use = held ?? (await holdImage(cache, key))
   const imagePath = keepsImages && hasWorthwhileRanges(rawRanges) ? await findKeptImage(cache, key) : null
   const isOnDisk = imagePath !== null && !(await isInMemory(dirname(imagePath)))
   const image = isOnDisk ? await open(imagePath, constants.O_RDONLY | constants.O_NOFOLLOW) : null
-  return { source, segment, reference: referenceSegment(segment), origin, image }
+  return { source, segment, reference: referenceSegment(segment), origin, image, use }
 }
 
 async function compileAndWrite(
@@ -110,13 +118,24 @@ async function compileAndWrite(
   options: PublishOptions & { readonly onCompiled?: (source: ModelSource) => void },
   compiled?: CompiledImage,
 ): Promise<PublishedModel> {
-  const { server, budget, folderName = keyOf } = options
+  const { server, cache, budget, folderName = keyOf } = options
   let isCacheTrusted = true
+  let gone = 0
   let known = compiled
   for (;;) {
     const image = known ?? (await compiler.compile(source.path, { isCacheTrusted }))
     known = undefined
     if (image.outcome === 'held') throw new Error('expected an image, nothing was said to be held')
+    // Others may make room in the cache: from here on not of this one.
+    const use = await holdImage(cache, image.key)
+    const isGone = use === null && (await stat(image.imagePath).catch(() => null)) === null
+    if (isGone) {
+      if (++gone < MAX_GONE) continue
+      throw new OnecopyError(
+        'COMPILE_FAILED',
+        `${image.imagePath} was removed ${gone} times before it could be used`,
+      )
+    }
     options.onCompiled?.(source)
     try {
       const segment = await writeSegment({
@@ -127,8 +146,9 @@ async function compileAndWrite(
         reservedBytes: options.reservedBytes?.() ?? 0,
         admit: (header) => budget.reserve(folderName(source), header),
       })
-      return await publishedAs(source, { segment, origin: image.cached ? 'cache' : 'compiled' }, options)
+      return await publishedAs(source, { segment, origin: image.cached ? 'cache' : 'compiled' }, options, use)
     } catch (thrown) {
+      await use?.close()
       budget.release(folderName(source))
       // A damaged cache entry is compiled again, once; a fresh image that fails is a fault to report.
       const isDamagedCache =
@@ -229,7 +249,8 @@ export async function publishModels(
   const failures = lanes
     .filter((outcome) => outcome.status === 'rejected')
     .map((outcome) => outcome.reason as unknown)
-  if (failures.length > 0 || signal.aborted) for (const one of results) await one?.image?.close()
+  if (failures.length > 0 || signal.aborted)
+    await Promise.all(results.flatMap((one) => [one?.image?.close(), one?.use?.close()]))
   if (failures.length > 0) {
     // The others were stopped because of the first real one.
     throw (

@@ -25,6 +25,11 @@ function flock(): Flock | null {
   return loaded
 }
 
+/** Whether locks can be had at all: without them nothing tells whether a file is in use. */
+export function canLock(): boolean {
+  return flock() !== null
+}
+
 /** Takes the lock of an open file until it is closed or this process ends; waits only for those who ask whether it is held. */
 export function holdLock(fd: number): void {
   flock()?.(fd, LOCK_EX)

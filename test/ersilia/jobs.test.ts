@@ -59,8 +59,6 @@ test('results are kept as far as their bytes may be, and one that is larger than
 test('a job that waits or runs never makes room', async (t) => {
   const { store, run } = await open(t, { keepJobs: 1 })
   const one = held()
-  const other = await JobStore.open(temporaryFolder(t))
-  t.truthy(other)
   const running = await store.submit(one.work, 10)
   const waiting = store.submit(async () => '1', 10)
   await until('it to run', one.hasBegun)
