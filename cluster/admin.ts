@@ -8,6 +8,7 @@ import Router from '@koa/router'
 import Koa from 'koa'
 import type { Keyring } from '../src/access/api-keys.js'
 import type { RestartAnswer, ServerLive, ServerMetadata, ServerReadiness } from '../src/api/schemas.js'
+import type { Config } from '../src/config/config.js'
 import { messageOf } from '../src/errors.js'
 import { guardAgainstPages } from '../src/http/cross-origin.js'
 import { errorResponses } from '../src/http/error-response.js'
@@ -20,6 +21,7 @@ import type { ServerIdentity } from '../src/http/routes/health.js'
 import { securityHeaders, setHeaders } from '../src/http/security-headers.js'
 import type { TlsMaterial } from '../src/http/tls.js'
 import type { Log } from '../src/log.js'
+import type { ServerFolder } from '../src/segment/folder.js'
 import { type RepositoryApi, repositoryRoutes } from './repository-api.js'
 
 /** Probes and scrapers are few, near and quick: the primary spends little on anybody else. */
@@ -52,6 +54,13 @@ export interface AdminOptions {
   /** Folders of this server that no answer names. */
   readonly localFolders: readonly string[]
   readonly metrics: () => Promise<{ readonly contentType: string; readonly text: string }>
+}
+
+/** What texts for operators name, and answers do not. */
+export function localFolders(config: Config, server: ServerFolder | undefined): string[] {
+  const { modelsDir, cacheDir, segmentDir, only } = config
+  const folders = [modelsDir, cacheDir, segmentDir]
+  return [...folders, ...(only === null ? [] : [only.path]), ...(server === undefined ? [] : [server.path])]
 }
 
 /** Every route of the admin port. */

@@ -19,7 +19,7 @@ import { cgroupMemoryLimit } from '../src/process/memory.js'
 import { CHILD_DIR, WORKER_FLAGS } from '../src/runtime/environment.js'
 import { runtimeVersion } from '../src/runtime/identity.js'
 import { createServerFolder, isInMemory, removeFolder, type ServerFolder } from '../src/segment/folder.js'
-import { AdminServer } from './admin.js'
+import { AdminServer, localFolders } from './admin.js'
 import { type Beginning, beginWith, residentNote } from './bundles.js'
 import { Catalogue } from './catalogue.js'
 import { publishFirst } from './first-models.js'
@@ -183,28 +183,17 @@ class Primary {
   async #startAdmin(secrets: Secrets): Promise<AdminServer> {
     const config = this.#config
     return await AdminServer.start({
-      host: config.adminHost,
-      port: config.adminPort,
-      allowedHosts: config.adminAllowedHosts,
-      log: this.#log,
-      identity: this.#identity,
+      ...{ host: config.adminHost, port: config.adminPort, allowedHosts: config.adminAllowedHosts },
+      ...{ log: this.#log, identity: this.#identity },
       notReadyReason: () => this.#notReadyReason(),
       keyring: secrets.keyring,
       tls: secrets.adminTls,
       docsVersion: config.hasDocs ? this.#identity.version : null,
       repository: this.#repositoryApi(),
-      localFolders: this.#localFolders(),
+      localFolders: localFolders(config, this.#serverFolder),
       restart: () => this.#restart('restart asked for'),
       metrics: async () => ({ contentType: this.#metrics.contentType, text: await this.#metrics.scrape() }),
     })
-  }
-
-  /** What texts for operators name, and answers do not. */
-  #localFolders(): string[] {
-    const { modelsDir, cacheDir, segmentDir, only } = this.#config
-    const serverFolder = this.#serverFolder?.path
-    const folders = [modelsDir, cacheDir, ...(only === null ? [] : [only.path])]
-    return [...folders, ...(serverFolder === undefined ? [segmentDir] : [serverFolder, segmentDir])]
   }
 
   /** Where neighbours on this machine are answered: as asked for, else beside the segment of what has a name. */
