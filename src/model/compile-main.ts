@@ -8,7 +8,13 @@ import { existsSync } from 'node:fs'
 import { open, readFile, rm, stat } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
-import { batchingResult, probeBatching, shapesAgainstBatching } from '../batchability/batchability.js'
+import {
+  batchingResult,
+  notProven,
+  probeBatching,
+  shapesAgainstBatching,
+} from '../batchability/batchability.js'
+import { proveRowsApart } from '../batchability/proof/prove.js'
 import { messageOf, OnecopyError } from '../errors.js'
 import { dropDuplicateInitializers, externalFiles, parseModel, serializeModel } from '../onnx/graph.js'
 import type { GraphProto, ModelProto } from '../onnx/onnx_pb.js'
@@ -73,6 +79,9 @@ function asModelError(thrown: unknown): OnecopyError {
   )
 }
 
+/** What an image says whose graph is proven, before trial runs and without them. */
+const NOT_TRIED = batchingResult(false, 'trial runs did not finish')
+
 interface Compilation {
   readonly key: string
   readonly workFolder: string
@@ -80,23 +89,33 @@ interface Compilation {
   readonly original: Model
   readonly modelPath: string
   readonly modelInterface: ModelInterface
-  /** What the image says before trial runs, or without them. */
-  readonly batching: Batching
+  /** What speaks against batching in the declared shapes; null for nothing. */
+  readonly against: string | null
   /** Whether the model is run at all while it is compiled. */
   readonly hasTrials: boolean
-  /** Whether its shapes leave the question of batching to trial runs. */
-  readonly hasProbe: boolean
 }
 
 function say(line: CompileReply | CompileNotice): void {
   process.stdout.write(`${JSON.stringify(line)}\n`)
 }
 
+/** What declared shapes and the graph that is loaded say of batching; null where they leave it to trial runs. */
+function batchingOf(model: Model, { against, modelInterface }: Compilation): Batching | null {
+  if (against !== null) return batchingResult(false, against)
+  const namesOf = (specs: readonly { readonly name: string }[]) => specs.map(({ name }) => name)
+  const { inputs, outputs } = modelInterface
+  const proof = proveRowsApart({ model, inputs: namesOf(inputs), outputs: namesOf(outputs) })
+  return proof.isProven ? null : notProven(proof)
+}
+
 /**
- * Loads an image the way a worker does; throws what the runtime says where it would not load. What loads
- * is tried for batching, and its header says the result.
+ * Loads an image the way a worker does; throws what the runtime says where it would not load. A graph that is proven to
+ * keep rows apart is tried for batching, and the header says the result.
  */
-async function proveLoadable(path: string, { hasTrials, hasProbe }: Compilation): Promise<void> {
+async function proveLoadable(
+  path: string,
+  { hasTrials, isProven }: { readonly hasTrials: boolean; readonly isProven: boolean },
+): Promise<void> {
   const file = await open(path, 'r+')
   try {
     const header = await readHeader(file)
@@ -112,7 +131,7 @@ async function proveLoadable(path: string, { hasTrials, hasProbe }: Compilation)
     say({ notice: 'probing' })
     const change: Parameters<typeof updateHeader>[1] = {}
     if (hasTrials) change.selfCheck = await recordSelfCheck({ inputs, outputs, run })
-    if (hasProbe) change.batching = await probeBatching({ inputs: askedInputs, outputs, run })
+    if (hasTrials && isProven) change.batching = await probeBatching({ inputs: askedInputs, outputs, run })
     await session.close()
     if (hasTrials) await updateHeader(file, change)
   } finally {
@@ -137,17 +156,18 @@ async function compileShared(compilation: Compilation): Promise<string> {
   const model = parseModel(await readFile(graphPath))
   dropDuplicateInitializers(model.graph)
   const dataPath = join(workFolder, dataFileName)
+  const found = batchingOf(model, compilation)
   await writeImage({
     path,
     key: compilation.key,
     form: 'compiled',
     model,
     modelInterface: compilation.modelInterface,
-    batching: compilation.batching,
+    batching: found ?? NOT_TRIED,
     dataPath: existsSync(dataPath) ? dataPath : null,
     externalDataFolder: null,
   })
-  await proveLoadable(path, compilation)
+  await proveLoadable(path, { hasTrials: compilation.hasTrials, isProven: found === null })
   return path
 }
 
@@ -155,17 +175,18 @@ async function compileShared(compilation: Compilation): Promise<string> {
 async function keepOriginal(compilation: Compilation): Promise<string> {
   const path = join(compilation.workFolder, SEGMENT_FILE_NAME)
   await rm(path, { force: true })
+  const found = batchingOf(compilation.original, compilation)
   await writeImage({
     path,
     key: compilation.key,
     form: 'original',
     model: compilation.original,
     modelInterface: compilation.modelInterface,
-    batching: compilation.batching,
+    batching: found ?? NOT_TRIED,
     dataPath: null,
     externalDataFolder: externalFiles(compilation.original).length > 0 ? compilation.folder : null,
   })
-  await proveLoadable(path, compilation)
+  await proveLoadable(path, { hasTrials: compilation.hasTrials, isProven: found === null })
   return path
 }
 
@@ -212,9 +233,7 @@ async function compile(request: CompileRequest): Promise<CompileReply> {
   })
   const compilation: Compilation = {
     ...{ key, workFolder, folder, original, modelPath, modelInterface },
-    batching: batchingResult(false, against ?? 'the probe did not finish'),
-    hasTrials: request.probe,
-    hasProbe: request.probe && against === null,
+    ...{ against, hasTrials: request.probe },
   }
   let imagePath: string
   try {

@@ -20,7 +20,7 @@ import { ProcessIdentitySchema } from '../process/identity.js'
 import { DATATYPES, type Datatype } from '../tensor.js'
 
 export const SEGMENT_MAGIC = 'ONECOPY\n'
-export const SEGMENT_FORMAT_VERSION = 5
+export const SEGMENT_FORMAT_VERSION = 6
 /** The graph names its weights by this file name, so a segment works in any folder without a rewrite. */
 export const SEGMENT_FILE_NAME = 'model.segment'
 /** What a segment is called until it is whole. */
@@ -59,10 +59,21 @@ export const SharingSchema = z.object({
 /** In UTF-16 units: the header's room is reserved before the reason is known. */
 export const MAX_BATCHING_REASON_CHARACTERS = 300
 
+/** Of a node's name, and of its operator's. */
+export const MAX_NODE_CHARACTERS = 200
+
 /** Whether requests may be gathered along the first dimension, and why, for a person, in both cases. */
 export const BatchingSchema = z.object({
   batchable: z.boolean(),
   reason: z.string().max(MAX_BATCHING_REASON_CHARACTERS),
+  /** The node of the compiled graph that brings rows together, or for which that cannot be excluded. */
+  preventedBy: z
+    .object({
+      node: z.string().max(MAX_NODE_CHARACTERS),
+      operator: z.string().max(MAX_NODE_CHARACTERS),
+      remedy: z.string().max(MAX_BATCHING_REASON_CHARACTERS),
+    })
+    .optional(),
 })
 
 /** Elements of an output that a self-check writes down, outputs, and what all of it may take in the header's JSON. */
@@ -145,7 +156,7 @@ export function alignUp(value: number, alignment: number): number {
 export function headerRoomBytes(header: SegmentHeader): number {
   const ownerRoom = 1024
   // JSON spells a control character with six bytes.
-  const reasonRoom = 6 * MAX_BATCHING_REASON_CHARACTERS
+  const reasonRoom = 6 * 2 * (MAX_BATCHING_REASON_CHARACTERS + MAX_NODE_CHARACTERS) + 64
   return alignUp(
     PREFIX_BYTES + Buffer.byteLength(JSON.stringify(header)) + ownerRoom + reasonRoom + SELF_CHECK_ROOM_BYTES,
     PAGE_BYTES,
