@@ -58,6 +58,7 @@ const ARITHMETIC: Record<string, Arithmetic> = {
   LessOrEqual: compare((a, b) => a <= b),
   Max: extreme(Math.max),
   Min: extreme(Math.min),
+  Neg: (sizes, [a]) => sizes.product(literal(-1), a as Size),
   Where: select,
 }
 

@@ -13,6 +13,9 @@ import { type Cause, constant, type Mixed, Prevented, REMEDY, type Value } from 
 /** Newest version of the standard operators that the rules were written for. */
 const NEWEST_OPSET = 26
 
+/** Bodies of loops are gone through several times, and bodies in bodies many times: a graph in good faith is far below. */
+const MAX_STEPS = 2_000_000
+
 class Scope {
   readonly #values = new Map<string, Value>()
   readonly #outer: Scope | null
@@ -35,6 +38,7 @@ export class Interpreter {
   readonly #versions: ReadonlyMap<string, number>
   /** Operators that the model itself defines. */
   readonly #own: ReadonlySet<string>
+  #steps = 0
 
   constructor({ opsetImport, functions }: ModelProto) {
     this.#versions = new Map(
@@ -81,6 +85,8 @@ export class Interpreter {
       return { kind: 'mixed', cause }
     }
     if (mixture !== undefined) return node.output.map(() => mixture)
+    if (this.#steps++ > MAX_STEPS)
+      return node.output.map(() => mixed('is beyond what is looked at', REMEDY.export))
     try {
       const known = this.#apply({ node, name, inputs: inputs as Operator['inputs'], scope })
       return node.output.map((_, i) => {

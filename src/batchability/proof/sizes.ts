@@ -21,6 +21,9 @@ export interface Size {
 /** Beyond this an integer of 32 bits wraps: such products are not followed. */
 const MAX_COEFFICIENT = 2 ** 31
 
+/** More factors than any shape has: a graph that squares a size again and again ends here. */
+const MAX_UNKNOWNS = 32
+
 export function literal(value: number): Size {
   return { coefficient: value, unknowns: [] }
 }
@@ -114,7 +117,7 @@ export class Sizes {
       unknowns.push(...factor.unknowns)
     }
     if (coefficient === 0) return literal(0)
-    if (!(Math.abs(coefficient) < MAX_COEFFICIENT))
+    if (!(Math.abs(coefficient) < MAX_COEFFICIENT) || unknowns.length > MAX_UNKNOWNS)
       return this.derived('product', factors, factors.every(isNatural))
     unknowns.sort((a, b) => a.id - b.id)
     return { coefficient, unknowns }

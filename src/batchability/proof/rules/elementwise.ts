@@ -21,7 +21,9 @@ function withoutElements(value: Plain): Plain {
 /** The first input decides; all others are part of the model. */
 const unary: Rule = (operator) => {
   for (let index = 1; index < operator.inputs.length; index++) optionalConstant(operator, index, 'settings')
-  return withoutElements(input(operator, 0))
+  const value = input(operator, 0)
+  const whole = withoutElements(value)
+  return arithmetic(operator, [value], whole) ?? whole
 }
 
 const identity: Rule = (operator) => {

@@ -188,8 +188,8 @@ function cutsOf(operator: Operator, rank: number): Cut[] {
   })
 }
 
-/** Beyond every dimension. */
-const OPEN_END = 2 ** 31 - 1
+/** Beyond every dimension that fits into memory: exporters write this, or the largest integer, for "to the end". */
+const OPEN_END = 1e9
 
 function isWholeCut({ start, end, step }: Cut, size: Size): boolean {
   if (start === null || end === null || step !== 1 || !isLiteral(start, 0)) return false

@@ -140,20 +140,30 @@ const qLinearMatMul: Rule = (operator) => {
   return matrixProduct(operator.sizes, input(operator, 0), input(operator, 3))
 }
 
+/** The first dimension moved behind the others of the stack: [1, ..., rank - 2, 0, rank - 1]. */
+function stackMoved(value: Plain): Plain {
+  const shape = shapeOf(value)
+  const rank = shape.length
+  const order = [...shape.keys()].slice(1, rank - 1).concat(0, rank - 1)
+  const whole = order.map((i) => shape[i] as Size)
+  if (value.kind === 'rows') return { ...value, shape: whole, axis: order.indexOf(value.axis) }
+  return combined([value], whole)
+}
+
 const fusedMatMul: Rule = (operator) => {
   const { attributes, sizes } = operator
-  if (attributes.int('transBatchA') === 1 || attributes.int('transBatchB') === 1) {
-    throw new Prevented(
-      'exchanges the batch with other dimensions, for which there is no rule',
-      REMEDY.export,
-    )
+  const operands = [input(operator, 0), input(operator, 1)] as const
+  const [first, second] = operands
+  const movesStack = ['transBatchA', 'transBatchB'].map((name) => attributes.int(name) === 1)
+  if (movesStack.includes(true)) {
+    const rank = shapeOf(first).length
+    if (rank < 3 || shapeOf(second).length !== rank) throw unknownShape()
   }
-  const [left, right] = [input(operator, 0), input(operator, 1)]
-  return matrixProduct(
-    sizes,
-    attributes.int('transA') === 1 ? turned(left) : left,
-    attributes.int('transB') === 1 ? turned(right) : right,
-  )
+  const [left, right] = operands.map((value, i) => {
+    const moved = movesStack[i] ? stackMoved(value) : value
+    return attributes.int(i === 0 ? 'transA' : 'transB') === 1 ? turned(moved) : moved
+  }) as [Plain, Plain]
+  return matrixProduct(sizes, left, right)
 }
 
 const gemm: Rule = (operator) => {

@@ -91,23 +91,25 @@ const constantOfShape: Rule = (operator) => {
 const range: Rule = (operator): Value => {
   const { sizes } = operator
   const values = [0, 1, 2].map((index) => input(operator, index))
-  if (values.every(({ kind }) => kind === 'constant')) {
-    const [start, limit, delta] = values.map((value) => (value.kind === 'rows' ? null : value.elements?.[0]))
-    const isFromZero = start && delta && isLiteral(start, 0) && isLiteral(delta, 1)
-    return constant([isFromZero && limit && isNatural(limit) ? limit : sizes.fresh()])
-  }
   const [start, limit, delta] = values.map((value) =>
-    value.kind === 'rows' ? undefined : value.elements?.[0],
+    value.kind === 'rows' ? null : (value.elements?.[0] ?? null),
   )
-  const isPlaces =
-    start !== undefined &&
-    limit !== undefined &&
-    delta !== undefined &&
-    isLiteral(start, 0) &&
-    isLiteral(delta, 1) &&
-    isEqual(limit, sizes.rows)
-  if (isPlaces) return { kind: 'place', shape: [sizes.rows], form: 'every' }
+  const isUpwards = start != null && delta != null && isLiteral(start, 0) && isLiteral(delta, 1)
+  if (values.every(({ kind }) => kind === 'constant')) {
+    const elements = steps([start, limit, delta].map((one) => (one ? literalOf(one) : null)))
+    if (elements !== null) return integers([literal(elements.length)], elements)
+    return constant([isUpwards && limit && isNatural(limit) ? limit : sizes.fresh()])
+  }
+  if (isUpwards && limit && isEqual(limit, sizes.rows))
+    return { kind: 'place', shape: [sizes.rows], form: 'every' }
   throw new Prevented('counts up to the number of rows, or to the data of one', REMEDY.insideRow)
+}
+
+/** A short range that is known; null for any other. */
+function steps([start, limit, delta]: readonly (number | null)[]): Size[] | null {
+  if (start == null || limit == null || delta == null || delta === 0) return null
+  const length = Math.max(0, Math.ceil((limit - start) / delta))
+  return length > MAX_ELEMENTS ? null : Array.from({ length }, (_, i) => literal(start + i * delta))
 }
 
 /** A tensor that holds no rows in another shape, its elements kept. */
