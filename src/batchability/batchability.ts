@@ -3,15 +3,17 @@
  *
  * Shapes say which models are candidates. They cannot say which may be batched: a first dimension can as
  * well be time, and a model can normalise, sort or quantise over it. Gathering such requests would give
- * each caller an answer that depends on the others, silently. So candidates are tried: the same synthetic
- * rows run alone and together, and whatever is not shown to agree is not batched. A wrong "no" costs
- * speed, a wrong "yes" costs correctness: doubt counts as no.
+ * each caller an answer that depends on the others, silently. So the compiled graph must prove that rows stay
+ * apart (proof/prove.ts), and what is proven is tried: the same synthetic rows run alone and together, and
+ * whatever is not shown to agree is not batched. A wrong "no" costs speed, a wrong "yes" costs correctness:
+ * doubt counts as no.
  */
 import { messageOf } from '../errors.js'
-import { type Batching, MAX_BATCHING_REASON_CHARACTERS } from '../segment/layout.js'
+import { type Batching, MAX_BATCHING_REASON_CHARACTERS, MAX_NODE_CHARACTERS } from '../segment/layout.js'
 import type { Tensor, TensorSpec } from '../tensor.js'
 import { formatBytes, formatMs } from '../units.js'
 import { extent, isFloat, isSameShape, largestDifference, toleranceOf } from './agreement.js'
+import type { Cause } from './proof/values.js'
 import { bytesOf, joinRows, type Row, rowShape, rowSource, type Trial, VOCABULARIES } from './trial-rows.js'
 
 /** Rows run together. 17 is beyond the common widths of vector kernels and shows windows of up to 16 rows over time. */
@@ -36,11 +38,27 @@ function quoted(name: string): string {
   return JSON.stringify(name)
 }
 
+function clipped(text: string, characters: number): string {
+  return text.length > characters ? `${text.slice(0, characters - 3)}...` : text
+}
+
 export function batchingResult(batchable: boolean, reason: string): Batching {
-  const isLong = reason.length > MAX_BATCHING_REASON_CHARACTERS
+  return { batchable, reason: clipped(reason, MAX_BATCHING_REASON_CHARACTERS) }
+}
+
+/** Why a graph is not proven to keep rows apart. */
+export function notProven({ node, operator, reason, remedy }: Cause): Batching {
+  const name = clipped(node, MAX_NODE_CHARACTERS)
+  const where = ['input', 'output', 'value'].includes(operator)
+    ? `${operator} ${quoted(name)}`
+    : `node ${quoted(name)} (${operator})`
   return {
-    batchable,
-    reason: isLong ? `${reason.slice(0, MAX_BATCHING_REASON_CHARACTERS - 3)}...` : reason,
+    ...batchingResult(false, `${where} ${reason}`),
+    preventedBy: {
+      node: name,
+      operator: clipped(operator, MAX_NODE_CHARACTERS),
+      remedy: clipped(remedy, MAX_BATCHING_REASON_CHARACTERS),
+    },
   }
 }
 

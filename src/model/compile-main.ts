@@ -8,7 +8,13 @@ import { existsSync } from 'node:fs'
 import { open, readFile, rm, stat } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
-import { batchingResult, probeBatching, shapesAgainstBatching } from '../batchability/batchability.js'
+import {
+  batchingResult,
+  notProven,
+  probeBatching,
+  shapesAgainstBatching,
+} from '../batchability/batchability.js'
+import { proveRowsApart } from '../batchability/proof/prove.js'
 import { messageOf, OnecopyError } from '../errors.js'
 import { dropDuplicateInitializers, externalFiles, parseModel, serializeModel } from '../onnx/graph.js'
 import type { GraphProto, ModelProto } from '../onnx/onnx_pb.js'
@@ -75,6 +81,9 @@ function asModelError(thrown: unknown): OnecopyError {
   )
 }
 
+/** What an image says whose graph is proven, before trial runs and without them. */
+const NOT_TRIED = batchingResult(false, 'trial runs did not finish')
+
 interface Compilation {
   readonly key: string
   readonly workFolder: string
@@ -85,23 +94,34 @@ interface Compilation {
   readonly defaults: Defaults
   /** Whether `original` is not what stands in the file. */
   readonly isRewritten: boolean
-  /** What the image says before trial runs, or without them. */
-  readonly batching: Batching
+  /** What speaks against batching in the declared shapes; null for nothing. */
+  readonly against: string | null
   /** Whether the model is run at all while it is compiled. */
   readonly hasTrials: boolean
-  /** Whether its shapes leave the question of batching to trial runs. */
-  readonly hasProbe: boolean
 }
 
 function say(line: CompileReply | CompileNotice): void {
   process.stdout.write(`${JSON.stringify(line)}\n`)
 }
 
+/** What declared shapes and the graph that is loaded say of batching; null where they leave it to trial runs. */
+function batchingOf(model: Model, { against, modelInterface }: Compilation): Batching | null {
+  if (against !== null) return batchingResult(false, against)
+  const namesOf = (specs: readonly { readonly name: string }[]) => specs.map(({ name }) => name)
+  // Requests that send an optional input are computed alone: in a batch it has its default.
+  const inputs = namesOf(requiredOf(modelInterface.inputs))
+  const proof = proveRowsApart({ model, inputs, outputs: namesOf(modelInterface.outputs) })
+  return proof.isProven ? null : notProven(proof)
+}
+
 /**
- * Loads an image the way a worker does; throws what the runtime says where it would not load. What loads
- * is tried for batching, and its header says the result.
+ * Loads an image the way a worker does; throws what the runtime says where it would not load. A graph that is proven to
+ * keep rows apart is tried for batching, and the header says the result.
  */
-async function proveLoadable(path: string, { hasTrials, hasProbe }: Compilation): Promise<void> {
+async function proveLoadable(
+  path: string,
+  { hasTrials, isProven }: { readonly hasTrials: boolean; readonly isProven: boolean },
+): Promise<void> {
   const file = await open(path, 'r+')
   try {
     const header = await readHeader(file)
@@ -122,7 +142,7 @@ async function proveLoadable(path: string, { hasTrials, hasProbe }: Compilation)
     say({ notice: 'probing' })
     const change: Parameters<typeof updateHeader>[1] = {}
     if (hasTrials) change.selfCheck = await recordSelfCheck({ inputs: required, outputs, run })
-    if (hasProbe) change.batching = await probeBatching({ inputs: askedInputs, outputs, run })
+    if (hasTrials && isProven) change.batching = await probeBatching({ inputs: askedInputs, outputs, run })
     await session.close()
     if (hasTrials) await updateHeader(file, change)
   } finally {
@@ -148,6 +168,7 @@ async function compileShared(compilation: Compilation): Promise<string> {
   dropDuplicateInitializers(model.graph)
   model.graph.initializer.push(...defaults.tensors)
   const dataPath = join(workFolder, dataFileName)
+  const found = batchingOf(model, compilation)
   await writeImage({
     path,
     key: compilation.key,
@@ -155,11 +176,11 @@ async function compileShared(compilation: Compilation): Promise<string> {
     model,
     modelInterface: compilation.modelInterface,
     notes: compilation.defaults.notes,
-    batching: compilation.batching,
+    batching: found ?? NOT_TRIED,
     dataPath: existsSync(dataPath) ? dataPath : null,
     externalDataFolder: null,
   })
-  await proveLoadable(path, compilation)
+  await proveLoadable(path, { hasTrials: compilation.hasTrials, isProven: found === null })
   return path
 }
 
@@ -168,6 +189,7 @@ async function keepOriginal(compilation: Compilation): Promise<string> {
   const path = join(compilation.workFolder, SEGMENT_FILE_NAME)
   await rm(path, { force: true })
   compilation.original.graph.initializer.push(...compilation.defaults.tensors)
+  const found = batchingOf(compilation.original, compilation)
   await writeImage({
     path,
     key: compilation.key,
@@ -175,11 +197,11 @@ async function keepOriginal(compilation: Compilation): Promise<string> {
     model: compilation.original,
     modelInterface: compilation.modelInterface,
     notes: compilation.defaults.notes,
-    batching: compilation.batching,
+    batching: found ?? NOT_TRIED,
     dataPath: null,
     externalDataFolder: externalFiles(compilation.original).length > 0 ? compilation.folder : null,
   })
-  await proveLoadable(path, compilation)
+  await proveLoadable(path, { hasTrials: compilation.hasTrials, isProven: found === null })
   return path
 }
 
@@ -233,9 +255,7 @@ async function compile(request: CompileRequest): Promise<CompileReply> {
   const compilation: Compilation = {
     ...{ key, workFolder, folder, original, modelPath, modelInterface, defaults },
     isRewritten: defaults.hasChanges || hasDeclared,
-    batching: batchingResult(false, against ?? 'the probe did not finish'),
-    hasTrials: request.probe,
-    hasProbe: request.probe && against === null,
+    ...{ against, hasTrials: request.probe },
   }
   let imagePath: string
   try {

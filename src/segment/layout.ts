@@ -61,10 +61,21 @@ export const SharingSchema = z.object({
 /** In UTF-16 units: the header's room is reserved before the reason is known. */
 export const MAX_BATCHING_REASON_CHARACTERS = 300
 
+/** Of a node's name, and of its operator's. */
+export const MAX_NODE_CHARACTERS = 200
+
 /** Whether requests may be gathered along the first dimension, and why, for a person, in both cases. */
 export const BatchingSchema = z.object({
   batchable: z.boolean(),
   reason: z.string().max(MAX_BATCHING_REASON_CHARACTERS),
+  /** The node of the compiled graph that brings rows together, or for which that cannot be excluded. */
+  preventedBy: z
+    .object({
+      node: z.string().max(MAX_NODE_CHARACTERS),
+      operator: z.string().max(MAX_NODE_CHARACTERS),
+      remedy: z.string().max(MAX_BATCHING_REASON_CHARACTERS),
+    })
+    .optional(),
 })
 
 /** Elements of an output that a self-check writes down, outputs, and what all of it may take in the header's JSON. */
@@ -147,7 +158,7 @@ export function alignUp(value: number, alignment: number): number {
 export function headerRoomBytes(header: SegmentHeader): number {
   const ownerRoom = 1024
   // JSON spells a control character with six bytes.
-  const reasonRoom = 6 * MAX_BATCHING_REASON_CHARACTERS
+  const reasonRoom = 6 * 2 * (MAX_BATCHING_REASON_CHARACTERS + MAX_NODE_CHARACTERS) + 64
   return alignUp(
     PREFIX_BYTES + Buffer.byteLength(JSON.stringify(header)) + ownerRoom + reasonRoom + SELF_CHECK_ROOM_BYTES,
     PAGE_BYTES,

@@ -1,0 +1,176 @@
+/** Operators whose output at a place is computed from their inputs at that place. */
+import { broadcast } from '../broadcast.js'
+import { arithmetic } from '../elements.js'
+import {
+  constantInput,
+  input,
+  inputsFrom,
+  type Operator,
+  optional,
+  optionalConstant,
+  type Rule,
+} from '../operator.js'
+import { literalOf } from '../sizes.js'
+import type { OperatorRule } from '../table.js'
+import { type Plain, Prevented, REMEDY, unfollowed, type Value } from '../values.js'
+
+function withoutElements(value: Plain): Plain {
+  return value.kind === 'rows' ? value : unfollowed(value)
+}
+
+/** The first input decides; all others are part of the model. */
+const unary: Rule = (operator) => {
+  for (let index = 1; index < operator.inputs.length; index++) optionalConstant(operator, index, 'settings')
+  const value = input(operator, 0)
+  const whole = withoutElements(value)
+  return arithmetic(operator, [value], whole) ?? whole
+}
+
+const identity: Rule = (operator) => {
+  const [value] = operator.inputs
+  return value ?? input(operator, 0)
+}
+
+/** TensorProto.DataType of int32 and int64: what is known of integers stays known. */
+const EXACT_TYPES = [6, 7]
+
+const cast: Rule = (operator) => {
+  const [value] = operator.inputs
+  const isExact = EXACT_TYPES.includes(operator.attributes.int('to') ?? 0)
+  if (value?.kind === 'place' && isExact) return value
+  const known = input(operator, 0)
+  return isExact ? known : withoutElements(known)
+}
+
+/** Only the type of the second input counts, and only its first is data. */
+const castLike: Rule = (operator) => withoutElements(input(operator, 0))
+
+const spread: Rule = (operator) => {
+  const values = inputsFrom(operator)
+  const whole = broadcast(operator.sizes, values)
+  return arithmetic(operator, values, whole) ?? whole
+}
+
+/** A limit is a scalar. */
+const clip: Rule = (operator) => {
+  const value = input(operator, 0)
+  for (const index of [1, 2]) optionalConstant(operator, index, 'limits')
+  return withoutElements(value)
+}
+
+function isTraining(operator: Operator): boolean {
+  if (operator.version < 12 || optional(operator, 2) === null) return false
+  const { elements } = constantInput(operator, 2, 'training mode')
+  return elements?.length !== 1 || literalOf(elements[0] as never) !== 0
+}
+
+/** In inference it passes its input on, whatever the ratio; the mask is true everywhere. */
+const dropout: Rule = (operator): Value[] => {
+  if (isTraining(operator)) throw new Prevented('is in training mode, or may be', REMEDY.inference)
+  const value = withoutElements(input(operator, 0))
+  return [value, value]
+}
+
+/** A bias along the last dimension, as if added before. */
+const biased: Rule = (operator) => broadcast(operator.sizes, inputsFrom(operator))
+
+const SPEC = 'https://onnx.ai/onnx/operators/'
+
+export const ELEMENTWISE: readonly OperatorRule[] = [
+  {
+    says: 'Each element alone.',
+    source: SPEC,
+    operators: [
+      ...[
+        'Abs',
+        'Acos',
+        'Acosh',
+        'Asin',
+        'Asinh',
+        'Atan',
+        'Atanh',
+        'BitwiseNot',
+        'Ceil',
+        'Celu',
+        'Cos',
+        'Cosh',
+      ],
+      ...[
+        'Elu',
+        'Erf',
+        'Exp',
+        'Floor',
+        'Gelu',
+        'HardSigmoid',
+        'HardSwish',
+        'IsInf',
+        'IsNaN',
+        'LeakyRelu',
+        'Log',
+      ],
+      ...[
+        'Mish',
+        'Neg',
+        'Not',
+        'Reciprocal',
+        'Relu',
+        'Round',
+        'Selu',
+        'Shrink',
+        'Sigmoid',
+        'Sign',
+        'Sin',
+        'Sinh',
+      ],
+      ...['Softplus', 'Softsign', 'Sqrt', 'Swish', 'Tan', 'Tanh', 'ThresholdedRelu', 'RegexFullMatch'],
+      ...['Binarizer', 'CategoryMapper', 'LabelEncoder'].map((name) => `ai.onnx.ml.${name}`),
+      ...['Gelu', 'QuickGelu'].map((name) => `com.microsoft.${name}`),
+    ],
+    rule: unary,
+  },
+  { says: 'The input as it is.', source: SPEC, operators: ['Identity'], rule: identity },
+  { says: 'Each element alone.', source: `${SPEC}onnx__Cast.html`, operators: ['Cast'], rule: cast },
+  {
+    says: 'Each element alone.',
+    source: `${SPEC}onnx__CastLike.html`,
+    operators: ['CastLike'],
+    rule: castLike,
+  },
+  {
+    says: 'Element by element; a constant has one value where the batch is, rows have the same batch axis.',
+    source: 'https://github.com/onnx/onnx/blob/main/docs/Broadcasting.md',
+    since: 7,
+    operators: [
+      ...['Add', 'And', 'BitShift', 'BitwiseAnd', 'BitwiseOr', 'BitwiseXor', 'Div', 'Equal', 'Greater'],
+      ...['GreaterOrEqual', 'Less', 'LessOrEqual', 'Mod', 'Mul', 'Or', 'PRelu', 'Pow', 'StringConcat', 'Sub'],
+      ...['Where', 'Xor'],
+    ],
+    rule: spread,
+  },
+  {
+    says: 'Element by element over all inputs.',
+    source: 'https://github.com/onnx/onnx/blob/main/docs/Broadcasting.md',
+    since: 8,
+    operators: ['Max', 'Mean', 'Min', 'Sum'],
+    rule: spread,
+  },
+  {
+    says: 'Each element alone, within constant limits.',
+    source: `${SPEC}onnx__Clip.html`,
+    operators: ['Clip'],
+    rule: clip,
+  },
+  {
+    says: 'The input as it is, outside of training.',
+    source: `${SPEC}onnx__Dropout.html`,
+    since: 7,
+    operators: ['Dropout'],
+    rule: dropout,
+  },
+  {
+    says: 'Each element with a bias.',
+    source: 'https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md',
+    operators: ['com.microsoft.BiasGelu', 'com.microsoft.FastGelu'],
+    rule: biased,
+  },
+]

@@ -1,0 +1,73 @@
+/** Operators that no graph may use on rows, with the reason: better words than that there is no rule. */
+import { inputsFrom, type Rule } from '../operator.js'
+import type { OperatorRule } from '../table.js'
+import { combined, Prevented, REMEDY } from '../values.js'
+
+/** Refused on rows; what is constant stays constant, in a shape that is not worked out. */
+const onRows =
+  (reason: string, remedy: string): Rule =>
+  (operator) => {
+    const values = inputsFrom(operator)
+    if (values.some(({ kind }) => kind === 'rows')) throw new Prevented(reason, remedy)
+    const result = combined(values, null)
+    return Array(operator.outputCount).fill(result)
+  }
+
+const always =
+  (reason: string, remedy: string): Rule =>
+  () => {
+    throw new Prevented(reason, remedy)
+  }
+
+const SPEC = 'https://onnx.ai/onnx/operators/'
+const CONTRIB = 'https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md'
+const microsoft = (name: string) => `com.microsoft.${name}`
+
+export const REFUSED: readonly OperatorRule[] = [
+  {
+    says: 'Refused: one scale for all rows.',
+    source: `${SPEC}onnx__DynamicQuantizeLinear.html`,
+    operators: ['DynamicQuantizeLinear', ...['DynamicQuantizeLSTM', 'DynamicQuantizeMatMul'].map(microsoft)],
+    rule: onRows('takes one scale from all rows (dynamic quantisation)', REMEDY.fixedScales),
+  },
+  {
+    says: 'Refused: the shape depends on the data.',
+    source: `${SPEC}onnx__NonZero.html`,
+    operators: ['NonMaxSuppression', 'NonZero', 'StringNormalizer', 'StringSplit', 'Unique'],
+    rule: onRows(
+      'gives a shape that depends on the data of all rows',
+      'leave it to the client, or keep shapes fixed',
+    ),
+  },
+  {
+    says: 'Refused: elements are chosen by their place among all rows.',
+    source: `${SPEC}onnx__RoiAlign.html`,
+    operators: ['EyeLike', 'MaxRoiPool', 'MaxUnpool', 'RoiAlign'],
+    rule: onRows("chooses by a row's place in the batch", REMEDY.insideRow),
+  },
+  {
+    says: 'Refused: every row with every other.',
+    source: CONTRIB,
+    operators: ['com.microsoft.CDist'],
+    rule: onRows('brings every row together with every other', REMEDY.pairs),
+  },
+  {
+    says: 'Refused: random numbers, which other rows change.',
+    source: `${SPEC}onnx__RandomNormal.html`,
+    operators: [
+      'Bernoulli',
+      'Multinomial',
+      'RandomNormal',
+      'RandomNormalLike',
+      'RandomUniform',
+      'RandomUniformLike',
+    ],
+    rule: always('draws random numbers', REMEDY.inference),
+  },
+  {
+    says: 'Refused: a loss over all rows.',
+    source: `${SPEC}onnx__SoftmaxCrossEntropyLoss.html`,
+    operators: ['NegativeLogLikelihoodLoss', 'SoftmaxCrossEntropyLoss'],
+    rule: onRows('takes a loss over all rows', REMEDY.inference),
+  },
+]

@@ -1,0 +1,421 @@
+/** Operators that read shapes, make tensors of a shape, or give a tensor another one. */
+import { smallTensor } from '../../../onnx/attributes.js'
+import { COUNT_AS_DATA, requireStretched, unknownShape } from '../broadcast.js'
+import { elementCountOf, MAX_ELEMENTS } from '../elements.js'
+import {
+  axisOf,
+  input,
+  integersFrom,
+  type Operator,
+  PLACE_REASON,
+  type Rule,
+  requireConstants,
+  unknownValue,
+} from '../operator.js'
+import { reshapeRows, reshapeShape } from '../reshape.js'
+import { dependsOnRows, isEqual, isLiteral, isNatural, literal, literalOf, ONE, type Size } from '../sizes.js'
+import type { OperatorRule } from '../table.js'
+import {
+  type Constant,
+  type Count,
+  constant,
+  integers,
+  type Place,
+  type Plain,
+  Prevented,
+  REMEDY,
+  rows,
+  type Shape,
+  unfollowed,
+  type Value,
+  withoutRows,
+} from '../values.js'
+
+/** Elements of a shape, a constant or count; null where they are not known. */
+function shapeInput(operator: Operator, index: number, what: string): readonly Size[] {
+  const value = input(operator, index)
+  if (value.kind === 'rows')
+    throw new Prevented(`takes its ${what} from the data of rows`, REMEDY.fixedSteering)
+  if (value.elements === null) throw unknownValue(what)
+  return value.elements
+}
+
+function knownShape({ shape }: Plain): Shape {
+  if (shape === null) throw unknownShape()
+  return shape
+}
+
+const shape: Rule = ({ inputs: [value], attributes, sizes }): Value => {
+  const dimensions = value?.shape ?? null
+  // How many dimensions there are is not known either.
+  if (dimensions === null) return constant([sizes.fresh()])
+  const rank = dimensions.length
+  const clamp = (at: number) => Math.min(Math.max(at < 0 ? at + rank : at, 0), rank)
+  const elements = dimensions.slice(
+    clamp(attributes.int('start') ?? 0),
+    Math.max(clamp(attributes.int('start') ?? 0), clamp(attributes.int('end') ?? rank)),
+  )
+  return integers([literal(elements.length)], elements)
+}
+
+const size: Rule = ({ inputs: [value], sizes }): Value => {
+  const dimensions = value?.shape ?? null
+  return dimensions === null ? constant([]) : integers([], [sizes.product(...dimensions)])
+}
+
+/** The same value everywhere, and so in every row. */
+function filled(operator: Operator, dimensions: readonly Size[]): Value {
+  const { sizes } = operator
+  if (!dimensions.every(isNatural)) throw unknownValue('shape')
+  const axes = dimensions.flatMap((one, i) => (dependsOnRows(one) ? [i] : []))
+  const [axis] = axes
+  if (axis === undefined) return constant(dimensions)
+  const inner = withoutRows(dimensions[axis] as Size, sizes)
+  if (axes.length > 1 || inner === null) {
+    throw new Prevented('makes a tensor whose shape depends on the number of rows twice', REMEDY.batchFirst)
+  }
+  return rows(sizes, dimensions, { axis, outer: ONE, inner })
+}
+
+const constantOfShape: Rule = (operator) => {
+  const made = filled(operator, shapeInput(operator, 0, 'shape'))
+  if (made.kind !== 'constant' || made.shape === null) return made
+  const tensor = operator.attributes.tensor('value')
+  const fill = tensor === undefined ? [0] : smallTensor(tensor, 1)?.elements
+  const isInteger = tensor !== undefined && [6, 7, 9].includes(tensor.dataType)
+  const count = elementCountOf(made.shape)
+  if (!isInteger || fill === undefined || count === null || count > MAX_ELEMENTS) return made
+  return integers(made.shape, Array(count).fill(literal(fill[0] as number)))
+}
+
+const range: Rule = (operator): Value => {
+  const { sizes } = operator
+  const values = [0, 1, 2].map((index) => input(operator, index))
+  const [start, limit, delta] = values.map((value) =>
+    value.kind === 'rows' ? null : (value.elements?.[0] ?? null),
+  )
+  const isUpwards = start != null && delta != null && isLiteral(start, 0) && isLiteral(delta, 1)
+  if (values.every(({ kind }) => kind === 'constant')) {
+    const elements = steps([start, limit, delta].map((one) => (one ? literalOf(one) : null)))
+    if (elements !== null) return integers([literal(elements.length)], elements)
+    return constant([isUpwards && limit && isNatural(limit) ? limit : sizes.fresh()])
+  }
+  if (isUpwards && limit && isEqual(limit, sizes.rows))
+    return { kind: 'place', shape: [sizes.rows], form: 'every' }
+  throw new Prevented('counts up to the number of rows, or to the data of one', REMEDY.insideRow)
+}
+
+/** A short range that is known; null for any other. */
+function steps([start, limit, delta]: readonly (number | null)[]): Size[] | null {
+  if (start == null || limit == null || delta == null || delta === 0) return null
+  const length = Math.max(0, Math.ceil((limit - start) / delta))
+  return length > MAX_ELEMENTS ? null : Array.from({ length }, (_, i) => literal(start + i * delta))
+}
+
+/** A tensor that holds no rows in another shape, its elements kept. */
+export function reshaped(value: Constant | Count, dimensions: Shape): Constant | Count {
+  if (value.elements !== null) return integers(dimensions, value.elements)
+  return { ...value, shape: dimensions }
+}
+
+function placeReshaped(
+  value: Value,
+  dimensions: readonly (Size | null)[],
+  { sizes }: Operator,
+): Value | null {
+  if (value.kind !== 'place' || value.form !== 'every') return null
+  // Only ones may be put beside the batch: then it is where it was, and every element is still its row's place.
+  const [first, ...others] = dimensions
+  const isFirst = first != null && (isEqual(first, sizes.rows) || isLiteral(first, -1))
+  const isFlat = value.shape.slice(1).every((one) => isLiteral(one, 1))
+  if (!isFirst || !isFlat || !others.every((one) => one !== null && isLiteral(one, 1))) return null
+  return { ...value, shape: [sizes.rows, ...others.map(() => ONE)] }
+}
+
+const reshape: Rule = (operator) => {
+  const { attributes, sizes, inputs } = operator
+  const target =
+    operator.version < 5 ? (attributes.ints('shape') ?? []).map(literal) : shapeInput(operator, 1, 'shape')
+  const place = inputs[0] && placeReshaped(inputs[0], target, operator)
+  if (place) return place
+  const value = input(operator, 0)
+  const allowZero = attributes.int('allowzero') === 1
+  if (value.kind === 'rows') return reshapeRows(sizes, value, target, allowZero)
+  return reshaped(value, reshapeShape(sizes, value.shape, target, allowZero))
+}
+
+const flatten: Rule = (operator) => {
+  const { attributes, sizes } = operator
+  const value = input(operator, 0)
+  const dimensions = knownShape(value)
+  const given = attributes.int('axis') ?? 1
+  const axis = given < 0 ? given + dimensions.length : given
+  if (axis < 0 || axis > dimensions.length) throw unknownValue('axis')
+  const target = [sizes.product(...dimensions.slice(0, axis)), sizes.product(...dimensions.slice(axis))]
+  // A size of 0 is none of Reshape's signs here.
+  return value.kind === 'rows' ? reshapeRows(sizes, value, target, true) : reshaped(value, target)
+}
+
+/** The new tensor's dimensions as positions in the old one; null for a new dimension of size 1. */
+function rearranged(operator: Operator, value: Plain, from: readonly (number | null)[]): Value {
+  const dimensions = knownShape(value)
+  const target = from.map((at) => (at === null ? ONE : (dimensions[at] as Size)))
+  if (value.kind !== 'rows') return reshaped(value, target)
+  const axis = from.indexOf(value.axis)
+  if (axis < 0) {
+    throw new Prevented('removes the batch axis, which has size 1 for one row only', REMEDY.batchFirst)
+  }
+  return rows(operator.sizes, target, { ...value, axis })
+}
+
+const squeeze: Rule = (operator) => {
+  const value = input(operator, 0)
+  const dimensions = knownShape(value)
+  const rank = dimensions.length
+  const given = integersFrom(operator, { attribute: 'axes', index: 1 })
+  // The runtime reads an empty list as none.
+  const axes = given?.length === 0 ? null : given
+  if (axes === null) {
+    // Which dimensions have size 1 must be known.
+    const isKnown = (one: Size) => literalOf(one) !== null
+    if (!dimensions.every(isKnown)) {
+      throw new Prevented(
+        'removes whatever dimension has size 1, for one row the batch axis too',
+        'name the axes to squeeze',
+      )
+    }
+  }
+  const removed = new Set(
+    axes?.map((axis) => axisOf(axis, rank)) ?? dimensions.flatMap((one, i) => (isLiteral(one, 1) ? [i] : [])),
+  )
+  const kept = dimensions.map((_, i) => i).filter((i) => !removed.has(i))
+  return rearranged(operator, value, kept)
+}
+
+const unsqueeze: Rule = (operator) => {
+  const axes = integersFrom(operator, { attribute: 'axes', index: 1 })
+  if (axes === null) throw unknownValue('axes')
+  const [first] = operator.inputs
+  const rank = (first?.shape?.length ?? 0) + axes.length
+  const added = new Set(axes.map((axis) => axisOf(axis, rank)))
+  let next = 0
+  const from = Array.from({ length: rank }, (_, i) => (added.has(i) ? null : next++))
+  if (first?.kind === 'place' && first.form === 'every' && !added.has(0)) {
+    return { ...first, shape: from.map((at) => (at === null ? ONE : (first.shape[at] as Size))) }
+  }
+  const value = input(operator, 0)
+  knownShape(value)
+  return rearranged(operator, value, from)
+}
+
+const transpose: Rule = (operator) => {
+  const value = input(operator, 0)
+  const rank = knownShape(value).length
+  const order = operator.attributes.ints('perm') ?? Array.from({ length: rank }, (_, i) => rank - 1 - i)
+  if (order.length !== rank) throw unknownValue('order of dimensions')
+  const moved = rearranged(
+    operator,
+    value,
+    order.map((axis) => axisOf(axis, rank)),
+  )
+  return moved.kind === 'rows' ? moved : constantLike(moved as Constant | Count)
+}
+
+/** Its elements are no longer in the order that is known. */
+function constantLike(value: Constant | Count): Value {
+  if (value.shape !== null && value.shape.length < 2) return value
+  return unfollowed(value)
+}
+
+/** A place stretched along other dimensions is the same in every element of its row. */
+function placeExpanded(value: Place, target: readonly Size[], { sizes }: Operator): Value {
+  const [first, ...others] = target
+  const isSameBatch = first !== undefined && (isLiteral(first, 1) || isEqual(first, sizes.rows))
+  const isFlat = value.shape.slice(1).every((one) => isLiteral(one, 1))
+  const isFree = others.every((one) => isNatural(one) && !dependsOnRows(one))
+  if (value.form !== 'every' || target.length !== value.shape.length || !isSameBatch || !isFlat || !isFree)
+    throw new Prevented(PLACE_REASON, REMEDY.insideRow)
+  return { ...value, shape: [sizes.rows, ...others] }
+}
+
+/** Stretches to a shape; rows may be stretched along any dimension but the batch. */
+const expand: Rule = (operator) => {
+  const { sizes, inputs } = operator
+  const target = shapeInput(operator, 1, 'shape')
+  const [first] = inputs
+  if (first?.kind === 'place') return placeExpanded(first, target, operator)
+  const value = input(operator, 0)
+  const dimensions = knownShape(value)
+  if (!target.every(isNatural)) throw unknownValue('shape')
+  const rank = Math.max(dimensions.length, target.length)
+  const at = (one: Shape, i: number): Size => one[i - rank + one.length] ?? ONE
+  const axes = Array.from({ length: rank }, (_, i) => i)
+  if (value.kind === 'rows') {
+    const axis = value.axis + rank - dimensions.length
+    const wanted = at(target, axis)
+    if (!isLiteral(wanted, 1) && !isEqual(wanted, dimensions[value.axis] as Size)) {
+      throw new Prevented('repeats the batch axis', REMEDY.batchFirst)
+    }
+    const whole = axes.map((i) => (i === axis ? ONE : sizes.broadcast(at(dimensions, i), at(target, i))))
+    return rows(sizes, whole, { ...value, axis })
+  }
+  const holders = axes.filter((i) => dependsOnRows(at(target, i)))
+  if (holders.length === 0) {
+    const whole = axes.map((i) => sizes.broadcast(at(dimensions, i), at(target, i)))
+    const count = elementCountOf(whole)
+    const isUniform = value.elements?.length === 1 && count !== null && count <= MAX_ELEMENTS
+    if (isUniform) return integers(whole, Array(count).fill(value.elements?.[0] as Size))
+    return unfollowed(value, whole)
+  }
+  if (value.kind === 'count') throw new Prevented(COUNT_AS_DATA, REMEDY.pairs)
+  const [axis = 0] = holders
+  requireStretched(value, rank - axis)
+  const inner = withoutRows(at(target, axis), sizes)
+  if (holders.length > 1 || inner === null) throw unknownValue('shape')
+  const whole = axes.map((i) => (i === axis ? ONE : sizes.broadcast(at(dimensions, i), at(target, i))))
+  return rows(sizes, whole, { axis, outer: ONE, inner })
+}
+
+const tile: Rule = (operator) => {
+  const { sizes } = operator
+  const value = input(operator, 0)
+  const repeats = shapeInput(operator, 1, 'repeats')
+  const dimensions = knownShape(value)
+  if (repeats.length !== dimensions.length || !repeats.every(isNatural)) throw unknownValue('repeats')
+  const whole = dimensions.map((one, i) => sizes.product(one, repeats[i] as Size))
+  if (value.kind === 'rows') {
+    // All rows again behind all rows: as many blocks more.
+    const outer = sizes.product(value.outer, repeats[value.axis] as Size)
+    return rows(sizes, whole, { ...value, outer })
+  }
+  const holders = whole.flatMap((one, i) => (dependsOnRows(one) ? [i] : []))
+  const [axis] = holders
+  if (axis === undefined) return unfollowed(value, whole)
+  if (value.kind === 'count') throw new Prevented(COUNT_AS_DATA, REMEDY.pairs)
+  const inner = withoutRows(whole[axis] as Size, sizes)
+  if (holders.length > 1 || inner === null) throw unknownValue('repeats')
+  return rows(sizes, whole, { axis, outer: ONE, inner })
+}
+
+const trilu: Rule = (operator) => {
+  const value = input(operator, 0)
+  requireConstants(operator, [1], 'diagonal')
+  if (value.kind === 'rows' && value.axis >= value.shape.length - 2) {
+    throw new Prevented('keeps or clears a row by its place in the batch', REMEDY.insideRow)
+  }
+  return value.kind === 'rows' ? value : constantLike(value)
+}
+
+/** Rearranges the dimensions behind the first; the first is the batch. */
+const blocks: Rule = (operator): Value => {
+  const { sizes, attributes, name } = operator
+  const value = input(operator, 0)
+  const side = literal(attributes.int('blocksize') ?? 1)
+  const area = sizes.product(side, side)
+  const [n, c, h, w] = knownShape(value)
+  if (n === undefined || c === undefined || h === undefined || w === undefined) throw unknownShape()
+  const isDeeper = name === 'SpaceToDepth'
+  const whole = isDeeper
+    ? [n, sizes.product(c, area), sizes.quotient(h, side), sizes.quotient(w, side)]
+    : [n, sizes.quotient(c, area), sizes.product(h, side), sizes.product(w, side)]
+  if (value.kind !== 'rows') return unfollowed(value, whole)
+  if (value.axis !== 0) throw new Prevented('moves elements across the batch axis', REMEDY.batchFirst)
+  return rows(sizes, whole, value)
+}
+
+const constantNode: Rule = ({ attributes }): Value => {
+  const tensor = attributes.tensor('value')
+  if (tensor !== undefined) return ofTensor(tensor)
+  const number = attributes.int('value_int')
+  if (number !== undefined) return integers([], [literal(number)])
+  const numbers = attributes.ints('value_ints')
+  if (numbers !== undefined) return integers([literal(numbers.length)], numbers.map(literal))
+  const floats = attributes.floats('value_floats')
+  if (floats !== undefined) return { ...constant([literal(floats.length)]), numbers: floats }
+  const texts = attributes.texts('value_strings')
+  if (attributes.has('value_strings')) return constant([literal(texts?.length ?? 0)])
+  if (attributes.has('sparse_value')) return constant(null)
+  return constant([])
+}
+
+/** An initializer, or the tensor of an attribute. */
+export function ofTensor(tensor: Parameters<typeof smallTensor>[0]): Constant {
+  const dimensions = tensor.dims.map((one) => literal(Number(one)))
+  const small = smallTensor(tensor, MAX_ELEMENTS)
+  const isFollowed = small?.kind === 'integers' && [6, 7, 9].includes(tensor.dataType)
+  return {
+    ...constant(dimensions),
+    elements: isFollowed ? small.elements.map(literal) : null,
+    numbers: small?.kind === 'floats' ? small.elements : null,
+  }
+}
+
+const SPEC = 'https://onnx.ai/onnx/operators/onnx__'
+
+export const SHAPES: readonly OperatorRule[] = [
+  {
+    says: 'A constant, or the number of rows.',
+    source: `${SPEC}Shape.html`,
+    operators: ['Shape'],
+    rule: shape,
+  },
+  { says: 'A constant, or the number of rows.', source: `${SPEC}Size.html`, operators: ['Size'], rule: size },
+  { says: 'A constant.', source: `${SPEC}Constant.html`, operators: ['Constant'], rule: constantNode },
+  {
+    says: 'The same value in every row, where one dimension holds the number of rows.',
+    source: `${SPEC}ConstantOfShape.html`,
+    operators: ['ConstantOfShape'],
+    rule: constantOfShape,
+  },
+  {
+    says: 'A constant; from 0 to the number of rows the places of the rows, which only GatherND may use.',
+    source: `${SPEC}Range.html`,
+    operators: ['Range'],
+    rule: range,
+  },
+  {
+    says: 'The batch, times a constant, stays in one dimension, and the blocks before it stay what they were.',
+    source: `${SPEC}Reshape.html`,
+    operators: ['Reshape'],
+    rule: reshape,
+  },
+  { says: 'As Reshape.', source: `${SPEC}Flatten.html`, operators: ['Flatten'], rule: flatten },
+  {
+    says: 'Removes named dimensions, not the batch.',
+    source: `${SPEC}Squeeze.html`,
+    operators: ['Squeeze'],
+    rule: squeeze,
+  },
+  { says: 'Adds dimensions.', source: `${SPEC}Unsqueeze.html`, operators: ['Unsqueeze'], rule: unsqueeze },
+  {
+    says: 'Moves the batch axis.',
+    source: `${SPEC}Transpose.html`,
+    operators: ['Transpose'],
+    rule: transpose,
+  },
+  {
+    says: 'Stretches dimensions of a row, or a constant over the rows.',
+    source: `${SPEC}Expand.html`,
+    operators: ['Expand'],
+    rule: expand,
+  },
+  {
+    says: 'Repeats dimensions of a row, all rows, or a constant once for each row.',
+    source: `${SPEC}Tile.html`,
+    since: 6,
+    operators: ['Tile'],
+    rule: tile,
+  },
+  {
+    says: 'The batch is neither of the last two dimensions.',
+    source: `${SPEC}Trilu.html`,
+    operators: ['Trilu', 'com.microsoft.Trilu'],
+    rule: trilu,
+  },
+  {
+    says: 'The batch is the first dimension.',
+    source: `${SPEC}DepthToSpace.html`,
+    operators: ['DepthToSpace', 'SpaceToDepth'],
+    rule: blocks,
+  },
+]

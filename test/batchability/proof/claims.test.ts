@@ -1,0 +1,174 @@
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import type { ExecutionContext } from 'ava'
+import { InferenceSession } from 'onnxruntime-node'
+import { trialRandom } from '../../../src/batchability/trial-rows.js'
+import { sharedPath, testWithShared } from '../../helpers/shared.js'
+import { readTensorFile } from '../../helpers/tensor-file.js'
+import type { WireTensor } from '../../helpers/v2-client.js'
+import { type Data, fromElements, holdClaim, type Layout, withoutShapes } from './claims.js'
+
+const TYPES: Record<string, readonly [string, (new (buffer: ArrayBuffer) => ArrayLike<unknown>) | null]> = {
+  FP32: ['float32', Float32Array],
+  FP64: ['float64', Float64Array],
+  INT32: ['int32', Int32Array],
+  INT64: ['int64', BigInt64Array],
+  UINT8: ['uint8', Uint8Array],
+  INT8: ['int8', Int8Array],
+  BOOL: ['bool', Uint8Array],
+  BYTES: ['string', null],
+}
+const ROWS = 3
+/** Other operators run in a fraction of this; what each case may add to it is a few runs. */
+const ASSIGNMENTS = 20
+/** Far apart, so that a scale or a threshold that one row sets for another is seen. */
+const FACTORS = [1, 300, -0.01]
+
+type Random = () => number
+
+/** Null for what is no tensor: a sequence, say. */
+function tensorOf(path: string): WireTensor | null {
+  try {
+    return readTensorFile(path)
+  } catch {
+    return null
+  }
+}
+
+function readInputs(folder: string): Data[] | null {
+  const inputs: Data[] = []
+  for (let i = 0; existsSync(join(folder, `input_${i}.pb`)); i++) {
+    const tensor = tensorOf(join(folder, `input_${i}.pb`))
+    const [type, ArrayType] = TYPES[tensor?.datatype ?? ''] ?? []
+    if (tensor === null || type === undefined || ArrayType === undefined) return null
+    const buffer = Uint8Array.from(tensor.bytes ?? []).buffer
+    const data = ArrayType === null ? [...(tensor.strings ?? [])] : new ArrayType(buffer)
+    inputs.push({ type, dims: tensor.shape, data: data as Data['data'] })
+  }
+  return inputs
+}
+
+/** The same shape, other values: numbers of another size, or the same integers and texts in another order. */
+function variant(original: Data, row: number, random: Random): Data {
+  if (row === 0) return original
+  const values = [...original.data] as unknown[]
+  if (original.type.startsWith('float')) {
+    const factor = FACTORS[row % FACTORS.length] as number
+    return fromElements(
+      original,
+      values.map((value) => (value as number) * factor + random() * 0.1),
+    )
+  }
+  for (let i = values.length - 1; i > 0; i--) {
+    const j = Math.floor(random() * (i + 1))
+    ;[values[i], values[j]] = [values[j], values[i]]
+  }
+  return fromElements(original, values)
+}
+
+/** Every axis of every input, in each way that the axis can hold rows. */
+function layoutsOf({ dims }: Data): Layout[] {
+  return dims.flatMap((size, axis) => {
+    if (size === 0) return []
+    const whole: Layout[] = [
+      { axis, outer: 1, inner: size },
+      { axis, outer: size, inner: 1 },
+    ]
+    return size === 1 ? whole.slice(0, 1) : whole
+  })
+}
+
+/** Inputs cut to size 1 along an axis, as a row of a plain batch has them. */
+function firstPart(data: Data, axis: number): Data {
+  const before = data.dims.slice(0, axis).reduce((product, size) => product * size, 1)
+  const size = data.dims[axis] as number
+  const behind = data.dims.slice(axis + 1).reduce((product, one) => product * one, 1)
+  const values = Array.from({ length: before }, (_, block) => [
+    ...(data.data.slice(block * size * behind, block * size * behind + behind) as unknown[]),
+  ]).flat()
+  return { ...fromElements(data, values), dims: data.dims.map((one, i) => (i === axis ? 1 : one)) }
+}
+
+interface Assignment {
+  readonly layouts: readonly (Layout | null)[]
+  readonly inputs: readonly Data[]
+}
+
+/** Inputs of one case that hold rows: what models do, and by chance. */
+function chosenLayouts(inputs: readonly Data[], random: Random): (Layout | null)[][] {
+  const pick = <T>(some: readonly T[]): T | undefined => some[Math.floor(random() * some.length)]
+  const layouts = inputs.map(layoutsOf)
+  const first = inputs[0] as Data
+  const natural = (layouts[0] ?? []).flatMap((layout) => {
+    const alike = (i: number) =>
+      layouts[i]?.find((one) => one.axis === layout.axis && one.outer === 1) ?? null
+    return [
+      inputs.map((_, i) => (i === 0 ? layout : null)),
+      // The first few, all of the same batch, all but scalars.
+      ...inputs.map((_, last) => inputs.map((_, i) => (i <= last ? alike(i) : null))),
+      inputs.map(({ dims }, i) => (dims[layout.axis] === first.dims[layout.axis] ? alike(i) : null)),
+      inputs.map(({ dims }, i) => (dims.length > 1 ? alike(i) : null)),
+    ]
+  })
+  const byChance = Array.from({ length: ASSIGNMENTS }, () => {
+    const axis = Math.floor(random() * 3)
+    return layouts.map((some) => {
+      if (random() < (inputs.length > 2 ? 0.4 : 0.3)) return null
+      return (random() < 0.7 ? some.find((one) => one.axis === axis) : undefined) ?? pick(some) ?? null
+    })
+  })
+  return [...natural, ...byChance]
+}
+
+function assignments(inputs: readonly Data[], random: Random): Assignment[] {
+  const found = new Map<string, Assignment>()
+  for (const chosen of chosenLayouts(inputs, random)) {
+    if (chosen.every((layout) => layout === null)) continue
+    for (const isPlain of [true, false]) {
+      const layouts = chosen.map((layout) => layout && (isPlain ? { ...layout, outer: 1, inner: 1 } : layout))
+      const parts = inputs.map((data, i) => {
+        const layout = chosen[i] ?? null
+        return layout !== null && isPlain ? firstPart(data, layout.axis) : data
+      })
+      found.set(JSON.stringify([isPlain, layouts]), { layouts, inputs: parts })
+    }
+  }
+  return [...found.values()]
+}
+
+async function holdCase(t: ExecutionContext, name: string, counts: Map<string, number>): Promise<void> {
+  const folder = sharedPath('onnx-node-tests', 'node', name)
+  const inputs = readInputs(join(folder, 'test_data_set_0'))
+  if (inputs === null || inputs.length === 0) return
+  const bytes = withoutShapes(readFileSync(join(folder, 'model.onnx')))
+  const session = await InferenceSession.create(bytes, { intraOpNumThreads: 1, logSeverityLevel: 4 }).catch(
+    () => null,
+  )
+  if (session === null) return
+  try {
+    if (session.inputNames.length !== inputs.length) return
+    const random = trialRandom(name.length)
+    for (const { layouts, inputs: given } of assignments(inputs, random)) {
+      const parts = given.map((data) => Array.from({ length: ROWS }, (_, row) => variant(data, row, random)))
+      const outcome = await holdClaim({ bytes, session, layouts, parts })
+      counts.set(outcome.kind, (counts.get(outcome.kind) ?? 0) + 1)
+      if (process.env.SHOW_CLAIMS && outcome.kind !== 'no row')
+        console.error(name, JSON.stringify(layouts), JSON.stringify(outcome))
+      if (outcome.kind === 'broken') t.fail(`${name} with ${JSON.stringify(layouts)}: ${outcome.message}`)
+    }
+  } finally {
+    await session.release()
+  }
+}
+
+testWithShared(
+  "what is said of the rows in the ONNX project's own cases is what the runtime does with them",
+  ['onnx-node-tests'],
+  async (t) => {
+    const counts = new Map<string, number>()
+    const names = readdirSync(sharedPath('onnx-node-tests', 'node')).sort()
+    for (const name of names) await holdCase(t, name, counts)
+    t.log(Object.fromEntries(counts))
+    t.true((counts.get('held') ?? 0) > 1000)
+  },
+)
