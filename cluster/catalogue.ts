@@ -8,13 +8,14 @@
  */
 import { isDeepStrictEqual } from 'node:util'
 import type { IndexEntry, ModelState } from '../src/api/schemas.js'
-import { messageOf, OnecopyError } from '../src/errors.js'
+import { type ErrorCode, messageOf, OnecopyError, type OutOfService } from '../src/errors.js'
 import type { Log } from '../src/log.js'
 import type { PublishedModel } from '../src/model/publish.js'
 import type { ModelSource } from '../src/model/repository.js'
 import type { FailedModel } from './failures.js'
 import { LiveSegment, leaseAll } from './live-segment.js'
-import type { SegmentMessage } from './messages.js'
+import type { SegmentMessage, StartMessage } from './messages.js'
+import { ServiceStates, type TakenOut } from './service-states.js'
 import type { FleetStats } from './stats.js'
 import type { WorkerHandle } from './worker-handle.js'
 
@@ -86,6 +87,7 @@ function requireSameInterface(old: Generation, next: Generation): void {
 
 export class Catalogue {
   readonly #options: CatalogueOptions
+  readonly #service: ServiceStates
   readonly #entries = new Map<string, Entry>()
   /** How many generations there have been, of anything: none is ever taken for another. */
   #generations = 0
@@ -97,6 +99,8 @@ export class Catalogue {
 
   constructor(options: CatalogueOptions) {
     this.#options = options
+    const { workers, log } = options
+    this.#service = new ServiceStates({ workers, log })
   }
 
   /** Takes in what was published before any worker serves, and what could not be. */
@@ -122,11 +126,11 @@ export class Catalogue {
    * is called.
    * @throws OnecopyError why a segment cannot be made whole.
    */
-  async lease(take: (segments: SegmentMessage[]) => void): Promise<() => void> {
+  async lease(take: (start: Pick<StartMessage, 'segments' | 'outOfService'>) => void): Promise<() => void> {
     await this.#begun
     for (;;) {
-      const generations = this.#serving
-      const isCurrent = () => isDeepStrictEqual(generations.map(keyOf), this.#serving.map(keyOf))
+      const generations = this.#loadable
+      const isCurrent = () => isDeepStrictEqual(generations.map(keyOf), this.#loadable.map(keyOf))
       let release: () => void
       try {
         release = await leaseAll(generations.map(({ segment }) => segment))
@@ -136,7 +140,7 @@ export class Catalogue {
         continue
       }
       if (isCurrent()) {
-        take(generations.map(messageOfGeneration))
+        take({ segments: generations.map(messageOfGeneration), outOfService: this.#service.messages })
         return release
       }
       release()
@@ -167,10 +171,43 @@ export class Catalogue {
       if (entry.serving === null && entry.state === 'UNAVAILABLE' && isGone(entry)) this.#entries.delete(key)
   }
 
+  /** What workers load: versions that are out of service only where they are to come back in one step. */
+  get #loadable(): Generation[] {
+    return this.#serving.filter(({ source }) => this.#service.stateOf(source)?.isLoaded !== false)
+  }
+
+  /** Versions that are served, and answer no request for the time being. */
+  get outOfService(): readonly TakenOut[] {
+    return this.#service.all
+  }
+
+  /**
+   * Takes a version that is served out of service, in every worker and in those that start later; `isLoaded` has them
+   * load it all the same, so that it can be put back in one step. Returns false where it is not served, or is out of
+   * service for another reason.
+   */
+  takeOut(
+    model: { readonly name: string; readonly version: string },
+    state: OutOfService,
+    choices: Pick<TakenOut, 'isLoaded'>,
+  ): boolean {
+    const generation = this.#entries.get(entryKey(model))?.serving
+    return generation ? this.#service.takeOut(generation.facts, state, choices) : false
+  }
+
+  /** Puts a version back that is out of service because of `code`; returns false where it is not. */
+  putBack(model: { readonly name: string; readonly version: string }, code: ErrorCode): boolean {
+    return this.#service.putBack(model, code)
+  }
+
   /** Every version that was asked for and not forgotten, by name and version. */
   get index(): IndexEntry[] {
     return [...this.#entries.values()]
-      .map(({ name, version, state, reason }) => ({ name, version, state, reason }))
+      .map(({ name, version, state, reason }): IndexEntry => {
+        const out = this.#service.stateOf({ name, version })?.state
+        if (out === undefined || state !== 'READY') return { name, version, state, reason }
+        return { name, version, state: 'UNAVAILABLE', reason: `out of service (${out.code}): ${out.reason}` }
+      })
       .sort((a, b) => (entryKey(a) < entryKey(b) ? -1 : 1))
   }
 

@@ -2,7 +2,7 @@
 import { z } from 'zod'
 import { ApiKeySchema } from '../src/access/api-keys.js'
 import { ServingConfigSchema } from '../src/config/config.js'
-import { ErrorCodeSchema } from '../src/errors.js'
+import { ErrorCodeSchema, OutOfServiceSchema } from '../src/errors.js'
 import { MountedBundleSchema } from '../src/ersilia/mounted.js'
 import { TlsMaterialSchema } from '../src/http/tls.js'
 import { StatsPageReferenceSchema } from '../src/metrics/page.js'
@@ -28,6 +28,15 @@ const segment = z.object({
   stats: StatsPageReferenceSchema,
 })
 
+/** A model version that answers no request, loaded or not. */
+const versionOutOfService = z.object({
+  name: z.string(),
+  version: z.string(),
+  /** Where its requests are counted. */
+  stats: StatsPageReferenceSchema,
+  state: OutOfServiceSchema,
+})
+
 /** The exception to digests only: a worker that starts while a bad file lies on the disk gets the last good one. */
 const secrets = z.object({
   apiKeys: z.array(ApiKeySchema).readonly().nullable(),
@@ -42,6 +51,7 @@ export const ToWorkerSchema = z.discriminatedUnion('type', [
     type: z.literal('start'),
     config: ServingConfigSchema,
     segments: z.array(segment),
+    outOfService: z.array(versionOutOfService),
     bundle: MountedBundleSchema.nullable(),
     identity: z.object({ name: z.string(), version: z.string() }),
     /** Folder that a worker removes when the primary is gone and cannot. */
@@ -64,6 +74,10 @@ export const ToWorkerSchema = z.discriminatedUnion('type', [
     activate: z.array(z.string()),
     retire: z.array(z.string()),
   }),
+  /** A model version answers no request from here on. */
+  z.object({ type: z.literal('takeOut'), version: versionOutOfService }),
+  /** A model version answers again, where it is loaded. */
+  z.object({ type: z.literal('putBack'), name: z.string(), version: z.string() }),
   z.object({ type: z.literal('drain') }),
   /** Give up one busy connection. */
   z.object({ type: z.literal('shed') }),
@@ -73,7 +87,12 @@ export const ToPrimarySchema = z.discriminatedUnion('type', [
   /** The first word: a message sent before the worker listens would be lost. */
   z.object({ type: z.literal('hello') }),
   /** Port 0: it serves on none, only on a Unix socket. */
-  z.object({ type: z.literal('ready'), port: z.int().nonnegative() }),
+  z.object({
+    type: z.literal('ready'),
+    port: z.int().nonnegative(),
+    /** Generations that it could not load: their versions are out of service in it, and the others serve. */
+    failed: z.array(z.object({ key: z.string(), state: OutOfServiceSchema })),
+  }),
   z.object({
     type: z.literal('failed'),
     code: ErrorCodeSchema,
@@ -105,6 +124,7 @@ export const ToPrimarySchema = z.discriminatedUnion('type', [
 export type ToWorker = z.infer<typeof ToWorkerSchema>
 export type ToPrimary = z.infer<typeof ToPrimarySchema>
 export type SegmentMessage = z.infer<typeof segment>
+export type OutOfServiceMessage = z.infer<typeof versionOutOfService>
 export type SecretsMessage = z.infer<typeof secrets>
 export type ClientsMessage = z.infer<typeof clients>
 export type StartMessage = Extract<ToWorker, { type: 'start' }>

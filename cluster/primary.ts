@@ -269,7 +269,7 @@ class Primary {
       log: this.#log,
       stats,
       lease: (take) =>
-        catalogue.lease((segments) =>
+        catalogue.lease((models) =>
           take({
             type: 'start',
             // What a worker does not need is left out when it parses the message.
@@ -277,7 +277,7 @@ class Primary {
             bundle: mounted,
             identity: this.#identity,
             serverFolder: server.path,
-            segments,
+            ...models,
             processStats: stats.processPage,
             unknownStats: stats.unknownPage,
             secrets: secrets.current,

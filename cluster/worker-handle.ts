@@ -10,6 +10,7 @@ import { WORKER_ENVIRONMENT } from '../src/runtime/environment.js'
 import { formatMs } from '../src/units.js'
 import { returnUnacceptedConnections } from './handover.js'
 import {
+  type OutOfServiceMessage,
   type SecretsMessage,
   type SegmentMessage,
   type StartMessage,
@@ -178,6 +179,27 @@ export class WorkerHandle {
   renew(secrets: SecretsMessage): void {
     if (this.#isTold) this.tell({ type: 'secrets', secrets })
     else if (this.#start !== null) this.#start = { ...this.#start, secrets }
+  }
+
+  /** A model version is out of service from here on, or was when it starts. */
+  takeOut(version: OutOfServiceMessage): void {
+    this.#changeService(version, (others) => [...others, version], { type: 'takeOut', version })
+  }
+
+  putBack(model: { readonly name: string; readonly version: string }): void {
+    this.#changeService(model, (others) => [...others], { type: 'putBack', ...model })
+  }
+
+  #changeService(
+    { name, version }: { readonly name: string; readonly version: string },
+    change: (others: readonly OutOfServiceMessage[]) => OutOfServiceMessage[],
+    message: ToWorker,
+  ): void {
+    if (this.#isTold) this.tell(message)
+    else if (this.#start !== null) {
+      const others = this.#start.outOfService.filter((one) => one.name !== name || one.version !== version)
+      this.#start = { ...this.#start, outOfService: change(others) }
+    }
   }
 
   tell(message: ToWorker): void {

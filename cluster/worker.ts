@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { ClientCounts } from '../src/access/client-page.js'
 import { messageOf, OnecopyError } from '../src/errors.js'
 import { isIdle } from '../src/http/connections.js'
+import type { VersionOutOfService } from '../src/http/context.js'
 import { withDeadline } from '../src/lifecycle.js'
 import { createLog, type Log } from '../src/log.js'
 import { StatsPage, type StatsPageReference } from '../src/metrics/page.js'
@@ -15,6 +16,7 @@ import { Regions } from '../src/regions/regions.js'
 import { removeFolder } from '../src/segment/folder.js'
 import { beginEngine, type SegmentToServe, ServingProcess } from '../src/server.js'
 import {
+  type OutOfServiceMessage,
   type SecretsMessage,
   type SegmentMessage,
   type StartMessage,
@@ -43,6 +45,8 @@ class WorkerProcess {
   #log: Log = createLog({ level: 'info', role: 'worker' })
   #start: StartMessage | undefined
   #serving: ServingProcess | undefined
+  #booting: Promise<void> | undefined
+  #serviceTurn: Promise<void> = Promise.resolve()
   /** Renewed while it boots. */
   #renewed: SecretsMessage | undefined
   #wasIdle = true
@@ -67,10 +71,13 @@ class WorkerProcess {
 
   async #receive(raw: unknown): Promise<void> {
     const message = ToWorkerSchema.parse(raw)
-    if (message.type === 'start') await this.#boot(message)
-    else if (message.type === 'drain') await this.#end({ exitCode: 0, timeoutMs: this.#drainTimeoutMs })
+    if (message.type === 'start') {
+      this.#booting = this.#boot(message)
+      await this.#booting
+    } else if (message.type === 'drain') await this.#end({ exitCode: 0, timeoutMs: this.#drainTimeoutMs })
     else if (message.type === 'shed') this.#serving?.connections.shed()
     else if (message.type === 'secrets') this.#renew(message.secrets)
+    else if (message.type === 'takeOut' || message.type === 'putBack') await this.#serveOrNot(message)
     else await this.#answer(message)
   }
 
@@ -100,6 +107,20 @@ class WorkerProcess {
     return { ...segment, statsPage, counts: new ModelRecorder(statsPage.slot(this.#start?.statsSlot ?? 0)) }
   }
 
+  /** In the order of the messages: the last one counts. */
+  async #serveOrNot(message: Extract<ToWorker, { type: 'takeOut' | 'putBack' }>): Promise<void> {
+    this.#serviceTurn = this.#serviceTurn.then(async () => {
+      await this.#booting
+      if (message.type === 'putBack') this.#serving?.putBack(message)
+      else this.#serving?.takeOut(await this.#withRecorder(message.version))
+    })
+    await this.#serviceTurn
+  }
+
+  async #withRecorder(version: OutOfServiceMessage): Promise<VersionOutOfService> {
+    return { ...version, counts: new ModelRecorder(await this.#cellsOf(version.stats)) }
+  }
+
   #renew(secrets: SecretsMessage): void {
     this.#renewed = secrets
     this.#serving?.renew(secrets)
@@ -118,6 +139,7 @@ class WorkerProcess {
       this.#serving = await ServingProcess.start({
         config: start.config,
         segments: await Promise.all(start.segments.map((segment) => this.#withCounts(segment))),
+        outOfService: await Promise.all(start.outOfService.map((version) => this.#withRecorder(version))),
         bundle: start.bundle,
         serverFolder: start.serverFolder,
         self: new ProcessRecorder(await this.#cellsOf(start.processStats)),
@@ -131,7 +153,7 @@ class WorkerProcess {
         onBug: (error) => this.#onBug(error),
       })
       if (this.#renewed !== undefined) this.#serving.renew(this.#renewed)
-      await send({ type: 'ready', port: this.#serving.port })
+      await send({ type: 'ready', port: this.#serving.port, failed: this.#serving.failed })
       setInterval(() => this.#reportLoad(), LOAD_REPORT_INTERVAL_MS).unref()
     } catch (thrown) {
       const code = thrown instanceof OnecopyError ? thrown.code : 'WORKER_BOOT_FAILED'

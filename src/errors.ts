@@ -32,6 +32,7 @@ export const ERROR_CATALOGUE = {
   CONCURRENCY_LIMITED: { status: 429, fault: 'client' },
   HEADERS_TOO_LARGE: { status: 431, fault: 'client' },
   MODEL_NOT_READY: { status: 503, fault: 'operator' },
+  MODEL_OUT_OF_SERVICE: { status: 503, fault: 'operator' },
   QUEUE_FULL: { status: 503, fault: 'operator' },
   SHUTTING_DOWN: { status: 503, fault: 'operator' },
   BREAKER_OPEN: { status: 503, fault: 'operator' },
@@ -99,6 +100,36 @@ export function isErrorCode(word: string): word is ErrorCode {
 
 /** A code in a message of another process or thread. */
 export const ErrorCodeSchema = z.custom<ErrorCode>((code) => typeof code === 'string' && isErrorCode(code))
+
+/** Why a model version answers no request, while the server and its other models do. */
+export const OutOfServiceSchema = z.object({
+  /** The cause: SELF_CHECK_FAILED, SEGMENT_INVALID and so on. Requests are answered MODEL_OUT_OF_SERVICE. */
+  code: ErrorCodeSchema,
+  reason: z.string(),
+  /** When a request is worth repeating, in whole seconds. */
+  retryAfterSeconds: z.int().positive(),
+})
+export type OutOfService = z.infer<typeof OutOfServiceSchema>
+
+/** Long enough for whoever looks after the server to do something about it. */
+const OUT_OF_SERVICE_RETRY_SECONDS = 60
+
+/** The state of a model version that cannot be loaded because of `error`. */
+export function outOfServiceBecauseOf({ code, message }: OnecopyError): OutOfService {
+  return { code, reason: message, retryAfterSeconds: OUT_OF_SERVICE_RETRY_SECONDS }
+}
+
+/** What a request to such a model version is answered with. */
+export function outOfServiceError(
+  { name, version }: { readonly name: string; readonly version: string },
+  { code, reason, retryAfterSeconds }: OutOfService,
+): OnecopyError {
+  return new OnecopyError(
+    'MODEL_OUT_OF_SERVICE',
+    `model ${name} version ${version} is out of service (${code}): ${reason}`,
+    { retryAfterSeconds },
+  )
+}
 
 /** The text of anything thrown, without a stack. */
 export function messageOf(thrown: unknown): string {

@@ -2,8 +2,11 @@
  * The model versions of a serving process. A version can be there twice, as two generations: the one that answers and
  * its successor, which is loaded but not yet asked. Which of the two answers changes in one step, and a
  * request stays with the one it began with to its end, however long its body takes to arrive.
+ *
+ * A version can be out of service, loaded or not: its requests are refused with the reason, and the others go on.
  */
-import type { ModelDirectory, ServedModel } from './http/context.js'
+import type { OutOfService } from './errors.js'
+import type { ModelDirectory, ServedModel, VersionOutOfService } from './http/context.js'
 import type { StatsPage } from './metrics/page.js'
 import type { ModelRecorder } from './metrics/recorder.js'
 import { type ModelStatistics, readStatistics } from './metrics/statistics.js'
@@ -40,7 +43,6 @@ export class LoadedModel implements ServedModel {
   readonly segmentBytes: number
   readonly configuration: ModelConfiguration
   readonly labels: ServedModel['labels']
-  readonly isReady = true
   readonly #statsPage: StatsPage
   #users = 0
   #onUnused: (() => void) | undefined
@@ -87,6 +89,8 @@ export class ServedModels implements ModelDirectory {
   readonly #byName = new Map<string, LoadedModel[]>()
   /** All that are loaded. */
   readonly #byKey = new Map<string, LoadedModel>()
+  /** By name, newest version first. */
+  readonly #outOfService = new Map<string, VersionOutOfService[]>()
 
   /** Takes in a generation that does not answer yet. */
   add(model: LoadedModel): void {
@@ -114,6 +118,28 @@ export class ServedModels implements ModelDirectory {
     this.#byKey.delete(model.key)
   }
 
+  /** Takes a version out of service, whatever generation of it is loaded or will be, until it is put back. */
+  takeOut(version: VersionOutOfService): void {
+    this.#setOut(version.name, [...this.#othersOut(version), version])
+  }
+
+  putBack(version: { readonly name: string; readonly version: string }): void {
+    this.#setOut(version.name, this.#othersOut(version))
+  }
+
+  #othersOut({ name, version }: { readonly name: string; readonly version: string }): VersionOutOfService[] {
+    return (this.#outOfService.get(name) ?? []).filter((one) => one.version !== version)
+  }
+
+  #setOut(name: string, versions: VersionOutOfService[]): void {
+    if (versions.length === 0) this.#outOfService.delete(name)
+    else
+      this.#outOfService.set(
+        name,
+        versions.sort((a, b) => compareVersions(a.version, b.version)),
+      )
+  }
+
   #answering(name: string): readonly LoadedModel[] {
     return this.#byName.get(name) ?? []
   }
@@ -124,7 +150,7 @@ export class ServedModels implements ModelDirectory {
   }
 
   names(): string[] {
-    return [...this.#byName.keys()].sort()
+    return [...new Set([...this.#byName.keys(), ...this.#outOfService.keys()])].sort()
   }
 
   versions(name: string): string[] {
@@ -137,6 +163,27 @@ export class ServedModels implements ModelDirectory {
 
   find(name: string, version?: string): LoadedModel | null {
     const models = this.#answering(name)
-    return (version === undefined ? models[0] : models.find((model) => model.version === version)) ?? null
+    const model =
+      version === undefined
+        ? (models.find((one) => this.#stateOf(one) === null) ?? models[0])
+        : models.find((one) => one.version === version)
+    return model ?? null
+  }
+
+  outOfService(name: string, version?: string): VersionOutOfService | null {
+    const out = this.#outOfService.get(name) ?? []
+    if (version !== undefined) return out.find((one) => one.version === version) ?? null
+    const isAnyInService = this.#answering(name).some((model) => this.#stateOf(model) === null)
+    return isAnyInService ? null : (out[0] ?? null)
+  }
+
+  #stateOf({ name, version }: LoadedModel): OutOfService | null {
+    return this.#outOfService.get(name)?.find((one) => one.version === version)?.state ?? null
+  }
+
+  /** Whether there are models and none of them is in service. */
+  get isAllOutOfService(): boolean {
+    const names = this.names()
+    return names.length > 0 && names.every((name) => this.outOfService(name) !== null)
   }
 }

@@ -12,11 +12,12 @@ import type { Execution } from './batch/job.js'
 import type { ServingConfig } from './config/config.js'
 import { standardOtlpEndpoint } from './config/defence-options.js'
 import { Engine, type RunResult } from './engine/engine.js'
+import { OnecopyError, type OutOfService, outOfServiceBecauseOf } from './errors.js'
 import { BundleMount } from './ersilia/mount.js'
 import type { MountedBundle } from './ersilia/mounted.js'
 import { createApp } from './http/app.js'
 import { Connections } from './http/connections.js'
-import type { HttpContext } from './http/context.js'
+import type { HttpContext, VersionOutOfService } from './http/context.js'
 import { createHttpServer, renewTls } from './http/http-server.js'
 import { LargeExchanges } from './http/large-exchanges.js'
 import { listen } from './http/listen.js'
@@ -32,14 +33,12 @@ import type { StatsPage } from './metrics/page.js'
 import type { ModelRecorder, ProcessRecorder } from './metrics/recorder.js'
 import type { ServedModelConfig } from './model/config.js'
 import { separateDefaults } from './model/defaults.js'
-import { checkSelf } from './model/self-check.js'
 import type { Regions } from './regions/regions.js'
 import { attachSegment, type SegmentReference } from './segment/attach.js'
-import type { SegmentHeader } from './segment/layout.js'
 import { LoadedModel, ServedModels } from './served-models.js'
 import { batchingPolicy, configurationOf } from './serving-policy.js'
-import { requiredOf, type Tensor } from './tensor.js'
-import { warmUpModel } from './warm-up.js'
+import type { Tensor } from './tensor.js'
+import { proveModel } from './warm-up.js'
 
 export interface SegmentToServe {
   /** Names this generation of the model version. */
@@ -66,6 +65,8 @@ export interface Secrets {
 export interface ServingOptions {
   readonly config: ServingConfig
   readonly segments: readonly SegmentToServe[]
+  /** Versions that answer no request, whether or not they are among the segments. */
+  readonly outOfService: readonly VersionOutOfService[]
   /** An Ersilia bundle, with its routes beside the protocol's. */
   readonly bundle: MountedBundle | null
   /** The server's folder in shared memory, for what workers tell each other about the bundle. */
@@ -104,8 +105,16 @@ export function beginEngine(): Engine {
   return new Engine()
 }
 
+/** A generation that this process could not load when it started: its version is out of service here. */
+export interface FailedGeneration {
+  readonly key: string
+  readonly state: OutOfService
+}
+
 export class ServingProcess {
   readonly connections = new Connections()
+  /** What could not be loaded when it started. */
+  readonly failed: FailedGeneration[] = []
   readonly #lifecycle = new Lifecycle()
   readonly #models = new ServedModels()
   readonly #engine: Engine
@@ -175,7 +184,9 @@ export class ServingProcess {
       hasDocs: config.hasDocs,
       hasBundle: options.bundle !== null,
       isReady: () =>
-        this.#lifecycle.state === 'ready' && (!config.isModelRequired || this.#models.names().length > 0),
+        this.#lifecycle.state === 'ready' &&
+        !this.#models.isAllOutOfService &&
+        (!config.isModelRequired || this.#models.names().length > 0),
       isDraining: () => this.#lifecycle.state === 'draining',
       onBug: options.onBug,
     }
@@ -191,8 +202,8 @@ export class ServingProcess {
   }
 
   /**
-   * Attaches, loads and listens.
-   * @throws OnecopyError SEGMENT_INVALID, MODEL_UNSUPPORTED, ADDRESS_UNAVAILABLE; nothing stays open then.
+   * Attaches, loads and listens. A model version that cannot be loaded is out of service, and the others serve.
+   * @throws OnecopyError ADDRESS_UNAVAILABLE and of a bundle; nothing stays open then.
    */
   static async start(options: ServingOptions): Promise<ServingProcess> {
     const { config, identity, log } = options
@@ -204,7 +215,8 @@ export class ServingProcess {
     })
     const serving = new ServingProcess(options, tracing)
     try {
-      for (const segment of options.segments) await serving.prepare(segment)
+      for (const version of options.outOfService) serving.takeOut(version)
+      for (const segment of options.segments) await serving.#prepareOrTakeOut(segment)
       await serving.change({ activate: options.segments.map(({ key }) => key), retire: [] })
       await serving.#openBundle(options)
       if (options.config.isHttp) await listen(serving.#http, options.config, 'inference')
@@ -232,6 +244,29 @@ export class ServingProcess {
     })
   }
 
+  /** Anything but an OnecopyError is no fault of the model: the inference thread is gone, or there is a bug. */
+  async #prepareOrTakeOut(segment: SegmentToServe): Promise<void> {
+    try {
+      await this.prepare(segment)
+    } catch (thrown) {
+      if (!(thrown instanceof OnecopyError)) throw thrown
+      const { key, name, version, counts } = segment
+      const state = outOfServiceBecauseOf(thrown)
+      this.failed.push({ key, state })
+      this.takeOut({ name, version, counts, state })
+    }
+  }
+
+  /** From here on requests to this model version are refused, until it is put back. */
+  takeOut(version: VersionOutOfService): void {
+    this.#models.takeOut(version)
+  }
+
+  /** From here on this model version answers, where it is loaded. */
+  putBack(version: { readonly name: string; readonly version: string }): void {
+    this.#models.putBack(version)
+  }
+
   /**
    * Loads a generation that is not asked yet.
    * @throws OnecopyError SEGMENT_INVALID, MODEL_UNSUPPORTED, SELF_CHECK_FAILED; nothing stays loaded then.
@@ -244,7 +279,9 @@ export class ServingProcess {
     try {
       const loadable = { ...attached, ...separateDefaults(attached.graph, attached.header.inputs) }
       await this.#engine.load(key, loadable, config.threads ?? this.#config.threads)
-      await this.#prove(segment, attached.header)
+      const run = async (tensors: readonly Tensor[], names: readonly string[]) =>
+        (await this.#engine.run(key, tensors, names)).outputs
+      await proveModel({ model: segment, header: attached.header, run })
     } catch (thrown) {
       // A thread that is gone is reported by its end.
       await this.#engine.unload(key).catch(() => {})
@@ -258,20 +295,6 @@ export class ServingProcess {
     const configuration = configurationOf(segment, attached.header, this.#config)
     const { labels } = config
     this.#models.add(new LoadedModel({ ...segment, inputs, outputs, segmentBytes, configuration, labels }))
-  }
-
-  /** Runs a model that is loaded: what it is known to answer, and what its operator chose. */
-  async #prove({ key, name, version, config }: SegmentToServe, header: SegmentHeader): Promise<void> {
-    const { selfCheck, outputs } = header
-    const inputs = requiredOf(header.inputs)
-    const run = async (tensors: readonly Tensor[], names: readonly string[]) =>
-      (await this.#engine.run(key, tensors, names)).outputs
-    if (selfCheck !== null) await checkSelf(selfCheck, { inputs, outputs, run })
-    await warmUpModel({
-      warmUp: config.warmUp,
-      model: { name, version, inputs: header.inputs, outputs },
-      run,
-    })
   }
 
   /**

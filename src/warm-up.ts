@@ -1,17 +1,21 @@
-/** What a worker runs before a model answers: samples that its operator chose, or made-up inputs. */
+/**
+ * What a worker runs before a model answers: the self-check, then samples that its operator chose, or made-up inputs.
+ */
 import { readFile } from 'node:fs/promises'
 import { basename } from 'node:path'
-import { OnecopyError } from './errors.js'
+import { messageOf, OnecopyError } from './errors.js'
 import type { ServedModelConfig } from './model/config.js'
+import { checkSelf } from './model/self-check.js'
 import { ZERO_DIMENSIONS, zeroInputs } from './model/zero-inputs.js'
 import { decodeInferRequest, type ModelSpec } from './protocol/v2/request.js'
+import type { SegmentHeader } from './segment/layout.js'
 import { requiredOf, type Tensor } from './tensor.js'
 
 const LIMITS = { jsonDepth: 64, maxTensors: 4096 }
 
-type RunModel = (inputs: readonly Tensor[], outputNames: readonly string[]) => Promise<unknown>
+type RunModel = (inputs: readonly Tensor[], outputNames: readonly string[]) => Promise<readonly Tensor[]>
 
-export interface WarmUpOptions {
+interface WarmUpOptions {
   readonly warmUp: ServedModelConfig['warmUp']
   readonly model: ModelSpec
   readonly run: RunModel
@@ -38,14 +42,16 @@ async function runGenerated({ warmUp, model, run }: WarmUpOptions): Promise<void
 
 /**
  * Warms a loaded model up as its config says.
- * @throws OnecopyError of decodeInferRequest and of the run, with the sample named: a sample that fails shows that
- *   the model is not what its operator thinks.
+ * @throws OnecopyError CONFIG_INVALID where a sample cannot be read, and of decodeInferRequest and of the run, with the
+ *   sample named: a sample that fails shows that the model is not what its operator thinks.
  */
-export async function warmUpModel(options: WarmUpOptions): Promise<void> {
+async function warmUpModel(options: WarmUpOptions): Promise<void> {
   const { warmUp, model, run } = options
   for (const { path, runs } of warmUp.samples) {
-    const bytes = await readFile(path)
     try {
+      const bytes = await readFile(path).catch((thrown) => {
+        throw new OnecopyError('CONFIG_INVALID', `the sample cannot be read: ${messageOf(thrown)}`)
+      })
       for (let i = 0; i < runs; i++) {
         // Inputs are handed over to the runtime: every run has its own.
         const body = Uint8Array.from(bytes)
@@ -63,4 +69,20 @@ export async function warmUpModel(options: WarmUpOptions): Promise<void> {
     }
   }
   await runGenerated(options)
+}
+
+/**
+ * Runs a model that is loaded: what it is known to answer, and what its operator chose.
+ * @throws OnecopyError SELF_CHECK_FAILED, and of the warm-up.
+ */
+export async function proveModel(options: {
+  readonly model: { readonly name: string; readonly version: string; readonly config: ServedModelConfig }
+  readonly header: SegmentHeader
+  readonly run: RunModel
+}): Promise<void> {
+  const { model, header, run } = options
+  const { name, version, config } = model
+  const { selfCheck, inputs, outputs } = header
+  if (selfCheck !== null) await checkSelf(selfCheck, { inputs: requiredOf(inputs), outputs, run })
+  await warmUpModel({ warmUp: config.warmUp, model: { name, version, inputs, outputs }, run })
 }

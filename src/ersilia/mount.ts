@@ -1,7 +1,7 @@
 /** A bundle in a serving process: its routes from the first moment on, its service once somebody needs it. */
 import type Router from '@koa/router'
-import { OnecopyError } from '../errors.js'
-import type { HttpContext, ServedModel } from '../http/context.js'
+import { OnecopyError, outOfServiceError } from '../errors.js'
+import type { HttpContext, ServedModel, VersionOutOfService } from '../http/context.js'
 import type { Log } from '../log.js'
 import type { MountedBundle } from './mounted.js'
 import type { RunModel } from './native.js'
@@ -42,8 +42,19 @@ export class BundleMount {
     return modelName === null ? null : http.models.find(modelName)
   }
 
+  #outOfService(http: HttpContext): VersionOutOfService | null {
+    const { modelName } = this.#mounted
+    return modelName === null ? null : http.models.outOfService(modelName)
+  }
+
+  #requireInService(http: HttpContext): void {
+    const out = this.#outOfService(http)
+    if (out !== null) throw outOfServiceError(out, out.state)
+  }
+
   #runThroughQueue(http: HttpContext): RunModel {
     return async (inputs, outputNames, isCancelled) => {
+      this.#requireInService(http)
       const model = this.#model(http)
       if (model === null) throw notReady(`model ${this.#mounted.modelName} is not loaded`)
       const { outputs } = await model.use(() =>
@@ -55,13 +66,15 @@ export class BundleMount {
 
   /**
    * Opens and proves a bundle that was asked for. One that only stands in the repository is opened by its first
-   * request: a featurizer takes more memory than a small model, and many never ask for it.
+   * request: a featurizer takes more memory than a small model, and many never ask for it. So is one whose model is
+   * out of service: its requests are refused until the model is back.
    * @throws OnecopyError of ErsiliaService.open.
    */
   async open(options: OpenMountOptions): Promise<void> {
     this.#options = options
     this.#workers = await WorkerNotes.open(options.serverFolder)
-    if (this.#mounted.isRequired) await this.#openOnce()
+    const isInService = this.#outOfService(options.http) === null
+    if (this.#mounted.isRequired && isInService) await this.#openOnce()
   }
 
   /** @throws OnecopyError MODEL_NOT_READY before `open` was called, and of ErsiliaService.open. */
@@ -77,6 +90,7 @@ export class BundleMount {
   async #open(): Promise<ErsiliaService> {
     if (this.#options === undefined || this.#workers === undefined) throw notReady('the server is starting')
     const { http, runUncounted, ...options } = this.#options
+    this.#requireInService(http)
     const model = this.#model(http) ?? undefined
     // What it takes is loaded by processes that have a bundle, and by no others.
     const { ErsiliaService } = await import('./service.js')

@@ -1,5 +1,5 @@
 /** What the routes are given: no route reaches for a global. */
-import type { OnecopyError } from '../errors.js'
+import type { OnecopyError, OutOfService } from '../errors.js'
 import type { Log } from '../log.js'
 import type { ModelRecorder } from '../metrics/recorder.js'
 import type { ModelStatistics } from '../metrics/statistics.js'
@@ -14,7 +14,6 @@ import type { Observation } from './observe/observed.js'
 import type { RequestTimings } from './observe/timings.js'
 
 export interface ServedModel extends ModelSpec {
-  readonly isReady: boolean
   readonly counts: ModelRecorder
   /** What every process that serves it, or did, has counted. */
   statistics(): ModelStatistics
@@ -27,12 +26,26 @@ export interface ServedModel extends ModelSpec {
   use<T>(work: () => Promise<T>): Promise<T>
 }
 
+/** A model version that answers no request; it may be loaded, and may not. */
+export interface VersionOutOfService {
+  readonly name: string
+  readonly version: string
+  readonly state: OutOfService
+  readonly counts: ModelRecorder
+}
+
 export interface ModelDirectory {
+  /** Names of models that are loaded or out of service. */
   names(): readonly string[]
-  /** Versions of a model, newest first; empty for an unknown model. */
+  /** Versions of a model that are loaded, newest first; empty for an unknown model. */
   versions(name: string): readonly string[]
-  /** The named version, or the newest one where none is named. */
+  /**
+   * The named version if it is loaded; where none is named the newest that is in service, or else the newest that
+   * is loaded.
+   */
   find(name: string, version?: string): ServedModel | null
+  /** Whether the named version is out of service; where none is named, whether all are, and then the newest. */
+  outOfService(name: string, version?: string): VersionOutOfService | null
 }
 
 export interface SubmitOptions {
@@ -78,7 +91,7 @@ export interface HttpContext {
   readonly hasBundle: boolean
   /** Whether the API's document and its page are served. */
   readonly hasDocs: boolean
-  /** Whether every model that should serve does, and the server is not draining. */
+  /** Whether any model is in service, or there is none to serve, and the server is not draining. */
   isReady(): boolean
   /** While draining every response closes its connection. */
   isDraining(): boolean
@@ -89,7 +102,7 @@ export interface HttpContext {
 export interface RequestState {
   requestId: string
   /** The model version that a request turned out to be about. */
-  model?: ServedModel
+  model?: Pick<ServedModel, 'name' | 'version' | 'counts'>
   errorCode?: string
   /** Memory that the request and its answer took outside the heap, as far as it is large. */
   heldBytes?: number

@@ -13,7 +13,7 @@ import type { Tensor } from '../../tensor.js'
 import { readBody } from '../body.js'
 import type { HttpContext, RequestState, ServedModel } from '../context.js'
 import { placeOutputs, sharedReader } from '../shared-tensors.js'
-import { modelOf, onModel } from './models.js'
+import { inServiceModelOf, onModel } from './models.js'
 
 /** Up to this size a copy is cheaper than a stream. */
 const ONE_PIECE_BYTES = 256 * 1024
@@ -75,14 +75,11 @@ function answered(
 }
 
 async function infer(ctx: Context, context: HttpContext): Promise<void> {
-  const model = modelOf(ctx, context)
+  const model = inServiceModelOf(ctx, context)
   await model.use(() => inferOn(model, ctx, context))
 }
 
 async function inferOn(model: ServedModel, ctx: Context, context: HttpContext): Promise<void> {
-  if (!model.isReady) {
-    throw new OnecopyError('MODEL_NOT_READY', `model ${model.name} is not ready`, { retryAfterSeconds: 1 })
-  }
   const state = ctx.state as RequestState
   const { timings } = state
   timings?.begin()
@@ -160,10 +157,10 @@ export function inferRoutes(router: Router, context: HttpContext): void {
       throw thrown
     } finally {
       context.largeExchanges.follow(ctx)
-      const counts = state.model?.counts ?? context.unknownModel
+      const counts = state.model?.counts
       const durationMs = performance.now() - startedMs
-      counts.countRequest(outcome, durationMs)
-      if (state.model !== undefined) counts.observe('requestDuration', durationMs / 1000)
+      ;(counts ?? context.unknownModel).countRequest(outcome, durationMs)
+      counts?.observe('requestDuration', durationMs / 1000)
     }
   })
 }

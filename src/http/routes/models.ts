@@ -2,22 +2,47 @@
 import type Router from '@koa/router'
 import type { Context } from 'koa'
 import type { ModelList, ModelMetadata, ModelReadiness, ModelTensor } from '../../api/schemas.js'
-import { OnecopyError } from '../../errors.js'
+import { OnecopyError, outOfServiceError } from '../../errors.js'
 import { quoted } from '../../protocol/v2/faults.js'
 import type { TensorSpec } from '../../tensor.js'
-import type { HttpContext, RequestState, ServedModel } from '../context.js'
+import type { HttpContext, RequestState, ServedModel, VersionOutOfService } from '../context.js'
 
 const VERSION_PATTERN = /^\d+$/
 
+type Directory = Pick<HttpContext, 'models'>
+
+/** The model version that a route names, or the newest, if it is out of service. */
+function outOfServiceOf(ctx: Context, { models }: Directory): VersionOutOfService | null {
+  const { model: name = '', version } = ctx.params as { model?: string; version?: string }
+  return models.outOfService(name, version)
+}
+
+function refuseOutOfService(ctx: Context, version: VersionOutOfService): never {
+  ;(ctx.state as RequestState).model = version
+  throw outOfServiceError(version, version.state)
+}
+
 /**
- * The model version that a route names, or the newest.
- * @throws OnecopyError MODEL_NOT_FOUND.
+ * The model version that a route names, or the newest, to be asked for inference.
+ * @throws OnecopyError MODEL_NOT_FOUND, MODEL_OUT_OF_SERVICE.
  */
-export function modelOf(ctx: Context, { models }: Pick<HttpContext, 'models'>): ServedModel {
+export function inServiceModelOf(ctx: Context, context: Directory): ServedModel {
+  const out = outOfServiceOf(ctx, context)
+  return out === null ? modelOf(ctx, context) : refuseOutOfService(ctx, out)
+}
+
+/**
+ * The model version that a route names, or the newest; one that is out of service only if it is loaded.
+ * @throws OnecopyError MODEL_NOT_FOUND, MODEL_OUT_OF_SERVICE.
+ */
+export function modelOf(ctx: Context, context: Directory): ServedModel {
+  const { models } = context
   const { model: name = '', version } = ctx.params as { model?: string; version?: string }
   const isVersion = version === undefined || VERSION_PATTERN.test(version)
   const model = isVersion ? models.find(name, version) : null
   if (model === null) {
+    const out = outOfServiceOf(ctx, context)
+    if (out !== null) refuseOutOfService(ctx, out)
     const known = models.versions(name)
     throw new OnecopyError(
       'MODEL_NOT_FOUND',
@@ -65,13 +90,17 @@ export function modelRoutes(router: Router, context: HttpContext): void {
     ctx.body = modelOf(ctx, context).configuration
   })
   onModel(router, 'get', '/ready', (ctx) => {
-    const model = modelOf(ctx, context)
-    const ready = model.isReady && !context.isDraining()
-    ctx.status = ready ? 200 : 503
-    if (!ready) ctx.set('Retry-After', '1')
-    const answer: ModelReadiness = ready
-      ? { name: model.name, ready }
-      : { name: model.name, ready, error: `model ${model.name} is not ready` }
+    const out = outOfServiceOf(ctx, context)
+    const { name } = out ?? modelOf(ctx, context)
+    const error =
+      out !== null
+        ? outOfServiceError(out, out.state).message
+        : context.isDraining()
+          ? `model ${name} is not ready: the server is ending`
+          : null
+    ctx.status = error === null ? 200 : 503
+    if (error !== null) ctx.set('Retry-After', String(out?.state.retryAfterSeconds ?? 1))
+    const answer: ModelReadiness = error === null ? { name, ready: true } : { name, ready: false, error }
     ctx.body = answer
   })
 }
