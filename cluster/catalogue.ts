@@ -13,23 +13,13 @@ import type { Log } from '../src/log.js'
 import type { PublishedModel } from '../src/model/publish.js'
 import type { ModelSource } from '../src/model/repository.js'
 import type { FailedModel } from './failures.js'
-import { LiveSegment, leaseAll } from './live-segment.js'
-import type { SegmentMessage, StartMessage } from './messages.js'
-import { ServiceStates, type TakenOut } from './service-states.js'
+import { type Generation, requireSameInterface } from './generation.js'
+import { LiveSegment } from './live-segment.js'
+import type { StartMessage } from './messages.js'
+import { ServiceStates, type TakenOut, type VersionName } from './service-states.js'
 import type { FleetStats } from './stats.js'
+import { WorkerBoots } from './worker-boots.js'
 import type { WorkerHandle } from './worker-handle.js'
-
-interface Generation {
-  /** Where the model version came from, and under which config. */
-  readonly source: ModelSource
-  readonly segment: LiveSegment
-  /** What workers are told of it, but for the segment, which can change in time. */
-  readonly facts: Omit<SegmentMessage, 'segment'>
-}
-
-function messageOfGeneration({ facts, segment }: Generation): SegmentMessage {
-  return { ...facts, segment: segment.reference }
-}
 
 interface Entry {
   readonly name: string
@@ -67,27 +57,10 @@ function entryKey({ name, version }: { readonly name: string; readonly version: 
   return `${name}@${version}`
 }
 
-function keyOf({ facts }: Generation): string {
-  return facts.key
-}
-
-/** Clients of a version rely on its inputs and outputs. */
-function requireSameInterface(old: Generation, next: Generation): void {
-  const of = ({ segment: { published } }: Generation) => ({
-    inputs: published.segment.header.inputs,
-    outputs: published.segment.header.outputs,
-  })
-  if (isDeepStrictEqual(of(old), of(next))) return
-  throw new OnecopyError(
-    'INTERFACE_CHANGED',
-    `expected the inputs and outputs that version ${old.facts.version} has, ${JSON.stringify(of(old))}, got ` +
-      `${JSON.stringify(of(next))}: give it a new version, or unload the old one first`,
-  )
-}
-
 export class Catalogue {
   readonly #options: CatalogueOptions
   readonly #service: ServiceStates
+  readonly #boots: WorkerBoots
   readonly #entries = new Map<string, Entry>()
   /** How many generations there have been, of anything: none is ever taken for another. */
   #generations = 0
@@ -101,6 +74,14 @@ export class Catalogue {
     this.#options = options
     const { workers, log } = options
     this.#service = new ServiceStates({ workers, log })
+    this.#boots = new WorkerBoots({
+      service: this.#service,
+      loadable: () => this.#loadable,
+      workers,
+      inTurn: (work) => this.#inTurn(work),
+      onDoubt: (generation, state) => this.#doubt(generation, state),
+      prepareTimeoutMs: options.prepareTimeoutMs,
+    })
   }
 
   /** Takes in what was published before any worker serves, and what could not be. */
@@ -122,29 +103,45 @@ export class Catalogue {
   }
 
   /**
-   * Says what a worker that starts now is to serve, once there is anything and all of it is whole; it stays so until the returned function
-   * is called.
-   * @throws OnecopyError why a segment cannot be made whole.
+   * Says what a worker that starts now is to serve, once there is anything; see WorkerBoots.
+   * @throws OnecopyError SEGMENT_SPACE.
    */
   async lease(take: (start: Pick<StartMessage, 'segments' | 'outOfService'>) => void): Promise<() => void> {
     await this.#begun
-    for (;;) {
-      const generations = this.#loadable
-      const isCurrent = () => isDeepStrictEqual(generations.map(keyOf), this.#loadable.map(keyOf))
-      let release: () => void
+    return await this.#boots.lease(take)
+  }
+
+  get #ready(): WorkerHandle[] {
+    return this.#options.workers().filter(({ isReady }) => isReady)
+  }
+
+  /** A worker serves from here on, perhaps not everything. */
+  workerReady(worker: WorkerHandle): void {
+    this.#boots.ready(worker)
+  }
+
+  #doubt(generation: Generation, state: OutOfService): void {
+    const { facts, source } = generation
+    if (!this.#service.takeOut(facts, state, { isLoaded: false })) return
+    const entry = this.#entryOf(source)
+    this.#options.onChange({ ...source, state: 'UNAVAILABLE', reason: state.reason }, 'failed')
+    // What was changed in shared memory is made anew; what answers otherwise would do so again.
+    if (state.code === 'SEGMENT_INVALID') void this.#mend(entry, generation)
+  }
+
+  /** Makes the segment of a version anew that is out of service, from the same model. */
+  #mend(entry: Entry, generation: Generation): Promise<void> {
+    return this.#inTurn(async () => {
+      if (entry.serving !== generation) return
+      const { name: model, version } = entry
       try {
-        release = await leaseAll(generations.map(({ segment }) => segment))
+        await this.#replace(entry, generation.source, { onlySameContent: true })
+        this.#options.log.info({ model, version }, 'the segment was made anew')
       } catch (thrown) {
-        // What is not served any more cannot be, and need not be, made whole.
-        if (isCurrent()) throw thrown
-        continue
+        const reason = messageOf(thrown)
+        this.#options.log.error({ model, version, reason }, 'the segment cannot be made anew')
       }
-      if (isCurrent()) {
-        take({ segments: generations.map(messageOfGeneration), outOfService: this.#service.messages })
-        return release
-      }
-      release()
-    }
+    })
   }
 
   get published(): PublishedModel[] {
@@ -176,9 +173,12 @@ export class Catalogue {
     return this.#serving.filter(({ source }) => this.#service.stateOf(source)?.isLoaded !== false)
   }
 
-  /** Versions that are served, and answer no request for the time being. */
-  get outOfService(): readonly TakenOut[] {
-    return this.#service.all
+  /** Versions that are served, and refuse requests in some workers or in all. */
+  get outOfService(): readonly (VersionName & { readonly state: OutOfService; readonly workers: number })[] {
+    return this.#serving.flatMap(({ source: { name, version } }) => {
+      const { state, workers } = this.#service.refusing({ name, version })
+      return state === null ? [] : [{ name, version, state, workers }]
+    })
   }
 
   /**
@@ -204,9 +204,8 @@ export class Catalogue {
   get index(): IndexEntry[] {
     return [...this.#entries.values()]
       .map(({ name, version, state, reason }): IndexEntry => {
-        const out = this.#service.stateOf({ name, version })?.state
-        if (out === undefined || state !== 'READY') return { name, version, state, reason }
-        return { name, version, state: 'UNAVAILABLE', reason: `out of service (${out.code}): ${out.reason}` }
+        const out = state === 'READY' ? this.#service.describe({ name, version }) : null
+        return { name, version, ...(out ?? { state, reason }) }
       })
       .sort((a, b) => (entryKey(a) < entryKey(b) ? -1 : 1))
   }
@@ -295,6 +294,7 @@ export class Catalogue {
       entry.state = 'UNLOADING'
       entry.serving = null
       await this.#changeAll(null, old)
+      this.#service.forget(entry)
       await old.segment.remove()
       await this.#options.stats.removeModel(old.facts.number)
       entry.state = 'UNAVAILABLE'
@@ -318,9 +318,17 @@ export class Catalogue {
     onChange({ name, version, state, reason }, outcome)
   }
 
-  async #replace(entry: Entry, source: ModelSource): Promise<void> {
+  /** Under `onlySameContent` the model must still be the one that is served. */
+  async #replace(
+    entry: Entry,
+    source: ModelSource,
+    { onlySameContent = false }: { readonly onlySameContent?: boolean } = {},
+  ): Promise<void> {
     const old = entry.serving
-    const heldKeys = old === null ? [] : [old.segment.published.segment.header.key]
+    const outState = this.#service.stateOf(entry)
+    const oldKey = old?.segment.published.segment.header.key
+    // The segment of a version that workers do not load is good for nothing.
+    const heldKeys = oldKey === undefined || outState?.isLoaded === false ? [] : [oldKey]
     const published = await this.#options.publish(source, {
       folderName: this.#nextFolderName(entry),
       heldKeys,
@@ -332,12 +340,18 @@ export class Catalogue {
     let next: Generation | null = null
     try {
       next = await this.#generation(entry, source, segment)
+      if (onlySameContent && published?.segment.header.key !== oldKey)
+        throw new OnecopyError(
+          'SEGMENT_INVALID',
+          'the model in the repository is not the one that is served any more',
+        )
       if (old !== null) requireSameInterface(old, next)
       const release = await segment.lease()
       try {
-        await this.#prepareAll(next)
+        await this.#boots.prepareAll(next)
         entry.serving = next
         await this.#changeAll(next, old)
+        if (outState !== null && !outState.isLoaded) this.#service.putBack(entry, outState.state.code)
       } finally {
         release()
       }
@@ -350,24 +364,9 @@ export class Catalogue {
     if (written !== null) await old?.segment.remove()
   }
 
-  /** Has every ready worker load a generation; a worker that ends meanwhile is no reason not to go on. */
-  async #prepareAll(next: Generation): Promise<void> {
-    const message = messageOfGeneration(next)
-    const { workers, prepareTimeoutMs } = this.#options
-    const ready = workers().filter(({ isReady }) => isReady)
-    const outcomes = await Promise.allSettled(
-      ready.map((worker) => worker.prepare(message, prepareTimeoutMs)),
-    )
-    for (const outcome of outcomes) {
-      if (outcome.status === 'fulfilled') continue
-      const thrown: unknown = outcome.reason
-      if (!(thrown instanceof OnecopyError) || thrown.code !== 'WORKER_GONE') throw thrown
-    }
-  }
-
   /** Flips every worker, those that boot meanwhile too, and waits until nobody uses what is retired. */
   async #changeAll(next: Generation | null, old: Generation | null): Promise<void> {
-    const { workers, prepareTimeoutMs, retireTimeoutMs, condemn } = this.#options
+    const { workers, retireTimeoutMs, condemn } = this.#options
     const activate = next === null ? [] : [next.facts.key]
     const retire = old === null ? [] : [old.facts.key]
     const isConcerned = (worker: WorkerHandle) =>
@@ -376,9 +375,10 @@ export class Catalogue {
       try {
         // One that boots was told what was served when it started.
         await worker.ready
-        if (next !== null && !worker.holds.has(next.facts.key))
-          await worker.prepare(messageOfGeneration(next), prepareTimeoutMs)
-        await worker.change({ activate, retire }, retireTimeoutMs)
+        if (next !== null && !worker.holds.has(next.facts.key)) await this.#boots.catchUp(worker, next)
+        const held = activate.filter((key) => worker.holds.has(key))
+        await worker.change({ activate: held, retire }, retireTimeoutMs)
+        if (next !== null && held.length > 0) this.#service.putBackInto(worker, next.facts)
       } catch (thrown) {
         if (thrown instanceof OnecopyError && thrown.code !== 'WORKER_GONE') condemn(worker, thrown)
       }
@@ -394,6 +394,8 @@ export class Catalogue {
 
   /** Leaves the segments as they are. */
   async close(): Promise<void> {
+    this.#boots.close()
+    await this.#turn
     await Promise.all(this.#serving.map(({ segment }) => segment.close()))
   }
 }

@@ -131,14 +131,20 @@ async function stand(published: PublishedModel, { log, processes }: LiveSegmentO
   return { published, attached, raw }
 }
 
-/** Leases of several segments are one: all of them, or none. */
-export async function leaseAll(segments: readonly LiveSegment[]): Promise<() => void> {
+/** Takes leases of several segments; `failures` says of each, in their order, why there is none, or null. */
+export async function leaseEach(
+  segments: readonly LiveSegment[],
+): Promise<{ readonly failures: readonly (OnecopyError | null)[]; readonly release: () => void }> {
   const outcomes = await Promise.allSettled(segments.map((segment) => segment.lease()))
+  const failures = outcomes.map((outcome) => {
+    if (outcome.status === 'fulfilled') return null
+    const reason: unknown = outcome.reason
+    return reason instanceof OnecopyError
+      ? reason
+      : new OnecopyError('SEGMENT_INVALID', messageOf(reason), { cause: reason })
+  })
   const release = () => {
     for (const outcome of outcomes) if (outcome.status === 'fulfilled') outcome.value()
   }
-  const failed = outcomes.find((outcome) => outcome.status === 'rejected')
-  if (failed === undefined) return release
-  release()
-  throw failed.reason instanceof Error ? failed.reason : new Error(messageOf(failed.reason))
+  return { failures, release }
 }

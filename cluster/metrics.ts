@@ -7,6 +7,7 @@ import { type Aliases, exposeModels } from '../src/metrics/exposition.js'
 import type { PublishedModel } from '../src/model/publish.js'
 import { cgroupMemoryLimit, readProcessMemory } from '../src/process/memory.js'
 import { allocatedBytes } from '../src/segment/holes.js'
+import type { Catalogue } from './catalogue.js'
 import type { FleetStats, ProcessSigns } from './stats.js'
 
 /** A worker that answers requests. */
@@ -19,6 +20,7 @@ export interface ReadyWorker {
 export interface FleetMetricsOptions {
   readonly ready: () => readonly ReadyWorker[]
   readonly published: () => readonly PublishedModel[]
+  readonly outOfService: () => Catalogue['outOfService']
   readonly stats: () => FleetStats | undefined
   /** Versions and entries of the repository that cannot be served as they stand. */
   readonly invalidEntries: () => number
@@ -115,6 +117,17 @@ export class FleetMetrics {
           const bytes = await allocatedBytes(segment.path).catch(() => null)
           if (bytes !== null) this.set({ model: source.name, version: source.version }, bytes)
         }
+      },
+    })
+    new Gauge({
+      name: 'onecopy_model_out_of_service',
+      help: 'Workers that refuse the requests of a model version, by the code of the reason; no series where none does.',
+      labelNames: ['model', 'version', 'code'],
+      registers,
+      collect() {
+        this.reset()
+        for (const { name, version, state, workers } of options.outOfService())
+          this.set({ model: name, version, code: state.code }, workers)
       },
     })
     new Gauge({

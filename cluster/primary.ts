@@ -31,6 +31,7 @@ import { reportReady } from './ready-report.js'
 import type { RepositoryApi } from './repository-api.js'
 import { RepositoryControl } from './repository-control.js'
 import { Secrets } from './secrets.js'
+import { requireAllInService } from './service-states.js'
 import { exitCodeOf, onHangUp, onTermination, SAME_WISH_MS } from './signals.js'
 import { FleetStats } from './stats.js'
 import { Supervisor } from './supervisor.js'
@@ -67,6 +68,7 @@ class Primary {
     this.#metrics = new FleetMetrics({
       ready: () => this.#supervisor?.ready ?? [],
       published: () => this.#catalogue?.published ?? [],
+      outOfService: () => this.#catalogue?.outOfService ?? [],
       stats: () => this.#stats,
       invalidEntries: () => this.#repository?.invalidEntries ?? 0,
       certificateExpirySeconds: () => this.#secrets?.certificateExpirySeconds ?? null,
@@ -164,6 +166,7 @@ class Primary {
       onAllCompiled: () => void supervisor.start(),
     })
     await supervisor.start()
+    if (!beginning.isTolerant) requireAllInService(this.#catalogue.outOfService)
     this.#watch = this.#createWatch(supervisor, this.#stats)
     if (this.#stopRequested.signal.aborted) return
     this.#repository = repository
@@ -284,7 +287,10 @@ class Primary {
             clients: stats.clients,
           }),
         ),
-      onReady: () => this.#publishSocket(),
+      onReady: async (worker) => {
+        catalogue.workerReady(worker)
+        await this.#publishSocket()
+      },
       onEnded: (reason) => this.#metrics.workerEnded(reason),
       onGivenUp: (reason) => this.#giveUp(reason),
       onRecovered: () => this.#recover(),

@@ -31,8 +31,8 @@ export interface SupervisorOptions {
   readonly bootTimeoutMs: number
   readonly drainTimeoutMs: number
   readonly log: Log
-  /** A worker listens, and counts as ready once this resolves. */
-  readonly onReady: () => Promise<void>
+  /** A worker listens, perhaps without some of the models, and counts as ready once this resolves. */
+  readonly onReady: (worker: WorkerHandle) => Promise<void>
   /** A worker ended while the server goes on. */
   readonly onEnded: (reason: string) => void
   /** The boot-failure limit was reached: the server cannot be brought back by itself. */
@@ -124,7 +124,7 @@ export class Supervisor {
     void handle.exited.then((exit) => this.#onExit(place, handle, exit))
     await handle.ready
     void limitDataGrowth(handle.pid, workerGrowthBytes())
-    await this.#options.onReady()
+    await this.#options.onReady(handle)
     place.successor = null
     place.worker = handle
     place.failedBoots = 0

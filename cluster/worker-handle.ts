@@ -3,7 +3,7 @@
  * successor is another handle.
  */
 import cluster, { type Worker } from 'node:cluster'
-import { type ErrorCode, messageOf, OnecopyError } from '../src/errors.js'
+import { type ErrorCode, messageOf, OnecopyError, type OutOfService } from '../src/errors.js'
 import type { Load } from '../src/http/connections.js'
 import { withDeadline } from '../src/lifecycle.js'
 import { WORKER_ENVIRONMENT } from '../src/runtime/environment.js'
@@ -64,6 +64,8 @@ export class WorkerHandle {
   readonly serves = new Set<string>()
   /** Generations that it has loaded, by key: these and perhaps more. */
   readonly holds = new Set<string>()
+  /** Generations that it could not load when it booted, by key. */
+  readonly failed = new Map<string, OutOfService>()
   readonly #asked = new Map<number, (problem: { code: ErrorCode; message: string } | null) => void>()
   #nextId = 0
   /** What it will be told first, once that is known. */
@@ -106,6 +108,11 @@ export class WorkerHandle {
       else if (message.type === 'done') this.#asked.get(message.id)?.(message.problem)
       else {
         clearTimeout(bootTimer)
+        for (const { key, state } of message.failed) {
+          this.serves.delete(key)
+          this.holds.delete(key)
+          this.failed.set(key, state)
+        }
         this.#readySinceMs = performance.now()
         this.port = message.port
         becomeReady()
