@@ -99,6 +99,14 @@ export function inspectionText(document: InspectDocument): string {
       ownBytes === 0 ? 'no weights' : `${formatBytes(ownBytes)} of weights at least, see below`,
     ],
     ['batching', batchingText(document.batching)],
+    ...(document.random === null
+      ? []
+      : [
+          ['random', `yes: ${document.random}; its answers are not checked when it is loaded`] as [
+            string,
+            string,
+          ],
+        ]),
     ['segment', `${formatBytes(document.segmentBytes)}, once a host`],
     ...costRows(document),
     [

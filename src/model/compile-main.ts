@@ -18,6 +18,7 @@ import { proveRowsApart } from '../batchability/proof/prove.js'
 import { messageOf, OnecopyError } from '../errors.js'
 import { dropDuplicateInitializers, externalFiles, parseModel, serializeModel } from '../onnx/graph.js'
 import type { GraphProto, ModelProto } from '../onnx/onnx_pb.js'
+import { findRandomNode } from '../onnx/randomness.js'
 import { cgroupMemoryLimit } from '../process/memory.js'
 import { compileModel, Session } from '../runtime/session.js'
 import { type Batching, SEGMENT_FILE_NAME } from '../segment/layout.js'
@@ -107,6 +108,11 @@ function say(line: CompileReply | CompileNotice): void {
 /** What declared shapes and the graph that is loaded say of batching; null where they leave it to trial runs. */
 function batchingOf(model: Model, { against, modelInterface }: Compilation): Batching | null {
   if (against !== null) return batchingResult(false, against)
+  const random = findRandomNode(model)
+  if (random !== null) {
+    const remedy = 'export the model for inference, or draw the random numbers outside of it'
+    return notProven({ ...random, node: random.name, remedy })
+  }
   const namesOf = (specs: readonly { readonly name: string }[]) => specs.map(({ name }) => name)
   // Requests that send an optional input are computed alone: in a batch it has its default.
   const inputs = namesOf(requiredOf(modelInterface.inputs))
@@ -127,7 +133,7 @@ async function proveLoadable(
     const header = await readHeader(file)
     const graph = Buffer.alloc(header.graph.bytes)
     await file.read(graph, 0, graph.length, header.graph.offsetBytes)
-    const { form, inputs, outputs } = header
+    const { form, inputs, outputs, random } = header
     const folder = form === 'compiled' ? dirname(path) : header.externalDataFolder
     const session = await Session.load({
       ...separateDefaults(graph, inputs),
@@ -141,7 +147,9 @@ async function proveLoadable(
     // A crash from here on is that of trial runs: the model can be served without them.
     say({ notice: 'probing' })
     const change: Parameters<typeof updateHeader>[1] = {}
-    if (hasTrials) change.selfCheck = await recordSelfCheck({ inputs: required, outputs, run })
+    // What answers the same twice by chance would fail its check in some later load.
+    if (hasTrials && random === null)
+      change.selfCheck = await recordSelfCheck({ inputs: required, outputs, run })
     if (hasTrials && isProven) change.batching = await probeBatching({ inputs: askedInputs, outputs, run })
     await session.close()
     if (hasTrials) await updateHeader(file, change)

@@ -7,6 +7,7 @@ import { type FileHandle, open, rm } from 'node:fs/promises'
 import { crc32 } from 'node:zlib'
 import { moveExternalData, offsetGrowthBytes, rawRangesOf, serializeModel } from '../onnx/graph.js'
 import type { GraphProto, ModelProto } from '../onnx/onnx_pb.js'
+import { describeRandomness } from '../onnx/randomness.js'
 import { runtimeVersion } from '../runtime/identity.js'
 import { chunksOf, writeFully } from '../segment/io.js'
 import {
@@ -62,6 +63,7 @@ function headerOf(options: ImageOptions): SegmentHeader {
     sharing: { ...sharing, notes: [...options.notes, ...sharing.notes] },
     batching: options.batching,
     needs: { privateBytes: null },
+    random: describeRandomness(options.model),
     selfCheck: null,
     owner: null,
     model: null,

@@ -36,6 +36,8 @@ export interface Inspection {
   readonly sharing: SegmentHeader['sharing']
   readonly unshared: readonly Unshared[]
   readonly batching: SegmentHeader['batching']
+  /** What draws random numbers; null where nothing does. */
+  readonly random: SegmentHeader['random']
   readonly segmentBytes: number
 }
 
@@ -134,6 +136,7 @@ export function inspectModel({ original, compiled, header }: OneOff): Inspection
     sharing: header.sharing,
     unshared: unsharedOf(compiled, header),
     batching: header.batching,
+    random: header.random,
     segmentBytes: header.fileBytes,
   }
 }

@@ -48,8 +48,8 @@ export async function recordNeeds(imagePath: string, signal: AbortSignal): Promi
   const header = await readHeader(file)
   if (!isWorthMeasuring(header)) return
   const measurement = await measureWorker(imagePath, {
-    // One that has no known answer does not run in time, or did not survive its trial runs.
-    run: header.selfCheck !== null,
+    // One that has no known answer though it could does not run in time, or did not survive its trial runs.
+    run: header.selfCheck !== null || header.random !== null,
     signal,
   }).catch(() => null)
   if (measurement !== null) await updateHeader(file, { needs: needsOf(measurement) })

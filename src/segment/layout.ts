@@ -20,7 +20,7 @@ import { ProcessIdentitySchema } from '../process/identity.js'
 import { DATATYPES, type Datatype } from '../tensor.js'
 
 export const SEGMENT_MAGIC = 'ONECOPY\n'
-export const SEGMENT_FORMAT_VERSION = 6
+export const SEGMENT_FORMAT_VERSION = 7
 /** The graph names its weights by this file name, so a segment works in any folder without a rewrite. */
 export const SEGMENT_FILE_NAME = 'model.segment'
 /** What a segment is called until it is whole. */
@@ -63,6 +63,7 @@ export const MAX_BATCHING_REASON_CHARACTERS = 300
 
 /** Of a node's name, and of its operator's. */
 export const MAX_NODE_CHARACTERS = 200
+export const MAX_RANDOM_CHARACTERS = 300
 
 /** Whether requests may be gathered along the first dimension, and why, for a person, in both cases. */
 export const BatchingSchema = z.object({
@@ -137,6 +138,8 @@ export const SegmentHeaderSchema = z.object({
   sharing: SharingSchema,
   batching: BatchingSchema,
   needs: NeedsSchema,
+  /** What in the graph draws random numbers, for a person; null where nothing does. */
+  random: z.string().max(MAX_RANDOM_CHARACTERS).nullable(),
   /** Null where the model has no answer that is the same every time, or takes too long for one. */
   selfCheck: SelfCheckSchema.nullable(),
   /** Whose segment it is; null in the compile cache. */

@@ -26,6 +26,7 @@ const Document = z.object({
   weights: z.object({ count: z.int(), bytes: z.int() }),
   sharing: z.object({ state: z.string(), sharedRawBytes: z.int(), sharedPackedBytes: z.int() }),
   unshared: z.array(z.object({ operator: z.string(), bytes: z.int(), why: z.string(), change: z.string() })),
+  random: z.string().nullable(),
   batching: z.object({ batchable: z.boolean(), reason: z.string() }),
   segmentBytes: z.int(),
   workers: z.int(),

@@ -71,6 +71,7 @@ function writeImage(t: ExecutionContext): string {
     },
     batching: { batchable: false, reason: 'not of interest' },
     needs: { privateBytes: null },
+    random: null,
     selfCheck: null,
     owner: null,
     model: null,

@@ -1,0 +1,142 @@
+/**
+ * Whether a model draws random numbers: known from its graph, never from answers, which can come out the same twice
+ * by chance. A seed changes nothing about that: the runtime's generators keep their state from one run to the next.
+ *
+ * Every node counts, in branches and loop bodies and in the model's functions too, whether or not its result reaches
+ * an output. Sources: https://onnx.ai/onnx/operators and
+ * https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
+ */
+import { smallTensor } from './attributes.js'
+import type { GraphProto, ModelProto, NodeProto, TensorProto } from './onnx_pb.js'
+
+/** Random whatever their attributes and inputs. By domain; '' is ONNX's own. */
+const RANDOM: Readonly<Record<string, ReadonlySet<string>>> = {
+  '': new Set([
+    ...['RandomNormal', 'RandomNormalLike', 'RandomUniform', 'RandomUniformLike', 'Bernoulli', 'Multinomial'],
+  ]),
+  'com.microsoft': new Set(['Sampling', 'DropoutGrad', 'PythonOp', 'ATen']),
+  'org.pytorch.aten': new Set(['ATen']),
+}
+
+/** Random in training mode: where their inputs say how much is dropped, and whether they are in that mode. */
+const DROPOUTS: Readonly<Record<string, Readonly<Record<string, { ratio: number; training: number }>>>> = {
+  '': { Dropout: { ratio: 1, training: 2 } },
+  'com.microsoft': {
+    TrainableDropout: { ratio: 1, training: 2 },
+    BitmaskDropout: { ratio: 1, training: 2 },
+    BiasDropout: { ratio: 3, training: 4 },
+    BitmaskBiasDropout: { ratio: 3, training: 4 },
+  },
+}
+
+/** From here on a Dropout's mode is an input. */
+const TRAINING_MODE_OPSET = 12
+/** From here on to there a Dropout is for inference, and has no mode. */
+const INFERENCE_ONLY_OPSET = 7
+
+/** TensorProto.DataType of float16 and bfloat16. */
+const HALF_TYPES: ReadonlySet<number> = new Set([10, 16])
+
+/** Escaped, it fits the room that the header has for it. */
+const MAX_NAME_CHARACTERS = 40
+
+export interface RandomNode {
+  /** With its domain, where that is not ONNX's own. */
+  readonly operator: string
+  /** Empty where it has none. */
+  readonly name: string
+  readonly reason: 'draws random numbers' | 'is in training mode, or may be'
+}
+
+type Constants = ReadonlyMap<string, TensorProto | null>
+
+function domainOf({ domain }: { readonly domain: string }): string {
+  return domain === 'ai.onnx' ? '' : domain
+}
+
+/** Whether it is one number or truth value, and zero; null where that cannot be read here. */
+function isZero(tensor: TensorProto): boolean | null {
+  if (HALF_TYPES.has(tensor.dataType)) {
+    const { rawData } = tensor
+    // All bits but the sign.
+    return rawData.length === 2 ? rawData[0] === 0 && ((rawData[1] as number) & 0x7f) === 0 : null
+  }
+  return smallTensor(tensor, 1)?.elements.every((element) => element === 0) ?? null
+}
+
+/** What names stand for in a graph or a function, where that is fixed; null where a request or a run decides. */
+function constantsOf(
+  nodes: readonly NodeProto[],
+  graph: Pick<GraphProto, 'input' | 'initializer'> | null,
+  outer: Constants,
+): Constants {
+  const constants = new Map(outer)
+  for (const tensor of graph?.initializer ?? []) constants.set(tensor.name, tensor)
+  // An initializer that is an input, too, is only its default.
+  for (const { name } of graph?.input ?? []) constants.set(name, null)
+  for (const node of nodes) {
+    for (const name of node.output) constants.set(name, null)
+    const [name] = node.output
+    const held = node.attribute.find((attribute) => attribute.name === 'value')?.t
+    if (node.opType === 'Constant' && domainOf(node) === '' && name !== undefined && held !== undefined)
+      constants.set(name, held)
+  }
+  return constants
+}
+
+/** Whether an input is left out or known to be zero or false. */
+function isOff(node: NodeProto, at: number, constants: Constants): boolean {
+  const name = node.input[at] ?? ''
+  if (name === '') return true
+  const tensor = constants.get(name)
+  return tensor ? isZero(tensor) === true : false
+}
+
+function isDropoutRandom(node: NodeProto, constants: Constants, opset: number): boolean {
+  const places = DROPOUTS[domainOf(node)]?.[node.opType]
+  if (places === undefined) return false
+  if (domainOf(node) === '' && opset < TRAINING_MODE_OPSET) {
+    const isTest = node.attribute.find(({ name }) => name === 'is_test')?.i ?? 0n
+    return opset < INFERENCE_ONLY_OPSET && isTest === 0n
+  }
+  if (isOff(node, places.training, constants)) return false
+  const hasRatio = (node.input[places.ratio] ?? '') !== ''
+  return !(hasRatio && isOff(node, places.ratio, constants))
+}
+
+function* randomNodesIn(
+  nodes: readonly NodeProto[],
+  constants: Constants,
+  opset: number,
+): Generator<RandomNode> {
+  for (const node of nodes) {
+    const domain = domainOf(node)
+    const operator = domain === '' ? node.opType : `${domain}.${node.opType}`
+    const isTraining = isDropoutRandom(node, constants, opset)
+    if (isTraining) yield { operator, name: node.name, reason: 'is in training mode, or may be' }
+    else if (RANDOM[domain]?.has(node.opType) === true)
+      yield { operator, name: node.name, reason: 'draws random numbers' }
+    for (const { g, graphs } of node.attribute)
+      for (const inner of [...(g === undefined ? [] : [g]), ...graphs])
+        yield* randomNodesIn(inner.node, constantsOf(inner.node, inner, constants), opset)
+  }
+}
+
+/** The first node that draws random numbers; null where there is none. */
+export function findRandomNode(model: ModelProto & { graph: GraphProto }): RandomNode | null {
+  const { graph, functions } = model
+  const opset = Number(model.opsetImport.find((one) => domainOf(one) === '')?.version ?? 1)
+  for (const random of randomNodesIn(graph.node, constantsOf(graph.node, graph, new Map()), opset))
+    return random
+  for (const { node } of functions)
+    for (const random of randomNodesIn(node, constantsOf(node, null, new Map()), opset)) return random
+  return null
+}
+
+/** The same in words, for the header and for people; null where there is none. */
+export function describeRandomness(model: ModelProto & { graph: GraphProto }): string | null {
+  const random = findRandomNode(model)
+  if (random === null) return null
+  const { operator, name, reason } = random
+  return `${name === '' ? 'a node' : `node ${JSON.stringify(name.slice(0, MAX_NAME_CHARACTERS))}`} (${operator}) ${reason}`
+}
