@@ -15,6 +15,7 @@ import { parseArgs } from 'node:util'
 import Table from 'cli-table3'
 import { z } from 'zod'
 import { ACCESS_OPTIONS } from '../src/config/defence-options.js'
+import { urlHost } from '../src/config/host-names.js'
 import { environmentName } from '../src/config/load.js'
 import { messageOf, OnecopyError } from '../src/errors.js'
 import { withDeadline } from '../src/lifecycle.js'
@@ -131,7 +132,7 @@ class TunedServer implements AsyncDisposable {
       if (parsed?.success !== true) continue
       const { host, port, adminPort } = parsed.data
       this.#process.stderr.resume()
-      return { url: `http://${host}:${port}`, adminUrl: `http://${ADMIN_HOST}:${adminPort}` }
+      return { url: `http://${urlHost(host)}:${port}`, adminUrl: `http://${ADMIN_HOST}:${adminPort}` }
     }
     throw new OnecopyError('WORKER_BOOT_FAILED', `the server did not start: ${last}`)
   }

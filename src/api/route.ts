@@ -91,7 +91,7 @@ export const REQUEST_HEADERS = {
   },
   'Content-Encoding': {
     description: 'How the body is compressed, where it is.',
-    schema: { type: 'string', enum: ['identity', 'gzip', 'deflate'] },
+    schema: { type: 'string', enum: ['identity', 'gzip', 'x-gzip', 'deflate'] },
   },
 } as const satisfies Record<string, Header>
 

@@ -1,4 +1,5 @@
 /** What an option is, and schemas that many of them have. */
+import { isIPv6 } from 'node:net'
 import { resolve } from 'node:path'
 import { z } from 'zod'
 
@@ -32,7 +33,16 @@ export function option<Schema extends z.ZodType>(definition: Option<Schema>): Op
 export const text = z.string().min(1)
 
 /** An address or a name; an IPv6 address with or without the brackets that it has in a URL. */
-export const hostAddress = text.transform((value) => value.replace(/^\[(.*)\]$/, '$1'))
+export const hostAddress = text.transform((value, context) => {
+  const bare = /^\[(.*)\]$/.exec(value)?.[1] ?? value
+  // Brackets stand around IPv6 addresses only; a port is an option of its own.
+  if (isIPv6(bare) || !/[[\]]/.test(value)) return bare
+  context.addIssue({
+    code: 'custom',
+    message: `expected an address or a name, without a port, such as 127.0.0.1 or ::1, got ${JSON.stringify(value)}`,
+  })
+  return z.NEVER
+})
 
 export const path = text.transform((value) => resolve(value))
 

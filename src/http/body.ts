@@ -25,12 +25,20 @@ function tooLarge(maxBytes: number, got: string): OnecopyError {
   })
 }
 
-/** The transform that undoes the request's Content-Encoding; null where there is none. */
+/**
+ * The transform that undoes the request's Content-Encoding; null where there is none. Members of the list that are
+ * empty or `identity` change nothing, and `x-gzip` is gzip (RFC 9110, 5.6.1, 8.4.1.3); more than one coding is refused.
+ */
 function decompressor(request: IncomingMessage): Gunzip | Inflate | null {
-  const encoding = request.headers['content-encoding']?.trim().toLowerCase() ?? 'identity'
-  if (encoding === 'identity' || encoding === '') return null
-  if (encoding === 'gzip') return createGunzip()
-  if (encoding === 'deflate') return createInflate()
+  const encoding = request.headers['content-encoding']?.trim().toLowerCase() ?? ''
+  const codings = encoding.split(',').flatMap((coding) => {
+    const name = coding.trim()
+    return name === '' || name === 'identity' ? [] : [name]
+  })
+  const [coding] = codings
+  if (coding === undefined) return null
+  if (codings.length === 1 && (coding === 'gzip' || coding === 'x-gzip')) return createGunzip()
+  if (codings.length === 1 && coding === 'deflate') return createInflate()
   throw new OnecopyError(
     'CONTENT_ENCODING_UNSUPPORTED',
     `expected Content-Encoding ${ACCEPTED_ENCODINGS} or none, got ${JSON.stringify(encoding)}`,

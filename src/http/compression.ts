@@ -18,9 +18,14 @@ const ENCODERS = {
   deflate: { whole: promisify<Buffer, object, Buffer>(deflate), stream: createDeflate },
 }
 
+/** An old name of gzip that recipients treat as gzip (RFC 9110, 8.4.1.3). */
+const X_GZIP = /(?<![\w-])x-gzip(?![\w-])/gi
+
 /** What the client likes best; null for the bytes as they are. */
 function encodingFor(ctx: Context): keyof typeof ENCODERS | null {
-  if (ctx.req.headers['accept-encoding'] === undefined) return null
+  const { headers } = ctx.req
+  if (headers['accept-encoding'] === undefined) return null
+  headers['accept-encoding'] = String(headers['accept-encoding']).replace(X_GZIP, 'gzip')
   const best = ctx.acceptsEncodings('gzip', 'deflate', 'identity')
   return best === 'gzip' || best === 'deflate' ? best : null
 }

@@ -79,15 +79,22 @@ test('a compressed request is answered as if it were not', async (t) => {
   const forms: [string, Buffer][] = [
     ['gzip', gzipSync(body)],
     ['GZip', gzipSync(body)],
+    ['x-gzip', gzipSync(body)],
+    ['X-GZIP', gzipSync(body)],
+    ['\t x-gzip ', gzipSync(body)],
+    ['identity, gzip,', gzipSync(body)],
     ['gzip', Buffer.concat([gzipSync(body.subarray(0, 20)), gzipSync(body.subarray(20))])],
     ['deflate', deflateSync(body)],
     ['identity', body],
+    ['Identity , ', body],
+    ['', body],
   ]
   for (const [encoding, bytes] of forms) {
     for (const parts of [bytes, [bytes.subarray(0, 5), bytes.subarray(5)]]) {
       const answer = await post(url, parts, { 'Content-Encoding': encoding })
       t.is(answer.status, 200, `${encoding}: ${answer.body}`)
       t.deepEqual(firstOutput(answer.body).data, [-0, -1, -2])
+      t.regex(answer.body.toString(), /\[-0\.0,-1,-2\]/)
     }
   }
   // The length of the JSON counts bytes after decompression.
@@ -128,7 +135,7 @@ test('what does not decompress to its last byte is refused, and what is compress
     t.is(answer.status, 400, `${encoding}, ${what}: ${answer.body}`)
     t.is(answer.headers['x-error-code'], 'BODY_MALFORMED', `${encoding}, ${what}`)
   }
-  for (const encoding of ['br', 'x-gzip', 'gzip, gzip', 'gzip;q=1', 'zstd']) {
+  for (const encoding of ['br', 'xgzip', 'x-deflate', 'gzip, gzip', 'x-gzip, gzip', 'gzip;q=1', 'zstd']) {
     const answer = await post(url, gzipSync(body), { 'Content-Encoding': encoding })
     t.is(answer.status, 415, encoding)
     t.is(answer.headers['accept-encoding'], 'gzip, deflate')
@@ -172,6 +179,10 @@ test('a response is compressed when it is asked for, by q-value, and when it is 
     ['identity', undefined],
     ['gzip', 'gzip'],
     ['deflate', 'deflate'],
+    ['x-gzip', 'gzip'],
+    ['X-GZip;q=0.9, deflate;q=0.5', 'gzip'],
+    ['x-gzip;q=0, *', 'deflate'],
+    ['ax-gzip, x-gzip2', undefined],
     ['br', undefined],
     ['gzip, deflate, br', 'gzip'],
     ['gzip;q=0.5, deflate;q=0.8', 'deflate'],

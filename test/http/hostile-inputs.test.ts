@@ -35,14 +35,26 @@ function identity(element: number): Uint8Array {
   )
 }
 
-const MODELS = { floats: ELEMENT.float, ints: ELEMENT.int64, texts: ELEMENT.string, bools: ELEMENT.bool }
+const MODELS = {
+  floats: ELEMENT.float,
+  doubles: ELEMENT.double,
+  ints: ELEMENT.int64,
+  texts: ELEMENT.string,
+  bools: ELEMENT.bool,
+}
 type Model = keyof typeof MODELS
-const DATATYPE: Record<Model, string> = { floats: 'FP32', ints: 'INT64', texts: 'BYTES', bools: 'BOOL' }
+const DATATYPE: Record<Model, string> = {
+  floats: 'FP32',
+  doubles: 'FP64',
+  ints: 'INT64',
+  texts: 'BYTES',
+  bools: 'BOOL',
+}
 
 type Body = string | Uint8Array
 
 function http(line: string, headers: readonly string[] = [], body: Body = ''): Uint8Array {
-  const head = [`${line} HTTP/1.1`, 'Host: x', ...headers, '', ''].join('\r\n')
+  const head = [`${line} HTTP/1.1`, 'Host: localhost', ...headers, '', ''].join('\r\n')
   return Buffer.concat([Buffer.from(head, 'latin1'), Buffer.from(body)])
 }
 
@@ -305,6 +317,27 @@ const TABLE: Record<string, readonly Row[]> = {
       ...REQUEST,
       says: /parameters/,
     },
+    {
+      input: 'a parameter that is null',
+      send: root('"parameters":{"a":null}'),
+      ...REQUEST,
+      says: /parameters/,
+    },
+    {
+      input: 'null for each optional member',
+      send: json(
+        '{"id":null,"parameters":null,"outputs":null,"inputs":[{"name":"x","shape":[1],"datatype":"FP32","parameters":null,"data":[1]}]}',
+      ),
+      ...ANSWERED,
+      says: /\[1\]/,
+    },
+    {
+      input: 'null for the parameters of an output',
+      send: root('"outputs":[{"name":"y","parameters":null}]'),
+      ...ANSWERED,
+      says: /\[1\]/,
+    },
+    { input: 'null for the inputs', send: json('{"inputs":null}'), ...REQUEST, says: /inputs/ },
     { input: 'priority -1', send: root('"parameters":{"priority":-1}'), ...REQUEST, says: /priority/ },
     {
       input: 'priority 2^53',
@@ -374,12 +407,69 @@ const TABLE: Record<string, readonly Row[]> = {
       ...REQUEST,
       says: /data/,
     },
-    { input: '`NaN` without quotes', send: input({ data: '[NaN]' }), ...BODY, says: /not valid JSON/ },
+    { input: '`NaN` without quotes', send: input({ data: '[NaN]' }), ...ANSWERED, says: /\["NaN"\]/ },
     {
-      input: '`-Infinity` without quotes',
-      send: input({ data: '[-Infinity]' }),
+      input: '`-Infinity` without quotes, nested, beside `"NaN"`',
+      send: input({ shape: '[2]', data: '[-Infinity,"NaN"]' }),
+      ...ANSWERED,
+      says: /\["-Infinity","NaN"\]/,
+    },
+    {
+      input: '`NaN` without quotes among FP64',
+      send: input({ shape: '[2]', data: '[NaN,-0]' }, 'doubles'),
+      ...ANSWERED,
+      says: /\["NaN",-0\.0\]/,
+    },
+    { input: '`-0`', send: input({ data: '[-0]' }), ...ANSWERED, says: /\[-0\.0\]/ },
+    { input: '`-0` among integers', send: input({ data: '[-0]' }, 'ints'), ...ANSWERED, says: /\[0\]/ },
+    { input: '`-NaN`', send: input({ data: '[-NaN]' }), ...BODY, says: /expected numbers, NaN/ },
+    { input: '`nan` without quotes', send: input({ data: '[nan]' }), ...BODY, says: /expected numbers, NaN/ },
+    { input: '`1NaN`', send: input({ data: '[1NaN]' }), ...BODY, says: /not valid JSON/ },
+    {
+      input: '`NaN` without quotes beside a text with NaN in it',
+      send: input({ shape: '[2]', data: '[NaN,"a NaN"]' }),
+      ...TENSOR,
+      says: /element 1.*a NaN/,
+    },
+    {
+      input: '`NaN` without quotes among integers',
+      send: input({ data: '[NaN]' }, 'ints'),
+      ...BODY,
+      says: /only in the data of FP32 and FP64/,
+    },
+    {
+      input: '`NaN` without quotes among texts',
+      send: input({ data: '[NaN]' }, 'texts'),
       ...BODY,
       says: /not valid JSON/,
+    },
+    {
+      input: '`Infinity` as a dimension',
+      send: input({ shape: '[Infinity]' }),
+      ...BODY,
+      says: /only in the data of FP32 and FP64/,
+    },
+    {
+      input: '`NaN` as a parameter',
+      send: root('"parameters":{"timeout":NaN}'),
+      ...BODY,
+      says: /only in the data of FP32 and FP64/,
+    },
+    {
+      input: 'a NUL within a text',
+      send: input({ shape: '[2]', data: '["ab","ab\\u0000cd"]' }, 'texts'),
+      ...TENSOR,
+      says: /input \\?"x\\?": element 1: a NUL at character 2/,
+    },
+    { input: 'an empty text', send: input({ data: '[""]' }, 'texts'), ...ANSWERED, says: /\[""\]/ },
+    {
+      input: 'a text of a million letters',
+      send: json(
+        () => `{"inputs":[{"name":"x","shape":[1],"datatype":"BYTES","data":["${'t'.repeat(MILLION)}"]}]}`,
+        'texts',
+      ),
+      ...ANSWERED,
+      says: /\["t{1000000}"\]/,
     },
     { input: '`"NaN"` among integers', send: input({ data: '["NaN"]' }, 'ints'), ...TENSOR, says: /NaN/ },
     { input: '`"nan"`', send: input({ data: '["nan"]' }), ...TENSOR, says: /nan/ },
@@ -497,6 +587,24 @@ const TABLE: Record<string, readonly Row[]> = {
       send: binary(Uint8Array.of(1, 0, 0, 0, 0xff), { model: 'texts' }),
       ...TENSOR,
       says: /UTF-8/,
+    },
+    {
+      input: 'a text with a NUL in it',
+      send: binary(Buffer.from('\x05\0\0\0ab\0cd'), { model: 'texts' }),
+      ...TENSOR,
+      says: /element 0: a NUL at character 2/,
+    },
+    {
+      input: 'null as data beside the size',
+      send: binary(new Uint8Array(4), { more: ',"data":null' }),
+      ...ANSWERED,
+      says: /\[0\]/,
+    },
+    {
+      input: 'a raw text with a NUL in it',
+      send: () => post('ab\0cd', { model: 'texts', headers: ['Inference-Header-Content-Length: 0'] }),
+      ...TENSOR,
+      says: /element 0: a NUL at character 2/,
     },
     {
       input: 'bytes behind the last text',
@@ -703,6 +811,19 @@ const TABLE: Record<string, readonly Row[]> = {
       status: 415,
       code: 'CONTENT_ENCODING_UNSUPPORTED',
       says: /snappy/,
+    },
+    {
+      input: 'two Content-Encodings',
+      send: framed(['Content-Length: 2', 'Content-Encoding: gzip', 'Content-Encoding: gzip'], '{}'),
+      status: 415,
+      code: 'CONTENT_ENCODING_UNSUPPORTED',
+      says: /gzip, gzip/,
+    },
+    {
+      input: 'an empty Content-Encoding',
+      send: () => post(`{${GOOD}}`, { headers: ['Content-Encoding:'] }),
+      ...ANSWERED,
+      says: /\[1\]/,
     },
     {
       input: 'gzip that is none',
