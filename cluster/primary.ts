@@ -388,6 +388,7 @@ class Primary {
   #endAtOnce(signal: NodeJS.Signals): void {
     this.#log.warn({ signal }, 'second signal: ending at once')
     this.#supervisor?.kill()
+    this.#socket?.removeNow()
     if (this.#serverFolder !== undefined) rmSync(this.#serverFolder.path, { recursive: true, force: true })
     process.exit(exitCodeOf(signal))
   }

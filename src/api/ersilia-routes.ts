@@ -113,7 +113,7 @@ export const ERSILIA_ROUTES: readonly Route[] = [
     headers: ['Content-Encoding'],
     request: MOLECULES,
     responses: json('The id of the job.'),
-    errors: [...RUN_ERRORS, 'SEGMENT_SPACE'],
+    errors: [...RUN_ERRORS, 'SEGMENT_SPACE', 'CROSS_ORIGIN'],
   },
   get('/job/status/:id', 'jobStatus', 'Whether a job is pending, completed or failed', ['JOB_NOT_FOUND']),
   get('/job/result/:id', 'jobResult', 'What a job gave, once it is completed', ['JOB_NOT_FOUND']),

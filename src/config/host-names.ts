@@ -27,7 +27,8 @@ export function isLoopbackHost(host: string): boolean {
     const ipv4 = MAPPED_IPV4.exec(name)?.[1]
     if (ipv4 !== undefined) return isLoopbackHost(ipv4)
     const canonical = canonicalIpv6(name)
-    return canonical === '::1' || canonical.startsWith('::ffff:7f')
+    const high = /^::ffff:([0-9a-f]{1,4}):[0-9a-f]{1,4}$/.exec(canonical)?.[1]
+    return canonical === '::1' || high?.padStart(4, '0').startsWith('7f') === true
   }
   return isIP(name) === 4 && name.startsWith('127.')
 }

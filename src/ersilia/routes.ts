@@ -4,6 +4,7 @@ import type { Context, Next } from 'koa'
 import { OnecopyError } from '../errors.js'
 import { readBody } from '../http/body.js'
 import type { HttpContext, RequestState, ServedModel } from '../http/context.js'
+import { requireSameOrigin } from '../http/cross-origin.js'
 import { outcomeOf } from '../http/routes/infer.js'
 import type { Outcome } from '../metrics/series.js'
 import { checkAnswerSize } from './answer-size.js'
@@ -112,6 +113,7 @@ function bytesOf(texts: readonly string[]): number {
 
 function jobRoutes(router: Router, context: ErsiliaContext): void {
   router.post('/job/submit', detailErrors, async (ctx) => {
+    requireSameOrigin(ctx as Context, context.http.defences.corsOrigins)
     const query = parseQuery(ctx.query)
     const service = await context.service()
     const inputs = await readInputs(ctx, context)

@@ -70,10 +70,14 @@ export interface HostPolicy {
   readonly allowedHosts: readonly string[]
 }
 
-/** Addresses cannot be rebound; names can, but for those that belong to this server. */
+/**
+ * Addresses cannot be rebound; names can, but for those that belong to this server. Nobody can register a name without
+ * a dot: it is one of the local network, such as a service's.
+ */
 function isAllowedHost(name: string, { host, allowedHosts }: HostPolicy): boolean {
   return (
     isIP(name) !== 0 ||
+    (name !== '' && !name.includes('.')) ||
     isLoopbackHost(name) ||
     [bareHost(host), hostname().toLowerCase(), ...allowedHosts.map((one) => one.toLowerCase())].includes(name)
   )

@@ -8,7 +8,7 @@
  */
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
-import type { Stats } from 'node:fs'
+import { lstatSync, rmSync, type Stats } from 'node:fs'
 import { link, lstat, rename, rm, stat } from 'node:fs/promises'
 import { connect, type Server } from 'node:net'
 import { basename, dirname, join } from 'node:path'
@@ -131,6 +131,13 @@ export class SocketFile {
       await rename(this.bindPath, this.path)
     }
     this.#published = bound
+  }
+
+  /** The same where there is no time left to wait. */
+  removeNow(): void {
+    const found = lstatSync(this.path, { throwIfNoEntry: false })
+    if (found !== undefined && found.dev === this.#published?.dev && found.ino === this.#published.ino)
+      rmSync(this.path, { force: true })
   }
 
   async #isOwn(): Promise<boolean> {

@@ -1,4 +1,4 @@
-import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { Agent, request } from 'node:http'
 import { join } from 'node:path'
 import test from 'ava'
@@ -119,7 +119,10 @@ test.serial(
 
 test.serial('a second signal ends at once and leaves nothing', async (t) => {
   const models = writeModel(temporaryFolder(t), 'slow', slowModel())
-  const { server, url, adminUrl } = await startServer(t, { models, args: ['--workers', '1'] })
+  const socket = join(temporaryFolder(t), 'server.sock')
+  const args = ['--workers', '1', '--socket', socket]
+  const { server, url, adminUrl } = await startServer(t, { models, args })
+  t.true(existsSync(socket))
   const answers = occupy(url, 1_000_000)
   await untilQueued(adminUrl)
   server.process.kill('SIGTERM')
@@ -129,6 +132,7 @@ test.serial('a second signal ends at once and leaves nothing', async (t) => {
   server.process.kill('SIGTERM')
   t.deepEqual(await server.exited, { code: 143, signal: null })
   t.deepEqual(server.segments(), [])
+  t.false(existsSync(socket))
   t.deepEqual(await answers, ['cut off', 'cut off'])
 })
 

@@ -68,6 +68,8 @@ test('a web page cannot change anything on the admin port, and programs can', as
     { host: `localhost:${port}` },
     { host: `[::1]:${port}` },
     { host: `${hostname()}:${port}` },
+    // A service's name in a container network.
+    { host: `onecopy:${port}` },
     { host, origin: `http://${host}` },
     { host, origin: `http://${host}`, 'sec-fetch-site': 'same-origin', 'content-type': 'application/json' },
     // curl -d and Node's fetch.
@@ -127,6 +129,7 @@ test('loopback is what only this machine reaches', (t) => {
     '127.0.0.1.evil.example',
     'localhost.evil.example',
     '::ffff:10.0.0.1',
+    '::ffff:7f0:1',
     '',
   ])
     t.false(isLoopbackHost(host), host)
