@@ -80,7 +80,7 @@ for (const [title, bytes, says] of [
       t.regex(header.random ?? '', says)
       t.is(header.selfCheck, null)
       t.false(header.batching.batchable)
-      t.is(header.batching.reason, header.random)
+      t.is(header.batching.reason, header.random ?? '')
     },
   )
 }
