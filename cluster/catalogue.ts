@@ -53,7 +53,7 @@ export interface CatalogueOptions {
   readonly retireTimeoutMs: number
 }
 
-function entryKey({ name, version }: { readonly name: string; readonly version: string }): string {
+function entryKey({ name, version }: VersionName): string {
   return `${name}@${version}`
 }
 
@@ -133,14 +133,12 @@ export class Catalogue {
   #mend(entry: Entry, generation: Generation): Promise<void> {
     return this.#inTurn(async () => {
       if (entry.serving !== generation) return
-      const { name: model, version } = entry
-      try {
-        await this.#replace(entry, generation.source, { onlySameContent: true })
-        this.#options.log.info({ model, version }, 'the segment was made anew')
-      } catch (thrown) {
-        const reason = messageOf(thrown)
-        this.#options.log.error({ model, version, reason }, 'the segment cannot be made anew')
-      }
+      const facts = { model: entry.name, version: entry.version }
+      const { log } = this.#options
+      await this.#replace(entry, generation.source, { onlySameContent: true }).then(
+        () => log.info(facts, 'the segment was made anew'),
+        (thrown) => log.error({ ...facts, reason: messageOf(thrown) }, 'the segment cannot be made anew'),
+      )
     })
   }
 
@@ -154,8 +152,13 @@ export class Catalogue {
   }
 
   /** The versions that answer. */
-  get served(): { readonly name: string; readonly version: string }[] {
+  get served(): VersionName[] {
     return this.#serving.map(({ source: { name, version } }) => ({ name, version }))
+  }
+
+  /** Whether any version answers; where none is served, whether none needs to be. */
+  isServing(isModelRequired: boolean): boolean {
+    return this.#serving.length === 0 ? !isModelRequired : this.index.some(({ state }) => state === 'READY')
   }
 
   get #serving(): Generation[] {
@@ -163,7 +166,7 @@ export class Catalogue {
   }
 
   /** Forgets versions that are not served and are gone: what was tried or unloaded, and left the repository. */
-  forget(isGone: (version: { readonly name: string; readonly version: string }) => boolean): void {
+  forget(isGone: (version: VersionName) => boolean): void {
     for (const [key, entry] of this.#entries)
       if (entry.serving === null && entry.state === 'UNAVAILABLE' && isGone(entry)) this.#entries.delete(key)
   }
@@ -186,17 +189,13 @@ export class Catalogue {
    * load it all the same, so that it can be put back in one step. Returns false where it is not served, or is out of
    * service for another reason.
    */
-  takeOut(
-    model: { readonly name: string; readonly version: string },
-    state: OutOfService,
-    choices: Pick<TakenOut, 'isLoaded'>,
-  ): boolean {
+  takeOut(model: VersionName, state: OutOfService, choices: Pick<TakenOut, 'isLoaded'>): boolean {
     const generation = this.#entries.get(entryKey(model))?.serving
     return generation ? this.#service.takeOut(generation.facts, state, choices) : false
   }
 
   /** Puts a version back that is out of service because of `code`; returns false where it is not. */
-  putBack(model: { readonly name: string; readonly version: string }, code: ErrorCode): boolean {
+  putBack(model: VersionName, code: ErrorCode): boolean {
     return this.#service.putBack(model, code)
   }
 
@@ -210,7 +209,7 @@ export class Catalogue {
       .sort((a, b) => (entryKey(a) < entryKey(b) ? -1 : 1))
   }
 
-  #entryOf({ name, version }: { readonly name: string; readonly version: string }): Entry {
+  #entryOf({ name, version }: VersionName): Entry {
     const known = this.#entries.get(entryKey({ name, version }))
     if (known !== undefined) return known
     const entry: Entry = {
@@ -281,7 +280,7 @@ export class Catalogue {
    * Stops serving a model version; resolves when its memory is given back.
    * @throws OnecopyError MODEL_NOT_FOUND when it is not served.
    */
-  unload(model: { readonly name: string; readonly version: string }): Promise<void> {
+  unload(model: VersionName): Promise<void> {
     return this.#inTurn(async () => {
       const entry = this.#entries.get(entryKey(model))
       const old = entry?.serving

@@ -341,8 +341,8 @@ class Primary {
     if (state === 'failed') return this.#failure ?? 'the server has failed'
     if (state !== 'ready') return `the server is ${state}`
     if (this.#supervisor?.ready.length === 0) return 'no worker is ready'
-    const isWithoutModel = this.#beginning?.isModelRequired && this.#catalogue?.served.length === 0
-    return isWithoutModel ? 'no model is served: POST /v2/repository/index says why' : null
+    const isServing = this.#catalogue?.isServing(this.#beginning?.isModelRequired ?? false)
+    return isServing === false ? 'no model is served: POST /v2/repository/index says why' : null
   }
 
   #sayReady(): void {

@@ -181,9 +181,9 @@ export class ServedModels implements ModelDirectory {
     return this.#outOfService.get(name)?.find((one) => one.version === version)?.state ?? null
   }
 
-  /** Whether there are models and none of them is in service. */
-  get isAllOutOfService(): boolean {
+  /** Whether any model is in service; where there is none at all, whether none needs to be. */
+  isServing(isModelRequired: boolean): boolean {
     const names = this.names()
-    return names.length > 0 && names.every((name) => this.outOfService(name) !== null)
+    return names.length === 0 ? !isModelRequired : names.some((name) => this.outOfService(name) === null)
   }
 }

@@ -183,10 +183,7 @@ export class ServingProcess {
       deadlineStatus: config.deadlineStatus,
       hasDocs: config.hasDocs,
       hasBundle: options.bundle !== null,
-      isReady: () =>
-        this.#lifecycle.state === 'ready' &&
-        !this.#models.isAllOutOfService &&
-        (!config.isModelRequired || this.#models.names().length > 0),
+      isReady: () => this.#lifecycle.state === 'ready' && this.#models.isServing(config.isModelRequired),
       isDraining: () => this.#lifecycle.state === 'draining',
       onBug: options.onBug,
     }

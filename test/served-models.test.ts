@@ -32,12 +32,12 @@ test('a version that is out of service takes no other version or model with it',
   t.is(served.outOfService('a')?.state, STATE)
   t.is(served.outOfService('a', '1')?.state, STATE)
   t.is(served.outOfService('b'), null)
-  t.false(served.isAllOutOfService)
+  t.true(served.isServing(true))
   served.takeOut(out('b', '1'))
-  t.true(served.isAllOutOfService)
+  t.false(served.isServing(false))
   served.putBack({ name: 'a', version: '1' })
   t.is(served.outOfService('a'), null)
-  t.false(served.isAllOutOfService)
+  t.true(served.isServing(true))
 })
 
 test('without a version the newest that is in service answers', (t) => {
@@ -75,6 +75,7 @@ test('a new generation of a version that is out of service is, too, until it is 
   t.is(served.outOfService('a'), null)
 })
 
-test('where there is no model at all, none is out of service', (t) => {
-  t.false(serving().isAllOutOfService)
+test('where there is no model at all, it depends on whether there should be one', (t) => {
+  t.true(serving().isServing(false))
+  t.false(serving().isServing(true))
 })

@@ -43,7 +43,7 @@ const MAX_NAME_CHARACTERS = 40
 export interface RandomNode {
   /** With its domain, where that is not ONNX's own. */
   readonly operator: string
-  /** Empty where it has none. */
+  /** Its first output's, where it has none of its own. */
   readonly name: string
   readonly reason: 'draws random numbers' | 'is in training mode, or may be'
 }
@@ -111,11 +111,12 @@ function* randomNodesIn(
 ): Generator<RandomNode> {
   for (const node of nodes) {
     const domain = domainOf(node)
+    const name = node.name || (node.output[0] ?? '')
     const operator = domain === '' ? node.opType : `${domain}.${node.opType}`
     const isTraining = isDropoutRandom(node, constants, opset)
-    if (isTraining) yield { operator, name: node.name, reason: 'is in training mode, or may be' }
+    if (isTraining) yield { operator, name, reason: 'is in training mode, or may be' }
     else if (RANDOM[domain]?.has(node.opType) === true)
-      yield { operator, name: node.name, reason: 'draws random numbers' }
+      yield { operator, name, reason: 'draws random numbers' }
     for (const { g, graphs } of node.attribute)
       for (const inner of [...(g === undefined ? [] : [g]), ...graphs])
         yield* randomNodesIn(inner.node, constantsOf(inner.node, inner, constants), opset)
@@ -138,5 +139,5 @@ export function describeRandomness(model: ModelProto & { graph: GraphProto }): s
   const random = findRandomNode(model)
   if (random === null) return null
   const { operator, name, reason } = random
-  return `${name === '' ? 'a node' : `node ${JSON.stringify(name.slice(0, MAX_NAME_CHARACTERS))}`} (${operator}) ${reason}`
+  return `node ${JSON.stringify(name.slice(0, MAX_NAME_CHARACTERS))} (${operator}) ${reason}`
 }
