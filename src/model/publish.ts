@@ -128,8 +128,10 @@ async function compileAndWrite(
     if (image.outcome === 'held') throw new Error('expected an image, nothing was said to be held')
     // Others may make room in the cache: from here on not of this one.
     const use = await holdImage(cache, image.key)
-    const isGone = use === null && (await stat(image.imagePath).catch(() => null)) === null
+    // Who removes files by hand asks for no lock.
+    const isGone = (await stat(image.imagePath).catch(() => null)) === null
     if (isGone) {
+      await use?.close()
       if (++gone < MAX_GONE) continue
       throw new OnecopyError(
         'COMPILE_FAILED',
@@ -150,6 +152,8 @@ async function compileAndWrite(
     } catch (thrown) {
       await use?.close()
       budget.release(folderName(source))
+      const { code, path } = thrown as NodeJS.ErrnoException
+      if (code === 'ENOENT' && path === image.imagePath && ++gone < MAX_GONE) continue
       // A damaged cache entry is compiled again, once; a fresh image that fails is a fault to report.
       const isDamagedCache =
         thrown instanceof OnecopyError && thrown.code === 'SEGMENT_INVALID' && image.cached

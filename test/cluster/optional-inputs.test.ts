@@ -148,7 +148,31 @@ test('inputs with a default are optional inputs: told, accepted, and left out', 
 
 test('requests that send an optional input and requests that do not never share an answer', async (t) => {
   const models = writeModel(temporaryFolder(t), 'affine', modelBytes(AFFINE))
+  // Together, two requests that send `factors` would be computed with the sum of both.
+  const summed = graph({
+    input: [value('x', ELEMENT.float, ['batch', 2]), value('factors', ELEMENT.float, ['k', 2])],
+    output: [value('y', ELEMENT.float, ['batch', 2])],
+    node: [
+      node('ReduceSum', ['factors', 'axes'], ['total'], { attribute: [intAttribute('keepdims', 0)] }),
+      node('Mul', ['x', 'total'], ['y']),
+    ],
+    initializer: [
+      floats('factors', [1, 2], [1, 1]),
+      create(TensorProtoSchema, {
+        name: 'axes',
+        dims: [1n],
+        dataType: ELEMENT.int64,
+        rawData: new Uint8Array(8),
+      }),
+    ],
+  })
+  writeModel(models, 'summed', modelBytes(summed))
   const { server, url, adminUrl } = await startServer(t, { models, args: ['--workers', '1'] })
+  const sum = async (i: number) => {
+    const factors = { name: 'factors', shape: [1, 2], datatype: 'FP32', data: [i, i] }
+    const { text } = await infer(url, 'summed', i % 2 === 0 ? [x([3, 4])] : [x([3, 4]), factors])
+    t.deepEqual(dataOf(text), i % 2 === 0 ? [3, 4] : [3 * i, 4 * i], `request ${i}`)
+  }
   const one = async (i: number) => {
     const sent = i % 3 === 0 ? [] : i % 3 === 1 ? [scale([i, i])] : [shift(i)]
     const { text } = await infer(url, 'affine', [x([i, 1]), ...sent])
@@ -157,7 +181,7 @@ test('requests that send an optional input and requests that do not never share 
     t.deepEqual(dataOf(text), [i * a + plus, b + plus], `request ${i}`)
   }
   for (let round = 0; round < 5; round++)
-    await Promise.all(Array.from({ length: 60 }, (_, i) => one(round * 60 + i)))
+    await Promise.all(Array.from({ length: 60 }, (_, i) => [one(round * 60 + i), sum(round * 60 + i)]).flat())
   const metrics = await (await fetch(`${adminUrl}/metrics`)).text()
   t.regex(metrics, /onecopy_requests_total\{model="affine",version="1",outcome="success"\} 300/)
   await stopCleanly(t, server)

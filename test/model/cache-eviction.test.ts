@@ -39,14 +39,17 @@ test('an image that somebody uses stays, however old it is, and counts as used t
   const use = await holdImage(cache, keyOf('d'))
   const again = await holdImage(cache, keyOf('d'))
   t.truthy(use)
+  const path = join(cache.writable, imageName(keyOf('d')))
+  // Its lock keeps it, not that it was used a moment ago.
+  utimesSync(path, 1000, 1000)
   t.deepEqual(await evictImages(cache, 1), { removed: 3, removedBytes: 3000, leftBytes: 1000 })
   t.is(left(), 'd')
   await use?.close()
   t.is((await evictImages(cache, 1))?.removed, 0)
-  // It was used a moment ago: another server may be about to lock it.
   await again?.close()
+  // It was used a moment ago: another server may be about to lock it.
+  await (await holdImage(cache, keyOf('d')))?.close()
   t.is((await evictImages(cache, 1))?.removed, 0)
-  const path = join(cache.writable, imageName(keyOf('d')))
   utimesSync(path, 1000, 1000)
   t.is((await evictImages(cache, 1))?.removed, 1)
   t.is(await holdImage(cache, keyOf('d')), null)
