@@ -31,6 +31,8 @@ interface Entry {
   folders: number
 }
 
+export type ModelChange = 'loaded' | 'unloaded' | 'failed'
+
 export interface CatalogueOptions {
   readonly stats: FleetStats
   readonly log: Log
@@ -48,7 +50,7 @@ export interface CatalogueOptions {
   /** A worker that cannot follow: it is to be replaced. */
   readonly condemn: (worker: WorkerHandle, failure: OnecopyError) => void
   /** How a change ended. */
-  readonly onChange: (model: IndexEntry, outcome: 'loaded' | 'unloaded' | 'failed') => void
+  readonly onChange: (model: IndexEntry, outcome: ModelChange) => void
   readonly prepareTimeoutMs: number
   readonly retireTimeoutMs: number
 }
@@ -194,9 +196,12 @@ export class Catalogue {
     return generation ? this.#service.takeOut(generation.facts, state, choices) : false
   }
 
-  /** Puts a version back that is out of service because of `code`; returns false where it is not. */
-  putBack(model: VersionName, code: ErrorCode): boolean {
-    return this.#service.putBack(model, code)
+  /**
+   * Puts a version back that is out of service because of `code`, once workers that started without it have loaded it.
+   * @throws OnecopyError why a worker cannot load it: it stays out of service.
+   */
+  bringBack(model: VersionName, code: ErrorCode): Promise<void> {
+    return this.#boots.bringBack(model, code, () => this.#entries.get(entryKey(model))?.serving ?? null)
   }
 
   /** Every version that was asked for and not forgotten, by name and version. */
@@ -292,6 +297,7 @@ export class Catalogue {
       }
       entry.state = 'UNLOADING'
       entry.serving = null
+      this.#service.forget(entry)
       await this.#changeAll(null, old)
       this.#service.forget(entry)
       await old.segment.remove()
@@ -302,7 +308,7 @@ export class Catalogue {
     })
   }
 
-  #report(entry: Entry, outcome: 'loaded' | 'unloaded' | 'failed'): void {
+  #report(entry: Entry, outcome: ModelChange): void {
     const { name, version, state, reason } = entry
     const facts = { model: name, version }
     const { log, onChange } = this.#options

@@ -7,7 +7,8 @@ import { type Aliases, exposeModels } from '../src/metrics/exposition.js'
 import type { PublishedModel } from '../src/model/publish.js'
 import { cgroupMemoryLimit, readProcessMemory } from '../src/process/memory.js'
 import { allocatedBytes } from '../src/segment/holes.js'
-import type { Catalogue } from './catalogue.js'
+import type { FailureKind, ModelVersion } from './breaker.js'
+import type { Catalogue, ModelChange } from './catalogue.js'
 import type { FleetStats, ProcessSigns } from './stats.js'
 
 /** A worker that answers requests. */
@@ -24,6 +25,8 @@ export interface FleetMetricsOptions {
   readonly stats: () => FleetStats | undefined
   /** Versions and entries of the repository that cannot be served as they stand. */
   readonly invalidEntries: () => number
+  /** Whether the circuit breaker of a model version is open. */
+  readonly isDisabled: (model: ModelVersion) => boolean
   /** Null without a certificate. */
   readonly certificateExpirySeconds: () => number | null
   /** As many as there should be. */
@@ -37,6 +40,7 @@ export class FleetMetrics {
   readonly #own = new Registry()
   readonly #workerExits: Counter<'reason'>
   readonly #modelChanges: Counter<'outcome'>
+  readonly #modelCrashes: Counter<'model' | 'version' | 'kind'>
 
   constructor(options: FleetMetricsOptions) {
     this.#options = options
@@ -62,6 +66,25 @@ export class FleetMetrics {
     })
     // From zero, so that the first one is an increase.
     for (const outcome of ['loaded', 'unloaded', 'failed']) this.#modelChanges.inc({ outcome }, 0)
+    this.#modelCrashes = new Counter({
+      name: 'onecopy_model_crashes_total',
+      help: 'Workers that a model version ended by a fault of the runtime (crash) or held up for too long (stall).',
+      labelNames: ['model', 'version', 'kind'],
+      registers,
+    })
+    new Gauge({
+      name: 'onecopy_model_disabled',
+      help: '1 while a model version is disabled because it crashes or stalls workers, else 0.',
+      labelNames: ['model', 'version'],
+      registers,
+      collect() {
+        this.reset()
+        for (const { source } of options.published()) {
+          const model = { model: source.name, version: source.version }
+          this.set(model, options.isDisabled(model) ? 1 : 0)
+        }
+      },
+    })
     new Gauge({
       name: 'process_start_time_seconds',
       help: 'When the primary was started, in seconds since the Unix epoch.',
@@ -182,8 +205,15 @@ export class FleetMetrics {
     this.#workerExits.inc({ reason })
   }
 
-  modelChanged(outcome: 'loaded' | 'unloaded' | 'failed'): void {
+  /** Series of a model version that is gone go with it. */
+  modelChanged({ model, version }: ModelVersion, outcome: ModelChange): void {
     this.#modelChanges.inc({ outcome })
+    if (outcome !== 'unloaded') return
+    for (const kind of ['crash', 'stall'] as const) this.#modelCrashes.remove({ model, version, kind })
+  }
+
+  modelFailed({ model, version }: ModelVersion, kind: FailureKind): void {
+    this.#modelCrashes.inc({ model, version, kind })
   }
 
   /** The text that Prometheus scrapes. */

@@ -20,8 +20,10 @@ import { CHILD_DIR, WORKER_FLAGS } from '../src/runtime/environment.js'
 import { runtimeVersion } from '../src/runtime/identity.js'
 import { createServerFolder, isInMemory, removeFolder, type ServerFolder } from '../src/segment/folder.js'
 import { AdminServer, localFolders } from './admin.js'
+import type { Breakers } from './breaker.js'
 import { type Beginning, beginWith, residentNote } from './bundles.js'
 import { Catalogue } from './catalogue.js'
+import { createBreakers } from './disabled-models.js'
 import { publishFirst } from './first-models.js'
 import type { SecretsMessage } from './messages.js'
 import { FleetMetrics } from './metrics.js'
@@ -46,6 +48,7 @@ class Primary {
   readonly #lifecycle = new Lifecycle()
   readonly #stopRequested = new AbortController()
   readonly #metrics: FleetMetrics
+  readonly #breakers: Breakers
   #serverFolder: ServerFolder | undefined
   readonly #budget: MemoryBudget
   #catalogue: Catalogue | undefined
@@ -65,12 +68,17 @@ class Primary {
     this.#identity = { name: 'onecopy', version }
     this.#log = createLog({ level: config.logLevel, role: 'primary' })
     this.#budget = new MemoryBudget({ limitBytes: cgroupMemoryLimit(), workers: config.workers })
+    this.#breakers = createBreakers({
+      ...{ config: config.breaker, log: this.#log, catalogue: () => this.#catalogue },
+      onFailure: (model, cause) => this.#metrics.modelFailed(model, cause),
+    })
     this.#metrics = new FleetMetrics({
       ready: () => this.#supervisor?.ready ?? [],
       published: () => this.#catalogue?.published ?? [],
       outOfService: () => this.#catalogue?.outOfService ?? [],
       stats: () => this.#stats,
       invalidEntries: () => this.#repository?.invalidEntries ?? 0,
+      isDisabled: (model) => this.#breakers.disabled(model) !== null,
       certificateExpirySeconds: () => this.#secrets?.certificateExpirySeconds ?? null,
       workers: config.workers,
       aliases: config.metricsAliases,
@@ -243,7 +251,10 @@ class Primary {
       processes: () => this.#supervisor?.pids ?? [],
       workers: () => this.#supervisor?.staying ?? [],
       condemn: (worker, failure) => this.#supervisor?.condemn(worker, failure),
-      onChange: (_, outcome) => this.#metrics.modelChanged(outcome),
+      onChange: ({ name: model, version }, outcome) => {
+        this.#metrics.modelChanged({ model, version }, outcome)
+        if (outcome !== 'failed') this.#breakers.reset({ model, version })
+      },
       prepareTimeoutMs: bootTimeoutMs,
       retireTimeoutMs: drainTimeoutMs,
     })
@@ -291,6 +302,8 @@ class Primary {
         catalogue.workerReady(worker)
         await this.#publishSocket()
       },
+      onModelFault: (fault) => this.#breakers.record(fault),
+      onModelFaultMended: (model) => this.#breakers.replaced(model),
       onEnded: (reason) => this.#metrics.workerEnded(reason),
       onGivenUp: (reason) => this.#giveUp(reason),
       onRecovered: () => this.#recover(),
@@ -366,6 +379,7 @@ class Primary {
   async #stop(): Promise<number> {
     let exitCode = 0
     this.#watch?.close()
+    this.#breakers.close()
     await this.#repository?.close()
     if (this.#supervisor !== undefined) {
       const { killed } = await this.#supervisor.drain(this.#config.drainTimeoutMs)

@@ -17,10 +17,16 @@ import {
   PROCESS_CELLS,
   REQUESTS,
 } from '../src/metrics/series.js'
+import type { ModelVersion } from './breaker.js'
 import type { ClientsMessage } from './messages.js'
 
 /** Label of requests for models that do not exist. */
 const UNKNOWN = { model: '(unknown)', version: '' }
+
+export interface RunningModelSign extends ModelVersion {
+  /** Whether it was loaded, self-check and warm-up included, and not yet asked by clients. */
+  readonly isLoading: boolean
+}
 
 /** What a process said about itself, read from its slot. */
 export interface ProcessSigns {
@@ -31,7 +37,7 @@ export interface ProcessSigns {
   readonly queueDepth: number
   readonly loopLagSeconds: number
   /** What its runtime was loading or computing; null for nothing. */
-  readonly running: CountedModel['labels'] | null
+  readonly running: RunningModelSign | null
 }
 
 function requestsOf(cells: Float64Array): number {
@@ -159,12 +165,13 @@ export class FleetStats {
     const cell = (name: keyof typeof PROCESS_CELLS) => cells[PROCESS_CELLS[name]] as number
     const nowMs = monotonicMs()
     const number = cell('runningModel')
+    const labels = this.#models.get(Math.abs(number))?.labels
     return {
       loopSilentMs: nowMs - cell('loopBeatMs'),
       threadSilentMs: nowMs - cell('threadBeatMs'),
       queueDepth: cell('queueDepth'),
       loopLagSeconds: cell('loopLagSeconds'),
-      running: this.#models.get(number)?.labels ?? null,
+      running: labels === undefined ? null : { ...labels, isLoading: number < 0 },
     }
   }
 

@@ -2,7 +2,8 @@
  * Keeps the workers alive. One function, `#spawn`, starts a worker: the first time, after a crash and to
  * replace one that still serves. A worker that dies is replaced after a back-off that grows while
  * replacements die young; too many boots that fail in a row leave the server not ready, with the reason,
- * instead of looping for ever.
+ * instead of looping for ever. A worker that a model crashed is replaced at once and counts for neither: the model
+ * is disabled before long (breaker.ts), and the others wait for nothing.
  *
  * Replacing one that serves: its successor boots beside it, and only when that is ready the old one is
  * drained. One at a time, whatever asks for it, so there is never more than one worker too many.
@@ -12,9 +13,12 @@ import type { Load } from '../src/http/connections.js'
 import type { Log } from '../src/log.js'
 import { limitDataGrowth } from '../src/process/data-limit.js'
 import { workerGrowthBytes } from '../src/process/memory.js'
+import { OomKills } from '../src/process/oom-kills.js'
 import { Balancer } from './balance.js'
+import type { ModelFault, ModelVersion } from './breaker.js'
 import type { StartMessage } from './messages.js'
 import type { FleetStats } from './stats.js'
+import { END_MESSAGES } from './worker-end.js'
 import { type WorkerExit, WorkerHandle } from './worker-handle.js'
 
 const FIRST_BACKOFF_MS = 50
@@ -22,6 +26,8 @@ const LONGEST_BACKOFF_MS = 10_000
 /** A worker that lived this long was healthy: the next crash starts counting anew. */
 const HEALTHY_AFTER_MS = 2000
 const MAX_BOOT_FAILURES = 5
+/** As Kubernetes calls it; SIGKILL in the metrics is somebody else's. */
+const OOM_KILLED = 'OOM_KILLED'
 
 export interface SupervisorOptions {
   readonly workers: number
@@ -33,6 +39,10 @@ export interface SupervisorOptions {
   readonly log: Log
   /** A worker listens, perhaps without some of the models, and counts as ready once this resolves. */
   readonly onReady: (worker: WorkerHandle) => Promise<void>
+  /** A model ended a worker; returns whether a model that goes on like this is disabled. */
+  readonly onModelFault: (fault: ModelFault) => boolean
+  /** The worker that it ended is replaced. */
+  readonly onModelFaultMended: (model: ModelVersion) => void
   /** A worker ended while the server goes on. */
   readonly onEnded: (reason: string) => void
   /** The boot-failure limit was reached: the server cannot be brought back by itself. */
@@ -50,6 +60,12 @@ interface Place {
   failedBoots: number
   /** Crashes, in a row, of workers that did not live long: what the back-off grows with. */
   crashes: number
+  /** It never had a worker that was ready. */
+  isStarting: boolean
+  /** Whether the last worker here was ended by a model. */
+  wasModelFault: boolean
+  /** Models that ended workers here since the last one was ready. */
+  faultyModels: ModelVersion[]
   respawnTimer: NodeJS.Timeout | undefined
 }
 
@@ -58,6 +74,7 @@ export class Supervisor {
   readonly #places: Place[]
   readonly #alive = new Set<WorkerHandle>()
   readonly #balancer = new Balancer()
+  readonly #oomKills = new OomKills()
   #isStopping = false
   #started: Promise<void> | undefined
   #draining: Promise<{ readonly killed: number }> | undefined
@@ -74,6 +91,9 @@ export class Supervisor {
       successor: null,
       failedBoots: 0,
       crashes: 0,
+      isStarting: true,
+      wasModelFault: false,
+      faultyModels: [],
       respawnTimer: undefined,
     }))
   }
@@ -100,10 +120,23 @@ export class Supervisor {
 
   /** Boots every worker; rejects with the first failure, and the rest is stopped by the caller. Idempotent. */
   start(): Promise<void> {
-    this.#started ??= Promise.all(this.#places.map((place) => this.#spawn(place))).then(() => {})
+    this.#started ??= Promise.all(this.#places.map((place) => this.#startPlace(place))).then(() => {})
     // Whoever waits for it hears of it.
     this.#started.catch(() => {})
     return this.#started
+  }
+
+  /** A model that ends workers while they load it prevents no start: it is disabled before long. */
+  async #startPlace(place: Place): Promise<void> {
+    for (;;) {
+      place.wasModelFault = false
+      try {
+        await this.#spawn(place)
+        return
+      } catch (thrown) {
+        if (!place.wasModelFault) throw thrown
+      }
+    }
   }
 
   /** Resolves when a new worker serves in the place; rejects with why it does not. Its later end is handled here. */
@@ -117,6 +150,8 @@ export class Supervisor {
       inheritedRequests: stats.requestsIn(statsSlot),
       bootTimeoutMs,
       onLoad: (load) => this.#balance(handle.id, load),
+      running: () => stats.signs(statsSlot).running,
+      takeOomKill: () => this.#oomKills.take(),
       hasOthers: () => this.ready.some((other) => other !== handle),
     })
     place.successor = handle
@@ -128,8 +163,14 @@ export class Supervisor {
     place.successor = null
     place.worker = handle
     place.failedBoots = 0
+    place.isStarting = false
+    this.#mend(place)
     this.#port = handle.port
     log.debug({ worker: handle.id, workerPid: handle.pid }, 'worker ready')
+  }
+
+  #mend(place: Place): void {
+    for (const model of place.faultyModels.splice(0)) this.#options.onModelFaultMended(model)
   }
 
   #balance(workerId: number, load: Load): void {
@@ -143,31 +184,43 @@ export class Supervisor {
   }
 
   #onExit(place: Place, handle: WorkerHandle, exit: WorkerExit): void {
-    const { stats } = this.#options
-    const { running } = stats.signs(handle.statsSlot)
+    const { stats, onModelFault } = this.#options
+    const { end, running, how } = exit
     stats.giveBack(handle.statsSlot)
     this.#alive.delete(handle)
     if (place.worker === handle) place.worker = null
     if (place.successor === handle) place.successor = null
     if (this.#isStopping) return
-    this.#report(handle, exit, running)
+    this.#report(handle, exit)
+    place.wasModelFault = false
+    if (end === 'runtime fault' && running !== null) {
+      const model = { model: running.model, version: running.version }
+      place.faultyModels.push(model)
+      place.wasModelFault = onModelFault({ ...model, cause: 'crash', how })
+      // It was one too many: the place is filled.
+      if (place.worker !== null) this.#mend(place)
+    }
     if (handle.retiredFor !== null) return
-    // Before the first full start there is nothing to mend: the start fails as a whole.
-    if (!exit.wasReady && this.#port === null) return
-    place.failedBoots = exit.wasReady ? 0 : place.failedBoots + 1
-    place.crashes = exit.livedMs >= HEALTHY_AFTER_MS || exit.how === 'code 0' ? 0 : place.crashes + 1
+    // There is nothing to mend yet: whoever starts it decides.
+    if (place.isStarting) return
+    if (!place.wasModelFault) {
+      place.failedBoots = exit.wasReady ? 0 : place.failedBoots + 1
+      place.crashes = exit.livedMs >= HEALTHY_AFTER_MS || exit.how === 'code 0' ? 0 : place.crashes + 1
+    }
     // Somebody serves here, or is about to.
     if (place.worker !== null || place.successor !== null) return
     if (place.failedBoots >= MAX_BOOT_FAILURES) this.#giveUp(place, exit)
     else this.#respawnLater(place)
   }
 
-  #report(handle: WorkerHandle, exit: WorkerExit, running: { model: string; version: string } | null): void {
+  #report(handle: WorkerHandle, { how, end, running, failure, livedMs }: WorkerExit): void {
     const { log, onEnded } = this.#options
-    const { how, failure, livedMs } = exit
+    const isFault = end === 'runtime fault' || end === 'fault'
     const facts = { worker: handle.id, workerPid: handle.pid, how, livedMs: Math.round(livedMs) }
-    onEnded(handle.retiredFor ?? failure?.code ?? how)
-    if (handle.retiredFor !== null) {
+    onEnded(
+      end === 'out of memory' ? OOM_KILLED : isFault ? how : (handle.retiredFor ?? failure?.code ?? how),
+    )
+    if (handle.retiredFor !== null && !isFault) {
       log.info({ ...facts, reason: handle.retiredFor }, 'worker replaced')
       return
     }
@@ -177,7 +230,7 @@ export class Supervisor {
         ...(running === null ? {} : { model: running.model, version: running.version }),
         ...(failure === null ? {} : { code: failure.code, reason: failure.message }),
       },
-      running === null ? 'worker ended' : 'worker ended inside the runtime',
+      END_MESSAGES[end],
     )
   }
 
@@ -191,7 +244,7 @@ export class Supervisor {
   }
 
   #respawnLater(place: Place): void {
-    const base = place.crashes <= 1 ? 0 : FIRST_BACKOFF_MS * 2 ** (place.crashes - 2)
+    const base = place.crashes <= 1 || place.wasModelFault ? 0 : FIRST_BACKOFF_MS * 2 ** (place.crashes - 2)
     const delayMs = Math.min(base, LONGEST_BACKOFF_MS) * (0.5 + Math.random() / 2)
     place.respawnTimer = setTimeout(() => {
       // Its failure is handled by its exit; here it would only be an unhandled rejection.

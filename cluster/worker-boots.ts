@@ -8,8 +8,9 @@ import { type ErrorCode, OnecopyError, type OutOfService, outOfServiceBecauseOf 
 import { type Generation, generationKey, messageOfGeneration } from './generation.js'
 import { LateLoads } from './late-loads.js'
 import { leaseEach } from './live-segment.js'
+import { loadWhereMissing } from './load-missing.js'
 import type { StartMessage } from './messages.js'
-import type { ServiceStates } from './service-states.js'
+import type { ServiceStates, VersionName } from './service-states.js'
 import type { WorkerHandle } from './worker-handle.js'
 
 /** What a worker says when the content of a segment is not what was published. */
@@ -18,6 +19,9 @@ const DOUBTS: ReadonlySet<ErrorCode> = new Set(['SELF_CHECK_FAILED', 'SEGMENT_IN
 /** One can end for a reason of its own while it loads a model; two in a row end because of the model. */
 const MAX_ENDED_BY_A_LOAD = 2
 const LOOK_FOR_WORKER_MS = 50
+
+/** What says nothing about a model in this worker: the worker is gone, or about to be. */
+const OF_WORKERS: ReadonlySet<ErrorCode> = new Set(['WORKER_GONE', 'MODEL_CRASHED', 'TIMEOUT'])
 
 function isWorkerGone(thrown: unknown): boolean {
   return thrown instanceof OnecopyError && thrown.code === 'WORKER_GONE'
@@ -132,9 +136,8 @@ export class WorkerBoots {
   }
 
   /**
-   * Has every ready worker load a generation, one of them first: a model that ends whoever loads it ends two workers,
-   * one after the other, and not all.
-   * @throws OnecopyError why it cannot be loaded, WORKER_GONE where workers end over it.
+   * Has every ready worker load a generation, one of them first: a model that ends whoever loads it does not end all.
+   * @throws OnecopyError why it cannot be loaded, MODEL_CRASHED and WORKER_GONE where workers end over it.
    */
   async prepareAll(next: Generation): Promise<void> {
     const { prepareTimeoutMs } = this.#options
@@ -175,7 +178,7 @@ export class WorkerBoots {
 
   /**
    * Has a worker load what began to be served while it booted; where it cannot, it serves what it has.
-   * @throws OnecopyError WORKER_GONE, TIMEOUT.
+   * @throws OnecopyError WORKER_GONE, MODEL_CRASHED, TIMEOUT.
    */
   async catchUp(worker: WorkerHandle, generation: Generation): Promise<void> {
     const { facts } = generation
@@ -183,10 +186,32 @@ export class WorkerBoots {
       await worker.prepare(messageOfGeneration(generation), this.#options.prepareTimeoutMs)
       this.#options.service.putBackInto(worker, facts)
     } catch (thrown) {
-      if (!(thrown instanceof OnecopyError) || isWorkerGone(thrown) || thrown.code === 'TIMEOUT') throw thrown
+      if (!(thrown instanceof OnecopyError) || OF_WORKERS.has(thrown.code)) throw thrown
       this.#options.service.takeOutOf(worker, facts, outOfServiceBecauseOf(thrown))
       this.#lateLoads.begin(worker, facts.key)
     }
+  }
+
+  /**
+   * Puts a version back that is out of service because of `code`. Where workers did not load it meanwhile, those that
+   * started without it load it first.
+   * @throws OnecopyError why a worker cannot load it: it stays out of service.
+   */
+  async bringBack(model: VersionName, code: ErrorCode, serving: () => Generation | null): Promise<void> {
+    const { service, workers, inTurn, prepareTimeoutMs } = this.#options
+    if (service.stateOf(model)?.isLoaded === true) {
+      service.putBack(model, code)
+      return
+    }
+    await inTurn(async () => {
+      const generation = serving()
+      const out = service.stateOf(model)
+      if (generation === null || out?.state.code !== code) return
+      // Where it ended a worker it was taken out anew.
+      const isWanted = () => service.stateOf(model) === out
+      if (await loadWhereMissing({ generation, workers, isWanted, prepareTimeoutMs }))
+        service.putBack(model, code)
+    })
   }
 
   close(): void {

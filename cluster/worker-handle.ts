@@ -17,10 +17,15 @@ import {
   ToPrimarySchema,
   type ToWorker,
 } from './messages.js'
+import type { RunningModelSign } from './stats.js'
+import { endOf, type WorkerEnd } from './worker-end.js'
 
 export interface WorkerExit {
   /** 'code 1', 'SIGSEGV'. */
   readonly how: string
+  readonly end: WorkerEnd
+  /** What its runtime was loading or computing. */
+  readonly running: RunningModelSign | null
   /** What it said about itself before it ended, or what was done to it. */
   readonly failure: OnecopyError | null
   readonly wasReady: boolean
@@ -39,6 +44,10 @@ export interface WorkerHandleOptions {
   readonly inheritedRequests: number
   readonly bootTimeoutMs: number
   readonly onLoad: (load: Load) => void
+  /** What its runtime is loading or computing, or was when it ended. */
+  readonly running: () => RunningModelSign | null
+  /** Whether the kernel has killed a process for memory that explains no other end. */
+  readonly takeOomKill: () => boolean
   /** Whether other workers take connections. */
   readonly hasOthers: () => boolean
 }
@@ -72,10 +81,11 @@ export class WorkerHandle {
   #start: StartMessage | null = null
   #isTold = false
   #failure: OnecopyError | null = null
+  #isKilled = false
   #readySinceMs: number | null = null
 
   constructor(options: WorkerHandleOptions) {
-    const { statsSlot, lease, inheritedRequests, bootTimeoutMs, onLoad, hasOthers } = options
+    const { statsSlot, lease, inheritedRequests, bootTimeoutMs, onLoad, hasOthers, takeOomKill } = options
     this.statsSlot = statsSlot
     this.inheritedRequests = inheritedRequests
     const worker = cluster.fork(WORKER_ENVIRONMENT)
@@ -124,9 +134,14 @@ export class WorkerHandle {
     this.exited = new Promise((resolve) => {
       worker.on('exit', (exitCode, signal) => {
         clearTimeout(bootTimer)
+        const running = options.running()
+        const failure = this.#failure
+        const ended = { exitCode, signal, failure, wasKilledHere: this.#isKilled }
         resolve({
           how: signal === null ? `code ${exitCode}` : signal,
-          failure: this.#failure,
+          end: endOf({ ...ended, wasRunning: running !== null, takeOomKill }),
+          running,
+          failure,
           wasReady: this.#readySinceMs !== null,
           livedMs: this.ageMs,
         })
@@ -216,10 +231,22 @@ export class WorkerHandle {
 
   /**
    * Has it load a generation beside what answers.
-   * @throws OnecopyError what it says, or WORKER_GONE when it ends meanwhile, TIMEOUT.
+   * @throws OnecopyError what it says, or MODEL_CRASHED when the model ends it, WORKER_GONE when something else does, TIMEOUT.
    */
   async prepare(segment: SegmentMessage, timeoutMs: number): Promise<void> {
-    await this.#ask((id) => ({ type: 'prepare', id, segment }), timeoutMs)
+    try {
+      await this.#ask((id) => ({ type: 'prepare', id, segment }), timeoutMs)
+    } catch (thrown) {
+      if (!(thrown instanceof OnecopyError) || thrown.code !== 'WORKER_GONE') throw thrown
+      const { end, running, how } = await this.exited
+      const { name, version } = segment
+      const isItsFault = running?.isLoading && running.model === name && running.version === version
+      if (end !== 'runtime fault' || !isItsFault) throw thrown
+      throw new OnecopyError(
+        'MODEL_CRASHED',
+        `model ${name} version ${version} ended worker ${this.id} with ${how} while it was loaded`,
+      )
+    }
     this.holds.add(segment.key)
   }
 
@@ -284,6 +311,7 @@ export class WorkerHandle {
   /** Ends it at once; `failure` is then what it failed of. */
   kill(failure?: OnecopyError): void {
     if (failure !== undefined) this.#failure ??= failure
+    this.#isKilled = true
     this.#worker.process.kill('SIGKILL')
   }
 }

@@ -24,8 +24,8 @@ import {
   type ToWorker,
   ToWorkerSchema,
 } from './messages.js'
+import { EXIT_BUG } from './worker-end.js'
 
-const EXIT_BUG = 70
 /** After a bug nothing is certain any more: other requests get this long, not the whole drain timeout. */
 const BUG_DRAIN_MS = 5000
 const LOAD_REPORT_INTERVAL_MS = 100
@@ -136,6 +136,7 @@ class WorkerProcess {
     this.#start = start
     this.#log = createLog({ level: start.config.logLevel, role: 'worker' })
     try {
+      await this.#engine.reportTo(start.processStats, start.statsSlot)
       this.#serving = await ServingProcess.start({
         config: start.config,
         segments: await Promise.all(start.segments.map((segment) => this.#withCounts(segment))),

@@ -32,6 +32,7 @@ export const ERROR_CATALOGUE = {
   CONCURRENCY_LIMITED: { status: 429, fault: 'client' },
   HEADERS_TOO_LARGE: { status: 431, fault: 'client' },
   MODEL_NOT_READY: { status: 503, fault: 'operator' },
+  MODEL_DISABLED: { status: 503, fault: 'operator' },
   MODEL_OUT_OF_SERVICE: { status: 503, fault: 'operator' },
   QUEUE_FULL: { status: 503, fault: 'operator' },
   SHUTTING_DOWN: { status: 503, fault: 'operator' },
@@ -46,6 +47,7 @@ export const ERROR_CATALOGUE = {
   MODEL_UNSUPPORTED: { status: 500, fault: 'operator' },
   COMPILE_FAILED: { status: 500, fault: 'operator' },
   SELF_CHECK_FAILED: { status: 500, fault: 'operator' },
+  MODEL_CRASHED: { status: 500, fault: 'operator' },
   INTERFACE_CHANGED: { status: 500, fault: 'operator' },
   SEGMENT_INVALID: { status: 500, fault: 'operator' },
   MEMORY_LIMIT: { status: 500, fault: 'operator' },
@@ -103,11 +105,13 @@ export const ErrorCodeSchema = z.custom<ErrorCode>((code) => typeof code === 'st
 
 /** Why a model version answers no request, while the server and its other models do. */
 export const OutOfServiceSchema = z.object({
-  /** The cause: SELF_CHECK_FAILED, SEGMENT_INVALID and so on. Requests are answered MODEL_OUT_OF_SERVICE. */
+  /** The cause: SELF_CHECK_FAILED, SEGMENT_INVALID and so on. Requests are answered MODEL_OUT_OF_SERVICE, or MODEL_DISABLED if that is the cause. */
   code: ErrorCodeSchema,
   reason: z.string(),
   /** When a request is worth repeating, in whole seconds. */
   retryAfterSeconds: z.int().positive(),
+  /** When it comes back by itself, in milliseconds since 1970; a request is then worth repeating sooner. */
+  untilMs: z.number().optional(),
 })
 export type OutOfService = z.infer<typeof OutOfServiceSchema>
 
@@ -119,15 +123,22 @@ export function outOfServiceBecauseOf({ code, message }: OnecopyError): OutOfSer
   return { code, reason: message, retryAfterSeconds: OUT_OF_SERVICE_RETRY_SECONDS }
 }
 
+/** From 1 to what was said at first, whatever happens to the system's clock. */
+function remainingSeconds({ retryAfterSeconds, untilMs }: OutOfService): number {
+  if (untilMs === undefined) return retryAfterSeconds
+  return Math.min(retryAfterSeconds, Math.max(1, Math.ceil((untilMs - Date.now()) / 1000)))
+}
+
 /** What a request to such a model version is answered with. */
 export function outOfServiceError(
   { name, version }: { readonly name: string; readonly version: string },
-  { code, reason, retryAfterSeconds }: OutOfService,
+  state: OutOfService,
 ): OnecopyError {
+  const { code, reason } = state
   return new OnecopyError(
-    'MODEL_OUT_OF_SERVICE',
+    code === 'MODEL_DISABLED' ? code : 'MODEL_OUT_OF_SERVICE',
     `model ${name} version ${version} is out of service (${code}): ${reason}`,
-    { retryAfterSeconds },
+    { retryAfterSeconds: remainingSeconds(state) },
   )
 }
 

@@ -157,6 +157,11 @@ export class ServedModels implements ModelDirectory {
     return this.#answering(name).map((model) => model.version)
   }
 
+  /** Every generation of a version that is loaded. */
+  generations({ name, version }: { readonly name: string; readonly version: string }): LoadedModel[] {
+    return [...this.#byKey.values()].filter((one) => one.name === name && one.version === version)
+  }
+
   byKey(key: string): LoadedModel | undefined {
     return this.#byKey.get(key)
   }

@@ -8,11 +8,10 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { type ApiKey, Keyring } from './access/api-keys.js'
 import type { ClientCounts } from './access/client-page.js'
 import { Batcher } from './batch/batcher.js'
-import type { Execution } from './batch/job.js'
 import type { ServingConfig } from './config/config.js'
 import { standardOtlpEndpoint } from './config/defence-options.js'
-import { Engine, type RunResult } from './engine/engine.js'
-import { OnecopyError, type OutOfService, outOfServiceBecauseOf } from './errors.js'
+import { Engine } from './engine/engine.js'
+import { OnecopyError, type OutOfService, outOfServiceBecauseOf, outOfServiceError } from './errors.js'
 import { BundleMount } from './ersilia/mount.js'
 import type { MountedBundle } from './ersilia/mounted.js'
 import { createApp } from './http/app.js'
@@ -141,7 +140,8 @@ export class ServingProcess {
     this.#keyring = new Keyring({ keys: secrets.apiKeys })
     const headers = securityHeaders({ isTls: secrets.tls !== null })
     this.#batcher = new Batcher({
-      run: (execution) => this.#run(execution),
+      run: ({ modelKey, inputs, outputNames, outputLimit }) =>
+        this.#engine.run(modelKey, inputs, outputNames, { outputLimit }),
       onExecution: ({ modelKey, rows, times }) => {
         this.#models.byKey(modelKey)?.counts.countExecution(rows, times)
       },
@@ -159,6 +159,9 @@ export class ServingProcess {
       models: this.#models,
       checkRoom: (model, inputBytes) => this.#batcher.checkRoom((model as LoadedModel).key, inputBytes),
       submit: async ({ model, ...job }) => {
+        // Its body may have taken its time.
+        const out = this.#models.outOfService(model.name, model.version)
+        if (out !== null) throw outOfServiceError(out, out.state)
         const result = await this.#batcher.submit({ ...job, modelKey: (model as LoadedModel).key })
         model.counts.observe('queueDuration', result.queueNs / 1e9)
         model.counts.countComputed(result.times)
@@ -232,8 +235,7 @@ export class ServingProcess {
     await this.#mount?.open({
       http: this.#context,
       runUncounted: (model) => async (inputs, outputNames) =>
-        (await this.#run({ modelKey: (model as LoadedModel).key, inputs, outputNames, outputLimit: null }))
-          .outputs,
+        (await this.#engine.run((model as LoadedModel).key, inputs, outputNames)).outputs,
       serverFolder,
       redisUrl: config.redisUrl,
       maxQueuedRequests: config.maxQueuedRequests,
@@ -254,9 +256,11 @@ export class ServingProcess {
     }
   }
 
-  /** From here on requests to this model version are refused, until it is put back. */
+  /** From here on requests to this model version are refused, those that wait too, until it is put back. */
   takeOut(version: VersionOutOfService): void {
     this.#models.takeOut(version)
+    const error = outOfServiceError(version, version.state)
+    for (const { key } of this.#models.generations(version)) this.#batcher.refuseWaiting(key, error)
   }
 
   /** From here on this model version answers, where it is loaded. */
@@ -271,20 +275,17 @@ export class ServingProcess {
   async prepare(segment: SegmentToServe): Promise<void> {
     const { key, number, config } = segment
     const attached = await attachSegment(segment.segment)
-    // Said before, so that it is known what a crash was about.
-    this.#self.running(number)
     try {
       const loadable = { ...attached, ...separateDefaults(attached.graph, attached.header.inputs) }
-      await this.#engine.load(key, loadable, config.threads ?? this.#config.threads)
+      const threads = config.threads ?? this.#config.threads
+      await this.#engine.load(key, loadable, { threads, number })
       const run = async (tensors: readonly Tensor[], names: readonly string[]) =>
-        (await this.#engine.run(key, tensors, names)).outputs
+        (await this.#engine.run(key, tensors, names, { isProving: true })).outputs
       await proveModel({ model: segment, header: attached.header, run })
     } catch (thrown) {
       // A thread that is gone is reported by its end.
       await this.#engine.unload(key).catch(() => {})
       throw thrown
-    } finally {
-      this.#self.running(0)
     }
     this.#batcher.add(key, batchingPolicy(attached.header, config, this.#config))
     const { inputs, outputs } = attached.header
@@ -316,15 +317,6 @@ export class ServingProcess {
       this.#batcher.remove(model.key)
       await this.#engine.unload(model.key)
       this.#models.remove(model)
-    }
-  }
-
-  async #run({ modelKey, inputs, outputNames, outputLimit }: Execution): Promise<RunResult> {
-    this.#self.running(this.#models.byKey(modelKey)?.number ?? 0)
-    try {
-      return await this.#engine.run(modelKey, inputs, outputNames, outputLimit)
-    } finally {
-      this.#self.running(0)
     }
   }
 

@@ -160,7 +160,8 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosResult> {
     ...{ stage, model, workers },
     onLine: (line) => {
       if (line.includes('"level":"fatal"')) fatalLines.push(line)
-      const [, pid] = line.includes('"msg":"worker ended"') ? (line.match(/"workerPid":(\d+)/) ?? []) : []
+      const isEnd = /"msg":"worker (?:ended|killed|crashed|failed)/.test(line)
+      const [, pid] = isEnd ? (line.match(/"workerPid":(\d+)/) ?? []) : []
       if (pid !== undefined) ends.push({ pid: Number(pid), line })
     },
   })

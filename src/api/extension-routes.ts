@@ -19,7 +19,7 @@ export const STATISTICS_ROUTES: readonly Route[] = [
     tag: 'statistics',
     summary: 'What was counted',
     responses: ok('Statistics', 'Counted over all workers, living and dead.'),
-    errors: ['MODEL_OUT_OF_SERVICE'],
+    errors: ['MODEL_DISABLED', 'MODEL_OUT_OF_SERVICE'],
   }),
 ]
 
@@ -30,7 +30,7 @@ export const CONFIGURATION_ROUTES: readonly Route[] = onModel({
   tag: 'models',
   summary: "The configuration, as Triton's clients read it",
   responses: ok('ModelConfiguration'),
-  errors: ['MODEL_OUT_OF_SERVICE'],
+  errors: ['MODEL_DISABLED', 'MODEL_OUT_OF_SERVICE'],
 })
 
 const REGISTER_ERRORS: readonly ErrorCode[] = [

@@ -39,7 +39,7 @@ const MODEL_ROUTES: readonly Route[] = [
     tag: 'models',
     summary: 'Inputs and outputs',
     responses: ok('ModelMetadata'),
-    errors: ['MODEL_OUT_OF_SERVICE'],
+    errors: ['MODEL_DISABLED', 'MODEL_OUT_OF_SERVICE'],
   }),
   ...onModel({
     method: 'get',
@@ -90,6 +90,7 @@ const MODEL_ROUTES: readonly Route[] = [
       'CONTENT_ENCODING_UNSUPPORTED',
       'MODEL_RUN_FAILED',
       'MODEL_NOT_READY',
+      'MODEL_DISABLED',
       'MODEL_OUT_OF_SERVICE',
       'QUEUE_FULL',
       'SHUTTING_DOWN',

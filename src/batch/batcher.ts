@@ -107,6 +107,11 @@ export class Batcher {
     this.#lanes.delete(modelKey)
   }
 
+  /** Answers all requests of a model that wait with `error`; what is computed is computed to its end. */
+  refuseWaiting(modelKey: string, error: OnecopyError): void {
+    this.#lanes.get(modelKey)?.queue.rejectAll(error)
+  }
+
   /** Requests that wait, over all models; what is being computed is not among them. */
   get depth(): number {
     let depth = 0

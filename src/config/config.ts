@@ -1,5 +1,7 @@
 /** The checked configuration: of the whole server, and the part that a serving process needs. */
+
 import { z } from 'zod'
+import type { BreakerConfig } from './breaker-options.js'
 import type { Parsed } from './schema.js'
 import { RESPONSE_PER_BODY } from './size-options.js'
 
@@ -53,6 +55,7 @@ export interface Config {
   readonly bootTimeoutMs: number
   readonly drainTimeoutMs: number
   readonly stallTimeoutMs: number
+  readonly breaker: BreakerConfig
   /** 0 is no limit. */
   readonly maxRequestsPerWorker: number
   /** 0 is no limit. */
@@ -110,6 +113,7 @@ export function toConfig(options: Parsed): Config {
     bootTimeoutMs: options.bootTimeout,
     drainTimeoutMs: options.drainTimeout,
     stallTimeoutMs: options.stallTimeout,
+    breaker: { failureLimit: options.breakerLimit, firstBackoffMs: options.breakerBackoff },
     maxRequestsPerWorker: options.maxRequestsPerWorker,
     maxPrivateBytes: options.maxPrivateMemory,
     segmentDir: options.segmentDir,

@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { z } from 'zod'
 import { usableCpus } from '../process/cpus.js'
+import { BREAKER_OPTIONS } from './breaker-options.js'
 import { BUNDLE_OPTIONS } from './bundle-options.js'
 import { CONTROL_OPTIONS } from './control-options.js'
 import { ACCESS_OPTIONS, REQUEST_LOG_OPTIONS } from './defence-options.js'
@@ -161,6 +162,7 @@ export const OPTIONS = {
     help: 'A worker whose inference thread or event loop is silent for longer is replaced. Above the longest run of any model.',
     default: () => '2m',
   }),
+  ...BREAKER_OPTIONS,
   maxRequestsPerWorker: option({
     schema: integer(0, Number.MAX_SAFE_INTEGER),
     value: 'N',

@@ -2,6 +2,7 @@
 import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
 import { OnecopyError } from '../errors.js'
+import type { StatsPageReference } from '../metrics/page.js'
 import type { AttachedSegment } from '../segment/attach.js'
 import type { Tensor, TensorSpec } from '../tensor.js'
 import {
@@ -19,6 +20,12 @@ export interface RunResult {
   readonly startedNs: number
   /** Time inside the runtime, in nanoseconds. */
   readonly computeNs: number
+}
+
+export interface RunOptions {
+  readonly outputLimit?: OutputLimit | null
+  /** Whether it belongs to loading the model: no client has asked. */
+  readonly isProving?: boolean
 }
 
 /** A model's graph, and what of its header matters for loading it. */
@@ -83,10 +90,22 @@ export class Engine {
   }
 
   /**
-   * Loads a model from an attached segment. Blocks the inference thread, not the caller's.
+   * From here on the slot of the page of processes says which model the runtime works on, up to the moment of a crash.
+   * @throws OnecopyError SEGMENT_INVALID when it is not the page described.
+   */
+  async reportTo(page: StatsPageReference, slot: number): Promise<void> {
+    await this.#ask({ type: 'report', page, slot })
+  }
+
+  /**
+   * Loads a model from an attached segment; `number` names it where `reportTo` said. Blocks the inference thread, not the caller's.
    * @throws OnecopyError MODEL_UNSUPPORTED with the runtime's words.
    */
-  async load(modelKey: string, segment: LoadableModel, threads: number): Promise<void> {
+  async load(
+    modelKey: string,
+    segment: LoadableModel,
+    { threads, number = 0 }: { readonly threads: number; readonly number?: number },
+  ): Promise<void> {
     const { header } = segment
     // A copy: the thread takes it over by transfer, and a mapping cannot be transferred.
     const graph = segment.graph.slice()
@@ -101,6 +120,7 @@ export class Engine {
         outputs: header.outputs.map(specOf),
         defaults: (segment.defaults ?? []).map((one) => ({ ...one, shape: [...one.shape] })),
         threads,
+        number,
       },
       [graph.buffer],
     )
@@ -114,11 +134,14 @@ export class Engine {
     modelKey: string,
     inputs: readonly Tensor[],
     outputNames: readonly string[],
-    outputLimit: OutputLimit | null = null,
+    { outputLimit = null, isProving = false }: RunOptions = {},
   ): Promise<RunResult> {
     const tensors = inputs.map((tensor) => ({ ...tensor, shape: [...tensor.shape] }))
     const reply = await this.#ask(
-      { type: 'run', modelKey, inputs: tensors, outputNames: [...outputNames], outputLimit },
+      {
+        ...{ type: 'run', modelKey, inputs: tensors, outputNames: [...outputNames] },
+        ...{ outputLimit, isProving },
+      },
       transferList(tensors),
     )
     if (reply.type !== 'ran')

@@ -1,6 +1,7 @@
 /** What passes between a serving process and its inference thread. Tensors travel by transfer. */
 import { z } from 'zod'
 import { ErrorCodeSchema } from '../errors.js'
+import { StatsPageReferenceSchema } from '../metrics/page.js'
 import { DATATYPES, type Datatype, type TensorData } from '../tensor.js'
 
 const datatype = z.enum(Object.keys(DATATYPES) as [Datatype, ...Datatype[]])
@@ -22,6 +23,8 @@ const outputLimit = z.object({
 export type OutputLimit = z.infer<typeof outputLimit>
 
 export const ThreadRequestSchema = z.discriminatedUnion('type', [
+  /** Where to say which model the runtime works on. */
+  z.object({ type: z.literal('report'), id, page: StatsPageReferenceSchema, slot: z.int().nonnegative() }),
   z.object({
     type: z.literal('load'),
     id,
@@ -35,6 +38,8 @@ export const ThreadRequestSchema = z.discriminatedUnion('type', [
     /** Of inputs that need not be sent. */
     defaults: z.array(tensor),
     threads: z.int().positive(),
+    /** Names the model version in the stats pages; 0 for none. */
+    number: z.int().nonnegative(),
   }),
   z.object({
     type: z.literal('run'),
@@ -43,6 +48,8 @@ export const ThreadRequestSchema = z.discriminatedUnion('type', [
     inputs: z.array(tensor),
     outputNames: z.array(z.string()),
     outputLimit: outputLimit.nullable(),
+    /** Whether it belongs to loading the model: no client has asked. */
+    isProving: z.boolean(),
   }),
   z.object({ type: z.literal('unload'), id, modelKey: z.string() }),
   /** Answered when all that was asked before is done: a sign of life. */

@@ -5,6 +5,9 @@
  */
 import { type MessagePort, parentPort } from 'node:worker_threads'
 import { messageOf, OnecopyError } from '../errors.js'
+import { StatsPage } from '../metrics/page.js'
+import { RunningModel } from '../metrics/recorder.js'
+import { PROCESS_CELL_COUNT } from '../metrics/series.js'
 import { leastBytes, responseTooLarge } from '../protocol/v2/response-size.js'
 import { Session } from '../runtime/session.js'
 import type { Tensor } from '../tensor.js'
@@ -16,22 +19,29 @@ import {
   transferList,
 } from './messages.js'
 
-const sessions = new Map<string, Session>()
+interface Loaded {
+  readonly session: Session
+  /** Names the model version in the stats pages. */
+  readonly number: number
+}
 
-function sessionOf(modelKey: string): Session {
-  const session = sessions.get(modelKey)
-  if (session === undefined) throw new OnecopyError('MODEL_NOT_READY', `model ${modelKey} is not loaded`)
-  return session
+const sessions = new Map<string, Loaded>()
+/** In memory of its own until it is known where to say it. */
+let runningModel = new RunningModel(new Float64Array(PROCESS_CELL_COUNT))
+
+function loadedOf(modelKey: string): Loaded {
+  const loaded = sessions.get(modelKey)
+  if (loaded === undefined) throw new OnecopyError('MODEL_NOT_READY', `model ${modelKey} is not loaded`)
+  return loaded
 }
 
 async function load(request: Extract<ThreadRequest, { type: 'load' }>): Promise<void> {
+  const { modelKey, number } = request
   try {
-    sessions.set(request.modelKey, await Session.load(request))
+    const session = await runningModel.during({ number, isLoading: true }, () => Session.load(request))
+    sessions.set(modelKey, { session, number })
   } catch (thrown) {
-    throw new OnecopyError(
-      'MODEL_UNSUPPORTED',
-      `the runtime cannot load ${request.modelKey}: ${messageOf(thrown)}`,
-    )
+    throw new OnecopyError('MODEL_UNSUPPORTED', `the runtime cannot load ${modelKey}: ${messageOf(thrown)}`)
   }
 }
 
@@ -46,10 +56,14 @@ function checkSize(outputs: readonly Tensor[], limit: OutputLimit | null): void 
 
 async function handle(request: ThreadRequest): Promise<ThreadReply> {
   const { id } = request
-  if (request.type === 'load') await load(request)
+  if (request.type === 'report') {
+    runningModel = new RunningModel((await StatsPage.open(request.page)).slot(request.slot))
+  } else if (request.type === 'load') await load(request)
   else if (request.type === 'run') {
+    const { session, number } = loadedOf(request.modelKey)
+    const { inputs, outputNames, isProving: isLoading } = request
     const startedNs = process.hrtime.bigint()
-    const outputs = await sessionOf(request.modelKey).run(request.inputs, request.outputNames)
+    const outputs = await runningModel.during({ number, isLoading }, () => session.run(inputs, outputNames))
     const computeNs = Number(process.hrtime.bigint() - startedNs)
     checkSize(outputs, request.outputLimit)
     return {
@@ -60,10 +74,10 @@ async function handle(request: ThreadRequest): Promise<ThreadReply> {
       computeNs,
     }
   } else if (request.type === 'unload') {
-    await sessions.get(request.modelKey)?.close()
+    await sessions.get(request.modelKey)?.session.close()
     sessions.delete(request.modelKey)
   } else if (request.type === 'close') {
-    for (const session of sessions.values()) await session.close()
+    for (const { session } of sessions.values()) await session.close()
     sessions.clear()
   }
   return { type: 'done', id }

@@ -90,7 +90,7 @@ export class LocalPredictor implements Predictor {
     const inputs = requiredOf(model.header.inputs)
     const run: RunModel = async (tensors, names) => (await engine.run(KEY, tensors, names)).outputs
     try {
-      await engine.load(KEY, model, 1)
+      await engine.load(KEY, model, { threads: 1 })
       if (selfCheck !== null)
         await checkSelf(selfCheck, {
           inputs,

@@ -77,6 +77,31 @@ export class ModelRecorder {
   }
 }
 
+/**
+ * What the runtime of a process works on. It is written on the thread that calls the runtime, at the call: an event loop
+ * hears of the end of a call later, and would blame a crash on the model before.
+ */
+export class RunningModel {
+  readonly #cells: Float64Array
+
+  constructor(cells: Float64Array) {
+    this.#cells = cells
+  }
+
+  /** Names the model version for as long as `work` takes; 0 names none. */
+  async during<T>(
+    { number, isLoading }: { readonly number: number; readonly isLoading: boolean },
+    work: () => Promise<T>,
+  ): Promise<T> {
+    this.#cells[PROCESS_CELLS.runningModel] = isLoading ? -number : number
+    try {
+      return await work()
+    } finally {
+      this.#cells[PROCESS_CELLS.runningModel] = 0
+    }
+  }
+}
+
 /** What a process says about itself. */
 export class ProcessRecorder {
   readonly #cells: Float64Array
@@ -88,11 +113,6 @@ export class ProcessRecorder {
     this.#cells = cells
     this.#loopDelay = monitorEventLoopDelay({ resolution: LOOP_SAMPLE_MS })
     this.#loopDelay.enable()
-  }
-
-  /** The runtime is about to load or compute a model version, or (0) has come back. */
-  running(model: number): void {
-    this.#cells[PROCESS_CELLS.runningModel] = model
   }
 
   threadBeat(): void {

@@ -127,7 +127,7 @@ export const PROCESS_CELLS = {
   loopBeatMs: 0,
   /** When its inference thread last answered, on the same clock. */
   threadBeatMs: 1,
-  /** Number of the model version that the runtime loads or computes at this moment; 0 for none. */
+  /** Number of the model version that the runtime computes at this moment, negative while it is loaded; 0 for none. */
   runningModel: 2,
   /** Requests that wait. */
   queueDepth: 3,

@@ -118,7 +118,7 @@ test.serial(
       (response) => String(response.status),
       () => 'cut off',
     )
-    const end = await server.logged((line) => line.msg === 'worker ended inside the runtime')
+    const end = await server.logged((line) => line.msg === 'worker killed by the server')
     t.is(end.code, 'WORKER_STALLED')
     t.is(end.model, 'slow')
     t.is(end.how, 'SIGKILL')
@@ -140,7 +140,7 @@ test.serial(
     const startedMs = performance.now()
     t.is(await metric(adminUrl, SUCCESSES), 4)
     t.true(performance.now() - startedMs < 500)
-    const end = await server.logged((line) => line.msg === 'worker ended')
+    const end = await server.logged((line) => line.msg === 'worker killed by the server')
     t.is(end.code, 'WORKER_STALLED')
     await until('a fresh worker is ready', () => workerPids(running).length === 3)
     t.is(await metric(adminUrl, SUCCESSES), 4)
@@ -167,6 +167,27 @@ for (const signal of ['SIGSEGV', 'SIGABRT', 'SIGBUS'] as const) {
     await stopCleanly(t, server)
   })
 }
+
+test.serial(
+  'kill -9 while a model computes is logged as a kill from outside, and no model is blamed',
+  async (t) => {
+    const running = await serveSlow(t, ['--breaker-limit', '1'])
+    const { server, url, adminUrl } = running
+    const lost = infer({ url, model: 'slow', inputs: [iterations(1_000_000_000)] }).catch(() => 'cut off')
+    const waiting = infer({ url, model: 'slow', inputs: [iterations(1)] }).catch(() => 'cut off')
+    await until('one waits', async () => (await metric(adminUrl, /^onecopy_queue_depth /)) === 1)
+    process.kill(workerPids(running)[0] as number, 'SIGKILL')
+    const end = await server.logged((line) => line.msg === 'worker killed from outside')
+    t.like(end, { how: 'SIGKILL', model: 'slow', version: '1' })
+    t.deepEqual(await Promise.all([lost, waiting]), ['cut off', 'cut off'])
+    await until('a fresh worker is ready', () => workerPids(running).length === 2)
+    await inferOutputs({ url, model: 'slow', inputs: [iterations(1)] })
+    t.is(await metric(adminUrl, /^onecopy_model_disabled\{.*slow/), 0)
+    t.is(await metric(adminUrl, /^onecopy_model_crashes_total\{.*slow/), 0)
+    t.is(await metric(adminUrl, /worker_exits_total\{reason="SIGKILL"\}/), 1)
+    await stopCleanly(t, server)
+  },
+)
 
 test.serial('a worker that served its number of requests is replaced, and no request fails', async (t) => {
   const running = await serveAdd(t, ['--workers', '2', '--max-requests-per-worker', '200'])

@@ -20,6 +20,7 @@ export const ELEMENT = {
   float: 1,
   uint8: 2,
   int8: 3,
+  int32: 6,
   int64: 7,
   string: 8,
   bool: 9,
@@ -159,6 +160,31 @@ export function int64s(name: string, shape: readonly number[], values: readonly 
     dataType: ELEMENT.int64,
     rawData: new Uint8Array(BigInt64Array.from(values, BigInt).buffer),
   })
+}
+
+export function int32s(name: string, shape: readonly number[], values: readonly number[]): TensorProto {
+  return create(TensorProtoSchema, {
+    name,
+    dims: shape.map(BigInt),
+    dataType: ELEMENT.int32,
+    rawData: new Uint8Array(Int32Array.from(values).buffer),
+  })
+}
+
+/**
+ * `z = x / (y - 1)`, x and y INT32 [batch]: -2147483648 over 0 - 1 ends the process with SIGFPE, and the request does not
+ * show it.
+ */
+export function crashingModel(): Uint8Array {
+  const { int32 } = ELEMENT
+  return modelBytes(
+    graph({
+      input: [value('x', int32, ['batch']), value('y', int32, ['batch'])],
+      output: [value('z', int32, ['batch'])],
+      node: [node('Sub', ['y', 'one'], ['divisor']), node('Div', ['x', 'divisor'], ['z'])],
+      initializer: [int32s('one', [1], [1])],
+    }),
+  )
 }
 
 /** Weights between -1 and 1 that look random and are the same in every run. */

@@ -92,15 +92,17 @@ export function modelRoutes(router: Router, context: HttpContext): void {
   onModel(router, 'get', '/ready', (ctx) => {
     const out = outOfServiceOf(ctx, context)
     const { name } = out ?? modelOf(ctx, context)
+    const ending = `model ${name} is not ready: the server is ending`
     const error =
       out !== null
-        ? outOfServiceError(out, out.state).message
+        ? outOfServiceError(out, out.state)
         : context.isDraining()
-          ? `model ${name} is not ready: the server is ending`
+          ? new OnecopyError('MODEL_NOT_READY', ending, { retryAfterSeconds: 1 })
           : null
     ctx.status = error === null ? 200 : 503
-    if (error !== null) ctx.set('Retry-After', String(out?.state.retryAfterSeconds ?? 1))
-    const answer: ModelReadiness = error === null ? { name, ready: true } : { name, ready: false, error }
+    if (error !== null) ctx.set(error.headers)
+    const answer: ModelReadiness =
+      error === null ? { name, ready: true } : { name, ready: false, error: error.message }
     ctx.body = answer
   })
 }

@@ -146,14 +146,16 @@ test.serial(
     }
     // 1.6 GB of products.
     await t.throwsAsync(ask(url, 'squares', input))
-    const ended = await container.server.logged(({ msg }) => msg === 'worker ended inside the runtime')
+    const ended = await container.server.logged(
+      ({ msg }) => msg === 'worker killed by the kernel: out of memory',
+    )
     t.like(ended, { how: 'SIGKILL', model: 'squares' })
     t.is((await ask(url, 'add', addInput)).status, 200)
     await until('the worker to be replaced', async () => {
       const metrics = await (await fetch(`${adminUrl}/metrics`)).text()
       return (
         metrics.includes('onecopy_workers_ready 2') &&
-        metrics.includes('onecopy_worker_exits_total{reason="SIGKILL"} 1')
+        metrics.includes('onecopy_worker_exits_total{reason="OOM_KILLED"} 1')
       )
     })
     t.deepEqual(await container.signal('SIGTERM'), { code: 0, signal: null })
