@@ -152,8 +152,6 @@ async function holdCase(t: ExecutionContext, name: string, counts: Map<string, n
       const parts = given.map((data) => Array.from({ length: ROWS }, (_, row) => variant(data, row, random)))
       const outcome = await holdClaim({ bytes, session, layouts, parts })
       counts.set(outcome.kind, (counts.get(outcome.kind) ?? 0) + 1)
-      if (process.env.SHOW_CLAIMS && outcome.kind !== 'no row')
-        console.error(name, JSON.stringify(layouts), JSON.stringify(outcome))
       if (outcome.kind === 'broken') t.fail(`${name} with ${JSON.stringify(layouts)}: ${outcome.message}`)
     }
   } finally {
