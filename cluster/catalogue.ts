@@ -12,6 +12,7 @@ import { messageOf, OnecopyError } from '../src/errors.js'
 import type { Log } from '../src/log.js'
 import type { PublishedModel } from '../src/model/publish.js'
 import type { ModelSource } from '../src/model/repository.js'
+import { logBatching } from './batching-log.js'
 import { LiveSegment, leaseAll } from './live-segment.js'
 import type { SegmentMessage } from './messages.js'
 import type { FleetStats } from './stats.js'
@@ -284,6 +285,7 @@ export class Catalogue {
       try {
         await this.#prepareAll(next)
         entry.serving = next
+        logBatching(this.#options.log, source, segment.published.segment.header)
         await this.#changeAll(next, old)
       } finally {
         release()

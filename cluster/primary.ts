@@ -21,6 +21,7 @@ import { WORKER_FLAGS } from '../src/runtime/environment.js'
 import { runtimeVersion } from '../src/runtime/identity.js'
 import { createServerFolder, isInMemory, removeFolder, type ServerFolder } from '../src/segment/folder.js'
 import { AdminServer } from './admin.js'
+import { logBatching } from './batching-log.js'
 import { type Beginning, beginWith, residentNote } from './bundles.js'
 import { Catalogue } from './catalogue.js'
 import type { SecretsMessage } from './messages.js'
@@ -337,6 +338,7 @@ class Primary {
         this.#log.warn({ ...model, output: name }, `output ${name} is not served: it ${reason}`)
       }
       for (const note of segment.header.sharing.notes) this.#log.info(model, note)
+      logBatching(this.#log, source, segment.header)
     }
     const socket = socketPath === '' ? {} : { socketPath }
     this.#log.info(
