@@ -12,6 +12,7 @@ import { type ErrorCode, messageOf, OnecopyError, type OutOfService } from '../s
 import type { Log } from '../src/log.js'
 import type { PublishedModel } from '../src/model/publish.js'
 import type { ModelSource } from '../src/model/repository.js'
+import { logBatching } from './batching-log.js'
 import type { FailedModel } from './failures.js'
 import { type Generation, requireSameInterface } from './generation.js'
 import { LiveSegment } from './live-segment.js'
@@ -355,6 +356,7 @@ export class Catalogue {
       try {
         await this.#boots.prepareAll(next)
         entry.serving = next
+        logBatching(this.#options.log, source, segment.published.segment.header)
         await this.#changeAll(next, old)
         if (outState !== null && !outState.isLoaded) this.#service.putBack(entry, outState.state.code)
       } finally {

@@ -49,6 +49,16 @@ export function batchingText({ batchable, reason }: InspectDocument['batching'])
   return `${batchable ? 'yes' : 'no'}: ${reason}`
 }
 
+/** Which node prevents batching, and what would change that. */
+function preventionRows({ preventedBy }: InspectDocument['batching']): [string, string][] {
+  if (preventedBy === undefined) return []
+  const { node, operator, remedy } = preventedBy
+  return [
+    ['prevented by', `${node} (${operator})`],
+    ['remedy', `${remedy}; or "batching": true in its config, where requests may influence each other`],
+  ]
+}
+
 function runText(run: NonNullable<InspectDocument['measurement']>['run']): string {
   if ('problem' in run) return `after loading; it was not run with zeros: ${run.problem}`
   const shapes = Object.entries(run.shapes).map(([name, shape]) => `${name} [${shape.join(', ')}]`)
@@ -107,6 +117,7 @@ export function inspectionText(document: InspectDocument): string {
             string,
           ],
         ]),
+    ...preventionRows(document.batching),
     ['segment', `${formatBytes(document.segmentBytes)}, once a host`],
     ...costRows(document),
     [

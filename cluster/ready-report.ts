@@ -3,6 +3,7 @@ import type { Config } from '../src/config/config.js'
 import { urlHost } from '../src/config/host-names.js'
 import type { Log } from '../src/log.js'
 import type { PublishedModel } from '../src/model/publish.js'
+import { logBatching } from './batching-log.js'
 import { readyTable } from './progress.js'
 
 export interface ReadyReport {
@@ -38,6 +39,7 @@ export function reportReady({
     for (const { name, reason } of segment.header.skippedOutputs)
       log.warn({ ...model, output: name }, `output ${name} is not served: it ${reason}`)
     for (const note of segment.header.sharing.notes) log.info(model, note)
+    logBatching(log, source, segment.header)
   }
   const socket = socketPath === null ? {} : { socketPath }
   log.info({ host, port, adminHost, adminPort, workers, models: published.length, ...socket }, 'ready')

@@ -31,6 +31,30 @@ export function batchingPolicy(
   }
 }
 
+/** Whether requests are computed together, and why, for a person. */
+function batchingNotes(
+  { batching }: SegmentHeader,
+  choice: ServedModelConfig['batching'],
+): Record<string, string> {
+  const { batchable, reason, preventedBy } = batching
+  const found = `${batchable ? 'yes' : 'no'}: ${reason}`
+  if (choice === false)
+    return { batching: `no: "batching" is false in the model's config (found out: ${found})` }
+  if (choice === true && !batchable) {
+    return {
+      batching: `yes: "batching" is true in the model's config (found out: ${found})`,
+      ...nodeNotes(preventedBy),
+    }
+  }
+  return { batching: found, ...nodeNotes(preventedBy) }
+}
+
+function nodeNotes(preventedBy: SegmentHeader['batching']['preventedBy']): Record<string, string> {
+  if (preventedBy === undefined) return {}
+  const { node, operator, remedy } = preventedBy
+  return { batching_prevented_by: `${node} (${operator})`, batching_remedy: remedy }
+}
+
 /** What clients are told of a model: whether its first dimension is a batch is known even where none is gathered. */
 export function configurationOf(
   { name, version, config }: ConfiguredModel,
@@ -51,5 +75,6 @@ export function configurationOf(
     batching: isBatched && isBatchable && maxBatchSize > 1 ? { preferredBatchSizes, maxQueueDelayMs } : null,
     versionPolicy: config.versionPolicy,
     threads: config.threads ?? serving.threads,
+    notes: batchingNotes(header, config.batching),
   })
 }

@@ -83,7 +83,7 @@ function asModelError(thrown: unknown): OnecopyError {
 }
 
 /** What an image says whose graph is proven, before trial runs and without them. */
-const NOT_TRIED = batchingResult(false, 'trial runs did not finish')
+const NOT_TRIED = batchingResult(false, 'the probe did not finish')
 
 interface Compilation {
   readonly key: string

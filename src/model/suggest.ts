@@ -66,6 +66,10 @@ function classOutputs(outputs: readonly TensorSpec[]): string {
     .join(', ')
 }
 
+function remedyText({ preventedBy }: SegmentHeader['batching']): string {
+  return preventedBy === undefined ? '' : ` Better: ${preventedBy.remedy}.`
+}
+
 /** Every key of a model's config, in the schema's order. */
 export function suggestConfig(header: SegmentHeader): SuggestedKey[] {
   const { outputs, batching } = header
@@ -83,7 +87,7 @@ export function suggestConfig(header: SegmentHeader): SuggestedKey[] {
       does: `Computes rows of different requests together where that was found to be right. Here ${batching.batchable ? 'yes' : 'no'}: ${batching.reason}.`,
       change: batching.batchable
         ? 'false, where answers must be the same to the last bit whatever else is asked.'
-        : 'true, only if rows do not influence each other and every first dimension is the batch.',
+        : `true, only if rows do not influence each other and every first dimension is the batch.${remedyText(batching)}`,
     },
     max_batch_size: {
       value: rows,

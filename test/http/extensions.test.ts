@@ -100,7 +100,16 @@ test('an output is answered as its highest classes, with labels, in JSON and in 
 
 test('the configuration of a model in the words of Triton', async (t) => {
   const { server, url } = await startWith(t, ['add', 'alone', 'fixed', 'texts'])
-  const config = async (model: string) => await (await fetch(`${url}/v2/models/${model}/config`)).json()
+  const notes = new Map<string, string>()
+  const config = async (model: string) => {
+    const response = await fetch(`${url}/v2/models/${model}/config`)
+    const { parameters, ...configuration } = (await response.json()) as {
+      parameters: Record<string, { string_value: string }>
+    }
+    const { batching, ...others } = parameters
+    notes.set(model, batching?.string_value ?? '')
+    return { ...configuration, parameters: others }
+  }
   const tensor = (name: string, dims: number[]) => ({ name, data_type: 'TYPE_FP32', dims })
   const add = {
     name: 'add',
@@ -117,7 +126,10 @@ test('the configuration of a model in the words of Triton', async (t) => {
   t.deepEqual(await config('add/versions/1'), add)
   const { dynamic_batching: _gathered, ...ungathered } = add
   t.deepEqual(await config('alone'), { ...ungathered, name: 'alone', version_policy: { all: {} } })
+  t.regex(notes.get('add') as string, /^yes: /)
+  t.regex(notes.get('alone') as string, /^no: "batching" is false in the model's config \(found out: yes: /)
   t.like(await config('fixed'), { max_batch_size: 0, input: [tensor('x', [3])] })
+  t.regex(notes.get('fixed') as string, /^no: input "x" has a fixed first dimension/)
   t.like(await config('texts'), { input: [{ data_type: 'TYPE_STRING' }] })
   t.is((await fetch(`${url}/v2/models/add/versions/2/config`)).status, 404)
   await stopCleanly(t, server)

@@ -24,6 +24,8 @@ export interface ConfigurationFacts {
     | { readonly kind: 'specific'; readonly versions: readonly string[] }
   /** Threads inside one inference. */
   readonly threads: number
+  /** Parameters beyond Triton's, by name. */
+  readonly notes?: Readonly<Record<string, string>>
 }
 
 interface ConfiguredTensor {
@@ -70,7 +72,7 @@ function policyOf(policy: ConfigurationFacts['versionPolicy']): object {
 }
 
 export function modelConfiguration(facts: ConfigurationFacts): ModelConfiguration {
-  const { model, maxBatchSize, batching, versionPolicy, threads } = facts
+  const { model, maxBatchSize, batching, versionPolicy, threads, notes = {} } = facts
   const isBatched = maxBatchSize > 0
   return {
     name: model.name,
@@ -88,6 +90,9 @@ export function modelConfiguration(facts: ConfigurationFacts): ModelConfiguratio
             max_queue_delay_microseconds: Math.round(batching.maxQueueDelayMs * 1000),
           },
         }),
-    parameters: { intra_op_thread_count: { string_value: String(threads) } },
+    parameters: {
+      intra_op_thread_count: { string_value: String(threads) },
+      ...Object.fromEntries(Object.entries(notes).map(([name, text]) => [name, { string_value: text }])),
+    },
   }
 }

@@ -12,7 +12,7 @@ import {
   requireConstants,
   unknownValue,
 } from '../operator.js'
-import { isEqual, literal, ONE, type Size } from '../sizes.js'
+import { isEqual, literal, literalOf, ONE, type Size } from '../sizes.js'
 import type { OperatorRule } from '../table.js'
 import {
   combined,
@@ -157,9 +157,9 @@ const resize: Rule = (operator) => {
   const resized = (axes ?? shape.map((_, i) => i)).map((axis) => axisOf(axis, shape.length))
   const policy = attributes.text('keep_aspect_ratio_policy') ?? 'stretch'
   const at = value.kind === 'rows' ? resized.indexOf(value.axis) : -1
+  const scales = scaleNumbers(operator, scalesAt)
+  const isCrop = attributes.text('coordinate_transformation_mode') === 'tf_crop_and_resize'
   if (at >= 0) {
-    const scales = scaleNumbers(operator, scalesAt)
-    const isCrop = attributes.text('coordinate_transformation_mode') === 'tf_crop_and_resize'
     const isKept =
       !isCrop &&
       (scales !== null && scales.length === resized.length
@@ -172,9 +172,17 @@ const resize: Rule = (operator) => {
     target != null && target.kind !== 'place' && target.kind !== 'rows' ? target.elements : null
   const whole = shape.map((size, i) => {
     const place = resized.indexOf(i)
-    return place < 0 ? size : (elements?.[place] ?? sizes.fresh())
+    if (place < 0) return size
+    const scaled = isCrop || scales?.length !== resized.length ? null : evenly(size, scales[place])
+    return elements?.[place] ?? scaled ?? sizes.fresh()
   })
   return withShape(operator, value, policy === 'stretch' ? whole : whole.map(() => sizes.fresh()))
+}
+
+/** A known size times a factor, where that is a whole number: how others are rounded is left open. */
+function evenly(size: Size, scale: number | undefined): Size | null {
+  const scaled = (literalOf(size) ?? Number.NaN) * (scale ?? Number.NaN)
+  return Number.isInteger(scaled) ? literal(scaled) : null
 }
 
 function scaleNumbers(operator: Operator, index: number): readonly number[] | null {

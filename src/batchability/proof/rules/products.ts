@@ -23,7 +23,6 @@ import {
   type Rows,
   rows,
   type Shape,
-  type Value,
 } from '../values.js'
 
 function shapeOf({ shape }: Plain): Shape {

@@ -1,0 +1,293 @@
+/** What is said of graphs of a few nodes, many of them made to be taken for row-wise ones: branches and loops, and what has no rule. */
+import test from 'ava'
+import { proveRowsApart } from '../../../src/batchability/proof/prove.js'
+import { parseModel } from '../../../src/onnx/graph.js'
+import type { NodeProto, TensorProto } from '../../../src/onnx/onnx_pb.js'
+import {
+  ELEMENT,
+  floats,
+  graph,
+  graphAttribute,
+  intAttribute,
+  modelBytes,
+  node,
+  value,
+  weights,
+} from '../../helpers/onnx-builder.js'
+import {
+  attributes,
+  axis,
+  int,
+  ints,
+  keep,
+  notProven,
+  prove,
+  proven,
+  shaped,
+  x,
+  zero,
+} from './small-graphs.js'
+
+const { float, int64, bool } = ELEMENT
+
+// Control flow.
+const flag = { ...floats('flag', [], [0]), dataType: bool, rawData: new Uint8Array([1]) } as TensorProto
+const branch = (name: string, from: string) =>
+  graph({ input: [], output: [value(`${name}_o`, float, null)], node: [node(name, [from], [`${name}_o`])] })
+const either = (a: string, b: string, from = 'x') =>
+  attributes(graphAttribute('then_branch', branch(a, from)), graphAttribute('else_branch', branch(b, from)))
+proven('a branch of the model', {
+  nodes: [node('If', ['flag'], ['y'], either('Relu', 'Tanh'))],
+  constants: [flag],
+})
+notProven(
+  'a branch on the data',
+  {
+    nodes: [
+      node('ReduceMax', ['x'], ['m'], attributes(keep(0))),
+      node('Greater', ['m', 'm'], ['c']),
+      node('If', ['c'], ['y'], either('Relu', 'Tanh')),
+    ],
+  },
+  /reduces/,
+)
+notProven(
+  'a branch on one row',
+  { inputs: [x(4), value('c', bool, ['n'])], nodes: [node('If', ['c'], ['y'], either('Relu', 'Tanh'))] },
+  /takes its condition from the data of rows/,
+)
+notProven(
+  'a branch on how many rows there are',
+  {
+    nodes: [
+      ...shaped,
+      node('Greater', ['count', 'one'], ['c']),
+      node('If', ['c'], ['y'], either('Relu', 'Tanh')),
+    ],
+    constants: [zero, ints('one', 1)],
+  },
+  /takes its condition from the number of rows/,
+)
+notProven(
+  'rows in one branch, their transpose in the other',
+  { nodes: [node('If', ['flag'], ['y'], either('Relu', 'Transpose'))], constants: [flag] },
+  /something else/,
+)
+const body = (next: NodeProto[], carried = ['s'], outs = ['t'], scans: string[] = []) =>
+  graph({
+    input: [value('i', int64, []), value('g', bool, []), ...carried.map((name) => value(name, float, null))],
+    output: [value('h', bool, []), ...[...outs, ...scans].map((name) => value(name, float, null))],
+    node: [node('Identity', ['g'], ['h']), ...next],
+  })
+proven('a loop', {
+  nodes: [
+    node(
+      'Loop',
+      ['three', '', 'x'],
+      ['y'],
+      attributes(graphAttribute('body', body([node('Relu', ['s'], ['t'])]))),
+    ),
+  ],
+  constants: [int('three', 3)],
+})
+notProven(
+  'a loop whose state becomes a mixture in its second round',
+  {
+    nodes: [
+      node(
+        'Loop',
+        ['three', '', 'x', 'w'],
+        ['y', 'z'],
+        attributes(
+          graphAttribute(
+            'body',
+            body(
+              [node('Add', ['s', 'u'], ['t']), node('ReduceMax', ['s'], ['v'], attributes(keep(0)))],
+              ['s', 'u'],
+              ['t', 'v'],
+            ),
+          ),
+        ),
+      ),
+    ],
+    constants: [int('three', 3), floats('w', [], [0])],
+  },
+  /reduces/,
+)
+notProven(
+  'a loop that exchanges what it carries',
+  {
+    nodes: [
+      node('Transpose', ['x'], ['xt']),
+      node(
+        'Loop',
+        ['three', '', 'x', 'xt'],
+        ['y', 'z'],
+        attributes(
+          graphAttribute(
+            'body',
+            body([node('Identity', ['u'], ['t']), node('Identity', ['s'], ['v'])], ['s', 'u'], ['t', 'v']),
+          ),
+        ),
+      ),
+    ],
+    constants: [int('three', 3)],
+  },
+  /something else/,
+)
+notProven(
+  'as many rounds as rows',
+  {
+    nodes: [
+      ...shaped,
+      node(
+        'Loop',
+        ['count', '', 'x'],
+        ['y'],
+        attributes(graphAttribute('body', body([node('Relu', ['s'], ['t'])]))),
+      ),
+    ],
+    constants: [zero],
+  },
+  /trip count from the number of rows/,
+)
+notProven(
+  'a loop that goes on while a row is large',
+  {
+    nodes: [
+      node(
+        'Loop',
+        ['three', 'flag', 'x'],
+        ['y'],
+        attributes(
+          graphAttribute(
+            'body',
+            graph({
+              input: [value('i', int64, []), value('g', bool, []), value('s', float, null)],
+              output: [value('h', bool, []), value('t', float, null)],
+              node: [
+                node('ReduceMax', ['s'], ['m'], attributes(keep(0))),
+                node('Greater', ['m', 'limit'], ['h']),
+                node('Relu', ['s'], ['t']),
+              ],
+            }),
+          ),
+        ),
+      ),
+    ],
+    constants: [int('three', 3), flag, floats('limit', [], [0])],
+  },
+  /goes on by a mixture/,
+)
+
+// What is not known.
+notProven(
+  'an operator that nobody knows',
+  { nodes: [node('Frobnicate', ['x'], ['y'])] },
+  /without a rule \(Frobnicate/,
+)
+notProven(
+  'an operator of a version that nobody knows',
+  { opset: 99, nodes: [node('Relu', ['x'], ['y'])] },
+  /without a rule/,
+)
+notProven(
+  'a broadcast of opset 6, which had an axis',
+  {
+    opset: 6,
+    nodes: [
+      node('Add', ['x', 'w'], ['y'], attributes(intAttribute('broadcast', 1), intAttribute('axis', 0))),
+    ],
+    constants: [weights('w', [4])],
+  },
+  /without a rule/,
+)
+notProven(
+  'dropout in training',
+  { nodes: [node('Dropout', ['x', '', 'flag'], ['y'])], constants: [flag] },
+  /training/,
+)
+notProven(
+  'random numbers',
+  { nodes: [node('RandomNormalLike', ['x'], ['r']), node('Add', ['x', 'r'], ['y'])] },
+  /random/,
+)
+notProven('a triangle of the batch', { nodes: [node('Trilu', ['x'], ['y'])] }, /place in the batch/)
+notProven('where something is', { nodes: [node('NonZero', ['x'], ['y'])] }, /shape that depends on the data/)
+
+test('an input that has a default is not taken for rows', (t) => {
+  const bytes = modelBytes(
+    graph({
+      input: [x(4), value('w', float, ['n', 4])],
+      output: [value('y', float, null)],
+      node: [node('Add', ['x', 'w'], ['y'])],
+      initializer: [weights('w', [1, 4])],
+    }),
+  )
+  const model = parseModel(bytes)
+  const proof = proveRowsApart({ model, inputs: ['x', 'w'], outputs: ['y'] })
+  t.like(proof, { isProven: false, node: 'w', reason: 'may be left out of a request' })
+  // As it is read where it cannot be sent.
+  t.true(proveRowsApart({ model, inputs: ['x'], outputs: ['y'] }).isProven)
+})
+
+test('what a model declares of its inner tensors proves nothing', (t) => {
+  const bytes = modelBytes(
+    graph({
+      input: [x(4)],
+      output: [value('y', float, ['n', 4])],
+      node: [
+        node('Transpose', ['x'], ['h']),
+        node('Softmax', ['h'], ['s'], axis(1)),
+        node('Transpose', ['s'], ['y']),
+      ],
+    }),
+  )
+  const model = parseModel(bytes)
+  model.graph.valueInfo.push(value('h', float, ['n', 4]))
+  t.false(proveRowsApart({ model, inputs: ['x'], outputs: ['y'] }).isProven)
+})
+
+test('an operator that a model defines itself has no rule, whatever its name', (t) => {
+  const model = parseModel(
+    modelBytes(
+      graph({ input: [x(4)], output: [value('y', float, null)], node: [node('Relu', ['x'], ['y'])] }),
+    ),
+  )
+  t.true(proveRowsApart({ model, inputs: ['x'], outputs: ['y'] }).isProven)
+  model.functions.push({ name: 'Relu', node: [] } as never)
+  t.like(proveRowsApart({ model, inputs: ['x'], outputs: ['y'] }), { isProven: false, operator: 'Relu' })
+})
+
+test('a graph of 50,000 nodes is gone through once', (t) => {
+  const nodes = Array.from({ length: 50_000 }, (_, i) =>
+    node('Relu', [i === 0 ? 'x' : `t${i}`], [i === 49_999 ? 'y' : `t${i + 1}`]),
+  )
+  t.true(prove({ nodes }).isProven)
+})
+
+test('loops in loops end', (t) => {
+  let inner = body([node('Relu', ['s'], ['t'])])
+  for (let depth = 0; depth < 30; depth++) {
+    const [i, g, s, h, u] = ['i', 'g', 's', 'h', 't'].map((name) => `${name}${depth}`) as [
+      string,
+      string,
+      string,
+      string,
+      string,
+    ]
+    inner = graph({
+      input: [value(i, int64, []), value(g, bool, []), value(s, float, null)],
+      output: [value(h, bool, []), value(u, float, null)],
+      node: [
+        node('Identity', [g], [h]),
+        node('Loop', ['three', '', s], [u], attributes(graphAttribute('body', inner))),
+      ],
+    })
+  }
+  const proof = prove({
+    nodes: [node('Loop', ['three', '', 'x'], ['y'], attributes(graphAttribute('body', inner)))],
+    constants: [int('three', 3)],
+  })
+  t.is(typeof proof.isProven, 'boolean')
+})
