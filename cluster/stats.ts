@@ -26,8 +26,6 @@ const UNKNOWN = { model: '(unknown)', version: '' }
 export interface ProcessSigns {
   /** Time since its event loop turned. */
   readonly loopSilentMs: number
-  /** Time since its inference thread answered. */
-  readonly threadSilentMs: number
   readonly queueDepth: number
   readonly loopLagSeconds: number
   /** What its runtime was loading or computing; null for nothing. */
@@ -161,7 +159,6 @@ export class FleetStats {
     const number = cell('runningModel')
     return {
       loopSilentMs: nowMs - cell('loopBeatMs'),
-      threadSilentMs: nowMs - cell('threadBeatMs'),
       queueDepth: cell('queueDepth'),
       loopLagSeconds: cell('loopLagSeconds'),
       running: this.#models.get(number)?.labels ?? null,

@@ -135,6 +135,12 @@ export class ModelQueue {
     }
   }
 
+  /** Answers all that waits with `error`. */
+  rejectAll(error: OnecopyError): void {
+    for (const entry of this.#entries.splice(0)) entry.reject(error)
+    this.#bytes = 0
+  }
+
   /** Rows that wait and could run with the head. */
   compatibleRows(): number {
     const { head } = this

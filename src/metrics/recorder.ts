@@ -95,10 +95,6 @@ export class ProcessRecorder {
     this.#cells[PROCESS_CELLS.runningModel] = model
   }
 
-  threadBeat(): void {
-    this.#cells[PROCESS_CELLS.threadBeatMs] = monotonicMs()
-  }
-
   /** To be called regularly by the event loop. */
   beat(queueDepth: number): void {
     this.#cells[PROCESS_CELLS.loopBeatMs] = monotonicMs()
