@@ -5,32 +5,28 @@
  * beside the old one, and only when all have it they are told to answer with it; the old one answers what it
  * began, is unloaded everywhere, and its segment is removed last. Whatever fails before that step leaves the
  * old one serving. Changes are made one at a time, in the order they were asked for.
+ *
+ * How long requests take that began with the old one is up to them and their clients: a change waits for them for a
+ * while, then the old one is kept beside the new one, and said to be, until the last of them is answered.
  */
 import { isDeepStrictEqual } from 'node:util'
-import type { IndexEntry, ModelState } from '../src/api/schemas.js'
+import type { IndexEntry } from '../src/api/schemas.js'
 import { type ErrorCode, messageOf, OnecopyError, type OutOfService } from '../src/errors.js'
 import type { Log } from '../src/log.js'
 import type { PublishedModel } from '../src/model/publish.js'
 import type { ModelSource } from '../src/model/repository.js'
 import { logBatching } from './batching-log.js'
+import { changeOver } from './change-over.js'
+import { describeEntry, type Entry, entryKey, type GenerationCount, newEntry } from './entry.js'
 import type { FailedModel } from './failures.js'
 import { type Generation, requireSameInterface } from './generation.js'
 import { LiveSegment } from './live-segment.js'
 import type { StartMessage } from './messages.js'
+import { Retirement } from './retirement.js'
 import { ServiceStates, type TakenOut, type VersionName } from './service-states.js'
 import type { FleetStats } from './stats.js'
 import { WorkerBoots } from './worker-boots.js'
 import type { WorkerHandle } from './worker-handle.js'
-
-interface Entry {
-  readonly name: string
-  readonly version: string
-  state: ModelState
-  reason: string
-  serving: Generation | null
-  /** How many folders in shared memory there have been. */
-  folders: number
-}
 
 export type ModelChange = 'loaded' | 'unloaded' | 'failed'
 
@@ -48,22 +44,23 @@ export interface CatalogueOptions {
   readonly processes: () => readonly number[]
   /** Workers that are alive and not on their way out, ready or booting. */
   readonly workers: () => readonly WorkerHandle[]
+  /** These and those on their way out, which answer what they began. */
+  readonly allWorkers: () => readonly WorkerHandle[]
   /** A worker that cannot follow: it is to be replaced. */
   readonly condemn: (worker: WorkerHandle, failure: OnecopyError) => void
   /** How a change ended. */
   readonly onChange: (model: IndexEntry, outcome: ModelChange) => void
+  /** For a worker to load a generation, or to change over. */
   readonly prepareTimeoutMs: number
+  /** How long a change waits for what it retired; that is kept for as long as it is used. */
   readonly retireTimeoutMs: number
-}
-
-function entryKey({ name, version }: VersionName): string {
-  return `${name}@${version}`
 }
 
 export class Catalogue {
   readonly #options: CatalogueOptions
   readonly #service: ServiceStates
   readonly #boots: WorkerBoots
+  readonly #retirement: Retirement
   readonly #entries = new Map<string, Entry>()
   /** How many generations there have been, of anything: none is ever taken for another. */
   #generations = 0
@@ -84,6 +81,12 @@ export class Catalogue {
       inTurn: (work) => this.#inTurn(work),
       onDoubt: (generation, state) => this.#doubt(generation, state),
       prepareTimeoutMs: options.prepareTimeoutMs,
+    })
+    const { allWorkers, retireTimeoutMs } = options
+    this.#retirement = new Retirement({
+      ...{ allWorkers, retireTimeoutMs, log },
+      serving: () => this.#serving,
+      onGoneLate: (old) => void this.#inTurn(() => this.#forgetCounts(old)),
     })
   }
 
@@ -112,10 +115,6 @@ export class Catalogue {
   async lease(take: (start: Pick<StartMessage, 'segments' | 'outOfService'>) => void): Promise<() => void> {
     await this.#begun
     return await this.#boots.lease(take)
-  }
-
-  get #ready(): WorkerHandle[] {
-    return this.#options.workers().filter(({ isReady }) => isReady)
   }
 
   /** A worker serves from here on, perhaps not everything. */
@@ -171,7 +170,8 @@ export class Catalogue {
   /** Forgets versions that are not served and are gone: what was tried or unloaded, and left the repository. */
   forget(isGone: (version: VersionName) => boolean): void {
     for (const [key, entry] of this.#entries)
-      if (entry.serving === null && entry.state === 'UNAVAILABLE' && isGone(entry)) this.#entries.delete(key)
+      if (entry.state === 'UNAVAILABLE' && this.#countOf(entry) === 0 && isGone(entry))
+        this.#entries.delete(key)
   }
 
   /** What workers load: versions that are out of service only where they are to come back in one step. */
@@ -208,24 +208,33 @@ export class Catalogue {
   /** Every version that was asked for and not forgotten, by name and version. */
   get index(): IndexEntry[] {
     return [...this.#entries.values()]
-      .map(({ name, version, state, reason }): IndexEntry => {
-        const out = state === 'READY' ? this.#service.describe({ name, version }) : null
-        return { name, version, ...(out ?? { state, reason }) }
-      })
+      .map((entry) => this.#describe(entry))
       .sort((a, b) => (entryKey(a) < entryKey(b) ? -1 : 1))
+  }
+
+  #describe(entry: Entry): IndexEntry {
+    const out = entry.state === 'READY' ? this.#service.describe(entry) : null
+    return describeEntry({ ...entry, ...out }, { keeps: this.#retirement.countOf(entry) })
+  }
+
+  /** How many generations of a version are in memory. */
+  #countOf(entry: Entry): number {
+    return (entry.serving === null ? 0 : 1) + this.#retirement.countOf(entry)
+  }
+
+  /** What is in memory of every version: one generation, and those that are kept for requests that began with them. */
+  get generations(): GenerationCount[] {
+    return [...this.#entries.values()].flatMap((entry) => {
+      const { name, version } = entry
+      const generations = this.#countOf(entry)
+      return generations === 0 ? [] : [{ name, version, generations }]
+    })
   }
 
   #entryOf({ name, version }: VersionName): Entry {
     const known = this.#entries.get(entryKey({ name, version }))
     if (known !== undefined) return known
-    const entry: Entry = {
-      name,
-      version,
-      state: 'LOADING',
-      reason: '',
-      serving: null,
-      folders: 0,
-    }
+    const entry = newEntry(name, version)
     this.#entries.set(entryKey(entry), entry)
     return entry
   }
@@ -283,7 +292,7 @@ export class Catalogue {
   }
 
   /**
-   * Stops serving a model version; resolves when its memory is given back.
+   * Stops serving a model version; resolves when its memory is given back, or is kept for requests that take their time.
    * @throws OnecopyError MODEL_NOT_FOUND when it is not served.
    */
   unload(model: VersionName): Promise<void> {
@@ -298,11 +307,9 @@ export class Catalogue {
       }
       entry.state = 'UNLOADING'
       entry.serving = null
+      await this.#changeOver(null, old)
       this.#service.forget(entry)
-      await this.#changeAll(null, old)
-      this.#service.forget(entry)
-      await old.segment.remove()
-      await this.#options.stats.removeModel(old.facts.number)
+      await this.#retire(old)
       entry.state = 'UNAVAILABLE'
       entry.reason = 'unloaded'
       this.#report(entry, 'unloaded')
@@ -310,7 +317,7 @@ export class Catalogue {
   }
 
   #report(entry: Entry, outcome: ModelChange): void {
-    const { name, version, state, reason } = entry
+    const { name, version, reason } = entry
     const facts = { model: name, version }
     const { log, onChange } = this.#options
     if (outcome !== 'failed') log.info(facts, `model ${outcome}`)
@@ -321,7 +328,7 @@ export class Catalogue {
           ? 'the model is not served'
           : 'the model is not replaced: the old one serves on',
       )
-    onChange({ name, version, state, reason }, outcome)
+    onChange(this.#describe(entry), outcome)
   }
 
   /** Under `onlySameContent` the model must still be the one that is served. */
@@ -357,52 +364,41 @@ export class Catalogue {
         await this.#boots.prepareAll(next)
         entry.serving = next
         logBatching(this.#options.log, source, segment.published.segment.header)
-        await this.#changeAll(next, old)
+        await this.#changeOver(next, old)
         if (outState !== null && !outState.isLoaded) this.#service.putBack(entry, outState.state.code)
       } finally {
         release()
       }
     } catch (thrown) {
-      if (next !== null) await this.#changeAll(null, next)
-      await written?.remove()
-      if (next !== null && old === null) await this.#options.stats.removeModel(next.facts.number)
+      if (next === null) await written?.remove()
+      else {
+        await this.#changeOver(null, next)
+        await this.#retire(next)
+      }
       throw thrown
     }
-    if (written !== null) await old?.segment.remove()
+    if (old !== null) await this.#retire(old)
   }
 
-  /** Flips every worker, those that boot meanwhile too, and waits until nobody uses what is retired. */
-  async #changeAll(next: Generation | null, old: Generation | null): Promise<void> {
-    const { workers, retireTimeoutMs, condemn } = this.#options
-    const activate = next === null ? [] : [next.facts.key]
-    const retire = old === null ? [] : [old.facts.key]
-    const isConcerned = (worker: WorkerHandle) =>
-      retire.some((key) => worker.holds.has(key)) || activate.some((key) => !worker.serves.has(key))
-    const change = async (worker: WorkerHandle) => {
-      try {
-        // One that boots was told what was served when it started.
-        await worker.ready
-        if (next !== null && !worker.holds.has(next.facts.key)) await this.#boots.catchUp(worker, next)
-        const held = activate.filter((key) => worker.holds.has(key))
-        await worker.change({ activate: held, retire }, retireTimeoutMs)
-        if (next !== null && held.length > 0) this.#service.putBackInto(worker, next.facts)
-      } catch (thrown) {
-        if (thrown instanceof OnecopyError && thrown.code !== 'WORKER_GONE') condemn(worker, thrown)
-      }
-    }
-    const changed = new Set<WorkerHandle>()
-    for (;;) {
-      const concerned = workers().filter((worker) => !changed.has(worker) && isConcerned(worker))
-      if (concerned.length === 0) return
-      for (const worker of concerned) changed.add(worker)
-      await Promise.all(concerned.map(change))
-    }
+  async #changeOver(next: Generation | null, old: Generation | null): Promise<void> {
+    await changeOver({ next, old }, { ...this.#options, boots: this.#boots, service: this.#service })
+  }
+
+  /** To be called in turn, once no worker is asked to answer with it any more. */
+  async #retire(old: Generation): Promise<void> {
+    if (await this.#retirement.retire(old)) await this.#forgetCounts(old)
+  }
+
+  /** What was counted of a version stays for as long as any generation of it is there to count. */
+  async #forgetCounts({ source, facts }: Generation): Promise<void> {
+    const entry = this.#entries.get(entryKey(source))
+    if (entry === undefined || this.#countOf(entry) === 0) await this.#options.stats.removeModel(facts.number)
   }
 
   /** Leaves the segments as they are. */
   async close(): Promise<void> {
     this.#boots.close()
     await this.#turn
-    await Promise.all(this.#serving.map(({ segment }) => segment.close()))
+    await Promise.all([...this.#serving.map(({ segment }) => segment.close()), this.#retirement.close()])
   }
 }

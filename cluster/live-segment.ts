@@ -32,15 +32,16 @@ export class LiveSegment {
   readonly #options: LiveSegmentOptions
   #stand: Stand
   #mending: Promise<void> | undefined
+  #isRemoved = false
 
   private constructor(stand: Stand, options: LiveSegmentOptions) {
     this.#stand = stand
     this.#options = options
   }
 
-  /** @throws OnecopyError SEGMENT_INVALID when it is not what was published. */
+  /** @throws OnecopyError SEGMENT_INVALID when it is not what was published; nothing of it is left then. */
   static async open(published: PublishedModel, options: LiveSegmentOptions): Promise<LiveSegment> {
-    return new LiveSegment(await stand(published, options), options)
+    return new LiveSegment(await standOrDrop(published, options), options)
   }
 
   get published(): PublishedModel {
@@ -88,26 +89,26 @@ export class LiveSegment {
     if (published === null) throw why
     const { key } = published.segment.header
     if (key !== old.published.segment.header.key) {
-      await this.#drop({ published, raw: null })
+      await drop({ published, raw: null }, this.#options)
       throw new OnecopyError(
         'SEGMENT_INVALID',
         `${why.message}; and the model in the repository is not the one that is served any more`,
       )
     }
-    this.#stand = await stand(published, this.#options)
-    await this.#drop(old)
+    const made = await standOrDrop(published, this.#options)
+    if (this.#isRemoved) {
+      await drop(made, this.#options)
+      throw why
+    }
+    this.#stand = made
+    await drop(old, this.#options)
   }
 
-  async #drop({ published, raw }: Pick<Stand, 'published' | 'raw'>): Promise<void> {
-    await (raw ?? published.image)?.close()
-    await published.use?.close()
-    await removeFolder(published.segment.folder)
-    this.#options.release(basename(published.segment.folder))
-  }
-
-  /** Removes it; whoever has it loaded keeps it until it ends. */
+  /** Removes it, also while it is made anew; whoever has it loaded keeps it until it ends. Idempotent. */
   async remove(): Promise<void> {
-    await this.#drop(this.#stand)
+    if (this.#isRemoved) return
+    this.#isRemoved = true
+    await drop(this.#stand, this.#options)
   }
 
   /** Leaves the file as it is. */
@@ -129,6 +130,25 @@ async function stand(published: PublishedModel, { log, processes }: LiveSegmentO
       log.warn({ ...facts, reason }, 'weights that only a load needs stay in shared memory'),
   })
   return { published, attached, raw }
+}
+
+async function standOrDrop(published: PublishedModel, options: LiveSegmentOptions): Promise<Stand> {
+  try {
+    return await stand(published, options)
+  } catch (thrown) {
+    await drop({ published, raw: null }, options)
+    throw thrown
+  }
+}
+
+async function drop(
+  { published, raw }: Pick<Stand, 'published' | 'raw'>,
+  { release }: LiveSegmentOptions,
+): Promise<void> {
+  await (raw ?? published.image)?.close()
+  await published.use?.close()
+  await removeFolder(published.segment.folder)
+  release(basename(published.segment.folder))
 }
 
 /** Takes leases of several segments; `failures` says of each, in their order, why there is none, or null. */

@@ -67,7 +67,7 @@ export const ToWorkerSchema = z.discriminatedUnion('type', [
   z.object({ type: z.literal('secrets'), secrets }),
   /** Load a generation beside what answers. */
   z.object({ type: z.literal('prepare'), id: z.int().nonnegative(), segment }),
-  /** Change what answers: generations by key. */
+  /** Change what answers: generations by key. What is retired is unloaded when its last request is answered. */
   z.object({
     type: z.literal('change'),
     id: z.int().nonnegative(),
@@ -98,7 +98,7 @@ export const ToPrimarySchema = z.discriminatedUnion('type', [
     code: ErrorCodeSchema,
     message: z.string(),
   }),
-  /** The answer to `prepare` or, once what was retired is unloaded, to `change`. */
+  /** The answer to `prepare` and `change`. */
   z.object({
     type: z.literal('done'),
     id: z.int().nonnegative(),
@@ -109,6 +109,10 @@ export const ToPrimarySchema = z.discriminatedUnion('type', [
       })
       .nullable(),
   }),
+  /** A generation that was retired is unloaded. */
+  z.object({ type: z.literal('unloaded'), key: z.string() }),
+  /** The inference thread has been silent for so long: everything is answered with 503 until `drain` comes. */
+  z.object({ type: z.literal('stalled'), silentMs: z.number().nonnegative() }),
   /** What was carried since the last report; nothing comes while there is nothing, but for one report that says so. */
   z.object({
     type: z.literal('load'),

@@ -9,6 +9,7 @@ import { cgroupMemoryLimit, readProcessMemory } from '../src/process/memory.js'
 import { allocatedBytes } from '../src/segment/holes.js'
 import type { FailureKind, ModelVersion } from './breaker.js'
 import type { Catalogue, ModelChange } from './catalogue.js'
+import type { GenerationCount } from './entry.js'
 import type { FleetStats, ProcessSigns } from './stats.js'
 
 /** A worker that answers requests. */
@@ -22,6 +23,7 @@ export interface FleetMetricsOptions {
   readonly ready: () => readonly ReadyWorker[]
   readonly published: () => readonly PublishedModel[]
   readonly outOfService: () => Catalogue['outOfService']
+  readonly generations: () => readonly GenerationCount[]
   readonly stats: () => FleetStats | undefined
   /** Versions and entries of the repository that cannot be served as they stand. */
   readonly invalidEntries: () => number
@@ -126,6 +128,17 @@ export class FleetMetrics {
         for (const { source, segment } of options.published()) {
           this.set({ model: source.name, version: source.version }, segment.bytes)
         }
+      },
+    })
+    new Gauge({
+      name: 'onecopy_model_generations',
+      help: 'Generations of a model version that are in memory: more than one while requests that began with an earlier one are answered.',
+      labelNames: ['model', 'version'],
+      registers,
+      collect() {
+        this.reset()
+        for (const { name, version, generations } of options.generations())
+          this.set({ model: name, version }, generations)
       },
     })
     new Gauge({

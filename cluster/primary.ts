@@ -75,6 +75,7 @@ class Primary {
     this.#metrics = new FleetMetrics({
       ready: () => this.#supervisor?.ready ?? [],
       published: () => this.#catalogue?.published ?? [],
+      generations: () => this.#catalogue?.generations ?? [],
       outOfService: () => this.#catalogue?.outOfService ?? [],
       stats: () => this.#stats,
       invalidEntries: () => this.#repository?.invalidEntries ?? 0,
@@ -148,10 +149,10 @@ class Primary {
       this.#log.warn({ segmentDir }, 'the segment folder is not in memory: weights are read from a disk')
     this.#socket = await this.#chooseSocket(this.#serverFolder.path, beginning)
     if (config.isHttp) this.#admin = await this.#startAdmin(this.#secrets)
-    // A worker that is replaced and its successor serve side by side, one at a time; crashes come on top.
+    // A worker that is replaced and its successor serve side by side, one at a time; stalls and crashes come on top.
     this.#stats = await FleetStats.create({
       folder: this.#serverFolder.path,
-      slots: config.workers * 2 + 2,
+      slots: config.workers * 3 + 2,
       areClientsLimited: config.rateLimit !== null || config.maxClientRequests > 0,
     })
     this.#catalogue = this.#createCatalogue(publisher, this.#serverFolder, this.#stats)
@@ -175,7 +176,7 @@ class Primary {
     })
     await supervisor.start()
     if (!beginning.isTolerant) requireAllInService(this.#catalogue.outOfService)
-    this.#watch = this.#createWatch(supervisor, this.#stats)
+    this.#watch = new Watch({ ...config, supervisor, stats: this.#stats, log: this.#log })
     if (this.#stopRequested.signal.aborted) return
     this.#repository = repository
     if (config.modelControl === 'watch') await repository.watch()
@@ -250,6 +251,7 @@ class Primary {
       release: (folderName) => this.#budget.release(folderName),
       processes: () => this.#supervisor?.pids ?? [],
       workers: () => this.#supervisor?.staying ?? [],
+      allWorkers: () => this.#supervisor?.alive ?? [],
       condemn: (worker, failure) => this.#supervisor?.condemn(worker, failure),
       onChange: ({ name: model, version }, outcome) => {
         this.#metrics.modelChanged({ model, version }, outcome)
@@ -307,18 +309,6 @@ class Primary {
       onEnded: (reason) => this.#metrics.workerEnded(reason),
       onGivenUp: (reason) => this.#giveUp(reason),
       onRecovered: () => this.#recover(),
-    })
-  }
-
-  #createWatch(supervisor: Supervisor, stats: FleetStats): Watch {
-    const { stallTimeoutMs, maxRequestsPerWorker, maxPrivateBytes } = this.#config
-    return new Watch({
-      supervisor,
-      stats,
-      log: this.#log,
-      stallTimeoutMs,
-      maxRequestsPerWorker,
-      maxPrivateBytes,
     })
   }
 

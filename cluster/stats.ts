@@ -32,8 +32,6 @@ export interface RunningModelSign extends ModelVersion {
 export interface ProcessSigns {
   /** Time since its event loop turned. */
   readonly loopSilentMs: number
-  /** Time since its inference thread answered. */
-  readonly threadSilentMs: number
   readonly queueDepth: number
   readonly loopLagSeconds: number
   /** What its runtime was loading or computing; null for nothing. */
@@ -168,7 +166,6 @@ export class FleetStats {
     const labels = this.#models.get(Math.abs(number))?.labels
     return {
       loopSilentMs: nowMs - cell('loopBeatMs'),
-      threadSilentMs: nowMs - cell('threadBeatMs'),
       queueDepth: cell('queueDepth'),
       loopLagSeconds: cell('loopLagSeconds'),
       running: labels === undefined ? null : { ...labels, isLoading: number < 0 },

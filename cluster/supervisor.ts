@@ -7,13 +7,17 @@
  *
  * Replacing one that serves: its successor boots beside it, and only when that is ready the old one is
  * drained. One at a time, whatever asks for it, so there is never more than one worker too many.
+ *
+ * A worker whose inference thread does not come back (it says so itself) is replaced at once: until another is ready it
+ * answers everything with 503, then it is drained and ends.
  */
-import { OnecopyError } from '../src/errors.js'
+import { messageOf, OnecopyError } from '../src/errors.js'
 import type { Load } from '../src/http/connections.js'
 import type { Log } from '../src/log.js'
 import { limitDataGrowth } from '../src/process/data-limit.js'
 import { workerGrowthBytes } from '../src/process/memory.js'
 import { OomKills } from '../src/process/oom-kills.js'
+import { formatMs } from '../src/units.js'
 import { Balancer } from './balance.js'
 import type { ModelFault, ModelVersion } from './breaker.js'
 import type { StartMessage } from './messages.js'
@@ -28,6 +32,8 @@ const HEALTHY_AFTER_MS = 2000
 const MAX_BOOT_FAILURES = 5
 /** As Kubernetes calls it; SIGKILL in the metrics is somebody else's. */
 const OOM_KILLED = 'OOM_KILLED'
+/** Why a worker ended whose inference thread did not come back, in metrics and logs. */
+const STALLED = 'WORKER_STALLED'
 
 export interface SupervisorOptions {
   readonly workers: number
@@ -56,6 +62,8 @@ interface Place {
   worker: WorkerHandle | null
   /** One that boots, to fill the place or to take it over. */
   successor: WorkerHandle | null
+  /** The last one that stalled, if it is still there: it answers 503 until others serve. */
+  stalled: WorkerHandle | null
   /** Boots that failed, in a row: too many, and there is no use in another. */
   failedBoots: number
   /** Crashes, in a row, of workers that did not live long: what the back-off grows with. */
@@ -89,6 +97,7 @@ export class Supervisor {
     this.#places = Array.from({ length: options.workers }, () => ({
       worker: null,
       successor: null,
+      stalled: null,
       failedBoots: 0,
       crashes: 0,
       isStarting: true,
@@ -111,6 +120,11 @@ export class Supervisor {
   /** Workers that are alive and not asked to end, ready or booting. */
   get staying(): readonly WorkerHandle[] {
     return [...this.#alive].filter(({ retiredFor }) => retiredFor === null)
+  }
+
+  /** Every worker that has not ended, whatever it is asked for. */
+  get alive(): readonly WorkerHandle[] {
+    return [...this.#alive]
   }
 
   /** The port that all workers share; null before the first is ready. */
@@ -142,31 +156,89 @@ export class Supervisor {
   /** Resolves when a new worker serves in the place; rejects with why it does not. Its later end is handled here. */
   async #spawn(place: Place): Promise<void> {
     if (this.#isStopping) throw new OnecopyError('SHUTTING_DOWN', 'the server is stopping')
-    const { lease, stats, bootTimeoutMs, log } = this.#options
-    const statsSlot = stats.lend()
-    const handle = new WorkerHandle({
-      statsSlot,
-      lease: (take) => lease((start) => take({ ...start, statsSlot })),
-      inheritedRequests: stats.requestsIn(statsSlot),
-      bootTimeoutMs,
-      onLoad: (load) => this.#balance(handle.id, load),
-      running: () => stats.signs(statsSlot).running,
-      takeOomKill: () => this.#oomKills.take(),
-      hasOthers: () => this.ready.some((other) => other !== handle),
-    })
+    const handle = this.#fork(place)
     place.successor = handle
     this.#alive.add(handle)
     void handle.exited.then((exit) => this.#onExit(place, handle, exit))
     await handle.ready
     void limitDataGrowth(handle.pid, workerGrowthBytes())
-    await this.#options.onReady(handle)
+    try {
+      await this.#options.onReady(handle)
+    } catch (thrown) {
+      handle.kill(new OnecopyError('WORKER_BOOT_FAILED', messageOf(thrown), { cause: thrown }))
+      throw thrown
+    }
+    // It can have ended meanwhile: its exit was handled then.
+    if (!this.#alive.has(handle)) throw new OnecopyError('WORKER_GONE', `worker ${handle.id} ended meanwhile`)
     place.successor = null
     place.worker = handle
     place.failedBoots = 0
     place.isStarting = false
     this.#mend(place)
     this.#port = handle.port
-    log.debug({ worker: handle.id, workerPid: handle.pid }, 'worker ready')
+    this.#options.log.debug({ worker: handle.id, workerPid: handle.pid }, 'worker ready')
+    this.#drainStalled()
+  }
+
+  #fork(place: Place): WorkerHandle {
+    const { lease, stats, bootTimeoutMs, log } = this.#options
+    const statsSlot = stats.lend()
+    try {
+      const handle: WorkerHandle = new WorkerHandle({
+        statsSlot,
+        lease: (take) => lease((start) => take({ ...start, statsSlot })),
+        inheritedRequests: stats.requestsIn(statsSlot),
+        bootTimeoutMs,
+        onLoad: (load) => this.#balance(handle.id, load),
+        onStalled: (silentMs) => this.#onStalled(place, handle, silentMs),
+        running: () => stats.signs(statsSlot).running,
+        takeOomKill: () => this.#oomKills.take(),
+        hasOthers: () => this.ready.some((other) => other !== handle),
+      })
+      return handle
+    } catch (thrown) {
+      stats.giveBack(statsSlot)
+      // One that could not even be started has no exit that would be handled.
+      log.error({ err: thrown }, `a worker could not be started: ${messageOf(thrown)}`)
+      place.failedBoots++
+      place.crashes++
+      if (this.#port !== null) this.#fillAgain(place, messageOf(thrown))
+      throw thrown
+    }
+  }
+
+  /** Its requests are answered with 503 by itself from now on; the place is filled by another. */
+  #onStalled(place: Place, handle: WorkerHandle, silentMs: number): void {
+    const { stats, log, onModelFault } = this.#options
+    const { running } = stats.signs(handle.statsSlot)
+    log.error(
+      {
+        ...{ code: STALLED, worker: handle.id, workerPid: handle.pid, silentMs: Math.round(silentMs) },
+        ...(running === null ? {} : { model: running.model, version: running.version }),
+      },
+      'the inference thread of a worker does not come back: its requests are answered with 503, it is replaced',
+    )
+    if (running !== null)
+      place.wasModelFault = onModelFault({
+        ...{ model: running.model, version: running.version, cause: 'stall' },
+        how: formatMs(Math.round(silentMs)),
+      })
+    // One that is on its way out has nobody to wait for.
+    if (this.#isStopping || handle.retiredFor !== null) return
+    handle.forsake(STALLED)
+    if (place.worker === handle) place.worker = null
+    // One for each place: they take memory, and a core.
+    place.stalled?.kill()
+    place.stalled = handle
+    this.#drainStalled()
+    place.crashes = handle.ageMs >= HEALTHY_AFTER_MS ? 0 : place.crashes + 1
+    if (place.successor === null) this.#respawnLater(place)
+  }
+
+  /** Has them end where others can answer: what comes is for these, what is inside gets its 503. */
+  #drainStalled(): void {
+    if (this.ready.length === 0) return
+    for (const { stalled } of this.#places) void stalled?.drain(this.#options.drainTimeoutMs)
   }
 
   #mend(place: Place): void {
@@ -190,6 +262,7 @@ export class Supervisor {
     this.#alive.delete(handle)
     if (place.worker === handle) place.worker = null
     if (place.successor === handle) place.successor = null
+    if (place.stalled === handle) place.stalled = null
     if (this.#isStopping) return
     this.#report(handle, exit)
     place.wasModelFault = false
@@ -207,9 +280,13 @@ export class Supervisor {
       place.failedBoots = exit.wasReady ? 0 : place.failedBoots + 1
       place.crashes = exit.livedMs >= HEALTHY_AFTER_MS || exit.how === 'code 0' ? 0 : place.crashes + 1
     }
+    this.#fillAgain(place, exit.failure?.message ?? `it ended with ${exit.how}`)
+  }
+
+  #fillAgain(place: Place, why: string): void {
     // Somebody serves here, or is about to.
     if (place.worker !== null || place.successor !== null) return
-    if (place.failedBoots >= MAX_BOOT_FAILURES) this.#giveUp(place, exit)
+    if (place.failedBoots >= MAX_BOOT_FAILURES) this.#giveUp(place, why)
     else this.#respawnLater(place)
   }
 
@@ -234,11 +311,11 @@ export class Supervisor {
     )
   }
 
-  #giveUp(place: Place, { how, failure }: WorkerExit): void {
+  #giveUp({ failedBoots }: Place, why: string): void {
     this.#options.onGivenUp(
       new OnecopyError(
         'WORKER_BOOT_FAILED',
-        `a worker failed to start ${place.failedBoots} times in a row, the last time: ${failure?.message ?? `it ended with ${how}`}`,
+        `a worker failed to start ${failedBoots} times in a row, the last time: ${why}`,
       ),
     )
   }
@@ -246,8 +323,10 @@ export class Supervisor {
   #respawnLater(place: Place): void {
     const base = place.crashes <= 1 || place.wasModelFault ? 0 : FIRST_BACKOFF_MS * 2 ** (place.crashes - 2)
     const delayMs = Math.min(base, LONGEST_BACKOFF_MS) * (0.5 + Math.random() / 2)
+    clearTimeout(place.respawnTimer)
     place.respawnTimer = setTimeout(() => {
-      // Its failure is handled by its exit; here it would only be an unhandled rejection.
+      if (place.worker !== null || place.successor !== null) return
+      // Its failure is handled where it is found; here it would only be an unhandled rejection.
       this.#spawn(place)
         .then(() => this.#options.onRecovered())
         .catch(() => {})
@@ -261,7 +340,7 @@ export class Supervisor {
   replace(handle: WorkerHandle, reason: string): Promise<void> {
     const place = this.#places.find(({ worker }) => worker === handle)
     if (place === undefined || handle.retiredFor !== null) return Promise.resolve()
-    return this.#replaceInTurn(place, reason)
+    return this.#replaceInTurn(place, reason, (old) => old === handle)
   }
 
   /**
@@ -287,21 +366,31 @@ export class Supervisor {
   }
 
   async #restart(reason: string): Promise<void> {
+    const before = new Set(this.#alive)
     for (const place of this.#places) {
       if (this.#isStopping) return
-      await this.#replaceInTurn(place, reason)
+      await this.#replaceInTurn(place, reason, (old) => old === null || before.has(old))
     }
     this.#options.onRecovered()
   }
 
-  #replaceInTurn(place: Place, reason: string): Promise<void> {
-    const mine = this.#lastReplacement.then(() => this.#replaceNow(place, reason))
+  /** `isMeant` tells about the one in the place by then: a fresh one that took a dead one's place need not be replaced. */
+  #replaceInTurn(
+    place: Place,
+    reason: string,
+    isMeant: (old: WorkerHandle | null) => boolean,
+  ): Promise<void> {
+    const mine = this.#lastReplacement.then(() => this.#replaceNow(place, reason, isMeant))
     this.#lastReplacement = mine.catch(() => {})
     return mine
   }
 
-  async #replaceNow(place: Place, reason: string): Promise<void> {
-    if (this.#isStopping) return
+  async #replaceNow(
+    place: Place,
+    reason: string,
+    isMeant: (old: WorkerHandle | null) => boolean,
+  ): Promise<void> {
+    if (this.#isStopping || !isMeant(place.worker)) return
     const booting = place.successor
     if (booting !== null) {
       // A crashed worker's successor is on its way already, and is as new as can be.
@@ -316,7 +405,7 @@ export class Supervisor {
     }
     await this.#spawn(place)
     if (old === null) return
-    old.retiredFor = reason
+    old.retiredFor ??= reason
     await old.drain(this.#options.drainTimeoutMs)
   }
 

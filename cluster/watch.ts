@@ -1,6 +1,6 @@
 /**
- * Looks after workers that live but are no good any more: one that is silent is ended, one that has
- * served its number of requests or has grown too large is replaced.
+ * Looks after workers that live but are no good any more: one whose event loop is silent is ended, one that has
+ * served its number of requests or has grown too large is replaced. One whose inference thread is silent says so itself.
  */
 import { messageOf, OnecopyError } from '../src/errors.js'
 import type { Log } from '../src/log.js'
@@ -11,6 +11,11 @@ import type { Supervisor } from './supervisor.js'
 import type { WorkerHandle } from './worker-handle.js'
 
 const INTERVAL_MS = 500
+/**
+ * Of a longer pause between two looks so much counts: the primary did not run meanwhile (it was stopped, the container
+ * frozen), and most likely nor did its workers.
+ */
+const LONGEST_LOOK_MS = 2 * INTERVAL_MS
 /** A worker above the ceiling at this age is as small as workers are here: replacing it would never end. */
 const GROWN_AFTER_MS = 10_000
 
@@ -28,37 +33,59 @@ export interface WatchOptions {
 export class Watch {
   readonly #options: WatchOptions
   readonly #timer: NodeJS.Timeout
+  #lookedAtMs = performance.now()
+  /** Silence before that is nobody's fault: it was not looked at. */
+  #unseenUntilMs = Number.NEGATIVE_INFINITY
+  #isMeasuring = false
   #isReplacing = false
   #isCeilingTooLow = false
+  #isClosed = false
 
   constructor(options: WatchOptions) {
     this.#options = options
-    this.#timer = setInterval(() => void this.#look(), INTERVAL_MS)
+    this.#timer = setInterval(() => this.#look(), INTERVAL_MS)
   }
 
-  async #look(): Promise<void> {
+  #look(): void {
+    const nowMs = performance.now()
+    if (nowMs - this.#lookedAtMs > LONGEST_LOOK_MS) this.#unseenUntilMs = nowMs
+    this.#lookedAtMs = nowMs
     for (const worker of this.#options.supervisor.ready) {
-      const stall = this.#stallOf(worker)
+      const stall = this.#stallOf(worker, nowMs - this.#unseenUntilMs)
       if (stall !== null) this.#options.supervisor.condemn(worker, stall)
-      else if (!this.#isReplacing) {
-        const reason = await this.#wornOut(worker)
-        if (reason !== null) this.#replace(worker, reason)
-      }
     }
+    void this.#replaceWornOut()
   }
 
-  #stallOf(worker: WorkerHandle): OnecopyError | null {
+  #stallOf(worker: WorkerHandle, seenMs: number): OnecopyError | null {
     const { stats, stallTimeoutMs } = this.#options
-    const { loopSilentMs, threadSilentMs, running } = stats.signs(worker.statsSlot)
-    const silent = (who: string, forMs: number) =>
-      new OnecopyError(
-        'WORKER_STALLED',
-        `${who} of worker ${worker.id} has been silent for ${formatMs(Math.round(forMs))} (--stall-timeout ${formatMs(stallTimeoutMs)})` +
-          (running === null ? '' : `, while model ${running.model} version ${running.version} ran`),
-      )
-    if (loopSilentMs > stallTimeoutMs) return silent('the event loop', loopSilentMs)
-    if (threadSilentMs > stallTimeoutMs) return silent('the inference thread', threadSilentMs)
-    return null
+    const { loopSilentMs, running } = stats.signs(worker.statsSlot)
+    const silentMs = Math.min(loopSilentMs, seenMs)
+    if (silentMs <= stallTimeoutMs) return null
+    return new OnecopyError(
+      'WORKER_STALLED',
+      `the event loop of worker ${worker.id} has been silent for ${formatMs(Math.round(silentMs))} (--stall-timeout ${formatMs(stallTimeoutMs)})` +
+        (running === null ? '' : `, while model ${running.model} version ${running.version} ran`),
+    )
+  }
+
+  /** Measuring can take longer than the time between two looks: there is one of them at a time. */
+  async #replaceWornOut(): Promise<void> {
+    if (this.#isMeasuring || this.#isReplacing) return
+    this.#isMeasuring = true
+    try {
+      for (const worker of this.#options.supervisor.ready) {
+        const reason = await this.#wornOut(worker)
+        if (this.#isClosed) return
+        if (reason === null) continue
+        this.#replace(worker, reason)
+        return
+      }
+    } catch (thrown) {
+      this.#options.log.error({ err: thrown }, `workers were not measured: ${messageOf(thrown)}`)
+    } finally {
+      this.#isMeasuring = false
+    }
   }
 
   /** Why a worker should be replaced by a fresh one; null where it should not. */
@@ -96,6 +123,7 @@ export class Watch {
   }
 
   close(): void {
+    this.#isClosed = true
     clearInterval(this.#timer)
   }
 }

@@ -3,7 +3,7 @@
  * successor is another handle.
  */
 import cluster, { type Worker } from 'node:cluster'
-import { type ErrorCode, messageOf, OnecopyError, type OutOfService } from '../src/errors.js'
+import { messageOf, OnecopyError, type OutOfService } from '../src/errors.js'
 import type { Load } from '../src/http/connections.js'
 import { withDeadline } from '../src/lifecycle.js'
 import { WORKER_ENVIRONMENT } from '../src/runtime/environment.js'
@@ -14,6 +14,7 @@ import {
   type SecretsMessage,
   type SegmentMessage,
   type StartMessage,
+  type ToPrimary,
   ToPrimarySchema,
   type ToWorker,
 } from './messages.js'
@@ -48,8 +49,16 @@ export interface WorkerHandleOptions {
   readonly running: () => RunningModelSign | null
   /** Whether the kernel has killed a process for memory that explains no other end. */
   readonly takeOomKill: () => boolean
+  /** Its inference thread has been silent for so long. */
+  readonly onStalled: (silentMs: number) => void
   /** Whether other workers take connections. */
   readonly hasOthers: () => boolean
+}
+
+/** A question to the worker that is not answered yet. */
+interface Asked {
+  resolve(): void
+  reject(failure: OnecopyError): void
 }
 
 function asBootFailure(thrown: unknown): OnecopyError {
@@ -69,14 +78,21 @@ export class WorkerHandle {
   /** Whether its end was asked for, and why: it is not mended then. */
   retiredFor: string | null = null
   readonly #worker: Worker
+  readonly #options: WorkerHandleOptions
   /** Generations that it answers with, by key. */
   readonly serves = new Set<string>()
-  /** Generations that it has loaded, by key: these and perhaps more. */
+  /** Generations that it has loaded or may have, by key: these and perhaps more. */
   readonly holds = new Set<string>()
   /** Generations that it could not load when it booted, by key. */
   readonly failed = new Map<string, OutOfService>()
-  readonly #asked = new Map<number, (problem: { code: ErrorCode; message: string } | null) => void>()
+  readonly #asked = new Map<number, Asked>()
+  /** Who waits for generations to be unloaded, by key. */
+  readonly #onUnloaded = new Map<string, (() => void)[]>()
   #nextId = 0
+  #greet: () => void = () => {}
+  #becomeReady: () => void = () => {}
+  #bootTimer: NodeJS.Timeout | undefined
+  #drained: Promise<{ readonly wasKilled: boolean }> | undefined
   /** What it will be told first, once that is known. */
   #start: StartMessage | null = null
   #isTold = false
@@ -85,66 +101,43 @@ export class WorkerHandle {
   #readySinceMs: number | null = null
 
   constructor(options: WorkerHandleOptions) {
-    const { statsSlot, lease, inheritedRequests, bootTimeoutMs, onLoad, hasOthers, takeOomKill } = options
+    const { statsSlot, inheritedRequests, hasOthers } = options
+    this.#options = options
     this.statsSlot = statsSlot
     this.inheritedRequests = inheritedRequests
     const worker = cluster.fork(WORKER_ENVIRONMENT)
     this.#worker = worker
     returnUnacceptedConnections(worker, hasOthers)
-    // Its start and its loading have a deadline each: between them it may have to wait for segments to be written.
-    let bootTimer: NodeJS.Timeout | undefined
-    const expectWithin = (what: string) => {
-      bootTimer = setTimeout(() => {
-        const words = `worker ${worker.id} ${what} within ${formatMs(bootTimeoutMs)} (--boot-timeout)`
-        this.kill(new OnecopyError('TIMEOUT', words))
-      }, bootTimeoutMs)
-    }
-    expectWithin('did not start')
-    let becomeReady = () => {}
     const isReady = new Promise<void>((resolve) => {
-      becomeReady = resolve
+      this.#becomeReady = resolve
     })
-    let greet = () => {}
     const hasGreeted = new Promise<void>((resolve) => {
-      greet = resolve
+      this.#greet = resolve
     })
-    worker.on('message', (raw: unknown) => {
-      const message = ToPrimarySchema.parse(raw)
-      if (message.type === 'hello') {
-        clearTimeout(bootTimer)
-        greet()
-      } else if (message.type === 'load') onLoad(message.load)
-      else if (message.type === 'failed') this.#failure = new OnecopyError(message.code, message.message)
-      else if (message.type === 'done') this.#asked.get(message.id)?.(message.problem)
-      else {
-        clearTimeout(bootTimer)
-        for (const { key, state } of message.failed) {
-          this.serves.delete(key)
-          this.holds.delete(key)
-          this.failed.set(key, state)
-        }
-        this.#readySinceMs = performance.now()
-        this.port = message.port
-        becomeReady()
-      }
-    })
-    worker.on('error', (thrown) => {
-      this.#failure ??= new OnecopyError('WORKER_BOOT_FAILED', `worker ${worker.id}: ${thrown.message}`)
-    })
+    this.#expectWithin('did not start')
+    worker.on('message', (raw: unknown) => this.#receive(raw))
     this.exited = new Promise((resolve) => {
-      worker.on('exit', (exitCode, signal) => {
-        clearTimeout(bootTimer)
+      const end = (how: string, exit: { exitCode: number | null; signal: string | null }) => {
+        this.#forget()
         const running = options.running()
         const failure = this.#failure
-        const ended = { exitCode, signal, failure, wasKilledHere: this.#isKilled }
+        const ended = { ...exit, failure, wasKilledHere: this.#isKilled }
         resolve({
-          how: signal === null ? `code ${exitCode}` : signal,
-          end: endOf({ ...ended, wasRunning: running !== null, takeOomKill }),
+          how,
+          end: endOf({ ...ended, wasRunning: running !== null, takeOomKill: options.takeOomKill }),
           running,
           failure,
           wasReady: this.#readySinceMs !== null,
           livedMs: this.ageMs,
         })
+      }
+      worker.on('exit', (exitCode, signal) =>
+        end(signal === null ? `code ${exitCode}` : signal, { exitCode, signal }),
+      )
+      worker.on('error', (thrown) => {
+        this.#failure ??= new OnecopyError('WORKER_BOOT_FAILED', `worker ${worker.id}: ${thrown.message}`)
+        // A process that was never there does not exit.
+        if (worker.process.pid === undefined) end('no process', { exitCode: null, signal: null })
       })
     })
     const failed = this.exited.then(({ how, failure }) => {
@@ -156,16 +149,20 @@ export class WorkerHandle {
     this.ready = Promise.race([isReady, failed])
     // Whoever waits for it hears of it; its exit is handled either way.
     this.ready.catch(() => {})
-    // What it needs is made ready while the process starts.
-    const leased = lease((start) => {
+    this.#lease(hasGreeted, isReady)
+  }
+
+  /** What it needs is made ready while the process starts. */
+  #lease(hasGreeted: Promise<void>, isReady: Promise<void>): void {
+    const leased = this.#options.lease((start) => {
       for (const { key } of start.segments) {
         this.serves.add(key)
         this.holds.add(key)
       }
       this.#start = start
       void hasGreeted.then(() => {
-        if (worker.isDead()) return
-        expectWithin('was not ready')
+        if (this.#worker.isDead()) return
+        this.#expectWithin('was not ready')
         this.#tellStart()
       })
     })
@@ -173,6 +170,75 @@ export class WorkerHandle {
       (release) => void Promise.race([isReady, this.exited]).then(release),
       (thrown) => this.kill(asBootFailure(thrown)),
     )
+  }
+
+  /** Its start and its loading have a deadline each: between them it may have to wait for segments to be written. */
+  #expectWithin(what: string): void {
+    const { bootTimeoutMs } = this.#options
+    clearTimeout(this.#bootTimer)
+    this.#bootTimer = setTimeout(() => {
+      const words = `worker ${this.id} ${what} within ${formatMs(bootTimeoutMs)} (--boot-timeout)`
+      this.kill(new OnecopyError('TIMEOUT', words))
+    }, bootTimeoutMs)
+  }
+
+  #receive(raw: unknown): void {
+    const parsed = ToPrimarySchema.safeParse(raw)
+    if (parsed.success) this.#take(parsed.data)
+    else {
+      const [issue] = parsed.error.issues
+      const what = `${issue?.path.join('.') || 'the message'}: ${issue?.message}`
+      this.kill(
+        new OnecopyError('INTERNAL', `worker ${this.id} sent a message that is not as expected: ${what}`),
+      )
+    }
+  }
+
+  #take(message: ToPrimary): void {
+    const { onLoad, onStalled } = this.#options
+    if (message.type === 'hello') {
+      clearTimeout(this.#bootTimer)
+      this.#greet()
+    } else if (message.type === 'load') onLoad(message.load)
+    else if (message.type === 'failed') this.#failure = new OnecopyError(message.code, message.message)
+    else if (message.type === 'done') this.#settle(message)
+    else if (message.type === 'unloaded') this.#noteUnloaded(message.key)
+    else if (message.type === 'stalled') onStalled(message.silentMs)
+    else {
+      clearTimeout(this.#bootTimer)
+      for (const { key, state } of message.failed) {
+        this.serves.delete(key)
+        this.holds.delete(key)
+        this.failed.set(key, state)
+      }
+      this.#readySinceMs ??= performance.now()
+      this.port = message.port
+      this.#becomeReady()
+    }
+  }
+
+  #settle({ id, problem }: Extract<ToPrimary, { type: 'done' }>): void {
+    const asked = this.#asked.get(id)
+    if (problem === null) asked?.resolve()
+    else asked?.reject(new OnecopyError(problem.code, problem.message))
+  }
+
+  #noteUnloaded(key: string): void {
+    this.holds.delete(key)
+    for (const tell of this.#onUnloaded.get(key) ?? []) tell()
+    this.#onUnloaded.delete(key)
+  }
+
+  /** It has ended: nothing is loaded, nothing is answered. */
+  #forget(): void {
+    clearTimeout(this.#bootTimer)
+    this.#abandonAsked()
+    for (const key of [...this.holds]) this.#noteUnloaded(key)
+  }
+
+  #abandonAsked(): void {
+    const gone = new OnecopyError('WORKER_GONE', `worker ${this.id} ended meanwhile`)
+    for (const { reject } of this.#asked.values()) reject(gone)
   }
 
   get id(): number {
@@ -234,63 +300,80 @@ export class WorkerHandle {
    * @throws OnecopyError what it says, or MODEL_CRASHED when the model ends it, WORKER_GONE when something else does, TIMEOUT.
    */
   async prepare(segment: SegmentMessage, timeoutMs: number): Promise<void> {
+    // It may have it from now on, even where it does not answer in time.
+    this.holds.add(segment.key)
     try {
       await this.#ask((id) => ({ type: 'prepare', id, segment }), timeoutMs)
     } catch (thrown) {
-      if (!(thrown instanceof OnecopyError) || thrown.code !== 'WORKER_GONE') throw thrown
-      const { end, running, how } = await this.exited
-      const { name, version } = segment
-      const isItsFault = running?.isLoading && running.model === name && running.version === version
-      if (end !== 'runtime fault' || !isItsFault) throw thrown
-      throw new OnecopyError(
-        'MODEL_CRASHED',
-        `model ${name} version ${version} ended worker ${this.id} with ${how} while it was loaded`,
-      )
+      if (!(thrown instanceof OnecopyError) || thrown.code !== 'TIMEOUT') this.holds.delete(segment.key)
+      throw await this.#causeOf(thrown, segment)
     }
-    this.holds.add(segment.key)
+  }
+
+  /** What ended it while it loaded a model, where that was the model. */
+  async #causeOf(thrown: unknown, { name, version }: SegmentMessage): Promise<unknown> {
+    if (!(thrown instanceof OnecopyError) || thrown.code !== 'WORKER_GONE') return thrown
+    const { end, running, how } = await this.exited
+    const isItsFault = running?.isLoading && running.model === name && running.version === version
+    if (end !== 'runtime fault' || !isItsFault) return thrown
+    return new OnecopyError(
+      'MODEL_CRASHED',
+      `model ${name} version ${version} ended worker ${this.id} with ${how} while it was loaded`,
+    )
   }
 
   /**
-   * Changes what it answers with; resolves when what was retired is unloaded.
+   * Changes what it answers with. What is retired is unloaded when its last request is answered: see `unloaded`.
    * @throws OnecopyError WORKER_GONE when it ends meanwhile, TIMEOUT.
    */
   async change(
     { activate, retire }: { readonly activate: readonly string[]; readonly retire: readonly string[] },
     timeoutMs: number,
   ): Promise<void> {
-    const asked = this.#ask(
-      (id) => ({ type: 'change', id, activate: [...activate], retire: [...retire] }),
-      timeoutMs,
-    )
     for (const key of retire) this.serves.delete(key)
     for (const key of activate) this.serves.add(key)
-    await asked
-    for (const key of retire) this.holds.delete(key)
+    await this.#ask((id) => ({ type: 'change', id, activate: [...activate], retire: [...retire] }), timeoutMs)
+  }
+
+  /** Resolves when it does not hold a generation: it has unloaded it, or has ended. */
+  unloaded(key: string): Promise<void> {
+    if (!this.holds.has(key)) return Promise.resolve()
+    return new Promise((resolve) => {
+      this.#onUnloaded.set(key, [...(this.#onUnloaded.get(key) ?? []), resolve])
+    })
   }
 
   async #ask(message: (id: number) => ToWorker, timeoutMs: number): Promise<void> {
     const id = this.#nextId++
-    const what = `worker ${this.id}`
+    // Nothing is hung on a promise that lives as long as the worker: it would keep every question that was ever asked.
     const answered = new Promise<void>((resolve, reject) => {
-      this.#asked.set(id, (problem) => {
-        if (problem === null) resolve()
-        else reject(new OnecopyError(problem.code, problem.message))
-      })
-      void this.exited.then(() => reject(new OnecopyError('WORKER_GONE', `${what} ended meanwhile`)))
+      this.#asked.set(id, { resolve, reject })
+      if (this.#worker.isDead()) this.#abandonAsked()
     })
     this.tell(message(id))
     try {
-      await withDeadline(answered, timeoutMs, what)
+      await withDeadline(answered, timeoutMs, `worker ${this.id}`)
     } finally {
       this.#asked.delete(id)
     }
   }
 
+  /** Its end is certain from now on, and not to be mended; what it was asked for is not waited for. */
+  forsake(reason: string): void {
+    this.retiredFor ??= reason
+    this.#abandonAsked()
+  }
+
   /**
    * Lets it answer what it accepted, then end; past `timeoutMs` it is killed. Resolves with whether
-   * it had to be.
+   * it had to be. Idempotent.
    */
-  async drain(timeoutMs: number): Promise<{ readonly wasKilled: boolean }> {
+  drain(timeoutMs: number): Promise<{ readonly wasKilled: boolean }> {
+    this.#drained ??= this.#drain(timeoutMs)
+    return this.#drained
+  }
+
+  async #drain(timeoutMs: number): Promise<{ readonly wasKilled: boolean }> {
     if (!this.isReady) {
       // It has accepted nothing.
       this.kill()

@@ -1,6 +1,7 @@
 /**
  * A worker: one serving process joined to the primary by messages. It ends in three ways: drained by the
- * primary, drained by itself when the primary is gone, or loudly after a bug.
+ * primary, drained by itself when the primary is gone, or loudly after a bug. One whose inference thread does not come
+ * back says so, and is drained by the primary as soon as others serve.
  */
 import cluster, { type Worker } from 'node:cluster'
 import { join } from 'node:path'
@@ -85,7 +86,7 @@ class WorkerProcess {
   async #answer(message: Extract<ToWorker, { type: 'prepare' | 'change' }>): Promise<void> {
     let problem: Extract<ToPrimary, { type: 'done' }>['problem'] = null
     try {
-      if (message.type === 'change') await this.#serving?.change(message)
+      if (message.type === 'change') this.#serving?.change(message)
       else await this.#serving?.prepare(await this.#withCounts(message.segment))
     } catch (thrown) {
       // Bugs are not answered with.
@@ -152,6 +153,8 @@ class WorkerProcess {
         regions: start.config.systemSharedMemory ? new Regions(join(start.serverFolder, 'regions')) : null,
         log: this.#log,
         onBug: (error) => this.#onBug(error),
+        onStalled: (silentMs) => void send({ type: 'stalled', silentMs }),
+        onUnloaded: (key) => void send({ type: 'unloaded', key }),
       })
       if (this.#renewed !== undefined) this.#serving.renew(this.#renewed)
       await send({ type: 'ready', port: this.#serving.port, failed: this.#serving.failed })
@@ -198,6 +201,8 @@ class WorkerProcess {
         code = exitCode === 0 ? 1 : exitCode
       }
     }
+    // Ended by itself, a process whose runtime is at work aborts.
+    if (this.#serving?.isThreadBusy === true) process.kill(process.pid, 'SIGKILL')
     process.exit(code)
   }
 }

@@ -2,14 +2,16 @@
 import { OnecopyError } from './errors.js'
 import { formatMs } from './units.js'
 
-export type ServerState = 'starting' | 'ready' | 'draining' | 'failed' | 'closed'
+export type ServerState = 'starting' | 'ready' | 'draining' | 'stalled' | 'failed' | 'closed'
 
 const LEGAL_MOVES: Record<ServerState, readonly ServerState[]> = {
   starting: ['ready', 'draining', 'failed'],
-  ready: ['draining', 'failed'],
+  ready: ['draining', 'stalled', 'failed'],
   // A server that lost its workers may get them back.
   failed: ['ready', 'draining'],
-  draining: ['closed'],
+  draining: ['stalled', 'closed'],
+  // What computes does not come back: it can only end.
+  stalled: ['closed'],
   closed: [],
 }
 

@@ -1,7 +1,7 @@
 /**
  * The model versions of a serving process. A version can be there twice, as two generations: the one that answers and
  * its successor, which is loaded but not yet asked. Which of the two answers changes in one step, and a
- * request stays with the one it began with to its end, however long its body takes to arrive.
+ * request stays with the one that it found when its body was there to its end.
  *
  * A version can be out of service, loaded or not: its requests are refused with the reason, and the others go on.
  */
@@ -45,7 +45,7 @@ export class LoadedModel implements ServedModel {
   readonly labels: ServedModel['labels']
   readonly #statsPage: StatsPage
   #users = 0
-  #onUnused: (() => void) | undefined
+  readonly #onUnused: (() => void)[] = []
 
   constructor(options: LoadedModelOptions) {
     this.key = options.key
@@ -71,7 +71,7 @@ export class LoadedModel implements ServedModel {
       return await work()
     } finally {
       this.#users--
-      if (this.#users === 0) this.#onUnused?.()
+      if (this.#users === 0) for (const tell of this.#onUnused.splice(0)) tell()
     }
   }
 
@@ -79,7 +79,7 @@ export class LoadedModel implements ServedModel {
   unused(): Promise<void> {
     if (this.#users === 0) return Promise.resolve()
     return new Promise((resolve) => {
-      this.#onUnused = resolve
+      this.#onUnused.push(resolve)
     })
   }
 }

@@ -3,18 +3,19 @@
  * thread, serve HTTP, drain. It does not know whether other processes serve beside it.
  */
 import type { Server } from 'node:http'
-import { type AddressInfo, Server as NetServer } from 'node:net'
-import { setTimeout as delay } from 'node:timers/promises'
+import type { AddressInfo } from 'node:net'
 import { type ApiKey, Keyring } from './access/api-keys.js'
 import type { ClientCounts } from './access/client-page.js'
 import { Batcher } from './batch/batcher.js'
 import type { ServingConfig } from './config/config.js'
 import { standardOtlpEndpoint } from './config/defence-options.js'
 import { Engine } from './engine/engine.js'
+import { VitalSigns } from './engine/vital-signs.js'
 import { OnecopyError, type OutOfService, outOfServiceBecauseOf, outOfServiceError } from './errors.js'
 import { BundleMount } from './ersilia/mount.js'
 import type { MountedBundle } from './ersilia/mounted.js'
 import { createApp } from './http/app.js'
+import { closeServers } from './http/closing.js'
 import { Connections } from './http/connections.js'
 import type { HttpContext, VersionOutOfService } from './http/context.js'
 import { createHttpServer, renewTls } from './http/http-server.js'
@@ -84,20 +85,11 @@ export interface ServingOptions {
   readonly engine: Engine
   /** Called once with a bug; the process is expected to end soon after. */
   readonly onBug: (error: unknown) => void
+  /** The inference thread does not come back: everything is answered with WORKER_STALLED, until `drain` is called. */
+  readonly onStalled: (silentMs: number) => void
+  /** A generation that was retired is unloaded. */
+  readonly onUnloaded: (key: string) => void
 }
-
-/**
- * How long responses say `Connection: close` before the listening socket is closed: time for clients
- * that keep connections alive to go elsewhere without losing a request.
- */
-const DRAIN_NOTICE_MS = 400
-/** Between the last connection accepted and the end of those that are idle. */
-const LAST_ACCEPTED_MS = 100
-
-/** How often the process says that it lives, and what waits in it. */
-const BEAT_INTERVAL_MS = 100
-/** How often the inference thread is asked whether it does. */
-const THREAD_BEAT_INTERVAL_MS = 500
 
 /** The inference thread, which takes its time to start and needs nothing for it. */
 export function beginEngine(): Engine {
@@ -128,12 +120,16 @@ export class ServingProcess {
   readonly #log: Log
   readonly #keyring: Keyring
   readonly #tracing: Tracing | null
-  readonly #beatTimers: NodeJS.Timeout[] = []
+  readonly #onUnloaded: ServingOptions['onUnloaded']
+  /** Generations that are being loaded, by key. */
+  readonly #preparing = new Map<string, Promise<void>>()
+  readonly #vitalSigns: VitalSigns
   #drained: Promise<void> | undefined
 
   private constructor(options: ServingOptions, tracing: Tracing | null) {
     const { config, log, secrets } = options
     this.#config = config
+    this.#onUnloaded = options.onUnloaded
     this.#self = options.self
     this.#log = log
     this.#tracing = tracing
@@ -155,6 +151,15 @@ export class ServingProcess {
     })
     this.#engine = options.engine
     this.#engine.ended.catch(options.onBug)
+    this.#vitalSigns = new VitalSigns({
+      ...{ engine: options.engine, self: options.self, stallTimeoutMs: config.stallTimeoutMs },
+      queueDepth: () => this.#batcher.depth,
+      onStall: (failure, silentMs) => {
+        this.#lifecycle.move('stalled')
+        this.#batcher.abandon(failure)
+        options.onStalled(silentMs)
+      },
+    })
     this.#context = {
       models: this.#models,
       checkRoom: (model, inputBytes) => this.#batcher.checkRoom((model as LoadedModel).key, inputBytes),
@@ -187,7 +192,7 @@ export class ServingProcess {
       hasDocs: config.hasDocs,
       hasBundle: options.bundle !== null,
       isReady: () => this.#lifecycle.state === 'ready' && this.#models.isServing(config.isModelRequired),
-      isDraining: () => this.#lifecycle.state === 'draining',
+      isDraining: () => this.#lifecycle.state === 'draining' || this.isStalled,
       onBug: options.onBug,
     }
     this.#mount = options.bundle === null ? null : new BundleMount(options.bundle)
@@ -217,12 +222,12 @@ export class ServingProcess {
     try {
       for (const version of options.outOfService) serving.takeOut(version)
       for (const segment of options.segments) await serving.#prepareOrTakeOut(segment)
-      await serving.change({ activate: options.segments.map(({ key }) => key), retire: [] })
+      serving.change({ activate: options.segments.map(({ key }) => key), retire: [] })
       await serving.#openBundle(options)
       if (options.config.isHttp) await listen(serving.#http, options.config, 'inference')
       if (serving.#socket !== null) await listenOnSocket(serving.#socket, options.config.socketPath)
       serving.#lifecycle.move('ready')
-      serving.#startBeating()
+      serving.#vitalSigns.start()
       return serving
     } catch (thrown) {
       await serving.#mount?.close()
@@ -273,6 +278,16 @@ export class ServingProcess {
    * @throws OnecopyError SEGMENT_INVALID, MODEL_UNSUPPORTED, SELF_CHECK_FAILED; nothing stays loaded then.
    */
   async prepare(segment: SegmentToServe): Promise<void> {
+    const prepared = this.#prepare(segment)
+    this.#preparing.set(segment.key, prepared)
+    try {
+      await prepared
+    } finally {
+      this.#preparing.delete(segment.key)
+    }
+  }
+
+  async #prepare(segment: SegmentToServe): Promise<void> {
     const { key, number, config } = segment
     const attached = await attachSegment(segment.segment)
     try {
@@ -296,53 +311,43 @@ export class ServingProcess {
   }
 
   /**
-   * Changes what answers, in one step; resolves when what does not any more has answered its last request and
-   * is unloaded.
+   * Changes what answers, in one step. What does not any more is unloaded when it has answered its last request, however
+   * long that takes.
    */
-  async change({
-    activate,
-    retire,
-  }: {
-    activate: readonly string[]
-    retire: readonly string[]
-  }): Promise<void> {
-    const retired = retire.flatMap((key) => this.#models.byKey(key) ?? [])
-    for (const model of retired) this.#models.deactivate(model)
+  change({ activate, retire }: { activate: readonly string[]; retire: readonly string[] }): void {
+    for (const key of retire) {
+      const model = this.#models.byKey(key)
+      if (model !== undefined) this.#models.deactivate(model)
+    }
     for (const key of activate) {
       const model = this.#models.byKey(key)
       if (model !== undefined) this.#models.activate(model)
     }
-    for (const model of retired) {
-      await model.unused()
-      this.#batcher.remove(model.key)
-      await this.#engine.unload(model.key)
-      this.#models.remove(model)
-    }
+    for (const key of retire) void this.#retire(key)
   }
 
-  /** Whoever watches this process sees from the beats that its event loop turns and its inference thread answers. */
-  #startBeating(): void {
-    const beat = () => this.#self.beat(this.#batcher.depth)
-    let isAsked = false
-    const askThread = () => {
-      if (isAsked) return
-      isAsked = true
-      this.#engine.ping().then(
-        () => {
-          isAsked = false
-          this.#self.threadBeat()
-        },
-        // A thread that is gone is reported by its end.
-        () => {},
-      )
+  async #retire(key: string): Promise<void> {
+    // One that is still being loaded cannot be unloaded yet.
+    await this.#preparing.get(key)?.catch(() => {})
+    const model = this.#models.byKey(key)
+    if (model !== undefined) {
+      await model.unused()
+      this.#batcher.remove(key)
+      // A thread that is gone is reported by its end.
+      await this.#engine.unload(key).catch(() => {})
+      this.#models.remove(model)
     }
-    beat()
-    this.#self.threadBeat()
-    askThread()
-    this.#beatTimers.push(
-      setInterval(beat, BEAT_INTERVAL_MS).unref(),
-      setInterval(askThread, THREAD_BEAT_INTERVAL_MS).unref(),
-    )
+    this.#onUnloaded(key)
+  }
+
+  /** Whether the inference thread was given up. */
+  get isStalled(): boolean {
+    return this.#lifecycle.state === 'stalled'
+  }
+
+  /** Whether the runtime may be at work: a process that ends itself then aborts. */
+  get isThreadBusy(): boolean {
+    return this.#engine.isBusy
   }
 
   /** Takes other keys and another certificate; connections stay open. */
@@ -357,8 +362,8 @@ export class ServingProcess {
   }
 
   /**
-   * Not ready, connections told to close, socket shut, accepted requests answered, engine closed.
-   * Resolves when all of that is done; whoever waits sets the deadline. Idempotent.
+   * Not ready, connections told to close, socket shut, accepted requests answered, engine closed; a thread that
+   * stalled is left as it is. Resolves when all of that is done; whoever waits sets the deadline. Idempotent.
    */
   drain(): Promise<void> {
     this.#drained ??= this.#drain()
@@ -366,26 +371,17 @@ export class ServingProcess {
   }
 
   async #drain(): Promise<void> {
-    this.#lifecycle.move('draining')
-    await delay(DRAIN_NOTICE_MS)
-    const servers = [this.#http, this.#socket].filter((server) => server?.listening === true) as Server[]
-    const closed = servers.map((server) => new Promise((resolve) => stopListening(server, resolve)))
-    // A connection that was accepted just before has its first request on its way.
-    await delay(LAST_ACCEPTED_MS)
-    for (const server of servers) server.closeIdleConnections()
-    await Promise.all(closed)
+    const { isStalled } = this
+    if (!isStalled) this.#lifecycle.move('draining')
+    // One that stalled is drained when others serve: what comes now is for them.
+    await closeServers([this.#http, this.#socket], { isUrgent: isStalled })
     await this.#mount?.close()
     this.#batcher.shut()
-    await this.#engine.close()
-    for (const timer of this.#beatTimers) clearInterval(timer)
-    this.#self.close()
+    await Promise.race([this.#engine.close(), this.#vitalSigns.stalled])
+    this.#vitalSigns.endThreadWatch()
     const { drainTimeoutMs } = this.#config
     await endTracing(this.#tracing, { log: this.#log, drainTimeoutMs })
+    this.#vitalSigns.close()
     this.#lifecycle.move('closed')
   }
-}
-
-/** The HTTP server's own `close` also ends connections that have not sent their first request yet. */
-function stopListening(server: Server, onClosed: (value?: unknown) => void): void {
-  NetServer.prototype.close.call(server, onClosed)
 }

@@ -58,6 +58,7 @@ const RUN_ERRORS: readonly ErrorCode[] = [
   'RESPONSE_TOO_LARGE',
   'QUEUE_FULL',
   'SHUTTING_DOWN',
+  'WORKER_STALLED',
   'BREAKER_OPEN',
   'DEADLINE_EXCEEDED',
 ]

@@ -94,6 +94,7 @@ const MODEL_ROUTES: readonly Route[] = [
       'MODEL_OUT_OF_SERVICE',
       'QUEUE_FULL',
       'SHUTTING_DOWN',
+      'WORKER_STALLED',
       'DEADLINE_EXCEEDED',
     ],
   }),

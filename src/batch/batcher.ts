@@ -80,6 +80,9 @@ export class Batcher {
   readonly #lanes = new Map<string, Lane>()
   #isBusy = false
   #isShut = false
+  /** What everybody is answered with once the thread is given up. */
+  #abandonedFor: OnecopyError | null = null
+  #executing: readonly Entry[] = []
   #isPumpDue = false
   #delayTimer: NodeJS.Timeout | undefined
   #lingering: { lane: Lane; wantedRows: number; timer: NodeJS.Timeout } | undefined
@@ -121,9 +124,10 @@ export class Batcher {
 
   /**
    * Refuses what could not be queued anyway, before its body is read; `inputBytes` is what is known of its inputs by then.
-   * @throws OnecopyError SHUTTING_DOWN, QUEUE_FULL, REQUEST_TOO_LARGE.
+   * @throws OnecopyError SHUTTING_DOWN, WORKER_STALLED, QUEUE_FULL, REQUEST_TOO_LARGE.
    */
   checkRoom(modelKey: string, inputBytes = 0): void {
+    if (this.#abandonedFor !== null) throw this.#abandonedFor
     if (this.#isShut)
       throw new OnecopyError('SHUTTING_DOWN', 'the server is shutting down', { retryAfterSeconds: 1 })
     this.#lane(modelKey).queue.checkRoom(inputBytes)
@@ -165,7 +169,7 @@ export class Batcher {
   }
 
   #pump(): void {
-    if (this.#isBusy) return
+    if (this.#isBusy || this.#abandonedFor !== null) return
     const lane = this.#nextLane()
     if (lane === undefined) return
     clearTimeout(this.#delayTimer)
@@ -219,6 +223,7 @@ export class Batcher {
 
   async #execute(lane: Lane, batch: readonly Entry[]): Promise<void> {
     const startedNs = process.hrtime.bigint()
+    this.#executing = batch
     let results: (Computed | Error)[]
     try {
       results = await this.#runTogether(lane, batch, startedNs)
@@ -227,6 +232,7 @@ export class Batcher {
       results = batch.map(() => thrown as Error)
     }
     this.#isBusy = false
+    this.#executing = []
     const isLingering = this.#linger(lane, batch)
     if (!isLingering) this.#pump()
     for (const [i, entry] of batch.entries()) {
@@ -327,6 +333,16 @@ export class Batcher {
     lane.tuner.record(rows, computeNs)
     this.#options.onExecution?.({ modelKey, rows, times })
     return { outputs, times }
+  }
+
+  /** Answers what is computed, what waits and what comes with `error`: the thread is not waited for any more. */
+  abandon(error: OnecopyError): void {
+    this.#abandonedFor = error
+    clearTimeout(this.#delayTimer)
+    clearTimeout(this.#lingering?.timer)
+    this.#lingering = undefined
+    for (const entry of this.#executing) entry.reject(error)
+    for (const { queue } of this.#lanes.values()) queue.rejectAll(error)
   }
 
   /** Refuses what comes from now on; what waits still runs. */

@@ -143,6 +143,7 @@ export const ServingConfigSchema = z.object({
   redisUrl: z.string(),
   threads: z.int().positive(),
   drainTimeoutMs: z.number().nonnegative(),
+  stallTimeoutMs: z.number().nonnegative(),
   headersTimeoutMs: z.number().positive(),
   requestTimeoutMs: z.number().positive(),
   keepAliveTimeoutMs: z.number().positive(),

@@ -159,7 +159,7 @@ export const OPTIONS = {
     schema: durationMs,
     value: 'TIME',
     group: 'Processes',
-    help: 'A worker whose inference thread or event loop is silent for longer is replaced. Above the longest run of any model.',
+    help: 'A worker whose inference thread or event loop is silent for longer is replaced; its requests are answered with 503. Above the longest run of any model.',
     default: () => '2m',
   }),
   ...BREAKER_OPTIONS,

@@ -154,6 +154,11 @@ export class Engine {
     await this.#ask({ type: 'unload', modelKey })
   }
 
+  /** Whether the thread was asked for something that is not done: ending it, or the process by itself, would abort. */
+  get isBusy(): boolean {
+    return this.#waiting.size > 0
+  }
+
   /** Resolves when the thread has come round to answering. */
   async ping(): Promise<void> {
     await this.#ask({ type: 'ping' })

@@ -115,10 +115,6 @@ export class ProcessRecorder {
     this.#loopDelay.enable()
   }
 
-  threadBeat(): void {
-    this.#cells[PROCESS_CELLS.threadBeatMs] = monotonicMs()
-  }
-
   /** To be called regularly by the event loop. */
   beat(queueDepth: number): void {
     this.#cells[PROCESS_CELLS.loopBeatMs] = monotonicMs()

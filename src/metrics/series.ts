@@ -125,14 +125,12 @@ export const MODEL_CELLS = batchCellAt(BATCH_SIZES.length)
 export const PROCESS_CELLS = {
   /** When its event loop last turned, in milliseconds of the system's monotonic clock. */
   loopBeatMs: 0,
-  /** When its inference thread last answered, on the same clock. */
-  threadBeatMs: 1,
   /** Number of the model version that the runtime computes at this moment, negative while it is loaded; 0 for none. */
-  runningModel: 2,
+  runningModel: 1,
   /** Requests that wait. */
-  queueDepth: 3,
+  queueDepth: 2,
   /** 99th percentile of the event loop's lateness in the last seconds. */
-  loopLagSeconds: 4,
+  loopLagSeconds: 3,
 } as const
 export const PROCESS_CELL_COUNT = Object.keys(PROCESS_CELLS).length
 

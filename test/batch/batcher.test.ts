@@ -378,3 +378,24 @@ test('an answer that is too large for one request of a batch fails that request 
   t.is((await together).length, 3)
   t.true(engine.executions.some(({ outputLimit }) => outputLimit?.bytes === 3 * 64))
 })
+
+test('an engine that is given up is waited for by nobody: what runs, waits and comes is answered at once', async (t) => {
+  const engine = new FakeEngine()
+  const batcher = new Batcher({ run: engine.run })
+  batcher.add('m', POLICY)
+  batcher.add('other', POLICY)
+  const running = batcher.submit(request(1, 1))
+  await settle()
+  const waiting = [batcher.submit(request(2, 1)), batcher.submit({ ...request(3, 1), modelKey: 'other' })]
+  const stalled = new OnecopyError('WORKER_STALLED', 'it does not come back', { retryAfterSeconds: 1 })
+  batcher.abandon(stalled)
+  for (const one of [running, ...waiting, batcher.submit(request(4, 1))])
+    t.is(await t.throwsAsync(one), stalled)
+  t.is(
+    t.throws(() => batcher.checkRoom('m')),
+    stalled,
+  )
+  t.is(batcher.depth, 0)
+  await engine.finishAll()
+  t.is(engine.executions.length, 1, 'nothing is run any more, even when it comes back')
+})

@@ -110,27 +110,6 @@ test.serial(
 )
 
 test.serial(
-  'a worker whose inference thread does not come back is replaced, with the model named',
-  async (t) => {
-    const running = await serveSlow(t, ['--stall-timeout', '1s'])
-    const { server, url, adminUrl } = running
-    const lost = infer({ url, model: 'slow', inputs: [iterations(1_000_000_000)] }).then(
-      (response) => String(response.status),
-      () => 'cut off',
-    )
-    const end = await server.logged((line) => line.msg === 'worker killed by the server')
-    t.is(end.code, 'WORKER_STALLED')
-    t.is(end.model, 'slow')
-    t.is(end.how, 'SIGKILL')
-    t.is(await lost, 'cut off')
-    await until('a fresh worker is ready', () => workerPids(running).length === 2)
-    await inferOutputs({ url, model: 'slow', inputs: [iterations(1)] })
-    t.is(await metric(adminUrl, /worker_exits_total\{reason="WORKER_STALLED"\}/), 1)
-    await stopCleanly(t, server)
-  },
-)
-
-test.serial(
   'a worker that is stopped is silent, and is replaced; a scrape does not wait for it',
   async (t) => {
     const running = await serveAdd(t, ['--workers', '2', '--stall-timeout', '2s'])

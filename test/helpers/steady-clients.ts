@@ -1,5 +1,5 @@
 /** Clients that send without a pause, on connections that are kept for as long as the server keeps them. */
-import { Agent, request } from 'node:http'
+import { Agent, type IncomingHttpHeaders, request } from 'node:http'
 import { encodeRequest, type WireTensor } from './v2-client.js'
 
 export interface SteadyClientsOptions {
@@ -7,7 +7,7 @@ export interface SteadyClientsOptions {
   readonly model: string
   readonly input: WireTensor
   readonly count: number
-  readonly onAnswer: (status: number, text: string) => void
+  readonly onAnswer: (status: number, text: string, headers: IncomingHttpHeaders) => void
   /** A request that was not answered whole. */
   readonly onFailure: (message: string) => void
 }
@@ -31,7 +31,7 @@ export function keepAsking({ url, model, input, count, onAnswer, onFailure }: St
           text += part
         })
         response.on('end', () => {
-          onAnswer(response.statusCode ?? 0, text)
+          onAnswer(response.statusCode ?? 0, text, response.headers)
           resolve()
         })
         response.on('error', fail)

@@ -75,20 +75,30 @@ function answered(
 }
 
 async function infer(ctx: Context, context: HttpContext): Promise<void> {
-  const model = inServiceModelOf(ctx, context)
-  await model.use(() => inferOn(model, ctx, context))
-}
-
-async function inferOn(model: ServedModel, ctx: Context, context: HttpContext): Promise<void> {
-  const state = ctx.state as RequestState
-  const { timings } = state
+  const asked = inServiceModelOf(ctx, context)
+  const { timings } = ctx.state as RequestState
   timings?.begin()
   const jsonBytes = parseHeaderLength(ctx.get('Inference-Header-Content-Length') || undefined)
   // A body that would be refused anyway is not read, let alone parsed.
-  context.checkRoom(model, inputBytesOf(ctx.req, jsonBytes))
-  const { maxBodyBytes, maxResponseBytes, regions } = context
-  const body = await readBody(ctx.req, { maxBytes: maxBodyBytes, jsonBytes })
+  context.checkRoom(asked, inputBytesOf(ctx.req, jsonBytes))
+  const body = await readBody(ctx.req, { maxBytes: context.maxBodyBytes, jsonBytes })
   timings?.end('receive')
+  // A body can take minutes, and models change meanwhile: what is there now answers, and stays loaded until it has.
+  const model = inServiceModelOf(ctx, context)
+  await model.use(() => inferOn(model, { ctx, context, body, jsonBytes }))
+}
+
+interface Received {
+  readonly ctx: Context
+  readonly context: HttpContext
+  readonly body: Uint8Array<ArrayBuffer>
+  readonly jsonBytes: number | null
+}
+
+async function inferOn(model: ServedModel, { ctx, context, body, jsonBytes }: Received): Promise<void> {
+  const state = ctx.state as RequestState
+  const { timings } = state
+  const { maxBodyBytes, maxResponseBytes, regions } = context
   // As it came, and as tensors.
   state.heldBytes = 2 * body.length
   const request = decodeInferRequest({

@@ -1,0 +1,75 @@
+/**
+ * What shows that a serving process lives: its event loop beats in the stats page, where the primary looks; its inference
+ * thread answers the event loop, which gives it up when it does not for too long.
+ */
+import { OnecopyError } from '../errors.js'
+import type { ProcessRecorder } from '../metrics/recorder.js'
+import { formatMs } from '../units.js'
+import type { Engine } from './engine.js'
+import { watchThread } from './thread-watch.js'
+
+/** How often the process says that it lives, and what waits in it. */
+const BEAT_INTERVAL_MS = 100
+/** About as long as a replacement takes to start. */
+const STALL_RETRY_SECONDS = 1
+
+export interface VitalSignsOptions {
+  readonly engine: Pick<Engine, 'ping'>
+  readonly self: ProcessRecorder
+  readonly queueDepth: () => number
+  readonly stallTimeoutMs: number
+  /** The thread is given up: whoever waits for it is to be told. */
+  readonly onStall: (failure: OnecopyError, silentMs: number) => void
+}
+
+export class VitalSigns {
+  readonly #options: VitalSignsOptions
+  /** Resolves when the thread is given up. */
+  readonly stalled: Promise<void>
+  #giveUp: () => void = () => {}
+  #beatTimer: NodeJS.Timeout | undefined
+  #endThreadWatch: () => void = () => {}
+
+  constructor(options: VitalSignsOptions) {
+    this.#options = options
+    this.stalled = new Promise((resolve) => {
+      this.#giveUp = resolve
+    })
+  }
+
+  start(): void {
+    const { engine, self, queueDepth, stallTimeoutMs } = this.#options
+    const beat = () => self.beat(queueDepth())
+    beat()
+    this.#beatTimer = setInterval(beat, BEAT_INTERVAL_MS).unref()
+    this.#endThreadWatch = watchThread({
+      ping: () => engine.ping(),
+      stallTimeoutMs,
+      onStall: (silentMs) => this.#onStall(silentMs),
+    })
+  }
+
+  #onStall(silentMs: number): void {
+    const { stallTimeoutMs, onStall } = this.#options
+    this.#giveUp()
+    onStall(
+      new OnecopyError(
+        'WORKER_STALLED',
+        `the inference thread has been silent for ${formatMs(Math.round(silentMs))} (--stall-timeout ${formatMs(stallTimeoutMs)}): its worker is being replaced`,
+        { retryAfterSeconds: STALL_RETRY_SECONDS },
+      ),
+      silentMs,
+    )
+  }
+
+  /** The thread is closed: it need not answer any more. */
+  endThreadWatch(): void {
+    this.#endThreadWatch()
+  }
+
+  close(): void {
+    this.#endThreadWatch()
+    clearInterval(this.#beatTimer)
+    this.#options.self.close()
+  }
+}

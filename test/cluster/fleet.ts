@@ -1,0 +1,148 @@
+/** Real worker processes that serve nothing (worker-program.ts), and all that a supervisor needs to look after them. */
+import cluster from 'node:cluster'
+import { fileURLToPath } from 'node:url'
+import type { ExecutionContext } from 'ava'
+import { pino } from 'pino'
+import type { SegmentMessage, StartMessage } from '../../cluster/messages.js'
+import { FleetStats } from '../../cluster/stats.js'
+import { Supervisor, type SupervisorOptions } from '../../cluster/supervisor.js'
+import { WorkerHandle, type WorkerHandleOptions } from '../../cluster/worker-handle.js'
+import { ServingConfigSchema } from '../../src/config/config.js'
+import type { Log } from '../../src/log.js'
+import { readModelConfig } from '../../src/model/config.js'
+import { temporaryFolder } from '../helpers/server.js'
+
+const BOOT_TIMEOUT_MS = 30_000
+
+export interface LoggedLine {
+  readonly msg: string
+  readonly [field: string]: unknown
+}
+
+export function recordingLog(): { readonly log: Log; readonly lines: LoggedLine[] } {
+  const lines: LoggedLine[] = []
+  const log = pino(
+    { level: 'debug', base: {} },
+    { write: (text) => lines.push(JSON.parse(text) as LoggedLine) },
+  )
+  return { log, lines }
+}
+
+/** Which program workers are, from here on. */
+export function useWorkerProgram(settings: { readonly cwd?: string } = {}): void {
+  cluster.setupPrimary({
+    exec: fileURLToPath(new URL('worker-program.js', import.meta.url)),
+    args: [],
+    execArgv: [],
+    // Settings are kept from one call to the next.
+    cwd: process.cwd(),
+    ...settings,
+  })
+}
+
+export async function makeStats(t: ExecutionContext, slots = 16): Promise<FleetStats> {
+  return await FleetStats.create({ folder: temporaryFolder(t, '/dev/shm'), slots, areClientsLimited: false })
+}
+
+/** A segment that nobody loads. */
+export async function segmentNamed(name: string, stats: FleetStats): Promise<SegmentMessage> {
+  return {
+    key: `${name}@1#1`,
+    name,
+    version: '1',
+    segment: { path: '/nowhere', fileBytes: 1, graphSha256: '', inode: 1, changedNs: '1' },
+    config: await readModelConfig('/nowhere/config.json'),
+    number: 1,
+    stats: stats.processPage,
+  }
+}
+
+export function startMessage(
+  stats: FleetStats,
+  segments: StartMessage['segments'] = [],
+): Omit<StartMessage, 'statsSlot'> {
+  return {
+    type: 'start',
+    config: ServingConfigSchema.parse(SERVING_CONFIG),
+    bundle: null,
+    identity: { name: 'onecopy', version: '0' },
+    serverFolder: '/nowhere',
+    segments,
+    outOfService: [],
+    processStats: stats.processPage,
+    unknownStats: stats.unknownPage,
+    secrets: { apiKeys: null, tls: null },
+    clients: null,
+  }
+}
+
+const SERVING_CONFIG = {
+  ...{ host: '127.0.0.1', port: 0, isHttp: false, socketPath: '', redisUrl: '', threads: 1 },
+  ...{ drainTimeoutMs: 1000, stallTimeoutMs: 1000, headersTimeoutMs: 1000, requestTimeoutMs: 1000 },
+  ...{ keepAliveTimeoutMs: 1000, maxConnections: 0, maxBodyBytes: 1, hasDocs: false, maxQueuedRequests: 1 },
+  ...{ deadlineStatus: 503, systemSharedMemory: false, rateLimit: null, maxClientRequests: 0 },
+  ...{ trustedProxies: 0, corsOrigins: [], isAccessLogOn: false, isServerTimingOn: false, otlpEndpoint: '' },
+  logLevel: 'info',
+  maxResponseBytes: 1,
+  isModelRequired: false,
+}
+
+export function startWorker(
+  t: ExecutionContext,
+  stats: FleetStats,
+  choices: Partial<WorkerHandleOptions> = {},
+): WorkerHandle {
+  const statsSlot = stats.lend()
+  const handle = new WorkerHandle({
+    statsSlot,
+    lease: async (take) => {
+      take({ ...startMessage(stats), statsSlot })
+      return () => {}
+    },
+    inheritedRequests: 0,
+    bootTimeoutMs: BOOT_TIMEOUT_MS,
+    onLoad: () => {},
+    onStalled: () => {},
+    running: () => null,
+    takeOomKill: () => false,
+    hasOthers: () => false,
+    ...choices,
+  })
+  t.teardown(async () => {
+    handle.kill()
+    await handle.exited
+  })
+  return handle
+}
+
+export async function startFleet(
+  t: ExecutionContext,
+  workers: number,
+  choices: Partial<SupervisorOptions> = {},
+): Promise<{ readonly supervisor: Supervisor; readonly stats: FleetStats; readonly lines: LoggedLine[] }> {
+  const stats = await makeStats(t)
+  const { log, lines } = recordingLog()
+  const supervisor = new Supervisor({
+    workers,
+    lease: async (take) => {
+      take(startMessage(stats))
+      return () => {}
+    },
+    stats,
+    bootTimeoutMs: BOOT_TIMEOUT_MS,
+    drainTimeoutMs: BOOT_TIMEOUT_MS,
+    log,
+    onEnded: () => {},
+    onGivenUp: () => {},
+    onRecovered: () => {},
+    onReady: async () => {},
+    onModelFault: () => false,
+    onModelFaultMended: () => {},
+    ...choices,
+  })
+  t.teardown(async () => {
+    await supervisor.drain(BOOT_TIMEOUT_MS)
+  })
+  await supervisor.start()
+  return { supervisor, stats, lines }
+}
