@@ -29,7 +29,7 @@ import type { SecretsMessage } from './messages.js'
 import { FleetMetrics } from './metrics.js'
 import { concretePort } from './port.js'
 import { Publisher } from './publisher.js'
-import { reportReady } from './ready-report.js'
+import { reportFailure, reportReady } from './ready-report.js'
 import type { RepositoryApi } from './repository-api.js'
 import { RepositoryControl } from './repository-control.js'
 import { Secrets } from './secrets.js'
@@ -118,7 +118,7 @@ class Primary {
       // One Ctrl-C reaches every process of the terminal: a worker that boots can be ended by it before it is heard here.
       await Promise.race([stopped, delay(SAME_WISH_MS)])
       exitCode = this.#stopRequested.signal.aborted ? 0 : EXIT_FAILED
-      if (exitCode !== 0) this.#reportFailure(thrown)
+      if (exitCode !== 0) reportFailure(this.#log, thrown)
       if (this.#lifecycle.state !== 'draining') this.#lifecycle.move('draining')
     }
     return Math.max(exitCode, await this.#stop())
@@ -358,11 +358,6 @@ class Primary {
       socketPath: this.#socket?.path ?? null,
       published: this.#catalogue?.published ?? [],
     })
-  }
-
-  #reportFailure(thrown: unknown): void {
-    if (thrown instanceof OnecopyError) this.#log.fatal({ code: thrown.code }, thrown.message)
-    else this.#log.fatal({ err: thrown }, messageOf(thrown))
   }
 
   /** Everything that start opened, closed in reverse; the segments last, when nobody can need them. */

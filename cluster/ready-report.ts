@@ -1,6 +1,7 @@
-/** What is printed and logged when the server is ready. */
+/** What is printed and logged when the server is ready, or cannot start. */
 import type { Config } from '../src/config/config.js'
 import { urlHost } from '../src/config/host-names.js'
+import { messageOf, OnecopyError } from '../src/errors.js'
 import type { Log } from '../src/log.js'
 import type { PublishedModel } from '../src/model/publish.js'
 import { logBatching } from './batching-log.js'
@@ -43,4 +44,9 @@ export function reportReady({
   }
   const socket = socketPath === null ? {} : { socketPath }
   log.info({ host, port, adminHost, adminPort, workers, models: published.length, ...socket }, 'ready')
+}
+
+export function reportFailure(log: Log, thrown: unknown): void {
+  if (thrown instanceof OnecopyError) log.fatal({ code: thrown.code }, thrown.message)
+  else log.fatal({ err: thrown }, messageOf(thrown))
 }

@@ -20,18 +20,17 @@ import { OomKills } from '../src/process/oom-kills.js'
 import { formatMs } from '../src/units.js'
 import { Balancer } from './balance.js'
 import type { ModelFault, ModelVersion } from './breaker.js'
+import { reportEnd } from './end-report.js'
 import type { StartMessage } from './messages.js'
 import type { FleetStats } from './stats.js'
-import { END_MESSAGES } from './worker-end.js'
 import { type WorkerExit, WorkerHandle } from './worker-handle.js'
+import { newPlace, type Place } from './worker-place.js'
 
 const FIRST_BACKOFF_MS = 50
 const LONGEST_BACKOFF_MS = 10_000
 /** A worker that lived this long was healthy: the next crash starts counting anew. */
 const HEALTHY_AFTER_MS = 2000
 const MAX_BOOT_FAILURES = 5
-/** As Kubernetes calls it; SIGKILL in the metrics is somebody else's. */
-const OOM_KILLED = 'OOM_KILLED'
 /** Why a worker ended whose inference thread did not come back, in metrics and logs. */
 const STALLED = 'WORKER_STALLED'
 
@@ -56,27 +55,6 @@ export interface SupervisorOptions {
   readonly onRecovered: () => void
 }
 
-/** A place that is to be filled by a serving worker at all times. */
-interface Place {
-  /** The one that serves; null while there is none. */
-  worker: WorkerHandle | null
-  /** One that boots, to fill the place or to take it over. */
-  successor: WorkerHandle | null
-  /** The last one that stalled, if it is still there: it answers 503 until others serve. */
-  stalled: WorkerHandle | null
-  /** Boots that failed, in a row: too many, and there is no use in another. */
-  failedBoots: number
-  /** Crashes, in a row, of workers that did not live long: what the back-off grows with. */
-  crashes: number
-  /** It never had a worker that was ready. */
-  isStarting: boolean
-  /** Whether the last worker here was ended by a model. */
-  wasModelFault: boolean
-  /** Models that ended workers here since the last one was ready. */
-  faultyModels: ModelVersion[]
-  respawnTimer: NodeJS.Timeout | undefined
-}
-
 export class Supervisor {
   readonly #options: SupervisorOptions
   readonly #places: Place[]
@@ -94,17 +72,7 @@ export class Supervisor {
 
   constructor(options: SupervisorOptions) {
     this.#options = options
-    this.#places = Array.from({ length: options.workers }, () => ({
-      worker: null,
-      successor: null,
-      stalled: null,
-      failedBoots: 0,
-      crashes: 0,
-      isStarting: true,
-      wasModelFault: false,
-      faultyModels: [],
-      respawnTimer: undefined,
-    }))
+    this.#places = Array.from({ length: options.workers }, newPlace)
   }
 
   /** Workers that answer requests. */
@@ -264,7 +232,7 @@ export class Supervisor {
     if (place.successor === handle) place.successor = null
     if (place.stalled === handle) place.stalled = null
     if (this.#isStopping) return
-    this.#report(handle, exit)
+    reportEnd(handle, exit, this.#options)
     place.wasModelFault = false
     if (end === 'runtime fault' && running !== null) {
       const model = { model: running.model, version: running.version }
@@ -288,27 +256,6 @@ export class Supervisor {
     if (place.worker !== null || place.successor !== null) return
     if (place.failedBoots >= MAX_BOOT_FAILURES) this.#giveUp(place, why)
     else this.#respawnLater(place)
-  }
-
-  #report(handle: WorkerHandle, { how, end, running, failure, livedMs }: WorkerExit): void {
-    const { log, onEnded } = this.#options
-    const isFault = end === 'runtime fault' || end === 'fault'
-    const facts = { worker: handle.id, workerPid: handle.pid, how, livedMs: Math.round(livedMs) }
-    onEnded(
-      end === 'out of memory' ? OOM_KILLED : isFault ? how : (handle.retiredFor ?? failure?.code ?? how),
-    )
-    if (handle.retiredFor !== null && !isFault) {
-      log.info({ ...facts, reason: handle.retiredFor }, 'worker replaced')
-      return
-    }
-    log.error(
-      {
-        ...facts,
-        ...(running === null ? {} : { model: running.model, version: running.version }),
-        ...(failure === null ? {} : { code: failure.code, reason: failure.message }),
-      },
-      END_MESSAGES[end],
-    )
   }
 
   #giveUp({ failedBoots }: Place, why: string): void {

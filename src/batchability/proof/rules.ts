@@ -11,13 +11,14 @@ import { REDUCTIONS } from './rules/reductions.js'
 import { REFUSED } from './rules/refused.js'
 import { SEQUENCES } from './rules/sequences.js'
 import { SHAPES } from './rules/shapes.js'
+import { STRETCHES } from './rules/stretches.js'
 import { TRADITIONAL } from './rules/traditional.js'
 import type { OperatorRule } from './table.js'
 
 /** By family, in the order of docs/batching.md. */
 export const FAMILIES: Readonly<Record<string, readonly OperatorRule[]>> = {
   'Element by element': ELEMENTWISE,
-  'Shapes and layout': SHAPES,
+  'Shapes and layout': [...SHAPES, ...STRETCHES],
   'Joining and cutting': PARTS,
   'Looking up and writing': LOOKUPS,
   'Reductions and normalisation': REDUCTIONS,

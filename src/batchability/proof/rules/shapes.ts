@@ -1,13 +1,12 @@
 /** Operators that read shapes, make tensors of a shape, or give a tensor another one. */
 import { smallTensor } from '../../../onnx/attributes.js'
-import { COUNT_AS_DATA, requireStretched, unknownShape } from '../broadcast.js'
+import { unknownShape } from '../broadcast.js'
 import { elementCountOf, MAX_ELEMENTS } from '../elements.js'
 import {
   axisOf,
   input,
   integersFrom,
   type Operator,
-  PLACE_REASON,
   type Rule,
   requireConstants,
   unknownValue,
@@ -20,7 +19,6 @@ import {
   type Count,
   constant,
   integers,
-  type Place,
   type Plain,
   Prevented,
   REMEDY,
@@ -32,7 +30,7 @@ import {
 } from '../values.js'
 
 /** Elements of a shape, a constant or count; null where they are not known. */
-function shapeInput(operator: Operator, index: number, what: string): readonly Size[] {
+export function shapeInput(operator: Operator, index: number, what: string): readonly Size[] {
   const value = input(operator, index)
   if (value.kind === 'rows')
     throw new Prevented(`takes its ${what} from the data of rows`, REMEDY.fixedSteering)
@@ -40,7 +38,7 @@ function shapeInput(operator: Operator, index: number, what: string): readonly S
   return value.elements
 }
 
-function knownShape({ shape }: Plain): Shape {
+export function knownShape({ shape }: Plain): Shape {
   if (shape === null) throw unknownShape()
   return shape
 }
@@ -222,79 +220,9 @@ const transpose: Rule = (operator) => {
 }
 
 /** Its elements are no longer in the order that is known. */
-function constantLike(value: Constant | Count): Value {
+export function constantLike(value: Constant | Count): Value {
   if (value.shape !== null && value.shape.length < 2) return value
   return unfollowed(value)
-}
-
-/** A place stretched along other dimensions is the same in every element of its row. */
-function placeExpanded(value: Place, target: readonly Size[], { sizes }: Operator): Value {
-  const [first, ...others] = target
-  const isSameBatch = first !== undefined && (isLiteral(first, 1) || isEqual(first, sizes.rows))
-  const isFlat = value.shape.slice(1).every((one) => isLiteral(one, 1))
-  const isFree = others.every((one) => isNatural(one) && !dependsOnRows(one))
-  if (value.form !== 'every' || target.length !== value.shape.length || !isSameBatch || !isFlat || !isFree)
-    throw new Prevented(PLACE_REASON, REMEDY.insideRow)
-  return { ...value, shape: [sizes.rows, ...others] }
-}
-
-/** Stretches to a shape; rows may be stretched along any dimension but the batch. */
-const expand: Rule = (operator) => {
-  const { sizes, inputs } = operator
-  const target = shapeInput(operator, 1, 'shape')
-  const [first] = inputs
-  if (first?.kind === 'place') return placeExpanded(first, target, operator)
-  const value = input(operator, 0)
-  const dimensions = knownShape(value)
-  if (!target.every(isNatural)) throw unknownValue('shape')
-  const rank = Math.max(dimensions.length, target.length)
-  const at = (one: Shape, i: number): Size => one[i - rank + one.length] ?? ONE
-  const axes = Array.from({ length: rank }, (_, i) => i)
-  if (value.kind === 'rows') {
-    const axis = value.axis + rank - dimensions.length
-    const wanted = at(target, axis)
-    if (!isLiteral(wanted, 1) && !isEqual(wanted, dimensions[value.axis] as Size)) {
-      throw new Prevented('repeats the batch axis', REMEDY.batchFirst)
-    }
-    const whole = axes.map((i) => (i === axis ? ONE : sizes.broadcast(at(dimensions, i), at(target, i))))
-    return rows(sizes, whole, { ...value, axis })
-  }
-  const holders = axes.filter((i) => dependsOnRows(at(target, i)))
-  if (holders.length === 0) {
-    const whole = axes.map((i) => sizes.broadcast(at(dimensions, i), at(target, i)))
-    const count = elementCountOf(whole)
-    const isUniform = value.elements?.length === 1 && count !== null && count <= MAX_ELEMENTS
-    if (isUniform) return integers(whole, Array(count).fill(value.elements?.[0] as Size))
-    return unfollowed(value, whole)
-  }
-  if (value.kind === 'count') throw new Prevented(COUNT_AS_DATA, REMEDY.pairs)
-  const [axis = 0] = holders
-  requireStretched(value, rank - axis)
-  const inner = withoutRows(at(target, axis), sizes)
-  if (holders.length > 1 || inner === null) throw unknownValue('shape')
-  const whole = axes.map((i) => (i === axis ? ONE : sizes.broadcast(at(dimensions, i), at(target, i))))
-  return rows(sizes, whole, { axis, outer: ONE, inner })
-}
-
-const tile: Rule = (operator) => {
-  const { sizes } = operator
-  const value = input(operator, 0)
-  const repeats = shapeInput(operator, 1, 'repeats')
-  const dimensions = knownShape(value)
-  if (repeats.length !== dimensions.length || !repeats.every(isNatural)) throw unknownValue('repeats')
-  const whole = dimensions.map((one, i) => sizes.product(one, repeats[i] as Size))
-  if (value.kind === 'rows') {
-    // All rows again behind all rows: as many blocks more.
-    const outer = sizes.product(value.outer, repeats[value.axis] as Size)
-    return rows(sizes, whole, { ...value, outer })
-  }
-  const holders = whole.flatMap((one, i) => (dependsOnRows(one) ? [i] : []))
-  const [axis] = holders
-  if (axis === undefined) return unfollowed(value, whole)
-  if (value.kind === 'count') throw new Prevented(COUNT_AS_DATA, REMEDY.pairs)
-  const inner = withoutRows(whole[axis] as Size, sizes)
-  if (holders.length > 1 || inner === null) throw unknownValue('repeats')
-  return rows(sizes, whole, { axis, outer: ONE, inner })
 }
 
 const trilu: Rule = (operator) => {
@@ -392,19 +320,6 @@ export const SHAPES: readonly OperatorRule[] = [
     source: `${SPEC}Transpose.html`,
     operators: ['Transpose'],
     rule: transpose,
-  },
-  {
-    says: 'Stretches dimensions of a row, or a constant over the rows.',
-    source: `${SPEC}Expand.html`,
-    operators: ['Expand'],
-    rule: expand,
-  },
-  {
-    says: 'Repeats dimensions of a row, all rows, or a constant once for each row.',
-    source: `${SPEC}Tile.html`,
-    since: 6,
-    operators: ['Tile'],
-    rule: tile,
   },
   {
     says: 'The batch is neither of the last two dimensions.',
