@@ -21,7 +21,7 @@ function numberIn(cell: unknown): number | bigint | null {
   if (typeof cell === 'number') return cell
   if (typeof cell !== 'string') return null
   if (INTEGER.test(cell) && !Number.isSafeInteger(Number(cell))) return BigInt(cell.trim().replace('+', ''))
-  if (DECIMAL.test(cell)) return Number(cell)
+  if (DECIMAL.test(cell)) return Number.isFinite(Number(cell)) ? Number(cell) : null
   if (!INFINITE.test(cell)) return null
   return cell.trim().startsWith('-') ? Number.NEGATIVE_INFINITY : Number.POSITIVE_INFINITY
 }
