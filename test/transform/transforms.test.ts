@@ -121,6 +121,15 @@ test('outputs fill columns in order, or as they are named', (t) => {
   t.throws(() => openOutput({ kind: 'values' }, outputs, ['x', 'y', 'z', 'w']), {
     message: /no output of the model fills w/,
   })
+  const labels = openOutput({ kind: 'values' }, [{ name: 'a', shape: [-1] }], ['x'])
+  const int64 = (...data: bigint[]) => [
+    { name: 'a', datatype: 'INT64' as const, shape: [data.length], data: BigInt64Array.from(data) },
+  ]
+  t.deepEqual(labels.decode(int64(5n, -(2n ** 63n)), 1), [-(2 ** 63)])
+  t.throws(() => labels.decode(int64(2n ** 53n + 1n), 0), {
+    code: 'MODEL_RUN_FAILED',
+    message: /9007199254740993 is beyond the integers/,
+  })
 })
 
 test('a label is the name of the highest score', (t) => {
