@@ -86,8 +86,12 @@ interface Predicted {
   readonly outputType: OutputType
 }
 
-/** The lines of a file: what the model takes of each is known once the model is. */
-type Lines = readonly (readonly string[])[]
+/** A file: what the model takes of each of its lines is known once the model is. */
+interface Input {
+  readonly lines: readonly (readonly string[])[]
+  /** What stands in the first column. @throws FileProblem. */
+  readonly molecules: () => readonly string[]
+}
 
 /** What the target is: a bundle's folder, or only a name. */
 async function bundleRootOf(target: string): Promise<string | null> {
@@ -113,7 +117,7 @@ async function residentOf(target: string, root: string | null, segmentDir: strin
 
 interface Task {
   readonly options: Options
-  readonly lines: Lines
+  readonly input: Input
   readonly root: string | null
   readonly resident: Resident | null
   readonly progress: PredictOptions
@@ -123,11 +127,6 @@ interface Task {
 function isUnreachable(thrown: unknown): boolean {
   const code = (thrown as NodeJS.ErrnoException | null)?.code
   return code === 'ECONNREFUSED' || code === 'ENOENT' || code === 'EACCES'
-}
-
-/** Molecules stand in the first column, whatever else does. */
-function moleculesOf(lines: Lines): string[] {
-  return lines.map(([cell = '']) => cell)
 }
 
 /** Values as the bundle's output type has them, as POST /run gives them. */
@@ -143,39 +142,39 @@ async function predictWith(
 
 async function predictAttached(
   { segment, bundlePath }: Resident & { readonly segment: SegmentListing },
-  { lines, progress }: Pick<Task, 'lines' | 'progress'>,
+  { input, progress }: Pick<Task, 'input' | 'progress'>,
 ): Promise<Predicted> {
   const { LocalPredictor } = await import('../src/ersilia/local.js')
   if (bundlePath === null) {
     const { plainBundle } = await import('../src/ersilia/plain.js')
     const bundle = plainBundle(segment)
     await using predictor = await LocalPredictor.attached(bundle, segment)
-    return await predictWith(predictor, bundle, { inputs: lines, progress })
+    return await predictWith(predictor, bundle, { inputs: input.lines, progress })
   }
   const { readBundle } = await import('../src/ersilia/bundle.js')
   const bundle = await readBundle(bundlePath)
   await using predictor = await LocalPredictor.attached(bundle, segment)
-  return await predictWith(predictor, bundle, { inputs: moleculesOf(lines), progress })
+  return await predictWith(predictor, bundle, { inputs: input.molecules(), progress })
 }
 
 /** Each way answers, or says null where it does not exist here. */
 const ATTEMPTS: Record<Way, (task: Task) => Promise<Predicted | null>> = {
-  async socket({ resident, lines, progress, warn }) {
+  async socket({ resident, input, progress, warn }) {
     if (resident?.socketPath == null || resident.bundlePath === null) return null
     const { predictOverSocket } = await import('../src/ersilia/client.js')
     const { socketPath, outputType } = resident
     try {
-      return { outputType, ...(await predictOverSocket(socketPath, moleculesOf(lines), progress)) }
+      return { outputType, ...(await predictOverSocket(socketPath, input.molecules(), progress)) }
     } catch (thrown) {
       if (!isUnreachable(thrown)) throw thrown
       warn(`the server with pid ${resident.pid} cannot be reached: ${messageOf(thrown)}`)
       return null
     }
   },
-  async segment({ resident, lines, progress, options, warn }) {
+  async segment({ resident, input, progress, options, warn }) {
     if (resident?.segment == null) return null
     try {
-      return await predictAttached({ ...resident, segment: resident.segment }, { lines, progress })
+      return await predictAttached({ ...resident, segment: resident.segment }, { input, progress })
     } catch (thrown) {
       // Asked for, it is a failure; else there is one way left.
       const isRefused = thrown instanceof OnecopyError && thrown.code === 'SEGMENT_INVALID'
@@ -184,7 +183,7 @@ const ATTEMPTS: Record<Way, (task: Task) => Promise<Predicted | null>> = {
       return null
     }
   },
-  async cold({ root, lines, progress, warn, options }) {
+  async cold({ root, input, progress, warn, options }) {
     if (root === null) return null
     const { readBundle } = await import('../src/ersilia/bundle.js')
     const bundle = await readBundle(root)
@@ -192,7 +191,7 @@ const ATTEMPTS: Record<Way, (task: Task) => Promise<Predicted | null>> = {
       warn(
         `no server holds ${bundle.card.Identifier}: its model is loaded for this run alone (onecopy load ${root} keeps it)`,
       )
-    const work = { inputs: moleculesOf(lines), progress }
+    const work = { inputs: input.molecules(), progress }
     if (bundle.manifest === null) return await predictWith(await scriptPredictor(bundle), bundle, work)
     const { LocalPredictor } = await import('../src/ersilia/local.js')
     await using predictor = await LocalPredictor.cold(bundle)
@@ -226,12 +225,25 @@ async function predict(task: Task): Promise<Predicted> {
 /** A failure to read or write a file of the caller's. */
 class FileProblem extends Error {}
 
-async function readLines(path: string): Promise<Lines> {
+async function readInput(path: string): Promise<Input> {
   try {
     const bytes = readFileSync(path === '-' ? 0 : path)
-    if (!path.endsWith('.bin'))
-      return (await import('../src/ersilia/csv.js')).parseCsv(bytes.toString('utf8')).lines
-    return (await import('../src/ersilia/binary.js')).decodeInputs(bytes).map((input) => [input])
+    if (path.endsWith('.bin')) {
+      const molecules = (await import('../src/ersilia/binary.js')).decodeInputs(bytes)
+      return { lines: molecules.map((molecule) => [molecule]), molecules: () => molecules }
+    }
+    const { firstColumn, parseCsv } = await import('../src/ersilia/csv.js')
+    const table = parseCsv(bytes)
+    return {
+      lines: table.lines,
+      molecules: () => {
+        try {
+          return firstColumn(table)
+        } catch (thrown) {
+          throw new FileProblem(`--input ${path}: ${messageOf(thrown)}`)
+        }
+      },
+    }
   } catch (thrown) {
     throw new FileProblem(`--input ${path}: ${messageOf(thrown)}`)
   }
@@ -288,18 +300,24 @@ export async function runRun(argv: readonly string[]): Promise<number> {
     if (!options.isQuiet) process.stderr.write(`onecopy: warning: ${message}\n`)
   }
   try {
-    const lines = await readLines(options.input)
+    const input = await readInput(options.input)
+    const count = input.lines.length
     const root = await bundleRootOf(options.target)
     const resident = await residentOf(options.target, root, options.segmentDir)
-    const progress = await createProgress(lines.length, options.isQuiet)
+    const progress = await createProgress(count, options.isQuiet)
     let predicted: Predicted
     try {
-      predicted = await predict({ options, lines, root, resident, progress, warn })
+      predicted = await predict({ options, input, root, resident, progress, warn })
     } finally {
       progress.end()
     }
+    if (predicted.rows.length !== count)
+      throw new OnecopyError(
+        'MODEL_RUN_FAILED',
+        `expected ${count} rows, the model answered ${predicted.rows.length}`,
+      )
     const empty = predicted.rows.filter((row) => row.every((cell) => cell === null)).length
-    if (empty > 0) warn(`${empty} of ${lines.length} rows have no result`)
+    if (empty > 0) warn(`${empty} of ${count} rows have no result`)
     await writeOutput(options.output, predicted)
     return 0
   } catch (thrown) {

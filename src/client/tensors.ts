@@ -53,9 +53,15 @@ export function checkElements({ name, datatype, data }: InputTensor): void {
   const storage = DATATYPES[datatype]?.storage
   if (storage === undefined) throw new TypeError(`input ${name}: unknown datatype ${datatype}`)
   if (storage === null) {
-    if (Array.isArray(data) && data.every((one) => typeof one === 'string' || one instanceof Uint8Array))
-      return
-    throw new TypeError(`input ${name}: expected an array of strings or Uint8Arrays for BYTES`)
+    if (!Array.isArray(data) || !data.every((one) => typeof one === 'string' || one instanceof Uint8Array))
+      throw new TypeError(`input ${name}: expected an array of strings or Uint8Arrays for BYTES`)
+    // Half of a surrogate pair has no UTF-8 form: encoders put U+FFFD in its place.
+    const halved = data.findIndex((one) => typeof one === 'string' && /\p{Surrogate}/u.test(one))
+    if (halved >= 0)
+      throw new TypeError(
+        `input ${name}, element ${halved}: expected Unicode text, got half a surrogate pair`,
+      )
+    return
   }
   // By name: an array of another realm, or a Node.js Buffer, is as good.
   const got = (data as { readonly [Symbol.toStringTag]?: string })?.[Symbol.toStringTag] ?? typeof data

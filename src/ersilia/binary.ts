@@ -9,7 +9,11 @@ import type { OutputType, Row } from './orient.js'
 import { convertCell } from './orient.js'
 
 const NEWLINE = 0x0a
+const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 const LENGTH_BYTES = 4
+
+/** Beyond it, rounding to 32 bits gives infinity. */
+const LARGEST_FLOAT = 2 ** 128 - 2 ** 103
 
 /** NumPy's names of the types that results have. */
 const DTYPES = {
@@ -68,7 +72,11 @@ export function decodeInputs(bytes: Uint8Array): string[] {
     const end = textAt <= view.length ? textAt + view.readUInt32BE(at) : Number.POSITIVE_INFINITY
     if (end > view.length)
       throw malformed(`expected ${header.count} inputs, the bytes end in number ${inputs.length + 1}`)
-    inputs.push(view.toString('utf8', textAt, end))
+    try {
+      inputs.push(utf8.decode(view.subarray(textAt, end)))
+    } catch {
+      throw malformed(`expected UTF-8 in input ${inputs.length + 1}`)
+    }
     at = end
   }
   if (at !== view.length)
@@ -87,7 +95,13 @@ function valueBytes(rows: readonly Row[], columns: number, isInteger: boolean): 
   for (const [i, row] of rows.entries()) {
     for (let j = 0; j < columns; j++) {
       const cell = convertCell(row[j] ?? null, isInteger ? 'integer' : 'float')
-      values[i * columns + j] = cell === null ? (isInteger ? 0 : Number.NaN) : Number(cell)
+      const value = cell === null ? (isInteger ? 0 : Number.NaN) : Number(cell)
+      values[i * columns + j] = value
+      // An array wraps integers around and makes infinities of large floats.
+      if (isInteger ? values[i * columns + j] !== value : Math.abs(value) > LARGEST_FLOAT)
+        throw malformed(
+          `row ${i + 1}, column ${j + 1}: ${value} is beyond the 32-bit ${isInteger ? 'integers' : 'floats'} of the binary form: ask for output_type=simple`,
+        )
     }
   }
   return Buffer.from(values.buffer)

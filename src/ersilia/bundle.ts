@@ -7,10 +7,10 @@ import { join } from 'node:path'
 import { parse as parseYaml } from 'yaml'
 import { z } from 'zod'
 import { messageOf, OnecopyError } from '../errors.js'
-import { type CsvTable, firstColumn, parseCsv } from './csv.js'
+import { type CsvTable, duplicateName, firstColumn, parseCsv } from './csv.js'
 import { FRAMEWORK, findBundle } from './find-bundle.js'
 import { checkpointPath, MANIFEST_FILE, type Manifest, readManifest } from './manifest.js'
-import type { OutputType } from './orient.js'
+import { convertCell, type OutputType } from './orient.js'
 
 const RUN_SCRIPT = 'run.sh'
 
@@ -51,13 +51,17 @@ function invalid(message: string): OnecopyError {
   return new OnecopyError('BUNDLE_INVALID', message)
 }
 
-async function readText(path: string): Promise<string | null> {
+async function readBytes(path: string): Promise<Buffer | null> {
   try {
-    return await readFile(path, 'utf8')
+    return await readFile(path)
   } catch (thrown) {
     if ((thrown as NodeJS.ErrnoException).code === 'ENOENT') return null
     throw invalid(`${path}: ${messageOf(thrown)}`)
   }
+}
+
+async function readText(path: string): Promise<string | null> {
+  return (await readBytes(path))?.toString('utf8') ?? null
 }
 
 async function readCard(root: string): Promise<Card> {
@@ -84,9 +88,9 @@ async function readCard(root: string): Promise<Card> {
 }
 
 async function readCsv(path: string): Promise<CsvTable | null> {
-  const text = await readText(path)
+  const bytes = await readBytes(path)
   try {
-    return text === null ? null : parseCsv(text)
+    return bytes === null ? null : parseCsv(bytes)
   } catch (thrown) {
     throw invalid(`${path}: ${messageOf(thrown)}`)
   }
@@ -96,6 +100,14 @@ async function readCsv(path: string): Promise<CsvTable | null> {
 async function readExample(framework: string, role: 'input' | 'output'): Promise<CsvTable | null> {
   const folder = join(framework, 'examples')
   return (await readCsv(join(folder, `run_${role}.csv`))) ?? (await readCsv(join(folder, `${role}.csv`)))
+}
+
+function moleculesOf(inputs: CsvTable, framework: string): string[] {
+  try {
+    return firstColumn(inputs)
+  } catch (thrown) {
+    throw invalid(`${framework}, example of the input: ${messageOf(thrown)}`)
+  }
 }
 
 /** Columns of run_columns.csv by the names in its header. */
@@ -109,14 +121,40 @@ function declaredColumns(table: CsvTable | null): { name: string; type: string }
     .filter(({ name }) => name !== '')
 }
 
-/** Of the card where it says so, of the columns elsewhere; text where there are several. */
-function outputTypeOf(card: Card, columns: readonly { type: string }[]): OutputType {
-  const declared = [card['Output Type'] ?? []].flat().map((type) => type.toLowerCase())
-  const types = new Set(declared.length > 0 ? declared : columns.map(({ type }) => type))
-  const [only] = types
-  if (types.size === 1 && (only === 'float' || only === 'integer')) return only
-  return types.size === 0 ? 'float' : 'string'
+const NUMBER_TYPES = ['float', 'integer']
+
+/**
+ * Of the card where it says so: text where it names several types. Elsewhere of the columns: numbers where all hold
+ * numbers, floats where not all of them are integers. A column of which nothing is known may hold text.
+ */
+function outputTypeOf(card: Card, columnTypes: readonly string[]): OutputType {
+  const named = [card['Output Type'] ?? []].flat().map((type) => type.trim().toLowerCase())
+  const declared = new Set(named.filter((type) => type !== ''))
+  const [only] = declared
+  if (declared.size > 0) return declared.size === 1 && isNumberType(only) ? only : 'string'
+  if (!columnTypes.every(isNumberType)) return 'string'
+  return columnTypes.every((type) => type === 'integer') ? 'integer' : 'float'
 }
+
+function isNumberType(type: string | undefined): type is 'float' | 'integer' {
+  return type !== undefined && NUMBER_TYPES.includes(type)
+}
+
+/**
+ * The type of a column that is not declared, by its examples: floats, unless one is text. Without a value among them,
+ * floats too where the examples are all that names the columns.
+ */
+function exampleType(name: string, examples: CsvTable | null, areColumnsDeclared: boolean): string {
+  const at = examples?.header.indexOf(name) ?? -1
+  const cells = (examples?.lines ?? []).flatMap((line) => (line[at] ? [line[at]] : []))
+  if (cells.length === 0) return areColumnsDeclared ? '' : 'float'
+  return cells.every((cell) => NOT_A_NUMBER.test(cell) || convertCell(cell, 'float') !== null)
+    ? 'float'
+    : 'string'
+}
+
+/** How programs write a number that is none. */
+const NOT_A_NUMBER = /^\s*[+-]?(nan|na|inf(inity)?|null|none)\s*$/i
 
 /** @throws OnecopyError BUNDLE_INVALID. */
 export async function readBundle(path: string): Promise<Bundle> {
@@ -127,9 +165,14 @@ export async function readBundle(path: string): Promise<Bundle> {
   const declared = declaredColumns(await readCsv(join(framework, 'columns', 'run_columns.csv')))
   const inputs = await readExample(framework, 'input')
   const outputs = await readExample(framework, 'output')
+  const exampleInputs = inputs === null ? [] : moleculesOf(inputs, framework)
   const columns = declared.length > 0 ? declared.map(({ name }) => name) : (outputs?.header ?? [])
   if (columns.length === 0)
     throw invalid(`${framework}: expected columns/run_columns.csv or examples/run_output.csv, found neither`)
+  const duplicate = duplicateName(columns)
+  if (duplicate !== null)
+    throw invalid(`${framework}: expected columns of different names, got ${JSON.stringify(duplicate)} twice`)
+  const columnTypes = columns.map((name) => declared.find((one) => one.name === name)?.type ?? '')
   const runScript = join(framework, RUN_SCRIPT)
   const hasScript = (await stat(runScript).catch(() => null))?.isFile() === true
   if (manifest === null && !hasScript)
@@ -142,11 +185,14 @@ export async function readBundle(path: string): Promise<Bundle> {
     checkpoint: manifest === null ? null : checkpointPath(root, manifest),
     runScript: hasScript ? runScript : null,
     columns,
-    columnTypes: columns.map((name) => declared.find((one) => one.name === name)?.type ?? ''),
+    columnTypes,
     inputHeader: inputs?.header ?? ['input'],
-    exampleInputs: inputs === null ? [] : firstColumn(inputs),
+    exampleInputs,
     exampleOutputs: outputs,
-    outputType: outputTypeOf(card, declared),
+    outputType: outputTypeOf(
+      card,
+      columnTypes.map((type, i) => type || exampleType(columns[i] ?? '', outputs, declared.length > 0)),
+    ),
   }
 }
 

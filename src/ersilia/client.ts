@@ -101,6 +101,9 @@ export async function predictOverSocket(
     const body = JSON.stringify(inputs.slice(from, from + CHUNK))
     const text = await patiently(socketPath, { method: 'POST', path: '/run?orient=split', body })
     const { columns: names, data } = SplitSchema.parse(JSON.parse(text))
+    const asked = Math.min(CHUNK, inputs.length - from)
+    if (data.length !== asked)
+      throw new OnecopyError('MODEL_RUN_FAILED', `expected ${asked} rows, the server answered ${data.length}`)
     columns = names
     for (const row of data) rows.push(row)
     onProgress?.(rows.length)

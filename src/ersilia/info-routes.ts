@@ -4,7 +4,7 @@ import type Router from '@koa/router'
 import type { Context, Next } from 'koa'
 import { OnecopyError } from '../errors.js'
 import type { CsvTable } from './csv.js'
-import { orientRows, type Row } from './orient.js'
+import { jsonText, orientRows, type Row } from './orient.js'
 import { parseQuery } from './request.js'
 import type { ErsiliaContext } from './routes.js'
 import type { ErsiliaService } from './service.js'
@@ -38,17 +38,13 @@ function exampleRows({ header, lines }: CsvTable, columns: readonly string[]): R
   return lines.map((line) => columns.map((column) => line[header.indexOf(column)] ?? null))
 }
 
-function exampleOutput({ bundle }: ErsiliaService, query: ReturnType<typeof parseQuery>): unknown {
+/** As JSON text. */
+function exampleOutput({ bundle }: ErsiliaService, query: ReturnType<typeof parseQuery>): string {
   const { exampleOutputs, exampleInputs: index, columns, outputType } = bundle
   if (exampleOutputs === null)
     throw new OnecopyError('ROUTE_NOT_FOUND', 'the bundle has no example of its output')
-  return orientRows({
-    rows: exampleRows(exampleOutputs, columns),
-    columns,
-    index,
-    orient: query.orient,
-    outputType,
-  })
+  const rows = exampleRows(exampleOutputs, columns)
+  return jsonText(orientRows({ rows, columns, index, orient: query.orient, outputType }), rows)
 }
 
 async function modelStatus(service: ErsiliaService, version: string | undefined) {
@@ -81,7 +77,10 @@ export function infoRoutes(
     })
   get('/', ({ bundle }) => ({ [bundle.card.Identifier]: bundle.card.Slug }))
   get('/run/example/input', ({ bundle }) => bundle.exampleInputs)
-  get('/run/example/output', (service, ctx) => exampleOutput(service, parseQuery(ctx.query)))
+  get('/run/example/output', (service, ctx) => {
+    ctx.set('Content-Type', 'application/json')
+    return exampleOutput(service, parseQuery(ctx.query))
+  })
   get('/run/columns/input', ({ bundle }) => bundle.inputHeader)
   get('/run/columns/output', ({ bundle }) => bundle.exampleOutputs?.header ?? bundle.columns)
   get('/card', ({ bundle }) => bundle.card)

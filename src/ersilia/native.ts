@@ -16,7 +16,7 @@ import { type Encoded, TransformRunner } from '../transform/runner.js'
 import type { Cell, RowDecoder, RowSpec } from '../transform/transform.js'
 import type { Bundle } from './bundle.js'
 import type { Manifest } from './manifest.js'
-import type { Row } from './orient.js'
+import { numberText, type Row } from './orient.js'
 import type { PredictOptions, Predictor } from './predictor.js'
 
 /** Runs the model once. The inputs' buffers may be gone afterwards. */
@@ -89,7 +89,8 @@ function textOf(cell: Cell, type: string): Cell {
   if (typeof cell !== 'number') return cell
   if (!Number.isFinite(cell)) return null
   if (type === 'integer') return String(Math.trunc(cell))
-  return type === 'float' && Number.isInteger(cell) && Math.abs(cell) < 1e16 ? `${cell}.0` : String(cell)
+  const isWhole = Number.isInteger(cell) && !Object.is(cell, -0) && Math.abs(cell) < 1e16
+  return type === 'float' && isWhole ? `${cell}.0` : numberText(cell)
 }
 
 export class NativePredictor implements Predictor {

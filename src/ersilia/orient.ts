@@ -1,4 +1,5 @@
 /** Rows to the five JSON shapes of Ersilia, with the values as its output types want them. */
+import { randomUUID } from 'node:crypto'
 import type { Cell } from '../transform/transform.js'
 
 export const ORIENTS = ['records', 'columns', 'values', 'split', 'index'] as const
@@ -27,12 +28,30 @@ function numberOf(cell: number | string): number | null {
   return Number.isFinite(value) ? value : null
 }
 
+/** -0 keeps its sign where it is written as Python writes it. */
+export function numberText(value: number): string {
+  return Object.is(value, -0) ? '-0.0' : String(value)
+}
+
+function isNegativeZero(cell: Cell): boolean {
+  if (typeof cell === 'number') return Object.is(cell, -0)
+  return cell?.includes('-') === true && Object.is(Number(cell), -0)
+}
+
+/** JSON of what was made of `rows`; JSON.stringify alone loses the sign of -0. */
+export function jsonText(value: unknown, rows: readonly Row[]): string {
+  if (!rows.some((row) => row.some(isNegativeZero))) return JSON.stringify(value)
+  const mark = randomUUID()
+  const marked = JSON.stringify(value, (_key, inner: unknown) => (Object.is(inner, -0) ? mark : inner))
+  return marked.replaceAll(`"${mark}"`, '-0.0')
+}
+
 /** What has no JSON number is null; integers are cut off, not rounded. */
 export function convertCell(cell: Cell, outputType: OutputType): Cell {
   if (cell === null || cell === '') return null
-  if (outputType === 'string') return String(cell)
+  if (outputType === 'string') return typeof cell === 'number' ? numberText(cell) : cell
   const value = numberOf(cell)
-  // Never minus zero, which JSON would write as 0 and strings as -0.
+  // An integer is never minus zero.
   return value !== null && outputType === 'integer' ? Math.trunc(value) + 0 : value
 }
 

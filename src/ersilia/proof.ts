@@ -10,12 +10,14 @@ function areClose(expected: number, got: number, tolerance: number): boolean {
 
 /**
  * Runs the examples. Returns how many molecules were compared; 0 where the bundle has no examples.
- * @throws OnecopyError EXAMPLES_NOT_REPRODUCED naming the first value that differs.
+ * @throws OnecopyError EXAMPLES_NOT_REPRODUCED naming the first value that differs, BUNDLE_INVALID when there are not as
+ * many outputs as inputs.
  */
 export async function proveBundle(bundle: Bundle, predictor: Predictor): Promise<number> {
   const { exampleInputs, exampleOutputs, columns, manifest, columnTypes, outputType } = bundle
   if (exampleOutputs === null || exampleInputs.length === 0) return 0
   const { header, lines } = exampleOutputs
+  if (!columns.some((column) => header.includes(column))) return 0
   const count = Math.min(exampleInputs.length, lines.length)
   const rows = await predictor.predict(exampleInputs.slice(0, count))
   const tolerance = manifest?.tolerance ?? 0
@@ -24,9 +26,11 @@ export async function proveBundle(bundle: Bundle, predictor: Predictor): Promise
       const at = header.indexOf(column)
       if (at < 0) continue
       // A column of text is compared as text; one of numbers as numbers, however its answers are written.
-      const isText = columnTypes[j] === 'string' || (columnTypes[j] === '' && outputType === 'string')
+      const example = lines[i]?.[at] ?? null
+      const mayBeText = columnTypes[j] === '' && outputType === 'string'
+      const isText = columnTypes[j] === 'string' || (mayBeText && convertCell(example, 'float') === null)
       const type = isText ? 'string' : 'float'
-      const expected = convertCell(lines[i]?.[at] ?? null, type)
+      const expected = convertCell(example, type)
       const got = convertCell(row[j] ?? null, type)
       const isSame =
         typeof expected === 'number' && typeof got === 'number'
@@ -39,5 +43,9 @@ export async function proveBundle(bundle: Bundle, predictor: Predictor): Promise
       )
     }
   }
-  return count
+  if (exampleInputs.length === lines.length) return count
+  throw new OnecopyError(
+    'BUNDLE_INVALID',
+    `expected a row of example output for each of the ${exampleInputs.length} example inputs, got ${lines.length}`,
+  )
 }

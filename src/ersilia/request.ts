@@ -63,8 +63,10 @@ function inputOf(item: unknown, place: number): string {
 export function parseInputs(body: Uint8Array): string[] {
   let value: unknown
   try {
-    value = JSON.parse(Buffer.from(body.buffer, body.byteOffset, body.byteLength).toString('utf8'))
-  } catch {
+    // What is not UTF-8 would become another molecule without a word.
+    value = JSON.parse(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(body))
+  } catch (thrown) {
+    if (thrown instanceof TypeError) throw invalid('expected UTF-8, the body has other bytes')
     throw invalid('expected a JSON list of molecules, the body is not JSON')
   }
   if (!Array.isArray(value)) throw invalid(`expected a list of molecules, got ${describe(value)}`)

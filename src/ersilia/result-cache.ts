@@ -7,7 +7,7 @@ import { LRUCache } from 'lru-cache'
 import { z } from 'zod'
 import { messageOf } from '../errors.js'
 import type { Log } from '../log.js'
-import type { Row } from './orient.js'
+import { jsonText, type Row } from './orient.js'
 
 const SEVEN_DAYS_SECONDS = 7 * 24 * 3600
 const MEMORY_ROWS = 100_000
@@ -109,7 +109,10 @@ export async function redisCache({ url, identifier, columns, log }: RedisOptions
     async save(inputs, rows) {
       if (inputs.length === 0) return
       try {
-        const fields = inputs.map((input, i): [string, string] => [input, JSON.stringify(rows[i])])
+        const fields = inputs.map((input, i): [string, string] => [
+          input,
+          jsonText(rows[i], [rows[i] as Row]),
+        ])
         await client
           .multi()
           .hSet(key, fields)

@@ -10,7 +10,7 @@ import type { Outcome } from '../metrics/series.js'
 import { checkAnswerSize } from './answer-size.js'
 import { encodeHeavy } from './binary.js'
 import { infoRoutes } from './info-routes.js'
-import { orientRows } from './orient.js'
+import { jsonText, orientRows } from './orient.js'
 import { parseInputs, parseQuery, type RunQuery } from './request.js'
 import type { ErsiliaService } from './service.js'
 
@@ -56,7 +56,7 @@ async function answer(
   checkAnswerSize(table, { isHeavy: query.output_type === 'heavy', maxBytes })
   if (query.output_type === 'heavy')
     return { contentType: 'application/octet-stream', body: encodeHeavy({ rows, columns }, outputType) }
-  return { contentType: 'application/json', body: JSON.stringify(orientRows(table)) }
+  return { contentType: 'application/json', body: jsonText(orientRows(table), rows) }
 }
 
 /** A body that would be refused anyway is not read. */

@@ -6,10 +6,10 @@ import { spawn } from 'node:child_process'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { OnecopyError } from '../errors.js'
+import { messageOf, OnecopyError } from '../errors.js'
 import { formatMs } from '../units.js'
 import type { Bundle } from './bundle.js'
-import { formatCsv, parseCsv } from './csv.js'
+import { type CsvTable, formatCsv, parseCsv } from './csv.js'
 import type { Row } from './orient.js'
 import type { PredictOptions, Predictor } from './predictor.js'
 
@@ -72,13 +72,46 @@ function runScript({ bundle, inputPath, outputPath }: ScriptRun): Promise<void> 
   })
 }
 
-/** Rows of run.sh's output, by the bundle's columns where it names them. */
-function rowsOf(bundle: Bundle, text: string, count: number): Row[] {
-  const { header, lines } = parseCsv(text)
-  if (lines.length !== count)
-    throw new OnecopyError('MODEL_RUN_FAILED', `run.sh answered ${lines.length} lines for ${count} inputs`)
-  const places = bundle.columns.map((name, i) => (header.includes(name) ? header.indexOf(name) : i))
-  return lines.map((line) => places.map((place) => line[place] || null))
+function failed(message: string): OnecopyError {
+  return new OnecopyError('MODEL_RUN_FAILED', `run.sh ${message}`)
+}
+
+/** Where the bundle's columns stand in the output: by name, or all in order where names are other ones. */
+function placesOf(columns: readonly string[], header: readonly string[]): number[] {
+  const places = columns.map((name) => header.indexOf(name))
+  const twice = columns.find((name) => header.indexOf(name) !== header.lastIndexOf(name))
+  if (twice !== undefined) throw failed(`answered the column ${JSON.stringify(twice)} twice`)
+  if (!places.includes(-1)) return places
+  const isInOrder = places.every((place, i) => place === -1 || place === i)
+  if (isInOrder && header.length >= columns.length) return columns.map((_, i) => i)
+  throw failed(`answered the columns ${header.join(', ')}: expected ${columns.join(', ')}`)
+}
+
+/** Rows of run.sh's output. @throws OnecopyError MODEL_RUN_FAILED unless there is a whole one for each input. */
+function rowsOf({ columns }: Bundle, bytes: Uint8Array, count: number): Row[] {
+  let table: CsvTable
+  try {
+    table = parseCsv(bytes)
+  } catch (thrown) {
+    throw failed(`wrote an output that cannot be read: ${messageOf(thrown)}`)
+  }
+  const { header, lines } = table
+  if (lines.length !== count) throw failed(`answered ${lines.length} lines for ${count} inputs`)
+  const places = placesOf(columns, header)
+  return lines.map((line, i) => {
+    // An empty line is a row of nothing, as some writers have it.
+    const isEmpty = line.length === 1 && line[0] === ''
+    if (!isEmpty && line.length !== header.length)
+      throw failed(
+        `answered ${line.length} fields in row ${i + 1}: expected ${header.length}, as in the header`,
+      )
+    return places.map((place) => line[place] || null)
+  })
+}
+
+/** Whether a CSV file holds it as it is: Python's reader ends at a NUL, and half a surrogate pair has no UTF-8 form. */
+function isWritable(input: string): boolean {
+  return !input.includes('\0') && !/\p{Surrogate}/u.test(input)
 }
 
 export class SpawnedPredictor implements Predictor {
@@ -110,6 +143,11 @@ export class SpawnedPredictor implements Predictor {
 
   async #run(inputs: readonly unknown[], { isCancelled, onProgress }: PredictOptions): Promise<Row[]> {
     if (isCancelled?.() === true) throw new OnecopyError('REQUEST_CANCELLED', 'the client left')
+    const texts = inputs.map(String)
+    // What the file cannot hold is no molecule.
+    const given = texts.filter(isWritable)
+    const nulls = this.#bundle.columns.map(() => null)
+    if (given.length === 0) return texts.map(() => nulls)
     const folder = await mkdtemp(join(tmpdir(), 'onecopy-run-'))
     try {
       const inputPath = join(folder, 'input.csv')
@@ -118,16 +156,16 @@ export class SpawnedPredictor implements Predictor {
         inputPath,
         formatCsv(
           ['input'],
-          inputs.map((input) => [String(input)]),
+          given.map((input) => [input]),
         ),
       )
       await runScript({ bundle: this.#bundle, inputPath, outputPath })
-      const text = await readFile(outputPath, 'utf8').catch(() => {
-        throw new OnecopyError('MODEL_RUN_FAILED', 'run.sh ended well and wrote no output')
+      const bytes = await readFile(outputPath).catch(() => {
+        throw failed('ended well and wrote no output')
       })
-      const rows = rowsOf(this.#bundle, text, inputs.length)
+      const rows = rowsOf(this.#bundle, bytes, given.length)[Symbol.iterator]()
       onProgress?.(inputs.length)
-      return rows
+      return texts.map((text) => (isWritable(text) ? (rows.next().value as Row) : nulls))
     } finally {
       await rm(folder, { recursive: true, force: true })
     }

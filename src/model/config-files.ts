@@ -86,7 +86,7 @@ export async function checkSample(folder: string, name: string): Promise<string>
 
 /** One label a line; a line break at the end is not a label. */
 export async function readLabels(folder: string, name: string): Promise<string[]> {
-  const lines = (await readNamed(folder, name, MAX_LABELS_BYTES)).split(/\r?\n/)
+  const lines = (await readNamed(folder, name, MAX_LABELS_BYTES)).split(/\r\n|\n|\r/)
   if (lines.at(-1) === '') lines.pop()
   const problem = (line: number, what: string) =>
     new Error(`${JSON.stringify(name)}, line ${line + 1}: ${what}`)
@@ -97,7 +97,8 @@ export async function readLabels(folder: string, name: string): Promise<string[]
     if (line === '') throw problem(i, 'expected a label, got an empty line')
     if (line.length > MAX_LABEL_CHARACTERS)
       throw problem(i, `expected at most ${MAX_LABEL_CHARACTERS} characters`)
-    if (line.includes('\r')) throw problem(i, 'expected one line, got a carriage return inside it')
+    // UTF-16 of plain letters is valid UTF-8 too.
+    if (line.includes('\0')) throw problem(i, 'expected text in UTF-8, got a NUL')
   }
   return lines
 }

@@ -8,6 +8,7 @@ import { createRequire } from 'node:module'
 import type { InferenceSession, Tensor as RuntimeTensor } from 'onnxruntime-node'
 import { messageOf, OnecopyError } from '../errors.js'
 import { DATATYPES, type Datatype, type NumericData, type Tensor, type TensorSpec } from '../tensor.js'
+import { checkTexts, mayHoldReplacement } from './texts.js'
 
 // Required rather than imported: the package is CommonJS and its library is 45 MB, loaded where it is used.
 const require = createRequire(import.meta.url)
@@ -147,11 +148,15 @@ export class Session {
   readonly #outputs: readonly TensorSpec[]
   readonly #inputs: ReadonlyMap<string, TensorSpec>
   readonly #defaults: readonly (readonly [name: string, value: RuntimeTensor])[]
+  /** Whether bytes that are not UTF-8 can be told in its outputs. */
+  readonly #areTextsChecked: boolean
   #isClosed = false
 
   private constructor(session: InferenceSession, options: LoadOptions) {
     this.#session = session
     this.#outputs = options.outputs
+    const hasTexts = options.outputs.some(({ datatype }) => datatype === 'BYTES')
+    this.#areTextsChecked = hasTexts && !mayHoldReplacement(options.graph)
     this.#inputs = new Map(options.inputs.map((spec) => [spec.name, spec]))
     this.#defaults = (options.defaults ?? []).map((tensor) => [tensor.name, toRuntime(tensor)] as const)
   }
@@ -187,13 +192,15 @@ export class Session {
     } catch (thrown) {
       throw new OnecopyError('MODEL_RUN_FAILED', `the model failed while running: ${messageOf(thrown)}`)
     }
-    return outputNames.map((name) => {
+    const outputs = outputNames.map((name) => {
       const spec = this.#outputs.find((output) => output.name === name)
       const value = results[name]
       if (spec === undefined || value === undefined)
         throw new Error(`output ${name} is not one of the model's`)
       return fromRuntime(name, spec.datatype, value as RuntimeTensor)
     })
+    if (this.#areTextsChecked) checkTexts(outputs, inputs)
+    return outputs
   }
 
   /** Names of the inputs that the loaded graph really asks for. */

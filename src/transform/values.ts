@@ -55,9 +55,15 @@ function assign({ columns }: ValuesOptions, context: OutputContext): Map<string,
   return assigned
 }
 
-function elementOf({ data }: Tensor, at: number): number | string | undefined {
+/** @throws OnecopyError MODEL_RUN_FAILED for an integer that no number holds: it would be another one. */
+function elementOf({ name, data }: Tensor, at: number): number | string | undefined {
   const value = data[at]
-  return typeof value === 'bigint' ? Number(value) : value
+  if (typeof value !== 'bigint') return value
+  if (BigInt(Number(value)) === value) return Number(value)
+  throw new OnecopyError(
+    'MODEL_RUN_FAILED',
+    `output ${JSON.stringify(name)}: ${value} is beyond the integers that a column holds exactly (2^53)`,
+  )
 }
 
 function decoder(options: ValuesOptions, context: OutputContext): RowDecoder {

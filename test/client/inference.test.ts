@@ -79,6 +79,16 @@ test('what is said about server and models is what the routes answer, and refusa
     }),
     { instanceOf: TypeError, message: /input x: expected a Float32Array for FP32, got Float64Array/ },
   )
+  // Encoders put U+FFFD in place of half a surrogate pair.
+  for (const encoding of ['binary', 'json'] as const)
+    await t.throwsAsync(
+      client.infer({
+        model: 'add',
+        encoding,
+        inputs: [{ name: 'x', datatype: 'BYTES', shape: [2], data: ['😀', 'a\ud800'] }],
+      }),
+      { instanceOf: TypeError, message: /input x, element 1: .*surrogate/ },
+    )
   await stopCleanly(t, server)
 })
 

@@ -84,7 +84,7 @@ test.serial('a resident model is asked over its socket, attached to, or loaded: 
     t.is(header, 'logp')
     t.is(Number(phenol).toFixed(4), '1.4048')
     t.is(Number(ibuprofen).toFixed(4), '2.8360')
-    t.is(nothing, '')
+    t.is(nothing, '""')
     t.not(ethanol, '')
     t.deepEqual(
       readdirSync(folder).filter((name) => name.endsWith('.tmp')),
@@ -174,7 +174,7 @@ test.serial('a model that is no bundle takes lines of numbers', async (t) => {
   t.is(header, 'logp')
   t.is(Number(phenol).toFixed(4), '1.4048')
   t.is(Number(ibuprofen).toFixed(4), '2.8360')
-  t.is(tooShort, '')
+  t.is(tooShort, '""')
   t.is(await resident.stop(), 0)
 })
 

@@ -140,12 +140,14 @@ test('labels are listed, or read from a file with one a line', async (t) => {
   const read = async (content: string) =>
     (await readModelConfig(write(t, { labels: { y: 'l.txt', z: ['one'] } }, { 'l.txt': content }))).labels
   t.deepEqual(await read('cat\ndog\n'), { y: ['cat', 'dog'], z: ['one'] })
-  t.deepEqual(await read('cat\r\ndog'), { y: ['cat', 'dog'], z: ['one'] })
+  for (const content of ['cat\r\ndog', 'cat\rdog\r', '\ufeffcat\ndog\r\n'])
+    t.deepEqual(await read(content), { y: ['cat', 'dog'], z: ['one'] })
   const bad: readonly [content: string | Uint8Array, says: RegExp][] = [
     ['', /expected one label a line, got an empty file/],
     ['cat\n\ndog\n', /"l\.txt", line 2: expected a label, got an empty line/],
     [`cat\n${'x'.repeat(1001)}\n`, /line 2: expected at most 1000 characters/],
     ['x\n'.repeat(100_001), /line 100001: expected at most 100000 labels/],
+    [Buffer.from('cat\n', 'utf16le'), /"l\.txt", line 1: expected text in UTF-8, got a NUL/],
     [Uint8Array.of(0xff, 0x0a), /"l\.txt": .*not valid/],
   ]
   for (const [content, says] of bad)

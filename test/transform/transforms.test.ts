@@ -46,6 +46,39 @@ test('numbers are taken from text, and refused where one is missing', async (t) 
   t.deepEqual([...(rows[0] ?? [])], [1, 2.5, 3, 4])
 })
 
+test('numbers that their datatype cannot hold are refused, not cut, wrapped around or made infinite', async (t) => {
+  const cases = {
+    UINT8: [
+      ['255', '-0', '7.0'],
+      ['256', '-1', '1.5', '1e3', 'Infinity', '0x10', 'nan'],
+    ],
+    INT32: [
+      ['-2147483648', '+5', '1e3'],
+      ['2147483648', '0.5', '12345678901234567890'],
+    ],
+    INT64: [
+      ['9223372036854775807', '-9007199254740993', '2.0'],
+      ['9223372036854775808', '0.5', '1e400'],
+    ],
+    FP32: [
+      ['3.4e38', 'Infinity', '-0'],
+      ['1e39', '1e400', 'nan', ''],
+    ],
+    FP64: [
+      ['1e39', '-inf', '1e-400'],
+      ['1e400', '1_0'],
+    ],
+  } as const
+  for (const [datatype, [good, bad]] of Object.entries(cases)) {
+    const choice = InputChoiceSchema.parse({ kind: 'numbers', length: 1, datatype })
+    await using runner = await TransformRunner.open({ choice })
+    const { accepted, rows } = await runner.encode([...bad, ...good].map((cell) => [cell]))
+    t.deepEqual([...accepted], [...bad.map(() => 0), ...good.map(() => 1)], datatype)
+    if (datatype === 'INT64') t.deepEqual([...(rows[0] ?? [])], [2n ** 63n - 1n, -9007199254740993n, 2n])
+    if (datatype === 'FP32') t.true(Object.is(rows[0]?.[2], -0))
+  }
+})
+
 test('options of a kind are checked, and unknown ones named', (t) => {
   const problem = (value: unknown) => InputChoiceSchema.safeParse(value).error?.issues[0]?.message ?? ''
   t.regex(problem({ kind: 'daylight' }), /expected one of morgan, smiles-tokens, numbers, got "daylight"/)
@@ -87,6 +120,15 @@ test('outputs fill columns in order, or as they are named', (t) => {
   })
   t.throws(() => openOutput({ kind: 'values' }, outputs, ['x', 'y', 'z', 'w']), {
     message: /no output of the model fills w/,
+  })
+  const labels = openOutput({ kind: 'values' }, [{ name: 'a', shape: [-1] }], ['x'])
+  const int64 = (...data: bigint[]) => [
+    { name: 'a', datatype: 'INT64' as const, shape: [data.length], data: BigInt64Array.from(data) },
+  ]
+  t.deepEqual(labels.decode(int64(5n, -(2n ** 63n)), 1), [-(2 ** 63)])
+  t.throws(() => labels.decode(int64(2n ** 53n + 1n), 0), {
+    code: 'MODEL_RUN_FAILED',
+    message: /9007199254740993 is beyond the integers/,
   })
 })
 
