@@ -1,6 +1,6 @@
 /** Arithmetic on small integer tensors whose elements are followed one by one: what shapes are computed from. */
 import type { Operator } from './operator.js'
-import { isEqual, isNatural, literal, literalOf, type Size, type Sizes } from './sizes.js'
+import { isEqual, isExact, isNatural, literal, literalOf, type Size, type Sizes } from './sizes.js'
 import { integers, type Plain } from './values.js'
 
 /** Tensors of more elements are not followed. */
@@ -72,6 +72,7 @@ export function arithmetic(operator: Operator, values: readonly Plain[], whole: 
   for (const value of values) {
     const elements = value.kind === 'rows' ? null : value.elements
     if (elements === null || (elements.length !== 1 && elements.length !== count)) return null
+    if (!elements.every(isExact)) return null
     operands.push(elements)
   }
   const elements = Array.from({ length: count }, (_, i) =>

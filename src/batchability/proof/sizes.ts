@@ -34,6 +34,11 @@ export function literalOf({ coefficient, unknowns }: Size): number | null {
   return unknowns.length === 0 ? coefficient : null
 }
 
+/** Whether integers of 32 bits hold it, so that casts and comparisons of numbers are those of the runtime. */
+export function isExact({ coefficient }: Size): boolean {
+  return Number.isInteger(coefficient) && Math.abs(coefficient) < MAX_COEFFICIENT
+}
+
 export function isLiteral(size: Size, value: number): boolean {
   return size.unknowns.length === 0 && size.coefficient === value
 }

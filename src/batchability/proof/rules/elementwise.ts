@@ -10,7 +10,7 @@ import {
   optionalConstant,
   type Rule,
 } from '../operator.js'
-import { literalOf } from '../sizes.js'
+import { isExact, literalOf } from '../sizes.js'
 import type { OperatorRule } from '../table.js'
 import { type Plain, Prevented, REMEDY, unfollowed, type Value } from '../values.js'
 
@@ -36,10 +36,11 @@ const EXACT_TYPES = [6, 7]
 
 const cast: Rule = (operator) => {
   const [value] = operator.inputs
-  const isExact = EXACT_TYPES.includes(operator.attributes.int('to') ?? 0)
-  if (value?.kind === 'place' && isExact) return value
+  const isInteger = EXACT_TYPES.includes(operator.attributes.int('to') ?? 0)
+  if (value?.kind === 'place' && isInteger) return value
   const known = input(operator, 0)
-  return isExact ? known : withoutElements(known)
+  const isKept = isInteger && (known.kind === 'rows' || known.elements?.every(isExact))
+  return isKept ? known : withoutElements(known)
 }
 
 /** Only the type of the second input counts, and only its first is data. */
