@@ -1,5 +1,6 @@
 /** Whether outputs of a model agree: the same rows run alone and together. */
 import type { Datatype, Tensor, TensorSpec } from '../tensor.js'
+import { halfValue } from './float-bits.js'
 
 /**
  * Largest difference that counts as agreement, as a share of the largest value of the output. Kernels for
@@ -8,14 +9,6 @@ import type { Datatype, Tensor, TensorSpec } from '../tensor.js'
  * Other datatypes must be equal: an answer that flips on a tie is a different answer.
  */
 const FLOAT_TOLERANCES: Partial<Record<Datatype, number>> = { FP64: 1e-9, FP32: 1e-4, FP16: 2e-2, BF16: 2e-2 }
-
-function halfValue(bits: number): number {
-  const sign = bits & 0x8000 ? -1 : 1
-  const exponent = (bits >>> 10) & 31
-  const mantissa = bits & 1023
-  if (exponent === 31) return mantissa === 0 ? sign * Number.POSITIVE_INFINITY : Number.NaN
-  return exponent === 0 ? sign * mantissa * 2 ** -24 : sign * (1 + mantissa / 1024) * 2 ** (exponent - 15)
-}
 
 /** The elements of a float tensor as numbers; null for other datatypes. */
 function floatsOf({ datatype, data }: Tensor): ArrayLike<number> | null {
@@ -78,6 +71,10 @@ export function toleranceOf({ datatype }: TensorSpec, scale: number): number {
   return (FLOAT_TOLERANCES[datatype] ?? 0) * scale
 }
 
-export function isFloat({ datatype }: TensorSpec): boolean {
-  return datatype in FLOAT_TOLERANCES
+/** One row of a joint answer, as if it had been answered alone. */
+export function rowOf(joint: Tensor, at: number): Tensor {
+  const [rows = 1, ...rest] = joint.shape
+  const elements = joint.data.length / Math.max(1, rows)
+  const data = joint.data.slice(at * elements, (at + 1) * elements) as Tensor['data']
+  return { ...joint, shape: [1, ...rest], data }
 }

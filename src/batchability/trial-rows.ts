@@ -8,13 +8,17 @@ import {
   type TensorData,
   type TensorSpec,
 } from '../tensor.js'
+import { floatBits } from './float-bits.js'
 
 /** Integers from 0 to below this, with words to go with them: few enough for a small embedding in the second. */
 export const VOCABULARIES = [
   { integersBelow: 10, words: ['a', 'red', 'male', 'female', 'S', 'north', 'yes', '7'] },
   { integersBelow: 2, words: ['0', '1', '2', '3', '4', '5', '6', '7'] },
 ] as const
-type Vocabulary = (typeof VOCABULARIES)[number]
+interface Vocabulary {
+  readonly integersBelow: number
+  readonly words: readonly string[]
+}
 
 /** Smaller rows can come out equal by chance. */
 const SMALL_ROW_ELEMENTS = 64
@@ -33,13 +37,10 @@ export function trialRandom(seed: number): () => number {
   }
 }
 
-function halfBits(value: number): number {
-  const sign = value < 0 ? 0x8000 : 0
-  const magnitude = Math.abs(value)
-  if (magnitude < 2 ** -14) return sign
-  const exponent = Math.floor(Math.log2(magnitude))
-  const mantissa = Math.max(0, Math.floor((magnitude / 2 ** exponent - 1) * 1024))
-  return sign | ((exponent + 15) << 10) | mantissa
+export interface RowOptions {
+  readonly trial: Trial
+  readonly indexLimits: IndexLimits
+  readonly random: () => number
 }
 
 export interface Trial {
@@ -72,15 +73,11 @@ export function trialElements(
   if (datatype === 'BYTES')
     return Array.from({ length: count }, () => words[Math.floor(random() * words.length)] ?? '')
   const data = new DATATYPES[datatype].storage(count)
-  const floatWord = new Float32Array(1)
   const draw: () => number | bigint =
     {
       BOOL: () => Math.floor(random() * 2),
-      FP16: () => halfBits(float()),
-      BF16: () => {
-        floatWord[0] = float()
-        return (new Uint32Array(floatWord.buffer)[0] as number) >>> 16
-      },
+      FP16: () => floatBits(datatype, float()),
+      BF16: () => floatBits(datatype, float()),
       FP32: float,
       FP64: float,
       INT64: () => BigInt(integer()),
@@ -90,16 +87,23 @@ export function trialElements(
   return data
 }
 
-/** Gives one row after another: rows that differ from each other, as far as their values allow. */
-export function rowSource(inputs: readonly TensorSpec[], trial: Trial, seed: number): () => Row {
-  const random = trialRandom(seed)
+/** Integers of these inputs index tables: entries from 0 to below. By name. */
+export type IndexLimits = ReadonlyMap<string, number>
+
+/** Gives one row after another: ordinary rows that differ from each other, as far as their values allow. */
+export function rowSource(
+  inputs: readonly TensorSpec[],
+  { trial, indexLimits, random }: RowOptions,
+): () => Row {
   const shapes = inputs.map((spec) => rowShape(spec, trial.dimension))
   const isSmall = shapes.reduce((sum, shape) => sum + elementCount(shape), 0) <= SMALL_ROW_ELEMENTS
   const drawn = new Set<string>()
   const draw = (): Row =>
     inputs.map(({ name, datatype }, i) => {
       const shape = shapes[i] as number[]
-      return { name, datatype, shape, data: trialElements(datatype, elementCount(shape), trial, random) }
+      const integersBelow = indexLimits.get(name) ?? trial.vocabulary.integersBelow
+      const own = { ...trial, vocabulary: { ...trial.vocabulary, integersBelow } }
+      return { name, datatype, shape, data: trialElements(datatype, elementCount(shape), own, random) }
     })
   return () => {
     let row = draw()

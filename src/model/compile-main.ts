@@ -14,6 +14,7 @@ import {
   probeBatching,
   shapesAgainstBatching,
 } from '../batchability/batchability.js'
+import { indexLimitsOf } from '../batchability/index-limits.js'
 import { proveRowsApart } from '../batchability/proof/prove.js'
 import { messageOf, OnecopyError } from '../errors.js'
 import { dropDuplicateInitializers, externalFiles, parseModel, serializeModel } from '../onnx/graph.js'
@@ -126,7 +127,11 @@ function batchingOf(model: Model, { against, modelInterface }: Compilation): Bat
  */
 async function proveLoadable(
   path: string,
-  { hasTrials, isProven }: { readonly hasTrials: boolean; readonly isProven: boolean },
+  {
+    hasTrials,
+    isProven,
+    graph: loaded,
+  }: { readonly hasTrials: boolean; readonly isProven: boolean; readonly graph: GraphProto },
 ): Promise<void> {
   const file = await open(path, 'r+')
   try {
@@ -150,7 +155,10 @@ async function proveLoadable(
     // What answers the same twice by chance would fail its check in some later load.
     if (hasTrials && random === null)
       change.selfCheck = await recordSelfCheck({ inputs: required, outputs, run })
-    if (hasTrials && isProven) change.batching = await probeBatching({ inputs: askedInputs, outputs, run })
+    if (hasTrials && isProven) {
+      const indexLimits = indexLimitsOf(loaded)
+      change.batching = await probeBatching({ inputs: askedInputs, outputs, run, indexLimits })
+    }
     await session.close()
     if (hasTrials) await updateHeader(file, change)
   } finally {
@@ -188,7 +196,8 @@ async function compileShared(compilation: Compilation): Promise<string> {
     dataPath: existsSync(dataPath) ? dataPath : null,
     externalDataFolder: null,
   })
-  await proveLoadable(path, { hasTrials: compilation.hasTrials, isProven: found === null })
+  const { hasTrials } = compilation
+  await proveLoadable(path, { hasTrials, isProven: found === null, graph: model.graph })
   return path
 }
 
@@ -209,7 +218,8 @@ async function keepOriginal(compilation: Compilation): Promise<string> {
     dataPath: null,
     externalDataFolder: externalFiles(compilation.original).length > 0 ? compilation.folder : null,
   })
-  await proveLoadable(path, { hasTrials: compilation.hasTrials, isProven: found === null })
+  const { hasTrials, original } = compilation
+  await proveLoadable(path, { hasTrials, isProven: found === null, graph: original.graph })
   return path
 }
 
