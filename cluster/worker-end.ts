@@ -34,9 +34,12 @@ export const END_MESSAGES: Readonly<Record<WorkerEnd, string>> = {
   unknown: 'worker ended',
 }
 
-export interface EndFacts {
+export interface ProcessExit {
   readonly exitCode: number | null
   readonly signal: string | null
+}
+
+export interface EndFacts extends ProcessExit {
   /** What it said about itself, or was killed for. */
   readonly failure: OnecopyError | null
   /** Whether this process killed it. */

@@ -19,7 +19,7 @@ import {
   type ToWorker,
 } from './messages.js'
 import type { RunningModelSign } from './stats.js'
-import { endOf, type WorkerEnd } from './worker-end.js'
+import { endOf, type ProcessExit, type WorkerEnd } from './worker-end.js'
 
 export interface WorkerExit {
   /** 'code 1', 'SIGSEGV'. */
@@ -117,7 +117,7 @@ export class WorkerHandle {
     this.#expectWithin('did not start')
     worker.on('message', (raw: unknown) => this.#receive(raw))
     this.exited = new Promise((resolve) => {
-      const end = (how: string, exit: { exitCode: number | null; signal: string | null }) => {
+      const end = (exit: ProcessExit, how = exit.signal ?? `code ${exit.exitCode}`) => {
         this.#forget()
         const running = options.running()
         const failure = this.#failure
@@ -131,13 +131,11 @@ export class WorkerHandle {
           livedMs: this.ageMs,
         })
       }
-      worker.on('exit', (exitCode, signal) =>
-        end(signal === null ? `code ${exitCode}` : signal, { exitCode, signal }),
-      )
+      worker.on('exit', (exitCode, signal) => end({ exitCode, signal }))
       worker.on('error', (thrown) => {
         this.#failure ??= new OnecopyError('WORKER_BOOT_FAILED', `worker ${worker.id}: ${thrown.message}`)
         // A process that was never there does not exit.
-        if (worker.process.pid === undefined) end('no process', { exitCode: null, signal: null })
+        if (worker.process.pid === undefined) end({ exitCode: null, signal: null }, 'no process')
       })
     })
     const failed = this.exited.then(({ how, failure }) => {
