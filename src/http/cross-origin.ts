@@ -77,7 +77,7 @@ export interface HostPolicy {
 function isAllowedHost(name: string, { host, allowedHosts }: HostPolicy): boolean {
   return (
     isIP(name) !== 0 ||
-    (name !== '' && !name.includes('.')) ||
+    !name.includes('.') ||
     isLoopbackHost(name) ||
     [bareHost(host), hostname().toLowerCase(), ...allowedHosts.map((one) => one.toLowerCase())].includes(name)
   )
@@ -96,7 +96,8 @@ export function guardAgainstPages(policy: HostPolicy, keyring: Keyring) {
     // A page does not know the key.
     const isChecked = isLoopbackHost(policy.host) || (isChange && isBrowser && keyring.isOpen('admin'))
     const name = hostOf(headers.host ?? '')
-    if (isChecked && !isAllowedHost(name, policy))
+    // Browsers send a Host always; load balancers check the health of servers without one.
+    if (isChecked && name !== '' && !isAllowedHost(name, policy))
       throw refuse(
         `expected a Host of this server, got ${JSON.stringify(name.slice(0, 200))}: --admin-allowed-hosts names others`,
       )
