@@ -158,13 +158,19 @@ export class FleetMetrics {
     })
     new Gauge({
       name: 'onecopy_model_out_of_service',
-      help: 'Workers that refuse the requests of a model version, by the code of the reason; no series where none does.',
+      help: 'Workers that refuse the requests of a model version, by the code of the reason; 0 without a code where none does.',
       labelNames: ['model', 'version', 'code'],
       registers,
       collect() {
         this.reset()
-        for (const { name, version, state, workers } of options.outOfService())
+        const out = options.outOfService()
+        for (const { name, version, state, workers } of out)
           this.set({ model: name, version, code: state.code }, workers)
+        for (const { source } of options.published()) {
+          const { name: model, version } = source
+          if (!out.some((one) => one.name === model && one.version === version))
+            this.set({ model, version, code: '' }, 0)
+        }
       },
     })
     new Gauge({
