@@ -203,6 +203,8 @@ test('an object that got shorter is the client’s fault, and bounds are those o
   writeFileSync(path, Buffer.concat([Buffer.from('\x02\0\0\0hi'), Buffer.alloc(4090)]))
   t.deepEqual(JSON.parse((await texts(6)).text).outputs[0].data, ['hi'])
   await refused(texts(7), /left over/)
+  writeFileSync(path, Buffer.concat([Buffer.from('\x03\0\0\0h\0i'), Buffer.alloc(4089)]))
+  await refused(texts(7), /"x".*element 0: a NUL at character 1/)
   await refused(texts(2000), /at most \d+ bytes/, 413)
 
   for (const bytes of [12, 0]) {
