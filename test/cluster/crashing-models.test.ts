@@ -3,7 +3,13 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { addModel, crashingModel, writeModel } from '../helpers/onnx-builder.js'
-import { type RunningServer, startServer, stopCleanly, temporaryFolder } from '../helpers/server.js'
+import {
+  type RunningServer,
+  spawnServer,
+  startServer,
+  stopCleanly,
+  temporaryFolder,
+} from '../helpers/server.js'
 import { keepAsking } from '../helpers/steady-clients.js'
 import { infer, type WireTensor } from '../helpers/v2-client.js'
 import { until, untilSome } from '../helpers/waiting.js'
@@ -257,7 +263,7 @@ test.serial(
     crashWhenLoaded(models)
     const { server, url, adminUrl } = await startServer(t, {
       models,
-      args: ['--workers', '2', '--breaker-backoff', '1s', '--model-control', 'explicit', '--load-model', '*'],
+      args: ['--workers', '2', '--breaker-backoff', '1s', '--exit-on-error', 'off'],
     })
     t.is((await indexOf(adminUrl)).div?.state, 'UNAVAILABLE')
     const refused = await divide(url, 10, 3)
@@ -278,6 +284,19 @@ test.serial(
     })
     t.false(server.log.some(({ level }) => level === 'fatal'))
     await stopCleanly(t, server)
+  },
+)
+
+test.serial(
+  'where a start is to serve everything, one that a model crashes again and again is refused',
+  async (t) => {
+    const models = makeModels(t)
+    crashWhenLoaded(models)
+    const server = spawnServer(t, { models, args: ['--workers', '2'] })
+    const line = await server.logged(({ level }) => level === 'fatal')
+    t.like(line, { code: 'MODEL_DISABLED' })
+    t.regex(line.msg, /model div version 1: .*SIGFPE/)
+    t.deepEqual(await server.exited, { code: 1, signal: null })
   },
 )
 
