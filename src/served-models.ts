@@ -12,6 +12,7 @@ import type { ModelRecorder } from './metrics/recorder.js'
 import { type ModelStatistics, readStatistics } from './metrics/statistics.js'
 import { compareVersions } from './model/repository.js'
 import type { ModelConfiguration } from './protocol/v2/configuration.js'
+import type { Division } from './segment/layout.js'
 import type { TensorSpec } from './tensor.js'
 
 export interface LoadedModelOptions {
@@ -21,6 +22,8 @@ export interface LoadedModelOptions {
   readonly version: string
   readonly inputs: readonly TensorSpec[]
   readonly outputs: readonly TensorSpec[]
+  /** Integer divisions by which its requests are checked. */
+  readonly divisions: readonly Division[]
   readonly counts: ModelRecorder
   /** Where all processes count the model version. */
   readonly statsPage: StatsPage
@@ -39,6 +42,7 @@ export class LoadedModel implements ServedModel {
   readonly version: string
   readonly inputs: readonly TensorSpec[]
   readonly outputs: readonly TensorSpec[]
+  readonly divisions: readonly Division[]
   readonly counts: ModelRecorder
   readonly segmentBytes: number
   readonly configuration: ModelConfiguration
@@ -54,6 +58,7 @@ export class LoadedModel implements ServedModel {
     this.version = options.version
     this.inputs = options.inputs
     this.outputs = options.outputs
+    this.divisions = options.divisions
     this.counts = options.counts
     this.segmentBytes = options.segmentBytes
     this.configuration = options.configuration

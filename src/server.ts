@@ -33,6 +33,7 @@ import type { StatsPage } from './metrics/page.js'
 import type { ModelRecorder, ProcessRecorder } from './metrics/recorder.js'
 import type { ServedModelConfig } from './model/config.js'
 import { separateDefaults } from './model/defaults.js'
+import { checkDivisions } from './model/division-check.js'
 import type { Regions } from './regions/regions.js'
 import { attachSegment, type SegmentReference } from './segment/attach.js'
 import { LoadedModel, ServedModels } from './served-models.js'
@@ -167,7 +168,9 @@ export class ServingProcess {
         // Its body may have taken its time.
         const out = this.#models.outOfService(model.name, model.version)
         if (out !== null) throw outOfServiceError(out, out.state)
-        const result = await this.#batcher.submit({ ...job, modelKey: (model as LoadedModel).key })
+        const { key, divisions } = model as LoadedModel
+        checkDivisions(divisions, job.inputs)
+        const result = await this.#batcher.submit({ ...job, modelKey: key })
         model.counts.observe('queueDuration', result.queueNs / 1e9)
         model.counts.countComputed(result.times)
         return result
@@ -303,11 +306,12 @@ export class ServingProcess {
       throw thrown
     }
     this.#batcher.add(key, batchingPolicy(attached.header, config, this.#config))
-    const { inputs, outputs } = attached.header
+    const { inputs, outputs, divisions } = attached.header
     const { fileBytes: segmentBytes } = segment.segment
     const configuration = configurationOf(segment, attached.header, this.#config)
     const { labels } = config
-    this.#models.add(new LoadedModel({ ...segment, inputs, outputs, segmentBytes, configuration, labels }))
+    const spec = { inputs, outputs, divisions }
+    this.#models.add(new LoadedModel({ ...segment, ...spec, segmentBytes, configuration, labels }))
   }
 
   /**

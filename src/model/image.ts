@@ -5,6 +5,7 @@
 import { createHash } from 'node:crypto'
 import { type FileHandle, open, rm } from 'node:fs/promises'
 import { crc32 } from 'node:zlib'
+import { divisionsOf } from '../onnx/divisions.js'
 import { moveExternalData, offsetGrowthBytes, rawRangesOf, serializeModel } from '../onnx/graph.js'
 import type { GraphProto, ModelProto } from '../onnx/onnx_pb.js'
 import { describeRandomness } from '../onnx/randomness.js'
@@ -64,6 +65,7 @@ function headerOf(options: ImageOptions): SegmentHeader {
     batching: options.batching,
     needs: { privateBytes: null },
     random: describeRandomness(options.model),
+    divisions: divisionsOf(options.model.graph, options.modelInterface.inputs),
     selfCheck: null,
     owner: null,
     model: null,

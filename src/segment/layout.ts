@@ -20,7 +20,7 @@ import { ProcessIdentitySchema } from '../process/identity.js'
 import { DATATYPES, type Datatype } from '../tensor.js'
 
 export const SEGMENT_MAGIC = 'ONECOPY\n'
-export const SEGMENT_FORMAT_VERSION = 7
+export const SEGMENT_FORMAT_VERSION = 8
 /** The graph names its weights by this file name, so a segment works in any folder without a rewrite. */
 export const SEGMENT_FILE_NAME = 'model.segment'
 /** What a segment is called until it is whole. */
@@ -111,6 +111,41 @@ export const RawRangeSchema = z.object({
 })
 export type RawRange = z.infer<typeof RawRangeSchema>
 
+/** Integer divisions that a segment tells of, and elements that it names of a constant operand. */
+export const MAX_DIVISIONS = 16
+export const MAX_HAZARDS = 64
+
+/** Where an operand of an integer division comes from. */
+const operand = z.discriminatedUnion('from', [
+  z.object({
+    from: z.literal('input'),
+    name: z.string(),
+    /** Whether its elements reach the division in other places, or under another shape. */
+    isReshaped: z.boolean(),
+  }),
+  /** `hazards`: which of its elements are the smallest integer (of a dividend) or -1 (of a divisor). */
+  z.object({
+    from: z.literal('constant'),
+    shape: z.array(z.int().nonnegative()),
+    hazards: z.array(z.int().nonnegative()).max(MAX_HAZARDS),
+  }),
+  /** Computed, or too large to be told: what it holds is not known before. */
+  z.object({ from: z.literal('elsewhere') }),
+])
+
+/** An integer division of the graph with operands that a request gives; src/model/division-check.ts checks requests by it. */
+export const DivisionSchema = z.object({
+  operator: z.enum(['Div', 'Mod']),
+  /** For people; empty where the node has none. */
+  node: z.string(),
+  dividend: operand,
+  divisor: operand,
+  /** Whether the smallest integer over -1 ends the process. */
+  hasOverflow: z.boolean(),
+})
+export type Division = z.infer<typeof DivisionSchema>
+export type DivisionOperand = z.infer<typeof operand>
+
 /** What every worker holds for itself of the model, beside what any first model takes; null was not measured. */
 export const NeedsSchema = z.object({ privateBytes: bytes.nullable() })
 
@@ -140,6 +175,7 @@ export const SegmentHeaderSchema = z.object({
   needs: NeedsSchema,
   /** What in the graph draws random numbers, for a person; null where nothing does. */
   random: z.string().max(MAX_RANDOM_CHARACTERS).nullable(),
+  divisions: z.array(DivisionSchema).max(MAX_DIVISIONS),
   /** Null where the model has no answer that is the same every time, or takes too long for one. */
   selfCheck: SelfCheckSchema.nullable(),
   /** Whose segment it is; null in the compile cache. */

@@ -72,6 +72,7 @@ function writeImage(t: ExecutionContext): string {
     batching: { batchable: false, reason: 'not of interest' },
     needs: { privateBytes: null },
     random: null,
+    divisions: [],
     selfCheck: null,
     owner: null,
     model: null,
