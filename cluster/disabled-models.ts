@@ -25,6 +25,8 @@ export function createBreakers({ config, catalogue, onFailure, log }: DisabledMo
       {
         ...{ code: DISABLED, reason },
         ...{ retryAfterSeconds: Math.ceil(waitMs / 1000), untilMs: Date.now() + waitMs },
+        // While a worker is replaced the model is under no suspicion yet: one request may have been the cause, or a signal.
+        isQueueKept: isLoaded,
       },
       { isLoaded },
     )

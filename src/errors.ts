@@ -112,6 +112,8 @@ export const OutOfServiceSchema = z.object({
   retryAfterSeconds: z.int().positive(),
   /** When it comes back by itself, in milliseconds since 1970; a request is then worth repeating sooner. */
   untilMs: z.number().optional(),
+  /** Whether requests that wait already are still answered; they are refused otherwise. */
+  isQueueKept: z.boolean().optional(),
 })
 export type OutOfService = z.infer<typeof OutOfServiceSchema>
 

@@ -264,9 +264,10 @@ export class ServingProcess {
     }
   }
 
-  /** From here on requests to this model version are refused, those that wait too, until it is put back. */
+  /** From here on requests to this model version are refused until it is put back, those that wait too where the state says so. */
   takeOut(version: VersionOutOfService): void {
     this.#models.takeOut(version)
+    if (version.state.isQueueKept === true) return
     const error = outOfServiceError(version, version.state)
     for (const { key } of this.#models.generations(version)) this.#batcher.refuseWaiting(key, error)
   }

@@ -2,7 +2,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
-import { addModel, crashingModel, writeModel } from '../helpers/onnx-builder.js'
+import { addModel, crashingModel, integerDivision, writeModel } from '../helpers/onnx-builder.js'
 import {
   type RunningServer,
   spawnServer,
@@ -341,3 +341,26 @@ test.serial('with --breaker-limit 0 a model is never disabled, and dead workers 
   await expectAdd(t, url)
   await stopCleanly(t, server)
 })
+
+test.serial(
+  'a division that would end the worker is refused, and the requests beside it are answered',
+  async (t) => {
+    const models = writeModel(temporaryFolder(t), 'div', integerDivision())
+    const { server, url } = await startServer(t, { models, args: ['--workers', '1'] })
+    const pairs = Array.from({ length: 30 }, (_, i) =>
+      i % 3 === 0 ? [MIN, -1] : i % 3 === 1 ? [i, 0] : [i, 2],
+    )
+    const answers = await Promise.all(pairs.map(([x = 0, y = 0]) => divide(url, x, y)))
+    for (const [i, answer] of answers.entries()) {
+      if (answer === 'cut off') return t.fail('the worker ended')
+      const text = await answer.text()
+      if (i % 3 === 2) t.is(answer.status, 200, text)
+      else {
+        t.is(answer.status, 400)
+        t.regex(text, i % 3 === 0 ? /divides -2147483648 by -1/ : /expected an integer other than 0/)
+      }
+    }
+    t.false(server.log.some(({ msg }) => msg === 'worker ended inside the runtime'))
+    await stopCleanly(t, server)
+  },
+)

@@ -187,6 +187,18 @@ export function crashingModel(): Uint8Array {
   )
 }
 
+/** `z = x / y`, INT32 [batch]. */
+export function integerDivision(): Uint8Array {
+  const { int32 } = ELEMENT
+  return modelBytes(
+    graph({
+      input: [value('x', int32, ['batch']), value('y', int32, ['batch'])],
+      output: [value('z', int32, ['batch'])],
+      node: [node('Div', ['x', 'y'], ['z'])],
+    }),
+  )
+}
+
 /** Weights between -1 and 1 that look random and are the same in every run. */
 export function weights(name: string, shape: readonly number[]): TensorProto {
   const count = shape.reduce((product, size) => product * size, 1)
