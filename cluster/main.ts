@@ -43,35 +43,35 @@ const COMMANDS: Record<string, (() => Promise<Command>) | undefined> = {
     return { help: serveHelp(), run: (argv) => runPrimary(loadConfig(argv), packageVersion()) }
   },
   ersilia: async () => {
-    const { runErsilia, ERSILIA_HELP } = await import('./ersilia.js')
+    const { runErsilia, ERSILIA_HELP } = await import('./commands/ersilia.js')
     return { help: ERSILIA_HELP, run: (argv) => runErsilia(argv, packageVersion()) }
   },
   load: async () => {
-    const { runLoad, LOAD_HELP } = await import('./load.js')
+    const { runLoad, LOAD_HELP } = await import('./commands/load.js')
     return { help: LOAD_HELP, run: (argv) => runLoad(argv, packageVersion()) }
   },
   run: async () => {
-    const { runRun, RUN_HELP } = await import('./run.js')
+    const { runRun, RUN_HELP } = await import('./commands/run.js')
     return { help: RUN_HELP, run: runRun }
   },
   inspect: async () => {
-    const { runInspect, INSPECT_HELP } = await import('./inspect.js')
+    const { runInspect, INSPECT_HELP } = await import('./commands/inspect.js')
     return { help: INSPECT_HELP, run: runInspect }
   },
   init: async () => {
-    const { runInit, INIT_HELP } = await import('./init.js')
+    const { runInit, INIT_HELP } = await import('./commands/init.js')
     return { help: INIT_HELP, run: runInit }
   },
   tune: async () => {
-    const { runTune, TUNE_HELP } = await import('./tune.js')
+    const { runTune, TUNE_HELP } = await import('./commands/tune.js')
     return { help: TUNE_HELP, run: runTune }
   },
   key: async () => {
-    const { runKey, KEY_HELP } = await import('./key.js')
+    const { runKey, KEY_HELP } = await import('./commands/key.js')
     return { help: KEY_HELP, run: runKey }
   },
   segments: async () => {
-    const { runSegments, SEGMENTS_HELP } = await import('./segments.js')
+    const { runSegments, SEGMENTS_HELP } = await import('./commands/segments.js')
     return { help: SEGMENTS_HELP, run: runSegments }
   },
 }

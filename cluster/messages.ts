@@ -6,7 +6,7 @@ import { ErrorCodeSchema, OutOfServiceSchema } from '../src/errors.js'
 import { MountedBundleSchema } from '../src/ersilia/mounted.js'
 import { TlsMaterialSchema } from '../src/http/tls.js'
 import { StatsPageReferenceSchema } from '../src/metrics/page.js'
-import { ServedModelConfigSchema } from '../src/model/config.js'
+import { ServedModelConfigSchema } from '../src/repository/config.js'
 
 export const SegmentReferenceSchema = z.object({
   path: z.string(),

@@ -14,30 +14,30 @@ import type { ServerIdentity } from '../src/http/routes/health.js'
 import { SocketFile } from '../src/http/unix-socket.js'
 import { Lifecycle } from '../src/lifecycle.js'
 import { createLog, type Log } from '../src/log.js'
-import { MemoryBudget } from '../src/model/memory-budget.js'
 import { cgroupMemoryLimit } from '../src/process/memory.js'
 import { CHILD_DIR, WORKER_FLAGS } from '../src/runtime/environment.js'
 import { runtimeVersion } from '../src/runtime/identity.js'
 import { createServerFolder, isInMemory, removeFolder, type ServerFolder } from '../src/segment/folder.js'
-import { AdminServer, localFolders } from './admin.js'
-import type { Breakers } from './breaker.js'
-import { type Beginning, beginWith, residentNote } from './bundles.js'
-import { Catalogue } from './catalogue.js'
-import { createBreakers } from './disabled-models.js'
-import { publishFirst } from './first-models.js'
+import { MemoryBudget } from '../src/sharing/memory-budget.js'
+import { AdminServer, localFolders } from './admin/admin.js'
+import { Secrets } from './admin/secrets.js'
 import type { SecretsMessage } from './messages.js'
-import { FleetMetrics } from './metrics.js'
+import { FleetMetrics } from './metrics/metrics.js'
+import { FleetStats } from './metrics/stats.js'
+import { type Beginning, beginWith, residentNote } from './models/bundles.js'
+import { Catalogue } from './models/catalogue.js'
+import { createBreakers } from './models/disabled-models.js'
+import { publishFirst } from './models/first-models.js'
+import { Publisher } from './models/publisher.js'
+import type { RepositoryApi } from './models/repository-api.js'
+import { RepositoryControl } from './models/repository-control.js'
+import { requireAllInService } from './models/service-states.js'
 import { concretePort } from './port.js'
-import { Publisher } from './publisher.js'
 import { reportFailure, reportReady } from './ready-report.js'
-import type { RepositoryApi } from './repository-api.js'
-import { RepositoryControl } from './repository-control.js'
-import { Secrets } from './secrets.js'
-import { requireAllInService } from './service-states.js'
 import { exitCodeOf, onHangUp, onTermination, SAME_WISH_MS } from './signals.js'
-import { FleetStats } from './stats.js'
-import { Supervisor } from './supervisor.js'
-import { Watch } from './watch.js'
+import type { Breakers } from './workers/breaker.js'
+import { Supervisor } from './workers/supervisor.js'
+import { Watch } from './workers/watch.js'
 
 const EXIT_FAILED = 1
 
@@ -270,7 +270,7 @@ class Primary {
   ): Promise<Supervisor> {
     const { adminToken: _token, apiKeys: _keys, ...shared } = this.#config
     cluster.setupPrimary({
-      exec: fileURLToPath(new URL('main.js', import.meta.url)),
+      exec: fileURLToPath(new URL('./main.js', import.meta.url)),
       args: ['worker'],
       // The folder that the server was started in may be removed.
       cwd: CHILD_DIR,

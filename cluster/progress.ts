@@ -1,9 +1,9 @@
 /** What people see while the server starts: a bar on a terminal, plain lines elsewhere, a table at the end. */
 import { SingleBar } from 'cli-progress'
 import Table from 'cli-table3'
+import type { PublishedModel } from '../src/compile/publish.js'
 import type { Log } from '../src/log.js'
-import type { PublishedModel } from '../src/model/publish.js'
-import type { ModelSource } from '../src/model/repository.js'
+import type { ModelSource } from '../src/repository/repository.js'
 import { formatBytes } from '../src/units.js'
 
 export interface Progress {

@@ -1,10 +1,11 @@
 /** What is printed and logged when the server is ready, or cannot start. */
+
+import type { PublishedModel } from '../src/compile/publish.js'
 import type { Config } from '../src/config/config.js'
 import { urlHost } from '../src/config/host-names.js'
 import { messageOf, OnecopyError } from '../src/errors.js'
 import type { Log } from '../src/log.js'
-import type { PublishedModel } from '../src/model/publish.js'
-import { logBatching } from './batching-log.js'
+import { logBatching } from './models/batching-log.js'
 import { readyTable } from './progress.js'
 
 export interface ReadyReport {

@@ -15,7 +15,7 @@ import { StatsPage, type StatsPageReference } from '../src/metrics/page.js'
 import { ModelRecorder, ProcessRecorder } from '../src/metrics/recorder.js'
 import { Regions } from '../src/regions/regions.js'
 import { removeFolder } from '../src/segment/folder.js'
-import { beginEngine, type SegmentToServe, ServingProcess } from '../src/server.js'
+import { beginEngine, type SegmentToServe, ServingProcess } from '../src/server/server.js'
 import {
   type OutOfServiceMessage,
   type SecretsMessage,
@@ -25,7 +25,7 @@ import {
   type ToWorker,
   ToWorkerSchema,
 } from './messages.js'
-import { EXIT_BUG } from './worker-end.js'
+import { EXIT_BUG } from './workers/worker-end.js'
 
 /** After a bug nothing is certain any more: other requests get this long, not the whole drain timeout. */
 const BUG_DRAIN_MS = 5000

@@ -84,7 +84,7 @@ export const MAX_SELF_CHECK_ELEMENTS = 16
 export const MAX_SELF_CHECK_OUTPUTS = 8
 export const SELF_CHECK_ROOM_BYTES = 16 * 1024
 
-/** A known answer to made-up inputs; src/model/self-check.ts makes both. */
+/** A known answer to made-up inputs; src/compile/self-check.ts makes both. */
 export const SelfCheckSchema = z.object({
   /** Size of variable dimensions but the first, which is 1. */
   dimension: z.int().positive(),
@@ -133,7 +133,7 @@ const operand = z.discriminatedUnion('from', [
   z.object({ from: z.literal('elsewhere') }),
 ])
 
-/** An integer division of the graph with operands that a request gives; src/model/division-check.ts checks requests by it. */
+/** An integer division of the graph with operands that a request gives; src/inference/division-check.ts checks requests by it. */
 export const DivisionSchema = z.object({
   operator: z.enum(['Div', 'Mod']),
   /** For people; empty where the node has none. */

@@ -4,12 +4,12 @@ import { fileURLToPath } from 'node:url'
 import type { ExecutionContext } from 'ava'
 import { pino } from 'pino'
 import type { SegmentMessage, StartMessage } from '../../cluster/messages.js'
-import { FleetStats } from '../../cluster/stats.js'
-import { Supervisor, type SupervisorOptions } from '../../cluster/supervisor.js'
-import { WorkerHandle, type WorkerHandleOptions } from '../../cluster/worker-handle.js'
+import { FleetStats } from '../../cluster/metrics/stats.js'
+import { Supervisor, type SupervisorOptions } from '../../cluster/workers/supervisor.js'
+import { WorkerHandle, type WorkerHandleOptions } from '../../cluster/workers/worker-handle.js'
 import { ServingConfigSchema } from '../../src/config/config.js'
 import type { Log } from '../../src/log.js'
-import { readModelConfig } from '../../src/model/config.js'
+import { readModelConfig } from '../../src/repository/config.js'
 import { temporaryFolder } from '../helpers/server.js'
 
 const BOOT_TIMEOUT_MS = 30_000
@@ -31,7 +31,7 @@ export function recordingLog(): { readonly log: Log; readonly lines: LoggedLine[
 /** Which program workers are, from here on. */
 export function useWorkerProgram(settings: { readonly cwd?: string } = {}): void {
   cluster.setupPrimary({
-    exec: fileURLToPath(new URL('worker-program.js', import.meta.url)),
+    exec: fileURLToPath(new URL('./workers/worker-program.js', import.meta.url)),
     args: [],
     execArgv: [],
     // Settings are kept from one call to the next.

@@ -1,7 +1,7 @@
 import test from 'ava'
-import { MemoryBudget } from '../../src/model/memory-budget.js'
 import { cgroupMemoryLimit } from '../../src/process/memory.js'
 import type { Sharing } from '../../src/segment/layout.js'
+import { MemoryBudget } from '../../src/sharing/memory-budget.js'
 
 function files(contents: Record<string, string>) {
   return (path: string) => contents[path] ?? null

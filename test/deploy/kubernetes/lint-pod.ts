@@ -1,6 +1,6 @@
 /** One pod: what its parts name of each other, the restricted profile, and its numbers against the code's. */
 import { loadConfig } from '../../../src/config/load.js'
-import { podMemory } from '../../../src/model/pod-memory.js'
+import { podMemory } from '../../../src/sharing/pod-memory.js'
 import { type Container, matches, type Pod, type Probe } from './pods.js'
 import { quantity } from './quantity.js'
 

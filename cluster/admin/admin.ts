@@ -1,0 +1,152 @@
+/**
+ * The admin port, answered by the primary: metrics, and probes that must not wait behind inference.
+ * Nothing of it is on the public port.
+ */
+import type { Server } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import Router from '@koa/router'
+import Koa from 'koa'
+import type { Keyring } from '../../src/access/api-keys.js'
+import type { RestartAnswer, ServerLive, ServerMetadata, ServerReadiness } from '../../src/api/schemas.js'
+import type { Config } from '../../src/config/config.js'
+import { messageOf } from '../../src/errors.js'
+import { guardAgainstPages } from '../../src/http/cross-origin.js'
+import { errorResponses } from '../../src/http/error-response.js'
+import { requireScope } from '../../src/http/guard.js'
+import {
+  type ConnectionLimits,
+  checkHeaders,
+  createHttpServer,
+  renewTls,
+} from '../../src/http/http-server.js'
+import { listen } from '../../src/http/listen.js'
+import { publicText } from '../../src/http/public-text.js'
+import { documentationRoutes } from '../../src/http/routes/documentation.js'
+import type { ServerIdentity } from '../../src/http/routes/health.js'
+import { securityHeaders, setHeaders } from '../../src/http/security-headers.js'
+import type { TlsMaterial } from '../../src/http/tls.js'
+import type { Log } from '../../src/log.js'
+import type { ServerFolder } from '../../src/segment/folder.js'
+import { type RepositoryApi, repositoryRoutes } from '../models/repository-api.js'
+
+/** Probes and scrapers are few, near and quick: the primary spends little on anybody else. */
+const LIMITS: ConnectionLimits = {
+  headersTimeoutMs: 5000,
+  requestTimeoutMs: 10_000,
+  // Longer than the usual minute between two scrapes.
+  keepAliveTimeoutMs: 65_000,
+  maxConnections: 256,
+}
+
+export interface AdminOptions {
+  readonly host: string
+  readonly port: number
+  /** Names, besides the address, that clients use for this server. */
+  readonly allowedHosts: readonly string[]
+  readonly log: Log
+  readonly identity: ServerIdentity
+  /** Null when ready, else why not. */
+  readonly notReadyReason: () => string | null
+  /** What is asked for before metrics are told or anything is changed. */
+  readonly keyring: Keyring
+  /** Null: plain HTTP. */
+  readonly tls: TlsMaterial | null
+  readonly repository: RepositoryApi
+  /** Begins to replace every worker; null, or why it cannot. */
+  readonly restart: () => string | null
+  /** Version of the server, where its document and page are served; null where they are not. */
+  readonly docsVersion: string | null
+  /** Folders of this server that no answer names. */
+  readonly localFolders: readonly string[]
+  readonly metrics: () => Promise<{ readonly contentType: string; readonly text: string }>
+}
+
+/** What texts for operators name, and answers do not. */
+export function localFolders(config: Config, server: ServerFolder | undefined): string[] {
+  const { modelsDir, cacheDir, segmentDir, only } = config
+  const folders = [modelsDir, cacheDir, segmentDir]
+  return [...folders, ...(only === null ? [] : [only.path]), ...(server === undefined ? [] : [server.path])]
+}
+
+/** Every route of the admin port. */
+export function adminRouter(options: AdminOptions): Router {
+  const { notReadyReason, docsVersion, keyring, localFolders } = options
+  const forAdmins = requireScope(keyring, 'admin')
+  const router = new Router()
+  const metadata: ServerMetadata = { ...options.identity, extensions: ['model_repository'] }
+  router.get('/v2', (ctx) => {
+    ctx.body = metadata
+  })
+  router.get('/v2/health/live', (ctx) => {
+    ctx.body = { live: true } satisfies ServerLive
+  })
+  router.get('/v2/health/ready', (ctx) => {
+    const reason = notReadyReason()
+    ctx.status = reason === null ? 200 : 503
+    if (reason !== null) ctx.set('Retry-After', '1')
+    const answer: ServerReadiness =
+      reason === null
+        ? { live: true, ready: true }
+        : { live: true, ready: false, error: publicText(reason, localFolders) }
+    ctx.body = answer
+  })
+  router.get('/metrics', requireScope(keyring, 'metrics'), async (ctx) => {
+    const { contentType, text } = await options.metrics()
+    ctx.set('Content-Type', contentType)
+    ctx.body = text
+  })
+  repositoryRoutes(router, { repository: options.repository, guard: forAdmins, localFolders })
+  router.post('/restart', forAdmins, (ctx) => {
+    const reason = options.restart()
+    ctx.status = reason === null ? 202 : 503
+    const answer: RestartAnswer =
+      reason === null ? { restarting: true } : { restarting: false, error: reason }
+    ctx.body = answer
+  })
+  if (docsVersion !== null) {
+    documentationRoutes(router, { port: 'admin', version: docsVersion, hasBundle: false })
+  }
+  return router
+}
+
+export class AdminServer {
+  readonly #http: Server
+
+  private constructor(http: Server) {
+    this.#http = http
+  }
+
+  /** @throws OnecopyError ADDRESS_UNAVAILABLE. */
+  static async start(options: AdminOptions): Promise<AdminServer> {
+    const { host, port, log, tls, localFolders } = options
+    const headers = securityHeaders({ isTls: tls !== null })
+    const router = adminRouter(options)
+    const app = new Koa()
+    app.use(setHeaders(headers))
+    // A probe that fails says nothing about the models: it is logged, and the primary lives on.
+    app.use(errorResponses({ log, localFolders, onBug: () => {} }))
+    app.use(checkHeaders)
+    app.use(guardAgainstPages({ host, allowedHosts: options.allowedHosts }, options.keyring))
+    app.use(router.routes())
+    app.use(router.allowedMethods())
+    app.on('error', (thrown) => log.debug({ reason: messageOf(thrown) }, 'admin connection error'))
+    const http = createHttpServer({ limits: LIMITS, handler: app.callback(), log, headers, tls })
+    await listen(http, { host, port }, 'the admin port')
+    return new AdminServer(http)
+  }
+
+  get port(): number {
+    return (this.#http.address() as AddressInfo).port
+  }
+
+  /** Connections stay open. For a server that was started with TLS. */
+  renew(tls: TlsMaterial): void {
+    renewTls(this.#http, tls)
+  }
+
+  async close(): Promise<void> {
+    const closed = new Promise((resolve) => this.#http.close(resolve))
+    this.#http.closeAllConnections()
+    await closed
+  }
+}

@@ -1,0 +1,53 @@
+/** What commands beside `serve` take from their command lines, checked as `serve` checks it. */
+import { statSync } from 'node:fs'
+import { resolve } from 'node:path'
+import { environmentName } from '../../src/config/load.js'
+import { OPTIONS } from '../../src/config/schema.js'
+import { OnecopyError } from '../../src/errors.js'
+import { parseDurationMs } from '../../src/units.js'
+
+/** As long as `serve` gives a model by default. */
+export const COMPILE_TIMEOUT_MS = parseDurationMs(String(OPTIONS.compileTimeout.default())) as number
+
+export function usageError(message: string, command: string): OnecopyError {
+  return new OnecopyError('CONFIG_INVALID', `${message} (see onecopy ${command} --help)`)
+}
+
+/** An option that `serve` has too: the flag, else the environment, else the default. */
+function optionOf<Name extends 'segmentDir' | 'workers'>(
+  name: Name,
+  flag: string | undefined,
+  { command, environment = process.env }: { command: string; environment?: NodeJS.ProcessEnv },
+) {
+  const value = flag ?? (environment[environmentName(name)] || OPTIONS[name].default())
+  const parsed = OPTIONS[name].schema.safeParse(value)
+  if (parsed.success) return parsed.data
+  const why = parsed.error.issues.map(({ message }) => message).join('; ')
+  throw usageError(`--${name === 'segmentDir' ? 'segment-dir' : name}: ${why}`, command)
+}
+
+export function segmentDirOf(
+  flag: string | undefined,
+  command: string,
+  environment?: NodeJS.ProcessEnv,
+): string {
+  return optionOf('segmentDir', flag, { command, ...(environment && { environment }) }) as string
+}
+
+export function workersOf(flag: string | undefined, command: string): number {
+  return optionOf('workers', flag, { command }) as number
+}
+
+/** The one ONNX file that a command is about. */
+export function modelFileOf(positionals: readonly string[], command: string): string {
+  const [file] = positionals
+  if (file === undefined || positionals.length > 1)
+    throw usageError(`expected one ONNX file, got ${positionals.length}`, command)
+  const path = resolve(file)
+  const found = statSync(path, { throwIfNoEntry: false })
+  if (found?.isFile() === true) return path
+  throw usageError(
+    `expected an ONNX file at ${path}, got ${found ? 'no regular file' : 'nothing there'}`,
+    command,
+  )
+}

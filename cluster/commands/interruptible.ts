@@ -1,0 +1,35 @@
+/** Commands that leave nothing behind when they are interrupted, and say a failure as `serve` would. */
+import { OnecopyError } from '../../src/errors.js'
+import { exitCodeOf, onTermination } from '../signals.js'
+
+const EXIT_FAILED = 1
+
+/**
+ * Runs `work`, which stops on its signal and then cleans up; resolves with the exit code. A second signal changes
+ * nothing: all that is left to do by then is removing.
+ */
+export async function untilInterrupted(
+  work: (signal: AbortSignal) => Promise<void>,
+  onFailure: (error: OnecopyError) => void,
+): Promise<number> {
+  const stop = new AbortController()
+  const onSignal = (name: NodeJS.Signals) =>
+    stop.abort(new OnecopyError('SHUTTING_DOWN', `stopped by ${name}`))
+  let stoppedBy: NodeJS.Signals | undefined
+  const onFirst = (name: NodeJS.Signals) => {
+    stoppedBy ??= name
+    onSignal(name)
+  }
+  onTermination({ onFirst, onSecond: () => {} })
+  process.on('SIGHUP', onFirst)
+  try {
+    await work(stop.signal)
+    return 0
+  } catch (thrown) {
+    if (stoppedBy !== undefined) return exitCodeOf(stoppedBy)
+    if (!(thrown instanceof OnecopyError)) throw thrown
+    process.stderr.write(`onecopy: ${thrown.code}: ${thrown.message}\n`)
+    onFailure(thrown)
+    return EXIT_FAILED
+  }
+}

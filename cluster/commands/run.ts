@@ -1,0 +1,330 @@
+/**
+ * `onecopy run`: predicts a file of molecules in a short process of its own. The model is not loaded where a server of
+ * the same user holds it: that is asked over its Unix socket, or its segment is attached to. Everything that is not
+ * needed for that is loaded later, or not at all: run.sh starts this once a request.
+ */
+import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { realpath } from 'node:fs/promises'
+import { parseArgs } from 'node:util'
+import { messageOf, OnecopyError } from '../../src/errors.js'
+import type { Bundle } from '../../src/ersilia/bundle.js'
+import type { OutputType, Row } from '../../src/ersilia/orient.js'
+import type { PredictOptions, Predictor } from '../../src/ersilia/predictor.js'
+import type { Resident } from '../../src/ersilia/resident.js'
+import type { SegmentListing } from '../../src/segment/listing.js'
+import { segmentDirOf, usageError } from './arguments.js'
+
+export const RUN_HELP = `Usage: onecopy run NAME|BUNDLE --input FILE --output FILE [options]
+
+Predicts the molecules of a file. A model that a server of this user holds (onecopy load, onecopy ersilia serve) is not
+loaded again: the server is asked over its Unix socket, else its segment is attached to. A bundle that nobody holds is
+loaded for this run alone, with a warning.
+
+NAME is a model's name, Identifier or Slug. BUNDLE is a folder: the bundle's, or its model/framework.
+
+Options:
+  --input FILE       CSV with a header, molecules in the first column; .bin for the binary form; - for CSV from standard input
+  --output FILE      CSV, or .bin for the binary form; - for CSV to standard output
+  --via WAY          socket, segment or cold: this way and no other [the first that works]
+  --segment-dir DIR  Where servers keep their segments, as for serve [ONECOPY_SEGMENT_DIR or /dev/shm]
+  --quiet            No progress, no warnings
+
+Exit code 0: every row is written. 1: the model failed. 2: wrong command line. 3: nobody holds NAME. 4: the input cannot be
+read, or the output not written. 75: the server is busy or restarting; try again.`
+
+const EXIT = { failed: 1, notResident: 3, file: 4, busy: 75 } as const
+const WAYS = ['socket', 'segment', 'cold'] as const
+type Way = (typeof WAYS)[number]
+
+/** Fewer are done before a bar is seen. */
+const PROGRESS_FROM = 1000
+
+interface Options {
+  readonly target: string
+  readonly input: string
+  readonly output: string
+  readonly via: Way | null
+  readonly segmentDir: string
+  readonly isQuiet: boolean
+}
+
+function readOptions(argv: readonly string[]): Options {
+  const text = { type: 'string' as const }
+  let parsed: { values: Record<string, string | boolean | undefined>; positionals: string[] }
+  try {
+    parsed = parseArgs({
+      args: [...argv],
+      options: { input: text, output: text, via: text, 'segment-dir': text, quiet: { type: 'boolean' } },
+      strict: true,
+      allowPositionals: true,
+    }) as typeof parsed
+  } catch (thrown) {
+    throw usageError(messageOf(thrown), 'run')
+  }
+  const { values, positionals } = parsed
+  const [target] = positionals
+  if (target === undefined || positionals.length > 1)
+    throw usageError(`expected one name or bundle, got ${positionals.length}`, 'run')
+  const { input, output, via } = values as Record<string, string | undefined>
+  if (input === undefined || output === undefined) throw usageError('expected --input and --output', 'run')
+  const way = WAYS.find((one) => one === via)
+  if (via !== undefined && way === undefined)
+    throw usageError(`--via: expected ${WAYS.join(', ')}, got ${via}`, 'run')
+  return {
+    target,
+    input,
+    output,
+    via: way ?? null,
+    segmentDir: segmentDirOf(values['segment-dir'] as string | undefined, 'run'),
+    isQuiet: values.quiet === true,
+  }
+}
+
+interface Predicted {
+  readonly columns: readonly string[]
+  readonly rows: readonly Row[]
+  readonly outputType: OutputType
+}
+
+/** A file: what the model takes of each of its lines is known once the model is. */
+interface Input {
+  readonly lines: readonly (readonly string[])[]
+  /** What stands in the first column. @throws FileProblem. */
+  readonly molecules: () => readonly string[]
+}
+
+/** What the target is: a bundle's folder, or only a name. */
+async function bundleRootOf(target: string): Promise<string | null> {
+  const { findBundle } = await import('../../src/ersilia/find-bundle.js')
+  try {
+    return await realpath(await findBundle(target))
+  } catch (thrown) {
+    // What looks like a path is meant as one.
+    if (target.includes('/')) throw thrown
+    return null
+  }
+}
+
+async function residentOf(target: string, root: string | null, segmentDir: string): Promise<Resident | null> {
+  const { findResidents } = await import('../../src/ersilia/resident.js')
+  for (const resident of await findResidents(segmentDir)) {
+    if (root === null && resident.names.includes(target)) return resident
+    const held = resident.bundlePath
+    if (root !== null && held !== null && (await realpath(held).catch(() => held)) === root) return resident
+  }
+  return null
+}
+
+interface Task {
+  readonly options: Options
+  readonly input: Input
+  readonly root: string | null
+  readonly resident: Resident | null
+  readonly progress: PredictOptions
+  readonly warn: (message: string) => void
+}
+
+function isUnreachable(thrown: unknown): boolean {
+  const code = (thrown as NodeJS.ErrnoException | null)?.code
+  return code === 'ECONNREFUSED' || code === 'ENOENT' || code === 'EACCES'
+}
+
+/** Values as the bundle's output type has them, as POST /run gives them. */
+async function predictWith(
+  predictor: Predictor,
+  { columns, outputType }: Bundle,
+  { inputs, progress }: { inputs: readonly unknown[]; progress: PredictOptions },
+): Promise<Predicted> {
+  const { convertCell } = await import('../../src/ersilia/orient.js')
+  const rows = await predictor.predict(inputs, progress)
+  return { columns, outputType, rows: rows.map((row) => row.map((cell) => convertCell(cell, outputType))) }
+}
+
+async function predictAttached(
+  { segment, bundlePath }: Resident & { readonly segment: SegmentListing },
+  { input, progress }: Pick<Task, 'input' | 'progress'>,
+): Promise<Predicted> {
+  const { LocalPredictor } = await import('../../src/ersilia/local.js')
+  if (bundlePath === null) {
+    const { plainBundle } = await import('../../src/ersilia/plain.js')
+    const bundle = plainBundle(segment)
+    await using predictor = await LocalPredictor.attached(bundle, segment)
+    return await predictWith(predictor, bundle, { inputs: input.lines, progress })
+  }
+  const { readBundle } = await import('../../src/ersilia/bundle.js')
+  const bundle = await readBundle(bundlePath)
+  await using predictor = await LocalPredictor.attached(bundle, segment)
+  return await predictWith(predictor, bundle, { inputs: input.molecules(), progress })
+}
+
+/** Each way answers, or says null where it does not exist here. */
+const ATTEMPTS: Record<Way, (task: Task) => Promise<Predicted | null>> = {
+  async socket({ resident, input, progress, warn }) {
+    if (resident?.socketPath == null || resident.bundlePath === null) return null
+    const { predictOverSocket } = await import('../../src/ersilia/client.js')
+    const { socketPath, outputType } = resident
+    try {
+      return { outputType, ...(await predictOverSocket(socketPath, input.molecules(), progress)) }
+    } catch (thrown) {
+      if (!isUnreachable(thrown)) throw thrown
+      warn(`the server with pid ${resident.pid} cannot be reached: ${messageOf(thrown)}`)
+      return null
+    }
+  },
+  async segment({ resident, input, progress, options, warn }) {
+    if (resident?.segment == null) return null
+    try {
+      return await predictAttached({ ...resident, segment: resident.segment }, { input, progress })
+    } catch (thrown) {
+      // Asked for, it is a failure; else there is one way left.
+      const isRefused = thrown instanceof OnecopyError && thrown.code === 'SEGMENT_INVALID'
+      if (!isRefused || options.via !== null) throw thrown
+      warn(`the segment of the server with pid ${resident.pid} cannot be used: ${thrown.message}`)
+      return null
+    }
+  },
+  async cold({ root, input, progress, warn, options }) {
+    if (root === null) return null
+    const { readBundle } = await import('../../src/ersilia/bundle.js')
+    const bundle = await readBundle(root)
+    if (options.via === null)
+      warn(
+        `no server holds ${bundle.card.Identifier}: its model is loaded for this run alone (onecopy load ${root} keeps it)`,
+      )
+    const work = { inputs: input.molecules(), progress }
+    if (bundle.manifest === null) return await predictWith(await scriptPredictor(bundle), bundle, work)
+    const { LocalPredictor } = await import('../../src/ersilia/local.js')
+    await using predictor = await LocalPredictor.cold(bundle)
+    return await predictWith(predictor, bundle, work)
+  },
+}
+
+async function scriptPredictor(bundle: Bundle): Promise<Predictor> {
+  const { INSIDE_RUN_SCRIPT, SpawnedPredictor } = await import('../../src/ersilia/spawned.js')
+  if (process.env[INSIDE_RUN_SCRIPT] === undefined) return new SpawnedPredictor(bundle, 0)
+  throw new OnecopyError(
+    'BUNDLE_INVALID',
+    `run.sh of ${bundle.root} asks onecopy, and the bundle has no serve.json that says what to run`,
+  )
+}
+
+async function predict(task: Task): Promise<Predicted> {
+  const { options, root } = task
+  for (const way of options.via === null ? WAYS : [options.via]) {
+    const predicted = await ATTEMPTS[way](task)
+    if (predicted !== null) return predicted
+  }
+  const what = root ?? JSON.stringify(options.target)
+  const how = options.via === null ? '' : ` in the way asked for (--via ${options.via})`
+  throw new OnecopyError(
+    'NOT_RESIDENT',
+    `no server of this user holds ${what}${how}: keep it with onecopy load, or name the bundle's folder`,
+  )
+}
+
+/** A failure to read or write a file of the caller's. */
+class FileProblem extends Error {}
+
+async function readInput(path: string): Promise<Input> {
+  try {
+    const bytes = readFileSync(path === '-' ? 0 : path)
+    if (path.endsWith('.bin')) {
+      const molecules = (await import('../../src/ersilia/binary.js')).decodeInputs(bytes)
+      return { lines: molecules.map((molecule) => [molecule]), molecules: () => molecules }
+    }
+    const { firstColumn, parseCsv } = await import('../../src/ersilia/csv.js')
+    const table = parseCsv(bytes)
+    return {
+      lines: table.lines,
+      molecules: () => {
+        try {
+          return firstColumn(table)
+        } catch (thrown) {
+          throw new FileProblem(`--input ${path}: ${messageOf(thrown)}`)
+        }
+      },
+    }
+  } catch (thrown) {
+    throw new FileProblem(`--input ${path}: ${messageOf(thrown)}`)
+  }
+}
+
+/** Whole or not at all: whoever waits for the file never reads half of it. */
+async function writeOutput(path: string, { columns, rows, outputType }: Predicted): Promise<void> {
+  let bytes: string | Buffer
+  if (path.endsWith('.bin')) {
+    if (outputType === 'string')
+      throw new FileProblem(`--output ${path}: the model answers with text, which the binary form has not`)
+    bytes = (await import('../../src/ersilia/binary.js')).encodeOutputs({ columns, rows }, outputType)
+  } else bytes = (await import('../../src/ersilia/csv.js')).formatCsv(columns, rows)
+  if (path === '-') {
+    process.stdout.write(bytes)
+    return
+  }
+  const temporary = `${path}.${process.pid}.tmp`
+  try {
+    writeFileSync(temporary, bytes)
+    renameSync(temporary, path)
+  } catch (thrown) {
+    rmSync(temporary, { force: true })
+    throw new FileProblem(`--output ${path}: ${messageOf(thrown)}`)
+  }
+}
+
+async function createProgress(total: number, isQuiet: boolean): Promise<PredictOptions & { end(): void }> {
+  if (isQuiet || total < PROGRESS_FROM || !process.stderr.isTTY) return { end() {} }
+  const { SingleBar } = await import('cli-progress')
+  const bar = new SingleBar({
+    format: 'predicting {bar} {value}/{total}, {eta_formatted} left',
+    stream: process.stderr,
+    clearOnComplete: true,
+    hideCursor: true,
+  })
+  bar.start(total, 0)
+  return { onProgress: (done) => bar.update(done), end: () => bar.stop() }
+}
+
+function exitCodeOf(thrown: unknown): number | null {
+  if (thrown instanceof FileProblem) return EXIT.file
+  // The server ended while it was asked.
+  if ((thrown as NodeJS.ErrnoException).code === 'ECONNRESET') return EXIT.busy
+  if (!(thrown instanceof OnecopyError) || thrown.code === 'CONFIG_INVALID') return null
+  if (thrown.code === 'NOT_RESIDENT') return EXIT.notResident
+  return thrown.status === 503 ? EXIT.busy : EXIT.failed
+}
+
+/** Runs `onecopy run`; resolves with the exit code. */
+export async function runRun(argv: readonly string[]): Promise<number> {
+  const options = readOptions(argv)
+  const warn = (message: string) => {
+    if (!options.isQuiet) process.stderr.write(`onecopy: warning: ${message}\n`)
+  }
+  try {
+    const input = await readInput(options.input)
+    const count = input.lines.length
+    const root = await bundleRootOf(options.target)
+    const resident = await residentOf(options.target, root, options.segmentDir)
+    const progress = await createProgress(count, options.isQuiet)
+    let predicted: Predicted
+    try {
+      predicted = await predict({ options, input, root, resident, progress, warn })
+    } finally {
+      progress.end()
+    }
+    if (predicted.rows.length !== count)
+      throw new OnecopyError(
+        'MODEL_RUN_FAILED',
+        `expected ${count} rows, the model answered ${predicted.rows.length}`,
+      )
+    const empty = predicted.rows.filter((row) => row.every((cell) => cell === null)).length
+    if (empty > 0) warn(`${empty} of ${count} rows have no result`)
+    await writeOutput(options.output, predicted)
+    return 0
+  } catch (thrown) {
+    const exitCode = exitCodeOf(thrown)
+    if (exitCode === null) throw thrown
+    const code = thrown instanceof OnecopyError ? `${thrown.code}: ` : ''
+    process.stderr.write(`onecopy: ${code}${messageOf(thrown)}\n`)
+    return exitCode
+  }
+}

@@ -1,0 +1,249 @@
+/**
+ * The fleet's metrics, answered by the primary alone: what workers count stands in the stats pages,
+ * so a scrape asks nobody, waits for nobody, and misses nothing that a dead worker counted.
+ */
+import { Counter, Gauge, Registry } from 'prom-client'
+import type { PublishedModel } from '../../src/compile/publish.js'
+import { type Aliases, exposeModels } from '../../src/metrics/exposition.js'
+import { cgroupMemoryLimit, readProcessMemory } from '../../src/process/memory.js'
+import { allocatedBytes } from '../../src/segment/holes.js'
+import type { Catalogue } from '../models/catalogue.js'
+import type { ModelChange } from '../models/catalogue-options.js'
+import type { GenerationCount } from '../models/entry.js'
+import type { FailureKind, ModelVersion } from '../workers/breaker.js'
+import type { FleetStats, ProcessSigns } from './stats.js'
+
+/** A worker that answers requests. */
+export interface ReadyWorker {
+  readonly id: number
+  readonly pid: number
+  readonly statsSlot: number
+}
+
+export interface FleetMetricsOptions {
+  readonly ready: () => readonly ReadyWorker[]
+  readonly published: () => readonly PublishedModel[]
+  readonly outOfService: () => Catalogue['outOfService']
+  readonly generations: () => readonly GenerationCount[]
+  readonly stats: () => FleetStats | undefined
+  /** Versions and entries of the repository that cannot be served as they stand. */
+  readonly invalidEntries: () => number
+  /** Whether the circuit breaker of a model version is open. */
+  readonly isDisabled: (model: ModelVersion) => boolean
+  /** Null without a certificate. */
+  readonly certificateExpirySeconds: () => number | null
+  /** As many as there should be. */
+  readonly workers: number
+  readonly aliases: Aliases
+  readonly buildInfo: { readonly version: string; readonly runtimeVersion: string }
+}
+
+export class FleetMetrics {
+  readonly #options: FleetMetricsOptions
+  readonly #own = new Registry()
+  readonly #workerExits: Counter<'reason'>
+  readonly #modelChanges: Counter<'outcome'>
+  readonly #modelCrashes: Counter<'model' | 'version' | 'kind'>
+
+  constructor(options: FleetMetricsOptions) {
+    this.#options = options
+    const registers = [this.#own]
+    const { version, runtimeVersion } = options.buildInfo
+    new Gauge({
+      name: 'onecopy_build_info',
+      help: 'Always 1; the labels say what runs.',
+      labelNames: ['version', 'runtime_version', 'node_version'],
+      registers,
+    }).set({ version, runtime_version: runtimeVersion, node_version: process.version }, 1)
+    this.#workerExits = new Counter({
+      name: 'onecopy_worker_exits_total',
+      help: 'Workers that ended while the server went on, by signal, exit code, or why they were replaced.',
+      labelNames: ['reason'],
+      registers,
+    })
+    this.#modelChanges = new Counter({
+      name: 'onecopy_model_changes_total',
+      help: 'Model versions loaded, unloaded, or that failed to load, while the server ran.',
+      labelNames: ['outcome'],
+      registers,
+    })
+    // From zero, so that the first one is an increase.
+    for (const outcome of ['loaded', 'unloaded', 'failed']) this.#modelChanges.inc({ outcome }, 0)
+    this.#modelCrashes = new Counter({
+      name: 'onecopy_model_crashes_total',
+      help: 'Workers that a model version ended by a fault of the runtime (crash) or held up for too long (stall).',
+      labelNames: ['model', 'version', 'kind'],
+      registers,
+    })
+    new Gauge({
+      name: 'onecopy_model_disabled',
+      help: '1 while a model version is disabled because it crashes or stalls workers, else 0.',
+      labelNames: ['model', 'version'],
+      registers,
+      collect() {
+        this.reset()
+        for (const { source } of options.published()) {
+          const model = { model: source.name, version: source.version }
+          this.set(model, options.isDisabled(model) ? 1 : 0)
+        }
+      },
+    })
+    new Gauge({
+      name: 'process_start_time_seconds',
+      help: 'When the primary was started, in seconds since the Unix epoch.',
+      registers,
+    }).set(Math.round(performance.timeOrigin) / 1000)
+    new Gauge({ name: 'onecopy_workers', help: 'Workers that there should be.', registers }).set(
+      options.workers,
+    )
+    const memoryLimitBytes = cgroupMemoryLimit()
+    if (memoryLimitBytes !== null)
+      new Gauge({
+        name: 'onecopy_memory_limit_bytes',
+        help: 'Memory that the control group allows to all processes and segments together; no series where it allows any.',
+        registers,
+      }).set(memoryLimitBytes)
+    new Gauge({
+      name: 'onecopy_workers_ready',
+      help: 'Workers that answer requests.',
+      registers,
+      collect() {
+        this.set(options.ready().length)
+      },
+    })
+    new Gauge({
+      name: 'onecopy_repository_invalid_entries',
+      help: 'Entries of the model repository, or versions of them, that cannot be served as they stand: invalid, or failed to load.',
+      registers,
+      collect() {
+        this.set(options.invalidEntries())
+      },
+    })
+    new Gauge({
+      name: 'onecopy_segment_bytes',
+      help: 'Size of the shared-memory segment of a model version: paid once, whatever the number of workers.',
+      labelNames: ['model', 'version'],
+      registers,
+      collect() {
+        this.reset()
+        for (const { source, segment } of options.published()) {
+          this.set({ model: source.name, version: source.version }, segment.bytes)
+        }
+      },
+    })
+    new Gauge({
+      name: 'onecopy_model_generations',
+      help: 'Generations of a model version that are in memory: more than one while requests that began with an earlier one are answered.',
+      labelNames: ['model', 'version'],
+      registers,
+      collect() {
+        this.reset()
+        for (const { name, version, generations } of options.generations())
+          this.set({ model: name, version }, generations)
+      },
+    })
+    new Gauge({
+      name: 'onecopy_segment_memory_bytes',
+      help: 'Memory that the segment takes now: less than its size while nobody loads the model.',
+      labelNames: ['model', 'version'],
+      registers,
+      async collect() {
+        this.reset()
+        for (const { source, segment } of options.published()) {
+          // One that is being replaced can be gone by now.
+          const bytes = await allocatedBytes(segment.path).catch(() => null)
+          if (bytes !== null) this.set({ model: source.name, version: source.version }, bytes)
+        }
+      },
+    })
+    new Gauge({
+      name: 'onecopy_model_out_of_service',
+      help: 'Workers that refuse the requests of a model version, by the code of the reason; 0 without a code where none does.',
+      labelNames: ['model', 'version', 'code'],
+      registers,
+      collect() {
+        this.reset()
+        const out = options.outOfService()
+        for (const { name, version, state, workers } of out)
+          this.set({ model: name, version, code: state.code }, workers)
+        for (const { source } of options.published()) {
+          const { name: model, version } = source
+          if (!out.some((one) => one.name === model && one.version === version))
+            this.set({ model, version, code: '' }, 0)
+        }
+      },
+    })
+    new Gauge({
+      name: 'onecopy_worker_private_bytes',
+      help: 'Memory that a worker shares with no other process.',
+      labelNames: ['worker'],
+      registers,
+      async collect() {
+        this.reset()
+        for (const { id, pid } of options.ready()) {
+          const memory = await readProcessMemory(pid)
+          if (memory !== null) this.set({ worker: String(id) }, memory.privateBytes)
+        }
+      },
+    })
+    new Gauge({
+      name: 'onecopy_tls_certificate_expiry_timestamp_seconds',
+      help: 'When the certificate that is in use ends, as a Unix timestamp.',
+      registers,
+      collect() {
+        const expiry = options.certificateExpirySeconds()
+        this.reset()
+        if (expiry === null) this.remove()
+        else this.set(expiry)
+      },
+    })
+    const signs = () =>
+      options.ready().flatMap(({ statsSlot }): ProcessSigns[] => {
+        const stats = options.stats()
+        return stats === undefined ? [] : [stats.signs(statsSlot)]
+      })
+    new Gauge({
+      name: 'onecopy_queue_depth',
+      help: 'Requests that wait in the queues of all workers.',
+      registers,
+      collect() {
+        this.set(signs().reduce((sum, { queueDepth }) => sum + queueDepth, 0))
+      },
+    })
+    new Gauge({
+      name: 'onecopy_event_loop_lag_seconds',
+      help: 'How late the HTTP event loop was in the last seconds, 99th percentile, of the worst worker.',
+      registers,
+      collect() {
+        this.set(signs().reduce((worst, { loopLagSeconds }) => Math.max(worst, loopLagSeconds), 0))
+      },
+    })
+  }
+
+  /** A worker ended, expected or not. */
+  workerEnded(reason: string): void {
+    this.#workerExits.inc({ reason })
+  }
+
+  /** Series of a model version that is gone go with it. */
+  modelChanged({ model, version }: ModelVersion, outcome: ModelChange): void {
+    this.#modelChanges.inc({ outcome })
+    if (outcome !== 'unloaded') return
+    for (const kind of ['crash', 'stall'] as const) this.#modelCrashes.remove({ model, version, kind })
+  }
+
+  modelFailed({ model, version }: ModelVersion, kind: FailureKind): void {
+    this.#modelCrashes.inc({ model, version, kind })
+  }
+
+  /** The text that Prometheus scrapes. */
+  async scrape(): Promise<string> {
+    const models = await exposeModels(this.#options.stats()?.counted ?? [], this.#options.aliases)
+    const text = [models, await this.#own.metrics()]
+    return text.filter((part) => part.trim() !== '').join('\n')
+  }
+
+  get contentType(): string {
+    return this.#own.contentType
+  }
+}

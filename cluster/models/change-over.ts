@@ -1,0 +1,46 @@
+/** The step from one generation to the next, in every worker, those that boot meanwhile too. */
+import { OnecopyError } from '../../src/errors.js'
+import type { WorkerHandle } from '../workers/worker-handle.js'
+import type { Generation } from './generation.js'
+import type { ServiceStates } from './service-states.js'
+import type { WorkerBoots } from './worker-boots.js'
+
+export interface ChangeOverOptions {
+  /** Workers that are alive and not on their way out, ready or booting. */
+  readonly workers: () => readonly WorkerHandle[]
+  /** A worker that cannot follow: it is to be replaced. */
+  readonly condemn: (worker: WorkerHandle, failure: OnecopyError) => void
+  readonly boots: WorkerBoots
+  readonly service: ServiceStates
+  readonly prepareTimeoutMs: number
+}
+
+/** Resolves when every worker answers with `next` and nothing new with `old`; what is old may still be in use then. */
+export async function changeOver(
+  { next, old }: { readonly next: Generation | null; readonly old: Generation | null },
+  { workers, condemn, boots, service, prepareTimeoutMs }: ChangeOverOptions,
+): Promise<void> {
+  const activate = next === null ? [] : [next.facts.key]
+  const retire = old === null ? [] : [old.facts.key]
+  const isConcerned = (worker: WorkerHandle) =>
+    retire.some((key) => worker.holds.has(key)) || activate.some((key) => !worker.serves.has(key))
+  const change = async (worker: WorkerHandle) => {
+    try {
+      // One that boots was told what was served when it started.
+      await worker.ready
+      if (next !== null && !worker.holds.has(next.facts.key)) await boots.catchUp(worker, next)
+      const held = activate.filter((key) => worker.holds.has(key))
+      await worker.change({ activate: held, retire }, prepareTimeoutMs)
+      if (next !== null && held.length > 0) service.putBackInto(worker, next.facts)
+    } catch (thrown) {
+      if (thrown instanceof OnecopyError && thrown.code !== 'WORKER_GONE') condemn(worker, thrown)
+    }
+  }
+  const changed = new Set<WorkerHandle>()
+  for (;;) {
+    const concerned = workers().filter((worker) => !changed.has(worker) && isConcerned(worker))
+    if (concerned.length === 0) return
+    for (const worker of concerned) changed.add(worker)
+    await Promise.all(concerned.map(change))
+  }
+}

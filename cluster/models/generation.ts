@@ -1,0 +1,36 @@
+/** One generation of a model version: what it was made from, its segment, and what workers are told of it. */
+import { isDeepStrictEqual } from 'node:util'
+import { OnecopyError } from '../../src/errors.js'
+import type { ModelSource } from '../../src/repository/repository.js'
+import type { SegmentMessage } from '../messages.js'
+import type { LiveSegment } from './live-segment.js'
+
+export interface Generation {
+  /** Where the model version came from, and under which config. */
+  readonly source: ModelSource
+  readonly segment: LiveSegment
+  /** What workers are told of it, but for the segment, which can change in time. */
+  readonly facts: Omit<SegmentMessage, 'segment'>
+}
+
+export function messageOfGeneration({ facts, segment }: Generation): SegmentMessage {
+  return { ...facts, segment: segment.reference }
+}
+
+export function generationKey({ facts }: Generation): string {
+  return facts.key
+}
+
+/** Clients of a version rely on its inputs and outputs. */
+export function requireSameInterface(old: Generation, next: Generation): void {
+  const of = ({ segment: { published } }: Generation) => ({
+    inputs: published.segment.header.inputs,
+    outputs: published.segment.header.outputs,
+  })
+  if (isDeepStrictEqual(of(old), of(next))) return
+  throw new OnecopyError(
+    'INTERFACE_CHANGED',
+    `expected the inputs and outputs that version ${old.facts.version} has, ${JSON.stringify(of(old))}, got ` +
+      `${JSON.stringify(of(next))}: give it a new version, or unload the old one first`,
+  )
+}

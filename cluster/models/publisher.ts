@@ -1,0 +1,137 @@
+/**
+ * From sources to segments in the server's folder: what dead servers left is taken over or swept, the rest
+ * is compiled or found in the cache.
+ */
+import { dirname } from 'node:path'
+import { type CompileCache, closeCache, openCache } from '../../src/compile/cache.js'
+import { evictImages } from '../../src/compile/cache-eviction.js'
+import {
+  type PublishedModel,
+  type PublishOptions,
+  publishModels,
+  publishUnlessHeld,
+} from '../../src/compile/publish.js'
+import type { Config } from '../../src/config/config.js'
+import { messageOf } from '../../src/errors.js'
+import type { Log } from '../../src/log.js'
+import { usableCpus } from '../../src/process/cpus.js'
+import type { ModelSource } from '../../src/repository/repository.js'
+import { runtimeVersion } from '../../src/runtime/identity.js'
+import { findLeftovers, type Leftover } from '../../src/segment/adopt.js'
+import { isInMemory, type ServerFolder } from '../../src/segment/folder.js'
+import { sweepSegmentFolder } from '../../src/segment/sweep.js'
+import type { MemoryBudget } from '../../src/sharing/memory-budget.js'
+import { createProgress } from '../progress.js'
+
+export interface PublisherOptions {
+  readonly config: Config
+  readonly log: Log
+  readonly budget: MemoryBudget
+  readonly signal: AbortSignal
+  /** What living segments will take again when they are loaded. */
+  readonly reservedBytes: () => number
+}
+
+export class Publisher {
+  readonly #options: PublisherOptions
+
+  constructor(options: PublisherOptions) {
+    this.#options = options
+  }
+
+  /** Segments of dead servers that may be of the models to serve, by the same runtime; the others are removed. */
+  async findLeftovers(sources: readonly ModelSource[]): Promise<Leftover[]> {
+    const leftovers = (await findLeftovers(this.#options.config.segmentDir)).filter(
+      ({ model, version, header }) =>
+        header.runtimeVersion === runtimeVersion() &&
+        sources.some((source) => source.name === model && source.version === version),
+    )
+    // What nobody will take makes room first.
+    await this.#sweep(new Set(leftovers.map(({ path }) => dirname(dirname(path)))))
+    return leftovers
+  }
+
+  async #sweep(spared?: ReadonlySet<string>): Promise<void> {
+    for (const path of await sweepSegmentFolder(this.#options.config.segmentDir, spared)) {
+      this.#options.log.warn({ path }, 'removed the segments of a server that is gone')
+    }
+  }
+
+  async #withOptions<T>(server: ServerFolder, publish: (options: PublishOptions) => Promise<T>): Promise<T> {
+    const { cacheDir, segmentDir, compileTimeoutMs, rawWeights } = this.#options.config
+    const cache = await openCache(cacheDir)
+    if (cache.problem !== null)
+      this.#options.log.warn(
+        { cacheDir, reason: cache.problem },
+        'compiled models are not kept for the next start',
+      )
+    try {
+      const published = await publish({
+        server,
+        cache,
+        budget: this.#options.budget,
+        compileTimeoutMs,
+        concurrency: usableCpus(),
+        keepsImages: rawWeights === 'release' && (await isInMemory(segmentDir)),
+        signal: this.#options.signal,
+        reservedBytes: this.#options.reservedBytes,
+      })
+      await this.#evict(cache)
+      return published
+    } finally {
+      await closeCache(cache)
+    }
+  }
+
+  /** What is published by now is locked, and stays. */
+  async #evict(cache: CompileCache): Promise<void> {
+    const { cacheDir, cacheMaxBytes } = this.#options.config
+    if (cacheMaxBytes === 0) return
+    try {
+      const eviction = await evictImages(cache, cacheMaxBytes)
+      if (eviction !== null && eviction.removed > 0)
+        this.#options.log.info({ cacheDir, ...eviction }, 'removed compiled models that nobody uses')
+    } catch (thrown) {
+      this.#options.log.warn({ cacheDir, reason: messageOf(thrown) }, 'the compile cache is not kept small')
+    }
+  }
+
+  /** While the server runs: one version, into a folder of that name; null where its content is held already. */
+  publishOne(
+    source: ModelSource,
+    server: ServerFolder,
+    { folderName, heldKeys }: { readonly folderName: string; readonly heldKeys: readonly string[] },
+  ): Promise<PublishedModel | null> {
+    return this.#withOptions(server, (options) =>
+      publishUnlessHeld(source, heldKeys, { ...options, folderName: () => folderName }),
+    )
+  }
+
+  /** At the start: every version, with the progress shown; what is left of dead servers then is removed. */
+  async publishAll(
+    sources: readonly ModelSource[],
+    server: ServerFolder,
+    choices: Pick<PublishOptions, 'leftovers' | 'onAllCompiled' | 'onFailed'>,
+  ): Promise<PublishedModel[]> {
+    const progress = createProgress(sources.length, this.#options.log)
+    try {
+      const published = await this.#withOptions(server, (options) =>
+        publishModels(sources, {
+          ...options,
+          ...choices,
+          onRefused: ({ name, version }, reason) =>
+            this.#options.log.warn(
+              { model: name, version, reason },
+              'a segment that a dead server left is not used',
+            ),
+          onStart: (source) => progress.started(source),
+          onDone: (one, done, total) => progress.done(one, done, total),
+        }),
+      )
+      await this.#sweep()
+      return published
+    } finally {
+      progress.end()
+    }
+  }
+}

@@ -1,0 +1,60 @@
+/**
+ * The repository extension on the admin port: what is served and why not, and, where models are under
+ * explicit control, load and unload. Source: Triton's model repository extension.
+ */
+import type Router from '@koa/router'
+import type { Middleware } from 'koa'
+import {
+  type IndexEntry,
+  indexRequestSchema,
+  loadRequestSchema,
+  unloadRequestSchema,
+} from '../../src/api/schemas.js'
+import { OnecopyError } from '../../src/errors.js'
+import { readJson } from '../../src/http/json-body.js'
+import { publicText } from '../../src/http/public-text.js'
+
+export interface RepositoryApi {
+  readonly isExplicit: boolean
+  index(): Promise<IndexEntry[]>
+  load(name: string): Promise<void>
+  unload(name: string): Promise<void>
+}
+
+export function repositoryRoutes(
+  router: Router,
+  {
+    repository,
+    guard,
+    localFolders,
+  }: {
+    readonly repository: RepositoryApi
+    readonly guard: Middleware
+    /** Folders of this server that no answer names. */
+    readonly localFolders: readonly string[]
+  },
+): void {
+  router.post('/v2/repository/index', guard, async (ctx) => {
+    const { ready } = await readJson(ctx, indexRequestSchema)
+    const entries = await repository.index()
+    const index = entries.map((entry) => ({ ...entry, reason: publicText(entry.reason, localFolders) }))
+    ctx.body = ready === true ? index.filter(({ state }) => state === 'READY') : index
+  })
+  for (const [action, schema] of [
+    ['load', loadRequestSchema],
+    ['unload', unloadRequestSchema],
+  ] as const) {
+    router.post(`/v2/repository/models/:model/${action}`, guard, async (ctx) => {
+      await readJson(ctx, schema)
+      if (!repository.isExplicit) {
+        throw new OnecopyError(
+          'CONTROL_MODE',
+          `${action} needs --model-control explicit: models follow the repository otherwise`,
+        )
+      }
+      await repository[action]((ctx.params as { model: string }).model)
+      ctx.status = 200
+      ctx.body = ''
+    })
+  }
+}

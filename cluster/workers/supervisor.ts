@@ -1,0 +1,383 @@
+/**
+ * Keeps the workers alive. One function, `#spawn`, starts a worker: the first time, after a crash and to
+ * replace one that still serves. A worker that dies is replaced after a back-off that grows while
+ * replacements die young; too many boots that fail in a row leave the server not ready, with the reason,
+ * instead of looping for ever. A worker that a model crashed is replaced at once and counts for neither: the model
+ * is disabled before long (breaker.ts), and the others wait for nothing.
+ *
+ * Replacing one that serves: its successor boots beside it, and only when that is ready the old one is
+ * drained. One at a time, whatever asks for it, so there is never more than one worker too many.
+ *
+ * A worker whose inference thread does not come back (it says so itself) is replaced at once: until another is ready it
+ * answers everything with 503, then it is drained and ends.
+ */
+import { messageOf, OnecopyError } from '../../src/errors.js'
+import type { Load } from '../../src/http/connections.js'
+import type { Log } from '../../src/log.js'
+import { limitDataGrowth } from '../../src/process/data-limit.js'
+import { workerGrowthBytes } from '../../src/process/memory.js'
+import { OomKills } from '../../src/process/oom-kills.js'
+import { formatMs } from '../../src/units.js'
+import type { StartMessage } from '../messages.js'
+import type { FleetStats } from '../metrics/stats.js'
+import { Balancer } from './balance.js'
+import type { ModelFault, ModelVersion } from './breaker.js'
+import { reportEnd } from './end-report.js'
+import { type WorkerExit, WorkerHandle } from './worker-handle.js'
+import { newPlace, type Place } from './worker-place.js'
+
+const FIRST_BACKOFF_MS = 50
+const LONGEST_BACKOFF_MS = 10_000
+/** A worker that lived this long was healthy: the next crash starts counting anew. */
+const HEALTHY_AFTER_MS = 2000
+const MAX_BOOT_FAILURES = 5
+/** Why a worker ended whose inference thread did not come back, in metrics and logs. */
+const STALLED = 'WORKER_STALLED'
+
+export interface SupervisorOptions {
+  readonly workers: number
+  /** Says what a worker that is started now is told, all but its slot; see WorkerHandleOptions. */
+  readonly lease: (take: (start: Omit<StartMessage, 'statsSlot'>) => void) => Promise<() => void>
+  readonly stats: FleetStats
+  readonly bootTimeoutMs: number
+  readonly drainTimeoutMs: number
+  readonly log: Log
+  /** A worker listens, perhaps without some of the models, and counts as ready once this resolves. */
+  readonly onReady: (worker: WorkerHandle) => Promise<void>
+  /** A model ended a worker; returns whether a model that goes on like this is disabled. */
+  readonly onModelFault: (fault: ModelFault) => boolean
+  /** The worker that it ended is replaced. */
+  readonly onModelFaultMended: (model: ModelVersion) => void
+  /** A worker ended while the server goes on. */
+  readonly onEnded: (reason: string) => void
+  /** The boot-failure limit was reached: the server cannot be brought back by itself. */
+  readonly onGivenUp: (reason: OnecopyError) => void
+  readonly onRecovered: () => void
+}
+
+export class Supervisor {
+  readonly #options: SupervisorOptions
+  readonly #places: Place[]
+  readonly #alive = new Set<WorkerHandle>()
+  readonly #balancer = new Balancer()
+  readonly #oomKills = new OomKills()
+  #isStopping = false
+  #started: Promise<void> | undefined
+  #draining: Promise<{ readonly killed: number }> | undefined
+  #port: number | null = null
+  /** Settles when the replacement asked for last is done. */
+  #lastReplacement: Promise<void> = Promise.resolve()
+  #restarting: Promise<void> | undefined
+  #nextRestart: Promise<void> | undefined
+
+  constructor(options: SupervisorOptions) {
+    this.#options = options
+    this.#places = Array.from({ length: options.workers }, newPlace)
+  }
+
+  /** Workers that answer requests. */
+  get ready(): readonly WorkerHandle[] {
+    return this.#places.flatMap(({ worker }) => (worker === null ? [] : [worker]))
+  }
+
+  /** Every worker process that has not ended yet. */
+  get pids(): readonly number[] {
+    return [...this.#alive].map(({ pid }) => pid)
+  }
+
+  /** Workers that are alive and not asked to end, ready or booting. */
+  get staying(): readonly WorkerHandle[] {
+    return [...this.#alive].filter(({ retiredFor }) => retiredFor === null)
+  }
+
+  /** Every worker that has not ended, whatever it is asked for. */
+  get alive(): readonly WorkerHandle[] {
+    return [...this.#alive]
+  }
+
+  /** The port that all workers share; null before the first is ready. */
+  get port(): number | null {
+    return this.#port
+  }
+
+  /** Boots every worker; rejects with the first failure, and the rest is stopped by the caller. Idempotent. */
+  start(): Promise<void> {
+    this.#started ??= Promise.all(this.#places.map((place) => this.#startPlace(place))).then(() => {})
+    // Whoever waits for it hears of it.
+    this.#started.catch(() => {})
+    return this.#started
+  }
+
+  /** A model that ends workers while they load it prevents no start: it is disabled before long. */
+  async #startPlace(place: Place): Promise<void> {
+    for (;;) {
+      place.wasModelFault = false
+      try {
+        await this.#spawn(place)
+        return
+      } catch (thrown) {
+        if (!place.wasModelFault) throw thrown
+      }
+    }
+  }
+
+  /** Resolves when a new worker serves in the place; rejects with why it does not. Its later end is handled here. */
+  async #spawn(place: Place): Promise<void> {
+    if (this.#isStopping) throw new OnecopyError('SHUTTING_DOWN', 'the server is stopping')
+    const handle = this.#fork(place)
+    place.successor = handle
+    this.#alive.add(handle)
+    void handle.exited.then((exit) => this.#onExit(place, handle, exit))
+    await handle.ready
+    void limitDataGrowth(handle.pid, workerGrowthBytes())
+    try {
+      await this.#options.onReady(handle)
+    } catch (thrown) {
+      handle.kill(new OnecopyError('WORKER_BOOT_FAILED', messageOf(thrown), { cause: thrown }))
+      throw thrown
+    }
+    // It can have ended meanwhile: its exit was handled then.
+    if (!this.#alive.has(handle)) throw new OnecopyError('WORKER_GONE', `worker ${handle.id} ended meanwhile`)
+    place.successor = null
+    place.worker = handle
+    place.failedBoots = 0
+    place.isStarting = false
+    this.#mend(place)
+    this.#port = handle.port
+    this.#options.log.debug({ worker: handle.id, workerPid: handle.pid }, 'worker ready')
+    this.#drainStalled()
+  }
+
+  #fork(place: Place): WorkerHandle {
+    const { lease, stats, bootTimeoutMs, log } = this.#options
+    const statsSlot = stats.lend()
+    try {
+      const handle: WorkerHandle = new WorkerHandle({
+        statsSlot,
+        lease: (take) => lease((start) => take({ ...start, statsSlot })),
+        inheritedRequests: stats.requestsIn(statsSlot),
+        bootTimeoutMs,
+        onLoad: (load) => this.#balance(handle.id, load),
+        onStalled: (silentMs) => this.#onStalled(place, handle, silentMs),
+        running: () => stats.signs(statsSlot).running,
+        takeOomKill: () => this.#oomKills.take(),
+        hasOthers: () => this.ready.some((other) => other !== handle),
+      })
+      return handle
+    } catch (thrown) {
+      stats.giveBack(statsSlot)
+      // One that could not even be started has no exit that would be handled.
+      log.error({ err: thrown }, `a worker could not be started: ${messageOf(thrown)}`)
+      place.failedBoots++
+      place.crashes++
+      if (this.#port !== null) this.#fillAgain(place, messageOf(thrown))
+      throw thrown
+    }
+  }
+
+  /** Its requests are answered with 503 by itself from now on; the place is filled by another. */
+  #onStalled(place: Place, handle: WorkerHandle, silentMs: number): void {
+    const { stats, log, onModelFault } = this.#options
+    const { running } = stats.signs(handle.statsSlot)
+    log.error(
+      {
+        ...{ code: STALLED, worker: handle.id, workerPid: handle.pid, silentMs: Math.round(silentMs) },
+        ...(running === null ? {} : { model: running.model, version: running.version }),
+      },
+      'the inference thread of a worker does not come back: its requests are answered with 503, it is replaced',
+    )
+    if (running !== null)
+      place.wasModelFault = onModelFault({
+        ...{ model: running.model, version: running.version, cause: 'stall' },
+        how: formatMs(Math.round(silentMs)),
+      })
+    // One that is on its way out has nobody to wait for.
+    if (this.#isStopping || handle.retiredFor !== null) return
+    handle.forsake(STALLED)
+    if (place.worker === handle) place.worker = null
+    // One for each place: they take memory, and a core.
+    place.stalled?.kill()
+    place.stalled = handle
+    this.#drainStalled()
+    place.crashes = handle.ageMs >= HEALTHY_AFTER_MS ? 0 : place.crashes + 1
+    if (place.successor === null) this.#respawnLater(place)
+  }
+
+  /** Has them end where others can answer: what comes is for these, what is inside gets its 503. */
+  #drainStalled(): void {
+    if (this.ready.length === 0) return
+    for (const { stalled } of this.#places) void stalled?.drain(this.#options.drainTimeoutMs)
+  }
+
+  #mend(place: Place): void {
+    for (const model of place.faultyModels.splice(0)) this.#options.onModelFaultMended(model)
+  }
+
+  #balance(workerId: number, load: Load): void {
+    if (this.#isStopping) return
+    const ready = this.ready.map(({ id }) => id)
+    const asked = this.#balancer.take({ workerId, load, ready, nowMs: performance.now() })
+    for (const worker of this.ready.filter(({ id }) => asked.includes(id))) {
+      this.#options.log.debug({ worker: worker.id }, 'asking the worker to give up a connection')
+      worker.tell({ type: 'shed' })
+    }
+  }
+
+  #onExit(place: Place, handle: WorkerHandle, exit: WorkerExit): void {
+    const { stats, onModelFault } = this.#options
+    const { end, running, how } = exit
+    stats.giveBack(handle.statsSlot)
+    this.#alive.delete(handle)
+    if (place.worker === handle) place.worker = null
+    if (place.successor === handle) place.successor = null
+    if (place.stalled === handle) place.stalled = null
+    if (this.#isStopping) return
+    reportEnd(handle, exit, this.#options)
+    place.wasModelFault = false
+    if (end === 'runtime fault' && running !== null) {
+      const model = { model: running.model, version: running.version }
+      place.faultyModels.push(model)
+      place.wasModelFault = onModelFault({ ...model, cause: 'crash', how })
+      // It was one too many: the place is filled.
+      if (place.worker !== null) this.#mend(place)
+    }
+    if (handle.retiredFor !== null) return
+    // There is nothing to mend yet: whoever starts it decides.
+    if (place.isStarting) return
+    if (!place.wasModelFault) {
+      place.failedBoots = exit.wasReady ? 0 : place.failedBoots + 1
+      place.crashes = exit.livedMs >= HEALTHY_AFTER_MS || exit.how === 'code 0' ? 0 : place.crashes + 1
+    }
+    this.#fillAgain(place, exit.failure?.message ?? `it ended with ${exit.how}`)
+  }
+
+  #fillAgain(place: Place, why: string): void {
+    // Somebody serves here, or is about to.
+    if (place.worker !== null || place.successor !== null) return
+    if (place.failedBoots >= MAX_BOOT_FAILURES) this.#giveUp(place, why)
+    else this.#respawnLater(place)
+  }
+
+  #giveUp({ failedBoots }: Place, why: string): void {
+    this.#options.onGivenUp(
+      new OnecopyError(
+        'WORKER_BOOT_FAILED',
+        `a worker failed to start ${failedBoots} times in a row, the last time: ${why}`,
+      ),
+    )
+  }
+
+  #respawnLater(place: Place): void {
+    const base = place.crashes <= 1 || place.wasModelFault ? 0 : FIRST_BACKOFF_MS * 2 ** (place.crashes - 2)
+    const delayMs = Math.min(base, LONGEST_BACKOFF_MS) * (0.5 + Math.random() / 2)
+    clearTimeout(place.respawnTimer)
+    place.respawnTimer = setTimeout(() => {
+      if (place.worker !== null || place.successor !== null) return
+      // Its failure is handled where it is found; here it would only be an unhandled rejection.
+      this.#spawn(place)
+        .then(() => this.#options.onRecovered())
+        .catch(() => {})
+    }, delayMs)
+  }
+
+  /**
+   * Replaces one worker without losing a request; `reason` is for logs and metrics. Waits its turn.
+   * @throws OnecopyError when the successor does not boot: the old worker serves on.
+   */
+  replace(handle: WorkerHandle, reason: string): Promise<void> {
+    const place = this.#places.find(({ worker }) => worker === handle)
+    if (place === undefined || handle.retiredFor !== null) return Promise.resolve()
+    return this.#replaceInTurn(place, reason, (old) => old === handle)
+  }
+
+  /**
+   * Replaces every worker, one at a time, and fills places that were given up. Asked for while it is being done,
+   * it is done once more: workers that were replaced already are to be fresh as of now.
+   */
+  restart(reason: string): Promise<void> {
+    if (this.#nextRestart !== undefined) return this.#nextRestart
+    if (this.#restarting === undefined) {
+      this.#restarting = this.#restart(reason).finally(() => {
+        this.#restarting = undefined
+      })
+      return this.#restarting
+    }
+    const next = this.#restarting
+      .catch(() => {})
+      .then(() => {
+        this.#nextRestart = undefined
+        return this.restart(reason)
+      })
+    this.#nextRestart = next
+    return next
+  }
+
+  async #restart(reason: string): Promise<void> {
+    const before = new Set(this.#alive)
+    for (const place of this.#places) {
+      if (this.#isStopping) return
+      await this.#replaceInTurn(place, reason, (old) => old === null || before.has(old))
+    }
+    this.#options.onRecovered()
+  }
+
+  /** `isMeant` tells about the one in the place by then: a fresh one that took a dead one's place need not be replaced. */
+  #replaceInTurn(
+    place: Place,
+    reason: string,
+    isMeant: (old: WorkerHandle | null) => boolean,
+  ): Promise<void> {
+    const mine = this.#lastReplacement.then(() => this.#replaceNow(place, reason, isMeant))
+    this.#lastReplacement = mine.catch(() => {})
+    return mine
+  }
+
+  async #replaceNow(
+    place: Place,
+    reason: string,
+    isMeant: (old: WorkerHandle | null) => boolean,
+  ): Promise<void> {
+    if (this.#isStopping || !isMeant(place.worker)) return
+    const booting = place.successor
+    if (booting !== null) {
+      // A crashed worker's successor is on its way already, and is as new as can be.
+      await booting.ready
+      return
+    }
+    const old = place.worker
+    clearTimeout(place.respawnTimer)
+    if (old === null) {
+      place.failedBoots = 0
+      place.crashes = 0
+    }
+    await this.#spawn(place)
+    if (old === null) return
+    old.retiredFor ??= reason
+    await old.drain(this.#options.drainTimeoutMs)
+  }
+
+  /** Ends a worker that is no use any more, at once; its exit has it replaced. */
+  condemn(handle: WorkerHandle, failure: OnecopyError): void {
+    handle.kill(failure)
+  }
+
+  /** Lets every worker answer what it accepted, then end; kills what is left after `timeoutMs`. Idempotent. */
+  drain(timeoutMs: number): Promise<{ readonly killed: number }> {
+    this.#draining ??= this.#drain(timeoutMs)
+    return this.#draining
+  }
+
+  async #drain(timeoutMs: number): Promise<{ readonly killed: number }> {
+    this.#isStopping = true
+    for (const { respawnTimer } of this.#places) clearTimeout(respawnTimer)
+    const ended = await Promise.all([...this.#alive].map((handle) => handle.drain(timeoutMs)))
+    return { killed: ended.filter(({ wasKilled }) => wasKilled).length }
+  }
+
+  /** Ends every worker at once. */
+  kill(): void {
+    this.#isStopping = true
+    for (const { respawnTimer } of this.#places) clearTimeout(respawnTimer)
+    for (const handle of this.#alive) handle.kill()
+  }
+}

@@ -1,0 +1,158 @@
+/**
+ * Builds the image of a segment: a segment file without an owner, as the compile cache keeps it and as
+ * the primary copies it into shared memory.
+ */
+import { createHash } from 'node:crypto'
+import { type FileHandle, open, rm } from 'node:fs/promises'
+import { crc32 } from 'node:zlib'
+import { divisionsOf } from '../onnx/divisions.js'
+import { moveExternalData, offsetGrowthBytes, rawRangesOf, serializeModel } from '../onnx/graph.js'
+import type { GraphProto, ModelProto } from '../onnx/onnx_pb.js'
+import { describeRandomness } from '../onnx/randomness.js'
+import type { ModelInterface } from '../repository/interface.js'
+import { runtimeVersion } from '../runtime/identity.js'
+import { chunksOf, writeFully } from '../segment/io.js'
+import {
+  alignUp,
+  type Batching,
+  DATA_ALIGNMENT_BYTES,
+  encodeHeader,
+  headerRoomBytes,
+  type RawRange,
+  SEGMENT_FILE_NAME,
+  type SegmentHeader,
+} from '../segment/layout.js'
+import { readHeader } from '../segment/write.js'
+import { describeSharing } from './sharing.js'
+
+export interface ImageOptions {
+  readonly path: string
+  readonly key: string
+  readonly form: 'compiled' | 'original'
+  readonly model: ModelProto & { graph: GraphProto }
+  readonly modelInterface: ModelInterface
+  /** What a person is told about the weights beside what is found in the graph. */
+  readonly notes: readonly string[]
+  /** The runtime's data file; null when no weight left the graph. Removed once it is copied. */
+  readonly dataPath: string | null
+  readonly externalDataFolder: string | null
+  readonly batching: Batching
+}
+
+function headerOf(options: ImageOptions): SegmentHeader {
+  const sharing = describeSharing(options.model.graph, options.form)
+  return {
+    key: options.key,
+    createdAt: new Date().toISOString(),
+    runtimeVersion: runtimeVersion(),
+    fileBytes: 0,
+    graph: { offsetBytes: 0, bytes: 0, sha256: '0'.repeat(64) },
+    data: { offsetBytes: 0, bytes: 0, crc32: 0 },
+    form: options.form,
+    externalDataFolder: options.externalDataFolder,
+    inputs: options.modelInterface.inputs.map((spec) => ({ ...spec, shape: spec.shape && [...spec.shape] })),
+    outputs: options.modelInterface.outputs.map((spec) => ({
+      ...spec,
+      shape: spec.shape && [...spec.shape],
+    })),
+    skippedOutputs: options.modelInterface.skippedOutputs,
+    // Their checksums are known when the data is; the longest stands for them until then.
+    rawRanges:
+      options.form === 'compiled'
+        ? rawRangesOf(options.model.graph).map((range) => ({ ...range, crc32: MAX_CRC32 }))
+        : [],
+    sharing: { ...sharing, notes: [...options.notes, ...sharing.notes] },
+    batching: options.batching,
+    needs: { privateBytes: null },
+    random: describeRandomness(options.model),
+    divisions: divisionsOf(options.model.graph, options.modelInterface.inputs),
+    selfCheck: null,
+    owner: null,
+    model: null,
+  }
+}
+
+const MAX_CRC32 = 2 ** 32 - 1
+
+async function checksum(file: FileHandle, offsetBytes: number, bytes: number): Promise<number> {
+  let sum = 0
+  for await (const chunk of chunksOf(file, offsetBytes, offsetBytes + bytes)) sum = crc32(chunk.bytes, sum)
+  return sum
+}
+
+/** Writes header, graph and data into `path`, synced; returns the header. Offsets in `model` are moved. */
+export async function writeImage(options: ImageOptions): Promise<SegmentHeader> {
+  const header = headerOf(options)
+  const graphOffsetBytes = headerRoomBytes(header)
+
+  // Moving the offsets lengthens their digits, so the data's place is fixed first, with room for them.
+  let dataOffsetBytes = 0
+  if (options.form === 'compiled') {
+    const upperBoundBytes = serializeModel(options.model).byteLength + offsetGrowthBytes(options.model.graph)
+    dataOffsetBytes = alignUp(graphOffsetBytes + upperBoundBytes, DATA_ALIGNMENT_BYTES)
+    moveExternalData(options.model.graph, SEGMENT_FILE_NAME, dataOffsetBytes)
+  }
+  const graph = serializeModel(options.model)
+  if (options.form === 'original')
+    dataOffsetBytes = alignUp(graphOffsetBytes + graph.byteLength, DATA_ALIGNMENT_BYTES)
+
+  const file = await open(options.path, 'wx+', 0o600)
+  try {
+    await writeFully(file, graph, graphOffsetBytes)
+    let dataBytes = 0
+    let dataCrc32 = 0
+    if (options.dataPath !== null) {
+      const data = await open(options.dataPath)
+      try {
+        const { size } = await data.stat()
+        for await (const { position, bytes } of chunksOf(data, 0, size)) {
+          dataCrc32 = crc32(bytes, dataCrc32)
+          await writeFully(file, bytes, dataOffsetBytes + position)
+        }
+        dataBytes = size
+      } finally {
+        await data.close()
+      }
+      await rm(options.dataPath)
+    }
+    const rawRanges: RawRange[] = []
+    for (const { offsetBytes, bytes } of header.rawRanges)
+      rawRanges.push({
+        offsetBytes,
+        bytes,
+        crc32: await checksum(file, dataOffsetBytes + offsetBytes, bytes),
+      })
+    const fileBytes = dataOffsetBytes + dataBytes
+    const final: SegmentHeader = {
+      ...header,
+      fileBytes,
+      graph: {
+        offsetBytes: graphOffsetBytes,
+        bytes: graph.byteLength,
+        sha256: createHash('sha256').update(graph).digest('hex'),
+      },
+      data: { offsetBytes: dataOffsetBytes, bytes: dataBytes, crc32: dataCrc32 },
+      rawRanges,
+    }
+    await writeFully(file, encodeHeader(final, graphOffsetBytes), 0)
+    await file.truncate(fileBytes)
+    await file.sync()
+    return final
+  } finally {
+    await file.close()
+  }
+}
+
+/**
+ * Changes the header of an open image, synced. Only for a file that has not got its name yet: what stands
+ * in the cache or in shared memory never changes.
+ * @throws OnecopyError SEGMENT_INVALID when the new header does not fit its room.
+ */
+export async function updateHeader(
+  file: FileHandle,
+  change: Partial<Pick<SegmentHeader, 'batching' | 'needs' | 'selfCheck'>>,
+): Promise<void> {
+  const header = await readHeader(file)
+  await writeFully(file, encodeHeader({ ...header, ...change }, header.graph.offsetBytes), 0)
+  await file.sync()
+}

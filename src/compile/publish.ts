@@ -1,0 +1,267 @@
+/** From a model file to a sealed segment in shared memory: compile or find in the cache, copy, verify. */
+import { constants } from 'node:fs'
+import { type FileHandle, open, stat } from 'node:fs/promises'
+import { dirname } from 'node:path'
+import { OnecopyError } from '../errors.js'
+import type { ModelSource } from '../repository/repository.js'
+import { adoptSegment, type Leftover } from '../segment/adopt.js'
+import { referenceSegment, type SegmentReference } from '../segment/attach.js'
+import type { ServerFolder } from '../segment/folder.js'
+import { isInMemory, removeFolder } from '../segment/folder.js'
+import { hasWorthwhileRanges } from '../segment/raw-weights.js'
+import { type SegmentFile, writeSegment } from '../segment/write.js'
+import type { MemoryBudget } from '../sharing/memory-budget.js'
+import { type CompileCache, type CompiledImage, findKeptImage } from './cache.js'
+import { holdImage } from './cache-eviction.js'
+import { Compiler } from './compile.js'
+
+/** Measuring loads a model that has just been loaded; one that takes longer is served all the same. */
+const NEEDS_TIMEOUT_MS = 60_000
+
+/** An image that is removed between being found and being used, so often in a row, is no accident. */
+const MAX_GONE = 3
+
+export interface PublishedModel {
+  readonly source: ModelSource
+  readonly segment: SegmentFile
+  readonly reference: SegmentReference
+  readonly origin: 'compiled' | 'cache' | 'dead server'
+  /** The image it was written from, open, where the compile cache keeps it and it is asked for; its owner closes it. */
+  readonly image: FileHandle | null
+  /** Keeps that image in the cache while it is open; null where it is not kept there. Its owner closes it. */
+  readonly use: FileHandle | null
+}
+
+export interface PublishOptions {
+  readonly server: ServerFolder
+  readonly cache: CompileCache
+  readonly budget: MemoryBudget
+  readonly compileTimeoutMs: number
+  /** Models compiled at the same time. */
+  readonly concurrency: number
+  readonly signal: AbortSignal
+  /** Name of a segment's folder; NAME@VERSION where none is given. */
+  readonly folderName?: (source: ModelSource) => string
+  /** Free room in the segment folder that is spoken for, in bytes. */
+  readonly reservedBytes?: () => number
+  /** Whether images are to be left open for the segments' raw weights. */
+  readonly keepsImages?: boolean
+  /** Segments that dead servers left, for the taking. */
+  readonly leftovers?: readonly Leftover[]
+  /** One of them could not be used. */
+  readonly onRefused?: (source: ModelSource, reason: string) => void
+  readonly onStart?: (source: ModelSource) => void
+  /** What is left to be done of every model that did not fail is to copy and to verify. */
+  readonly onAllCompiled?: () => void
+  /** One cannot be published: the others are, all the same. Without this, the first failure stops them. */
+  readonly onFailed?: (source: ModelSource, failure: unknown) => void
+  readonly onDone?: (published: PublishedModel, done: number, total: number) => void
+}
+
+function keyOf({ name, version }: ModelSource): string {
+  return `${name}@${version}`
+}
+
+/**
+ * Takes over what a dead server left of this model version, if it left anything. Reading it whole takes as long as
+ * finding out what the model is, so both are done at once; `compile` says whether the two belong together.
+ */
+async function publishOne(
+  source: ModelSource,
+  compiler: Compiler,
+  options: PublishOptions & { readonly onCompiled: (source: ModelSource) => void },
+): Promise<PublishedModel> {
+  const { server, cache, budget, leftovers = [], onRefused } = options
+  const leftover = leftovers.findLast(
+    ({ model, version }) => model === source.name && version === source.version,
+  )
+  if (leftover === undefined) return await compileAndWrite(source, compiler, options)
+  budget.reserve(keyOf(source), leftover.header)
+  options.onCompiled(source)
+  const { key } = leftover.header
+  const [adopting, compiling] = await Promise.allSettled([
+    adoptSegment(leftover, server, await findKeptImage(cache, key)),
+    compiler.compile(source.path, { heldKeys: [key] }),
+  ])
+  if (adopting.status === 'rejected') throw adopting.reason
+  const adoption = adopting.value
+  const isMeant = compiling.status === 'fulfilled' && compiling.value.outcome === 'held'
+  if (adoption.outcome === 'adopted' && isMeant) {
+    const { segment } = adoption
+    return await publishedAs(source, { segment, origin: 'dead server' }, options)
+  }
+  if (adoption.outcome === 'adopted') await removeFolder(adoption.segment.folder)
+  else if (isMeant) onRefused?.(source, adoption.reason)
+  if (compiling.status === 'rejected') throw compiling.reason
+  const image = compiling.value.outcome === 'compiled' ? compiling.value : undefined
+  return await compileAndWrite(source, compiler, options, image)
+}
+
+/** Describes what stands; its image is opened before a temporary cache can go. */
+async function publishedAs(
+  source: ModelSource,
+  { segment, origin }: Pick<PublishedModel, 'segment' | 'origin'>,
+  { cache, keepsImages = false }: PublishOptions,
+  held: FileHandle | null = null,
+): Promise<PublishedModel> {
+  const { key, rawRanges } = segment.header
+  const use = held ?? (await holdImage(cache, key))
+  const imagePath = keepsImages && hasWorthwhileRanges(rawRanges) ? await findKeptImage(cache, key) : null
+  const isOnDisk = imagePath !== null && !(await isInMemory(dirname(imagePath)))
+  const image = isOnDisk ? await open(imagePath, constants.O_RDONLY | constants.O_NOFOLLOW) : null
+  return { source, segment, reference: referenceSegment(segment), origin, image, use }
+}
+
+async function compileAndWrite(
+  source: ModelSource,
+  compiler: Compiler,
+  options: PublishOptions & { readonly onCompiled?: (source: ModelSource) => void },
+  compiled?: CompiledImage,
+): Promise<PublishedModel> {
+  const { server, cache, budget, folderName = keyOf } = options
+  let isCacheTrusted = true
+  let gone = 0
+  let known = compiled
+  for (;;) {
+    const image = known ?? (await compiler.compile(source.path, { isCacheTrusted }))
+    known = undefined
+    if (image.outcome === 'held') throw new Error('expected an image, nothing was said to be held')
+    // Others may make room in the cache: from here on not of this one.
+    const use = await holdImage(cache, image.key)
+    // Who removes files by hand asks for no lock.
+    const isGone = (await stat(image.imagePath).catch(() => null)) === null
+    if (isGone) {
+      await use?.close()
+      if (++gone < MAX_GONE) continue
+      throw new OnecopyError(
+        'COMPILE_FAILED',
+        `${image.imagePath} was removed ${gone} times before it could be used`,
+      )
+    }
+    options.onCompiled?.(source)
+    try {
+      const segment = await writeSegment({
+        imagePath: image.imagePath,
+        server,
+        model: source,
+        folderName: folderName(source),
+        reservedBytes: options.reservedBytes?.() ?? 0,
+        admit: (header) => budget.reserve(folderName(source), header),
+      })
+      return await publishedAs(source, { segment, origin: image.cached ? 'cache' : 'compiled' }, options, use)
+    } catch (thrown) {
+      await use?.close()
+      budget.release(folderName(source))
+      const { code, path } = thrown as NodeJS.ErrnoException
+      if (code === 'ENOENT' && path === image.imagePath && ++gone < MAX_GONE) continue
+      // A damaged cache entry is compiled again, once; a fresh image that fails is a fault to report.
+      const isDamagedCache =
+        thrown instanceof OnecopyError && thrown.code === 'SEGMENT_INVALID' && image.cached
+      if (!isDamagedCache || !isCacheTrusted) throw thrown
+      isCacheTrusted = false
+    }
+  }
+}
+
+function naming(source: ModelSource, thrown: unknown): unknown {
+  if (!(thrown instanceof OnecopyError)) return thrown
+  return new OnecopyError(
+    thrown.code,
+    `model ${source.name} version ${source.version} (${source.path}): ${thrown.message}`,
+    {
+      cause: thrown,
+    },
+  )
+}
+
+function compilerFor({ cache, compileTimeoutMs: timeoutMs }: PublishOptions, signal: AbortSignal): Compiler {
+  return new Compiler({ cache, timeoutMs, signal, needsTimeoutMs: NEEDS_TIMEOUT_MS })
+}
+
+/**
+ * Publishes one model; null where its content is that of a segment with one of `heldKeys`.
+ * @throws OnecopyError as publishModels.
+ */
+export async function publishUnlessHeld(
+  source: ModelSource,
+  heldKeys: readonly string[],
+  options: PublishOptions,
+): Promise<PublishedModel | null> {
+  const compiler = compilerFor(options, options.signal)
+  try {
+    const image = await compiler.compile(source.path, { heldKeys })
+    return image.outcome === 'held' ? null : await compileAndWrite(source, compiler, options, image)
+  } catch (thrown) {
+    throw naming(source, thrown)
+  } finally {
+    compiler.close()
+  }
+}
+
+/**
+ * Publishes every model; results in the order of `sources`. The first failure stops the rest, unless `onFailed` takes it.
+ * @throws OnecopyError of Compiler.compile and writeSegment, with the model named.
+ */
+export async function publishModels(
+  sources: readonly ModelSource[],
+  options: PublishOptions,
+): Promise<PublishedModel[]> {
+  const results: (PublishedModel | null)[] = sources.map(() => null)
+  const failed = new AbortController()
+  const signal = AbortSignal.any([options.signal, failed.signal])
+  let next = 0
+  let done = 0
+  const settled = new Set<ModelSource>()
+  const onCompiled = (source: ModelSource) => {
+    // One whose cache entry or leftover turns out to be damaged is compiled after all, and comes again.
+    if (settled.has(source)) return
+    settled.add(source)
+    if (settled.size === sources.length) options.onAllCompiled?.()
+  }
+  const fail = (source: ModelSource, thrown: unknown) => {
+    const failure = naming(source, thrown)
+    if (options.onFailed === undefined || signal.aborted) {
+      failed.abort()
+      throw failure
+    }
+    options.budget.release((options.folderName ?? keyOf)(source))
+    options.onFailed(source, failure)
+    onCompiled(source)
+  }
+  const lane = async () => {
+    const compiler = compilerFor(options, signal)
+    try {
+      while (next < sources.length && !signal.aborted) {
+        const index = next++
+        const source = sources[index] as ModelSource
+        options.onStart?.(source)
+        try {
+          const published = await publishOne(source, compiler, { ...options, onCompiled })
+          results[index] = published
+          options.onDone?.(published, ++done, sources.length)
+        } catch (thrown) {
+          fail(source, thrown)
+        }
+      }
+    } finally {
+      compiler.close()
+    }
+  }
+  const lanes = await Promise.allSettled(
+    Array.from({ length: Math.min(options.concurrency, sources.length) }, lane),
+  )
+  const failures = lanes
+    .filter((outcome) => outcome.status === 'rejected')
+    .map((outcome) => outcome.reason as unknown)
+  if (failures.length > 0 || signal.aborted)
+    await Promise.all(results.flatMap((one) => [one?.image?.close(), one?.use?.close()]))
+  if (failures.length > 0) {
+    // The others were stopped because of the first real one.
+    throw (
+      failures.find((failure) => !(failure instanceof OnecopyError && failure.code === 'SHUTTING_DOWN')) ??
+      failures[0]
+    )
+  }
+  if (signal.aborted) throw new OnecopyError('SHUTTING_DOWN', 'stopped while models were compiled')
+  return results.filter((one) => one !== null)
+}

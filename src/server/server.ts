@@ -1,0 +1,392 @@
+/**
+ * One serving process, assembled from the rooms: attach the segments, load them into the inference
+ * thread, serve HTTP, drain. It does not know whether other processes serve beside it.
+ */
+import type { Server } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { type ApiKey, Keyring } from '../access/api-keys.js'
+import type { ClientCounts } from '../access/client-page.js'
+import { Batcher } from '../batch/batcher.js'
+import { separateDefaults } from '../compile/defaults.js'
+import type { ServingConfig } from '../config/config.js'
+import { standardOtlpEndpoint } from '../config/defence-options.js'
+import { Engine } from '../engine/engine.js'
+import { VitalSigns } from '../engine/vital-signs.js'
+import { OnecopyError, type OutOfService, outOfServiceBecauseOf, outOfServiceError } from '../errors.js'
+import { BundleMount } from '../ersilia/mount.js'
+import type { MountedBundle } from '../ersilia/mounted.js'
+import { createApp } from '../http/app.js'
+import { closeServers } from '../http/closing.js'
+import { Connections } from '../http/connections.js'
+import type { HttpContext, VersionOutOfService } from '../http/context.js'
+import { createHttpServer, renewTls } from '../http/http-server.js'
+import { LargeExchanges } from '../http/large-exchanges.js'
+import { listen } from '../http/listen.js'
+import { endTracing, startTracing } from '../http/observe/start-tracing.js'
+import type { Tracing } from '../http/observe/tracing.js'
+import type { ServerIdentity } from '../http/routes/health.js'
+import { securityHeaders } from '../http/security-headers.js'
+import type { TlsMaterial } from '../http/tls.js'
+import { listenOnSocket } from '../http/unix-socket.js'
+import { checkDivisions } from '../inference/division-check.js'
+import { Lifecycle } from '../lifecycle.js'
+import type { Log } from '../log.js'
+import type { StatsPage } from '../metrics/page.js'
+import type { ModelRecorder, ProcessRecorder } from '../metrics/recorder.js'
+import type { Regions } from '../regions/regions.js'
+import type { ServedModelConfig } from '../repository/config.js'
+import { attachSegment, type SegmentReference } from '../segment/attach.js'
+import type { Tensor } from '../tensor.js'
+import { LoadedModel, ServedModels } from './served-models.js'
+import { batchingPolicy, configurationOf } from './serving-policy.js'
+import { proveModel } from './warm-up.js'
+
+export interface SegmentToServe {
+  /** Names this generation of the model version. */
+  readonly key: string
+  readonly name: string
+  readonly version: string
+  readonly segment: SegmentReference
+  readonly config: ServedModelConfig
+  /** Where this process says what its runtime works on; 1 or more, its own for every model version. */
+  readonly number: number
+  readonly counts: ModelRecorder
+  /** Where all processes count the model version. */
+  readonly statsPage: StatsPage
+}
+
+/** What is asked of clients, and what they are shown; can be renewed while a process serves. */
+export interface Secrets {
+  /** Null: everybody may ask. */
+  readonly apiKeys: readonly ApiKey[] | null
+  /** Null: plain HTTP. */
+  readonly tls: TlsMaterial | null
+}
+
+export interface ServingOptions {
+  readonly config: ServingConfig
+  readonly segments: readonly SegmentToServe[]
+  /** Versions that answer no request, whether or not they are among the segments. */
+  readonly outOfService: readonly VersionOutOfService[]
+  /** An Ersilia bundle, with its routes beside the protocol's. */
+  readonly bundle: MountedBundle | null
+  /** The server's folder in shared memory, for what workers tell each other about the bundle. */
+  readonly serverFolder: string
+  /** What this process says about itself. */
+  readonly self: ProcessRecorder
+  readonly unknownModel: ModelRecorder
+  readonly secrets: Secrets
+  /** Null: no client is limited. */
+  readonly clientCounts: ClientCounts | null
+  readonly identity: ServerIdentity
+  /** Clients' shared memory; null where it is not enabled. */
+  readonly regions: Regions | null
+  readonly log: Log
+  /** Of `beginEngine`; closed with this process. */
+  readonly engine: Engine
+  /** Called once with a bug; the process is expected to end soon after. */
+  readonly onBug: (error: unknown) => void
+  /** The inference thread does not come back: everything is answered with WORKER_STALLED, until `drain` is called. */
+  readonly onStalled: (silentMs: number) => void
+  /** A generation that was retired is unloaded. */
+  readonly onUnloaded: (key: string) => void
+}
+
+/** The inference thread, which takes its time to start and needs nothing for it. */
+export function beginEngine(): Engine {
+  return new Engine()
+}
+
+/** A generation that this process could not load when it started: its version is out of service here. */
+export interface FailedGeneration {
+  readonly key: string
+  readonly state: OutOfService
+}
+
+export class ServingProcess {
+  readonly connections = new Connections()
+  /** What could not be loaded when it started. */
+  readonly failed: FailedGeneration[] = []
+  readonly #lifecycle = new Lifecycle()
+  readonly #models = new ServedModels()
+  readonly #engine: Engine
+  readonly #batcher: Batcher
+  readonly #context: HttpContext
+  readonly #mount: BundleMount | null
+  readonly #http: Server
+  /** The same on a Unix socket, where there is one. */
+  readonly #socket: Server | null
+  readonly #config: ServingConfig
+  readonly #self: ProcessRecorder
+  readonly #log: Log
+  readonly #keyring: Keyring
+  readonly #tracing: Tracing | null
+  readonly #onUnloaded: ServingOptions['onUnloaded']
+  /** Generations that are being loaded, by key. */
+  readonly #preparing = new Map<string, Promise<void>>()
+  readonly #vitalSigns: VitalSigns
+  #drained: Promise<void> | undefined
+
+  private constructor(options: ServingOptions, tracing: Tracing | null) {
+    const { config, log, secrets } = options
+    this.#config = config
+    this.#onUnloaded = options.onUnloaded
+    this.#self = options.self
+    this.#log = log
+    this.#tracing = tracing
+    this.#keyring = new Keyring({ keys: secrets.apiKeys })
+    const headers = securityHeaders({ isTls: secrets.tls !== null })
+    this.#batcher = new Batcher({
+      run: ({ modelKey, inputs, outputNames, outputLimit }) =>
+        this.#engine.run(modelKey, inputs, outputNames, { outputLimit }),
+      onExecution: ({ modelKey, rows, times }) => {
+        this.#models.byKey(modelKey)?.counts.countExecution(rows, times)
+      },
+      onUnbatchable: (modelKey) => {
+        const { name: model, version } = this.#models.byKey(modelKey) ?? {}
+        options.log.warn(
+          { model, version },
+          'the model claims to batch and does not: its requests run one by one',
+        )
+      },
+    })
+    this.#engine = options.engine
+    this.#engine.ended.catch(options.onBug)
+    this.#vitalSigns = new VitalSigns({
+      ...{ engine: options.engine, self: options.self, stallTimeoutMs: config.stallTimeoutMs },
+      queueDepth: () => this.#batcher.depth,
+      onStall: (failure, silentMs) => {
+        this.#lifecycle.move('stalled')
+        this.#batcher.abandon(failure)
+        options.onStalled(silentMs)
+      },
+    })
+    this.#context = {
+      models: this.#models,
+      checkRoom: (model, inputBytes) => this.#batcher.checkRoom((model as LoadedModel).key, inputBytes),
+      submit: async ({ model, ...job }) => {
+        // Its body may have taken its time.
+        const out = this.#models.outOfService(model.name, model.version)
+        if (out !== null) throw outOfServiceError(out, out.state)
+        const { key, divisions } = model as LoadedModel
+        checkDivisions(divisions, job.inputs)
+        const result = await this.#batcher.submit({ ...job, modelKey: key })
+        model.counts.observe('queueDuration', result.queueNs / 1e9)
+        model.counts.countComputed(result.times)
+        return result
+      },
+      unknownModel: options.unknownModel,
+      connections: this.connections,
+      defences: {
+        headers,
+        corsOrigins: config.corsOrigins,
+        keyring: this.#keyring,
+        limits: config,
+        clientCounts: options.clientCounts,
+      },
+      observation: { ...config, tracing },
+      log,
+      localFolders: [options.serverFolder, ...(options.bundle === null ? [] : [options.bundle.path])],
+      maxBodyBytes: config.maxBodyBytes,
+      maxResponseBytes: config.maxResponseBytes,
+      largeExchanges: new LargeExchanges(),
+      regions: options.regions,
+      deadlineStatus: config.deadlineStatus,
+      hasDocs: config.hasDocs,
+      hasBundle: options.bundle !== null,
+      isReady: () => this.#lifecycle.state === 'ready' && this.#models.isServing(config.isModelRequired),
+      isDraining: () => this.#lifecycle.state === 'draining' || this.isStalled,
+      onBug: options.onBug,
+    }
+    this.#mount = options.bundle === null ? null : new BundleMount(options.bundle)
+    const app = createApp(this.#context, options.identity, (router) =>
+      this.#mount?.addRoutes(router, this.#context),
+    )
+    const create = (material: TlsMaterial | null) =>
+      createHttpServer({ limits: config, handler: app.callback(), log, headers, tls: material })
+    this.#http = create(secrets.tls)
+    // Neighbours on the same machine need no TLS.
+    this.#socket = config.socketPath === '' ? null : create(null)
+  }
+
+  /**
+   * Attaches, loads and listens. A model version that cannot be loaded is out of service, and the others serve.
+   * @throws OnecopyError ADDRESS_UNAVAILABLE and of a bundle; nothing stays open then.
+   */
+  static async start(options: ServingOptions): Promise<ServingProcess> {
+    const { config, identity, log } = options
+    const tracing = await startTracing({
+      endpoint: config.otlpEndpoint,
+      standardEndpoint: standardOtlpEndpoint(),
+      serviceVersion: identity.version,
+      log,
+    })
+    const serving = new ServingProcess(options, tracing)
+    try {
+      for (const version of options.outOfService) serving.takeOut(version)
+      for (const segment of options.segments) await serving.#prepareOrTakeOut(segment)
+      serving.change({ activate: options.segments.map(({ key }) => key), retire: [] })
+      await serving.#openBundle(options)
+      if (options.config.isHttp) await listen(serving.#http, options.config, 'inference')
+      if (serving.#socket !== null) await listenOnSocket(serving.#socket, options.config.socketPath)
+      serving.#lifecycle.move('ready')
+      serving.#vitalSigns.start()
+      return serving
+    } catch (thrown) {
+      await serving.#mount?.close()
+      await serving.#engine.close()
+      throw thrown
+    }
+  }
+
+  async #openBundle({ config, serverFolder, log }: ServingOptions): Promise<void> {
+    await this.#mount?.open({
+      http: this.#context,
+      runUncounted: (model) => async (inputs, outputNames) =>
+        (await this.#engine.run((model as LoadedModel).key, inputs, outputNames)).outputs,
+      serverFolder,
+      redisUrl: config.redisUrl,
+      maxQueuedRequests: config.maxQueuedRequests,
+      log,
+    })
+  }
+
+  /** Anything but an OnecopyError is no fault of the model: the inference thread is gone, or there is a bug. */
+  async #prepareOrTakeOut(segment: SegmentToServe): Promise<void> {
+    try {
+      await this.prepare(segment)
+    } catch (thrown) {
+      if (!(thrown instanceof OnecopyError)) throw thrown
+      const { key, name, version, counts } = segment
+      const state = outOfServiceBecauseOf(thrown)
+      this.failed.push({ key, state })
+      this.takeOut({ name, version, counts, state })
+    }
+  }
+
+  /** From here on requests to this model version are refused until it is put back, those that wait too where the state says so. */
+  takeOut(version: VersionOutOfService): void {
+    this.#models.takeOut(version)
+    if (version.state.isQueueKept === true) return
+    const error = outOfServiceError(version, version.state)
+    for (const { key } of this.#models.generations(version)) this.#batcher.refuseWaiting(key, error)
+  }
+
+  /** From here on this model version answers, where it is loaded. */
+  putBack(version: { readonly name: string; readonly version: string }): void {
+    this.#models.putBack(version)
+  }
+
+  /**
+   * Loads a generation that is not asked yet.
+   * @throws OnecopyError SEGMENT_INVALID, MODEL_UNSUPPORTED, SELF_CHECK_FAILED; nothing stays loaded then.
+   */
+  async prepare(segment: SegmentToServe): Promise<void> {
+    const prepared = this.#prepare(segment)
+    this.#preparing.set(segment.key, prepared)
+    try {
+      await prepared
+    } finally {
+      this.#preparing.delete(segment.key)
+    }
+  }
+
+  async #prepare(segment: SegmentToServe): Promise<void> {
+    const { key, number, config } = segment
+    const attached = await attachSegment(segment.segment)
+    try {
+      const loadable = { ...attached, ...separateDefaults(attached.graph, attached.header.inputs) }
+      const threads = config.threads ?? this.#config.threads
+      await this.#engine.load(key, loadable, { threads, number })
+      const run = async (tensors: readonly Tensor[], names: readonly string[]) =>
+        (await this.#engine.run(key, tensors, names, { isProving: true })).outputs
+      await proveModel({ model: segment, header: attached.header, run })
+    } catch (thrown) {
+      // A thread that is gone is reported by its end.
+      await this.#engine.unload(key).catch(() => {})
+      throw thrown
+    }
+    this.#batcher.add(key, batchingPolicy(attached.header, config, this.#config))
+    const { inputs, outputs, divisions } = attached.header
+    const { fileBytes: segmentBytes } = segment.segment
+    const configuration = configurationOf(segment, attached.header, this.#config)
+    const { labels } = config
+    const spec = { inputs, outputs, divisions }
+    this.#models.add(new LoadedModel({ ...segment, ...spec, segmentBytes, configuration, labels }))
+  }
+
+  /**
+   * Changes what answers, in one step. What does not any more is unloaded when it has answered its last request, however
+   * long that takes.
+   */
+  change({ activate, retire }: { activate: readonly string[]; retire: readonly string[] }): void {
+    for (const key of retire) {
+      const model = this.#models.byKey(key)
+      if (model !== undefined) this.#models.deactivate(model)
+    }
+    for (const key of activate) {
+      const model = this.#models.byKey(key)
+      if (model !== undefined) this.#models.activate(model)
+    }
+    for (const key of retire) void this.#retire(key)
+  }
+
+  async #retire(key: string): Promise<void> {
+    // One that is still being loaded cannot be unloaded yet.
+    await this.#preparing.get(key)?.catch(() => {})
+    const model = this.#models.byKey(key)
+    if (model !== undefined) {
+      await model.unused()
+      this.#batcher.remove(key)
+      // A thread that is gone is reported by its end.
+      await this.#engine.unload(key).catch(() => {})
+      this.#models.remove(model)
+    }
+    this.#onUnloaded(key)
+  }
+
+  /** Whether the inference thread was given up. */
+  get isStalled(): boolean {
+    return this.#lifecycle.state === 'stalled'
+  }
+
+  /** Whether the runtime may be at work: a process that ends itself then aborts. */
+  get isThreadBusy(): boolean {
+    return this.#engine.isBusy
+  }
+
+  /** Takes other keys and another certificate; connections stay open. */
+  renew({ apiKeys, tls }: Secrets): void {
+    this.#keyring.replace(apiKeys)
+    if (tls !== null) renewTls(this.#http, tls)
+  }
+
+  /** The port that is really served on, also where 0 was asked for; 0 where none is. */
+  get port(): number {
+    return (this.#http.address() as AddressInfo | null)?.port ?? 0
+  }
+
+  /**
+   * Not ready, connections told to close, socket shut, accepted requests answered, engine closed; a thread that
+   * stalled is left as it is. Resolves when all of that is done; whoever waits sets the deadline. Idempotent.
+   */
+  drain(): Promise<void> {
+    this.#drained ??= this.#drain()
+    return this.#drained
+  }
+
+  async #drain(): Promise<void> {
+    const { isStalled } = this
+    if (!isStalled) this.#lifecycle.move('draining')
+    // One that stalled is drained when others serve: what comes now is for them.
+    await closeServers([this.#http, this.#socket], { isUrgent: isStalled })
+    await this.#mount?.close()
+    this.#batcher.shut()
+    await Promise.race([this.#engine.close(), this.#vitalSigns.stalled])
+    this.#vitalSigns.endThreadWatch()
+    const { drainTimeoutMs } = this.#config
+    await endTracing(this.#tracing, { log: this.#log, drainTimeoutMs })
+    this.#vitalSigns.close()
+    this.#lifecycle.move('closed')
+  }
+}

@@ -1,0 +1,256 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import test, { type ExecutionContext } from 'ava'
+import { z } from 'zod'
+import {
+  addModel,
+  ELEMENT,
+  graph,
+  modelBytes,
+  node,
+  quantisedConvolution,
+  value,
+  weights,
+  wideModel,
+} from '../../helpers/onnx-builder.js'
+import { runCommand, temporaryFolder } from '../../helpers/server.js'
+import { PROJECT_ROOT, sharedPath, testWithShared } from '../../helpers/shared.js'
+
+const Document = z.object({
+  model: z.string(),
+  name: z.string(),
+  inputs: z.array(z.object({ name: z.string(), datatype: z.string(), shape: z.array(z.int()).nullable() })),
+  operators: z.array(z.object({ operator: z.string(), count: z.int() })),
+  weights: z.object({ count: z.int(), bytes: z.int() }),
+  sharing: z.object({ state: z.string(), sharedRawBytes: z.int(), sharedPackedBytes: z.int() }),
+  unshared: z.array(z.object({ operator: z.string(), bytes: z.int(), why: z.string(), change: z.string() })),
+  random: z.string().nullable(),
+  batching: z.object({ batchable: z.boolean(), reason: z.string() }),
+  segmentBytes: z.int(),
+  workers: z.int(),
+  totalBytes: z.int().nullable(),
+  measurement: z
+    .object({
+      loadedBytes: z.array(z.int()).length(2),
+      ranBytes: z.array(z.int()).length(2).nullable(),
+      libraryBytes: z.int(),
+      firstSessionBytes: z.int(),
+      perWorkerBytes: z.int(),
+      run: z.union([
+        z.object({ shapes: z.record(z.string(), z.array(z.int())) }),
+        z.object({ problem: z.string() }),
+      ]),
+    })
+    .nullable(),
+})
+
+/** Folders of the test's own, to see that nothing stays in them. */
+interface Places {
+  readonly segmentDir: string
+  readonly tmp: string
+}
+
+function placesOf(t: ExecutionContext): Places {
+  return { segmentDir: temporaryFolder(t, '/dev/shm'), tmp: temporaryFolder(t) }
+}
+
+function leftIn({ segmentDir, tmp }: Places): string[] {
+  return [...readdirSync(segmentDir), ...readdirSync(tmp)]
+}
+
+function modelFile(t: ExecutionContext, bytes: Uint8Array, name = 'm'): string {
+  const path = join(temporaryFolder(t), `${name}.onnx`)
+  writeFileSync(path, bytes)
+  return path
+}
+
+/** Runs inspect and holds it to leaving nothing. */
+function inspect(t: ExecutionContext, model: string, ...flags: string[]) {
+  const places = placesOf(t)
+  const result = runCommand(['inspect', model, '--segment-dir', places.segmentDir, ...flags], {
+    TMPDIR: places.tmp,
+  })
+  t.deepEqual(leftIn(places), [])
+  return result
+}
+
+function document(t: ExecutionContext, model: string, ...flags: string[]): z.infer<typeof Document> {
+  const { code, stdout, stderr } = inspect(t, model, '--json', ...flags)
+  t.deepEqual({ code, stderr }, { code: 0, stderr: '' })
+  return Document.parse(JSON.parse(stdout))
+}
+
+/** `y = x W`, W FP32 [inner, 300]; the model leaves the inner dimension of x open. */
+function innerModel(inner: number): Uint8Array {
+  return modelBytes(
+    graph({
+      input: [value('x', ELEMENT.float, ['batch', 'inner'])],
+      output: [value('y', ELEMENT.float, ['batch', 300])],
+      node: [node('MatMul', ['x', 'weight'], ['y'])],
+      initializer: [weights('weight', [inner, 300])],
+    }),
+  )
+}
+
+test.serial('a model whose weights are shared costs another worker a small part of them, measured', (t) => {
+  const weightBytes = 64 * 1024 * 1024
+  const path = modelFile(t, wideModel(weightBytes), 'wide')
+  const found = document(t, path, '--workers', '4')
+  t.like(found, { model: path, name: 'wide', workers: 4, unshared: [] })
+  t.deepEqual(found.inputs, [{ name: 'x', datatype: 'FP32', shape: [-1, 1024] }])
+  t.deepEqual(found.operators, [{ operator: 'MatMul', count: 1 }])
+  t.deepEqual(found.weights, { count: 1, bytes: weightBytes })
+  t.is(found.sharing.state, 'shared')
+  t.is(found.sharing.sharedRawBytes, weightBytes)
+  t.true(found.batching.batchable)
+  t.true(found.segmentBytes > weightBytes)
+  const { measurement } = found
+  t.deepEqual(measurement?.run, { shapes: { x: [1, 1024] } })
+  const perWorkerBytes = measurement?.perWorkerBytes as number
+  t.true(perWorkerBytes < weightBytes / 2, `another worker takes ${perWorkerBytes} bytes`)
+  for (const bytes of measurement?.ranBytes ?? []) t.true(bytes > (measurement?.libraryBytes ?? 0))
+  t.is(found.totalBytes, found.segmentBytes + 4 * perWorkerBytes)
+})
+
+test.serial('what a kernel packs for itself is told by operator, with what would change it', (t) => {
+  const found = document(t, modelFile(t, quantisedConvolution()), '--no-measure')
+  t.is(found.sharing.state, 'packed privately')
+  const [unshared] = found.unshared
+  t.like(unshared, { operator: 'QLinearConv', bytes: 36_864, why: 'packed by the kernel' })
+  t.regex(unshared?.change ?? '', /FP32.*294\.9 kB once a host.*from 8 workers on/)
+})
+
+testWithShared('trees are told as what cannot be shared', ['models', 'sklearn-rf-iris'], async (t) => {
+  const found = document(t, sharedPath('models', 'sklearn-rf-iris', 'model.onnx'), '--workers', '2')
+  t.is(found.name, 'sklearn-rf-iris')
+  t.is(found.sharing.state, 'not shareable')
+  const [unshared] = found.unshared
+  t.like(unshared, { operator: 'TreeEnsembleClassifier', why: 'node attributes' })
+  t.regex(unshared?.change ?? '', /tensor operations/)
+  t.truthy(found.measurement?.ranBytes)
+})
+
+test.serial(
+  'dimensions that a model leaves open are tried until it runs; what never runs is measured all the same',
+  (t) => {
+    const runs = document(t, modelFile(t, innerModel(16)))
+    t.deepEqual(runs.measurement?.run, { shapes: { x: [1, 16] } })
+    const never = document(t, modelFile(t, innerModel(24)))
+    t.regex(
+      never.measurement?.run && 'problem' in never.measurement.run ? never.measurement.run.problem : '',
+      /MatMul/,
+    )
+    t.is(never.measurement?.ranBytes, null)
+    t.true((never.measurement?.loadedBytes[0] ?? 0) > 0)
+  },
+)
+
+test.serial('for a person it is a table; names out of the file cannot move the cursor', (t) => {
+  const { code, stdout } = inspect(t, modelFile(t, addModel()), '--workers', '3')
+  t.is(code, 0)
+  for (const row of ['input .* x .* FP32 .* \\[-1, 2\\]', 'operators .* 1 Add', 'weights .* 1 tensors, 8 B'])
+    t.regex(stdout, new RegExp(row))
+  t.regex(stdout, /batching +│ yes: rows run alone and together agree/)
+  t.regex(stdout, /another worker +│ .*MB, measured after one run with zeros, x \[1, 2\]/)
+  t.regex(stdout, /3 workers/)
+  const evil = modelBytes(
+    graph({
+      input: [value('\u001b[2Jx', ELEMENT.float, ['n'])],
+      output: [value('y', ELEMENT.float, ['n'])],
+      node: [node('Abs', ['\u001b[2Jx'], ['y'])],
+    }),
+  )
+  const cleaned = inspect(t, modelFile(t, evil), '--no-measure').stdout
+  t.true(cleaned.includes('\\u001b[2Jx'))
+  t.false(cleaned.includes('\u001b'))
+})
+
+test.serial('without measuring nothing is written to shared memory', (t) => {
+  const path = modelFile(t, addModel())
+  const { code, stdout } = runCommand([
+    'inspect',
+    path,
+    '--no-measure',
+    '--segment-dir',
+    '/no/such/folder',
+    '--json',
+  ])
+  t.is(code, 0)
+  t.is(Document.parse(JSON.parse(stdout)).measurement, null)
+})
+
+test.serial('a model that cannot be served is exit 1 with the code, in the JSON too', (t) => {
+  const unsupported = modelBytes(
+    graph({
+      input: [value('x', ELEMENT.float, [2])],
+      output: [value('y', ELEMENT.float, [2])],
+      node: [node('NoSuchOperator', ['x'], ['y'])],
+    }),
+  )
+  for (const [bytes, errorCode] of [
+    [Buffer.from('this is a text file\n'), 'MODEL_INVALID'],
+    [unsupported, 'MODEL_UNSUPPORTED'],
+  ] as const) {
+    const path = modelFile(t, bytes)
+    const { code, stdout, stderr } = inspect(t, path, '--json')
+    t.is(code, 1)
+    t.regex(stderr, new RegExp(`^onecopy: ${errorCode}: `))
+    t.like(JSON.parse(stdout), { model: path, error: { code: errorCode } })
+    t.is(inspect(t, path).stdout, '')
+  }
+})
+
+test.serial('a wrong command line is exit 2', (t) => {
+  const path = modelFile(t, addModel())
+  const wrong = [
+    [],
+    [path, path],
+    ['/no/such/model.onnx'],
+    ['/dev'],
+    [path, '--workers', '0'],
+    [path, '--jsn'],
+  ]
+  for (const args of [...wrong, [path, '--segment-dir', '/no/such/folder']]) {
+    const { code, stdout, stderr } = runCommand(['inspect', ...args])
+    t.deepEqual({ code, stdout }, { code: 2, stdout: '' }, args.join(' '))
+    t.regex(stderr, /^onecopy: (CONFIG_INVALID: [\s\S]*onecopy inspect --help|SEGMENT_FOLDER_INVALID)/)
+  }
+})
+
+function childrenOf(pid: number): number[] {
+  const text = readFileSync(`/proc/${pid}/task/${pid}/children`, 'latin1')
+  return text.split(' ').filter(Boolean).map(Number)
+}
+
+for (const [when, hasBegun] of [
+  ['while it compiles', ({ tmp }: Places) => readdirSync(tmp).length > 0],
+  ['while it measures', ({ segmentDir }: Places) => readdirSync(segmentDir).length > 0],
+] as const) {
+  test.serial(`interrupted ${when}, it ends with 130 and leaves neither files nor processes`, async (t) => {
+    const places = placesOf(t)
+    const path = modelFile(t, wideModel(32 * 1024 * 1024))
+    const main = join(PROJECT_ROOT, 'dist', 'cluster', 'main.js')
+    const child = spawn(process.execPath, [main, 'inspect', path, '--segment-dir', places.segmentDir], {
+      env: { ...process.env, TMPDIR: places.tmp },
+      stdio: 'ignore',
+    })
+    t.teardown(() => child.kill('SIGKILL'))
+    const exited = once(child, 'exit')
+    const pid = child.pid as number
+    const deadlineMs = performance.now() + 30_000
+    while (!hasBegun(places) || childrenOf(pid).length === 0) {
+      if (performance.now() > deadlineMs) throw new Error(`waited 30 s until it was interrupted ${when}`)
+      await new Promise((resolve) => setTimeout(resolve, 5))
+    }
+    const children = childrenOf(pid)
+    child.kill('SIGINT')
+    t.deepEqual(await exited, [130, null])
+    t.deepEqual(leftIn(places), [])
+    t.deepEqual(
+      children.filter((one) => existsSync(`/proc/${one}`)),
+      [],
+    )
+  })
+}

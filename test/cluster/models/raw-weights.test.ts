@@ -1,0 +1,297 @@
+import { chmodSync, openSync, readFileSync, rmSync, statSync, writeSync } from 'node:fs'
+import { join } from 'node:path'
+import test, { type ExecutionContext } from 'ava'
+import { attachWhole } from '../../../src/segment/attach.js'
+import { decodeHeader, type SegmentHeader } from '../../../src/segment/layout.js'
+import { fillUp, smallTmpfs } from '../../helpers/limits.js'
+import {
+  ELEMENT,
+  graph,
+  modelBytes,
+  node,
+  value,
+  weights,
+  wideModel,
+  writeModel,
+} from '../../helpers/onnx-builder.js'
+import { killWithChildren } from '../../helpers/processes.js'
+import {
+  type RunningServer,
+  type ServerUnderTest,
+  type StartOptions,
+  startServer,
+  stopCleanly,
+  temporaryFolder,
+} from '../../helpers/server.js'
+import { inferOutputs } from '../../helpers/v2-client.js'
+import { until } from '../../helpers/waiting.js'
+
+const WEIGHTS_BYTES = 8_000_000
+const INPUTS = 1024
+const RELEASED = 'released weights that only a load needs'
+const ADOPTED = 'segment adopted from a server that is gone'
+
+function floats(name: string, shape: readonly number[]) {
+  const count = shape.reduce((product, size) => product * size, 1)
+  const bytes = new Uint8Array(Float32Array.from({ length: count }, (_, i) => Math.cos(i)).buffer)
+  return { name, datatype: 'FP32', shape, bytes }
+}
+
+/** Every output, from a new connection each time. */
+async function answerOf(url: string, inputs = [floats('x', [1, INPUTS])]): Promise<unknown> {
+  return await inferOutputs({ url, model: 'wide', inputs, encoding: 'binary' })
+}
+
+function segmentPath(server: ServerUnderTest): string {
+  const paths = server.segments().filter((path) => path.endsWith('.segment'))
+  if (paths.length !== 1) throw new Error(`expected one segment, got ${JSON.stringify(paths)}`)
+  return join(server.segmentDir, paths[0] as string)
+}
+
+/** Memory that the segment takes, in bytes. */
+function memoryOf(server: ServerUnderTest): number {
+  return statSync(segmentPath(server)).blocks * 512
+}
+
+function count(server: ServerUnderTest, msg: string): number {
+  return server.log.filter((line) => line.msg === msg).length
+}
+
+async function isReleased(server: ServerUnderTest, times = 1): Promise<void> {
+  await until(`release ${times}`, () => count(server, RELEASED) === times)
+}
+
+async function start(t: ExecutionContext, options: StartOptions = {}): Promise<RunningServer> {
+  const models = options.models ?? writeModel(temporaryFolder(t), 'wide', wideModel(WEIGHTS_BYTES))
+  return await startServer(t, {
+    models,
+    ...options,
+    args: ['--log-level', 'debug', ...(options.args ?? ['--workers', '2'])],
+  })
+}
+
+async function startReleased(t: ExecutionContext, options: StartOptions = {}): Promise<RunningServer> {
+  const running = await start(t, options)
+  await isReleased(running.server)
+  return running
+}
+
+/** Kills a worker that serves, and waits for another in its place. */
+async function replaceWorker(server: ServerUnderTest): Promise<void> {
+  const ready = server.log.filter(({ msg }) => msg === 'worker ready')
+  process.kill(ready.at(-1)?.workerPid as number, 'SIGKILL')
+  await until('another worker', () => count(server, 'worker ready') > ready.length)
+}
+
+test.serial('weights stand in memory once while nobody loads, and whoever loads finds them', async (t) => {
+  const { server, url, adminUrl } = await start(t)
+  const expected = await answerOf(url)
+  const whole = statSync(segmentPath(server)).size
+  t.true(memoryOf(server) >= whole)
+  await isReleased(server)
+  t.true(memoryOf(server) < whole - 0.95 * WEIGHTS_BYTES, `${memoryOf(server)} of ${whole} bytes are taken`)
+  for (let i = 0; i < 4; i++) t.deepEqual(await answerOf(url), expected)
+
+  await replaceWorker(server)
+  t.true(memoryOf(server) >= whole, 'what a load needs is back')
+  for (let i = 0; i < 4; i++) t.deepEqual(await answerOf(url), expected)
+  await isReleased(server, 2)
+  t.true(memoryOf(server) < whole - 0.95 * WEIGHTS_BYTES)
+
+  await fetch(`${adminUrl}/restart`, { method: 'POST' })
+  await server.logged(({ msg }) => msg === 'every worker was replaced')
+  for (let i = 0; i < 4; i++) t.deepEqual(await answerOf(url), expected)
+  await stopCleanly(t, server)
+})
+
+test.serial('weights that two operators share stay: one of them still reads them', async (t) => {
+  const size = 520
+  const shared = modelBytes(
+    graph({
+      input: [value('x', ELEMENT.float, ['batch', size]), value('z', ELEMENT.float, [1])],
+      output: [value('y', ELEMENT.float, ['batch', 2 * size]), value('sum', ELEMENT.float, [size, size])],
+      node: [
+        node('MatMul', ['x', 'shared'], ['h']),
+        node('MatMul', ['h', 'own'], ['y']),
+        node('Add', ['shared', 'z'], ['sum']),
+      ],
+      initializer: [weights('shared', [size, size]), weights('own', [size, 2 * size])],
+    }),
+  )
+  const models = writeModel(temporaryFolder(t), 'wide', shared)
+  const { server, url } = await start(t, { models })
+  const inputs = [floats('x', [1, size]), floats('z', [1])]
+  const expected = await answerOf(url, inputs)
+  await isReleased(server)
+  const bytes = server.log.find(({ msg }) => msg === RELEASED)?.bytes
+  t.true((bytes as number) <= 2 * size * size * 4, `${bytes} bytes were released`)
+  for (let i = 0; i < 4; i++) t.deepEqual(await answerOf(url, inputs), expected)
+  await replaceWorker(server)
+  for (let i = 0; i < 4; i++) t.deepEqual(await answerOf(url, inputs), expected)
+  await stopCleanly(t, server)
+})
+
+interface Scene {
+  readonly models: string
+  readonly segmentDir: string
+  readonly cacheDir: string
+  /** Of the segment without its raw weights, left by a server whose processes were all killed. */
+  readonly path: string
+  readonly expected: unknown
+}
+
+async function killedWhenReleased(t: ExecutionContext): Promise<Scene> {
+  const models = writeModel(temporaryFolder(t), 'wide', wideModel(WEIGHTS_BYTES))
+  const segmentDir = temporaryFolder(t, '/dev/shm')
+  const cacheDir = temporaryFolder(t)
+  const { server, url } = await startReleased(t, { models, segmentDir, cacheDir })
+  const expected = await answerOf(url)
+  await killWithChildren(server.process.pid as number)
+  await server.exited
+  return { models, segmentDir, cacheDir, path: segmentPath(server), expected }
+}
+
+test.serial('a segment left without its raw weights is made whole and taken over', async (t) => {
+  const { models, segmentDir, cacheDir, expected } = await killedWhenReleased(t)
+  const { server, url } = await start(t, { models, segmentDir, cacheDir })
+  t.is(count(server, ADOPTED), 1)
+  t.deepEqual(await answerOf(url), expected)
+  await stopCleanly(t, server)
+})
+
+function headerAt(path: string): SegmentHeader {
+  return decodeHeader(readFileSync(path))
+}
+
+test.serial('a segment whose server died while it put them back is made whole and taken over', async (t) => {
+  const { models, segmentDir, cacheDir, path, expected } = await killedWhenReleased(t)
+  const { key, data, rawRanges } = headerAt(path)
+  const image = readFileSync(join(cacheDir, `${key}.segment`))
+  const [range] = rawRanges
+  chmodSync(path, 0o600)
+  const from = data.offsetBytes + (range?.offsetBytes ?? 0)
+  const half = Math.floor((range?.bytes ?? 0) / 2)
+  writeSync(openSync(path, 'r+'), image, from, half, from)
+  chmodSync(path, 0o400)
+  const { server, url } = await start(t, { models, segmentDir, cacheDir })
+  t.is(count(server, ADOPTED), 1)
+  t.deepEqual(await answerOf(url), expected)
+  await stopCleanly(t, server)
+})
+
+test.serial('a segment left without its raw weights is never taken for a whole one', async (t) => {
+  const { models, segmentDir, expected } = await killedWhenReleased(t)
+  const { server, url } = await start(t, { models, segmentDir })
+  t.is(count(server, ADOPTED), 0)
+  t.is(count(server, 'compiled, segment written'), 1)
+  t.deepEqual(await answerOf(url), expected)
+  await stopCleanly(t, server)
+})
+
+test.serial('the compile cache may be deleted while its weights are needed', async (t) => {
+  const { server, url } = await startReleased(t)
+  const expected = await answerOf(url)
+  rmSync(server.cacheDir, { recursive: true })
+  await replaceWorker(server)
+  for (let i = 0; i < 4; i++) t.deepEqual(await answerOf(url), expected)
+  await stopCleanly(t, server)
+})
+
+test.serial(
+  'a segment is made anew where the compile cache was damaged while its weights are needed',
+  async (t) => {
+    const { server, url } = await startReleased(t)
+    const expected = await answerOf(url)
+    const { key, data, rawRanges } = headerAt(segmentPath(server))
+    const image = join(server.cacheDir, `${key}.segment`)
+    chmodSync(image, 0o600)
+    writeSync(
+      openSync(image, 'r+'),
+      Buffer.of(1, 2, 3),
+      0,
+      3,
+      data.offsetBytes + (rawRanges[0]?.offsetBytes ?? 0),
+    )
+    await replaceWorker(server)
+    t.is(count(server, 'making the segment anew'), 1)
+    for (let i = 0; i < 4; i++) t.deepEqual(await answerOf(url), expected)
+    await isReleased(server, 2)
+    await stopCleanly(t, server)
+  },
+)
+
+test.serial(
+  'without room to put them back a worker does not start, and says why; with room it does',
+  async (t) => {
+    const segmentDir = smallTmpfs(t, 'size=40m')
+    if (segmentDir === null) {
+      t.pass('skipped: mounting a tmpfs needs root')
+      return
+    }
+    const { server, url, adminUrl } = await startReleased(t, { segmentDir })
+    const expected = await answerOf(url)
+    const filler = fillUp(segmentDir)
+    process.kill(
+      server.log.filter(({ msg }) => msg === 'worker ready').at(-1)?.workerPid as number,
+      'SIGKILL',
+    )
+    await until('a failed start', () => server.log.some(({ code }) => code === 'SEGMENT_SPACE'))
+    t.deepEqual(await answerOf(url), expected, 'the other worker serves on')
+    rmSync(filler)
+    const before = count(server, 'worker ready')
+    // Where it was given up meanwhile, a restart fills the place again.
+    await fetch(`${adminUrl}/restart`, { method: 'POST' })
+    await until('all workers', () => count(server, 'worker ready') >= before + 2)
+    for (let i = 0; i < 4; i++) t.deepEqual(await answerOf(url), expected)
+    await stopCleanly(t, server)
+  },
+)
+
+test.serial('a model is replaced while the old one is in memory once', async (t) => {
+  const models = writeModel(temporaryFolder(t), 'wide', wideModel(WEIGHTS_BYTES))
+  const args = ['--workers', '2', '--model-control', 'explicit', '--load-model', '*']
+  const { server, url, adminUrl } = await startReleased(t, { models, args })
+  const before = await answerOf(url)
+  const size = WEIGHTS_BYTES / INPUTS / 4
+  const other = graph({
+    input: [value('x', ELEMENT.float, ['batch', INPUTS])],
+    output: [value('y', ELEMENT.float, ['batch', Math.round(size)])],
+    node: [node('MatMul', ['x', 'weight'], ['h']), node('Neg', ['h'], ['y'])],
+    initializer: [weights('weight', [INPUTS, Math.round(size)])],
+  })
+  writeModel(models, 'wide', modelBytes(other))
+  const loaded = await fetch(`${adminUrl}/v2/repository/models/wide/load`, { method: 'POST' })
+  t.is(loaded.status, 200, await loaded.text())
+  const after = await answerOf(url)
+  t.notDeepEqual(after, before)
+  await isReleased(server, 2)
+  t.true(memoryOf(server) < statSync(segmentPath(server)).size - 0.95 * WEIGHTS_BYTES)
+  await replaceWorker(server)
+  for (let i = 0; i < 4; i++) t.deepEqual(await answerOf(url), after)
+  await stopCleanly(t, server)
+})
+
+test.serial('raw weights are kept where that is asked for', async (t) => {
+  const kept = await start(t, { args: ['--workers', '2', '--raw-weights', 'keep'] })
+  const released = await startReleased(t)
+  t.true(memoryOf(kept.server) >= statSync(segmentPath(kept.server)).size)
+  await stopCleanly(t, released.server)
+  await stopCleanly(t, kept.server)
+})
+
+test.serial('what another process holds whole is released when it is done, and not before', async (t) => {
+  const { server, url } = await start(t)
+  const path = segmentPath(server)
+  const held = await attachWhole(path)
+  // As old as this one, and held by nobody.
+  const other = await startReleased(t)
+  t.true(memoryOf(server) >= statSync(path).size)
+  t.is(held.header.model?.name, 'wide')
+  await held.close()
+  await isReleased(server)
+  const refused = await t.throwsAsync(attachWhole(path), { code: 'SEGMENT_INVALID' })
+  t.regex(refused?.message ?? '', /its raw weights are released/)
+  await answerOf(url)
+  await stopCleanly(t, other.server)
+  await stopCleanly(t, server)
+})

@@ -1,0 +1,125 @@
+import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import test, { type ExecutionContext } from 'ava'
+import { memoryCgroup, smallTmpfs } from '../../helpers/limits.js'
+import { wideModel, writeModel } from '../../helpers/onnx-builder.js'
+import {
+  type RunningServer,
+  type StartOptions,
+  startServer,
+  stopCleanly,
+  temporaryFolder,
+} from '../../helpers/server.js'
+import { inferOutputs, type WireTensor } from '../../helpers/v2-client.js'
+
+const MIB = 1024 * 1024
+const ROW: WireTensor = {
+  name: 'x',
+  datatype: 'FP32',
+  shape: [1, 1024],
+  bytes: new Uint8Array(new Float32Array(1024).fill(1).buffer),
+}
+
+type Serving = RunningServer & { readonly models: string }
+
+async function serveWide(t: ExecutionContext, weightBytes: number, options: StartOptions): Promise<Serving> {
+  const models = writeModel(temporaryFolder(t), 'wide', wideModel(weightBytes))
+  const args = ['--workers', '2', '--model-control', 'explicit', '--load-model', 'wide']
+  return { models, ...(await startServer(t, { ...options, models, args })) }
+}
+
+/** Puts a model of another size in its place and asks for it. */
+async function load({ models, adminUrl }: Serving, weightBytes: number): Promise<Response> {
+  const target = join(models, 'wide', '1')
+  rmSync(target, { recursive: true })
+  mkdirSync(join(models, '.staging'), { recursive: true })
+  writeModel(join(models, '.staging'), 'wide', wideModel(weightBytes))
+  renameSync(join(models, '.staging', 'wide', '1'), target)
+  return await fetch(`${adminUrl}/v2/repository/models/wide/load`, { method: 'POST' })
+}
+
+async function answerOf({ url }: Serving): Promise<readonly WireTensor[]> {
+  return await inferOutputs({ url, model: 'wide', inputs: [ROW], encoding: 'binary' })
+}
+
+/** Programs of the server's children. */
+function childrenOf({ server }: Serving): string[] {
+  const { pid } = server.process
+  return readFileSync(`/proc/${pid}/task/${pid}/children`, 'latin1')
+    .split(' ')
+    .filter(Boolean)
+    .map((child) => readFileSync(`/proc/${child}/cmdline`, 'latin1').replaceAll('\0', ' '))
+}
+
+interface Refusal {
+  readonly code: string
+  readonly reason: RegExp
+}
+
+/** Holds a refused swap to what its operator must see, and its clients must not. */
+async function refuses(
+  t: ExecutionContext,
+  serving: Serving,
+  weightBytes: number,
+  { code, reason }: Refusal,
+): Promise<void> {
+  const { server, adminUrl } = serving
+  const before = await answerOf(serving)
+  const refused = await load(serving, weightBytes)
+  t.is(refused.headers.get('x-error-code'), code)
+  t.deepEqual(await answerOf(serving), before, 'the old one answers')
+  const index = await fetch(`${adminUrl}/v2/repository/index`, { method: 'POST' })
+  const [entry] = (await index.json()) as { state: string; reason: string }[]
+  t.is(entry?.state, 'READY')
+  t.regex(entry?.reason ?? '', reason)
+  const line = await server.logged(({ msg }) => msg === 'the model is not replaced: the old one serves on')
+  // The log has the whole paths.
+  t.regex(String(line.reason), reason)
+  const metrics = await (await fetch(`${adminUrl}/metrics`)).text()
+  t.regex(metrics, /^onecopy_model_changes_total\{outcome="failed"\} 1$/m)
+  const files = server.segments().filter((path) => /segment|writing/.test(path))
+  t.is(files.length, 1, `only the old segment stands: ${files}`)
+  t.false(
+    childrenOf(serving).some((program) => /compile-main|probe-main/.test(program)),
+    'nobody works for it any more',
+  )
+}
+
+test.serial(
+  'a swap whose two generations do not fit shared memory leaves the old one answering, and says what is missing',
+  async (t) => {
+    const segmentDir = smallTmpfs(t, 'size=56m')
+    if (segmentDir === null) {
+      t.pass('skipped: mounting a tmpfs needs root')
+      return
+    }
+    const serving = await serveWide(t, 12 * MIB, { segmentDir })
+    await refuses(t, serving, 24 * MIB, {
+      code: 'SEGMENT_SPACE',
+      reason: /needs 50\.\d MB in .*, [34]\d\.\d MB are free: raise/,
+    })
+    t.is((await load(serving, 12 * MIB)).status, 200, 'one that fits is taken')
+    await stopCleanly(t, serving.server)
+  },
+)
+
+test.serial(
+  'a swap whose two generations do not fit the memory limit leaves the old one answering, with the numbers',
+  async (t) => {
+    const cgroup = memoryCgroup(t, 280_000_000)
+    if (cgroup === null) {
+      t.pass('skipped: no control group with a memory limit can be made here')
+      return
+    }
+    const serving = await serveWide(t, 16 * MIB, { cgroup: cgroup.procs })
+    // What counts was read at the start; the kernel has no part in this.
+    writeFileSync(join(dirname(cgroup.procs), 'memory.limit_in_bytes'), String(4e9))
+    await refuses(t, serving, 48 * MIB, {
+      code: 'MEMORY_LIMIT',
+      reason:
+        /\(segments 134\.\d MB, 2 workers of .*this model 100\.\d MB and .* in each worker, measured, beside 33\.\d MB of segments before it\), the control group allows 280\.0 MB/,
+    })
+    t.is((await load(serving, 16 * MIB)).status, 200, 'one that fits is taken')
+    await stopCleanly(t, serving.server)
+  },
+)

@@ -1,0 +1,257 @@
+import { once } from 'node:events'
+import { connect } from 'node:net'
+import test, { type ExecutionContext } from 'ava'
+import { addModel, slowModel, writeModel } from '../../helpers/onnx-builder.js'
+import { type RunningServer, startServer, stopCleanly, temporaryFolder } from '../../helpers/server.js'
+import { keepAsking } from '../../helpers/steady-clients.js'
+import { encodeRequest, infer, inferOutputs, type WireTensor } from '../../helpers/v2-client.js'
+import { until } from '../../helpers/waiting.js'
+
+const POINT: WireTensor = {
+  name: 'x',
+  datatype: 'FP32',
+  shape: [1, 2],
+  bytes: new Uint8Array(Float32Array.of(10, 20).buffer),
+}
+
+function iterations(count: number): WireTensor {
+  const bytes = new Uint8Array(BigInt64Array.of(BigInt(count)).buffer)
+  return { name: 'iterations', datatype: 'INT64', shape: [], bytes }
+}
+
+async function metric(adminUrl: string, series: RegExp): Promise<number> {
+  const text = await (await fetch(`${adminUrl}/metrics`)).text()
+  const value = text.split('\n').find((line) => series.test(line))
+  return value === undefined ? 0 : Number(value.split(' ').at(-1))
+}
+
+const SUCCESSES = /^onecopy_requests_total\{.*outcome="success"\}/
+
+async function serveAdd(t: ExecutionContext, args: readonly string[]): Promise<RunningServer> {
+  const models = writeModel(temporaryFolder(t), 'add', addModel())
+  return await startServer(t, { models, args: ['--log-level', 'debug', ...args] })
+}
+
+async function serveSlow(t: ExecutionContext, args: readonly string[]): Promise<RunningServer> {
+  const models = writeModel(temporaryFolder(t), 'slow', slowModel())
+  return await startServer(t, { models, args: ['--log-level', 'debug', '--workers', '1', ...args] })
+}
+
+function workerPids({ server }: RunningServer): number[] {
+  return server.log.filter((line) => line.msg === 'worker ready').map((line) => line.workerPid as number)
+}
+
+interface Clients {
+  readonly failures: string[]
+  answered: number
+  stop(): Promise<void>
+}
+
+function askAll(url: string, count: number): Clients {
+  const clients: Clients = { failures: [], answered: 0, stop: () => steady.stop() }
+  const steady = keepAsking({
+    ...{ url, model: 'add', input: POINT, count },
+    onAnswer: (status, text) => {
+      if (status === 200 && text.includes('[11,22]')) clients.answered++
+      else clients.failures.push(`${status} ${text}`)
+    },
+    onFailure: (message) => clients.failures.push(message),
+  })
+  return clients
+}
+
+test.serial('SIGHUP replaces every worker, one at a time, and no request fails', async (t) => {
+  const running = await serveAdd(t, ['--workers', '2'])
+  const { server, url, adminUrl } = running
+  const before = workerPids(running)
+  const clients = askAll(url, 16)
+  await until('the load runs', () => clients.answered > 100)
+  server.process.kill('SIGHUP')
+  await server.logged((line) => line.msg === 'every worker was replaced')
+  await clients.stop()
+  t.deepEqual(clients.failures, [])
+  const after = workerPids(running).slice(before.length)
+  t.is(after.length, 2)
+  t.is(new Set([...before, ...after]).size, 4)
+  t.is(await metric(adminUrl, SUCCESSES), clients.answered, 'what the old workers counted stays counted')
+  t.is(await metric(adminUrl, /worker_exits_total\{reason="SIGHUP"\}/), 2)
+  await stopCleanly(t, server)
+})
+
+test.serial(
+  'asked for again while workers are replaced, it is done once more, and no more often',
+  async (t) => {
+    const running = await serveAdd(t, ['--workers', '2'])
+    const { server } = running
+    const times = (msg: string) => server.log.filter((line) => line.msg === msg).length
+    for (let i = 1; i <= 3; i++) {
+      server.process.kill('SIGHUP')
+      await until('it is heard', () => times('replacing every worker') === i)
+    }
+    await until('all is said to be done', () => times('every worker was replaced') === 3)
+    t.is(workerPids(running).length, 6)
+    await stopCleanly(t, server)
+  },
+)
+
+test.serial(
+  'POST /restart on the admin port does the same, and the public port has no such route',
+  async (t) => {
+    const running = await serveAdd(t, ['--workers', '1'])
+    const { server, url, adminUrl } = running
+    t.is((await fetch(`${url}/restart`, { method: 'POST' })).status, 404)
+    const response = await fetch(`${adminUrl}/restart`, { method: 'POST' })
+    t.is(response.status, 202)
+    t.deepEqual(await response.json(), { restarting: true })
+    await server.logged((line) => line.msg === 'every worker was replaced')
+    t.is(workerPids(running).length, 2)
+    await stopCleanly(t, server)
+  },
+)
+
+test.serial(
+  'a worker that is stopped is silent, and is replaced; a scrape does not wait for it',
+  async (t) => {
+    const running = await serveAdd(t, ['--workers', '2', '--stall-timeout', '2s'])
+    const { server, url, adminUrl } = running
+    for (let i = 0; i < 4; i++) await inferOutputs({ url, model: 'add', inputs: [POINT] })
+    process.kill(workerPids(running)[0] as number, 'SIGSTOP')
+    const startedMs = performance.now()
+    t.is(await metric(adminUrl, SUCCESSES), 4)
+    t.true(performance.now() - startedMs < 500)
+    const end = await server.logged((line) => line.msg === 'worker killed by the server')
+    t.is(end.code, 'WORKER_STALLED')
+    await until('a fresh worker is ready', () => workerPids(running).length === 3)
+    t.is(await metric(adminUrl, SUCCESSES), 4)
+    await stopCleanly(t, server)
+  },
+)
+
+for (const signal of ['SIGSEGV', 'SIGABRT', 'SIGBUS'] as const) {
+  test.serial(`a crash inside the runtime is reported with model and signal: ${signal}`, async (t) => {
+    const running = await serveSlow(t, [])
+    const { server, url, adminUrl } = running
+    const lost = infer({ url, model: 'slow', inputs: [iterations(1_000_000_000)] }).catch(() => 'cut off')
+    // The second waits, so the first is inside the runtime.
+    const waiting = infer({ url, model: 'slow', inputs: [iterations(1)] }).catch(() => 'cut off')
+    await until('one waits', async () => (await metric(adminUrl, /^onecopy_queue_depth /)) === 1)
+    process.kill(workerPids(running)[0] as number, signal)
+    const end = await server.logged((line) => line.msg === 'worker ended inside the runtime')
+    t.is(end.how, signal)
+    t.is(end.model, 'slow')
+    t.is(end.version, '1')
+    t.deepEqual(await Promise.all([lost, waiting]), ['cut off', 'cut off'])
+    await until('a fresh worker is ready', () => workerPids(running).length === 2)
+    t.is(await metric(adminUrl, new RegExp(`worker_exits_total\\{reason="${signal}"\\}`)), 1)
+    await stopCleanly(t, server)
+  })
+}
+
+test.serial(
+  'kill -9 while a model computes is logged as a kill from outside, and no model is blamed',
+  async (t) => {
+    const running = await serveSlow(t, ['--breaker-limit', '1'])
+    const { server, url, adminUrl } = running
+    const lost = infer({ url, model: 'slow', inputs: [iterations(1_000_000_000)] }).catch(() => 'cut off')
+    const waiting = infer({ url, model: 'slow', inputs: [iterations(1)] }).catch(() => 'cut off')
+    await until('one waits', async () => (await metric(adminUrl, /^onecopy_queue_depth /)) === 1)
+    process.kill(workerPids(running)[0] as number, 'SIGKILL')
+    const end = await server.logged((line) => line.msg === 'worker killed from outside')
+    t.like(end, { how: 'SIGKILL', model: 'slow', version: '1' })
+    t.deepEqual(await Promise.all([lost, waiting]), ['cut off', 'cut off'])
+    await until('a fresh worker is ready', () => workerPids(running).length === 2)
+    await inferOutputs({ url, model: 'slow', inputs: [iterations(1)] })
+    t.is(await metric(adminUrl, /^onecopy_model_disabled\{.*slow/), 0)
+    t.is(await metric(adminUrl, /^onecopy_model_crashes_total\{.*slow/), 0)
+    t.is(await metric(adminUrl, /worker_exits_total\{reason="SIGKILL"\}/), 1)
+    await stopCleanly(t, server)
+  },
+)
+
+test.serial('a worker that served its number of requests is replaced, and no request fails', async (t) => {
+  const running = await serveAdd(t, ['--workers', '2', '--max-requests-per-worker', '200'])
+  const { server, url, adminUrl } = running
+  const clients = askAll(url, 8)
+  await until('four workers were replaced', () => workerPids(running).length >= 6)
+  await clients.stop()
+  t.deepEqual(clients.failures, [])
+  t.is(await metric(adminUrl, SUCCESSES), clients.answered)
+  await stopCleanly(t, server)
+})
+
+test.serial('a memory ceiling below what a fresh worker takes is reported and ignored', async (t) => {
+  const running = await serveAdd(t, ['--workers', '1', '--max-private-memory', '1MiB'])
+  const { server, url } = running
+  const line = await server.logged((one) => /--max-private-memory/.test(one.msg))
+  t.regex(line.msg, /holds .* MB of its own .* from the start: the ceiling is ignored/)
+  await inferOutputs({ url, model: 'add', inputs: [POINT] })
+  t.is(workerPids(running).length, 1)
+  await stopCleanly(t, server)
+})
+
+test.serial('counts of a worker killed in the middle of scrapes are exact', async (t) => {
+  const running = await serveAdd(t, ['--workers', '1'])
+  const { server, url, adminUrl } = running
+  let highest = 0
+  for (let round = 1; round <= 3; round++) {
+    for (let i = 0; i < 50; i++) await inferOutputs({ url, model: 'add', inputs: [POINT] })
+    const scrapes = Array.from({ length: 5 }, () => metric(adminUrl, SUCCESSES))
+    process.kill(workerPids(running).at(-1) as number, 'SIGKILL')
+    for (const count of await Promise.all(scrapes)) {
+      t.is(count, round * 50)
+      t.true(count >= highest)
+      highest = count
+    }
+    await until('a fresh worker is ready', () => workerPids(running).length === round + 1)
+  }
+  t.is(await metric(adminUrl, SUCCESSES), 150)
+  await stopCleanly(t, server)
+})
+
+test.serial('connections on their way to a worker that dies are given to another', async (t) => {
+  const running = await serveAdd(t, ['--workers', '2'])
+  const { server, url } = running
+  const stopped = workerPids(running)[0] as number
+  process.kill(stopped, 'SIGSTOP')
+  const { body, headers } = encodeRequest([POINT], 'json')
+  let answered = 0
+  // Each on a connection of its own: in turns they go to either worker.
+  const all = Promise.all(
+    Array.from({ length: 6 }, async () => {
+      const response = await fetch(`${url}/v2/models/add/infer`, {
+        method: 'POST',
+        headers: { ...headers, Connection: 'close' },
+        body,
+      })
+      answered++
+      return response.status
+    }),
+  )
+  await until('all but the one that the stopped worker was given are answered', () => answered === 5)
+  process.kill(stopped, 'SIGKILL')
+  t.deepEqual(await all, [200, 200, 200, 200, 200, 200])
+  await stopCleanly(t, server)
+})
+
+test.serial(
+  'a connection on its way to the only worker is answered or closed when that dies, never forgotten',
+  async (t) => {
+    const running = await serveAdd(t, ['--workers', '1'])
+    const { server, url } = running
+    const [pid] = workerPids(running) as [number]
+    process.kill(pid, 'SIGSTOP')
+    const clients = Array.from({ length: 3 }, () => {
+      const socket = connect(Number(new URL(url).port), '127.0.0.1')
+      socket.end('GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n')
+      socket.on('error', () => {}).resume()
+      const closed = new Promise((resolve) => socket.on('close', resolve))
+      return { connected: once(socket, 'connect'), closed }
+    })
+    await Promise.all(clients.map(({ connected }) => connected))
+    process.kill(pid, 'SIGKILL')
+    await Promise.all(clients.map(({ closed }) => closed))
+    await until('a fresh worker is ready', () => workerPids(running).length === 2)
+    await inferOutputs({ url, model: 'add', inputs: [POINT] })
+    await stopCleanly(t, server)
+  },
+)

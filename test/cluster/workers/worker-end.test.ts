@@ -1,0 +1,48 @@
+import test from 'ava'
+import { type EndFacts, EXIT_BUG, endOf } from '../../../cluster/workers/worker-end.js'
+import { OnecopyError } from '../../../src/errors.js'
+
+const STALLED = new OnecopyError('WORKER_STALLED', 'silent')
+
+function end(...facts: Partial<EndFacts>[]) {
+  const none = { exitCode: null, signal: null, failure: null, wasKilledHere: false, wasRunning: false }
+  return endOf(Object.assign({ ...none, takeOomKill: () => false }, ...facts))
+}
+
+for (const signal of ['SIGFPE', 'SIGSEGV', 'SIGABRT', 'SIGBUS', 'SIGILL']) {
+  test(`${signal} is a fault of the runtime where it computed, and of the process where it did not`, (t) => {
+    t.is(end({ signal }, { wasRunning: true }), 'runtime fault')
+    t.is(end({ signal }), 'fault')
+  })
+}
+
+test('SIGKILL is told apart by who sent it, whatever was computed', (t) => {
+  const wasRunning = true
+  t.is(end({ signal: 'SIGKILL' }, { wasRunning }), 'killed from outside')
+  t.is(end({ signal: 'SIGKILL' }, { wasRunning, takeOomKill: () => true }), 'out of memory')
+  t.is(end({ signal: 'SIGKILL', wasKilledHere: true }, { wasRunning }), 'killed by the server')
+  t.is(end({ signal: 'SIGKILL', wasKilledHere: true, failure: STALLED }), 'killed by the server')
+})
+
+test('a kill of the server explains no kill of the kernel', (t) => {
+  let asked = 0
+  const takeOomKill = () => {
+    asked++
+    return true
+  }
+  end({ signal: 'SIGKILL', wasKilledHere: true }, { takeOomKill })
+  end({ signal: 'SIGSEGV' }, { takeOomKill })
+  t.is(asked, 0)
+})
+
+test('other signals come from outside, and are no fault of the model that was computed', (t) => {
+  for (const signal of ['SIGTERM', 'SIGQUIT', 'SIGUSR2', 'SIGALRM'])
+    t.is(end({ signal }, { wasRunning: true }), 'killed from outside', signal)
+})
+
+test('an exit code says whether it was asked to end, met a bug or never started', (t) => {
+  t.is(end({ exitCode: 0 }), 'ended from outside')
+  t.is(end({ exitCode: EXIT_BUG }, { wasRunning: true }), 'bug')
+  t.is(end({ exitCode: 1, failure: new OnecopyError('ADDRESS_UNAVAILABLE', 'taken') }), 'failed to start')
+  t.is(end({ exitCode: 1 }), 'unknown')
+})

@@ -1,0 +1,38 @@
+/**
+ * A worker that speaks the protocol and serves nothing: for tests of those who look after workers. Signals have it do
+ * what a worker does by itself: SIGUSR2 it has unloaded what was retired, SIGWINCH its thread is silent, SIGHUP it says
+ * something that is no message.
+ */
+import { type ToPrimary, ToWorkerSchema } from '../../../cluster/messages.js'
+
+const retired: string[] = []
+
+function say(message: ToPrimary | { readonly type: 'nonsense' }): void {
+  process.send?.(message)
+}
+
+process.on('message', (raw) => {
+  const message = ToWorkerSchema.parse(raw)
+  if (message.type === 'start') say({ type: 'ready', port: 1, failed: [] })
+  else if (message.type === 'drain') process.exit(0)
+  else if (message.type === 'prepare') {
+    const isRefused = message.segment.name === 'refused'
+    const problem = isRefused ? { code: 'SELF_CHECK_FAILED' as const, message: 'it answers otherwise' } : null
+    // One of that name is never answered.
+    if (message.segment.name !== 'endless') say({ type: 'done', id: message.id, problem })
+  } else if (message.type === 'change') {
+    retired.push(...message.retire)
+    say({ type: 'done', id: message.id, problem: null })
+    if (process.env.WORKER_PROGRAM_UNLOADS === 'at once') unload()
+  }
+})
+
+function unload(): void {
+  for (const key of retired.splice(0)) say({ type: 'unloaded', key })
+}
+
+process.on('SIGUSR2', unload)
+process.on('SIGWINCH', () => say({ type: 'stalled', silentMs: 1000 }))
+process.on('SIGHUP', () => say({ type: 'nonsense' }))
+process.on('disconnect', () => process.exit(0))
+say({ type: 'hello' })
