@@ -3,105 +3,77 @@
 import cluster from 'node:cluster'
 import { createRequire } from 'node:module'
 import { OnecopyError } from '../src/errors.js'
-
-const EXIT_USAGE = 2
-
-const USAGE = `Usage: onecopy COMMAND [options]
-
-Commands:
-  serve      Serve a model repository over HTTP (onecopy serve --help)
-  ersilia    Serve an Ersilia model bundle: POST /run, from SMILES (onecopy ersilia --help)
-  load       Keep a model or a bundle in memory for onecopy run (onecopy load --help)
-  run        Predict a file of molecules, with a model that is in memory (onecopy run --help)
-  inspect    Tell what workers will share of a model, and what each costs (onecopy inspect --help)
-  init       Write a config for a model, made from its shapes (onecopy init --help)
-  tune       Measure which workers and threads suit a model here (onecopy tune --help)
-  key        Make an API key (onecopy key --help)
-  segments   List the segments in shared memory, and sweep what dead servers left (onecopy segments --help)
-
-Options:
-  --version  Print the version
-  --help     Print this text`
+import type { CommandName } from './commands/definitions.js'
+import { EXIT } from './exit-codes.js'
 
 function packageVersion(): string {
   const require = createRequire(import.meta.url)
   return (require('../../package.json') as { version: string }).version
 }
 
-interface Command {
-  readonly help: string
-  run(argv: readonly string[]): Promise<number>
-}
-
 /** Loaded when they are needed: a worker is this file too, and holds nothing of the commands. */
-const COMMANDS: Record<string, (() => Promise<Command>) | undefined> = {
-  serve: async () => {
-    const [{ loadConfig, serveHelp }, { runPrimary }] = await Promise.all([
+const RUN: Record<Exclude<CommandName, 'help'>, (argv: readonly string[]) => Promise<number>> = {
+  serve: async (argv) => {
+    const [{ loadConfig }, { runPrimary }] = await Promise.all([
       import('../src/config/load.js'),
       import('./primary.js'),
     ])
-    return { help: serveHelp(), run: (argv) => runPrimary(loadConfig(argv), packageVersion()) }
+    return await runPrimary(loadConfig(argv), packageVersion())
   },
-  ersilia: async () => {
-    const { runErsilia, ERSILIA_HELP } = await import('./commands/ersilia.js')
-    return { help: ERSILIA_HELP, run: (argv) => runErsilia(argv, packageVersion()) }
-  },
-  load: async () => {
-    const { runLoad, LOAD_HELP } = await import('./commands/load.js')
-    return { help: LOAD_HELP, run: (argv) => runLoad(argv, packageVersion()) }
-  },
-  run: async () => {
-    const { runRun, RUN_HELP } = await import('./commands/run.js')
-    return { help: RUN_HELP, run: runRun }
-  },
-  inspect: async () => {
-    const { runInspect, INSPECT_HELP } = await import('./commands/inspect.js')
-    return { help: INSPECT_HELP, run: runInspect }
-  },
-  init: async () => {
-    const { runInit, INIT_HELP } = await import('./commands/init.js')
-    return { help: INIT_HELP, run: runInit }
-  },
-  tune: async () => {
-    const { runTune, TUNE_HELP } = await import('./commands/tune.js')
-    return { help: TUNE_HELP, run: runTune }
-  },
-  key: async () => {
-    const { runKey, KEY_HELP } = await import('./commands/key.js')
-    return { help: KEY_HELP, run: runKey }
-  },
-  segments: async () => {
-    const { runSegments, SEGMENTS_HELP } = await import('./commands/segments.js')
-    return { help: SEGMENTS_HELP, run: runSegments }
-  },
+  ersilia: async (argv) => await (await import('./commands/ersilia.js')).runErsilia(argv, packageVersion()),
+  load: async (argv) => await (await import('./commands/load.js')).runLoad(argv, packageVersion()),
+  run: async (argv) => await (await import('./commands/run.js')).runRun(argv),
+  inspect: async (argv) => await (await import('./commands/inspect.js')).runInspect(argv),
+  init: async (argv) => await (await import('./commands/init.js')).runInit(argv),
+  tune: async (argv) => await (await import('./commands/tune.js')).runTune(argv),
+  key: async (argv) => await (await import('./commands/key.js')).runKey(argv),
+  segments: async (argv) => await (await import('./commands/segments.js')).runSegments(argv),
+  completion: async (argv) => (await import('./commands/completion.js')).runCompletion(argv),
+}
+
+async function unknownCommand(word: string): Promise<number> {
+  const [{ didYouMean }, { overview }, { COMMAND_NAMES }] = await Promise.all([
+    import('../src/config/suggest-word.js'),
+    import('./commands/help.js'),
+    import('./commands/definitions.js'),
+  ])
+  const hint = didYouMean(word, COMMAND_NAMES)
+  process.stderr.write(`onecopy: unknown command ${JSON.stringify(word)}${hint}\n\n${overview()}\n`)
+  return EXIT.usage
+}
+
+/** Help of a command, or of all where none is named. */
+async function showHelp(name: CommandName | undefined): Promise<number> {
+  const { helpOf, overview } = await import('./commands/help.js')
+  process.stdout.write(`${name === undefined ? overview() : helpOf(name)}\n`)
+  return EXIT.ok
 }
 
 async function main(argv: readonly string[]): Promise<number> {
-  const [command, ...rest] = argv
-  if (command === '--version') {
+  const [word, ...rest] = argv
+  const { isCommandName } = await import('./commands/definitions.js')
+  if (word === '--version') {
     process.stdout.write(`${packageVersion()}\n`)
-    return 0
+    return EXIT.ok
   }
-  if (command === undefined || command === '--help' || command === '-h') {
-    process.stdout.write(`${USAGE}\n`)
-    return command === undefined ? EXIT_USAGE : 0
+  if (word === undefined) {
+    await showHelp(undefined)
+    return EXIT.usage
   }
-  const load = COMMANDS[command]
-  if (load === undefined) {
-    process.stderr.write(`onecopy: unknown command ${JSON.stringify(command)}\n\n${USAGE}\n`)
-    return EXIT_USAGE
+  if (word === '--help' || word === '-h') return await showHelp(undefined)
+  if (!isCommandName(word)) return await unknownCommand(word)
+  const [topic] = rest
+  if (word === 'help') {
+    if (topic !== undefined && !isCommandName(topic)) return await unknownCommand(topic)
+    return await showHelp(topic)
   }
-  const { help, run } = await load()
-  if (rest.includes('--help') || rest.includes('-h')) {
-    process.stdout.write(`${help}\n`)
-    return 0
-  }
+  if (rest.includes('--help') || rest.includes('-h')) return await showHelp(word)
   try {
-    return await run(rest)
+    return await RUN[word](rest)
   } catch (thrown) {
     if (!(thrown instanceof OnecopyError)) throw thrown
     process.stderr.write(`onecopy: ${thrown.code}: ${thrown.message}\n`)
-    return EXIT_USAGE
+    return EXIT.usage
   }
 }
 

@@ -8,7 +8,7 @@ import { rmSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import type { Config } from '../src/config/config.js'
-import { messageOf, OnecopyError } from '../src/errors.js'
+import { messageOf, type OnecopyError } from '../src/errors.js'
 import { ownSocketPath, writeResidentNote } from '../src/ersilia/resident.js'
 import type { ServerIdentity } from '../src/http/routes/health.js'
 import { SocketFile } from '../src/http/unix-socket.js'
@@ -20,26 +20,25 @@ import { runtimeVersion } from '../src/runtime/identity.js'
 import { createServerFolder, isInMemory, removeFolder, type ServerFolder } from '../src/segment/folder.js'
 import { MemoryBudget } from '../src/sharing/memory-budget.js'
 import { AdminServer, localFolders } from './admin/admin.js'
+import { FleetMetrics } from './admin/metrics.js'
 import { Secrets } from './admin/secrets.js'
+import { EXIT } from './exit-codes.js'
 import type { SecretsMessage } from './messages.js'
-import { FleetMetrics } from './metrics/metrics.js'
-import { FleetStats } from './metrics/stats.js'
 import { type Beginning, beginWith, residentNote } from './models/bundles.js'
 import { Catalogue } from './models/catalogue.js'
 import { createBreakers } from './models/disabled-models.js'
 import { publishFirst } from './models/first-models.js'
 import { Publisher } from './models/publisher.js'
-import type { RepositoryApi } from './models/repository-api.js'
+import { repositoryApiOf } from './models/repository-api.js'
 import { RepositoryControl } from './models/repository-control.js'
 import { requireAllInService } from './models/service-states.js'
 import { concretePort } from './port.js'
 import { reportFailure, reportReady } from './ready-report.js'
 import { exitCodeOf, onHangUp, onTermination, SAME_WISH_MS } from './signals.js'
 import type { Breakers } from './workers/breaker.js'
+import { FleetStats } from './workers/stats.js'
 import { Supervisor } from './workers/supervisor.js'
 import { Watch } from './workers/watch.js'
-
-const EXIT_FAILED = 1
 
 class Primary {
   readonly #config: Config
@@ -59,6 +58,7 @@ class Primary {
   #supervisor: Supervisor | undefined
   #watch: Watch | undefined
   #failure: string | null = null
+  #hasFailedToStart = false
   #beginning: Beginning | undefined
   /** Null where none is listened on. */
   #socket: SocketFile | null = null
@@ -66,7 +66,7 @@ class Primary {
   constructor(config: Config, version: string) {
     this.#config = config
     this.#identity = { name: 'onecopy', version }
-    this.#log = createLog({ level: config.logLevel, role: 'primary' })
+    this.#log = createLog({ level: config.logLevel, role: 'primary', format: config.logFormat })
     this.#budget = new MemoryBudget({ limitBytes: cgroupMemoryLimit(), workers: config.workers })
     this.#breakers = createBreakers({
       ...{ config: config.breaker, log: this.#log, catalogue: () => this.#catalogue },
@@ -117,8 +117,11 @@ class Primary {
     } catch (thrown) {
       // One Ctrl-C reaches every process of the terminal: a worker that boots can be ended by it before it is heard here.
       await Promise.race([stopped, delay(SAME_WISH_MS)])
-      exitCode = this.#stopRequested.signal.aborted ? 0 : EXIT_FAILED
-      if (exitCode !== 0) reportFailure(this.#log, thrown)
+      exitCode = this.#stopRequested.signal.aborted ? 0 : EXIT.failed
+      if (exitCode !== 0) {
+        this.#hasFailedToStart = true
+        reportFailure(thrown, { log: this.#log, format: this.#config.logFormat })
+      }
       if (this.#lifecycle.state !== 'draining') this.#lifecycle.move('draining')
     }
     return Math.max(exitCode, await this.#stop())
@@ -201,7 +204,10 @@ class Primary {
       keyring: secrets.keyring,
       tls: secrets.adminTls,
       docsVersion: config.hasDocs ? this.#identity.version : null,
-      repository: this.#repositoryApi(),
+      repository: repositoryApiOf(() => this.#repository, {
+        isExplicit: config.modelControl === 'explicit',
+        serverState: () => this.#lifecycle.state,
+      }),
       localFolders: localFolders(config, this.#serverFolder),
       restart: () => this.#restart('restart asked for'),
       metrics: async () => ({ contentType: this.#metrics.contentType, text: await this.#metrics.scrape() }),
@@ -222,23 +228,6 @@ class Primary {
     } catch (thrown) {
       if (this.#lifecycle.state === 'starting') throw thrown
       this.#log.error({ err: thrown }, messageOf(thrown))
-    }
-  }
-
-  /** Models can be changed from the moment the server is ready. */
-  #repositoryApi(): RepositoryApi {
-    const control = () => {
-      if (this.#repository === undefined)
-        throw new OnecopyError('MODEL_NOT_READY', `the server is ${this.#lifecycle.state}`, {
-          retryAfterSeconds: 1,
-        })
-      return this.#repository
-    }
-    return {
-      isExplicit: this.#config.modelControl === 'explicit',
-      index: async () => await control().index(),
-      load: async (name) => await control().load(name),
-      unload: async (name) => await control().unload(name),
     }
   }
 
@@ -270,7 +259,7 @@ class Primary {
   ): Promise<Supervisor> {
     const { adminToken: _token, apiKeys: _keys, ...shared } = this.#config
     cluster.setupPrimary({
-      exec: fileURLToPath(new URL('./main.js', import.meta.url)),
+      exec: fileURLToPath(new URL('main.js', import.meta.url)),
       args: ['worker'],
       // The folder that the server was started in may be removed.
       cwd: CHILD_DIR,
@@ -370,7 +359,7 @@ class Primary {
       const { killed } = await this.#supervisor.drain(this.#config.drainTimeoutMs)
       if (killed > 0) {
         this.#log.error({ killed }, 'workers were killed: --drain-timeout passed')
-        exitCode = EXIT_FAILED
+        exitCode = EXIT.failed
       }
     }
     await this.#admin?.close()
@@ -379,7 +368,8 @@ class Primary {
     await this.#socket?.remove()
     if (this.#serverFolder !== undefined) await removeFolder(this.#serverFolder.path)
     this.#lifecycle.move('closed')
-    this.#log.info('stopped')
+    // On a terminal, the sentence that says why a start failed stays the last line.
+    if (!this.#hasFailedToStart || this.#config.logFormat === 'json') this.#log.info('stopped')
     return exitCode
   }
 

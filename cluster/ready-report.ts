@@ -4,9 +4,10 @@ import type { PublishedModel } from '../src/compile/publish.js'
 import type { Config } from '../src/config/config.js'
 import { urlHost } from '../src/config/host-names.js'
 import { messageOf, OnecopyError } from '../src/errors.js'
-import type { Log } from '../src/log.js'
+import type { Log, LogFormat } from '../src/log.js'
 import { logBatching } from './models/batching-log.js'
 import { readyTable } from './progress.js'
+import { startFailureText } from './start-failure.js'
 
 export interface ReadyReport {
   readonly config: Pick<Config, 'host' | 'adminHost' | 'adminTls' | 'workers' | 'isHttp'>
@@ -47,7 +48,13 @@ export function reportReady({
   log.info({ host, port, adminHost, adminPort, workers, models: published.length, ...socket }, 'ready')
 }
 
-export function reportFailure(log: Log, thrown: unknown): void {
-  if (thrown instanceof OnecopyError) log.fatal({ code: thrown.code }, thrown.message)
+/** A sentence and a remedy for people; lines of the log stay lines. */
+export function reportFailure(
+  thrown: unknown,
+  { log, format }: { readonly log: Log; readonly format: LogFormat },
+): void {
+  if (thrown instanceof OnecopyError && format === 'pretty')
+    process.stderr.write(`${startFailureText(thrown)}\n`)
+  else if (thrown instanceof OnecopyError) log.fatal({ code: thrown.code }, thrown.message)
   else log.fatal({ err: thrown }, messageOf(thrown))
 }

@@ -8,14 +8,15 @@ import { join } from 'node:path'
 import { ClientCounts } from '../src/access/client-page.js'
 import { messageOf, OnecopyError } from '../src/errors.js'
 import { isIdle } from '../src/http/connections.js'
-import type { VersionOutOfService } from '../src/http/context.js'
+import type { VersionOutOfService } from '../src/inference/service.js'
 import { withDeadline } from '../src/lifecycle.js'
-import { createLog, type Log } from '../src/log.js'
+import { createLog, type Log, logFormatOf } from '../src/log.js'
 import { StatsPage, type StatsPageReference } from '../src/metrics/page.js'
 import { ModelRecorder, ProcessRecorder } from '../src/metrics/recorder.js'
 import { Regions } from '../src/regions/regions.js'
 import { removeFolder } from '../src/segment/folder.js'
 import { beginEngine, type SegmentToServe, ServingProcess } from '../src/server/server.js'
+import { EXIT } from './exit-codes.js'
 import {
   type OutOfServiceMessage,
   type SecretsMessage,
@@ -25,7 +26,6 @@ import {
   type ToWorker,
   ToWorkerSchema,
 } from './messages.js'
-import { EXIT_BUG } from './workers/worker-end.js'
 
 /** After a bug nothing is certain any more: other requests get this long, not the whole drain timeout. */
 const BUG_DRAIN_MS = 5000
@@ -43,7 +43,7 @@ class WorkerProcess {
   readonly #worker: Worker
   /** Begun with the process: it is there when the models are. */
   readonly #engine = beginEngine()
-  #log: Log = createLog({ level: 'info', role: 'worker' })
+  #log: Log = createLog({ level: 'info', role: 'worker', format: logFormatOf('auto') })
   #start: StartMessage | undefined
   #serving: ServingProcess | undefined
   #booting: Promise<void> | undefined
@@ -135,7 +135,7 @@ class WorkerProcess {
 
   async #boot(start: StartMessage): Promise<void> {
     this.#start = start
-    this.#log = createLog({ level: start.config.logLevel, role: 'worker' })
+    this.#log = createLog({ level: start.config.logLevel, role: 'worker', format: start.config.logFormat })
     try {
       await this.#engine.reportTo(start.processStats, start.statsSlot)
       this.#serving = await ServingProcess.start({
@@ -162,7 +162,7 @@ class WorkerProcess {
     } catch (thrown) {
       const code = thrown instanceof OnecopyError ? thrown.code : 'WORKER_BOOT_FAILED'
       await send({ type: 'failed', code, message: messageOf(thrown) })
-      process.exit(1)
+      process.exit(EXIT.failed)
     }
   }
 
@@ -176,7 +176,7 @@ class WorkerProcess {
 
   #onBug(error: unknown): void {
     this.#log.fatal({ err: error }, 'a bug: this worker ends')
-    void this.#end({ exitCode: EXIT_BUG, timeoutMs: BUG_DRAIN_MS })
+    void this.#end({ exitCode: EXIT.bug, timeoutMs: BUG_DRAIN_MS })
   }
 
   /** Without the primary nobody restarts, counts or unlinks: answer what was accepted, clean up, end. */

@@ -1,19 +1,37 @@
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
 import { ACCESS_OPTIONS, REQUEST_LOG_OPTIONS } from '../src/config/defence-options.js'
+import { dashed } from '../src/config/load.js'
+import { CONFIGURATION_PAGE, configurationPage } from './helpers/configuration-page.js'
 import { startServer, stopCleanly } from './helpers/server.js'
 import { PROJECT_ROOT } from './helpers/shared.js'
 
-test("the README's tables name every option of access and of what is told about a request", (t) => {
-  const readme = readFileSync(join(PROJECT_ROOT, 'README.md'), 'utf8')
-  const rows = readme.split('\n').filter((line) => line.startsWith('| `--'))
-  for (const name of Object.keys({ ...ACCESS_OPTIONS, ...REQUEST_LOG_OPTIONS })) {
-    const flag = name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
-    t.true(
-      rows.some((row) => row.split('|')[1]?.includes(`\`--${flag}`)),
-      flag,
-    )
+test('docs/configuration.md is what npm run docs writes', (t) => {
+  t.is(readFileSync(CONFIGURATION_PAGE, 'utf8'), configurationPage())
+})
+
+test('the README is at most 150 lines, its prose wraps at 100 columns, and its links lead somewhere', (t) => {
+  const lines = readFileSync(join(PROJECT_ROOT, 'README.md'), 'utf8').trimEnd().split('\n')
+  t.true(lines.length <= 150, `${lines.length} lines`)
+  // A table row, a printed answer and a picture stay on one line.
+  const prose = lines.filter((line) => !/^[|{!]/.test(line))
+  t.deepEqual(
+    prose.filter((line) => line.length > 100),
+    [],
+  )
+  const links = [...lines.join('\n').matchAll(/\]\(([^)#]+)[^)]*\)/g)].map((match) => match[1] as string)
+  for (const link of links.filter((one) => !one.startsWith('http')))
+    t.true(existsSync(join(PROJECT_ROOT, link)), link)
+})
+
+test('the pages on security and observability name every option of theirs', (t) => {
+  for (const [page, options] of [
+    ['security.md', ACCESS_OPTIONS],
+    ['observability.md', REQUEST_LOG_OPTIONS],
+  ] as const) {
+    const text = readFileSync(join(PROJECT_ROOT, 'docs', page), 'utf8')
+    for (const name of Object.keys(options)) t.true(text.includes(`--${dashed(name)}`), `${page}: ${name}`)
   }
 })
 

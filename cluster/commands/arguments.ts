@@ -1,10 +1,19 @@
 /** What commands beside `serve` take from their command lines, checked as `serve` checks it. */
 import { statSync } from 'node:fs'
 import { resolve } from 'node:path'
+import { type CommandLine, parseCommandLine } from '../../src/config/flags.js'
 import { environmentName } from '../../src/config/load.js'
 import { OPTIONS } from '../../src/config/schema.js'
 import { OnecopyError } from '../../src/errors.js'
 import { parseDurationMs } from '../../src/units.js'
+import { COMMANDS, type CommandDefinition, type CommandName } from './definitions.js'
+
+/** The flags and the other words of a command, by its definition. */
+export function commandLine(command: CommandName, argv: readonly string[]): CommandLine {
+  const { flags }: CommandDefinition = COMMANDS[command]
+  const shapes = Object.entries(flags).map(([name, { value }]) => [name, { isSwitch: value === undefined }])
+  return parseCommandLine(argv, Object.fromEntries(shapes), command)
+}
 
 /** As long as `serve` gives a model by default. */
 export const COMPILE_TIMEOUT_MS = parseDurationMs(String(OPTIONS.compileTimeout.default())) as number

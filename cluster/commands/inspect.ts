@@ -2,47 +2,28 @@
  * `onecopy inspect MODEL.onnx`: what a model takes and gives, what workers will share of it, and what
  * another worker costs, measured, before anything is served.
  */
-import { parseArgs } from 'node:util'
 import { type OneOff, withCompiled } from '../../src/compile/one-off.js'
-import { messageOf } from '../../src/errors.js'
 import { cgroupMemoryLimit } from '../../src/process/memory.js'
 import { MODEL_NAME_PATTERN, placeOf } from '../../src/repository/place.js'
 import { checkSegmentFolder, createServerFolder, removeFolder } from '../../src/segment/folder.js'
 import { writeSegment } from '../../src/segment/write.js'
-import { type Inspection, inspectModel } from '../../src/sharing/inspection.js'
+import { inspectModel } from '../../src/sharing/inspection.js'
 import { MemoryBudget } from '../../src/sharing/memory-budget.js'
 import { needsOf } from '../../src/sharing/needs.js'
 import { type PodMemory, podMemory, podModel } from '../../src/sharing/pod-memory.js'
 import { type Measurement, measureWorker } from '../../src/sharing/probe.js'
-import { COMPILE_TIMEOUT_MS, modelFileOf, segmentDirOf, usageError, workersOf } from './arguments.js'
+import {
+  COMPILE_TIMEOUT_MS,
+  commandLine,
+  modelFileOf,
+  segmentDirOf,
+  usageError,
+  workersOf,
+} from './arguments.js'
+import type { InspectDocument } from './inspect-document.js'
 import { inspectionText } from './inspection-text.js'
 import { untilInterrupted } from './interruptible.js'
 import { kubernetesSizes } from './kubernetes-sizes.js'
-
-export const INSPECT_HELP = `Usage: onecopy inspect MODEL.onnx [options]
-
-Compiles a model as serve would and tells what is in it, what workers share of it, and what another worker costs,
-measured with processes that hold it. Nothing is kept. Exit code 1: the model cannot be served; the code says why.
-
-Options:
-  --workers N        Workers to reckon the memory for [as for serve]
-  --no-measure       Only what the compiled model tells: nothing is written to shared memory
-  --segment-dir DIR  Where the segment stands while it is measured, as for serve [ONECOPY_SEGMENT_DIR or /dev/shm]
-  --kubernetes       Print the memory limit and sizeLimit of a pod for these workers, as a patch of deploy/kubernetes/base
-  --json             Print one JSON document, sizes in bytes`
-
-export interface InspectDocument extends Inspection {
-  readonly model: string
-  readonly name: string
-  readonly compileMs: number
-  readonly workers: number
-  /** Null where nothing was measured. */
-  readonly measurement: Measurement | null
-  /** What the model takes in so many workers, the workers themselves not counted; null where nothing was measured. */
-  readonly totalBytes: number | null
-  /** What a pod of so many workers must be given. */
-  readonly pod: Omit<PodMemory, 'model'>
-}
 
 interface Options {
   readonly modelPath: string
@@ -54,33 +35,16 @@ interface Options {
 }
 
 function readOptions(argv: readonly string[]): Options {
-  let parsed: {
-    values: {
-      workers?: string
-      'segment-dir'?: string
-      'no-measure'?: boolean
-      json?: boolean
-      kubernetes?: boolean
-    }
-    positionals: string[]
-  }
-  try {
-    const flag = { type: 'boolean' as const }
-    const text = { type: 'string' as const }
-    const options = { workers: text, 'segment-dir': text, 'no-measure': flag, json: flag, kubernetes: flag }
-    parsed = parseArgs({ args: [...argv], options, strict: true, allowPositionals: true })
-  } catch (thrown) {
-    throw usageError(messageOf(thrown), 'inspect')
-  }
-  const { values, positionals } = parsed
-  if (values.json === true && values.kubernetes === true)
+  const { values, positionals } = commandLine('inspect', argv)
+  const isOn = (flag: string) => values[flag] === 'on'
+  if (isOn('json') && isOn('kubernetes'))
     throw usageError('expected --json or --kubernetes, got both', 'inspect')
   return {
     workers: workersOf(values.workers, 'inspect'),
     segmentDir: segmentDirOf(values['segment-dir'], 'inspect'),
-    measure: values['no-measure'] !== true,
-    json: values.json === true,
-    kubernetes: values.kubernetes === true,
+    measure: !isOn('no-measure'),
+    json: isOn('json'),
+    kubernetes: isOn('kubernetes'),
     modelPath: modelFileOf(positionals, 'inspect'),
   }
 }

@@ -1,9 +1,10 @@
 /** An inspection for a person: tables, no colours. */
 import Table from 'cli-table3'
+import { wrap } from '../../src/config/help.js'
 import type { OperatorCount } from '../../src/sharing/inspection.js'
 import type { TensorSpec } from '../../src/tensor.js'
 import { formatBytes, formatMs } from '../../src/units.js'
-import type { InspectDocument } from './inspect.js'
+import type { InspectDocument } from './inspect-document.js'
 
 const MAX_OPERATORS = 20
 
@@ -126,11 +127,13 @@ export function inspectionText(document: InspectDocument): string {
     ],
   ]
   const parts = [
-    printable(
-      `${document.name} (${document.model}), opsets ${opsetText}, compiled in ${formatMs(document.compileMs)}`,
+    ...wrap(
+      printable(
+        `${document.name} (${document.model}), opsets ${opsetText}, compiled in ${formatMs(document.compileMs)}`,
+      ),
     ),
-    tableOf(['', 'name', 'datatype', 'shape'], tensors, [12, 40, 10, 44]),
-    tableOf(['', ''], facts, [18, 90]),
+    tableOf(['', 'name', 'datatype', 'shape'], tensors, [12, 25, 10, 28]),
+    tableOf(['', ''], facts, [17, 60]),
   ]
   if (unshared.length > 0) {
     const rows = unshared.map(({ operator, bytes, why, change }) => [
@@ -139,7 +142,7 @@ export function inspectionText(document: InspectDocument): string {
       why,
       change,
     ])
-    parts.push(tableOf(['not shared', 'bytes', 'why', 'what would change it'], rows, [36, 11, 18, 43]))
+    parts.push(tableOf(['not shared', 'bytes', 'why', 'what would change it'], rows, [22, 10, 20, 23]))
   }
   return parts.join('\n')
 }

@@ -1,8 +1,7 @@
 /** Commands that leave nothing behind when they are interrupted, and say a failure as `serve` would. */
 import { OnecopyError } from '../../src/errors.js'
+import { EXIT } from '../exit-codes.js'
 import { exitCodeOf, onTermination } from '../signals.js'
-
-const EXIT_FAILED = 1
 
 /**
  * Runs `work`, which stops on its signal and then cleans up; resolves with the exit code. A second signal changes
@@ -30,6 +29,6 @@ export async function untilInterrupted(
     if (!(thrown instanceof OnecopyError)) throw thrown
     process.stderr.write(`onecopy: ${thrown.code}: ${thrown.message}\n`)
     onFailure(thrown)
-    return EXIT_FAILED
+    return EXIT.failed
   }
 }

@@ -5,66 +5,48 @@
  */
 import { resolve } from 'node:path'
 import type { Config } from '../../src/config/config.js'
-import { loadConfig } from '../../src/config/load.js'
+import { configOf, readServeFlags } from '../../src/config/load.js'
 import { messageOf, OnecopyError } from '../../src/errors.js'
 import { writeResidentNote } from '../../src/ersilia/resident.js'
 import { createLog } from '../../src/log.js'
 import { cgroupMemoryLimit } from '../../src/process/memory.js'
 import { createServerFolder, removeFolder } from '../../src/segment/folder.js'
 import { MemoryBudget } from '../../src/sharing/memory-budget.js'
+import { EXIT } from '../exit-codes.js'
 import { beginWith, residentNote } from '../models/bundles.js'
 import { Publisher } from '../models/publisher.js'
 import { runPrimary } from '../primary.js'
 import { onTermination } from '../signals.js'
 import { usageError } from './arguments.js'
-
-export const LOAD_HELP = `Usage: onecopy load MODEL|BUNDLE [options]
-
-Keeps a model in memory until it gets a signal, so that onecopy run need not load it. MODEL is an ONNX file, BUNDLE the folder
-of an Ersilia bundle. One line that begins with "ready" on standard output says that it is there.
-
-Options:
-  --name NAME        How onecopy run calls it [a bundle's Identifier; a file's name]
-  --http             Serve on --port and --admin-port too, as onecopy serve does
-  --segment-only     No worker: onecopy run attaches to the segment by itself
-  --workers N        Worker processes [1]
-  --socket PATH      Unix socket to serve on [one beside the segment]
-
-And every other option of onecopy serve (onecopy serve --help).`
+import { COMMANDS, type CommandDefinition } from './definitions.js'
 
 interface LoadOptions {
   readonly path: string
   readonly name: string | null
   readonly isHttp: boolean
   readonly isSegmentOnly: boolean
-  /** For `serve`. */
-  readonly rest: readonly string[]
+  /** Flags of `serve`. */
+  readonly serveFlags: Readonly<Record<string, string>>
 }
 
 function readOptions(argv: readonly string[]): LoadOptions {
-  const [path, ...given] = argv
-  if (path === undefined || path.startsWith('-'))
-    throw usageError('expected a model or a bundle right after load', 'load')
-  let name: string | null = null
-  let isHttp = false
-  let isSegmentOnly = false
-  const rest: string[] = []
-  for (let i = 0; i < given.length; i++) {
-    const word = given[i] as string
-    if (word === '--http') isHttp = true
-    else if (word === '--segment-only') isSegmentOnly = true
-    else if (word.startsWith('--name=')) name = word.slice('--name='.length)
-    else if (word === '--name') name = given[++i] ?? ''
-    else rest.push(word)
-  }
+  const { flags }: CommandDefinition = COMMANDS.load
+  const own = Object.entries(flags).map(([name, { value }]) => [name, { isSwitch: value === undefined }])
+  const { values, positionals } = readServeFlags(argv, 'load', Object.fromEntries(own))
+  const { name = null, http, 'segment-only': segmentOnly, ...serveFlags } = values
+  const [path, ...others] = positionals
+  if (path === undefined || others.length > 0)
+    throw usageError(`expected one model or bundle, got ${positionals.length}`, 'load')
   if (name === '') throw usageError('--name: expected a name', 'load')
+  const isHttp = http === 'on'
+  const isSegmentOnly = segmentOnly === 'on'
   if (isHttp && isSegmentOnly) throw usageError('expected --http or --segment-only, got both', 'load')
-  return { path: resolve(path), name, isHttp, isSegmentOnly, rest }
+  return { path: resolve(path), name, isHttp, isSegmentOnly, serveFlags }
 }
 
 /** Publishes the model, tells where it is, and waits. */
 async function holdSegment(config: Config): Promise<number> {
-  const log = createLog({ level: config.logLevel, role: 'primary' })
+  const log = createLog({ level: config.logLevel, role: 'primary', format: config.logFormat })
   const stop = new AbortController()
   const stopped = new Promise<void>((settle) => {
     const end = () => {
@@ -104,7 +86,7 @@ async function holdSegment(config: Config): Promise<number> {
   } catch (thrown) {
     if (stop.signal.aborted) return 0
     log.fatal({ code: thrown instanceof OnecopyError ? thrown.code : undefined }, messageOf(thrown))
-    return 1
+    return EXIT.failed
   } finally {
     if (folder !== undefined) await removeFolder(folder)
   }
@@ -112,12 +94,12 @@ async function holdSegment(config: Config): Promise<number> {
 
 /** Runs `onecopy load` until a signal; resolves with the exit code. */
 export async function runLoad(argv: readonly string[], version: string): Promise<number> {
-  const { path, name, isHttp, isSegmentOnly, rest } = readOptions(argv)
-  const byDefault = [
-    ...(process.env.ONECOPY_WORKERS === undefined ? ['--workers', '1'] : []),
-    // Other processes load the segment at any time: what that takes stays there.
-    ...(process.env.ONECOPY_RAW_WEIGHTS === undefined ? ['--raw-weights', 'keep'] : []),
-  ]
-  const config: Config = { ...loadConfig([...byDefault, ...rest]), only: { path, name }, isHttp }
+  const { path, name, isHttp, isSegmentOnly, serveFlags } = readOptions(argv)
+  const byDefault = {
+    ...(process.env.ONECOPY_WORKERS === undefined ? { workers: '1' } : {}),
+    // Other processes load the segment at any time: its raw weights stay.
+    ...(process.env.ONECOPY_RAW_WEIGHTS === undefined ? { 'raw-weights': 'keep' } : {}),
+  }
+  const config: Config = { ...configOf({ ...byDefault, ...serveFlags }), only: { path, name }, isHttp }
   return isSegmentOnly ? await holdSegment(config) : await runPrimary(config, version)
 }

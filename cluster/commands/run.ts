@@ -5,34 +5,15 @@
  */
 import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { realpath } from 'node:fs/promises'
-import { parseArgs } from 'node:util'
 import { messageOf, OnecopyError } from '../../src/errors.js'
 import type { Bundle } from '../../src/ersilia/bundle.js'
 import type { OutputType, Row } from '../../src/ersilia/orient.js'
 import type { PredictOptions, Predictor } from '../../src/ersilia/predictor.js'
 import type { Resident } from '../../src/ersilia/resident.js'
 import type { SegmentListing } from '../../src/segment/listing.js'
-import { segmentDirOf, usageError } from './arguments.js'
+import { EXIT } from '../exit-codes.js'
+import { commandLine, segmentDirOf, usageError } from './arguments.js'
 
-export const RUN_HELP = `Usage: onecopy run NAME|BUNDLE --input FILE --output FILE [options]
-
-Predicts the molecules of a file. A model that a server of this user holds (onecopy load, onecopy ersilia serve) is not
-loaded again: the server is asked over its Unix socket, else its segment is attached to. A bundle that nobody holds is
-loaded for this run alone, with a warning.
-
-NAME is a model's name, Identifier or Slug. BUNDLE is a folder: the bundle's, or its model/framework.
-
-Options:
-  --input FILE       CSV with a header, molecules in the first column; .bin for the binary form; - for CSV from standard input
-  --output FILE      CSV, or .bin for the binary form; - for CSV to standard output
-  --via WAY          socket, segment or cold: this way and no other [the first that works]
-  --segment-dir DIR  Where servers keep their segments, as for serve [ONECOPY_SEGMENT_DIR or /dev/shm]
-  --quiet            No progress, no warnings
-
-Exit code 0: every row is written. 1: the model failed. 2: wrong command line. 3: nobody holds NAME. 4: the input cannot be
-read, or the output not written. 75: the server is busy or restarting; try again.`
-
-const EXIT = { failed: 1, notResident: 3, file: 4, busy: 75 } as const
 const WAYS = ['socket', 'segment', 'cold'] as const
 type Way = (typeof WAYS)[number]
 
@@ -49,23 +30,11 @@ interface Options {
 }
 
 function readOptions(argv: readonly string[]): Options {
-  const text = { type: 'string' as const }
-  let parsed: { values: Record<string, string | boolean | undefined>; positionals: string[] }
-  try {
-    parsed = parseArgs({
-      args: [...argv],
-      options: { input: text, output: text, via: text, 'segment-dir': text, quiet: { type: 'boolean' } },
-      strict: true,
-      allowPositionals: true,
-    }) as typeof parsed
-  } catch (thrown) {
-    throw usageError(messageOf(thrown), 'run')
-  }
-  const { values, positionals } = parsed
+  const { values, positionals } = commandLine('run', argv)
   const [target] = positionals
   if (target === undefined || positionals.length > 1)
     throw usageError(`expected one name or bundle, got ${positionals.length}`, 'run')
-  const { input, output, via } = values as Record<string, string | undefined>
+  const { input, output, via } = values
   if (input === undefined || output === undefined) throw usageError('expected --input and --output', 'run')
   const way = WAYS.find((one) => one === via)
   if (via !== undefined && way === undefined)
@@ -75,8 +44,8 @@ function readOptions(argv: readonly string[]): Options {
     input,
     output,
     via: way ?? null,
-    segmentDir: segmentDirOf(values['segment-dir'] as string | undefined, 'run'),
-    isQuiet: values.quiet === true,
+    segmentDir: segmentDirOf(values['segment-dir'], 'run'),
+    isQuiet: values.quiet === 'on',
   }
 }
 

@@ -2,23 +2,12 @@
  * `onecopy segments`: whose segments stand in shared memory, and which of them nobody uses any more. A
  * server that was killed with its workers leaves its segments in memory until the next start there.
  */
-import { parseArgs } from 'node:util'
 import Table from 'cli-table3'
 import { messageOf, OnecopyError } from '../../src/errors.js'
 import { listServers, type SegmentListing, type ServerListing } from '../../src/segment/listing.js'
 import { sweepSegmentFolder } from '../../src/segment/sweep.js'
 import { formatAge, formatBytes } from '../../src/units.js'
-import { segmentDirOf } from './arguments.js'
-
-export const SEGMENTS_HELP = `Usage: onecopy segments [options]
-
-Lists the segments in a segment folder: whose they are, how large, and whether their server still runs.
-Run it as the servers' user: folders of others are listed, not looked into.
-
-Options:
-  --segment-dir DIR  Where the segments stand, as for serve [ONECOPY_SEGMENT_DIR or /dev/shm]
-  --sweep            Remove what dead servers left, and nothing else
-  --json             Print one JSON document, sizes in bytes`
+import { commandLine, segmentDirOf, usageError } from './arguments.js'
 
 interface Options {
   readonly segmentDir: string
@@ -44,16 +33,13 @@ const STATES: Record<ServerListing['state'], string> = {
 }
 
 function readOptions(argv: readonly string[], environment: NodeJS.ProcessEnv): Options {
-  let values: { 'segment-dir'?: string; sweep?: boolean; json?: boolean }
-  try {
-    const flag = { type: 'boolean' as const }
-    const options = { 'segment-dir': { type: 'string' as const }, sweep: flag, json: flag }
-    values = parseArgs({ args: [...argv], options, strict: true, allowPositionals: false }).values
-  } catch (thrown) {
-    throw new OnecopyError('CONFIG_INVALID', `${messageOf(thrown)} (see onecopy segments --help)`)
+  const { values, positionals } = commandLine('segments', argv)
+  if (positionals.length > 0) throw usageError(`expected options only, got ${positionals[0]}`, 'segments')
+  return {
+    segmentDir: segmentDirOf(values['segment-dir'], 'segments', environment),
+    sweep: values.sweep === 'on',
+    json: values.json === 'on',
   }
-  const { sweep = false, json = false } = values
-  return { segmentDir: segmentDirOf(values['segment-dir'], 'segments', environment), sweep, json }
 }
 
 function sumOf(parts: readonly Sizes[]): Sizes {

@@ -11,16 +11,16 @@ import { tmpdir } from 'node:os'
 import { basename, dirname, join, resolve } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
-import { parseArgs } from 'node:util'
 import Table from 'cli-table3'
 import { z } from 'zod'
 import { ACCESS_OPTIONS } from '../../src/config/defence-options.js'
 import { urlHost } from '../../src/config/host-names.js'
 import { environmentName } from '../../src/config/load.js'
-import { messageOf, OnecopyError } from '../../src/errors.js'
+import { OnecopyError } from '../../src/errors.js'
 import { withDeadline } from '../../src/lifecycle.js'
 import { usableCpus } from '../../src/process/cpus.js'
 import { parseDurationMs } from '../../src/units.js'
+import { commandLine } from './arguments.js'
 
 const MAIN = fileURLToPath(new URL('../main.js', import.meta.url))
 const ADMIN_HOST = '127.0.0.1'
@@ -30,16 +30,6 @@ const ROUNDS = 2
 const CONNECTIONS_PER_CPU = 8
 /** Tried in turn for dimensions that a model leaves open, until a request is answered. */
 const TRIAL_SIZES = [8, 16, 1, 32, 64, 224]
-
-export const TUNE_HELP = `Usage: onecopy tune MODEL [options]
-
-Measures settings of workers and threads for one model on this machine and prints the best.
-MODEL is an ONNX file, or the folder of a repository with one model.
-
-Options:
-  --seconds TIME   How long each setting is measured, twice [3s]
-  --rows N         Rows in each request [1]
-  --cache-dir DIR  Compiled models, as for serve`
 
 interface Setting {
   readonly workers: number
@@ -271,15 +261,7 @@ function resultTable(rows: readonly { setting: Setting; measured: readonly Measu
 
 /** Runs `onecopy tune`; resolves with the exit code. */
 export async function runTune(argv: readonly string[]): Promise<number> {
-  let parsed: { values: Record<string, string | undefined>; positionals: string[] }
-  try {
-    const option = { type: 'string' as const }
-    const options = { seconds: option, rows: option, 'cache-dir': option }
-    parsed = parseArgs({ args: [...argv], options, allowPositionals: true })
-  } catch (thrown) {
-    throw new OnecopyError('CONFIG_INVALID', `${messageOf(thrown)} (see onecopy tune --help)`)
-  }
-  const { values, positionals } = parsed
+  const { values, positionals } = commandLine('tune', argv)
   const [model] = positionals
   const ms = parseDurationMs(values.seconds ?? '3s')
   const rows = Number(values.rows ?? 1)

@@ -4,7 +4,7 @@ import type { PublishedModel } from '../../src/compile/publish.js'
 import type { OnecopyError } from '../../src/errors.js'
 import type { Log } from '../../src/log.js'
 import type { ModelSource } from '../../src/repository/repository.js'
-import type { FleetStats } from '../metrics/stats.js'
+import type { FleetStats } from '../workers/stats.js'
 import type { WorkerHandle } from '../workers/worker-handle.js'
 
 export type ModelChange = 'loaded' | 'unloaded' | 'failed'

@@ -21,6 +21,27 @@ export interface RepositoryApi {
   unload(name: string): Promise<void>
 }
 
+/**
+ * What the admin port offers of a repository that the server knows once it is ready.
+ * @throws OnecopyError MODEL_NOT_READY from every method before.
+ */
+export function repositoryApiOf(
+  current: () => Omit<RepositoryApi, 'isExplicit'> | undefined,
+  { isExplicit, serverState }: { readonly isExplicit: boolean; readonly serverState: () => string },
+): RepositoryApi {
+  const repository = () => {
+    const found = current()
+    if (found !== undefined) return found
+    throw new OnecopyError('MODEL_NOT_READY', `the server is ${serverState()}`, { retryAfterSeconds: 1 })
+  }
+  return {
+    isExplicit,
+    index: async () => await repository().index(),
+    load: async (name) => await repository().load(name),
+    unload: async (name) => await repository().unload(name),
+  }
+}
+
 export function repositoryRoutes(
   router: Router,
   {

@@ -6,7 +6,7 @@ import { messageOf, OnecopyError } from '../../src/errors.js'
 import type { Log } from '../../src/log.js'
 import { readProcessMemory } from '../../src/process/memory.js'
 import { formatBytes, formatMs } from '../../src/units.js'
-import type { FleetStats } from '../metrics/stats.js'
+import type { FleetStats } from './stats.js'
 import type { Supervisor } from './supervisor.js'
 import type { WorkerHandle } from './worker-handle.js'
 

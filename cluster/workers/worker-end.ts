@@ -3,9 +3,7 @@
  * server; and only a fault while the runtime computes tells anything about the model that it computed.
  */
 import type { OnecopyError } from '../../src/errors.js'
-
-/** What a worker that met a bug of its own exits with. */
-export const EXIT_BUG = 70
+import { EXIT } from '../exit-codes.js'
 
 /** What a process gets for what it did itself. `kill` can send them too, and cannot be told apart. */
 const FAULTS: readonly string[] = ['SIGSEGV', 'SIGFPE', 'SIGABRT', 'SIGBUS', 'SIGILL', 'SIGTRAP', 'SIGSYS']
@@ -61,5 +59,5 @@ export function endOf(facts: EndFacts): WorkerEnd {
   if (failure !== null) return 'failed to start'
   // A worker answers SIGTERM by draining.
   if (exitCode === 0) return 'ended from outside'
-  return exitCode === EXIT_BUG ? 'bug' : 'unknown'
+  return exitCode === EXIT.bug ? 'bug' : 'unknown'
 }

@@ -17,8 +17,8 @@ import {
   ToPrimarySchema,
   type ToWorker,
 } from '../messages.js'
-import type { RunningModelSign } from '../metrics/stats.js'
 import { returnUnacceptedConnections } from './handover.js'
+import type { RunningModelSign } from './stats.js'
 import { endOf, type ProcessExit, type WorkerEnd } from './worker-end.js'
 
 export interface WorkerExit {

@@ -6,7 +6,6 @@ import type { Readable, Writable } from 'node:stream'
 import { fileURLToPath } from 'node:url'
 import { messageOf, OnecopyError } from '../errors.js'
 import { CHILD_DIR, RUNTIME_ENVIRONMENT } from '../runtime/environment.js'
-import { recordNeeds } from '../sharing/needs.js'
 import { formatMs } from '../units.js'
 import { type CompileCache, type CompiledImage, findCompiled, imageName, makeWorkFolder } from './cache.js'
 import { cacheKey } from './cache-key.js'
@@ -18,7 +17,7 @@ import {
 } from './compile-messages.js'
 import { findKnownDigest, rememberDigest } from './known-files.js'
 
-const COMPILE_MAIN = fileURLToPath(new URL('./compile-main.js', import.meta.url))
+const COMPILE_MAIN = fileURLToPath(new URL('compile-main.js', import.meta.url))
 /** The end of what a crashed compiler wrote: enough for its last words. */
 const STDERR_TAIL_CHARACTERS = 2000
 /** A compile process that has grown beyond this is ended: only its end gives the memory back. */
@@ -27,14 +26,17 @@ const KEEP_BELOW_BYTES = 256 * 1024 * 1024
 const PROBE_TIMEOUT_MS = 30_000
 const MAX_REPLY_CHARACTERS = 64 * 1024
 
+/** Leaves the image as it is where there is nothing to measure, or no time. */
+export type MeasureImage = (imagePath: string, signal: AbortSignal) => Promise<void>
+
 export interface CompilerOptions {
   readonly cache: CompileCache
   readonly timeoutMs: number
   readonly signal: AbortSignal
   /** Longest time that the trial runs for batching may take before the model is compiled without them. */
   readonly probeTimeoutMs?: number
-  /** Longest time in which what a worker holds for itself of a new image is measured; without, it is not. */
-  readonly needsTimeoutMs?: number
+  /** Measures the private memory of a worker for a new image, and writes it into its header. */
+  readonly measure?: MeasureImage
 }
 
 export interface CompileChoices {
@@ -188,17 +190,14 @@ export class Compiler {
   async #attempt(
     request: Pick<CompileRequest, 'modelPath' | 'heldKeys' | 'isCacheTrusted' | 'probe'>,
   ): Promise<CompiledImage | null> {
-    const { cache, signal, needsTimeoutMs } = this.#options
+    const { cache, signal, measure } = this.#options
     const workFolder = await makeWorkFolder(cache)
     try {
       const reply = await this.#ask({ ...request, workFolder, cacheFolders: [...cache.folders] })
       if (reply === null) return null
       if (reply.known !== null) await rememberDigest(request.modelPath, reply.known, { cache, workFolder })
       if (reply.outcome === 'held' || reply.cached) return reply
-      if (needsTimeoutMs !== undefined) {
-        const deadline = AbortSignal.timeout(needsTimeoutMs)
-        await recordNeeds(reply.imagePath, AbortSignal.any([signal, deadline]))
-      }
+      await measure?.(reply.imagePath, signal)
       if (signal.aborted) throw stopped(request.modelPath)
       const imagePath = join(cache.writable, imageName(reply.key))
       await rename(reply.imagePath, imagePath).catch((thrown) => {

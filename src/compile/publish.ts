@@ -8,15 +8,19 @@ import { adoptSegment, type Leftover } from '../segment/adopt.js'
 import { referenceSegment, type SegmentReference } from '../segment/attach.js'
 import type { ServerFolder } from '../segment/folder.js'
 import { isInMemory, removeFolder } from '../segment/folder.js'
+import type { SegmentHeader } from '../segment/layout.js'
 import { hasWorthwhileRanges } from '../segment/raw-weights.js'
 import { type SegmentFile, writeSegment } from '../segment/write.js'
-import type { MemoryBudget } from '../sharing/memory-budget.js'
 import { type CompileCache, type CompiledImage, findKeptImage } from './cache.js'
 import { holdImage } from './cache-eviction.js'
-import { Compiler } from './compile.js'
+import { Compiler, type MeasureImage } from './compile.js'
 
-/** Measuring loads a model that has just been loaded; one that takes longer is served all the same. */
-const NEEDS_TIMEOUT_MS = 60_000
+/** Whether there is memory for a segment and what workers hold beside it. */
+export interface Admission {
+  /** @throws OnecopyError MEMORY_LIMIT. */
+  reserve(key: string, header: SegmentHeader): void
+  release(key: string): void
+}
 
 /** An image that is removed between being found and being used, so often in a row, is no accident. */
 const MAX_GONE = 3
@@ -35,7 +39,9 @@ export interface PublishedModel {
 export interface PublishOptions {
   readonly server: ServerFolder
   readonly cache: CompileCache
-  readonly budget: MemoryBudget
+  readonly budget: Admission
+  /** See CompilerOptions. */
+  readonly measure?: MeasureImage
   readonly compileTimeoutMs: number
   /** Models compiled at the same time. */
   readonly concurrency: number
@@ -174,8 +180,9 @@ function naming(source: ModelSource, thrown: unknown): unknown {
   )
 }
 
-function compilerFor({ cache, compileTimeoutMs: timeoutMs }: PublishOptions, signal: AbortSignal): Compiler {
-  return new Compiler({ cache, timeoutMs, signal, needsTimeoutMs: NEEDS_TIMEOUT_MS })
+function compilerFor(options: PublishOptions, signal: AbortSignal): Compiler {
+  const { cache, compileTimeoutMs: timeoutMs, measure } = options
+  return new Compiler({ cache, timeoutMs, signal, ...(measure && { measure }) })
 }
 
 /**

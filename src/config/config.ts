@@ -1,6 +1,7 @@
 /** The checked configuration: of the whole server, and the part that a serving process needs. */
 
 import { z } from 'zod'
+import { type LogFormat, logFormatOf } from '../log.js'
 import type { BreakerConfig } from './breaker-options.js'
 import type { Parsed } from './schema.js'
 import { RESPONSE_PER_BODY } from './size-options.js'
@@ -72,6 +73,7 @@ export interface Config {
   readonly deadlineStatus: 503 | 504
   readonly systemSharedMemory: boolean
   readonly logLevel: Parsed['logLevel']
+  readonly logFormat: LogFormat
   readonly metricsAliases: Parsed['metricsAliases']
 }
 
@@ -128,6 +130,7 @@ export function toConfig(options: Parsed): Config {
     deadlineStatus: options.deadlineStatus === 503 ? 503 : 504,
     systemSharedMemory: options.systemSharedMemory,
     logLevel: options.logLevel,
+    logFormat: logFormatOf(options.logFormat),
     metricsAliases: options.metricsAliases,
   })
 }
@@ -162,6 +165,7 @@ export const ServingConfigSchema = z.object({
   isServerTimingOn: z.boolean(),
   otlpEndpoint: z.string(),
   logLevel: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal']),
+  logFormat: z.enum(['json', 'pretty']),
 })
 
 export type ServingConfig = z.infer<typeof ServingConfigSchema>

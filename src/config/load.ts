@@ -1,15 +1,17 @@
 /** Flags, then environment, then file, then defaults: one frozen Config, or one error that names them all. */
 import { readFileSync } from 'node:fs'
-import { parseArgs } from 'node:util'
 import { z } from 'zod'
 import { messageOf, OnecopyError } from '../errors.js'
 import { type Config, toConfig } from './config.js'
+import { type CommandLine, type FlagShape, parseCommandLine } from './flags.js'
 import { isLoopbackHost } from './host-names.js'
 import { OPTIONS, type OptionName, type Parsed } from './schema.js'
+import { didYouMean } from './suggest-word.js'
 
 const NAMES = Object.keys(OPTIONS) as OptionName[]
 
-function dashed(name: string): string {
+/** `drainTimeout` as a flag: `drain-timeout`. */
+export function dashed(name: string): string {
   return name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
 }
 
@@ -21,31 +23,31 @@ function invalid(message: string): OnecopyError {
   return new OnecopyError('CONFIG_INVALID', message)
 }
 
-/** How parseArgs is to read an option. */
-function flagOf(name: OptionName): { type: 'string' | 'boolean'; multiple: boolean } {
-  const definition = OPTIONS[name]
-  return { type: 'isSwitch' in definition ? 'boolean' : 'string', multiple: 'isList' in definition }
+/** The flags of `serve`, for the parser and for shell completion. */
+export function serveFlags(): Record<string, FlagShape> {
+  const flags: Record<string, FlagShape> = {
+    config: { isSwitch: false },
+    watch: { isSwitch: true },
+  }
+  for (const name of NAMES) {
+    const definition = OPTIONS[name]
+    flags[dashed(name)] = { isSwitch: 'isSwitch' in definition, isList: 'isList' in definition }
+  }
+  return flags
 }
 
-function readFlags(argv: readonly string[]): Record<string, string> {
-  const options = Object.fromEntries(NAMES.map((name) => [dashed(name), flagOf(name)]))
-  try {
-    const { values } = parseArgs({
-      args: [...argv],
-      options: { ...options, config: { type: 'string' }, watch: { type: 'boolean' } },
-      strict: true,
-      allowPositionals: false,
-      allowNegative: true,
-    })
-    const { watch, ...flags } = values
-    const texts = Object.entries(flags).map(([flag, value]) => [
-      flag,
-      typeof value === 'boolean' ? (value ? 'on' : 'off') : String(value),
-    ])
-    return { ...(watch === true ? { 'model-control': 'watch' } : {}), ...Object.fromEntries(texts) }
-  } catch (thrown) {
-    throw invalid(`${messageOf(thrown)} (see onecopy serve --help)`)
-  }
+/**
+ * The command line of a command that takes the options of `serve`, and flags of its own.
+ * @throws OnecopyError CONFIG_INVALID.
+ */
+export function readServeFlags(
+  argv: readonly string[],
+  command: string,
+  own: Readonly<Record<string, FlagShape>> = {},
+): CommandLine {
+  const { values, positionals } = parseCommandLine(argv, { ...serveFlags(), ...own }, command)
+  const { watch, ...flags } = values
+  return { values: { ...(watch === 'on' ? { 'model-control': 'watch' } : {}), ...flags }, positionals }
 }
 
 function readFile(path: string): Record<string, unknown> {
@@ -59,9 +61,8 @@ function readFile(path: string): Record<string, unknown> {
   if (!parsed.success) throw invalid(`--config ${path}: expected a JSON object`)
   const unknown = Object.keys(parsed.data).filter((key) => !Object.hasOwn(OPTIONS, key))
   if (unknown.length > 0) {
-    throw invalid(
-      `--config ${path}: unknown keys ${unknown.join(', ')}; expected some of ${NAMES.join(', ')}`,
-    )
+    const hinted = unknown.map((key) => key + didYouMean(key, NAMES))
+    throw invalid(`--config ${path}: unknown keys ${hinted.join(', ')}; expected some of ${NAMES.join(', ')}`)
   }
   return parsed.data
 }
@@ -71,7 +72,20 @@ function readFile(path: string): Record<string, unknown> {
  * @throws OnecopyError CONFIG_INVALID listing every value that is not as expected, and where it came from.
  */
 export function loadConfig(argv: readonly string[], environment: NodeJS.ProcessEnv = process.env): Config {
-  const flags = readFlags(argv)
+  const { values, positionals } = readServeFlags(argv, 'serve')
+  if (positionals.length > 0)
+    throw invalid(`expected options only, got ${JSON.stringify(positionals[0])} (see onecopy serve --help)`)
+  return configOf(values, environment)
+}
+
+/**
+ * The same from flags that were read already.
+ * @throws OnecopyError CONFIG_INVALID.
+ */
+export function configOf(
+  flags: Readonly<Record<string, string>>,
+  environment: NodeJS.ProcessEnv = process.env,
+): Config {
   const configPath = flags.config ?? environment[environmentName('config')]
   const file = configPath === undefined ? {} : readFile(configPath)
   const values: Record<string, unknown> = {}
@@ -114,34 +128,4 @@ function contradictions(parsed: Parsed): string[] {
     problems.push(`--admin-tls ${adminTls}: expected --tls-cert and --tls-key beside it`)
   if (tlsCa === '' && adminTls === 'mutual') problems.push('--admin-tls mutual: expected --tls-ca beside it')
   return problems
-}
-
-/** The text of `onecopy serve --help`. */
-export function serveHelp(): string {
-  const lines = [
-    'Usage: onecopy serve [options]',
-    '',
-    'Serves every model of a repository over HTTP from worker processes that hold one physical copy of the weights.',
-    'Each option is also an environment variable (ONECOPY_DRAIN_TIMEOUT) and a key of the config file (drainTimeout).',
-  ]
-  let group = ''
-  for (const name of NAMES) {
-    const definition = OPTIONS[name]
-    if (definition.group !== group) {
-      group = definition.group
-      lines.push('', `${group}:`)
-    }
-    const usage = `  --${dashed(name)} ${definition.value}`.padEnd(26)
-    const byDefault = 'defaultHelp' in definition ? definition.defaultHelp : definition.default()
-    lines.push(`${usage} ${definition.help} [${byDefault}]`)
-  }
-  lines.push(
-    '',
-    'Other:',
-    '  --watch                  The same as --model-control watch.',
-    '  --config FILE            A JSON file of these options; flags and environment win over it.',
-    '',
-    'TIME is 500ms, 30s, 2m or 1h. SIZE is bytes, or 64KiB, 16MiB, 2GiB.',
-  )
-  return lines.join('\n')
 }

@@ -3,20 +3,25 @@ import { isIPv6 } from 'node:net'
 import { resolve } from 'node:path'
 import { z } from 'zod'
 
+/** In the order of the help text. */
+export const OPTION_GROUPS = [
+  'Models',
+  'Network',
+  'Access',
+  'TLS',
+  'Processes',
+  'Memory',
+  'Limits',
+  'Logs and metrics',
+] as const
+type OptionGroup = (typeof OPTION_GROUPS)[number]
+
 export interface Option<Schema extends z.ZodType> {
   readonly schema: Schema
   /** Placeholder in the help text. */
   readonly value: string
   readonly help: string
-  readonly group:
-    | 'Models'
-    | 'Network'
-    | 'Access'
-    | 'TLS'
-    | 'Processes'
-    | 'Memory'
-    | 'Limits'
-    | 'Logs and metrics'
+  readonly group: OptionGroup
   /** The default as it would be written, and what it says in the help where that differs. */
   readonly default: () => string | number
   readonly defaultHelp?: string

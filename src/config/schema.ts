@@ -235,6 +235,13 @@ export const OPTIONS = {
     help: 'trace, debug (one line a request), info, warn, error or fatal.',
     default: () => 'info',
   }),
+  logFormat: option({
+    schema: z.enum(['auto', 'json', 'pretty'], 'expected auto, json or pretty'),
+    value: 'FORMAT',
+    group: 'Logs and metrics',
+    help: 'json: one object a line; pretty: lines for people; auto: pretty on a terminal, json elsewhere.',
+    default: () => 'auto',
+  }),
   metricsAliases: option({
     schema: z.enum(['none', 'triton'], 'expected none or triton'),
     value: 'NAMES',

@@ -53,7 +53,7 @@ export class Engine {
   readonly ended: Promise<void>
 
   constructor() {
-    this.#thread = new Worker(new URL('./thread.js', import.meta.url))
+    this.#thread = new Worker(new URL('thread.js', import.meta.url))
     this.#thread.on('message', (message: unknown) => this.#receive(message))
     this.ended = new Promise((resolve, reject) => {
       const fail = (error: Error) => {

@@ -3,10 +3,10 @@ import { cpus, freemem, totalmem } from 'node:os'
 import type Router from '@koa/router'
 import type { Context, Next } from 'koa'
 import { OnecopyError } from '../errors.js'
+import type { ErsiliaContext } from './context.js'
 import type { CsvTable } from './csv.js'
 import { jsonText, orientRows, type Row } from './orient.js'
 import { parseQuery } from './request.js'
-import type { ErsiliaContext } from './routes.js'
 import type { ErsiliaService } from './service.js'
 
 /** Fields of the card that can be asked for one by one. */

@@ -1,7 +1,8 @@
 /** A bundle in a serving process: its routes from the first moment on, its service once somebody needs it. */
 import type Router from '@koa/router'
 import { OnecopyError, outOfServiceError } from '../errors.js'
-import type { HttpContext, ServedModel, VersionOutOfService } from '../http/context.js'
+import type { HttpContext } from '../http/context.js'
+import type { ServedModel, VersionOutOfService } from '../inference/service.js'
 import type { Log } from '../log.js'
 import type { MountedBundle } from './mounted.js'
 import type { RunModel } from './native.js'

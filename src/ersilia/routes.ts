@@ -3,24 +3,17 @@ import type Router from '@koa/router'
 import type { Context, Next } from 'koa'
 import { OnecopyError } from '../errors.js'
 import { readBody } from '../http/body.js'
-import type { HttpContext, RequestState, ServedModel } from '../http/context.js'
 import { requireSameOrigin } from '../http/cross-origin.js'
+import type { RequestState } from '../http/request-state.js'
 import { outcomeOf } from '../http/routes/infer.js'
 import type { Outcome } from '../metrics/series.js'
 import { checkAnswerSize } from './answer-size.js'
 import { encodeHeavy } from './binary.js'
+import type { ErsiliaContext } from './context.js'
 import { infoRoutes } from './info-routes.js'
 import { jsonText, orientRows } from './orient.js'
 import { parseInputs, parseQuery, type RunQuery } from './request.js'
 import type { ErsiliaService } from './service.js'
-
-export interface ErsiliaContext {
-  readonly http: HttpContext
-  /** Open and proved. @throws OnecopyError why it cannot be opened. */
-  readonly service: () => Promise<ErsiliaService>
-  /** The model that answers for the bundle; undefined where run.sh does. */
-  readonly model: () => ServedModel | undefined
-}
 
 /** Ersilia's errors are `{"detail": ...}`. */
 async function detailErrors(ctx: Context, next: Next): Promise<void> {

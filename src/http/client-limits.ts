@@ -6,8 +6,8 @@ import type { ClientCounts } from '../access/client-page.js'
 import { OnecopyError } from '../errors.js'
 import { monotonicMs } from '../metrics/series.js'
 import { formatMs } from '../units.js'
-import type { RequestState } from './context.js'
 import { isOpenPath } from './guard.js'
+import type { RequestState } from './request-state.js'
 
 export interface ClientLimits {
   readonly rateLimit: { readonly requests: number; readonly windowMs: number } | null

@@ -5,7 +5,6 @@
  */
 import type { Socket } from 'node:net'
 import type { Context, Next } from 'koa'
-import type { HttpContext } from './context.js'
 
 /** A connection that was silent for longer is not busy. */
 const BUSY_WITHIN_MS = 2000
@@ -120,7 +119,10 @@ export class Connections {
 export function keptConnections({
   connections,
   isDraining,
-}: Pick<HttpContext, 'connections' | 'isDraining'>) {
+}: {
+  readonly connections: Connections
+  readonly isDraining: () => boolean
+}) {
   return async (ctx: Context, next: Next): Promise<void> => {
     const { socket } = ctx.req
     connections.begin(socket, ctx.res.shouldKeepAlive)

@@ -3,8 +3,9 @@ import type { Context, Next } from 'koa'
 import type { ErrorBody } from '../api/schemas.js'
 import { messageOf, OnecopyError } from '../errors.js'
 import { quoted } from '../protocol/v2/faults.js'
-import type { HttpContext, RequestState } from './context.js'
+import type { HttpContext } from './context.js'
 import { publicText } from './public-text.js'
+import type { RequestState } from './request-state.js'
 
 /** What clients are told; a client's own mistakes are told in its own words. */
 function asPublic(error: OnecopyError, folders: readonly string[]): OnecopyError {

@@ -1,7 +1,7 @@
 /** Asks for a key before a route is reached. */
 import type { Context, Next } from 'koa'
 import type { Keyring, Scope } from '../access/api-keys.js'
-import type { RequestState } from './context.js'
+import type { RequestState } from './request-state.js'
 
 /** Probes have no keys, and learn no more than that the server is there. */
 const OPEN_PATHS: ReadonlySet<string> = new Set(['/v2/health/live', '/v2/health/ready'])

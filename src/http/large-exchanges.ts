@@ -5,7 +5,7 @@
  */
 import type { Context } from 'koa'
 import { returnFreePages } from '../mapping.js'
-import type { RequestState } from './context.js'
+import type { RequestState } from './request-state.js'
 
 /** Less than this, over all exchanges since the last time, is left to V8. */
 const LARGE_BYTES = 16 * 1024 * 1024

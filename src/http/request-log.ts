@@ -1,7 +1,8 @@
 /** Request ids, and one line a request at level debug. */
 import { randomUUID } from 'node:crypto'
 import type { Context, Next } from 'koa'
-import type { HttpContext, RequestState } from './context.js'
+import type { HttpContext } from './context.js'
+import type { RequestState } from './request-state.js'
 
 /** Ids of clients are taken over when they are harmless in a log line and a header. */
 const REQUEST_ID_PATTERN = /^[A-Za-z0-9._:/+=-]{1,128}$/

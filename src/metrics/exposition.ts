@@ -1,30 +1,8 @@
 /** The reading side of stats pages: every slot added up, as the text that Prometheus scrapes. */
 import { AggregatorRegistry } from 'prom-client'
-import type { StatsPage } from './page.js'
+import type { CountedModel, Metric, Value } from './metric.js'
 import { HISTOGRAMS, type HistogramSeries, OUTCOMES, REQUESTS } from './series.js'
 import { tritonMetrics } from './triton.js'
-
-export interface CountedModel {
-  readonly labels: { readonly model: string; readonly version: string }
-  readonly page: StatsPage
-}
-
-export type Labels = Record<string, string | number>
-
-export interface Value {
-  readonly value: number
-  readonly labels: Labels
-  readonly metricName?: string
-}
-
-/** prom-client's JSON form of a metric: what its aggregator takes, and the only way to hand it a histogram. */
-export interface Metric {
-  readonly name: string
-  readonly help: string
-  readonly type: 'counter' | 'histogram'
-  readonly aggregator: 'sum'
-  readonly values: readonly Value[]
-}
 
 function requestsOf(models: readonly CountedModel[]): Metric {
   const values = models.flatMap(({ labels, page }) =>

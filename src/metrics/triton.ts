@@ -3,7 +3,7 @@
  * https://github.com/triton-inference-server/server/blob/main/docs/user_guide/metrics.md. What is not measured here, the time
  * in which inputs and outputs are copied, and requests that wait by model, has no series.
  */
-import type { CountedModel, Metric, Value } from './exposition.js'
+import type { CountedModel, Metric, Value } from './metric.js'
 import { type HistogramName, OUTCOMES, type Outcome, REQUESTS } from './series.js'
 import { countAndSum } from './statistics.js'
 

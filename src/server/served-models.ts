@@ -6,7 +6,7 @@
  * A version can be out of service, loaded or not: its requests are refused with the reason, and the others go on.
  */
 import type { OutOfService } from '../errors.js'
-import type { ModelDirectory, ServedModel, VersionOutOfService } from '../http/context.js'
+import type { ModelDirectory, ServedModel, VersionOutOfService } from '../inference/service.js'
 import type { StatsPage } from '../metrics/page.js'
 import type { ModelRecorder } from '../metrics/recorder.js'
 import { type ModelStatistics, readStatistics } from '../metrics/statistics.js'

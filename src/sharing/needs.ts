@@ -10,6 +10,9 @@ import { HOLDERS, type Measurement, measureWorker } from './probe.js'
 const MEASURED_FROM_FILE_BYTES = 4 * 1024 * 1024
 const MEASURED_FROM_PRIVATE_BYTES = 1024 * 1024
 
+/** Measuring loads a model that has just been loaded; one that takes longer is served all the same. */
+const NEEDS_TIMEOUT_MS = 60_000
+
 /** The server, the process that has compiled, those that hold the model, and the one that holds the library alone. */
 const MEASURING_PROCESSES = HOLDERS + 3
 /** What each takes without a model, measured: 50 to 63 MB. */
@@ -43,14 +46,18 @@ export function needsOf({ perWorkerBytes, firstSessionBytes, libraryBytes }: Mea
  * Measures a compiled image that has not got its name yet and writes the result into its header. It is left as it is
  * where that is not worth while, or the measurement ends in any other way: a model that loads is served.
  */
-export async function recordNeeds(imagePath: string, signal: AbortSignal): Promise<void> {
+export async function recordNeeds(
+  imagePath: string,
+  signal: AbortSignal,
+  timeoutMs = NEEDS_TIMEOUT_MS,
+): Promise<void> {
   await using file = await open(imagePath, 'r+')
   const header = await readHeader(file)
   if (!isWorthMeasuring(header)) return
   const measurement = await measureWorker(imagePath, {
     // One that has no known answer though it could does not run in time, or did not survive its trial runs.
     run: header.selfCheck !== null || header.random !== null,
-    signal,
+    signal: AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]),
   }).catch(() => null)
   if (measurement !== null) await updateHeader(file, { needs: needsOf(measurement) })
 }

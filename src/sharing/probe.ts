@@ -9,7 +9,7 @@ import { readProcessMemory } from '../process/memory.js'
 import { CHILD_DIR, WORKER_ENVIRONMENT, WORKER_FLAGS } from '../runtime/environment.js'
 import { type FromProbe, FromProbeSchema, type ToProbe } from './probe-messages.js'
 
-const PROBE_MAIN = fileURLToPath(new URL('./probe-main.js', import.meta.url))
+const PROBE_MAIN = fileURLToPath(new URL('probe-main.js', import.meta.url))
 const LOAD_TIMEOUT_MS = 2 * 60_000
 const RUN_TIMEOUT_MS = 60_000
 const STDERR_TAIL_CHARACTERS = 2000

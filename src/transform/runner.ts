@@ -93,7 +93,7 @@ export class TransformRunner {
     // One that is being ended may still say something about its own work.
     this.#progress = newProgress()
     const start: ThreadStart = { kind, options, progress: this.#progress.buffer }
-    const thread = new Worker(new URL('./thread.js', import.meta.url), {
+    const thread = new Worker(new URL('thread.js', import.meta.url), {
       workerData: start,
       resourceLimits: { maxOldGenerationSizeMb: MAX_HEAP_MB },
       // What it prints does not belong into the server's output.

@@ -2,7 +2,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import test from 'ava'
 import { PROJECT_ROOT } from '../helpers/shared.js'
-import { localImportsOf, roomOf, sourcesIn } from '../helpers/sources.js'
+import { localImportsOf, moduleOf, sourcesIn } from '../helpers/sources.js'
 
 const PAGE = readFileSync(join(PROJECT_ROOT, 'docs', 'architecture.md'), 'utf8')
 const PICTURE = PAGE.match(/```mermaid\n([\s\S]*?)```/)?.[1] ?? ''
@@ -11,32 +11,27 @@ const BASE = new Set(
 )
 
 function drawnArrows(): string[] {
-  return [...PICTURE.matchAll(/^ *([\w-]+) --> (.+)$/gm)].flatMap(([, from, targets = '']) =>
+  return [...PICTURE.matchAll(/^ *([\w/-]+) --> (.+)$/gm)].flatMap(([, from, targets = '']) =>
     targets.split('&').map((target) => `${from} --> ${target.trim()}`),
   )
 }
 
-/** Between rooms, the cluster being one of them. */
+/** Between modules. */
 function realArrows(): string[] {
-  const rooms = [
-    ...sourcesIn('src').map((path) => ({ path, room: roomOf(path) })),
-    ...sourcesIn('cluster').map((path) => ({ path, room: 'cluster' })),
-  ]
-  const arrows = rooms.flatMap(({ path, room }) =>
+  const arrows = [...sourcesIn('src'), ...sourcesIn('cluster')].flatMap((path) =>
     localImportsOf(path)
-      .filter((target) => target.startsWith('src/'))
-      .map(roomOf)
-      .filter((target) => target !== room)
-      .map((target) => [room, target] as const),
+      .map(moduleOf)
+      .filter((target) => target !== moduleOf(path))
+      .map((target) => [moduleOf(path), target] as const),
   )
   return [...new Set(arrows.map((arrow) => arrow.join(' --> ')))]
 }
 
-function isBase(room: string | undefined): boolean {
-  return BASE.has(room ?? '')
+function isBase(module: string | undefined): boolean {
+  return BASE.has(module ?? '')
 }
 
-test('the picture of the rooms has exactly the arrows that the imports have', (t) => {
+test('the picture of the modules has exactly the arrows that the imports have', (t) => {
   const real = realArrows().filter((arrow) => !isBase(arrow.split(' --> ')[1]))
   t.true(real.length > 20, 'the imports were found')
   t.deepEqual(drawnArrows().sort(), real.sort())

@@ -1,11 +1,11 @@
 import { readFileSync } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { join } from 'node:path'
 import test from 'ava'
 import { PROJECT_ROOT } from '../helpers/shared.js'
-import { importsOf, roomOf, sourcesIn } from '../helpers/sources.js'
+import { cyclesIn, importsOf, localImportsOf, moduleOf, sourcesIn } from '../helpers/sources.js'
 
-/** Lower rooms know nothing of higher ones; rooms on one floor know each other only where listed. */
-const FLOORS: Record<string, number> = {
+/** A module imports modules of lower layers only; within a layer only what is listed. */
+const LAYERS: Record<string, number> = {
   errors: 0,
   tensor: 0,
   units: 0,
@@ -20,22 +20,29 @@ const FLOORS: Record<string, number> = {
   protocol: 1,
   regions: 1,
   runtime: 1,
-  api: 2,
   transform: 1,
   onnx: 2,
-  batchability: 3,
-  model: 4,
+  inference: 2,
+  api: 2,
   engine: 2,
   batch: 2,
-  http: 2,
+  repository: 4,
+  batchability: 3,
+  http: 3,
   client: 3,
-  ersilia: 5,
-  'served-models': 5,
-  'serving-policy': 5,
-  'warm-up': 5,
-  server: 6,
+  compile: 5,
+  sharing: 6,
+  ersilia: 7,
+  server: 8,
+  'cluster/base': 9,
+  'cluster/workers': 11,
+  'cluster/models': 12,
+  'cluster/admin': 13,
+  'cluster/commands': 15,
+  cluster: 14,
 }
-const NEIGHBOURS = new Set<string>(['http -> api'])
+/** `main` picks a command and loads it when it is needed; a command that serves starts the primary. */
+const NEIGHBOURS = new Set<string>(['cluster -> cluster/commands'])
 /** The fewest files that can. */
 const NATIVE_MODULES: Record<string, readonly string[]> = {
   'mmap-io': ['src/mapping.ts'],
@@ -44,21 +51,42 @@ const NATIVE_MODULES: Record<string, readonly string[]> = {
   '@rdkit/rdkit': ['src/transform/morgan.ts'],
 }
 
-test('imports go down the floors of the house, never up', (t) => {
-  for (const path of sourcesIn('src')) {
-    const room = roomOf(path)
+const PRODUCT = [...sourcesIn('src'), ...sourcesIn('cluster')]
+
+/** Files of the product that a file imports, type imports included. */
+function importedFiles(path: string): string[] {
+  return localImportsOf(path).map((target) => target.replace(/\.js$/, '.ts'))
+}
+
+test('imports go down the layers, never up', (t) => {
+  for (const path of PRODUCT) {
+    const from = moduleOf(path)
     t.true(
-      room in FLOORS,
-      `${path}: room ${room} has no floor; give it one here and a line in the README's tour`,
+      from in LAYERS,
+      `${path}: module ${from} has no layer; give it one here and a line in docs/architecture.md`,
     )
-    for (const specifier of importsOf(path).filter((one) => one.startsWith('.'))) {
-      const target = roomOf(join(dirname(path), specifier))
-      if (target === room) continue
-      const isBelow = (FLOORS[target] ?? Number.POSITIVE_INFINITY) < (FLOORS[room] ?? 0)
-      const isListed = NEIGHBOURS.has(`${room} -> ${target}`) || (FLOORS[room] === 0 && FLOORS[target] === 0)
-      t.true(isBelow || isListed, `${path} imports ${specifier}: ${room} must not know ${target}`)
+    for (const target of importedFiles(path).map(moduleOf)) {
+      if (target === from) continue
+      const isBelow = (LAYERS[target] ?? Number.POSITIVE_INFINITY) < (LAYERS[from] ?? 0)
+      const isListed = NEIGHBOURS.has(`${from} -> ${target}`) || (LAYERS[from] === 0 && LAYERS[target] === 0)
+      t.true(isBelow || isListed, `${path}: ${from} must not import ${target}`)
     }
   }
+})
+
+test('no files import each other in a circle, types included', (t) => {
+  t.deepEqual(cyclesIn(new Map(PRODUCT.map((path) => [path, importedFiles(path)]))), [])
+})
+
+test('no modules import each other in a circle, but for main, which loads the commands', (t) => {
+  const modules = new Map<string, Set<string>>()
+  for (const path of PRODUCT.filter((one) => one !== 'cluster/main.ts')) {
+    const targets = modules.get(moduleOf(path)) ?? new Set<string>()
+    for (const target of importedFiles(path))
+      if (moduleOf(target) !== moduleOf(path)) targets.add(moduleOf(target))
+    modules.set(moduleOf(path), targets)
+  }
+  t.deepEqual(cyclesIn(modules), [])
 })
 
 test('src knows nothing of other processes', (t) => {

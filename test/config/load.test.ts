@@ -1,8 +1,7 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
-import { environmentName, loadConfig, serveHelp } from '../../src/config/load.js'
-import { OPTIONS } from '../../src/config/schema.js'
+import { environmentName, loadConfig } from '../../src/config/load.js'
 import { OnecopyError } from '../../src/errors.js'
 import { formatBytes, parseBytes, parseDurationMs } from '../../src/units.js'
 import { temporaryFolder } from '../helpers/server.js'
@@ -109,12 +108,18 @@ test('switches need no value, lists are given again, and rates have a unit of ti
     t.throws(() => loadConfig(wrong, {}), { instanceOf: OnecopyError }, wrong.join(' '))
 })
 
-test('the help names every option with its default', (t) => {
-  const help = serveHelp()
-  for (const name of Object.keys(OPTIONS)) {
-    t.true(help.includes(`--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)} `), name)
-  }
+test('an option is a flag and an environment variable of the same name', (t) => {
   t.is(environmentName('drainTimeout'), 'ONECOPY_DRAIN_TIMEOUT')
+})
+
+test('a mistyped option or key of the file is answered with the nearest one', (t) => {
+  t.throws(() => loadConfig(['--model', 'x'], {}), {
+    message: /unknown option --model \(did you mean --models\?\)/,
+  })
+  t.throws(() => loadConfig(['--prot=1'], {}), { message: /did you mean --port\?/ })
+  t.throws(() => loadConfig(['--entirely-different'], {}), {
+    message: /^unknown option --entirely-different \(see/,
+  })
 })
 
 test('durations and sizes are read with their units, and nothing else is', (t) => {

@@ -1,6 +1,6 @@
-/** The source as text: which file imports what, and which room it belongs to. */
+/** The source as text: which file imports what, and which module it belongs to. */
 import { readdirSync, readFileSync } from 'node:fs'
-import { dirname, join, relative } from 'node:path'
+import { dirname, join } from 'node:path'
 import { PROJECT_ROOT } from './shared.js'
 
 export function sourcesIn(folder: string): string[] {
@@ -14,13 +14,19 @@ export function importsOf(path: string): string[] {
   return [...text.matchAll(/(?:from|import|require\()\s*\(?'([^']+)'/g)].map((match) => match[1] as string)
 }
 
-/** The first folder or file below `src`. */
-export function roomOf(path: string): string {
-  return (
-    relative('src', path)
-      .split('/')[0]
-      ?.replace(/\.[jt]s$/, '') ?? ''
-  )
+/** Files of `cluster` that its modules import; main, primary and worker import the modules. */
+const CLUSTER_BASE: ReadonlySet<string> = new Set(['messages', 'signals', 'port', 'progress', 'exit-codes'])
+
+/**
+ * The module of a file: the first folder or file below `src`; below `cluster` its folder, `cluster/base` for what all of
+ * them may import, and `cluster` for main, primary and worker.
+ */
+export function moduleOf(path: string): string {
+  const [top = '', first = '', ...rest] = path.split('/')
+  const name = first.replace(/\.[jt]s$/, '')
+  if (top === 'src') return name
+  if (rest.length > 0) return `cluster/${name}`
+  return CLUSTER_BASE.has(name) ? 'cluster/base' : 'cluster'
 }
 
 /** Paths of the project's own files that a file imports. */
@@ -28,4 +34,27 @@ export function localImportsOf(path: string): string[] {
   return importsOf(path)
     .filter((specifier) => specifier.startsWith('.'))
     .map((specifier) => join(dirname(path), specifier))
+}
+
+/** Groups that import each other in a circle, of one or more steps (Tarjan's strongly connected components). */
+export function cyclesIn(imports: ReadonlyMap<string, Iterable<string>>): string[][] {
+  const index = new Map<string, number>()
+  const low = new Map<string, number>()
+  const stack: string[] = []
+  const cycles: string[][] = []
+  const visit = (node: string): void => {
+    index.set(node, index.size)
+    low.set(node, index.get(node) as number)
+    stack.push(node)
+    for (const target of imports.get(node) ?? []) {
+      if (!imports.has(target)) continue
+      if (!index.has(target)) visit(target)
+      if (stack.includes(target)) low.set(node, Math.min(low.get(node) as number, low.get(target) as number))
+    }
+    if (low.get(node) !== index.get(node)) return
+    const cycle = stack.splice(stack.indexOf(node))
+    if (cycle.length > 1) cycles.push(cycle.sort())
+  }
+  for (const node of imports.keys()) if (!index.has(node)) visit(node)
+  return cycles
 }

@@ -6,6 +6,7 @@ import { openCache } from '../../src/compile/cache.js'
 import { Compiler } from '../../src/compile/compile.js'
 import type { SegmentHeader } from '../../src/segment/layout.js'
 import { verifySegment } from '../../src/segment/write.js'
+import { recordNeeds } from '../../src/sharing/needs.js'
 import { imagePathOf } from '../helpers/compile.js'
 import { addModel, quantisedConvolution, wideModel, writeModel } from '../helpers/onnx-builder.js'
 import { temporaryFolder } from '../helpers/server.js'
@@ -25,7 +26,8 @@ async function compile(t: ExecutionContext, model: Uint8Array, needsTimeoutMs = 
   const cache = await openCache(cacheDir)
   const stopping = new AbortController()
   const { signal } = stopping
-  const compiler = new Compiler({ cache, timeoutMs: 60_000, signal, needsTimeoutMs })
+  const measure = (imagePath: string, stop: AbortSignal) => recordNeeds(imagePath, stop, needsTimeoutMs)
+  const compiler = new Compiler({ cache, timeoutMs: 60_000, signal, measure })
   t.teardown(() => compiler.close())
   const models = writeModel(temporaryFolder(t), 'm', model)
   const compiling = compiler.compile(join(models, 'm', '1', 'model.onnx')).then(imagePathOf)

@@ -3,9 +3,11 @@ import type Router from '@koa/router'
 import type { Context } from 'koa'
 import type { ModelList, ModelMetadata, ModelReadiness, ModelTensor } from '../../api/schemas.js'
 import { OnecopyError, outOfServiceError } from '../../errors.js'
+import type { ServedModel, VersionOutOfService } from '../../inference/service.js'
 import { quoted } from '../../protocol/v2/faults.js'
 import type { TensorSpec } from '../../tensor.js'
-import type { HttpContext, RequestState, ServedModel, VersionOutOfService } from '../context.js'
+import type { HttpContext } from '../context.js'
+import type { RequestState } from '../request-state.js'
 
 const VERSION_PATTERN = /^\d+$/
 

@@ -2,7 +2,8 @@
  * Statistics of models, over all processes of the server. Source: Triton's statistics extension.
  */
 import type Router from '@koa/router'
-import type { HttpContext, ServedModel } from '../context.js'
+import type { ServedModel } from '../../inference/service.js'
+import type { HttpContext } from '../context.js'
 import { modelOf, onModel } from './models.js'
 
 type Context = Pick<HttpContext, 'models'>

@@ -1,6 +1,6 @@
 /** The watch over fakes at its two seams, the supervisor and the stats: how they look is what is tested. */
 import test, { type ExecutionContext } from 'ava'
-import type { ProcessSigns } from '../../../cluster/metrics/stats.js'
+import type { ProcessSigns } from '../../../cluster/workers/stats.js'
 import { Watch, type WatchOptions } from '../../../cluster/workers/watch.js'
 import type { OnecopyError } from '../../../src/errors.js'
 import { until } from '../../helpers/waiting.js'

@@ -1,5 +1,6 @@
 import test from 'ava'
-import { type EndFacts, EXIT_BUG, endOf } from '../../../cluster/workers/worker-end.js'
+import { EXIT } from '../../../cluster/exit-codes.js'
+import { type EndFacts, endOf } from '../../../cluster/workers/worker-end.js'
 import { OnecopyError } from '../../../src/errors.js'
 
 const STALLED = new OnecopyError('WORKER_STALLED', 'silent')
@@ -42,7 +43,7 @@ test('other signals come from outside, and are no fault of the model that was co
 
 test('an exit code says whether it was asked to end, met a bug or never started', (t) => {
   t.is(end({ exitCode: 0 }), 'ended from outside')
-  t.is(end({ exitCode: EXIT_BUG }, { wasRunning: true }), 'bug')
+  t.is(end({ exitCode: EXIT.bug }, { wasRunning: true }), 'bug')
   t.is(end({ exitCode: 1, failure: new OnecopyError('ADDRESS_UNAVAILABLE', 'taken') }), 'failed to start')
   t.is(end({ exitCode: 1 }), 'unknown')
 })

@@ -7,7 +7,7 @@ import { randomBytes } from 'node:crypto'
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { CLIENT_CELL_COUNT, forgetInside } from '../../src/access/client-page.js'
-import type { CountedModel } from '../../src/metrics/exposition.js'
+import type { CountedModel } from '../../src/metrics/metric.js'
 import { StatsPage, type StatsPageReference } from '../../src/metrics/page.js'
 import {
   MODEL_CELLS,
@@ -18,7 +18,7 @@ import {
   REQUESTS,
 } from '../../src/metrics/series.js'
 import type { ClientsMessage } from '../messages.js'
-import type { ModelVersion } from '../workers/breaker.js'
+import type { ModelVersion } from './breaker.js'
 
 /** Label of requests for models that do not exist. */
 const UNKNOWN = { model: '(unknown)', version: '' }

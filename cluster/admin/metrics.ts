@@ -11,7 +11,7 @@ import type { Catalogue } from '../models/catalogue.js'
 import type { ModelChange } from '../models/catalogue-options.js'
 import type { GenerationCount } from '../models/entry.js'
 import type { FailureKind, ModelVersion } from '../workers/breaker.js'
-import type { FleetStats, ProcessSigns } from './stats.js'
+import type { FleetStats, ProcessSigns } from '../workers/stats.js'
 
 /** A worker that answers requests. */
 export interface ReadyWorker {

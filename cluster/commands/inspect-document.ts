@@ -1,0 +1,17 @@
+/** What `onecopy inspect` finds out: one JSON document, or the tables of inspection-text.ts. */
+import type { Inspection } from '../../src/sharing/inspection.js'
+import type { PodMemory } from '../../src/sharing/pod-memory.js'
+import type { Measurement } from '../../src/sharing/probe.js'
+
+export interface InspectDocument extends Inspection {
+  readonly model: string
+  readonly name: string
+  readonly compileMs: number
+  readonly workers: number
+  /** Null where nothing was measured. */
+  readonly measurement: Measurement | null
+  /** What the model takes in so many workers, the workers themselves not counted; null where nothing was measured. */
+  readonly totalBytes: number | null
+  /** What a pod of so many workers must be given. */
+  readonly pod: Omit<PodMemory, 'model'>
+}
