@@ -52,13 +52,13 @@ export function readyTable(published: readonly PublishedModel[], workers: number
     style: { head: [], border: [], compact: true },
   })
   for (const { source, segment } of published) {
-    const { sharing, needs } = segment.header
+    const { sharing, memoryRequirements } = segment.header
     table.push([
       source.name,
       source.version,
       formatBytes(sharing.weightsBytes),
       formatBytes(segment.bytes),
-      needs.privateBytes === null ? '-' : formatBytes(needs.privateBytes),
+      memoryRequirements.privateBytes === null ? '-' : formatBytes(memoryRequirements.privateBytes),
       sharing.state,
       String(workers),
     ])

@@ -10,9 +10,9 @@ import type { Keyring } from '../../src/access/api-keys.js'
 import type { RestartAnswer, ServerLive, ServerMetadata, ServerReadiness } from '../../src/api/schemas.js'
 import type { Config } from '../../src/config/config.js'
 import { messageOf } from '../../src/errors.js'
+import { requireScope } from '../../src/http/authentication.js'
 import { guardAgainstPages } from '../../src/http/cross-origin.js'
 import { errorResponses } from '../../src/http/error-response.js'
-import { requireScope } from '../../src/http/guard.js'
 import {
   type ConnectionLimits,
   checkHeaders,

@@ -2,11 +2,11 @@
 import { existsSync } from 'node:fs'
 import { mkdir, writeFile } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
-import { withCompiled } from '../../src/compile/one-off.js'
+import { withCompiled } from '../../src/compile/temporary-image.js'
 import { wrap } from '../../src/config/help.js'
 import { messageOf, OnecopyError } from '../../src/errors.js'
 import { readModelConfig } from '../../src/repository/config.js'
-import { checkName, placeOf } from '../../src/repository/place.js'
+import { checkName, modelPathOf } from '../../src/repository/model-path.js'
 import { configText, type SuggestedKey, suggestConfig } from '../../src/repository/suggest.js'
 import { COMPILE_TIMEOUT_MS, commandLine, modelFileOf, usageError } from './arguments.js'
 import { untilInterrupted } from './interruptible.js'
@@ -23,7 +23,7 @@ function readOptions(argv: readonly string[]): Options {
   const force = values.force === 'on'
   const modelPath = modelFileOf(positionals, 'init')
   if (!modelPath.endsWith('.onnx')) throw usageError(`expected NAME.onnx, got ${modelPath}`, 'init')
-  const place = placeOf(modelPath)
+  const place = modelPathOf(modelPath)
   checkName(place.name, modelPath)
   if (output === '') throw usageError('--output: expected a folder', 'init')
   const configPath =

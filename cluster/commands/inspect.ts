@@ -2,14 +2,14 @@
  * `onecopy inspect MODEL.onnx`: what a model takes and gives, what workers will share of it, and what
  * another worker costs, measured, before anything is served.
  */
-import { type OneOff, withCompiled } from '../../src/compile/one-off.js'
+import { type TemporaryImage, withCompiled } from '../../src/compile/temporary-image.js'
 import { cgroupMemoryLimit } from '../../src/process/memory.js'
-import { MODEL_NAME_PATTERN, placeOf } from '../../src/repository/place.js'
+import { MODEL_NAME_PATTERN, modelPathOf } from '../../src/repository/model-path.js'
 import { checkSegmentFolder, createServerFolder, removeFolder } from '../../src/segment/folder.js'
 import { writeSegment } from '../../src/segment/write.js'
 import { inspectModel } from '../../src/sharing/inspection.js'
 import { MemoryBudget } from '../../src/sharing/memory-budget.js'
-import { needsOf } from '../../src/sharing/needs.js'
+import { memoryRequirementsOf } from '../../src/sharing/memory-requirements.js'
 import { type PodMemory, podMemory, podModel } from '../../src/sharing/pod-memory.js'
 import { type Measurement, measureWorker } from '../../src/sharing/probe.js'
 import {
@@ -50,7 +50,7 @@ function readOptions(argv: readonly string[]): Options {
 }
 
 async function measure(
-  { imagePath }: OneOff,
+  { imagePath }: TemporaryImage,
   { segmentDir, name, signal }: { segmentDir: string; name: string; signal: AbortSignal },
 ): Promise<Measurement> {
   const server = await createServerFolder(segmentDir)
@@ -75,14 +75,17 @@ async function inspect(
   signal: AbortSignal,
 ): Promise<{ document: InspectDocument; pod: PodMemory }> {
   const { modelPath, workers, segmentDir } = options
-  const { name } = placeOf(modelPath)
+  const { name } = modelPathOf(modelPath)
   return await withCompiled(modelPath, { timeoutMs: COMPILE_TIMEOUT_MS, signal }, async (oneOff) => {
     const inspection = inspectModel(oneOff)
     const measurement = options.measure ? await measure(oneOff, { segmentDir, name, signal }) : null
     const { compileMs } = oneOff
     const totalBytes =
       measurement && inspection.segmentBytes + workers * Math.max(0, measurement.perWorkerBytes)
-    const pod = podMemory(podModel(oneOff.header, measurement && needsOf(measurement).privateBytes), workers)
+    const pod = podMemory(
+      podModel(oneOff.header, measurement && memoryRequirementsOf(measurement).privateBytes),
+      workers,
+    )
     const { model: _, ...sizes } = pod
     const document = {
       ...{ model: modelPath, name, ...inspection },

@@ -113,9 +113,9 @@ async function predictAttached(
   { segment, bundlePath }: Resident & { readonly segment: SegmentListing },
   { input, progress }: Pick<Task, 'input' | 'progress'>,
 ): Promise<Predicted> {
-  const { LocalPredictor } = await import('../../src/ersilia/local.js')
+  const { LocalPredictor } = await import('../../src/ersilia/local-predictor.js')
   if (bundlePath === null) {
-    const { plainBundle } = await import('../../src/ersilia/plain.js')
+    const { plainBundle } = await import('../../src/ersilia/plain-bundle.js')
     const bundle = plainBundle(segment)
     await using predictor = await LocalPredictor.attached(bundle, segment)
     return await predictWith(predictor, bundle, { inputs: input.lines, progress })
@@ -162,14 +162,14 @@ const ATTEMPTS: Record<Way, (task: Task) => Promise<Predicted | null>> = {
       )
     const work = { inputs: input.molecules(), progress }
     if (bundle.manifest === null) return await predictWith(await scriptPredictor(bundle), bundle, work)
-    const { LocalPredictor } = await import('../../src/ersilia/local.js')
+    const { LocalPredictor } = await import('../../src/ersilia/local-predictor.js')
     await using predictor = await LocalPredictor.cold(bundle)
     return await predictWith(predictor, bundle, work)
   },
 }
 
 async function scriptPredictor(bundle: Bundle): Promise<Predictor> {
-  const { INSIDE_RUN_SCRIPT, SpawnedPredictor } = await import('../../src/ersilia/spawned.js')
+  const { INSIDE_RUN_SCRIPT, SpawnedPredictor } = await import('../../src/ersilia/script-predictor.js')
   if (process.env[INSIDE_RUN_SCRIPT] === undefined) return new SpawnedPredictor(bundle, 0)
   throw new OnecopyError(
     'BUNDLE_INVALID',

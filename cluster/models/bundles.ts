@@ -10,7 +10,7 @@ import type { OutputType } from '../../src/ersilia/orient.js'
 import type { ResidentNote } from '../../src/ersilia/resident.js'
 import type { Log } from '../../src/log.js'
 import { readModelConfig } from '../../src/repository/config.js'
-import { checkName, placeOf } from '../../src/repository/place.js'
+import { checkName, modelPathOf } from '../../src/repository/model-path.js'
 import {
   emptyRepository,
   type ModelSource,
@@ -46,7 +46,7 @@ export interface Beginning extends Found {
 
 async function sourceOf(path: string, name: string): Promise<ModelSource> {
   checkName(name, path)
-  return { name, version: '1', path, config: await readModelConfig(placeOf(path).configPath) }
+  return { name, version: '1', path, config: await readModelConfig(modelPathOf(path).configPath) }
 }
 
 function namesOf({ card }: Bundle, modelName: string): string[] {
@@ -168,7 +168,7 @@ export async function beginWith(config: Config, log: Log): Promise<Beginning> {
       '--model-control: a bundle is served as it is at the start: fixed',
     )
   if (!only.path.endsWith('.onnx')) return await beginWithBundle(only.path, only.name)
-  const name = only.name ?? placeOf(only.path).name
+  const name = only.name ?? modelPathOf(only.path).name
   return {
     ...{ sources: [await sourceOf(only.path, name)], ...ALONE },
     mounted: null,

@@ -17,14 +17,14 @@ import type { ModelSource } from '../../src/repository/repository.js'
 import type { StartMessage } from '../messages.js'
 import type { WorkerHandle } from '../workers/worker-handle.js'
 import { logBatching } from './batching-log.js'
+import { describeEntry, type Entry, entryKey, type GenerationCount, newEntry } from './catalogue-entry.js'
 import type { CatalogueOptions, ModelChange } from './catalogue-options.js'
-import { changeOver } from './change-over.js'
-import { describeEntry, type Entry, entryKey, type GenerationCount, newEntry } from './entry.js'
 import type { FailedModel } from './failures.js'
 import { type Generation, requireSameInterface } from './generation.js'
 import { LiveSegment } from './live-segment.js'
 import { Retirement } from './retirement.js'
 import { ServiceStates, type TakenOut, type VersionName } from './service-states.js'
+import { switchGeneration } from './switch-generation.js'
 import { WorkerBoots } from './worker-boots.js'
 
 export class Catalogue {
@@ -278,7 +278,7 @@ export class Catalogue {
       }
       entry.state = 'UNLOADING'
       entry.serving = null
-      await this.#changeOver(null, old)
+      await this.#switchGeneration(null, old)
       this.#service.forget(entry)
       await this.#retire(old)
       entry.state = 'UNAVAILABLE'
@@ -335,7 +335,7 @@ export class Catalogue {
         await this.#boots.prepareAll(next)
         entry.serving = next
         logBatching(this.#options.log, source, segment.published.segment.header)
-        await this.#changeOver(next, old)
+        await this.#switchGeneration(next, old)
         if (outState !== null && !outState.isLoaded) this.#service.putBack(entry, outState.state.code)
       } finally {
         release()
@@ -343,7 +343,7 @@ export class Catalogue {
     } catch (thrown) {
       if (next === null) await written?.remove()
       else {
-        await this.#changeOver(null, next)
+        await this.#switchGeneration(null, next)
         await this.#retire(next)
       }
       throw thrown
@@ -351,8 +351,8 @@ export class Catalogue {
     if (old !== null) await this.#retire(old)
   }
 
-  async #changeOver(next: Generation | null, old: Generation | null): Promise<void> {
-    await changeOver({ next, old }, { ...this.#options, boots: this.#boots, service: this.#service })
+  async #switchGeneration(next: Generation | null, old: Generation | null): Promise<void> {
+    await switchGeneration({ next, old }, { ...this.#options, boots: this.#boots, service: this.#service })
   }
 
   /** To be called in turn, once no worker is asked to answer with it any more. */

@@ -21,7 +21,7 @@ import { findLeftovers, type Leftover } from '../../src/segment/adopt.js'
 import { isInMemory, type ServerFolder } from '../../src/segment/folder.js'
 import { sweepSegmentFolder } from '../../src/segment/sweep.js'
 import type { MemoryBudget } from '../../src/sharing/memory-budget.js'
-import { recordNeeds } from '../../src/sharing/needs.js'
+import { recordMemoryRequirements } from '../../src/sharing/memory-requirements.js'
 import { createProgress } from '../progress.js'
 
 export interface PublisherOptions {
@@ -71,7 +71,7 @@ export class Publisher {
         server,
         cache,
         budget: this.#options.budget,
-        measure: recordNeeds,
+        measure: recordMemoryRequirements,
         compileTimeoutMs,
         concurrency: usableCpus(),
         keepsImages: rawWeights === 'release' && (await isInMemory(segmentDir)),

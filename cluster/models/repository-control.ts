@@ -18,7 +18,7 @@ import {
 } from '../../src/repository/repository.js'
 import type { Catalogue } from './catalogue.js'
 import { allInOne, problemError } from './failures.js'
-import { ModelLooks } from './model-looks.js'
+import { ModelFingerprints } from './model-fingerprints.js'
 import { mergeIndex, versionKey } from './repository-index.js'
 import { RepositoryProblems } from './repository-problems.js'
 import { STABLE_MS, Stability } from './stability.js'
@@ -41,7 +41,7 @@ export interface RepositoryControlOptions {
 export class RepositoryControl {
   readonly #options: RepositoryControlOptions
   readonly #problems: RepositoryProblems
-  readonly #looks = new ModelLooks()
+  readonly #fingerprints = new ModelFingerprints()
   readonly #stability = new Stability()
   /** How each version looked when it was last tried. */
   readonly #tried = new Map<string, string>()
@@ -66,7 +66,7 @@ export class RepositoryControl {
   /** Notes what a start found, and how it looked before it was read. */
   async begin({ sources, problems }: RepositoryScan): Promise<void> {
     this.#problems.take(problems, { isPatient: false })
-    for (const source of sources) this.#tried.set(versionKey(source), await this.#looks.of(source))
+    for (const source of sources) this.#tried.set(versionKey(source), await this.#fingerprints.of(source))
   }
 
   /** Notes what a start could not load. */
@@ -144,13 +144,13 @@ export class RepositoryControl {
     let isSettled = !this.#problems.isPending()
     for (const source of scan.sources) {
       const key = versionKey(source)
-      const looks = await this.#looks.of(source)
-      if (looks === this.#tried.get(key)) continue
-      if (!this.#stability.isStable(key, looks)) {
+      const fingerprint = await this.#fingerprints.of(source)
+      if (fingerprint === this.#tried.get(key)) continue
+      if (!this.#stability.isStable(key, fingerprint)) {
         isSettled = false
         continue
       }
-      this.#tried.set(key, looks)
+      this.#tried.set(key, fingerprint)
       // Why it failed is in the index, the log and the metrics.
       await this.#load(source).catch(() => {})
     }
@@ -191,7 +191,7 @@ export class RepositoryControl {
     if (this.#options.modelsDir === null) return
     const present = new Set(sources.map(versionKey))
     const known = new Set([...present, ...this.#options.catalogue.served.map(versionKey)])
-    this.#looks.keep(sources)
+    this.#fingerprints.keep(sources)
     this.#stability.keep(known)
     for (const key of this.#tried.keys()) if (!known.has(key)) this.#tried.delete(key)
     for (const key of this.#failed) if (!present.has(key)) this.#failed.delete(key)

@@ -1,16 +1,16 @@
-/** Whether what is looked at again and again has stayed the same for long enough to be believed. */
+/** Whether something that is polled has stayed the same for long enough. */
 
-/** Files that looked the same for so long are complete. */
+/** Files that have not changed for this long are complete. */
 export const STABLE_MS = 1000
 
 export class Stability {
-  readonly #seen = new Map<string, { readonly looks: string; readonly sinceMs: number }>()
+  readonly #seen = new Map<string, { readonly fingerprint: string; readonly sinceMs: number }>()
 
-  /** Notes how something looks; true once it has looked so for `STABLE_MS`. */
-  isStable(key: string, looks: string): boolean {
+  /** Records the fingerprint of something; true once it has been the same for `STABLE_MS`. */
+  isStable(key: string, fingerprint: string): boolean {
     const seen = this.#seen.get(key)
-    if (seen?.looks === looks) return performance.now() - seen.sinceMs >= STABLE_MS
-    this.#seen.set(key, { looks, sinceMs: performance.now() })
+    if (seen?.fingerprint === fingerprint) return performance.now() - seen.sinceMs >= STABLE_MS
+    this.#seen.set(key, { fingerprint, sinceMs: performance.now() })
     return false
   }
 

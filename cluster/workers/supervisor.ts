@@ -22,9 +22,9 @@ import type { StartMessage } from '../messages.js'
 import { Balancer } from './balance.js'
 import type { ModelFault, ModelVersion } from './breaker.js'
 import { reportEnd } from './end-report.js'
+import { newReplica, type Replica } from './replica.js'
 import type { FleetStats } from './stats.js'
 import { type WorkerExit, WorkerHandle } from './worker-handle.js'
-import { newPlace, type Place } from './worker-place.js'
 
 const FIRST_BACKOFF_MS = 50
 const LONGEST_BACKOFF_MS = 10_000
@@ -57,7 +57,7 @@ export interface SupervisorOptions {
 
 export class Supervisor {
   readonly #options: SupervisorOptions
-  readonly #places: Place[]
+  readonly #replicas: Replica[]
   readonly #alive = new Set<WorkerHandle>()
   readonly #balancer = new Balancer()
   readonly #oomKills = new OomKills()
@@ -72,12 +72,12 @@ export class Supervisor {
 
   constructor(options: SupervisorOptions) {
     this.#options = options
-    this.#places = Array.from({ length: options.workers }, newPlace)
+    this.#replicas = Array.from({ length: options.workers }, newReplica)
   }
 
   /** Workers that answer requests. */
   get ready(): readonly WorkerHandle[] {
-    return this.#places.flatMap(({ worker }) => (worker === null ? [] : [worker]))
+    return this.#replicas.flatMap(({ worker }) => (worker === null ? [] : [worker]))
   }
 
   /** Every worker process that has not ended yet. */
@@ -102,32 +102,32 @@ export class Supervisor {
 
   /** Boots every worker; rejects with the first failure, and the rest is stopped by the caller. Idempotent. */
   start(): Promise<void> {
-    this.#started ??= Promise.all(this.#places.map((place) => this.#startPlace(place))).then(() => {})
+    this.#started ??= Promise.all(this.#replicas.map((replica) => this.#startReplica(replica))).then(() => {})
     // Whoever waits for it hears of it.
     this.#started.catch(() => {})
     return this.#started
   }
 
   /** A model that ends workers while they load it prevents no start: it is disabled before long. */
-  async #startPlace(place: Place): Promise<void> {
+  async #startReplica(replica: Replica): Promise<void> {
     for (;;) {
-      place.wasModelFault = false
+      replica.wasModelFault = false
       try {
-        await this.#spawn(place)
+        await this.#spawn(replica)
         return
       } catch (thrown) {
-        if (!place.wasModelFault) throw thrown
+        if (!replica.wasModelFault) throw thrown
       }
     }
   }
 
   /** Resolves when a new worker serves in the place; rejects with why it does not. Its later end is handled here. */
-  async #spawn(place: Place): Promise<void> {
+  async #spawn(replica: Replica): Promise<void> {
     if (this.#isStopping) throw new OnecopyError('SHUTTING_DOWN', 'the server is stopping')
-    const handle = this.#fork(place)
-    place.successor = handle
+    const handle = this.#fork(replica)
+    replica.successor = handle
     this.#alive.add(handle)
-    void handle.exited.then((exit) => this.#onExit(place, handle, exit))
+    void handle.exited.then((exit) => this.#onExit(replica, handle, exit))
     await handle.ready
     void limitDataGrowth(handle.pid, workerGrowthBytes())
     try {
@@ -138,17 +138,17 @@ export class Supervisor {
     }
     // It can have ended meanwhile: its exit was handled then.
     if (!this.#alive.has(handle)) throw new OnecopyError('WORKER_GONE', `worker ${handle.id} ended meanwhile`)
-    place.successor = null
-    place.worker = handle
-    place.failedBoots = 0
-    place.isStarting = false
-    this.#mend(place)
+    replica.successor = null
+    replica.worker = handle
+    replica.failedBoots = 0
+    replica.isStarting = false
+    this.#mend(replica)
     this.#port = handle.port
     this.#options.log.debug({ worker: handle.id, workerPid: handle.pid }, 'worker ready')
     this.#drainStalled()
   }
 
-  #fork(place: Place): WorkerHandle {
+  #fork(replica: Replica): WorkerHandle {
     const { lease, stats, bootTimeoutMs, log } = this.#options
     const statsSlot = stats.lend()
     try {
@@ -158,7 +158,7 @@ export class Supervisor {
         inheritedRequests: stats.requestsIn(statsSlot),
         bootTimeoutMs,
         onLoad: (load) => this.#balance(handle.id, load),
-        onStalled: (silentMs) => this.#onStalled(place, handle, silentMs),
+        onStalled: (silentMs) => this.#onStalled(replica, handle, silentMs),
         running: () => stats.signs(statsSlot).running,
         takeOomKill: () => this.#oomKills.take(),
         hasOthers: () => this.ready.some((other) => other !== handle),
@@ -168,15 +168,15 @@ export class Supervisor {
       stats.giveBack(statsSlot)
       // One that could not even be started has no exit that would be handled.
       log.error({ err: thrown }, `a worker could not be started: ${messageOf(thrown)}`)
-      place.failedBoots++
-      place.crashes++
-      if (this.#port !== null) this.#fillAgain(place, messageOf(thrown))
+      replica.failedBoots++
+      replica.crashes++
+      if (this.#port !== null) this.#fillAgain(replica, messageOf(thrown))
       throw thrown
     }
   }
 
   /** Its requests are answered with 503 by itself from now on; the place is filled by another. */
-  #onStalled(place: Place, handle: WorkerHandle, silentMs: number): void {
+  #onStalled(replica: Replica, handle: WorkerHandle, silentMs: number): void {
     const { stats, log, onModelFault } = this.#options
     const { running } = stats.signs(handle.statsSlot)
     log.error(
@@ -187,30 +187,30 @@ export class Supervisor {
       'the inference thread of a worker does not come back: its requests are answered with 503, it is replaced',
     )
     if (running !== null)
-      place.wasModelFault = onModelFault({
+      replica.wasModelFault = onModelFault({
         ...{ model: running.model, version: running.version, cause: 'stall' },
         how: formatMs(Math.round(silentMs)),
       })
     // One that is on its way out has nobody to wait for.
     if (this.#isStopping || handle.retiredFor !== null) return
     handle.forsake(STALLED)
-    if (place.worker === handle) place.worker = null
-    // One for each place: they take memory, and a core.
-    place.stalled?.kill()
-    place.stalled = handle
+    if (replica.worker === handle) replica.worker = null
+    // One for each replica: they take memory, and a core.
+    replica.stalled?.kill()
+    replica.stalled = handle
     this.#drainStalled()
-    place.crashes = handle.ageMs >= HEALTHY_AFTER_MS ? 0 : place.crashes + 1
-    if (place.successor === null) this.#respawnLater(place)
+    replica.crashes = handle.ageMs >= HEALTHY_AFTER_MS ? 0 : replica.crashes + 1
+    if (replica.successor === null) this.#respawnLater(replica)
   }
 
   /** Has them end where others can answer: what comes is for these, what is inside gets its 503. */
   #drainStalled(): void {
     if (this.ready.length === 0) return
-    for (const { stalled } of this.#places) void stalled?.drain(this.#options.drainTimeoutMs)
+    for (const { stalled } of this.#replicas) void stalled?.drain(this.#options.drainTimeoutMs)
   }
 
-  #mend(place: Place): void {
-    for (const model of place.faultyModels.splice(0)) this.#options.onModelFaultMended(model)
+  #mend(replica: Replica): void {
+    for (const model of replica.faultyModels.splice(0)) this.#options.onModelFaultMended(model)
   }
 
   #balance(workerId: number, load: Load): void {
@@ -223,42 +223,42 @@ export class Supervisor {
     }
   }
 
-  #onExit(place: Place, handle: WorkerHandle, exit: WorkerExit): void {
+  #onExit(replica: Replica, handle: WorkerHandle, exit: WorkerExit): void {
     const { stats, onModelFault } = this.#options
     const { end, running, how } = exit
     stats.giveBack(handle.statsSlot)
     this.#alive.delete(handle)
-    if (place.worker === handle) place.worker = null
-    if (place.successor === handle) place.successor = null
-    if (place.stalled === handle) place.stalled = null
+    if (replica.worker === handle) replica.worker = null
+    if (replica.successor === handle) replica.successor = null
+    if (replica.stalled === handle) replica.stalled = null
     if (this.#isStopping) return
     reportEnd(handle, exit, this.#options)
-    place.wasModelFault = false
+    replica.wasModelFault = false
     if (end === 'runtime fault' && running !== null) {
       const model = { model: running.model, version: running.version }
-      place.faultyModels.push(model)
-      place.wasModelFault = onModelFault({ ...model, cause: 'crash', how })
+      replica.faultyModels.push(model)
+      replica.wasModelFault = onModelFault({ ...model, cause: 'crash', how })
       // It was one too many: the place is filled.
-      if (place.worker !== null) this.#mend(place)
+      if (replica.worker !== null) this.#mend(replica)
     }
     if (handle.retiredFor !== null) return
     // There is nothing to mend yet: whoever starts it decides.
-    if (place.isStarting) return
-    if (!place.wasModelFault) {
-      place.failedBoots = exit.wasReady ? 0 : place.failedBoots + 1
-      place.crashes = exit.livedMs >= HEALTHY_AFTER_MS || exit.how === 'code 0' ? 0 : place.crashes + 1
+    if (replica.isStarting) return
+    if (!replica.wasModelFault) {
+      replica.failedBoots = exit.wasReady ? 0 : replica.failedBoots + 1
+      replica.crashes = exit.livedMs >= HEALTHY_AFTER_MS || exit.how === 'code 0' ? 0 : replica.crashes + 1
     }
-    this.#fillAgain(place, exit.failure?.message ?? `it ended with ${exit.how}`)
+    this.#fillAgain(replica, exit.failure?.message ?? `it ended with ${exit.how}`)
   }
 
-  #fillAgain(place: Place, why: string): void {
+  #fillAgain(replica: Replica, why: string): void {
     // Somebody serves here, or is about to.
-    if (place.worker !== null || place.successor !== null) return
-    if (place.failedBoots >= MAX_BOOT_FAILURES) this.#giveUp(place, why)
-    else this.#respawnLater(place)
+    if (replica.worker !== null || replica.successor !== null) return
+    if (replica.failedBoots >= MAX_BOOT_FAILURES) this.#giveUp(replica, why)
+    else this.#respawnLater(replica)
   }
 
-  #giveUp({ failedBoots }: Place, why: string): void {
+  #giveUp({ failedBoots }: Replica, why: string): void {
     this.#options.onGivenUp(
       new OnecopyError(
         'WORKER_BOOT_FAILED',
@@ -267,14 +267,15 @@ export class Supervisor {
     )
   }
 
-  #respawnLater(place: Place): void {
-    const base = place.crashes <= 1 || place.wasModelFault ? 0 : FIRST_BACKOFF_MS * 2 ** (place.crashes - 2)
+  #respawnLater(replica: Replica): void {
+    const base =
+      replica.crashes <= 1 || replica.wasModelFault ? 0 : FIRST_BACKOFF_MS * 2 ** (replica.crashes - 2)
     const delayMs = Math.min(base, LONGEST_BACKOFF_MS) * (0.5 + Math.random() / 2)
-    clearTimeout(place.respawnTimer)
-    place.respawnTimer = setTimeout(() => {
-      if (place.worker !== null || place.successor !== null) return
+    clearTimeout(replica.respawnTimer)
+    replica.respawnTimer = setTimeout(() => {
+      if (replica.worker !== null || replica.successor !== null) return
       // Its failure is handled where it is found; here it would only be an unhandled rejection.
-      this.#spawn(place)
+      this.#spawn(replica)
         .then(() => this.#options.onRecovered())
         .catch(() => {})
     }, delayMs)
@@ -285,13 +286,13 @@ export class Supervisor {
    * @throws OnecopyError when the successor does not boot: the old worker serves on.
    */
   replace(handle: WorkerHandle, reason: string): Promise<void> {
-    const place = this.#places.find(({ worker }) => worker === handle)
-    if (place === undefined || handle.retiredFor !== null) return Promise.resolve()
-    return this.#replaceInTurn(place, reason, (old) => old === handle)
+    const replica = this.#replicas.find(({ worker }) => worker === handle)
+    if (replica === undefined || handle.retiredFor !== null) return Promise.resolve()
+    return this.#replaceInTurn(replica, reason, (old) => old === handle)
   }
 
   /**
-   * Replaces every worker, one at a time, and fills places that were given up. Asked for while it is being done,
+   * Replaces every worker, one at a time, and fills replicas that were given up. Asked for while it is being done,
    * it is done once more: workers that were replaced already are to be fresh as of now.
    */
   restart(reason: string): Promise<void> {
@@ -314,43 +315,43 @@ export class Supervisor {
 
   async #restart(reason: string): Promise<void> {
     const before = new Set(this.#alive)
-    for (const place of this.#places) {
+    for (const replica of this.#replicas) {
       if (this.#isStopping) return
-      await this.#replaceInTurn(place, reason, (old) => old === null || before.has(old))
+      await this.#replaceInTurn(replica, reason, (old) => old === null || before.has(old))
     }
     this.#options.onRecovered()
   }
 
   /** `isMeant` tells about the one in the place by then: a fresh one that took a dead one's place need not be replaced. */
   #replaceInTurn(
-    place: Place,
+    replica: Replica,
     reason: string,
     isMeant: (old: WorkerHandle | null) => boolean,
   ): Promise<void> {
-    const mine = this.#lastReplacement.then(() => this.#replaceNow(place, reason, isMeant))
+    const mine = this.#lastReplacement.then(() => this.#replaceNow(replica, reason, isMeant))
     this.#lastReplacement = mine.catch(() => {})
     return mine
   }
 
   async #replaceNow(
-    place: Place,
+    replica: Replica,
     reason: string,
     isMeant: (old: WorkerHandle | null) => boolean,
   ): Promise<void> {
-    if (this.#isStopping || !isMeant(place.worker)) return
-    const booting = place.successor
+    if (this.#isStopping || !isMeant(replica.worker)) return
+    const booting = replica.successor
     if (booting !== null) {
       // A crashed worker's successor is on its way already, and is as new as can be.
       await booting.ready
       return
     }
-    const old = place.worker
-    clearTimeout(place.respawnTimer)
+    const old = replica.worker
+    clearTimeout(replica.respawnTimer)
     if (old === null) {
-      place.failedBoots = 0
-      place.crashes = 0
+      replica.failedBoots = 0
+      replica.crashes = 0
     }
-    await this.#spawn(place)
+    await this.#spawn(replica)
     if (old === null) return
     old.retiredFor ??= reason
     await old.drain(this.#options.drainTimeoutMs)
@@ -369,7 +370,7 @@ export class Supervisor {
 
   async #drain(timeoutMs: number): Promise<{ readonly killed: number }> {
     this.#isStopping = true
-    for (const { respawnTimer } of this.#places) clearTimeout(respawnTimer)
+    for (const { respawnTimer } of this.#replicas) clearTimeout(respawnTimer)
     const ended = await Promise.all([...this.#alive].map((handle) => handle.drain(timeoutMs)))
     return { killed: ended.filter(({ wasKilled }) => wasKilled).length }
   }
@@ -377,7 +378,7 @@ export class Supervisor {
   /** Ends every worker at once. */
   kill(): void {
     this.#isStopping = true
-    for (const { respawnTimer } of this.#places) clearTimeout(respawnTimer)
+    for (const { respawnTimer } of this.#replicas) clearTimeout(respawnTimer)
     for (const handle of this.#alive) handle.kill()
   }
 }

@@ -94,7 +94,7 @@ export class ModelQueue {
    * @throws OnecopyError QUEUE_FULL when one more request of this size is over a bound, REQUEST_TOO_LARGE when it is even where
    *   nothing waits: it would be refused whenever it came again.
    */
-  checkRoom(bytes = 0): void {
+  checkCapacity(bytes = 0): void {
     const { maxRequests, maxBytes } = this.#limits
     if (bytes > maxBytes) {
       throw new OnecopyError(
@@ -112,7 +112,7 @@ export class ModelQueue {
 
   /** Behind all that are as urgent, before all that are less. */
   push(entry: Entry): void {
-    this.checkRoom(entry.bytes)
+    this.checkCapacity(entry.bytes)
     let at = this.#entries.length
     while (at > 0 && (this.#entries[at - 1] as Entry).priority > entry.priority) at--
     this.#entries.splice(at, 0, entry)

@@ -126,11 +126,11 @@ export class Batcher {
    * Refuses what could not be queued anyway, before its body is read; `inputBytes` is what is known of its inputs by then.
    * @throws OnecopyError SHUTTING_DOWN, WORKER_STALLED, QUEUE_FULL, REQUEST_TOO_LARGE.
    */
-  checkRoom(modelKey: string, inputBytes = 0): void {
+  checkCapacity(modelKey: string, inputBytes = 0): void {
     if (this.#abandonedFor !== null) throw this.#abandonedFor
     if (this.#isShut)
       throw new OnecopyError('SHUTTING_DOWN', 'the server is shutting down', { retryAfterSeconds: 1 })
-    this.#lane(modelKey).queue.checkRoom(inputBytes)
+    this.#lane(modelKey).queue.checkCapacity(inputBytes)
   }
 
   /**
@@ -140,7 +140,7 @@ export class Batcher {
   submit(job: Job): Promise<JobResult> {
     return new Promise((resolve, reject) => {
       const lane = this.#lane(job.modelKey)
-      this.checkRoom(job.modelKey)
+      this.checkCapacity(job.modelKey)
       if (lane.queue.length === 0) lane.virtualNs = Math.max(lane.virtualNs, this.#clockNs)
       const { optionalInputs } = lane.policy
       const isPlain = optionalInputs === undefined || !job.inputs.some(({ name }) => optionalInputs.has(name))

@@ -11,9 +11,9 @@
 import { type Batching, MAX_BATCHING_REASON_CHARACTERS, MAX_NODE_CHARACTERS } from '../segment/layout.js'
 import type { TensorSpec } from '../tensor.js'
 import { isFloat } from './float-bits.js'
+import { type IndexLimits, type Trial, VOCABULARIES } from './probe-inputs.js'
+import { type Agreed, runTrial, type TrialOptions } from './probe-runs.js'
 import type { Cause } from './proof/values.js'
-import { type IndexLimits, type Trial, VOCABULARIES } from './trial-rows.js'
-import { type Agreed, runTrial, type TrialOptions } from './trial-runs.js'
 
 /** Sizes tried for the other variable dimensions until rows run and show in every output. */
 const TRIAL_DIMENSIONS = [8, 16, 1, 32, 64, 224]

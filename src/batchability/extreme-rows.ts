@@ -6,7 +6,7 @@
  */
 import { DATATYPES, type Datatype, elementCount, type TensorData, type TensorSpec } from '../tensor.js'
 import { floatBits, isFloat } from './float-bits.js'
-import { type Row, type RowOptions, rowShape, type Trial, trialElements } from './trial-rows.js'
+import { type Row, type RowOptions, rowShape, type Trial, trialElements } from './probe-inputs.js'
 
 type Draw = (random: () => number, element: number) => number
 

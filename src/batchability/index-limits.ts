@@ -7,7 +7,7 @@
  */
 import { Attributes, smallTensor } from '../onnx/attributes.js'
 import type { GraphProto, NodeProto, TensorProto } from '../onnx/onnx_pb.js'
-import type { IndexLimits } from './trial-rows.js'
+import type { IndexLimits } from './probe-inputs.js'
 
 /** Their first output holds integers of their first input, unchanged. */
 const PASSING: ReadonlySet<string> = new Set([

@@ -63,7 +63,7 @@ function headerOf(options: ImageOptions): SegmentHeader {
         : [],
     sharing: { ...sharing, notes: [...options.notes, ...sharing.notes] },
     batching: options.batching,
-    needs: { privateBytes: null },
+    memoryRequirements: { privateBytes: null },
     random: describeRandomness(options.model),
     divisions: divisionsOf(options.model.graph, options.modelInterface.inputs),
     selfCheck: null,
@@ -150,7 +150,7 @@ export async function writeImage(options: ImageOptions): Promise<SegmentHeader> 
  */
 export async function updateHeader(
   file: FileHandle,
-  change: Partial<Pick<SegmentHeader, 'batching' | 'needs' | 'selfCheck'>>,
+  change: Partial<Pick<SegmentHeader, 'batching' | 'memoryRequirements' | 'selfCheck'>>,
 ): Promise<void> {
   const header = await readHeader(file)
   await writeFully(file, encodeHeader({ ...header, ...change }, header.graph.offsetBytes), 0)

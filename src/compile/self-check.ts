@@ -7,12 +7,12 @@
 import { isSameShape, largestDifference, toleranceOf } from '../batchability/agreement.js'
 import {
   bytesOf,
+  probeRandom,
   smallestShape,
   type Trial,
   trialElements,
-  trialRandom,
   VOCABULARIES,
-} from '../batchability/trial-rows.js'
+} from '../batchability/probe-inputs.js'
 import { OnecopyError } from '../errors.js'
 import {
   MAX_SELF_CHECK_ELEMENTS,
@@ -44,7 +44,7 @@ function inputsOf(specs: readonly TensorSpec[], dimension: number, vocabulary: n
   const words = VOCABULARIES[vocabulary]
   if (words === undefined) return null
   const trial: Trial = { dimension, vocabulary: words, range: RANGE }
-  const random = trialRandom(SEED)
+  const random = probeRandom(SEED)
   const shapes = specs.map((spec) => smallestShape(spec, dimension))
   if (!(bytesOf(specs, shapes) <= MAX_INPUT_BYTES)) return null
   return specs.map(({ name, datatype }, i) => {

@@ -1,6 +1,6 @@
 /** The smallest inputs that a model may take: zeros, one row, variable dimensions as small as they come. */
 
-import { bytesOf, smallestShape } from '../batchability/trial-rows.js'
+import { bytesOf, smallestShape } from '../batchability/probe-inputs.js'
 import { DATATYPES, elementCount, type NumericData, type Tensor, type TensorSpec } from '../tensor.js'
 
 /** Tried in turn for variable dimensions behind the first one. */

@@ -55,7 +55,7 @@ async function answer(
 /** A body that would be refused anyway is not read. */
 async function readInputs(ctx: Context, { http, model }: ErsiliaContext): Promise<string[]> {
   const served = model()
-  if (served !== undefined) http.checkRoom(served, 0)
+  if (served !== undefined) http.checkCapacity(served, 0)
   return parseInputs(await readBody(ctx.req, { maxBytes: http.maxBodyBytes, jsonBytes: null }))
 }
 

@@ -4,13 +4,13 @@ import type { Log } from '../log.js'
 import type { TensorSpec } from '../tensor.js'
 import { Breaker } from './breaker.js'
 import { type Bundle, isVariable, readBundle } from './bundle.js'
+import { checkExamples } from './check-examples.js'
 import { JobStore } from './jobs.js'
-import { NativePredictor, type RunModel } from './native.js'
+import { NativePredictor, type RunModel } from './native-predictor.js'
 import type { Row } from './orient.js'
 import type { PredictOptions, Predictor } from './predictor.js'
-import { proveBundle } from './proof.js'
 import { memoryCache, type ResultCache, redisCache } from './result-cache.js'
-import { SpawnedPredictor } from './spawned.js'
+import { SpawnedPredictor } from './script-predictor.js'
 import type { WorkerNotes } from './workers.js'
 
 export interface ServiceOptions {
@@ -97,7 +97,7 @@ export class ErsiliaService {
     const predictor = await openPredictor(bundle, (...call) => run(...call), options)
     try {
       if (bundle.manifest !== null) {
-        const molecules = await proveBundle(bundle, predictor)
+        const molecules = await checkExamples(bundle, predictor)
         if (molecules === 0)
           log.warn({ bundle: bundle.root }, 'the bundle has no examples: it is served unproved')
         else log.debug({ bundle: bundle.root, molecules }, 'the bundle reproduces its examples')

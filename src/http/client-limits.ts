@@ -6,7 +6,7 @@ import type { ClientCounts } from '../access/client-page.js'
 import { OnecopyError } from '../errors.js'
 import { monotonicMs } from '../metrics/series.js'
 import { formatMs } from '../units.js'
-import { isOpenPath } from './guard.js'
+import { isOpenPath } from './authentication.js'
 import type { RequestState } from './request-state.js'
 
 export interface ClientLimits {

@@ -11,7 +11,7 @@ export interface HttpContext {
   readonly models: ModelDirectory
   readonly submit: Submit
   /** Throws QUEUE_FULL, REQUEST_TOO_LARGE or SHUTTING_DOWN where a request with so many bytes of inputs would be refused anyway. */
-  checkRoom(model: ServedModel, inputBytes: number): void
+  checkCapacity(model: ServedModel, inputBytes: number): void
   /** Where requests count that name no model that exists: a client must not be able to make up label values. */
   readonly unknownModel: ModelRecorder
   readonly connections: Connections

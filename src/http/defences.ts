@@ -8,8 +8,8 @@ import type { Keyring } from '../access/api-keys.js'
 import type { ClientCounts } from '../access/client-page.js'
 import { OnecopyError } from '../errors.js'
 import type { ModelRecorder } from '../metrics/recorder.js'
+import { requireScopeButForProbes } from './authentication.js'
 import { type ClientLimits, limitClients } from './client-limits.js'
-import { requireScopeButForProbes } from './guard.js'
 import { setHeaders } from './security-headers.js'
 
 /** What pages may read of an answer beside its body. */

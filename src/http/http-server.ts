@@ -9,8 +9,8 @@ import type { Server as TlsServer } from 'node:tls'
 import type { Context, Next } from 'koa'
 import { OnecopyError } from '../errors.js'
 import type { Log } from '../log.js'
+import { collectAfterDisconnects } from './collect-after-disconnects.js'
 import { answerConnectionErrors } from './connection-errors.js'
-import { collectAfterDepartures } from './departures.js'
 import { secureContextOptions, type TlsMaterial } from './tls.js'
 
 /** Node looks for late requests this often: 30 s, its default, would make a limit of 10 s one of 40. */
@@ -90,7 +90,7 @@ export function createHttpServer(options: {
   // Expectations but 100-continue may be ignored (RFC 9110, 10.1.1); Node's 417 has no body.
   server.on('checkExpectation', handler)
   answerConnectionErrors(server, { headersTimeoutMs, requestTimeoutMs, headers })
-  collectAfterDepartures(server)
+  collectAfterDisconnects(server)
   if (maxConnections > 0) closeSurplusConnections(server, maxConnections, log)
   return server
 }

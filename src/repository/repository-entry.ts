@@ -6,10 +6,10 @@ import { readdir } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { VERSION_PATTERN } from './config.js'
 import { contentKindOf, insteadOfFile, isFile, isFolder, kindOf, systemReason } from './file-kind.js'
-import { CONFIG_FILE, MODEL_FILE, type ModelPlace, nameProblem, placeOf } from './place.js'
+import { CONFIG_FILE, MODEL_FILE, type ModelPath, modelPathOf, nameProblem } from './model-path.js'
 
 /** A model as it was found, before its config is read. */
-export interface FoundModel extends ModelPlace {
+export interface FoundModel extends ModelPath {
   readonly path: string
 }
 
@@ -40,7 +40,7 @@ function problemOf(name: string, reason: string): EntryScan {
 
 /** A model that is one file at the top of the repository. */
 function singleFile(path: string): EntryScan {
-  const place = placeOf(path)
+  const place = modelPathOf(path)
   const problem = nameProblem(place.name, path)
   return problem === null ? { found: [{ ...place, path }], problems: [] } : problemOf(place.name, problem)
 }
@@ -169,6 +169,6 @@ export async function readEntry(root: string, bytes: Buffer): Promise<EntryScan>
   if (found.kind === 'folder') return await readFolder(path, entry)
   const isOnly = entry === MODEL_FILE
   if (found.kind === 'file') return isOnly ? onlyModel(root) : singleFile(path)
-  const name = isOnly ? basename(root) : placeOf(path).name
+  const name = isOnly ? basename(root) : modelPathOf(path).name
   return problemOf(name, `${path}: expected a model file, found ${insteadOfFile(found)}`)
 }

@@ -16,7 +16,7 @@ import { resolve } from 'node:path'
 import { type ErrorCode, messageOf, OnecopyError } from '../errors.js'
 import { readModelConfig, type ServedModelConfig, type VersionPolicy } from './config.js'
 import { insteadOfFile, kindOf } from './file-kind.js'
-import { MODEL_FILE } from './place.js'
+import { MODEL_FILE } from './model-path.js'
 import { type EntryProblem, type FoundModel, readEntry } from './repository-entry.js'
 
 export interface ModelSource {

@@ -1,6 +1,6 @@
 /** A config made from what is known of a model, and a word on each of its keys. */
 
-import { bytesOf } from '../batchability/trial-rows.js'
+import { bytesOf } from '../batchability/probe-inputs.js'
 import { OPTIONS } from '../config/schema.js'
 import type { SegmentHeader } from '../segment/layout.js'
 import { requiredOf, type TensorSpec } from '../tensor.js'

@@ -20,7 +20,7 @@ import { ProcessIdentitySchema } from '../process/identity.js'
 import { DATATYPES, type Datatype } from '../tensor.js'
 
 export const SEGMENT_MAGIC = 'ONECOPY\n'
-export const SEGMENT_FORMAT_VERSION = 8
+export const SEGMENT_FORMAT_VERSION = 9
 /** The graph names its weights by this file name, so a segment works in any folder without a rewrite. */
 export const SEGMENT_FILE_NAME = 'model.segment'
 /** What a segment is called until it is whole. */
@@ -147,7 +147,7 @@ export type Division = z.infer<typeof DivisionSchema>
 export type DivisionOperand = z.infer<typeof operand>
 
 /** What every worker holds for itself of the model, beside what any first model takes; null was not measured. */
-export const NeedsSchema = z.object({ privateBytes: bytes.nullable() })
+export const MemoryRequirementsSchema = z.object({ privateBytes: bytes.nullable() })
 
 export const SegmentHeaderSchema = z.object({
   /** Digest of everything the content depends on: model, runtime, CPU, options, format. */
@@ -172,7 +172,7 @@ export const SegmentHeaderSchema = z.object({
   rawRanges: z.array(RawRangeSchema),
   sharing: SharingSchema,
   batching: BatchingSchema,
-  needs: NeedsSchema,
+  memoryRequirements: MemoryRequirementsSchema,
   /** What in the graph draws random numbers, for a person; null where nothing does. */
   random: z.string().max(MAX_RANDOM_CHARACTERS).nullable(),
   divisions: z.array(DivisionSchema).max(MAX_DIVISIONS),
@@ -187,7 +187,7 @@ export const SegmentHeaderSchema = z.object({
 export type SegmentHeader = z.infer<typeof SegmentHeaderSchema>
 export type Sharing = z.infer<typeof SharingSchema>
 export type Batching = z.infer<typeof BatchingSchema>
-export type Needs = z.infer<typeof NeedsSchema>
+export type MemoryRequirements = z.infer<typeof MemoryRequirementsSchema>
 
 export function alignUp(value: number, alignment: number): number {
   return Math.ceil(value / alignment) * alignment

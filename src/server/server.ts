@@ -11,14 +11,14 @@ import { separateDefaults } from '../compile/defaults.js'
 import type { ServingConfig } from '../config/config.js'
 import { standardOtlpEndpoint } from '../config/defence-options.js'
 import { Engine } from '../engine/engine.js'
-import { VitalSigns } from '../engine/vital-signs.js'
+import { LivenessReporter } from '../engine/liveness.js'
 import { OnecopyError, type OutOfService, outOfServiceBecauseOf, outOfServiceError } from '../errors.js'
 import { BundleMount } from '../ersilia/mount.js'
 import type { MountedBundle } from '../ersilia/mounted.js'
 import { createApp } from '../http/app.js'
-import { closeServers } from '../http/closing.js'
 import { Connections } from '../http/connections.js'
 import type { HttpContext } from '../http/context.js'
+import { closeServers } from '../http/graceful-close.js'
 import { createHttpServer, renewTls } from '../http/http-server.js'
 import { LargeExchanges } from '../http/large-exchanges.js'
 import { listen } from '../http/listen.js'
@@ -125,7 +125,7 @@ export class ServingProcess {
   readonly #onUnloaded: ServingOptions['onUnloaded']
   /** Generations that are being loaded, by key. */
   readonly #preparing = new Map<string, Promise<void>>()
-  readonly #vitalSigns: VitalSigns
+  readonly #liveness: LivenessReporter
   #drained: Promise<void> | undefined
 
   private constructor(options: ServingOptions, tracing: Tracing | null) {
@@ -153,7 +153,7 @@ export class ServingProcess {
     })
     this.#engine = options.engine
     this.#engine.ended.catch(options.onBug)
-    this.#vitalSigns = new VitalSigns({
+    this.#liveness = new LivenessReporter({
       ...{ engine: options.engine, self: options.self, stallTimeoutMs: config.stallTimeoutMs },
       queueDepth: () => this.#batcher.depth,
       onStall: (failure, silentMs) => {
@@ -164,7 +164,8 @@ export class ServingProcess {
     })
     this.#context = {
       models: this.#models,
-      checkRoom: (model, inputBytes) => this.#batcher.checkRoom((model as LoadedModel).key, inputBytes),
+      checkCapacity: (model, inputBytes) =>
+        this.#batcher.checkCapacity((model as LoadedModel).key, inputBytes),
       submit: async ({ model, ...job }) => {
         // Its body may have taken its time.
         const out = this.#models.outOfService(model.name, model.version)
@@ -231,7 +232,7 @@ export class ServingProcess {
       if (options.config.isHttp) await listen(serving.#http, options.config, 'inference')
       if (serving.#socket !== null) await listenOnSocket(serving.#socket, options.config.socketPath)
       serving.#lifecycle.move('ready')
-      serving.#vitalSigns.start()
+      serving.#liveness.start()
       return serving
     } catch (thrown) {
       await serving.#mount?.close()
@@ -383,11 +384,11 @@ export class ServingProcess {
     await closeServers([this.#http, this.#socket], { isUrgent: isStalled })
     await this.#mount?.close()
     this.#batcher.shut()
-    await Promise.race([this.#engine.close(), this.#vitalSigns.stalled])
-    this.#vitalSigns.endThreadWatch()
+    await Promise.race([this.#engine.close(), this.#liveness.stalled])
+    this.#liveness.endThreadWatch()
     const { drainTimeoutMs } = this.#config
     await endTracing(this.#tracing, { log: this.#log, drainTimeoutMs })
-    this.#vitalSigns.close()
+    this.#liveness.close()
     this.#lifecycle.move('closed')
   }
 }

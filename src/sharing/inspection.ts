@@ -1,7 +1,7 @@
 /** What there is to say about a model before it is served: what is in it, what workers share of it, and what would change that. */
 
-import type { OneOff } from '../compile/one-off.js'
 import { privateWeights } from '../compile/sharing.js'
+import type { TemporaryImage } from '../compile/temporary-image.js'
 import { externalEntry, graphsOf, isExternal, tensorsOf } from '../onnx/graph.js'
 import type { GraphProto, TensorProto } from '../onnx/onnx_pb.js'
 import type { SegmentHeader } from '../segment/layout.js'
@@ -117,7 +117,7 @@ function unsharedOf(compiled: GraphProto, header: SegmentHeader): Unshared[] {
   ].sort((a, b) => b.bytes - a.bytes)
 }
 
-export function inspectModel({ original, compiled, header }: OneOff): Inspection {
+export function inspectModel({ original, compiled, header }: TemporaryImage): Inspection {
   const tensors = [...tensorsOf(original)]
   return {
     opsets: original.opsetImport.map(({ domain, version }) => ({

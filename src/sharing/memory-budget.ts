@@ -6,7 +6,7 @@
 import { OnecopyError } from '../errors.js'
 import type { SegmentHeader } from '../segment/layout.js'
 import { formatBytes } from '../units.js'
-import { leastPrivateBytes } from './needs.js'
+import { leastPrivateBytes } from './memory-requirements.js'
 
 /** What the processes take without any model, measured: a primary about 60 MB, a worker 50 to 63 MB. */
 const PRIMARY_BYTES = 60e6
@@ -33,10 +33,13 @@ export interface ServingMemory {
 
 export function modelMemory({
   fileBytes,
-  needs,
+  memoryRequirements,
   sharing,
-}: Pick<SegmentHeader, 'fileBytes' | 'needs' | 'sharing'>): ModelMemory {
-  return { segmentBytes: fileBytes, privateBytes: needs.privateBytes ?? leastPrivateBytes({ sharing }) }
+}: Pick<SegmentHeader, 'fileBytes' | 'memoryRequirements' | 'sharing'>): ModelMemory {
+  return {
+    segmentBytes: fileBytes,
+    privateBytes: memoryRequirements.privateBytes ?? leastPrivateBytes({ sharing }),
+  }
 }
 
 /** What serving these takes at least, in so many workers. */
@@ -65,14 +68,14 @@ export class MemoryBudget {
    * Takes a model version into account before its segment is written; again under the same key it counts once.
    * @throws OnecopyError MEMORY_LIMIT with the numbers; nothing is reserved then.
    */
-  reserve(key: string, header: Pick<SegmentHeader, 'fileBytes' | 'needs' | 'sharing'>): void {
+  reserve(key: string, header: Pick<SegmentHeader, 'fileBytes' | 'memoryRequirements' | 'sharing'>): void {
     const { limitBytes, workers } = this.#options
     const own = modelMemory(header)
     const others = [...this.#reserved].filter(([other]) => other !== key).map(([, one]) => one)
     const { segmentBytes, workerBytes, primaryBytes, totalBytes } = servingMemory([...others, own], workers)
     if (limitBytes !== null && totalBytes > limitBytes) {
       const othersBytes = segmentBytes - own.segmentBytes
-      const how = header.needs.privateBytes === null ? 'at least' : 'measured'
+      const how = header.memoryRequirements.privateBytes === null ? 'at least' : 'measured'
       const before = othersBytes === 0 ? '' : `, beside ${formatBytes(othersBytes)} of segments before it`
       throw new OnecopyError(
         'MEMORY_LIMIT',

@@ -38,7 +38,7 @@ export interface PodMemory {
 
 /** `privateBytes`: what a worker was measured to hold of the model; null where nothing was measured. */
 export function podModel(
-  header: Pick<SegmentHeader, 'fileBytes' | 'needs' | 'sharing'>,
+  header: Pick<SegmentHeader, 'fileBytes' | 'memoryRequirements' | 'sharing'>,
   privateBytes: number | null = null,
 ): PodModel {
   const memory = modelMemory(header)

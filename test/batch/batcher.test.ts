@@ -196,9 +196,9 @@ test('the queue is bounded by requests and by bytes, and says so before a body i
   void batcher.submit(request(0, 1))
   await settle()
   void batcher.submit(request(1, 1))
-  t.notThrows(() => batcher.checkRoom('m'))
+  t.notThrows(() => batcher.checkCapacity('m'))
   void batcher.submit(request(2, 1))
-  t.throws(() => batcher.checkRoom('m'), { code: 'QUEUE_FULL' })
+  t.throws(() => batcher.checkCapacity('m'), { code: 'QUEUE_FULL' })
   const error = await t.throwsAsync(batcher.submit(request(3, 1)), { instanceOf: OnecopyError })
   t.is(error?.headers['Retry-After'], '1')
 
@@ -392,7 +392,7 @@ test('an engine that is given up is waited for by nobody: what runs, waits and c
   for (const one of [running, ...waiting, batcher.submit(request(4, 1))])
     t.is(await t.throwsAsync(one), stalled)
   t.is(
-    t.throws(() => batcher.checkRoom('m')),
+    t.throws(() => batcher.checkCapacity('m')),
     stalled,
   )
   t.is(batcher.depth, 0)

@@ -31,7 +31,7 @@ test('a model whose segment could not be written is no longer counted', async (t
   await t.throwsAsync(publish('large'), { code: 'SEGMENT_SPACE' })
   options.budget.reserve('another', {
     fileBytes: 30e6,
-    needs: { privateBytes: 0 },
+    memoryRequirements: { privateBytes: 0 },
     sharing: {
       ...{ state: 'shared', weightsBytes: 0, sharedRawBytes: 0, sharedPackedBytes: 0 },
       ...{ privatelyPackedBytes: 0, unshareableBytes: 0, notes: [] },

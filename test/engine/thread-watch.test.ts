@@ -1,11 +1,11 @@
 import test from 'ava'
-import { watchThread } from '../../src/engine/thread-watch.js'
+import { detectStall } from '../../src/engine/stall-detector.js'
 import { until } from '../helpers/waiting.js'
 
 test('a thread that does not answer has stalled, once; one that answers late has not', async (t) => {
   const stalls: number[] = []
   const pings: (() => void)[] = []
-  const end = watchThread({
+  const end = detectStall({
     ping: () => new Promise((resolve) => pings.push(resolve)),
     stallTimeoutMs: 700,
     onStall: (silentMs) => stalls.push(silentMs),
@@ -24,7 +24,7 @@ test('a thread that does not answer has stalled, once; one that answers late has
 test('time in which the process did not run counts for no stall', async (t) => {
   const stalls: number[] = []
   let pings = 0
-  const end = watchThread({
+  const end = detectStall({
     ping: async () => {
       pings++
     },

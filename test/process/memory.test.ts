@@ -35,7 +35,7 @@ const SHARING: Sharing = {
 
 test('models add up to what the limit must allow, each once', (t) => {
   const budget = new MemoryBudget({ limitBytes: 500e6, workers: 2 })
-  const model = { fileBytes: 100e6, sharing: SHARING, needs: { privateBytes: null } }
+  const model = { fileBytes: 100e6, sharing: SHARING, memoryRequirements: { privateBytes: null } }
   budget.reserve('a', model)
   budget.reserve('a', model)
   budget.reserve('b', model)
@@ -53,7 +53,7 @@ test('what was measured counts instead of the least that a graph tells, and what
   const of = (privateBytes: number | null) => ({
     fileBytes: 100e6,
     sharing: SHARING,
-    needs: { privateBytes },
+    memoryRequirements: { privateBytes },
   })
   budget.reserve('m@1', of(5e6))
   // 60 + 200 + 2 * 75 MB: in a swap both generations count.
@@ -73,7 +73,12 @@ test('what workers hold beside models counts in each of them', (t) => {
   budget.reserveInWorkers(85e6)
   // 60 + 100 + 2 * (60 + 85 + 10) MB.
   t.throws(
-    () => budget.reserve('m@1', { fileBytes: 100e6, sharing: SHARING, needs: { privateBytes: 10e6 } }),
+    () =>
+      budget.reserve('m@1', {
+        fileBytes: 100e6,
+        sharing: SHARING,
+        memoryRequirements: { privateBytes: 10e6 },
+      }),
     { code: 'MEMORY_LIMIT', message: /at least 470\.0 MB \(segments 100\.0 MB, 2 workers of 155\.0 MB/ },
   )
 })

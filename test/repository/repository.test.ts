@@ -2,7 +2,7 @@ import { mkdtempSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import test from 'ava'
 import fc from 'fast-check'
-import { placeOf } from '../../src/repository/place.js'
+import { modelPathOf } from '../../src/repository/model-path.js'
 import { scanRepository } from '../../src/repository/repository.js'
 import { writeModel } from '../helpers/onnx-builder.js'
 import { temporaryFolder } from '../helpers/server.js'
@@ -128,10 +128,10 @@ test('a file is placed as the repository around it would place it', async (t) =>
   )
   const { sources: found } = await scanRepository(dir)
   t.deepEqual(
-    found.map(({ name, version, path }) => ({ name, version, configPath: placeOf(path).configPath })),
-    found.map(({ path }) => placeOf(path)),
+    found.map(({ name, version, path }) => ({ name, version, configPath: modelPathOf(path).configPath })),
+    found.map(({ path }) => modelPathOf(path)),
   )
-  t.deepEqual(found.map(({ path }) => placeOf(path).configPath).sort(), configPaths.sort())
+  t.deepEqual(found.map(({ path }) => modelPathOf(path).configPath).sort(), configPaths.sort())
   for (const configPath of configPaths) writeFileSync(configPath, '{"threads": 7}')
   t.true((await scanRepository(dir)).sources.every(({ config }) => config.threads === 7))
 })

@@ -70,7 +70,7 @@ function writeImage(t: ExecutionContext): string {
       notes: [],
     },
     batching: { batchable: false, reason: 'not of interest' },
-    needs: { privateBytes: null },
+    memoryRequirements: { privateBytes: null },
     random: null,
     divisions: [],
     selfCheck: null,

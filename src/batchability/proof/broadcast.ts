@@ -56,7 +56,7 @@ export function broadcast(sizes: Sizes, values: readonly Plain[]): Plain {
     return combined(values, shape)
   }
   if (values.some(({ kind }) => kind === 'count')) throw new Prevented(COUNT_AS_DATA, REMEDY.pairs)
-  const place = placeOf(first)
+  const place = modelPathOf(first)
   for (const value of values) {
     if (value.kind === 'rows') requireSamePlace(first, value)
     else requireStretched(value, place)
@@ -69,7 +69,7 @@ export function broadcast(sizes: Sizes, values: readonly Plain[]): Plain {
 }
 
 /** The batch axis, counted from the last dimension, which is 1. */
-export function placeOf({ shape, axis }: Rows): number {
+export function modelPathOf({ shape, axis }: Rows): number {
   return shape.length - axis
 }
 
@@ -80,7 +80,7 @@ function withoutBatch(value: Plain, place: number): Shape {
 
 /** @throws Prevented unless both hold their rows along the same dimension, counted from the last, in the same order. */
 export function requireSamePlace(a: Rows, b: Rows): void {
-  if (placeOf(a) !== placeOf(b)) {
+  if (modelPathOf(a) !== modelPathOf(b)) {
     throw new Prevented('brings every row together with every other', REMEDY.pairs)
   }
   if (!isSameLayout(a, b)) {

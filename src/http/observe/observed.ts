@@ -4,8 +4,8 @@
  */
 import type { Context, Middleware, Next } from 'koa'
 import type { Log } from '../../log.js'
+import { isOpenPath } from '../authentication.js'
 import { clientAddress, clientOf } from '../client-limits.js'
-import { isOpenPath } from '../guard.js'
 import type { RequestState } from '../request-state.js'
 import { RequestTimings } from './timings.js'
 import { traceIdOf } from './trace-parent.js'

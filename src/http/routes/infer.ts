@@ -82,7 +82,7 @@ async function infer(ctx: Context, context: HttpContext): Promise<void> {
   timings?.begin()
   const jsonBytes = parseHeaderLength(ctx.get('Inference-Header-Content-Length') || undefined)
   // A body that would be refused anyway is not read, let alone parsed.
-  context.checkRoom(asked, inputBytesOf(ctx.req, jsonBytes))
+  context.checkCapacity(asked, inputBytesOf(ctx.req, jsonBytes))
   const body = await readBody(ctx.req, { maxBytes: context.maxBodyBytes, jsonBytes })
   timings?.end('receive')
   // A body can take minutes, and models change meanwhile: what is there now answers, and stays loaded until it has.

@@ -2,7 +2,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { InferenceSession } from 'onnxruntime-node'
-import { trialRandom } from '../../../src/batchability/trial-rows.js'
+import { probeRandom } from '../../../src/batchability/probe-inputs.js'
 import { parseModel, serializeModel } from '../../../src/onnx/graph.js'
 import { ELEMENT, graph, intAttribute, modelBytes, node, value } from '../../helpers/onnx-builder.js'
 import { sharedPath, testWithShared } from '../../helpers/shared.js'
@@ -149,7 +149,7 @@ async function holdCase(t: ExecutionContext, name: string, counts: Map<string, n
   if (session === null) return
   try {
     if (session.inputNames.length !== inputs.length) return
-    const random = trialRandom(name.length)
+    const random = probeRandom(name.length)
     for (const { layouts, inputs: given } of assignments(inputs, random)) {
       const parts = given.map((data) => Array.from({ length: ROWS }, (_, row) => variant(data, row, random)))
       const outcome = await holdClaim({ bytes, session, layouts, parts })
@@ -219,7 +219,7 @@ test('what is said of the rows in fused products of every form is what the runti
       graphOptimizationLevel: 'disabled',
       logSeverityLevel: 4,
     })
-    const random = trialRandom(form)
+    const random = probeRandom(form)
     try {
       for (const { layouts, inputs: given } of fusedAssignments([a, b])) {
         const parts = given.map((data) =>

@@ -1,7 +1,7 @@
 import test from 'ava'
 import { InferenceSession, Tensor } from 'onnxruntime-node'
+import { probeRandom } from '../../../src/batchability/probe-inputs.js'
 import { type Proof, proveRowsApart } from '../../../src/batchability/proof/prove.js'
-import { trialRandom } from '../../../src/batchability/trial-rows.js'
 import { graphsOf, parseModel } from '../../../src/onnx/graph.js'
 import { ELEMENT, graph, modelBytes, node, value } from '../../helpers/onnx-builder.js'
 import { MIXING } from './mixing-blocks.js'
@@ -96,7 +96,7 @@ async function disagreement({ bytes, dims }: Graph, random: Random): Promise<str
 test('a thousand random graphs out of row-wise operators are proven, and rows agree alone and together', async (t) => {
   const used = new Map<string, number>()
   for (let seed = 1; seed <= GRAPHS; seed++) {
-    const random = trialRandom(seed)
+    const random = probeRandom(seed)
     const made = randomGraph(random, null)
     const proof = prove(made)
     const told = `seed ${seed}: ${made.blocks.join(', ')}`
@@ -118,7 +118,7 @@ test('a thousand random graphs out of row-wise operators are proven, and rows ag
 test('with one operator that mixes rows at a random place they are all rejected, and its node is named', (t) => {
   const mixing = Object.entries(MIXING)
   for (let seed = 1; seed <= GRAPHS; seed++) {
-    const made = randomGraph(trialRandom(seed), mixing[seed % mixing.length] as [string, Block])
+    const made = randomGraph(probeRandom(seed), mixing[seed % mixing.length] as [string, Block])
     const proof = prove(made)
     const told = `seed ${seed}: ${made.blocks.join(', ')}`
     if (proof.isProven) t.fail(`${told}: proven`)

@@ -72,14 +72,14 @@ export function matrixProduct(sizes: Sizes, left: Plain, right: Plain): Plain {
   if (left.kind === 'count' || right.kind === 'count') throw new Prevented(COUNT_AS_DATA, REMEDY.pairs)
 
   /** Where the rows of an operand are in the result; null for a stack that both must agree on. */
-  const placeOf = (value: Rows, stack: Shape, summed: number): number => {
+  const modelPathOf = (value: Rows, stack: Shape, summed: number): number => {
     if (value.axis === summed) throw summedOver()
     if (value.axis < stack.length) return value.axis + rank - stack.length
     return value === left ? rank : rank + row.length
   }
   if (left.kind === 'rows' && right.kind === 'rows') {
-    const place = placeOf(left, leftStack, a.length - 1)
-    const other = placeOf(right, rightStack, Math.max(0, b.length - 2))
+    const place = modelPathOf(left, leftStack, a.length - 1)
+    const other = modelPathOf(right, rightStack, Math.max(0, b.length - 2))
     if (place !== other || place >= rank) throw pairwise()
     if (!isSameLayout(left, right)) requireSamePlace(left, right)
     return rows(sizes, whole(place), { ...left, axis: place })
@@ -87,8 +87,8 @@ export function matrixProduct(sizes: Sizes, left: Plain, right: Plain): Plain {
   const holder = (left.kind === 'rows' ? left : right) as Rows
   const place =
     holder === left
-      ? placeOf(left, leftStack, a.length - 1)
-      : placeOf(holder, rightStack, Math.max(0, b.length - 2))
+      ? modelPathOf(left, leftStack, a.length - 1)
+      : modelPathOf(holder, rightStack, Math.max(0, b.length - 2))
   if (place < rank) {
     // A stack of the other that is repeated for every row.
     const others = holder === left ? rightStack : leftStack

@@ -6,14 +6,14 @@ import { OnecopyError } from '../errors.js'
 import type { ProcessRecorder } from '../metrics/recorder.js'
 import { formatMs } from '../units.js'
 import type { Engine } from './engine.js'
-import { watchThread } from './thread-watch.js'
+import { detectStall } from './stall-detector.js'
 
 /** How often the process says that it lives, and what waits in it. */
 const BEAT_INTERVAL_MS = 100
 /** About as long as a replacement takes to start. */
 const STALL_RETRY_SECONDS = 1
 
-export interface VitalSignsOptions {
+export interface LivenessOptions {
   readonly engine: Pick<Engine, 'ping'>
   readonly self: ProcessRecorder
   readonly queueDepth: () => number
@@ -22,15 +22,15 @@ export interface VitalSignsOptions {
   readonly onStall: (failure: OnecopyError, silentMs: number) => void
 }
 
-export class VitalSigns {
-  readonly #options: VitalSignsOptions
+export class LivenessReporter {
+  readonly #options: LivenessOptions
   /** Resolves when the thread is given up. */
   readonly stalled: Promise<void>
   #giveUp: () => void = () => {}
   #beatTimer: NodeJS.Timeout | undefined
   #endThreadWatch: () => void = () => {}
 
-  constructor(options: VitalSignsOptions) {
+  constructor(options: LivenessOptions) {
     this.#options = options
     this.stalled = new Promise((resolve) => {
       this.#giveUp = resolve
@@ -42,7 +42,7 @@ export class VitalSigns {
     const beat = () => self.beat(queueDepth())
     beat()
     this.#beatTimer = setInterval(beat, BEAT_INTERVAL_MS).unref()
-    this.#endThreadWatch = watchThread({
+    this.#endThreadWatch = detectStall({
       ping: () => engine.ping(),
       stallTimeoutMs,
       onStall: (silentMs) => this.#onStall(silentMs),

@@ -9,14 +9,14 @@ export const MODEL_FILE = 'model.onnx'
 export const CONFIG_FILE = 'config.json'
 
 /** Where a model file stands in a repository, and where its config does. */
-export interface ModelPlace {
+export interface ModelPath {
   readonly name: string
   readonly version: string
   readonly configPath: string
 }
 
 /** How a repository that this very file stands in calls it. Whether the name can be served is not checked. */
-export function placeOf(modelPath: string): ModelPlace {
+export function modelPathOf(modelPath: string): ModelPath {
   const path = resolve(modelPath)
   const folder = dirname(path)
   if (basename(path) !== MODEL_FILE) {

@@ -7,7 +7,7 @@ const INTERVAL_MS = 500
  */
 const LONGEST_LOOK_MS = 2 * INTERVAL_MS
 
-export interface ThreadWatchOptions {
+export interface StallDetectorOptions {
   /** Resolves when the thread has come round to answering; rejects when it is gone. */
   readonly ping: () => Promise<void>
   readonly stallTimeoutMs: number
@@ -16,7 +16,7 @@ export interface ThreadWatchOptions {
 }
 
 /** Returns what ends the watch. */
-export function watchThread({ ping, stallTimeoutMs, onStall }: ThreadWatchOptions): () => void {
+export function detectStall({ ping, stallTimeoutMs, onStall }: StallDetectorOptions): () => void {
   let isAsked = false
   let silentMs = 0
   let lookedAtMs = performance.now()

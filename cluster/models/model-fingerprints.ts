@@ -1,4 +1,4 @@
-/** How the files of model versions look: what tells that one has changed without reading it. */
+/** Fingerprints of model files: they tell that a version has changed without reading it. */
 import { stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { readExternalNames } from '../../src/onnx/external-names.js'
@@ -12,9 +12,9 @@ async function looksOfFile(path: string): Promise<string> {
   return [dev, ino, size, mtimeNs, ctimeNs].join(' ')
 }
 
-export class ModelLooks {
+export class ModelFingerprints {
   /** By model file: how it looked when it was read, and which files it named. */
-  readonly #named = new Map<string, { readonly looks: string; readonly files: readonly string[] }>()
+  readonly #named = new Map<string, { readonly fingerprint: string; readonly files: readonly string[] }>()
 
   /** Of the model's file, each file it keeps external data in, wherever below its folder that is, and its config. */
   async of({ path, config }: ModelSource): Promise<string> {
@@ -26,11 +26,11 @@ export class ModelLooks {
     return [own, ...others, JSON.stringify(config)].join('\n')
   }
 
-  async #filesNamedBy(path: string, looks: string): Promise<readonly string[]> {
+  async #filesNamedBy(path: string, fingerprint: string): Promise<readonly string[]> {
     const known = this.#named.get(path)
-    if (known?.looks === looks) return known.files
+    if (known?.fingerprint === fingerprint) return known.files
     const files = await readExternalNames(path)
-    this.#named.set(path, { looks, files })
+    this.#named.set(path, { fingerprint, files })
     return files
   }
 

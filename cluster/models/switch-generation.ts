@@ -5,7 +5,7 @@ import type { Generation } from './generation.js'
 import type { ServiceStates } from './service-states.js'
 import type { WorkerBoots } from './worker-boots.js'
 
-export interface ChangeOverOptions {
+export interface SwitchGenerationOptions {
   /** Workers that are alive and not on their way out, ready or booting. */
   readonly workers: () => readonly WorkerHandle[]
   /** A worker that cannot follow: it is to be replaced. */
@@ -16,9 +16,9 @@ export interface ChangeOverOptions {
 }
 
 /** Resolves when every worker answers with `next` and nothing new with `old`; what is old may still be in use then. */
-export async function changeOver(
+export async function switchGeneration(
   { next, old }: { readonly next: Generation | null; readonly old: Generation | null },
-  { workers, condemn, boots, service, prepareTimeoutMs }: ChangeOverOptions,
+  { workers, condemn, boots, service, prepareTimeoutMs }: SwitchGenerationOptions,
 ): Promise<void> {
   const activate = next === null ? [] : [next.facts.key]
   const retire = old === null ? [] : [old.facts.key]

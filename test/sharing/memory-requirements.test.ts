@@ -6,7 +6,7 @@ import { openCache } from '../../src/compile/cache.js'
 import { Compiler } from '../../src/compile/compile.js'
 import type { SegmentHeader } from '../../src/segment/layout.js'
 import { verifySegment } from '../../src/segment/write.js'
-import { recordNeeds } from '../../src/sharing/needs.js'
+import { recordMemoryRequirements } from '../../src/sharing/memory-requirements.js'
 import { imagePathOf } from '../helpers/compile.js'
 import { addModel, quantisedConvolution, wideModel, writeModel } from '../helpers/onnx-builder.js'
 import { temporaryFolder } from '../helpers/server.js'
@@ -26,7 +26,8 @@ async function compile(t: ExecutionContext, model: Uint8Array, needsTimeoutMs = 
   const cache = await openCache(cacheDir)
   const stopping = new AbortController()
   const { signal } = stopping
-  const measure = (imagePath: string, stop: AbortSignal) => recordNeeds(imagePath, stop, needsTimeoutMs)
+  const measure = (imagePath: string, stop: AbortSignal) =>
+    recordMemoryRequirements(imagePath, stop, needsTimeoutMs)
   const compiler = new Compiler({ cache, timeoutMs: 60_000, signal, measure })
   t.teardown(() => compiler.close())
   const models = writeModel(temporaryFolder(t), 'm', model)
@@ -41,7 +42,7 @@ async function headerOf(imagePath: string): Promise<SegmentHeader> {
 
 async function privateBytesOf(t: ExecutionContext, model: Uint8Array): Promise<number | null> {
   const { compiling } = await compile(t, model)
-  return (await headerOf(await compiling)).needs.privateBytes
+  return (await headerOf(await compiling)).memoryRequirements.privateBytes
 }
 
 /** Processes that measure for this one. */
@@ -103,7 +104,7 @@ for (const [what, signal] of [
     t.true(hit > 0)
     t.deepEqual(probes(), [])
     const header = await headerOf(await done)
-    t.is(header.needs.privateBytes, null)
+    t.is(header.memoryRequirements.privateBytes, null)
     t.not(header.selfCheck, null)
   })
 }

@@ -1,7 +1,7 @@
 /**
  * Memory after a crowd has left. What a connection cost is old by then and V8 looks at old objects only when
  * new ones pile up: a worker that lost thousands of connections kept their memory for minutes. So where many
- * have left it is collected once, at a pause of some tens of milliseconds. Needs `node --expose-gc`.
+ * have left it is collected once, at a pause of some tens of milliseconds. MemoryRequirements `node --expose-gc`.
  */
 import type { Server } from 'node:http'
 import { returnFreePages } from '../mapping.js'
@@ -12,7 +12,7 @@ const CROWD = 1000
 const DELAY_MS = 1000
 const REST_MS = 10_000
 
-export function collectAfterDepartures(server: Server): void {
+export function collectAfterDisconnects(server: Server): void {
   const { gc } = globalThis
   if (gc === undefined) return
   let open = 0

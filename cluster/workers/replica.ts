@@ -1,12 +1,12 @@
-/** What the supervisor knows of a place for one worker. */
+/** One of the N workers that are to serve at all times, and what the supervisor knows about it. */
 import type { ModelVersion } from './breaker.js'
 import type { WorkerHandle } from './worker-handle.js'
 
-/** A place that is to be filled by a serving worker at all times. */
-export interface Place {
+/** It outlives its processes: whichever serves now, the one that boots to replace it, and the last that stalled. */
+export interface Replica {
   /** The one that serves; null while there is none. */
   worker: WorkerHandle | null
-  /** One that boots, to fill the place or to take it over. */
+  /** One that boots, to serve first or to replace `worker`. */
   successor: WorkerHandle | null
   /** The last one that stalled, if it is still there: it answers 503 until others serve. */
   stalled: WorkerHandle | null
@@ -23,7 +23,7 @@ export interface Place {
   respawnTimer: NodeJS.Timeout | undefined
 }
 
-export function newPlace(): Place {
+export function newReplica(): Replica {
   return {
     worker: null,
     successor: null,

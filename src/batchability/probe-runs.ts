@@ -15,12 +15,12 @@ import {
   bytesOf,
   type IndexLimits,
   joinRows,
+  probeRandom,
   type Row,
   rowShape,
   rowSource,
   type Trial,
-  trialRandom,
-} from './trial-rows.js'
+} from './probe-inputs.js'
 
 /** Rows run together. 17 is beyond the common widths of vector kernels and shows windows of up to 16 rows over time. */
 const JOINT_SIZES = [2, 3, 8, 17]
@@ -128,7 +128,7 @@ async function runAlone(options: TrialOptions): Promise<Alone | Refused | Differ
   const inputBytes = bytesOf(inputs, shapes)
   // Negated for NaN, which counts beyond 2^53 give.
   if (!(inputBytes <= MAX_RUN_BYTES)) return refused('one row is too large for a trial')
-  const random = trialRandom(options.seed)
+  const random = probeRandom(options.seed)
   const rowOptions = { trial, indexLimits, random }
   const nextOrdinary = rowSource(inputs, rowOptions)
   const ordinary = async (row = nextOrdinary()): Promise<AloneRow> => ({

@@ -13,7 +13,7 @@ function areClose(expected: number, got: number, tolerance: number): boolean {
  * @throws OnecopyError EXAMPLES_NOT_REPRODUCED naming the first value that differs, BUNDLE_INVALID when there are not as
  * many outputs as inputs.
  */
-export async function proveBundle(bundle: Bundle, predictor: Predictor): Promise<number> {
+export async function checkExamples(bundle: Bundle, predictor: Predictor): Promise<number> {
   const { exampleInputs, exampleOutputs, columns, manifest, columnTypes, outputType } = bundle
   if (exampleOutputs === null || exampleInputs.length === 0) return 0
   const { header, lines } = exampleOutputs

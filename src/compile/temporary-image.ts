@@ -8,7 +8,7 @@ import { readHeader } from '../segment/write.js'
 import { closeCache, openTemporaryCache } from './cache.js'
 import { Compiler } from './compile.js'
 
-export interface OneOff {
+export interface TemporaryImage {
   /** As it came. */
   readonly original: ModelProto & { graph: GraphProto }
   /** As the workers load it: where it could not be compiled, the original. */
@@ -26,7 +26,7 @@ export interface OneOff {
 export async function withCompiled<T>(
   modelPath: string,
   options: { readonly timeoutMs: number; readonly signal: AbortSignal },
-  use: (oneOff: OneOff) => Promise<T>,
+  use: (oneOff: TemporaryImage) => Promise<T>,
 ): Promise<T> {
   const cache = await openTemporaryCache()
   const compiler = new Compiler({ cache, ...options })

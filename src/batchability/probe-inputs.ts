@@ -27,7 +27,7 @@ const SMALL_ROW_ELEMENTS = 64
 export type Row = readonly Tensor[]
 
 /** Mulberry32: uniform in [0, 1), the same on every machine. Source: https://github.com/bryc/code (public domain). */
-export function trialRandom(seed: number): () => number {
+export function probeRandom(seed: number): () => number {
   let state = seed
   return () => {
     state = (state + 0x6d2b79f5) | 0

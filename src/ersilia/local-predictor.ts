@@ -17,7 +17,7 @@ import type { SelfCheck } from '../segment/layout.js'
 import type { SegmentListing } from '../segment/listing.js'
 import { requiredOf } from '../tensor.js'
 import type { Bundle } from './bundle.js'
-import { NativePredictor, type RunModel } from './native.js'
+import { NativePredictor, type RunModel } from './native-predictor.js'
 import type { PredictOptions, Predictor } from './predictor.js'
 
 const KEY = 'run'

@@ -2,7 +2,7 @@
 import { open } from 'node:fs/promises'
 import { updateHeader } from '../compile/image.js'
 import { cgroupMemoryLimit } from '../process/memory.js'
-import type { Needs, SegmentHeader } from '../segment/layout.js'
+import type { MemoryRequirements, SegmentHeader } from '../segment/layout.js'
 import { readHeader } from '../segment/write.js'
 import { HOLDERS, type Measurement, measureWorker } from './probe.js'
 
@@ -38,7 +38,11 @@ function isWorthMeasuring(header: SegmentHeader): boolean {
 }
 
 /** Of what another worker costs, what any first model takes is counted with the worker. Noise can make the rest negative. */
-export function needsOf({ perWorkerBytes, firstSessionBytes, libraryBytes }: Measurement): Needs {
+export function memoryRequirementsOf({
+  perWorkerBytes,
+  firstSessionBytes,
+  libraryBytes,
+}: Measurement): MemoryRequirements {
   return { privateBytes: Math.max(0, perWorkerBytes - (firstSessionBytes - libraryBytes)) }
 }
 
@@ -46,7 +50,7 @@ export function needsOf({ perWorkerBytes, firstSessionBytes, libraryBytes }: Mea
  * Measures a compiled image that has not got its name yet and writes the result into its header. It is left as it is
  * where that is not worth while, or the measurement ends in any other way: a model that loads is served.
  */
-export async function recordNeeds(
+export async function recordMemoryRequirements(
   imagePath: string,
   signal: AbortSignal,
   timeoutMs = NEEDS_TIMEOUT_MS,
@@ -59,5 +63,6 @@ export async function recordNeeds(
     run: header.selfCheck !== null || header.random !== null,
     signal: AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]),
   }).catch(() => null)
-  if (measurement !== null) await updateHeader(file, { needs: needsOf(measurement) })
+  if (measurement !== null)
+    await updateHeader(file, { memoryRequirements: memoryRequirementsOf(measurement) })
 }
