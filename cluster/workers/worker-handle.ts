@@ -85,6 +85,7 @@ export class WorkerHandle {
   readonly holds = new Set<string>()
   /** Generations that it could not load when it booted, by key. */
   readonly failed = new Map<string, OutOfService>()
+  #isForsaken = false
   readonly #asked = new Map<number, Asked>()
   /** Who waits for generations to be unloaded, by key. */
   readonly #onUnloaded = new Map<string, (() => void)[]>()
@@ -227,7 +228,6 @@ export class WorkerHandle {
     this.#onUnloaded.delete(key)
   }
 
-  /** It has ended: nothing is loaded, nothing is answered. */
   #forget(): void {
     clearTimeout(this.#bootTimer)
     this.#abandonAsked()
@@ -310,7 +310,8 @@ export class WorkerHandle {
 
   /** What ended it while it loaded a model, where that was the model. */
   async #causeOf(thrown: unknown, { name, version }: SegmentMessage): Promise<unknown> {
-    if (!(thrown instanceof OnecopyError) || thrown.code !== 'WORKER_GONE') return thrown
+    // A forsaken one still runs, for as long as its thread may take.
+    if (!(thrown instanceof OnecopyError) || thrown.code !== 'WORKER_GONE' || this.#isForsaken) return thrown
     const { end, running, how } = await this.exited
     const isItsFault = running?.isLoading && running.model === name && running.version === version
     if (end !== 'runtime fault' || !isItsFault) return thrown
@@ -359,6 +360,7 @@ export class WorkerHandle {
   /** Its end is certain from now on, and not to be mended; what it was asked for is not waited for. */
   forsake(reason: string): void {
     this.retiredFor ??= reason
+    this.#isForsaken = true
     this.#abandonAsked()
   }
 

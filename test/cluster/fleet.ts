@@ -82,7 +82,7 @@ const SERVING_CONFIG = {
   ...{ keepAliveTimeoutMs: 1000, maxConnections: 0, maxBodyBytes: 1, hasDocs: false, maxQueuedRequests: 1 },
   ...{ deadlineStatus: 503, systemSharedMemory: false, rateLimit: null, maxClientRequests: 0 },
   ...{ trustedProxies: 0, corsOrigins: [], isAccessLogOn: false, isServerTimingOn: false, otlpEndpoint: '' },
-  logLevel: 'info',
+  ...{ logLevel: 'info', logFormat: 'json' },
   maxResponseBytes: 1,
   isModelRequired: false,
 }

@@ -8,6 +8,10 @@ import { urlHost } from '../../src/config/host-names.js'
 import { assertAnswersWereRight, watchAnswers } from './api-watch.js'
 import { PROJECT_ROOT } from './shared.js'
 import { TEMPORARY_PREFIX } from './temporary-names.js'
+import { withinDeadline } from './waiting.js'
+
+/** Longer than any start, compilation of a large model included. */
+const LOG_DEADLINE_MS = 150_000
 
 const MAIN = join(PROJECT_ROOT, 'dist', 'cluster', 'main.js')
 
@@ -131,7 +135,7 @@ export class ServerUnderTest {
       throw new Error(`the server ended (${JSON.stringify(exit)}) before that line:\n${this.stderr}`)
     })
     ended.catch(() => {})
-    return await Promise.race([line, ended])
+    return await withinDeadline('a line of the log', Promise.race([line, ended]), LOG_DEADLINE_MS)
   }
 
   async ready(): Promise<{ url: string; adminUrl: string }> {

@@ -25,10 +25,14 @@ export async function until(what: string, holds: () => boolean | Promise<boolean
   await untilSome(what, async () => ((await holds()) ? true : null))
 }
 
-export async function withinDeadline<Value>(what: string, promise: Promise<Value>): Promise<Value> {
+export async function withinDeadline<Value>(
+  what: string,
+  promise: Promise<Value>,
+  deadlineMs = DEADLINE_MS,
+): Promise<Value> {
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`waited ${DEADLINE_MS} ms for ${what}`)), DEADLINE_MS)
+    timer = setTimeout(() => reject(new Error(`waited ${deadlineMs} ms for ${what}`)), deadlineMs)
   })
   try {
     return await Promise.race([promise, late])

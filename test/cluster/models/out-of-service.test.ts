@@ -1,8 +1,10 @@
 /** One version that cannot be loaded, beside one that can: in workers that start later, and in the first. */
+
 import { chmodSync, openSync, readFileSync, utimesSync, writeFileSync, writeSync } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
+import { END_MESSAGES } from '../../../cluster/workers/worker-end.js'
 import { updateHeader } from '../../../src/compile/image.js'
 import { decodeHeader, type SegmentHeader } from '../../../src/segment/layout.js'
 import { addModel, wideModel, writeModel } from '../../helpers/onnx-builder.js'
@@ -164,7 +166,7 @@ test.serial(
     await isOut(t, running, { name: 'wide', code: 'SELF_CHECK_FAILED', input: WIDE })
     await isWellServed(t, url)
     t.false(
-      server.log.some(({ code, msg }) => msg === 'worker ended' && code !== undefined),
+      server.log.some(({ msg }) => msg === END_MESSAGES['failed to start']),
       'every worker started',
     )
     t.is((await fetch(`${adminUrl}/metrics`)).status, 200)

@@ -1,6 +1,8 @@
 /** One model whose run does not come back: what becomes of the others' requests, and of every connection. */
+
 import { request } from 'node:http'
 import test, { type ExecutionContext } from 'ava'
+import { END_MESSAGES } from '../../../cluster/workers/worker-end.js'
 import { FaultServer } from '../../faults/fault-server.js'
 import { addModel, slowModel, writeModel } from '../../helpers/onnx-builder.js'
 import { RawClient } from '../../helpers/raw-client.js'
@@ -109,7 +111,7 @@ for (const workers of [1, 2]) {
       t.regex(metrics, /^onecopy_worker_exits_total\{reason="WORKER_STALLED"\} 1$/m)
       t.regex(metrics, new RegExp(`^onecopy_workers_ready ${workers}$`, 'm'))
       t.is(linesOf(running, STALL).length, 1)
-      t.deepEqual(linesOf(running, 'worker ended'), [])
+      for (const message of Object.values(END_MESSAGES)) t.deepEqual(linesOf(running, message), [])
       await stopCleanly(t, server)
     },
   )
