@@ -38,6 +38,8 @@ export interface MemoryCgroup {
   readonly procs: string
   /** The most that was ever charged, page cache that can be dropped included. */
   peakBytes(): number
+  /** Allows another amount from here on. */
+  limit(bytes: number): void
 }
 
 /** A control group that allows so much memory; null where none can be made. */
@@ -46,8 +48,10 @@ export function memoryCgroup(t: ExecutionContext, limitBytes: number): MemoryCgr
   try {
     mkdirSync(path)
     t.teardown(() => rmdirSync(path))
-    writeFileSync(join(path, 'memory.limit_in_bytes'), String(limitBytes))
+    const limit = (bytes: number) => writeFileSync(join(path, 'memory.limit_in_bytes'), String(bytes))
+    limit(limitBytes)
     return {
+      limit,
       procs: join(path, 'cgroup.procs'),
       peakBytes: () => Number(readFileSync(join(path, 'memory.max_usage_in_bytes'), 'utf8')),
     }

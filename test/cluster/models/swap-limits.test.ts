@@ -1,5 +1,5 @@
-import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { memoryCgroup, smallTmpfs } from '../../helpers/limits.js'
 import { wideModel, writeModel } from '../../helpers/onnx-builder.js'
@@ -113,7 +113,7 @@ test.serial(
     }
     const serving = await serveWide(t, 16 * MIB, { cgroup: cgroup.procs })
     // What counts was read at the start; the kernel has no part in this.
-    writeFileSync(join(dirname(cgroup.procs), 'memory.limit_in_bytes'), String(4e9))
+    cgroup.limit(4e9)
     await refuses(t, serving, 48 * MIB, {
       code: 'MEMORY_LIMIT',
       reason:
