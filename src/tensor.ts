@@ -73,3 +73,13 @@ export function elementCount(shape: readonly number[]): number {
   for (const size of shape) count *= size
   return Number.isSafeInteger(count) ? count : Number.NaN
 }
+
+/** Memory that tensors take; strings count their characters. */
+export function dataBytes(tensors: readonly Tensor[]): number {
+  let bytes = 0
+  for (const { data } of tensors) {
+    if (ArrayBuffer.isView(data)) bytes += data.byteLength
+    else for (const text of data) bytes += text.length
+  }
+  return bytes
+}

@@ -4,7 +4,8 @@
  * before it costs compute.
  */
 import { OnecopyError } from '../errors.js'
-import { compatibilityKey, inputBytes, rowsOf } from './concat.js'
+import { dataBytes } from '../tensor.js'
+import { compatibilityKey, rowsOf } from './concat.js'
 import type { Job, JobResult } from './job.js'
 
 /** Level of requests that name none: below 1, above 3. */
@@ -38,7 +39,7 @@ export class Entry {
     this.job = job
     this.rows = isBatchable ? rowsOf(job.inputs) : null
     this.key = this.rows === null ? '' : compatibilityKey(job.inputs, job.outputNames)
-    this.bytes = inputBytes(job.inputs)
+    this.bytes = dataBytes(job.inputs)
     this.priority = job.priority === undefined || job.priority === 0 ? DEFAULT_PRIORITY : job.priority
     this.resolve = (result) => {
       if (this.#settle()) resolve(result)

@@ -37,6 +37,8 @@ export interface BatchingPolicy {
 
 export interface BatcherOptions {
   readonly run: Run
+  /** Requests of all models that were received, at least in part, and are not answered. */
+  readonly inFlight?: () => number
   /** Told about every execution. */
   readonly onExecution?: (execution: { modelKey: string; rows: number; times: ExecutionTimes }) => void
   /** Longest wait for clients that were just answered, in milliseconds. */
@@ -152,6 +154,11 @@ export class Batcher {
     })
   }
 
+  /** Requests in flight; where nobody counts them, more than one. */
+  #inFlight(): number {
+    return this.#options.inFlight?.() ?? Number.POSITIVE_INFINITY
+  }
+
   #lane(modelKey: string): Lane {
     const lane = this.#lanes.get(modelKey)
     if (lane === undefined) throw new OnecopyError('MODEL_NOT_READY', `model ${modelKey} is not loaded`)
@@ -161,6 +168,8 @@ export class Batcher {
   /** After all requests that have arrived by now were read: they gather, and a lone one loses nothing. */
   #pumpSoon(): void {
     if (this.#isBusy || this.#isPumpDue) return
+    // Nobody else can arrive in this turn, and a turn is latency.
+    if (this.#inFlight() === 1) return this.#pump()
     this.#isPumpDue = true
     setImmediate(() => {
       this.#isPumpDue = false
@@ -281,7 +290,10 @@ export class Batcher {
     try {
       const { outputNames } = first.job
       const outputLimit = jointLimit(batch)
-      const { outputs, times } = await this.#run(lane, { inputs, outputNames, outputLimit, rows, beganNs })
+      const requests = batch.length
+      const { outputs, times } = await this.#run(lane, {
+        ...{ inputs, outputNames, outputLimit, rows, requests, beganNs },
+      })
       const parts = split(outputs, rowCounts, rows)
       if (parts !== null) return parts.map((part) => ({ outputs: part, times }))
     } catch (thrown) {
@@ -302,7 +314,9 @@ export class Batcher {
   async #runAlone(lane: Lane, { job, rows }: Entry, beganNs: bigint): Promise<Computed | Error> {
     const { inputs, outputNames, outputLimit = null } = job
     try {
-      return await this.#run(lane, { inputs, outputNames, outputLimit, rows: rows ?? 1, beganNs })
+      return await this.#run(lane, {
+        ...{ inputs, outputNames, outputLimit, rows: rows ?? 1, requests: 1, beganNs },
+      })
     } catch (thrown) {
       return thrown as Error
     }
@@ -315,13 +329,16 @@ export class Batcher {
       outputNames: readonly string[]
       outputLimit: OutputLimit | null
       rows: number
+      /** How many requests it answers. */
+      requests: number
       /** When its inputs began to be gathered. */
       beganNs: bigint
     },
   ): Promise<Computed> {
     const { modelKey } = lane
-    const { inputs, outputNames, outputLimit, rows, beganNs } = execution
-    const run = this.#options.run({ modelKey, inputs, outputNames, outputLimit })
+    const { inputs, outputNames, outputLimit, rows, requests, beganNs } = execution
+    const hasCompany = this.#inFlight() !== requests || this.depth > 0
+    const run = this.#options.run({ modelKey, inputs, outputNames, outputLimit, hasCompany })
     const { outputs, startedNs, computeNs } = await run
     const times = {
       inputNs: Math.max(0, startedNs - Number(beganNs)),

@@ -74,13 +74,3 @@ export function split(
     }),
   )
 }
-
-/** Memory of a request's inputs; strings count what they hold at least. */
-export function inputBytes(inputs: readonly Tensor[]): number {
-  let bytes = 0
-  for (const { data } of inputs) {
-    if (ArrayBuffer.isView(data)) bytes += data.byteLength
-    else for (const text of data) bytes += text.length
-  }
-  return bytes
-}

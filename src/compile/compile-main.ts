@@ -140,7 +140,7 @@ async function proveLoadable(
     await file.read(graph, 0, graph.length, header.graph.offsetBytes)
     const { form, inputs, outputs, random } = header
     const folder = form === 'compiled' ? dirname(path) : header.externalDataFolder
-    const session = await Session.load({
+    const session = Session.load({
       ...separateDefaults(graph, inputs),
       ...{ folder, form, inputs, outputs, threads: 1 },
     })
@@ -148,7 +148,9 @@ async function proveLoadable(
     // Optional inputs keep their default in trials: requests that send them are computed alone.
     const required = requiredOf(inputs)
     const askedInputs = required.filter(({ name }) => asked.has(name))
-    const run = (tensors: readonly Tensor[], names: readonly string[]) => session.run(tensors, names)
+    const run = async (tensors: readonly Tensor[], names: readonly string[]) => [
+      ...session.run(tensors, names).outputs,
+    ]
     // A crash from here on is that of trial runs: the model can be served without them.
     say({ notice: 'probing' })
     const change: Parameters<typeof updateHeader>[1] = {}
@@ -159,7 +161,7 @@ async function proveLoadable(
       const indexLimits = indexLimitsOf(loaded)
       change.batching = await probeBatching({ inputs: askedInputs, outputs, run, indexLimits })
     }
-    await session.close()
+    session.close()
     if (hasTrials) await updateHeader(file, change)
   } finally {
     await file.close()

@@ -87,18 +87,16 @@ async function evaluate(
   })
   const { irVersion, opsetImport } = model
   const bytes = serializeModel(create(ModelProtoSchema, { irVersion, opsetImport, graph }))
-  const session = await Session.load({
+  const session = Session.load({
     ...{ graph: bytes, folder, form: 'original', threads: 1 },
     inputs: [],
     outputs,
   })
   try {
-    return await session.run(
-      [],
-      outputs.map(({ name }) => name),
-    )
+    const names = outputs.map(({ name }) => name)
+    return [...session.run([], names).outputs]
   } finally {
-    await session.close()
+    session.close()
   }
 }
 

@@ -9,6 +9,7 @@ import { divisionsOf } from '../onnx/divisions.js'
 import { moveExternalData, offsetGrowthBytes, rawRangesOf, serializeModel } from '../onnx/graph.js'
 import type { GraphProto, ModelProto } from '../onnx/onnx_pb.js'
 import { describeRandomness } from '../onnx/randomness.js'
+import { valueDependentOperator } from '../onnx/value-dependent.js'
 import type { ModelInterface } from '../repository/interface.js'
 import { runtimeVersion } from '../runtime/identity.js'
 import { chunksOf, writeFully } from '../segment/io.js'
@@ -66,6 +67,7 @@ function headerOf(options: ImageOptions): SegmentHeader {
     memoryRequirements: { privateBytes: null },
     random: describeRandomness(options.model),
     divisions: divisionsOf(options.model.graph, options.modelInterface.inputs),
+    valueDependent: valueDependentOperator(options.model),
     selfCheck: null,
     owner: null,
     model: null,

@@ -6,6 +6,9 @@ import type { BreakerConfig } from './breaker-options.js'
 import type { Parsed } from './schema.js'
 import { RESPONSE_PER_BODY } from './size-options.js'
 
+/** Measured: docs/decisions/027-placement.md. */
+const DEFAULT_INLINE_BUDGET_MS = 2
+
 /** The whole configuration, checked and frozen. Durations in milliseconds, sizes in bytes. */
 export interface Config {
   readonly modelsDir: string
@@ -56,6 +59,8 @@ export interface Config {
   readonly bootTimeoutMs: number
   readonly drainTimeoutMs: number
   readonly stallTimeoutMs: number
+  /** 0: nothing runs on the event loop. */
+  readonly inlineBudgetMs: number
   readonly breaker: BreakerConfig
   /** 0 is no limit. */
   readonly maxRequestsPerWorker: number
@@ -115,6 +120,7 @@ export function toConfig(options: Parsed): Config {
     bootTimeoutMs: options.bootTimeout,
     drainTimeoutMs: options.drainTimeout,
     stallTimeoutMs: options.stallTimeout,
+    inlineBudgetMs: options.inline ?? DEFAULT_INLINE_BUDGET_MS,
     breaker: { failureLimit: options.breakerLimit, firstBackoffMs: options.breakerBackoff },
     maxRequestsPerWorker: options.maxRequestsPerWorker,
     maxPrivateBytes: options.maxPrivateMemory,
@@ -147,6 +153,7 @@ export const ServingConfigSchema = z.object({
   threads: z.int().positive(),
   drainTimeoutMs: z.number().nonnegative(),
   stallTimeoutMs: z.number().nonnegative(),
+  inlineBudgetMs: z.number().nonnegative(),
   headersTimeoutMs: z.number().positive(),
   requestTimeoutMs: z.number().positive(),
   keepAliveTimeoutMs: z.number().positive(),

@@ -148,6 +148,17 @@ export const OPTIONS = {
     help: 'Threads inside one inference. More workers usually beat more threads.',
     default: () => 1,
   }),
+  inline: option({
+    schema: z.union(
+      [z.literal('auto').transform(() => null), z.literal('off').transform(() => 0), timeLimitMs],
+      'expected auto, off or a duration such as 2ms',
+    ),
+    value: 'TIME',
+    group: 'Processes',
+    help: 'Longest inference that runs on the event loop; longer ones, and those of unknown cost, run in the inference thread. off: all of them do.',
+    default: () => 'auto',
+    defaultHelp: 'auto: 2ms',
+  }),
   bootTimeout: option({
     schema: durationMs,
     value: 'TIME',

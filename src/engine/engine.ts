@@ -1,34 +1,30 @@
-/** The serving process's handle on its inference thread: load, run, unload, close. */
-import { once } from 'node:events'
-import { Worker } from 'node:worker_threads'
-import { OnecopyError } from '../errors.js'
+/**
+ * Loads and runs models for a serving process. Executions run in the inference thread, or on the event loop where they
+ * are known to be short; whoever calls `run` need not know which.
+ */
 import type { StatsPageReference } from '../metrics/page.js'
+import { StatsPage } from '../metrics/page.js'
 import type { AttachedSegment } from '../segment/attach.js'
-import type { Tensor, TensorSpec } from '../tensor.js'
-import {
-  type OutputLimit,
-  type ThreadReply,
-  ThreadReplySchema,
-  type ThreadRequest,
-  transferList,
-  type WithoutId,
-} from './messages.js'
+import { dataBytes, type Tensor, type TensorSpec } from '../tensor.js'
+import { ExecutionCost } from './execution-cost.js'
+import { InferenceThread } from './inference-thread.js'
+import type { LoadRequest, OutputLimit, Ran } from './messages.js'
+import { LoopShare, type Placement, type PlacementPolicy, placementOf } from './placement.js'
+import { Sessions } from './sessions.js'
 
-export interface RunResult {
-  readonly outputs: readonly Tensor[]
-  /** When the runtime began, in nanoseconds on the clock of process.hrtime. */
-  readonly startedNs: number
-  /** Time inside the runtime, in nanoseconds. */
-  readonly computeNs: number
+export interface RunResult extends Ran {
+  readonly placement: Placement
 }
 
 export interface RunOptions {
   readonly outputLimit?: OutputLimit | null
-  /** Whether it belongs to loading the model: no client has asked. */
+  /** Whether it is part of loading the model, not a client's request. */
   readonly isProving?: boolean
+  /** Whether other requests are queued or in flight. */
+  readonly hasCompany?: boolean
 }
 
-/** A model's graph, and what of its header matters for loading it. */
+/** A model's graph, and the parts of its header that loading it needs. */
 export interface LoadableModel extends Pick<AttachedSegment, 'graph' | 'folder'> {
   /** Of inputs that need not be sent; the graph does not hold them. */
   readonly defaults?: readonly Tensor[]
@@ -38,141 +34,120 @@ export interface LoadableModel extends Pick<AttachedSegment, 'graph' | 'folder'>
   }
 }
 
-interface Waiting {
-  resolve(reply: ThreadReply): void
-  reject(error: Error): void
+export interface LoadChoices {
+  readonly threads: number
+  /** Identifies the model version where `reportTo` records it. */
+  readonly number?: number
 }
 
+/** A second session is loaded on the event loop: it must not block it for longer than this, judged by the first one. */
+const MAX_LOOP_LOAD_NS = 50e6
+
+/** A first run, by which a model is judged here, faults its weights in. */
+const FIRST_RUN_FACTOR = 5
+
+const THREAD_ONLY: PlacementPolicy = { budgetNs: 0 }
+
 export class Engine {
-  readonly #thread: Worker
-  readonly #waiting = new Map<number, Waiting>()
-  #nextId = 0
-  #closing: Promise<void> | undefined
-  #isGone = false
-  /** Settles when the thread is gone; rejects when it went without being asked. */
-  readonly ended: Promise<void>
+  #policy: PlacementPolicy = THREAD_ONLY
+  readonly #thread = new InferenceThread()
+  readonly #onLoop = new Sessions('runningOnLoop')
+  readonly #costs = new Map<string, ExecutionCost>()
+  readonly #loadNs = new Map<string, number>()
+  readonly #loopShare = new LoopShare()
 
-  constructor() {
-    this.#thread = new Worker(new URL('thread.js', import.meta.url))
-    this.#thread.on('message', (message: unknown) => this.#receive(message))
-    this.ended = new Promise((resolve, reject) => {
-      const fail = (error: Error) => {
-        this.#isGone = true
-        for (const { reject: rejectOne } of this.#waiting.values()) rejectOne(error)
-        this.#waiting.clear()
-        reject(error)
-      }
-      this.#thread.on('error', (thrown) => fail(new Error('the inference thread failed', { cause: thrown })))
-      this.#thread.on('exit', (code) => {
-        if (this.#closing !== undefined) resolve()
-        fail(new Error(`the inference thread ended by itself with code ${code}`))
-      })
-    })
-    // Whoever cares awaits `ended`; a failure also rejects every call in flight.
-    this.ended.catch(() => {})
+  /** Which executions may run on the event loop; none before this is called. */
+  place(policy: PlacementPolicy): void {
+    this.#policy = policy
   }
 
-  #receive(message: unknown): void {
-    const reply = ThreadReplySchema.parse(message)
-    const waiting = this.#waiting.get(reply.id)
-    this.#waiting.delete(reply.id)
-    if (reply.type === 'failed') waiting?.reject(new OnecopyError(reply.code, reply.message))
-    else waiting?.resolve(reply)
-  }
-
-  #ask(request: WithoutId<ThreadRequest>, transfer: ArrayBuffer[] = []): Promise<ThreadReply> {
-    if (this.#isGone) return Promise.reject(new Error('the inference thread is gone'))
-    const id = this.#nextId++
-    return new Promise((resolve, reject) => {
-      this.#waiting.set(id, { resolve, reject })
-      this.#thread.postMessage({ ...request, id }, transfer)
-    })
+  /** Settles when the inference thread is gone; rejects when it was not asked to end. */
+  get ended(): Promise<void> {
+    return this.#thread.ended
   }
 
   /**
-   * From here on the slot of the page of processes says which model the runtime works on, up to the moment of a crash.
+   * From here on the slot of the process page records which model the runtime works on, up to the moment of a crash.
    * @throws OnecopyError SEGMENT_INVALID when it is not the page described.
    */
   async reportTo(page: StatsPageReference, slot: number): Promise<void> {
-    await this.#ask({ type: 'report', page, slot })
+    this.#onLoop.reportTo((await StatsPage.open(page)).slot(slot))
+    await this.#thread.reportTo(page, slot)
   }
 
   /**
-   * Loads a model from an attached segment; `number` names it where `reportTo` said. Blocks the inference thread, not the caller's.
+   * Loads a model from an attached segment into the inference thread.
    * @throws OnecopyError MODEL_UNSUPPORTED with the runtime's words.
    */
-  async load(
-    modelKey: string,
-    segment: LoadableModel,
-    { threads, number = 0 }: { readonly threads: number; readonly number?: number },
-  ): Promise<void> {
-    const { header } = segment
-    // A copy: the thread takes it over by transfer, and a mapping cannot be transferred.
-    const graph = segment.graph.slice()
-    await this.#ask(
-      {
-        type: 'load',
-        modelKey,
-        graph,
-        folder: header.form === 'compiled' ? segment.folder : header.externalDataFolder,
-        form: header.form,
-        inputs: header.inputs.map(specOf),
-        outputs: header.outputs.map(specOf),
-        defaults: (segment.defaults ?? []).map((one) => ({ ...one, shape: [...one.shape] })),
-        threads,
-        number,
-      },
-      [graph.buffer],
-    )
+  async load(modelKey: string, segment: LoadableModel, choices: LoadChoices): Promise<void> {
+    const startedNs = process.hrtime.bigint()
+    await this.#thread.load(loadRequest(modelKey, segment, choices))
+    this.#loadNs.set(modelKey, Number(process.hrtime.bigint() - startedNs))
+    this.#costs.set(modelKey, new ExecutionCost())
   }
 
   /**
-   * Runs a model once. The inputs' buffers are transferred: the caller's views are empty afterwards.
+   * Loads a model that has run before a second time, for the event loop, where it is cheap enough: a session that
+   * shares its packed weights costs little memory.
+   */
+  loadOnLoop(modelKey: string, segment: LoadableModel, choices: LoadChoices): boolean {
+    const loadNs = this.#loadNs.get(modelKey) ?? Number.POSITIVE_INFINITY
+    const lowestNs = this.#costs.get(modelKey)?.lowestNs ?? Number.POSITIVE_INFINITY
+    const { budgetNs } = this.#policy
+    if (budgetNs === 0 || loadNs > MAX_LOOP_LOAD_NS || lowestNs > budgetNs * FIRST_RUN_FACTOR) return false
+    this.#onLoop.load(loadRequest(modelKey, segment, choices))
+    return true
+  }
+
+  /**
+   * Runs a model once. The inputs' buffers may be transferred: the caller's views are empty afterwards.
    * @throws OnecopyError MODEL_RUN_FAILED, MODEL_NOT_READY, RESPONSE_TOO_LARGE.
    */
   async run(
     modelKey: string,
     inputs: readonly Tensor[],
     outputNames: readonly string[],
-    { outputLimit = null, isProving = false }: RunOptions = {},
+    { outputLimit = null, isProving = false, hasCompany = true }: RunOptions = {},
   ): Promise<RunResult> {
-    const tensors = inputs.map((tensor) => ({ ...tensor, shape: [...tensor.shape] }))
-    const reply = await this.#ask(
-      {
-        ...{ type: 'run', modelKey, inputs: tensors, outputNames: [...outputNames] },
-        ...{ outputLimit, isProving },
-      },
-      transferList(tensors),
-    )
-    if (reply.type !== 'ran')
-      throw new Error(`expected a result from the inference thread, got ${reply.type}`)
-    const { outputs, startedNs, computeNs } = reply
-    return { outputs, startedNs, computeNs }
+    const cost = this.#costs.get(modelKey)
+    const inputBytes = dataBytes(inputs)
+    const placement = isProving
+      ? 'thread'
+      : this.#place(modelKey, cost?.estimateNs(inputBytes) ?? null, hasCompany)
+    const request = { modelKey, inputs, outputNames, outputLimit, isProving }
+    const ran = placement === 'thread' ? await this.#thread.run(request) : this.#onLoop.run(request)
+    cost?.record(inputBytes, ran.computeNs)
+    if (placement === 'event-loop') this.#loopShare.add(ran.startedNs + ran.computeNs, ran.computeNs)
+    return { outputs: ran.outputs, startedNs: ran.startedNs, computeNs: ran.computeNs, placement }
+  }
+
+  #place(modelKey: string, estimateNs: number | null, hasCompany: boolean): Placement {
+    if (!this.#onLoop.has(modelKey)) return 'thread'
+    const loopShare = this.#loopShare.of(Number(process.hrtime.bigint()))
+    return placementOf(this.#policy, { estimateNs, hasCompany, loopShare })
   }
 
   async unload(modelKey: string): Promise<void> {
-    await this.#ask({ type: 'unload', modelKey })
+    this.#costs.delete(modelKey)
+    this.#loadNs.delete(modelKey)
+    this.#onLoop.unload(modelKey)
+    await this.#thread.unload(modelKey)
   }
 
-  /** Whether the thread was asked for something that is not done: ending it, or the process by itself, would abort. */
+  /** Whether the inference thread may be in the runtime: a process that ends itself then aborts. */
   get isBusy(): boolean {
-    return this.#waiting.size > 0
+    return this.#thread.isBusy
   }
 
-  /** Resolves when the thread has come round to answering. */
+  /** Resolves when the inference thread has answered everything before. */
   async ping(): Promise<void> {
-    await this.#ask({ type: 'ping' })
+    await this.#thread.ping()
   }
 
   /** Lets the run in progress finish, releases every session, ends the thread. Idempotent. */
-  close(): Promise<void> {
-    this.#closing ??= (async () => {
-      if (this.#isGone) return
-      const exited = once(this.#thread, 'exit')
-      await this.#ask({ type: 'close' })
-      await exited
-    })()
-    return this.#closing
+  async close(): Promise<void> {
+    await this.#thread.close()
+    this.#onLoop.close()
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -180,6 +155,25 @@ export class Engine {
   }
 }
 
-function specOf({ name, datatype, shape }: TensorSpec) {
-  return { name, datatype, shape: shape === null ? null : [...shape] }
+function loadRequest(
+  modelKey: string,
+  { graph, folder, header, defaults = [] }: LoadableModel,
+  { threads, number = 0 }: LoadChoices,
+): LoadRequest {
+  return {
+    modelKey,
+    // A copy: a mapping cannot be transferred.
+    graph: graph.slice(),
+    folder: header.form === 'compiled' ? folder : header.externalDataFolder,
+    form: header.form,
+    inputs: header.inputs.map(specOf),
+    outputs: header.outputs.map(specOf),
+    defaults,
+    threads,
+    number,
+  }
+}
+
+function specOf({ name, datatype, shape }: TensorSpec): TensorSpec {
+  return { name, datatype, shape }
 }

@@ -1,88 +1,74 @@
-/** What passes between a serving process and its inference thread. Tensors travel by transfer. */
-import { z } from 'zod'
-import { ErrorCodeSchema } from '../errors.js'
-import { StatsPageReferenceSchema } from '../metrics/page.js'
-import { DATATYPES, type Datatype, type TensorData } from '../tensor.js'
+/**
+ * What passes between an event loop and its inference thread. Both are one process and one build, so the compiler's
+ * types are enough. Tensors travel by transfer.
+ */
+import type { ErrorCode } from '../errors.js'
+import type { StatsPageReference } from '../metrics/page.js'
+import type { Tensor, TensorData, TensorSpec } from '../tensor.js'
 
-const datatype = z.enum(Object.keys(DATATYPES) as [Datatype, ...Datatype[]])
-const spec = z.object({ name: z.string(), datatype, shape: z.array(z.int()).nullable() })
-const tensor = z.object({
-  name: z.string(),
-  datatype,
-  shape: z.array(z.int().nonnegative()),
-  data: z.custom<TensorData>((data) => ArrayBuffer.isView(data) || Array.isArray(data)),
-})
-const id = z.int().nonnegative()
+/** What the outputs of a run may take on the wire. It is checked where the outputs are, before they go anywhere. */
+export interface OutputLimit {
+  readonly bytes: number
+  /** By output: the least that one of its elements takes; 0 where it is not part of the response. */
+  readonly leastElementBytes: readonly number[]
+}
 
-/** What the outputs of a run may take on the wire: checked where they are, before they go anywhere. */
-const outputLimit = z.object({
-  bytes: z.int().positive(),
-  /** By output: the least that one of its elements takes; 0 where it does not go into the answer. */
-  leastElementBytes: z.array(z.number().nonnegative()),
-})
-export type OutputLimit = z.infer<typeof outputLimit>
+export interface LoadRequest {
+  /** Which loaded model later messages mean. */
+  readonly modelKey: string
+  readonly graph: Uint8Array
+  readonly folder: string | null
+  readonly form: 'compiled' | 'original'
+  readonly inputs: readonly TensorSpec[]
+  readonly outputs: readonly TensorSpec[]
+  /** Of inputs that need not be sent. */
+  readonly defaults: readonly Tensor[]
+  readonly threads: number
+  /** Identifies the model version in the stats pages; 0 for none. */
+  readonly number: number
+}
 
-export const ThreadRequestSchema = z.discriminatedUnion('type', [
-  /** Where to say which model the runtime works on. */
-  z.object({ type: z.literal('report'), id, page: StatsPageReferenceSchema, slot: z.int().nonnegative() }),
-  z.object({
-    type: z.literal('load'),
-    id,
-    /** Which loaded model later messages mean. */
-    modelKey: z.string(),
-    graph: z.instanceof(Uint8Array),
-    folder: z.string().nullable(),
-    form: z.enum(['compiled', 'original']),
-    inputs: z.array(spec),
-    outputs: z.array(spec),
-    /** Of inputs that need not be sent. */
-    defaults: z.array(tensor),
-    threads: z.int().positive(),
-    /** Names the model version in the stats pages; 0 for none. */
-    number: z.int().nonnegative(),
-  }),
-  z.object({
-    type: z.literal('run'),
-    id,
-    modelKey: z.string(),
-    inputs: z.array(tensor),
-    outputNames: z.array(z.string()),
-    outputLimit: outputLimit.nullable(),
-    /** Whether it belongs to loading the model: no client has asked. */
-    isProving: z.boolean(),
-  }),
-  z.object({ type: z.literal('unload'), id, modelKey: z.string() }),
-  /** Answered when all that was asked before is done: a sign of life. */
-  z.object({ type: z.literal('ping'), id }),
-  z.object({ type: z.literal('close'), id }),
-])
+export interface RunRequest {
+  readonly modelKey: string
+  readonly inputs: readonly Tensor[]
+  readonly outputNames: readonly string[]
+  readonly outputLimit: OutputLimit | null
+  /** Whether it is part of loading the model, not a client's request. */
+  readonly isProving: boolean
+}
 
-export const ThreadReplySchema = z.discriminatedUnion('type', [
-  z.object({ type: z.literal('done'), id }),
-  z.object({
-    type: z.literal('ran'),
-    id,
-    outputs: z.array(tensor),
-    /** When the runtime began, on the clock of process.hrtime, which all threads share. */
-    startedNs: z.number().nonnegative(),
-    /** Time inside the runtime. */
-    computeNs: z.number().nonnegative(),
-  }),
-  z.object({
-    type: z.literal('failed'),
-    id,
-    code: ErrorCodeSchema,
-    message: z.string(),
-  }),
-])
+export type ThreadRequest =
+  /** Where to record which model the runtime works on. */
+  | { readonly type: 'report'; readonly id: number; readonly page: StatsPageReference; readonly slot: number }
+  | ({ readonly type: 'load'; readonly id: number } & LoadRequest)
+  | ({ readonly type: 'run'; readonly id: number } & RunRequest)
+  | { readonly type: 'unload'; readonly id: number; readonly modelKey: string }
+  /** Answered when everything before it is done: a liveness check. */
+  | { readonly type: 'ping'; readonly id: number }
+  | { readonly type: 'close'; readonly id: number }
 
-export type ThreadRequest = z.infer<typeof ThreadRequestSchema>
-export type ThreadReply = z.infer<typeof ThreadReplySchema>
+export interface Ran {
+  readonly outputs: readonly Tensor[]
+  /** When the runtime began, in nanoseconds on the clock of process.hrtime, which all threads share. */
+  readonly startedNs: number
+  /** Time inside the runtime, in nanoseconds. */
+  readonly computeNs: number
+}
+
+export type ThreadReply =
+  | { readonly type: 'done'; readonly id: number }
+  | ({ readonly type: 'ran'; readonly id: number } & Ran)
+  | { readonly type: 'failed'; readonly id: number; readonly code: ErrorCode; readonly message: string }
+
 /** Distributes over the union, so that each kind keeps its own fields. */
 export type WithoutId<T> = T extends unknown ? Omit<T, 'id'> : never
 
 /** The buffers under a list of tensors, each once; strings have none and are cloned. */
 export function transferList(tensors: readonly { readonly data: TensorData }[]): ArrayBuffer[] {
+  if (tensors.length === 1) {
+    const data = tensors[0]?.data
+    return ArrayBuffer.isView(data) ? [data.buffer] : []
+  }
   const buffers = new Set<ArrayBuffer>()
   for (const { data } of tensors) if (ArrayBuffer.isView(data)) buffers.add(data.buffer)
   return [...buffers]

@@ -47,6 +47,11 @@ export class Connections {
   #countedUntilMs = this.#takenAtMs
   #shallShed = false
 
+  /** Requests that were received, at least in part, and are not answered. */
+  get inFlight(): number {
+    return this.#inFlight
+  }
+
   /** The load since the last call. */
   takeLoad(): Load {
     const nowMs = this.#countTime()

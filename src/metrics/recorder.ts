@@ -77,27 +77,32 @@ export class ModelRecorder {
   }
 }
 
+/** Where a thread that calls the runtime records the model that it works on. */
+export type RunningModelCell = 'runningInThread' | 'runningOnLoop'
+
 /**
- * What the runtime of a process works on. It is written on the thread that calls the runtime, at the call: an event loop
- * hears of the end of a call later, and would blame a crash on the model before.
+ * What the runtime works on. The thread that calls the runtime records it at the call: an event loop learns of the end
+ * of a call in another thread too late, and would attribute a crash to the model before.
  */
 export class RunningModel {
   readonly #cells: Float64Array
+  readonly #cell: number
 
-  constructor(cells: Float64Array) {
+  constructor(cells: Float64Array, cell: RunningModelCell) {
     this.#cells = cells
+    this.#cell = PROCESS_CELLS[cell]
   }
 
-  /** Names the model version for as long as `work` takes; 0 names none. */
-  async during<T>(
+  /** Records the number of the model version during `work`; 0 is none. */
+  during<T>(
     { number, isLoading }: { readonly number: number; readonly isLoading: boolean },
-    work: () => Promise<T>,
-  ): Promise<T> {
-    this.#cells[PROCESS_CELLS.runningModel] = isLoading ? -number : number
+    work: () => T,
+  ): T {
+    this.#cells[this.#cell] = isLoading ? -number : number
     try {
-      return await work()
+      return work()
     } finally {
-      this.#cells[PROCESS_CELLS.runningModel] = 0
+      this.#cells[this.#cell] = 0
     }
   }
 }

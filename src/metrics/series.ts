@@ -125,12 +125,14 @@ export const MODEL_CELLS = batchCellAt(BATCH_SIZES.length)
 export const PROCESS_CELLS = {
   /** When its event loop last turned, in milliseconds of the system's monotonic clock. */
   loopBeatMs: 0,
-  /** Number of the model version that the runtime computes at this moment, negative while it is loaded; 0 for none. */
-  runningModel: 1,
+  /** Number of the model version that the inference thread computes now, negative while it loads it; 0 for none. */
+  runningInThread: 1,
   /** Requests that wait. */
   queueDepth: 2,
   /** 99th percentile of the event loop's lateness in the last seconds. */
   loopLagSeconds: 3,
+  /** Number of the model version that the event loop computes now, negative while it loads it; 0 for none. */
+  runningOnLoop: 4,
 } as const
 export const PROCESS_CELL_COUNT = Object.keys(PROCESS_CELLS).length
 

@@ -6,6 +6,7 @@
  */
 import { createRequire } from 'node:module'
 import type { InferenceSession, Tensor as RuntimeTensor } from 'onnxruntime-node'
+import type { Binding } from 'onnxruntime-node/dist/binding.js'
 import { messageOf, OnecopyError } from '../errors.js'
 import { DATATYPES, type Datatype, type NumericData, type Tensor, type TensorSpec } from '../tensor.js'
 import { checkTexts, mayHoldReplacement } from './texts.js'
@@ -34,6 +35,12 @@ function loadWithBitsForFloat16(): Runtime {
   } finally {
     if (hidden !== undefined) Object.defineProperty(globalThis, 'Float16Array', hidden)
   }
+}
+
+/** The module that `InferenceSession` wraps, after the runtime is loaded as on every Node. */
+function nativeBinding(): typeof import('onnxruntime-node/dist/binding.js') {
+  runtime()
+  return require('onnxruntime-node/dist/binding.js') as typeof import('onnxruntime-node/dist/binding.js')
 }
 
 /** Loads the library without a model: what a process that holds nothing else is measured against. */
@@ -131,6 +138,15 @@ export async function describeOutputs(model: {
   return described
 }
 
+/** What one run gave. */
+export interface RunOutcome {
+  readonly outputs: readonly Tensor[]
+  /** When the runtime began, in nanoseconds on the clock of process.hrtime. */
+  readonly startedNs: number
+  /** Time inside the runtime, in nanoseconds. */
+  readonly computeNs: number
+}
+
 export interface LoadOptions extends SessionThreads {
   readonly graph: Uint8Array
   /** Folder that the graph's external tensors are resolved against; null when there are none. */
@@ -142,9 +158,16 @@ export interface LoadOptions extends SessionThreads {
   readonly defaults?: readonly Tensor[]
 }
 
-/** A loaded model. Owned by one thread; `close` gives its memory back. */
+/**
+ * A loaded model. Owned by one thread; `close` frees its memory.
+ *
+ * It uses the runtime's synchronous binding. `InferenceSession.run` blocks its thread just the same, but begins in a
+ * later turn of the event loop: a turn of latency for every request, and a time that cannot be measured.
+ */
 export class Session {
-  readonly #session: InferenceSession
+  readonly #session: Binding.InferenceSession
+  /** Read once: the binding makes the list anew for every reader. */
+  readonly #inputNames: readonly string[]
   readonly #outputs: readonly TensorSpec[]
   readonly #inputs: ReadonlyMap<string, TensorSpec>
   readonly #defaults: readonly (readonly [name: string, value: RuntimeTensor])[]
@@ -152,8 +175,9 @@ export class Session {
   readonly #areTextsChecked: boolean
   #isClosed = false
 
-  private constructor(session: InferenceSession, options: LoadOptions) {
+  private constructor(session: Binding.InferenceSession, options: LoadOptions) {
     this.#session = session
+    this.#inputNames = session.inputMetadata.map(({ name }) => name)
     this.#outputs = options.outputs
     const hasTexts = options.outputs.some(({ datatype }) => datatype === 'BYTES')
     this.#areTextsChecked = hasTexts && !mayHoldReplacement(options.graph)
@@ -161,8 +185,13 @@ export class Session {
     this.#defaults = (options.defaults ?? []).map((tensor) => [tensor.name, toRuntime(tensor)] as const)
   }
 
-  static async load(options: LoadOptions): Promise<Session> {
-    const session = await runtime().InferenceSession.create(options.graph, {
+  /** Blocks the thread. @throws what the runtime says of a model that it cannot load. */
+  static load(options: LoadOptions): Session {
+    const { graph } = options
+    const { binding, initOrt } = nativeBinding()
+    initOrt()
+    const session = new binding.InferenceSession()
+    session.loadModel(graph.buffer as ArrayBuffer, graph.byteOffset, graph.byteLength, {
       ...commonOptions(options),
       // A compiled graph is final: optimising it again would undo the match with its packed weights.
       graphOptimizationLevel: options.form === 'compiled' ? 'disabled' : 'all',
@@ -182,16 +211,26 @@ export class Session {
    * Runs the model once. Only outputs that are tensors are asked for: asking for others throws.
    * @throws OnecopyError MODEL_RUN_FAILED with the runtime's own words.
    */
-  async run(inputs: readonly Tensor[], outputNames: readonly string[]): Promise<Tensor[]> {
+  run(inputs: readonly Tensor[], outputNames: readonly string[]): RunOutcome {
     const feeds: Record<string, RuntimeTensor> = {}
     for (const [name, value] of this.#defaults) feeds[name] = value
     for (const tensor of inputs) feeds[tensor.name] = toRuntime(tensor)
-    let results: InferenceSession.ReturnType
+    const missing = this.#inputNames.find((name) => feeds[name] === undefined)
+    if (missing !== undefined)
+      throw new OnecopyError(
+        'MODEL_RUN_FAILED',
+        `the model failed while running: input ${JSON.stringify(missing)} is missing`,
+      )
+    const fetches: Record<string, null> = {}
+    for (const name of outputNames) fetches[name] = null
+    const startedNs = Number(process.hrtime.bigint())
+    let results: Record<string, unknown>
     try {
-      results = await this.#session.run(feeds, [...outputNames])
+      results = this.#session.run(feeds, fetches, {})
     } catch (thrown) {
       throw new OnecopyError('MODEL_RUN_FAILED', `the model failed while running: ${messageOf(thrown)}`)
     }
+    const computeNs = Number(process.hrtime.bigint()) - startedNs
     const outputs = outputNames.map((name) => {
       const spec = this.#outputs.find((output) => output.name === name)
       const value = results[name]
@@ -200,18 +239,18 @@ export class Session {
       return fromRuntime(name, spec.datatype, value as RuntimeTensor)
     })
     if (this.#areTextsChecked) checkTexts(outputs, inputs)
-    return outputs
+    return { outputs, startedNs, computeNs }
   }
 
   /** Names of the inputs that the loaded graph really asks for. */
   get inputNames(): readonly string[] {
-    return this.#session.inputNames.filter((name) => this.#inputs.has(name))
+    return this.#inputNames.filter((name) => this.#inputs.has(name))
   }
 
-  async close(): Promise<void> {
+  close(): void {
     if (this.#isClosed) return
     this.#isClosed = true
-    await this.#session.release()
+    this.#session.dispose()
   }
 }
 

@@ -20,7 +20,7 @@ import { ProcessIdentitySchema } from '../process/identity.js'
 import { DATATYPES, type Datatype } from '../tensor.js'
 
 export const SEGMENT_MAGIC = 'ONECOPY\n'
-export const SEGMENT_FORMAT_VERSION = 9
+export const SEGMENT_FORMAT_VERSION = 10
 /** The graph names its weights by this file name, so a segment works in any folder without a rewrite. */
 export const SEGMENT_FILE_NAME = 'model.segment'
 /** What a segment is called until it is whole. */
@@ -176,6 +176,8 @@ export const SegmentHeaderSchema = z.object({
   /** What in the graph draws random numbers, for a person; null where nothing does. */
   random: z.string().max(MAX_RANDOM_CHARACTERS).nullable(),
   divisions: z.array(DivisionSchema).max(MAX_DIVISIONS),
+  /** An operator that makes the cost of a run depend on values, not only on sizes; null where there is none. */
+  valueDependent: z.string().nullable(),
   /** Null where the model has no answer that is the same every time, or takes too long for one. */
   selfCheck: SelfCheckSchema.nullable(),
   /** Whose segment it is; null in the compile cache. */

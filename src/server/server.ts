@@ -39,7 +39,7 @@ import type { ServedModelConfig } from '../repository/config.js'
 import { attachSegment, type SegmentReference } from '../segment/attach.js'
 import type { Tensor } from '../tensor.js'
 import { LoadedModel, ServedModels } from './served-models.js'
-import { batchingPolicy, configurationOf } from './serving-policy.js'
+import { batchingPolicy, configurationOf, mayRunOnLoop } from './serving-policy.js'
 import { proveModel } from './warm-up.js'
 
 export interface SegmentToServe {
@@ -138,8 +138,9 @@ export class ServingProcess {
     this.#keyring = new Keyring({ keys: secrets.apiKeys })
     const headers = securityHeaders({ isTls: secrets.tls !== null })
     this.#batcher = new Batcher({
-      run: ({ modelKey, inputs, outputNames, outputLimit }) =>
-        this.#engine.run(modelKey, inputs, outputNames, { outputLimit }),
+      run: ({ modelKey, inputs, outputNames, outputLimit, hasCompany }) =>
+        this.#engine.run(modelKey, inputs, outputNames, { outputLimit, hasCompany }),
+      inFlight: () => this.connections.inFlight,
       onExecution: ({ modelKey, rows, times }) => {
         this.#models.byKey(modelKey)?.counts.countExecution(rows, times)
       },
@@ -152,6 +153,7 @@ export class ServingProcess {
       },
     })
     this.#engine = options.engine
+    this.#engine.place({ budgetNs: config.inlineBudgetMs * 1e6 })
     this.#engine.ended.catch(options.onBug)
     this.#liveness = new LivenessReporter({
       ...{ engine: options.engine, self: options.self, stallTimeoutMs: config.stallTimeoutMs },
@@ -303,6 +305,7 @@ export class ServingProcess {
       const run = async (tensors: readonly Tensor[], names: readonly string[]) =>
         (await this.#engine.run(key, tensors, names, { isProving: true })).outputs
       await proveModel({ model: segment, header: attached.header, run })
+      if (mayRunOnLoop(attached.header)) this.#engine.loadOnLoop(key, loadable, { threads, number })
     } catch (thrown) {
       // A thread that is gone is reported by its end.
       await this.#engine.unload(key).catch(() => {})

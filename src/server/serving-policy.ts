@@ -31,6 +31,18 @@ export function batchingPolicy(
   }
 }
 
+/** A second session must not take more of its own than this. */
+const MAX_SECOND_SESSION_BYTES = 1024 * 1024
+
+/**
+ * Whether runs of known cost may run on the event loop: their cost must follow from their sizes, and a second session
+ * must not hold its own copy of the weights.
+ */
+export function mayRunOnLoop({ valueDependent, sharing }: SegmentHeader): boolean {
+  const { privatelyPackedBytes, unshareableBytes } = sharing
+  return valueDependent === null && privatelyPackedBytes + unshareableBytes <= MAX_SECOND_SESSION_BYTES
+}
+
 /** Whether requests are computed together, and why, for a person. */
 function batchingNotes(
   { batching }: SegmentHeader,

@@ -31,7 +31,7 @@ async function load(path: string): Promise<Loaded> {
   await using file = await open(path)
   const header = await readHeader(file)
   const { form, inputs, outputs } = header
-  const session = await Session.load({
+  const session = Session.load({
     // A worker's inference thread is given a copy out of the mapped head, and drops it as this one is dropped.
     ...separateDefaults(await readExactly(file, header.graph.bytes, header.graph.offsetBytes), inputs),
     folder: form === 'compiled' ? dirname(path) : header.externalDataFolder,
@@ -56,7 +56,7 @@ async function loadOneOperator(): Promise<Session> {
   const opsetImport = [{ domain: '', version: 13n }]
   const bytes = serializeModel(create(ModelProtoSchema, { irVersion: 7n, graph, opsetImport }))
   const spec = { datatype: 'FP32', shape: [] } as const
-  return await Session.load({
+  return Session.load({
     ...{ graph: bytes, folder: null, form: 'original', threads: 1 },
     inputs: [{ name: 'x', ...spec }],
     outputs: [{ name: 'y', ...spec }],
@@ -72,7 +72,7 @@ async function run({ session, header }: Loaded): Promise<FromProbe> {
     const inputs = zeroInputs(specs, dimension)
     if (typeof inputs === 'string') return { type: 'ran', shapes: null, problem: problem ?? inputs }
     try {
-      await session.run(inputs, names)
+      session.run(inputs, names)
       const shapes = Object.fromEntries(inputs.map(({ name, shape }) => [name, [...shape]]))
       return { type: 'ran', shapes, problem: null }
     } catch (thrown) {

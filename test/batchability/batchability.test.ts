@@ -81,12 +81,14 @@ async function triedReason(t: ExecutionContext, path: string): Promise<string> {
   // Weights are found by the name that every segment has.
   const folder = temporaryFolder(t)
   await symlink(imagePath, join(folder, SEGMENT_FILE_NAME))
-  const session = await Session.load({ graph: bytes, folder, form, inputs, outputs, threads: 1 })
+  const session = Session.load({ graph: bytes, folder, form, inputs, outputs, threads: 1 })
   try {
-    const run = (tensors: readonly Tensor[], names: readonly string[]) => session.run(tensors, names)
+    const run = async (tensors: readonly Tensor[], names: readonly string[]) => [
+      ...session.run(tensors, names).outputs,
+    ]
     return (await probeBatching({ inputs, outputs, run })).reason
   } finally {
-    await session.close()
+    session.close()
   }
 }
 

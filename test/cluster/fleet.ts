@@ -78,7 +78,13 @@ export function startMessage(
 
 const SERVING_CONFIG = {
   ...{ host: '127.0.0.1', port: 0, isHttp: false, socketPath: '', redisUrl: '', threads: 1 },
-  ...{ drainTimeoutMs: 1000, stallTimeoutMs: 1000, headersTimeoutMs: 1000, requestTimeoutMs: 1000 },
+  ...{
+    drainTimeoutMs: 1000,
+    stallTimeoutMs: 1000,
+    inlineBudgetMs: 0,
+    headersTimeoutMs: 1000,
+    requestTimeoutMs: 1000,
+  },
   ...{ keepAliveTimeoutMs: 1000, maxConnections: 0, maxBodyBytes: 1, hasDocs: false, maxQueuedRequests: 1 },
   ...{ deadlineStatus: 503, systemSharedMemory: false, rateLimit: null, maxClientRequests: 0 },
   ...{ trustedProxies: 0, corsOrigins: [], isAccessLogOn: false, isServerTimingOn: false, otlpEndpoint: '' },

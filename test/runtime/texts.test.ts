@@ -20,7 +20,7 @@ async function session(texts: readonly Uint8Array[]): Promise<Session> {
     wireType: LENGTH_DELIMITED,
     data: Uint8Array.of(text.length, ...text),
   }))
-  return await Session.load({
+  return Session.load({
     graph: modelBytes(
       graph({
         initializer: [constants],
@@ -48,7 +48,7 @@ async function answers(one: Session, index: bigint, text: string): Promise<unkno
     { name: 'x', datatype: 'INT64', shape: [1], data: BigInt64Array.of(index) },
     { name: 't', datatype: 'BYTES', shape: [1], data: [text] },
   ]
-  return (await one.run(inputs, ['y', 'u'])).map(({ data }) => data[0])
+  return one.run(inputs, ['y', 'u']).outputs.map(({ data }) => data[0])
 }
 
 test("a model's texts arrive whole, with NUL and all; bytes that are not UTF-8 are an error", async (t) => {

@@ -73,6 +73,7 @@ function writeImage(t: ExecutionContext): string {
     memoryRequirements: { privateBytes: null },
     random: null,
     divisions: [],
+    valueDependent: null,
     selfCheck: null,
     owner: null,
     model: null,

@@ -1,0 +1,55 @@
+/**
+ * Where an execution runs. The inference thread keeps the event loop free and costs every execution two wake-ups and
+ * two copies of its messages, about 0.1 ms. For an execution that takes less than a few milliseconds, that protects
+ * nobody and is a large part of its latency: the event loop runs it (docs/decisions/027-placement.md).
+ */
+
+export type Placement = 'event-loop' | 'thread'
+
+export interface PlacementPolicy {
+  /** Longest execution on the event loop while others may wait, in nanoseconds; 0 runs everything in the thread. */
+  readonly budgetNs: number
+}
+
+/** A lone request blocks nobody but what arrives meanwhile. */
+const ALONE_FACTOR = 3
+/** Share of its time that an event loop may spend in the runtime while requests wait. */
+const MAX_SHARE = 0.8
+const WINDOW_NS = 100e6
+
+/** The time that an event loop has lately spent in the runtime: a moving sum that decays over the window. */
+export class LoopShare {
+  #spentNs = 0
+  #atNs = 0
+
+  add(nowNs: number, computeNs: number): void {
+    this.#spentNs = this.#decayed(nowNs) + computeNs
+    this.#atNs = nowNs
+  }
+
+  of(nowNs: number): number {
+    return this.#decayed(nowNs) / WINDOW_NS
+  }
+
+  #decayed(nowNs: number): number {
+    return this.#spentNs * Math.exp(-(nowNs - this.#atNs) / WINDOW_NS)
+  }
+}
+
+export interface PlacementFacts {
+  /** Null: not known. */
+  readonly estimateNs: number | null
+  /** Whether other requests are queued or in flight. */
+  readonly hasCompany: boolean
+  /** Of its time that the event loop has lately spent in the runtime. */
+  readonly loopShare: number
+}
+
+export function placementOf(
+  { budgetNs }: PlacementPolicy,
+  { estimateNs, hasCompany, loopShare }: PlacementFacts,
+): Placement {
+  if (estimateNs === null) return 'thread'
+  if (!hasCompany) return estimateNs <= budgetNs * ALONE_FACTOR ? 'event-loop' : 'thread'
+  return estimateNs <= budgetNs && loopShare <= MAX_SHARE ? 'event-loop' : 'thread'
+}
