@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Builds the image and runs it as a cluster would: without root, with only /dev/shm, /tmp and the cache writable. Requires
-# podman as root. If the base image cannot be pulled, a substitute is built. Exit code 77: the machine cannot run this.
+# Builds the image and runs it as a cluster would: without root, with only /dev/shm, /tmp and the cache
+# writable. Requires podman as root. If the base image cannot be pulled, a substitute is built. Exit code 77:
+# the machine cannot run this.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
