@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Makes an image that stands in for Node's own, under its name, where no registry can be reached: Debian by debootstrap, Node.js and npm
-# from the npm registry. The machine's certificates go into it, because npm runs in it.
+# Builds a substitute for the official Node image, under the same name, if no container registry is reachable:
+# Debian from debootstrap, Node.js and npm from the npm registry. It includes the machine's certificates,
+# because npm runs in it.
 #   stand-in-base.sh docker.io/library/node:22.23.3-bookworm-slim
 set -euo pipefail
 image=$1

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# Builds the image and runs it as a cluster would: not as root, nothing writable but /dev/shm, /tmp and the cache. With podman, as root; where the
-# base image cannot be pulled, on one that stands in for it. Exit code 77: it cannot be tried here.
+# Builds the image and runs it as a cluster would: without root, with only /dev/shm, /tmp and the cache
+# writable. Requires podman as root. If the base image cannot be pulled, a substitute is built. Exit code 77:
+# the machine cannot run this.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 skip() { echo "skipped: $1"; exit 77; }
-command -v podman > /dev/null || skip "podman is not here"
+command -v podman > /dev/null || skip "podman is not installed"
 [ "$(id -u)" = 0 ] || skip "not root"
 
-# What podman needs where it is itself in a container; an operator's own configuration wins.
+# Settings that podman needs inside a container. CONTAINERS_CONF overrides them.
 if [ -z "${CONTAINERS_CONF:-}" ]; then
   CONTAINERS_CONF=$(mktemp)
   export CONTAINERS_CONF
@@ -18,7 +19,7 @@ podman info > /dev/null 2>&1 || skip "podman does not work here"
 
 base=$(sed -nE 's/^ARG NODE_IMAGE=//p' deploy/container/Dockerfile)
 if ! podman image exists "$base" && ! timeout 60 podman pull --quiet "$base" > /dev/null 2>&1; then
-  command -v debootstrap > /dev/null || skip "$base cannot be pulled, and debootstrap is not here to make one that stands in for it"
+  command -v debootstrap > /dev/null || skip "$base cannot be pulled, and debootstrap is not installed to build a substitute"
   deploy/container/stand-in-base.sh "$base"
 fi
 
@@ -26,12 +27,12 @@ podman build --isolation=chroot --network=host -f deploy/container/Dockerfile -t
 echo "image: $(podman image inspect --format '{{.Size}}' onecopy:try) bytes, base: $(podman image inspect --format '{{.Size}}' "$base") bytes"
 
 if podman run --rm --entrypoint sh onecopy:try -c 'command -v g++ || command -v gcc || command -v make || command -v python3'; then
-  echo "a compiler in the last stage" >&2
+  echo "a build tool is in the final stage" >&2
   exit 1
 fi
 podman run --rm --entrypoint sh onecopy:try -c '[ "$(id -u)" = 1000 ] && locale -a' | grep -qx en_US.utf8
 
-# Without the locale the runtime refuses this one.
+# The runtime rejects this model if the locale is missing.
 strings=$(realpath ../shared/onnx-node-tests/simple/test_strnorm_model_monday_casesensintive_upper 2> /dev/null || true)
 if [ -d "$strings" ]; then
   podman run --rm --read-only --tmpfs /tmp --volume "$strings:/strings:ro" onecopy:try inspect /strings/model.onnx --no-measure > /dev/null
