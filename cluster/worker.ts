@@ -15,7 +15,8 @@ import { StatsPage, type StatsPageReference } from '../src/metrics/page.js'
 import { ModelRecorder, ProcessRecorder } from '../src/metrics/recorder.js'
 import { Regions } from '../src/regions/regions.js'
 import { removeFolder } from '../src/segment/folder.js'
-import { beginEngine, type SegmentToServe, ServingProcess } from '../src/server/server.js'
+import { beginEngine, ServingProcess } from '../src/server/server.js'
+import type { SegmentToServe } from '../src/server/serving-options.js'
 import { EXIT } from './exit-codes.js'
 import {
   type OutOfServiceMessage,

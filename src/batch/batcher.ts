@@ -37,8 +37,8 @@ export interface BatchingPolicy {
 
 export interface BatcherOptions {
   readonly run: Run
-  /** Requests of all models that were received, at least in part, and are not answered. */
-  readonly inFlight?: () => number
+  /** Whether the server has a single request, and no other client is connected. */
+  readonly isAlone?: () => boolean
   /** Told about every execution. */
   readonly onExecution?: (execution: { modelKey: string; rows: number; times: ExecutionTimes }) => void
   /** Longest wait for clients that were just answered, in milliseconds. */
@@ -154,9 +154,8 @@ export class Batcher {
     })
   }
 
-  /** Requests in flight; where nobody counts them, more than one. */
-  #inFlight(): number {
-    return this.#options.inFlight?.() ?? Number.POSITIVE_INFINITY
+  get #isAlone(): boolean {
+    return this.#options.isAlone?.() ?? false
   }
 
   #lane(modelKey: string): Lane {
@@ -169,7 +168,7 @@ export class Batcher {
   #pumpSoon(): void {
     if (this.#isBusy || this.#isPumpDue) return
     // Nobody else can arrive in this turn, and a turn is latency.
-    if (this.#inFlight() === 1) return this.#pump()
+    if (this.#isAlone) return this.#pump()
     this.#isPumpDue = true
     setImmediate(() => {
       this.#isPumpDue = false
@@ -290,9 +289,8 @@ export class Batcher {
     try {
       const { outputNames } = first.job
       const outputLimit = jointLimit(batch)
-      const requests = batch.length
       const { outputs, times } = await this.#run(lane, {
-        ...{ inputs, outputNames, outputLimit, rows, requests, beganNs },
+        ...{ inputs, outputNames, outputLimit, rows, beganNs },
       })
       const parts = split(outputs, rowCounts, rows)
       if (parts !== null) return parts.map((part) => ({ outputs: part, times }))
@@ -315,7 +313,7 @@ export class Batcher {
     const { inputs, outputNames, outputLimit = null } = job
     try {
       return await this.#run(lane, {
-        ...{ inputs, outputNames, outputLimit, rows: rows ?? 1, requests: 1, beganNs },
+        ...{ inputs, outputNames, outputLimit, rows: rows ?? 1, beganNs },
       })
     } catch (thrown) {
       return thrown as Error
@@ -329,16 +327,13 @@ export class Batcher {
       outputNames: readonly string[]
       outputLimit: OutputLimit | null
       rows: number
-      /** How many requests it answers. */
-      requests: number
       /** When its inputs began to be gathered. */
       beganNs: bigint
     },
   ): Promise<Computed> {
     const { modelKey } = lane
-    const { inputs, outputNames, outputLimit, rows, requests, beganNs } = execution
-    const hasCompany = this.#inFlight() !== requests || this.depth > 0
-    const run = this.#options.run({ modelKey, inputs, outputNames, outputLimit, hasCompany })
+    const { inputs, outputNames, outputLimit, rows, beganNs } = execution
+    const run = this.#options.run({ modelKey, inputs, outputNames, outputLimit, isAlone: this.#isAlone })
     const { outputs, startedNs, computeNs } = await run
     const times = {
       inputNs: Math.max(0, startedNs - Number(beganNs)),

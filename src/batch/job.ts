@@ -36,8 +36,8 @@ export interface Execution {
   readonly inputs: readonly Tensor[]
   readonly outputNames: readonly string[]
   readonly outputLimit: OutputLimit | null
-  /** Whether other requests are queued or in flight. */
-  readonly hasCompany: boolean
+  /** Whether the request is the only one that the server has, and no other client is connected. */
+  readonly isAlone: boolean
 }
 
 /** The engine's `run`, handed in: this room does not know the engine. */

@@ -20,8 +20,8 @@ export interface RunOptions {
   readonly outputLimit?: OutputLimit | null
   /** Whether it is part of loading the model, not a client's request. */
   readonly isProving?: boolean
-  /** Whether other requests are queued or in flight. */
-  readonly hasCompany?: boolean
+  /** Whether the request is the only one that the server has, and no other client is connected. */
+  readonly isAlone?: boolean
 }
 
 /** A model's graph, and the parts of its header that loading it needs. */
@@ -107,13 +107,13 @@ export class Engine {
     modelKey: string,
     inputs: readonly Tensor[],
     outputNames: readonly string[],
-    { outputLimit = null, isProving = false, hasCompany = true }: RunOptions = {},
+    { outputLimit = null, isProving = false, isAlone = false }: RunOptions = {},
   ): Promise<RunResult> {
     const cost = this.#costs.get(modelKey)
     const inputBytes = dataBytes(inputs)
     const placement = isProving
       ? 'thread'
-      : this.#place(modelKey, cost?.estimateNs(inputBytes) ?? null, hasCompany)
+      : this.#place(modelKey, cost?.estimateNs(inputBytes) ?? null, isAlone)
     const request = { modelKey, inputs, outputNames, outputLimit, isProving }
     const ran = placement === 'thread' ? await this.#thread.run(request) : this.#onLoop.run(request)
     cost?.record(inputBytes, ran.computeNs)
@@ -121,10 +121,10 @@ export class Engine {
     return { outputs: ran.outputs, startedNs: ran.startedNs, computeNs: ran.computeNs, placement }
   }
 
-  #place(modelKey: string, estimateNs: number | null, hasCompany: boolean): Placement {
+  #place(modelKey: string, estimateNs: number | null, isAlone: boolean): Placement {
     if (!this.#onLoop.has(modelKey)) return 'thread'
     const loopShare = this.#loopShare.of(Number(process.hrtime.bigint()))
-    return placementOf(this.#policy, { estimateNs, hasCompany, loopShare })
+    return placementOf(this.#policy, { estimateNs, isAlone, loopShare })
   }
 
   async unload(modelKey: string): Promise<void> {

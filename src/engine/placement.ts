@@ -39,17 +39,17 @@ export class LoopShare {
 export interface PlacementFacts {
   /** Null: not known. */
   readonly estimateNs: number | null
-  /** Whether other requests are queued or in flight. */
-  readonly hasCompany: boolean
+  /** Whether the request is the only one that the server has, and no other client is connected. */
+  readonly isAlone: boolean
   /** Of its time that the event loop has lately spent in the runtime. */
   readonly loopShare: number
 }
 
 export function placementOf(
   { budgetNs }: PlacementPolicy,
-  { estimateNs, hasCompany, loopShare }: PlacementFacts,
+  { estimateNs, isAlone, loopShare }: PlacementFacts,
 ): Placement {
   if (estimateNs === null) return 'thread'
-  if (!hasCompany) return estimateNs <= budgetNs * ALONE_FACTOR ? 'event-loop' : 'thread'
+  if (isAlone) return estimateNs <= budgetNs * ALONE_FACTOR ? 'event-loop' : 'thread'
   return estimateNs <= budgetNs && loopShare <= MAX_SHARE ? 'event-loop' : 'thread'
 }

@@ -32,6 +32,13 @@ export function publicRouter(context: HttpContext, server: ServerIdentity): Rout
   return router
 }
 
+/** The routes that nearly all requests go to, matched before all others; `publicRouter` answers other methods. */
+function inferRouter(context: HttpContext): Router {
+  const router = new Router()
+  inferRoutes(router, context)
+  return router
+}
+
 /** `addRoutes` brings the routes of rooms that this one does not know. */
 export function createApp(
   context: HttpContext,
@@ -49,6 +56,7 @@ export function createApp(
   app.use(checkHeaders)
   for (const middleware of innerDefences(context.defences, context.unknownModel)) app.use(middleware)
   app.use(compressResponses)
+  app.use(inferRouter(context).routes())
   app.use(router.routes())
   app.use(router.allowedMethods())
   // Koa would print what reaches it; all that can be thrown was answered above.

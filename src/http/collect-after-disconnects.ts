@@ -1,7 +1,7 @@
 /**
  * Memory after a crowd has left. What a connection cost is old by then and V8 looks at old objects only when
  * new ones pile up: a worker that lost thousands of connections kept their memory for minutes. So where many
- * have left it is collected once, at a pause of some tens of milliseconds. MemoryRequirements `node --expose-gc`.
+ * have left it is collected once, at a pause of some tens of milliseconds. Needs `node --expose-gc`.
  */
 import type { Server } from 'node:http'
 import { returnFreePages } from '../mapping.js'

@@ -31,9 +31,14 @@ function encodingFor(ctx: Context): keyof typeof ENCODERS | null {
 }
 
 /** Middleware around the routes; the length of the JSON in a response counts bytes before compression. */
-export async function compressResponses(ctx: Context, next: Next): Promise<void> {
+export function compressResponses(ctx: Context, next: Next): Promise<void> {
+  if (ctx.res.hasHeader('Vary')) ctx.vary('Accept-Encoding')
+  else ctx.res.setHeader('Vary', 'Accept-Encoding')
+  return ctx.req.headers['accept-encoding'] === undefined ? next() : compress(ctx, next)
+}
+
+async function compress(ctx: Context, next: Next): Promise<void> {
   await next()
-  ctx.vary('Accept-Encoding')
   const encoding = encodingFor(ctx)
   const { body } = ctx
   if (encoding === null || body === undefined || body === null || ctx.length < SMALLEST_BYTES) return

@@ -47,9 +47,9 @@ export class Connections {
   #countedUntilMs = this.#takenAtMs
   #shallShed = false
 
-  /** Requests that were received, at least in part, and are not answered. */
-  get inFlight(): number {
-    return this.#inFlight
+  /** Whether the one request in flight is all that can arrive before it is answered: nobody else is connected. */
+  get isAlone(): boolean {
+    return this.#inFlight === 1 && this.#open.size <= 1
   }
 
   /** The load since the last call. */

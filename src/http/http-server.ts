@@ -114,7 +114,7 @@ function hasSecondHost(rawHeaders: readonly string[]): boolean {
 }
 
 /** Middleware inside the error responses: what Node lets through, or would answer without a body. */
-export async function checkHeaders(ctx: Context, next: Next): Promise<void> {
+export function checkHeaders(ctx: Context, next: Next): Promise<void> {
   const { headers, rawHeaders, httpVersion } = ctx.req
   // Names and values in turns. Node drops those beyond the limit without a word.
   if (rawHeaders.length >= MAX_HEADERS * 2) {
@@ -127,5 +127,5 @@ export async function checkHeaders(ctx: Context, next: Next): Promise<void> {
       headers: { Connection: 'close' },
     })
   }
-  await next()
+  return next()
 }

@@ -1,7 +1,7 @@
 /**
  * Memory after large requests and answers. What they took outside the heap is free when V8 collects, and V8 collects when
  * new objects pile up: a worker that had answered with hundreds of megabytes and then idled kept them for minutes. So
- * where much has passed through it is collected once it is over. MemoryRequirements `node --expose-gc`.
+ * where much has passed through it is collected once it is over. Needs `node --expose-gc`.
  */
 import type { Context } from 'koa'
 import { returnFreePages } from '../mapping.js'

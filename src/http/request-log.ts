@@ -8,15 +8,10 @@ import type { RequestState } from './request-state.js'
 const REQUEST_ID_PATTERN = /^[A-Za-z0-9._:/+=-]{1,128}$/
 
 export function requestLog({ log, observation }: Pick<HttpContext, 'log' | 'observation'>) {
-  return async (ctx: Context, next: Next): Promise<void> => {
+  const logRequest = async (ctx: Context, next: Next): Promise<void> => {
     const startedMs = performance.now()
     const state = ctx.state as RequestState
-    const given = ctx.get('X-Request-Id')
-    state.requestId = REQUEST_ID_PATTERN.test(given) ? given : randomUUID()
-    ctx.set('X-Request-Id', state.requestId)
     await next()
-    // The access log says more.
-    if (observation.isAccessLogOn || !log.isLevelEnabled('debug')) return
     log.debug(
       {
         requestId: state.requestId,
@@ -29,5 +24,13 @@ export function requestLog({ log, observation }: Pick<HttpContext, 'log' | 'obse
       },
       'request',
     )
+  }
+  return (ctx: Context, next: Next): Promise<void> => {
+    const given = ctx.req.headers['x-request-id']
+    const requestId = typeof given === 'string' && REQUEST_ID_PATTERN.test(given) ? given : randomUUID()
+    ;(ctx.state as RequestState).requestId = requestId
+    ctx.res.setHeader('X-Request-Id', requestId)
+    // The access log says more.
+    return observation.isAccessLogOn || !log.isLevelEnabled('debug') ? next() : logRequest(ctx, next)
   }
 }

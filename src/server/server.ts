@@ -4,17 +4,16 @@
  */
 import type { Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { type ApiKey, Keyring } from '../access/api-keys.js'
-import type { ClientCounts } from '../access/client-page.js'
+import { Keyring } from '../access/api-keys.js'
 import { Batcher } from '../batch/batcher.js'
+import type { JobResult } from '../batch/job.js'
 import { separateDefaults } from '../compile/defaults.js'
 import type { ServingConfig } from '../config/config.js'
 import { standardOtlpEndpoint } from '../config/defence-options.js'
 import { Engine } from '../engine/engine.js'
 import { LivenessReporter } from '../engine/liveness.js'
-import { OnecopyError, type OutOfService, outOfServiceBecauseOf, outOfServiceError } from '../errors.js'
+import { OnecopyError, outOfServiceBecauseOf, outOfServiceError } from '../errors.js'
 import { BundleMount } from '../ersilia/mount.js'
-import type { MountedBundle } from '../ersilia/mounted.js'
 import { createApp } from '../http/app.js'
 import { Connections } from '../http/connections.js'
 import type { HttpContext } from '../http/context.js'
@@ -24,84 +23,24 @@ import { LargeExchanges } from '../http/large-exchanges.js'
 import { listen } from '../http/listen.js'
 import { endTracing, startTracing } from '../http/observe/start-tracing.js'
 import type { Tracing } from '../http/observe/tracing.js'
-import type { ServerIdentity } from '../http/routes/health.js'
 import { securityHeaders } from '../http/security-headers.js'
 import type { TlsMaterial } from '../http/tls.js'
 import { listenOnSocket } from '../http/unix-socket.js'
 import { checkDivisions } from '../inference/division-check.js'
-import type { VersionOutOfService } from '../inference/service.js'
+import type { SubmitOptions, VersionOutOfService } from '../inference/service.js'
 import { Lifecycle } from '../lifecycle.js'
 import type { Log } from '../log.js'
-import type { StatsPage } from '../metrics/page.js'
-import type { ModelRecorder, ProcessRecorder } from '../metrics/recorder.js'
-import type { Regions } from '../regions/regions.js'
-import type { ServedModelConfig } from '../repository/config.js'
-import { attachSegment, type SegmentReference } from '../segment/attach.js'
+import type { ProcessRecorder } from '../metrics/recorder.js'
+import { attachSegment } from '../segment/attach.js'
 import type { Tensor } from '../tensor.js'
 import { LoadedModel, ServedModels } from './served-models.js'
+import type { FailedGeneration, Secrets, SegmentToServe, ServingOptions } from './serving-options.js'
 import { batchingPolicy, configurationOf, mayRunOnLoop } from './serving-policy.js'
 import { proveModel } from './warm-up.js'
-
-export interface SegmentToServe {
-  /** Names this generation of the model version. */
-  readonly key: string
-  readonly name: string
-  readonly version: string
-  readonly segment: SegmentReference
-  readonly config: ServedModelConfig
-  /** Where this process says what its runtime works on; 1 or more, its own for every model version. */
-  readonly number: number
-  readonly counts: ModelRecorder
-  /** Where all processes count the model version. */
-  readonly statsPage: StatsPage
-}
-
-/** What is asked of clients, and what they are shown; can be renewed while a process serves. */
-export interface Secrets {
-  /** Null: everybody may ask. */
-  readonly apiKeys: readonly ApiKey[] | null
-  /** Null: plain HTTP. */
-  readonly tls: TlsMaterial | null
-}
-
-export interface ServingOptions {
-  readonly config: ServingConfig
-  readonly segments: readonly SegmentToServe[]
-  /** Versions that answer no request, whether or not they are among the segments. */
-  readonly outOfService: readonly VersionOutOfService[]
-  /** An Ersilia bundle, with its routes beside the protocol's. */
-  readonly bundle: MountedBundle | null
-  /** The server's folder in shared memory, for what workers tell each other about the bundle. */
-  readonly serverFolder: string
-  /** What this process says about itself. */
-  readonly self: ProcessRecorder
-  readonly unknownModel: ModelRecorder
-  readonly secrets: Secrets
-  /** Null: no client is limited. */
-  readonly clientCounts: ClientCounts | null
-  readonly identity: ServerIdentity
-  /** Clients' shared memory; null where it is not enabled. */
-  readonly regions: Regions | null
-  readonly log: Log
-  /** Of `beginEngine`; closed with this process. */
-  readonly engine: Engine
-  /** Called once with a bug; the process is expected to end soon after. */
-  readonly onBug: (error: unknown) => void
-  /** The inference thread does not come back: everything is answered with WORKER_STALLED, until `drain` is called. */
-  readonly onStalled: (silentMs: number) => void
-  /** A generation that was retired is unloaded. */
-  readonly onUnloaded: (key: string) => void
-}
 
 /** The inference thread, which takes its time to start and needs nothing for it. */
 export function beginEngine(): Engine {
   return new Engine()
-}
-
-/** A generation that this process could not load when it started: its version is out of service here. */
-export interface FailedGeneration {
-  readonly key: string
-  readonly state: OutOfService
 }
 
 export class ServingProcess {
@@ -138,9 +77,9 @@ export class ServingProcess {
     this.#keyring = new Keyring({ keys: secrets.apiKeys })
     const headers = securityHeaders({ isTls: secrets.tls !== null })
     this.#batcher = new Batcher({
-      run: ({ modelKey, inputs, outputNames, outputLimit, hasCompany }) =>
-        this.#engine.run(modelKey, inputs, outputNames, { outputLimit, hasCompany }),
-      inFlight: () => this.connections.inFlight,
+      run: ({ modelKey, inputs, outputNames, outputLimit, isAlone }) =>
+        this.#engine.run(modelKey, inputs, outputNames, { outputLimit, isAlone }),
+      isAlone: () => this.connections.isAlone,
       onExecution: ({ modelKey, rows, times }) => {
         this.#models.byKey(modelKey)?.counts.countExecution(rows, times)
       },
@@ -168,17 +107,7 @@ export class ServingProcess {
       models: this.#models,
       checkCapacity: (model, inputBytes) =>
         this.#batcher.checkCapacity((model as LoadedModel).key, inputBytes),
-      submit: async ({ model, ...job }) => {
-        // Its body may have taken its time.
-        const out = this.#models.outOfService(model.name, model.version)
-        if (out !== null) throw outOfServiceError(out, out.state)
-        const { key, divisions } = model as LoadedModel
-        checkDivisions(divisions, job.inputs)
-        const result = await this.#batcher.submit({ ...job, modelKey: key })
-        model.counts.observe('queueDuration', result.queueNs / 1e9)
-        model.counts.countComputed(result.times)
-        return result
-      },
+      submit: (options) => this.#submit(options),
       unknownModel: options.unknownModel,
       connections: this.connections,
       defences: {
@@ -211,6 +140,22 @@ export class ServingProcess {
     this.#http = create(secrets.tls)
     // Neighbours on the same machine need no TLS.
     this.#socket = config.socketPath === '' ? null : create(null)
+  }
+
+  async #submit(options: SubmitOptions): Promise<JobResult> {
+    const model = options.model as LoadedModel
+    // Its body may have taken its time.
+    const out = this.#models.outOfService(model.name, model.version)
+    if (out !== null) throw outOfServiceError(out, out.state)
+    checkDivisions(model.divisions, options.inputs)
+    const { inputs, outputNames, outputLimit, priority, timeoutMs, isCancelled } = options
+    const result = await this.#batcher.submit({
+      ...{ modelKey: model.key, inputs, outputNames, priority, timeoutMs, isCancelled },
+      ...(outputLimit === undefined ? {} : { outputLimit }),
+    })
+    model.counts.observe('queueDuration', result.queueNs / 1e9)
+    model.counts.countComputed(result.times)
+    return result
   }
 
   /**

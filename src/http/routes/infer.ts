@@ -136,8 +136,9 @@ async function inferOn(model: ServedModel, { ctx, context, body, jsonBytes }: Re
   timings?.end('encode')
   state.heldBytes += response.bytes
   ctx.status = 200
+  // Before the body: Koa looks up a content type for a body that has none.
+  for (const name of Object.keys(response.headers)) ctx.res.setHeader(name, response.headers[name] as string)
   ctx.body = bodyOf(response)
-  ctx.set(response.headers)
   ctx.length = response.bytes
 }
 
