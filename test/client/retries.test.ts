@@ -116,7 +116,7 @@ test('a server that never answers is given up at the deadline', async (t) => {
   const late = await t.throwsAsync(createClient({ url }).models({ timeoutMs: 30 }), {
     instanceOf: InferenceError,
   })
-  t.like(late, { kind: 'timeout', status: null, message: `no answer from ${url}/v2/models within 30 ms` })
+  t.like(late, { kind: 'timeout', status: null, message: `no response from ${url}/v2/models within 30 ms` })
 })
 
 test('key, headers and compression are sent as they were asked for', async (t) => {

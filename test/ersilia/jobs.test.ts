@@ -76,7 +76,7 @@ test('what jobs hold while they wait is bounded by their number and by bytes', a
   const first = await store.submit(one.work, 600)
   await t.throwsAsync(
     store.submit(async () => '1', 500),
-    { code: 'QUEUE_FULL', message: /600 bytes wait, 500 more are over the 1000/ },
+    { code: 'QUEUE_FULL', message: /queued jobs take 600 bytes, 500 more would exceed the limit of 1000/ },
   )
   // It would never fit.
   await t.throwsAsync(

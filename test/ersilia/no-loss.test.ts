@@ -175,6 +175,6 @@ test.serial('integers beyond the 32 bits of the heavy form are refused, not wrap
   t.deepEqual(await (await ask('orient=values')).json(), [[2147483647, 2147483648]])
   const heavy = await ask('output_type=heavy')
   t.is(heavy.status, 422)
-  t.regex(await heavy.text(), /column 2: 2147483648 is beyond the 32-bit integers/)
+  t.regex(await heavy.text(), /column 2: 2147483648 exceeds the range of 32-bit integers/)
   await stopCleanly(t, server)
 })

@@ -223,7 +223,7 @@ test.serial(
       }
     }
     const [line] = server.log.filter(({ msg }) => msg.startsWith('a molecule was refused'))
-    t.regex(String(line?.reason), /opened anew/)
+    t.regex(String(line?.reason), /was reopened/)
     await stopCleanly(t, server)
   },
 )
@@ -281,7 +281,7 @@ test.serial('a bundle that does not reproduce its examples is not served', async
   t.deepEqual(await withinDeadline('the server to end', server.exited), { code: 1, signal: null })
   const line = server.log.find(({ level }) => level === 'fatal')
   t.is(line?.code, 'EXAMPLES_NOT_REPRODUCED')
-  t.regex(line?.msg ?? '', /example 2 .*column logp: run_output.csv has 9, the model answers 2\.83/)
+  t.regex(line?.msg ?? '', /example 2 .*column logp: run_output.csv has 9, the model returns 2\.83/)
   t.deepEqual(server.segments(), [])
 })
 

@@ -116,10 +116,10 @@ test('outputs fill columns in order, or as they are named', (t) => {
   const second = openOutput({ kind: 'values', columns: { a: [null, 'x'] } }, outputs, ['x'])
   t.deepEqual(second.decode([fp32('a', [2, 2], [1, 2, 3, 4])], 1), [4])
   t.throws(() => openOutput({ kind: 'values', columns: { c: ['x'] } }, outputs, ['x']), {
-    message: /columns of "c", the model's outputs are a, b/,
+    message: /columns for unknown output "c", the model has a, b/,
   })
   t.throws(() => openOutput({ kind: 'values' }, outputs, ['x', 'y', 'z', 'w']), {
-    message: /no output of the model fills w/,
+    message: /no model output fills w/,
   })
   const labels = openOutput({ kind: 'values' }, [{ name: 'a', shape: [-1] }], ['x'])
   const int64 = (...data: bigint[]) => [
@@ -128,7 +128,7 @@ test('outputs fill columns in order, or as they are named', (t) => {
   t.deepEqual(labels.decode(int64(5n, -(2n ** 63n)), 1), [-(2 ** 63)])
   t.throws(() => labels.decode(int64(2n ** 53n + 1n), 0), {
     code: 'MODEL_RUN_FAILED',
-    message: /9007199254740993 is beyond the integers/,
+    message: /9007199254740993 exceeds the integers/,
   })
 })
 
