@@ -11,7 +11,7 @@ import { tokenize } from '../../src/transform/smiles-tokens.js'
 
 const VOCABULARY = { C: 3, O: 4, Cl: 5, c: 6, '1': 7, '[nH]': 8, '=': 9, '(': 10, ')': 11 }
 
-test('SMILES are cut into atoms, bonds and ring numbers', (t) => {
+test('SMILES are split into atoms, bonds and ring numbers', (t) => {
   t.deepEqual(tokenize('ClC(=O)c1cc[nH]c1', 100), [
     ...['Cl', 'C', '(', '=', 'O', ')', 'c', '1', 'c', 'c', '[nH]', 'c', '1'],
   ])
@@ -19,7 +19,7 @@ test('SMILES are cut into atoms, bonds and ring numbers', (t) => {
   t.is(tokenize('CCCC', 3), null)
 })
 
-test('a tokeniser works in the same thread as the featurizer, with two tensors', async (t) => {
+test('a tokeniser runs in the transform thread and produces two tensors', async (t) => {
   const choice = InputChoiceSchema.parse({
     kind: 'smiles-tokens',
     vocabulary: VOCABULARY,
@@ -38,7 +38,7 @@ test('a tokeniser works in the same thread as the featurizer, with two tensors',
   t.deepEqual([...(rows[1] ?? [])], [1n, 1n, 1n, 1n, 0n, 0n, 1n, 1n, 1n, 0n, 0n, 0n])
 })
 
-test('numbers are taken from text, and refused where one is missing', async (t) => {
+test('numbers are parsed from text, and rows with missing numbers are rejected', async (t) => {
   const choice = InputChoiceSchema.parse({ kind: 'numbers', length: 2 })
   await using runner = await TransformRunner.open({ choice })
   const { accepted, rows } = await runner.encode([['1', '2.5'], ['1'], ['1', ''], ['x', '2'], [3, 4]])
@@ -46,7 +46,7 @@ test('numbers are taken from text, and refused where one is missing', async (t) 
   t.deepEqual([...(rows[0] ?? [])], [1, 2.5, 3, 4])
 })
 
-test('numbers that their datatype cannot hold are refused, not cut, wrapped around or made infinite', async (t) => {
+test('numbers outside their datatype are rejected, not truncated, wrapped or made infinite', async (t) => {
   const cases = {
     UINT8: [
       ['255', '-0', '7.0'],
@@ -79,7 +79,7 @@ test('numbers that their datatype cannot hold are refused, not cut, wrapped arou
   }
 })
 
-test('options of a kind are checked, and unknown ones named', (t) => {
+test('options of a kind are validated, and unknown ones are named', (t) => {
   const problem = (value: unknown) => InputChoiceSchema.safeParse(value).error?.issues[0]?.message ?? ''
   t.regex(problem({ kind: 'daylight' }), /expected one of morgan, smiles-tokens, numbers, got "daylight"/)
   t.regex(problem({ kind: 'morgan', bits: 100 }), /multiple of 8/)
@@ -99,7 +99,7 @@ function openOutput(value: unknown, outputs: { name: string; shape: number[] }[]
   return outputTransform(choice).open(choice.options, { outputs, columns })
 }
 
-test('outputs fill columns in order, or as they are named', (t) => {
+test('outputs fill columns in order, or by name', (t) => {
   const outputs = [
     { name: 'a', shape: [-1, 2] },
     { name: 'b', shape: [-1] },
@@ -132,7 +132,7 @@ test('outputs fill columns in order, or as they are named', (t) => {
   })
 })
 
-test('a label is the name of the highest score', (t) => {
+test('a label is the name of the class with the highest score', (t) => {
   const outputs = [{ name: 'scores', shape: [-1, 3] }]
   const decoder = openOutput({ kind: 'label', labels: ['low', 'mid', 'high'] }, outputs, ['class', 'score'])
   t.deepEqual(decoder.decode([fp32('scores', [2, 3], [0.5, 0.25, 0.25, 0, 0.25, 0.75])], 1), ['high', 0.75])
