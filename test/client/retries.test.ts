@@ -162,7 +162,7 @@ test('key, headers and compression are sent as configured', async (t) => {
   t.throws(() => createClient({ url, apiKey: 'two\nlines' }), { instanceOf: TypeError })
 })
 
-test('statistics and configuration use the protocol's routes', async (t) => {
+test('statistics and configuration use the routes of the protocol', async (t) => {
   const paths: (string | undefined)[] = []
   const { url } = await scripted(t, [
     (request, response) => {
