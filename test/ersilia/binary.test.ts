@@ -59,10 +59,10 @@ test('binary outputs are decoded', (t) => {
 test('inconsistent lengths are rejected with the expected value', (t) => {
   const good = encodeInputs(['CCO'])
   for (const [bytes, message] of [
-    [Buffer.from('no line'), /no line/],
+    [Buffer.from('no line'), /found none/],
     [Buffer.from('[]\n'), /expected a line of JSON/],
-    [good.subarray(0, -1), /end in number 1/],
-    [Buffer.concat([good, Buffer.from('x')]), /1 bytes follow/],
+    [good.subarray(0, -1), /ends in input 1/],
+    [Buffer.concat([good, Buffer.from('x')]), /1 more bytes follow/],
     [Buffer.from('{"columns":["input"],"count":9}\n'), /expected 9 inputs/],
   ] as const) {
     t.throws(() => decodeInputs(bytes), { code: 'INPUT_INVALID', message })
