@@ -388,7 +388,7 @@ doesNotBatch(
     node: [node('Reshape', ['x', 'one'], ['y'])],
     initializer: [int64s('one', [2], [1, 4])],
   },
-  /^rows run alone, 2 together do not: /,
+  /^rows run alone, but 2 rows together do not: /,
 )
 
 doesNotBatch(
@@ -453,7 +453,7 @@ doesNotBatch(
     input: [x, value('mask', float, ['n', 'n'])],
     node: [node('MatMul', ['mask', 'x'], ['y'])],
   },
-  /^a later dimension of input "mask" is "n" too$/,
+  /^a later dimension of input "mask" is also "n"$/,
 )
 
 doesNotBatch(

@@ -221,7 +221,7 @@ test('an input with a default is not treated as rows', (t) => {
   )
   const model = parseModel(bytes)
   const proof = proveRowsApart({ model, inputs: ['x', 'w'], outputs: ['y'] })
-  t.like(proof, { isProven: false, node: 'w', reason: 'may be left out of a request' })
+  t.like(proof, { isProven: false, node: 'w', reason: 'can be omitted from a request' })
   // Treated as a constant if requests cannot send it.
   t.true(proveRowsApart({ model, inputs: ['x'], outputs: ['y'] }).isProven)
 })

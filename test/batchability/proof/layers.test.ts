@@ -64,7 +64,7 @@ notProven(
     outputs: ['y', 'at'],
     nodes: [node('MaxPool', ['x'], ['y', 'at'], attributes(intsAttribute('kernel_shape', [2, 2])))],
   },
-  /no rule/,
+  /without a rule/,
 )
 notProven(
   'normalised over the batch, as channels',
