@@ -131,7 +131,7 @@ test.serial('run.sh must return a complete row for every input, in distinct colu
     ['x,n\n1,2\n3,4,5\n', /3 fields in row 2: expected 2/],
     ['x,x\n1,2\n3,4\n', /column "x" twice/],
     ['n,z\n1,2\n3,4\n', /expected x, n/],
-    ['x,n\n"1,2\n3,4\n', /cannot be read/],
+    ['x,n\n"1,2\n3,4\n', /unreadable output/],
   ] as const) {
     const { code, stderr } = runOn(t, scripted(t, { answer, examples: 'x,n\n1,2\n' }), 'smiles\nCCO\nC\n')
     t.is(code, 1, stderr)

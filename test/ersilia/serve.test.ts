@@ -220,7 +220,7 @@ test.serial('molecules that crash the featurizer give rows of nulls without affe
       else near(t, value, PHENOL)
     }
   }
-  const [line] = server.log.filter(({ msg }) => msg.startsWith('a molecule was refused'))
+  const [line] = server.log.filter(({ msg }) => msg.startsWith('a molecule was rejected'))
   t.regex(String(line?.reason), /was reopened/)
   await stopCleanly(t, server)
 })

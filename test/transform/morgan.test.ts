@@ -92,7 +92,7 @@ test.serial('an item above its time limit costs the thread, not its chunk, and i
   t.deepEqual([...accepted], [1, 0, 1], traps.join())
   t.deepEqual(rows[0]?.slice(2048), after.rows[0])
   t.true(runner.replaced >= 1)
-  t.regex(traps.join(), /did not end within 100 ms/)
+  t.regex(traps.join(), /did not finish within 100 ms/)
   const { replaced } = runner
   t.deepEqual([...(await runner.encode([stuck, 'CCO'])).accepted], [0, 1])
   t.is(runner.replaced, replaced)
