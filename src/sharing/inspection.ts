@@ -58,7 +58,10 @@ export function countOperators(graph: GraphProto): OperatorCount[] {
     .sort((a, b) => b.count - a.count || (a.operator < b.operator ? -1 : 1))
 }
 
-/** Bits of one element by TensorProto.DataType; a string counts as 8. Source: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto */
+/**
+ * Bits per element by TensorProto.DataType; a string counts as 8. Source:
+ * https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
+ */
 const ELEMENT_BITS: Record<number, number> = {
   ...{ 1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12: 32, 13: 64 },
   ...{ 14: 64, 15: 128, 16: 16, 17: 8, 18: 8, 19: 8, 20: 8, 21: 4, 22: 4, 23: 4, 24: 8, 25: 2, 26: 2 },

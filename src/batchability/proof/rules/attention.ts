@@ -122,7 +122,9 @@ const quantisedAttention: Rule = (operator) => {
   return [attended(operator, holder, width)[0] as Value, present]
 }
 
-/** query, key, value, bias, key_padding_mask, attention_bias, past_key, past_value, past_sequence_length, ... */
+/**
+ * query, key, value, bias, key_padding_mask, attention_bias, past_key, past_value, past_sequence_length, ...
+ */
 const multiHead: Rule = (operator) => {
   const holder = leader(operator, [3])
   if (holder === null) return without(operator)
@@ -134,7 +136,10 @@ const multiHead: Rule = (operator) => {
   return attended(operator, holder, width)
 }
 
-/** query, key, value, past_key, past_value, seqlens_k, total_sequence_length, cos, sin, position_ids, bias, sink */
+/**
+ * query, key, value, past_key, past_value, seqlens_k, total_sequence_length, cos, sin, position_ids, bias,
+ * sink
+ */
 const groupQuery: Rule = (operator) => {
   const { sizes } = operator
   const holder = leader(operator, [3])

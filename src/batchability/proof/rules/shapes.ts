@@ -182,7 +182,7 @@ const squeeze: Rule = (operator) => {
     const isKnown = (one: Size) => literalOf(one) !== null
     if (!dimensions.every(isKnown)) {
       throw new Prevented(
-        'removes whatever dimension has size 1, for one row the batch axis too',
+        'removes every dimension of size 1, which includes the batch axis for a single row',
         'name the axes to squeeze',
       )
     }
