@@ -1,31 +1,34 @@
 /**
- * API keys. The server knows their SHA-256 only: whoever reads the file cannot use what stands in it. That is
- * enough because keys are 256 random bits and not words that people chose; nothing slower is needed against guessing.
+ * API keys. The server stores only their SHA-256, so a leaked file does not reveal the keys. A fast hash is
+ * sufficient because keys are 256 random bits, not passwords that could be guessed.
  *
- * A key is written NAME:SHA256:SCOPES, one a line or separated by semicolons; `#` begins a comment.
+ * The format is NAME:SHA256:SCOPES, one per line or separated by semicolons; `#` starts a comment.
  */
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
 import type { IncomingHttpHeaders } from 'node:http'
 import { z } from 'zod'
 import { OnecopyError } from '../errors.js'
 
-/** `infer`: the public port; `metrics`: /metrics; `admin`: models and workers are changed. None implies another. */
+/**
+ * `infer`: inference on the public port; `metrics`: /metrics; `admin`: changes of models and workers. No
+ * scope implies another.
+ */
 export const SCOPES = ['infer', 'metrics', 'admin'] as const
 export type Scope = (typeof SCOPES)[number]
 
-/** Every key is compared with at each request: more belong into a gateway in front. */
+/** Every request is compared with all keys; use a gateway in front for more. */
 const MAX_KEYS = 1024
 const KEY_BYTES = 32
-/** Lets scanners of repositories and logs find keys that were lost in them. */
+/** Lets secret scanners find leaked keys in repositories and logs. */
 const KEY_PREFIX = 'onecopy_'
 
 export const ApiKeySchema = z.object({
-  /** Names the client in logs and limits; keys with one name are one client. */
+  /** Identifies the client in logs and rate limits. Keys with the same name count as one client. */
   name: z.string().regex(/^[A-Za-z0-9._@-]{1,64}$/, 'expected a name of letters, digits and . _ @ -'),
   sha256: z
     .string()
-    .regex(/^[0-9a-f]{64}$/i, 'expected a SHA-256 as 64 hexadecimal digits (onecopy key makes one)'),
-  scopes: z.array(z.enum(SCOPES, `expected scopes out of ${SCOPES.join(', ')}`)).min(1),
+    .regex(/^[0-9a-f]{64}$/i, 'expected a SHA-256 as 64 hexadecimal digits (onecopy key creates one)'),
+  scopes: z.array(z.enum(SCOPES, `expected scopes from ${SCOPES.join(', ')}`)).min(1),
 })
 export type ApiKey = z.infer<typeof ApiKeySchema>
 
@@ -33,7 +36,7 @@ function sha256(text: string): Buffer {
   return createHash('sha256').update(text).digest()
 }
 
-/** A new key, to be shown once, and what is kept of it. */
+/** A new key, which is shown only once, and the entry to store. */
 export function createKey(options: { readonly name: string; readonly scopes: readonly Scope[] }): {
   readonly key: string
   readonly entry: ApiKey
@@ -48,8 +51,9 @@ export function formatKey({ name, sha256: digest, scopes }: ApiKey): string {
 }
 
 /**
- * Reads entries; `source` names them in the error.
- * @throws OnecopyError CONFIG_INVALID that names the entry, never its text: it may be a key by mistake.
+ * Parses key entries; `source` names their origin in errors.
+ * @throws OnecopyError CONFIG_INVALID that gives the number of the entry, never its text: it may be a plain
+ *   key.
  */
 export function parseKeys(text: string, source: string): ApiKey[] {
   const keys: ApiKey[] = []
@@ -67,7 +71,7 @@ export function parseKeys(text: string, source: string): ApiKey[] {
     })
     if (!parsed.success) throw refuse(parsed.error.issues.map(({ message }) => message).join('; '))
     const lower = parsed.data.sha256.toLowerCase()
-    if (seen.has(lower)) throw refuse('expected every key once, got one again')
+    if (seen.has(lower)) throw refuse('expected distinct keys, got a duplicate')
     seen.add(lower)
     keys.push({ ...parsed.data, sha256: lower })
     if (keys.length > MAX_KEYS) throw refuse(`expected at most ${MAX_KEYS} keys`)
@@ -75,7 +79,7 @@ export function parseKeys(text: string, source: string): ApiKey[] {
   return keys
 }
 
-/** What came as a key: `Authorization: Bearer KEY`, else `X-API-Key: KEY`; null for nothing. */
+/** The key of a request: `Authorization: Bearer KEY`, otherwise `X-API-Key: KEY`, otherwise null. */
 function presentedKey(headers: IncomingHttpHeaders): string | null {
   const [, bearer] = /^bearer +(\S+) *$/i.exec(headers.authorization ?? '') ?? []
   if (bearer !== undefined) return bearer
@@ -83,7 +87,7 @@ function presentedKey(headers: IncomingHttpHeaders): string | null {
   return typeof key === 'string' && key !== '' ? key : null
 }
 
-/** RFC 6750, 3: why, only where a key came. */
+/** RFC 6750, section 3: parameters are sent only if the request contained a key. */
 function challenge(parameters = ''): { headers: { 'WWW-Authenticate': string } } {
   return { headers: { 'WWW-Authenticate': `Bearer${parameters}` } }
 }
@@ -94,10 +98,10 @@ interface KnownKey {
   readonly scopes: ReadonlySet<Scope>
 }
 
-/** The keys that a process asks for. They can be replaced while it serves. */
+/** The keys that a process accepts. They can be replaced while it serves. */
 export class Keyring {
   readonly #adminToken: KnownKey | null
-  /** Null: no keys are configured, which is not the same as none being left. */
+  /** Null: authentication is not configured. An empty list rejects every key. */
   #keys: readonly KnownKey[] | null = null
 
   constructor({ keys, adminToken = '' }: { keys: readonly ApiKey[] | null; adminToken?: string }) {
@@ -117,13 +121,13 @@ export class Keyring {
       })) ?? null
   }
 
-  /** Whether a scope needs no key. */
+  /** Whether the scope needs no key. */
   isOpen(scope: Scope): boolean {
     return this.#keys === null && (scope !== 'admin' || this.#adminToken === null)
   }
 
   /**
-   * The name of the key that came; null where the scope is open.
+   * The name of the presented key; null if the scope needs no key.
    * @throws OnecopyError UNAUTHORIZED, FORBIDDEN.
    */
   authorize(headers: IncomingHttpHeaders, scope: Scope): string | null {
@@ -140,7 +144,7 @@ export class Keyring {
     if (known === null) {
       throw new OnecopyError(
         'UNAUTHORIZED',
-        'expected a key that this server knows, got another',
+        'expected a key known to this server, got an unknown one',
         challenge(' error="invalid_token"'),
       )
     }
@@ -154,7 +158,7 @@ export class Keyring {
     return known.name
   }
 
-  /** Goes through all of them, whichever it is: time tells nothing. */
+  /** Compares with every key, so that the duration does not reveal which one matched. */
   #find(presented: string): KnownKey | null {
     const digest = sha256(presented)
     let found: KnownKey | null = null

@@ -1,37 +1,39 @@
 /**
- * How much each client asks for, over all workers. The counts stand in a stats page: a slot for each worker, one writer a
- * slot, so there is no lock and no message, and a limit holds however a client's connections are dealt out.
+ * Request counts per client over all workers. The counts are in a stats page with one slot for each worker.
+ * Each slot has one writer, so no locks or messages are needed. A limit holds however the connections of a
+ * client are distributed.
  *
- * Clients are many and memory is not, so a slot is a sketch (count-min: Cormode and Muthukrishnan, 2005): four rows of
- * buckets, a client counts in one bucket of each, and the least of the four is taken. Two clients
- * share what they may only where all four coincide: with a thousand busy clients for one in fifty, and then as far as the
- * others count. Which buckets they are depends on a secret, so no one can choose to share with another.
+ * Each slot is a count-min sketch (Cormode and Muthukrishnan, 2005), so memory does not grow with the number
+ * of clients. The sketch has four rows of buckets. A client uses one bucket per row, and its count is the
+ * minimum of the four. Two clients share a limit only if all four buckets collide. With a thousand busy
+ * clients that affects one in fifty. The buckets depend on a secret, so nobody can choose to collide with
+ * another client.
  *
- * The rate is that of a sliding window: what was counted in the window before weighs as much as of it
- * still lies within the last `windowMs`. Two workers that look at the same moment may both let the last request in: a
- * limit can be exceeded by as many as there are workers, less one.
+ * The rate uses a sliding window: the count of the previous window is weighted by the part of it that lies
+ * within the last `windowMs`. Workers that check at the same moment can both admit the last request, so a
+ * limit can be exceeded by at most the number of workers minus one.
  */
 import { createHash } from 'node:crypto'
 
 const ROWS = 4
 const BUCKETS = 2048
 const CELLS = { window: 0, count: 1, before: 2, inside: 3 } as const
-/** One cache line or less a bucket. */
+/** A bucket takes at most one cache line. */
 const BUCKET_CELLS = Object.keys(CELLS).length
 
 export const CLIENT_CELL_COUNT = ROWS * BUCKETS * BUCKET_CELLS
 
-/** Wipes what a process that is gone had inside; what it let in stays counted. */
+/** Clears the in-flight counts of a dead process; its admitted requests stay counted. */
 export function forgetInside(cells: Float64Array): void {
   for (let at = CELLS.inside; at < cells.length; at += BUCKET_CELLS) cells[at] = 0
 }
 
 export interface ClientCountsOptions {
-  /** Cells of this process; no other writes to them. */
+  /** Cells of this process. No other process writes to them. */
   readonly own: Float64Array
-  /** Cells of all processes, its own included. */
+  /** Cells of all processes, including this one. */
   readonly all: readonly Float64Array[]
-  /** The same for all processes of a server, and known to nobody else. */
+  /** Shared by all processes of a server and unknown to clients. */
   readonly secret: string
 }
 
@@ -42,7 +44,7 @@ export class ClientCounts {
     this.#options = options
   }
 
-  /** Where a client counts: the first cell of a bucket in each row. */
+  /** The first cell of the client's bucket in each row. */
   #bucketsOf(client: string): number[] {
     const digest = createHash('sha256').update(this.#options.secret).update(client).digest()
     return Array.from(
@@ -51,7 +53,10 @@ export class ClientCounts {
     )
   }
 
-  /** Requests of the client in this window and in the one before, over all processes; at most a little too many. */
+  /**
+   * Requests of the client in this window and the previous one, over all processes. Never too low; rarely
+   * slightly too high.
+   */
   #requestsOf(buckets: readonly number[], window: number): { now: number; before: number } {
     let least = { now: Number.POSITIVE_INFINITY, before: Number.POSITIVE_INFINITY }
     for (const bucket of buckets) {
@@ -71,8 +76,8 @@ export class ClientCounts {
   }
 
   /**
-   * Lets a request in, or returns after how many milliseconds the next one may be (null: it is in). `nowMs` is on the
-   * clock that all processes share.
+   * Admits a request and returns null, or returns the milliseconds until the next one can be admitted.
+   * `nowMs` is on a clock that all processes share.
    */
   admit(
     client: string,
@@ -85,7 +90,7 @@ export class ClientCounts {
     const { now, before } = this.#requestsOf(buckets, window)
     if (now + before * (1 - elapsed) + 1 > limit) {
       const nextMs = (window + 1) * windowMs
-      // In this window, once enough of the one before has faded; else in the next, where this one fades.
+      // Still in this window, once the weight of the previous one has dropped; otherwise in the next window.
       const hasRoom = now + 1 <= limit
       const share = hasRoom ? (limit - 1 - now) / before : (limit - 1) / now
       const fromMs = hasRoom ? window * windowMs : nextMs
@@ -107,7 +112,10 @@ export class ClientCounts {
     own[bucket + CELLS.window] = window
   }
 
-  /** A request begins; false where the client has `limit` inside already. To be ended by `leave`. */
+  /**
+   * Starts a request; returns false if the client already has `limit` requests in flight. End it with
+   * `leave`.
+   */
   enter(client: string, limit: number): boolean {
     const buckets = this.#bucketsOf(client)
     let least = Number.POSITIVE_INFINITY

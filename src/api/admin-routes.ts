@@ -1,4 +1,4 @@
-/** Every route of the admin port; a test holds it to the router. */
+/** Every route of the admin port. A test compares the table with the router. */
 import type { ErrorCode } from '../errors.js'
 import { ok, type Route } from './route.js'
 import { DOCUMENTATION_ROUTES, HEALTH_ROUTES, SERVER_METADATA_ROUTE } from './shared-routes.js'
@@ -11,7 +11,7 @@ const BODY_ERRORS: readonly ErrorCode[] = [
   'CONTENT_ENCODING_UNSUPPORTED',
 ]
 
-/** Why a model that was asked for is not served: the text says what to mend. */
+/** Reasons why a requested model is not served; the message says how to fix it. */
 const LOAD_ERRORS: readonly ErrorCode[] = [
   'REPOSITORY_INVALID',
   'MODEL_INVALID',
@@ -35,10 +35,10 @@ const PROCESS_ROUTES: readonly Route[] = [
     path: '/metrics',
     id: 'metrics',
     tag: 'statistics',
-    summary: 'Metrics for Prometheus, over all workers, living and dead',
+    summary: 'Prometheus metrics over all workers, including those that have exited',
     scope: 'metrics',
     responses: {
-      200: { description: 'The metrics.', other: { type: 'text/plain', description: "Prometheus' text." } },
+      200: { description: 'Metrics.', other: { type: 'text/plain', description: 'Prometheus text format.' } },
     },
     errors: [],
   },
@@ -47,11 +47,11 @@ const PROCESS_ROUTES: readonly Route[] = [
     path: '/restart',
     id: 'restart',
     tag: 'processes',
-    summary: 'Replaces every worker, one at a time; no request fails',
+    summary: 'Restarts the workers one at a time, without failing requests',
     scope: 'admin',
     responses: {
-      202: { description: 'It begins.', json: 'Restarting' },
-      503: { description: 'It cannot.', json: 'NotRestarting' },
+      202: { description: 'The restart has started.', json: 'Restarting' },
+      503: { description: 'A restart is not possible now.', json: 'NotRestarting' },
     },
     errors: [],
   },
@@ -63,7 +63,7 @@ const REPOSITORY_ROUTES: readonly Route[] = [
     path: '/v2/repository/index',
     id: 'repositoryIndex',
     tag: 'repository',
-    summary: 'Every model version: served, on its way, or why not',
+    summary: 'Lists every model version with its state',
     scope: 'admin',
     request: { json: 'IndexRequest', isRequired: false, example: { ready: true } },
     responses: ok('RepositoryIndex'),
@@ -74,11 +74,11 @@ const REPOSITORY_ROUTES: readonly Route[] = [
     path: '/v2/repository/models/:model/load',
     id: 'loadModel',
     tag: 'repository',
-    summary: 'Serves a model of the repository, or its newest form',
-    description: 'With `--model-control explicit`. Answers when every worker serves it.',
+    summary: 'Loads a model from the repository, or reloads it',
+    description: 'Requires `--model-control explicit`. Responds once every worker serves the model.',
     scope: 'admin',
     request: { json: 'LoadRequest', isRequired: false },
-    responses: { 200: { description: 'It is served.' } },
+    responses: { 200: { description: 'The model is served.' } },
     errors: [...BODY_ERRORS, 'CONTROL_MODE', 'MODEL_NOT_FOUND', 'MODEL_NOT_READY', ...LOAD_ERRORS],
   },
   {
@@ -86,11 +86,11 @@ const REPOSITORY_ROUTES: readonly Route[] = [
     path: '/v2/repository/models/:model/unload',
     id: 'unloadModel',
     tag: 'repository',
-    summary: 'Serves a model no more',
-    description: 'With `--model-control explicit`. Answers when its memory is given back.',
+    summary: 'Unloads a model',
+    description: 'Requires `--model-control explicit`. Responds once its memory is freed.',
     scope: 'admin',
     request: { json: 'UnloadRequest', isRequired: false },
-    responses: { 200: { description: 'It is not served any more.' } },
+    responses: { 200: { description: 'The model is no longer served.' } },
     errors: [...BODY_ERRORS, 'CONTROL_MODE', 'MODEL_NOT_FOUND', 'MODEL_NOT_READY'],
   },
 ]

@@ -1,4 +1,4 @@
-/** Schemas by the names they have in the OpenAPI document. Every body of a route is one of them. */
+/** Schemas by their names in the OpenAPI document. Every body of a route is one of them. */
 import { z } from 'zod'
 import {
   datatypeSchema,
@@ -55,7 +55,7 @@ export function componentReference(name: ComponentName): JsonSchema {
   return { $ref: reference(name) }
 }
 
-/** Every component as JSON Schema (2020-12), as a client may write or read it. */
+/** Every component as JSON Schema (2020-12), in its input form. */
 export function componentSchemas(): Record<string, JsonSchema> {
   const registry = z.registry<{ id: string }>()
   for (const [id, schema] of Object.entries(COMPONENTS)) registry.add(schema, { id })
@@ -68,13 +68,13 @@ export function componentSchemas(): Record<string, JsonSchema> {
   )
 }
 
-/** The components that `used` ones refer to, however deep, themselves included. */
+/** The components in `used` and all components they reference, directly or indirectly. */
 export function withReferences(
   used: Iterable<string>,
   all: Readonly<Record<string, JsonSchema>>,
 ): Record<string, JsonSchema> {
   const found = new Set<string>(used)
-  // A set goes on to what is added while it is gone through.
+  // Iteration over a Set includes elements added during the iteration.
   for (const name of found) {
     for (const [, inner = ''] of JSON.stringify(all[name]).matchAll(/"#\/components\/schemas\/(\w+)"/g))
       found.add(inner)

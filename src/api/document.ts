@@ -1,6 +1,6 @@
 /**
- * The OpenAPI document of a port, made from the table of its routes, the schemas and the catalogue of errors.
- * Paths that are not in it are answered with 404, methods that are not with 405, in the form of every other error.
+ * Builds the OpenAPI document of a port from its route table, the schemas and the error catalogue. Unknown
+ * paths are answered with 404 and unknown methods with 405, with the common error body.
  */
 
 import type { Scope } from '../access/api-keys.js'
@@ -32,13 +32,13 @@ interface PortDescription {
   readonly title: string
   readonly description: string
   readonly routes: readonly Route[]
-  /** What can go wrong on every route. */
+  /** Errors possible on every route. */
   readonly errors: readonly ErrorCode[]
-  /** What a key must be good for on routes that say nothing else; null where those are open. */
+  /** The scope that routes require unless they name another; null: no key is required. */
   readonly scope: Scope | null
-  /** What can go wrong where a client is known or counted. */
+  /** Errors of authentication and of client limits. */
   readonly clientErrors: readonly ErrorCode[]
-  /** Headers of every answer that a route gave. */
+  /** Headers of every response sent by a route. */
   readonly headers: readonly HeaderName[]
 }
 
@@ -54,7 +54,7 @@ const KEY_ERRORS: readonly ErrorCode[] = ['UNAUTHORIZED', 'FORBIDDEN']
 const PORTS: Readonly<Record<Port, PortDescription>> = {
   public: {
     title: 'onecopy',
-    description: 'ONNX models over HTTP, by the Open Inference Protocol V2.',
+    description: 'ONNX models over HTTP with the Open Inference Protocol V2.',
     routes: PUBLIC_ROUTES,
     errors: COMMON_ERRORS,
     scope: 'infer',
@@ -63,7 +63,7 @@ const PORTS: Readonly<Record<Port, PortDescription>> = {
   },
   admin: {
     title: 'onecopy, admin port',
-    description: 'Metrics, probes that do not wait behind inference, and the models that are served.',
+    description: 'Metrics, probes that are independent of inference load, and model control.',
     routes: ADMIN_ROUTES,
     // The Host of every request is checked.
     errors: [...COMMON_ERRORS, 'CROSS_ORIGIN'],
@@ -73,7 +73,7 @@ const PORTS: Readonly<Record<Port, PortDescription>> = {
   },
 }
 
-/** Headers that an error has by its status. */
+/** Headers of error responses, by status. */
 const ERROR_HEADERS: Readonly<Record<number, readonly HeaderName[]>> = {
   401: ['WWW-Authenticate'],
   415: ['Accept-Encoding'],
@@ -82,7 +82,7 @@ const ERROR_HEADERS: Readonly<Record<number, readonly HeaderName[]>> = {
 }
 
 const SECURITY_SCHEMES = {
-  bearer: { type: 'http', scheme: 'bearer', description: 'A key with the scope that the route asks for.' },
+  bearer: { type: 'http', scheme: 'bearer', description: 'A key with the scope that the route requires.' },
   apiKey: { type: 'apiKey', in: 'header', name: 'X-API-Key', description: 'The same key.' },
 } as const
 
@@ -113,7 +113,7 @@ export interface OpenApiDocument {
   readonly [key: string]: unknown
 }
 
-/** `/v2/models/{model}`, out of `/v2/models/:model`. */
+/** Converts `/v2/models/:model` to `/v2/models/{model}`. */
 export function templateOf(path: string): string {
   return path.replace(/:(\w+)/g, '{$1}')
 }
@@ -169,7 +169,7 @@ function errorResponse(
   errorBody: ComponentName | undefined,
 ): OpenApiResponse {
   const code = {
-    description: 'Says what went wrong for programs; permanent.',
+    description: 'Stable, machine-readable error code.',
     schema: { type: 'string', enum: codes },
     required: true,
   }
@@ -187,7 +187,7 @@ function errorResponse(
   }
 }
 
-/** A route's own answer with a status that errors have too. */
+/** Merges a route's own response with an error of the same status. */
 function either(own: OpenApiResponse, error: OpenApiResponse): OpenApiResponse {
   const schemas = [own, error].flatMap(({ content }) => content?.['application/json']?.schema ?? [])
   const code = { ...error.headers?.['X-Error-Code'], required: false }
@@ -198,7 +198,7 @@ function either(own: OpenApiResponse, error: OpenApiResponse): OpenApiResponse {
   }
 }
 
-/** That of the catalogue, and what `--deadline-status` makes of it. */
+/** The status in the catalogue, plus 503 for DEADLINE_EXCEEDED because of `--deadline-status`. */
 function statusesOf(code: ErrorCode): number[] {
   const { status } = ERROR_CATALOGUE[code]
   return code === 'DEADLINE_EXCEEDED' ? [status, 503] : [status]
@@ -239,16 +239,16 @@ function operationOf(route: Route, port: PortDescription): OpenApiOperation {
     parameters: parametersOf(route),
     ...(request === undefined ? {} : { requestBody: requestBodyOf(request) }),
     responses: responsesOf(route, port),
-    // Where no keys were given, none is asked for.
+    // Without configured keys no key is required.
     security:
       scope === null ? [] : [...Object.keys(SECURITY_SCHEMES).map((name) => ({ [name]: [scope] })), {}],
   }
 }
 
 export interface DocumentFacts {
-  /** The server's, from package.json. */
+  /** The version of the server, from package.json. */
   readonly version: string
-  /** Whether an Ersilia bundle brings its routes. */
+  /** Whether an Ersilia bundle is served, which adds its routes. */
   readonly hasBundle: boolean
 }
 

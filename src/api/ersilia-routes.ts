@@ -1,4 +1,4 @@
-/** Routes that an Ersilia bundle brings, where one is served. Their errors are `{"detail": ...}`, as its clients expect. */
+/** Routes of an Ersilia bundle. Their error bodies are `{"detail": ...}`, as Ersilia clients expect. */
 import type { ErrorCode } from '../errors.js'
 import type { QueryParameter, Route, RouteResponse } from './route.js'
 
@@ -7,36 +7,36 @@ const FLAG = { type: 'string', enum: ['true', 'false'], default: 'false' } as co
 const RUN_QUERY: readonly QueryParameter[] = [
   {
     name: 'orient',
-    description: 'How the rows are laid out, as pandas has it.',
+    description: 'Layout of the rows, as in pandas.',
     schema: { type: 'string', enum: ['records', 'columns', 'values', 'split', 'index'], default: 'records' },
   },
   {
     name: 'output_type',
-    description: 'JSON, or the binary form for many rows.',
+    description: '`simple`: JSON; `heavy`: a binary format for many rows.',
     schema: { type: 'string', enum: ['simple', 'heavy'], default: 'simple' },
   },
-  { name: 'fetch_cache', description: 'Rows that are kept are not computed again.', schema: FLAG },
-  { name: 'save_cache', description: 'What is computed is kept.', schema: FLAG },
+  { name: 'fetch_cache', description: 'Use cached rows.', schema: FLAG },
+  { name: 'save_cache', description: 'Store computed rows in the cache.', schema: FLAG },
   {
     name: 'cache_only',
-    description: 'Nothing is computed: what is not kept is a row of nulls.',
+    description: 'Compute nothing: molecules without a cached row get a row of nulls.',
     schema: FLAG,
   },
   {
     name: 'min_workers',
-    description: "Taken and not used: workers are the server's.",
+    description: 'Accepted and ignored: the server configures the workers.',
     schema: { type: 'string', pattern: '^[1-9][0-9]{0,8}$' },
   },
   {
     name: 'max_workers',
-    description: "Taken and not used: workers are the server's.",
+    description: 'Accepted and ignored: the server configures the workers.',
     schema: { type: 'string', pattern: '^[1-9][0-9]{0,8}$' },
   },
 ]
 
 const ORIENT = RUN_QUERY.filter(({ name }) => name === 'orient')
 
-/** Where no bundle is served there are none; one that is opened by its first request can fail then. */
+/** ROUTE_NOT_FOUND: no bundle is served. The others occur when the first request opens the bundle. */
 const OPEN_ERRORS: readonly ErrorCode[] = [
   'ROUTE_NOT_FOUND',
   'BUNDLE_INVALID',
@@ -93,14 +93,17 @@ export const ERSILIA_ROUTES: readonly Route[] = [
     method: 'post',
     path: '/run',
     id: 'runMolecules',
-    summary: 'A row for every molecule; nulls for what is none',
+    summary: 'Computes one row per molecule; invalid molecules get nulls',
     query: RUN_QUERY,
     headers: ['Content-Encoding'],
     request: MOLECULES,
     responses: {
       200: {
         description: 'The rows.',
-        other: { type: '*/*', description: 'JSON as `orient` says, or bytes for `output_type=heavy`.' },
+        other: {
+          type: '*/*',
+          description: 'JSON in the layout of `orient`, or bytes for `output_type=heavy`.',
+        },
       },
     },
     errors: RUN_ERRORS,
@@ -110,7 +113,7 @@ export const ERSILIA_ROUTES: readonly Route[] = [
     method: 'post',
     path: '/job/submit',
     id: 'submitJob',
-    summary: 'The same, answered later',
+    summary: 'Submits the same request as an asynchronous job',
     query: RUN_QUERY,
     headers: ['Content-Encoding'],
     request: MOLECULES,
@@ -118,11 +121,11 @@ export const ERSILIA_ROUTES: readonly Route[] = [
     errors: [...RUN_ERRORS, 'SEGMENT_SPACE', 'CROSS_ORIGIN'],
   },
   get('/job/status/:id', 'jobStatus', 'Whether a job is pending, completed or failed', ['JOB_NOT_FOUND']),
-  get('/job/result/:id', 'jobResult', 'What a job gave, once it is completed', ['JOB_NOT_FOUND']),
+  get('/job/result/:id', 'jobResult', 'The result of a completed job', ['JOB_NOT_FOUND']),
   get('/', 'bundleName', 'Identifier and slug of the bundle'),
-  get('/run/example/input', 'exampleInput', 'Molecules to try'),
+  get('/run/example/input', 'exampleInput', 'Example molecules'),
   {
-    ...get('/run/example/output', 'exampleOutput', 'What the bundle says they give', [
+    ...get('/run/example/output', 'exampleOutput', 'Expected output for the example molecules', [
       'INPUT_INVALID',
       'ROUTE_NOT_FOUND',
     ]),
@@ -130,8 +133,8 @@ export const ERSILIA_ROUTES: readonly Route[] = [
   },
   get('/run/columns/input', 'inputColumns', 'Header of the input file'),
   get('/run/columns/output', 'outputColumns', 'Header of the output file'),
-  get('/card', 'card', 'What is known about the model'),
-  get('/card/:field', 'cardField', 'One field of that'),
-  get('/models/status', 'bundleStatus', 'The model, and the processes that serve it'),
-  get('/healthz', 'bundleHealth', 'The breaker, and how busy the machine is'),
+  get('/card', 'card', 'The model card'),
+  get('/card/:field', 'cardField', 'One field of the model card'),
+  get('/models/status', 'bundleStatus', 'The model and its worker processes'),
+  get('/healthz', 'bundleHealth', 'State of the circuit breaker and load of the machine'),
 ]

@@ -1,4 +1,4 @@
-/** Routes of the protocol's extensions, each listed in a port's table from when it is implemented on. */
+/** Routes of the protocol extensions. */
 import type { ErrorCode } from '../errors.js'
 import { ok, onModel, type Route } from './route.js'
 
@@ -8,8 +8,8 @@ export const STATISTICS_ROUTES: readonly Route[] = [
     path: '/v2/models/stats',
     id: 'allStatistics',
     tag: 'statistics',
-    summary: 'What was counted, of every model',
-    responses: ok('Statistics', 'Counted over all workers, living and dead.'),
+    summary: 'Statistics of every model',
+    responses: ok('Statistics', 'Totals over all workers, including those that have exited.'),
     errors: [],
   },
   ...onModel({
@@ -17,8 +17,8 @@ export const STATISTICS_ROUTES: readonly Route[] = [
     suffix: '/stats',
     id: 'statistics',
     tag: 'statistics',
-    summary: 'What was counted',
-    responses: ok('Statistics', 'Counted over all workers, living and dead.'),
+    summary: 'Statistics of a model',
+    responses: ok('Statistics', 'Totals over all workers, including those that have exited.'),
     errors: ['MODEL_DISABLED', 'MODEL_OUT_OF_SERVICE'],
   }),
 ]
@@ -28,7 +28,7 @@ export const CONFIGURATION_ROUTES: readonly Route[] = onModel({
   suffix: '/config',
   id: 'modelConfiguration',
   tag: 'models',
-  summary: "The configuration, as Triton's clients read it",
+  summary: 'Model configuration in the format of Triton',
   responses: ok('ModelConfiguration'),
   errors: ['MODEL_DISABLED', 'MODEL_OUT_OF_SERVICE'],
 })
@@ -41,14 +41,14 @@ const REGISTER_ERRORS: readonly ErrorCode[] = [
   'CONTENT_ENCODING_UNSUPPORTED',
 ]
 
-/** Where shared memory is off, none of them is there. */
+/** These routes do not exist unless shared memory is enabled. */
 export const SHARED_MEMORY_ROUTES: readonly Route[] = [
   {
     method: 'get',
     path: '/v2/systemsharedmemory/status',
     id: 'sharedMemoryStatus',
     tag: 'shared memory',
-    summary: 'Every registered region',
+    summary: 'Lists the registered regions',
     responses: ok('SharedMemoryStatus'),
     errors: ['ROUTE_NOT_FOUND'],
   },
@@ -57,7 +57,7 @@ export const SHARED_MEMORY_ROUTES: readonly Route[] = [
     path: '/v2/systemsharedmemory/region/:region/status',
     id: 'sharedMemoryRegionStatus',
     tag: 'shared memory',
-    summary: 'One registered region',
+    summary: 'Shows one registered region',
     responses: ok('SharedMemoryStatus'),
     errors: ['ROUTE_NOT_FOUND', 'REGION_NOT_FOUND'],
   },
@@ -66,7 +66,7 @@ export const SHARED_MEMORY_ROUTES: readonly Route[] = [
     path: '/v2/systemsharedmemory/region/:region/register',
     id: 'sharedMemoryRegister',
     tag: 'shared memory',
-    summary: 'Makes a region known by a name',
+    summary: 'Registers a region under a name',
     request: {
       json: 'SharedMemoryRequest',
       isRequired: true,
@@ -80,8 +80,8 @@ export const SHARED_MEMORY_ROUTES: readonly Route[] = [
     path: '/v2/systemsharedmemory/region/:region/unregister',
     id: 'sharedMemoryUnregister',
     tag: 'shared memory',
-    summary: 'Forgets a region',
-    responses: { 200: { description: 'Forgotten.' } },
+    summary: 'Unregisters a region',
+    responses: { 200: { description: 'Unregistered.' } },
     errors: ['ROUTE_NOT_FOUND', 'CROSS_ORIGIN', ...REGISTER_ERRORS],
   },
   {
@@ -89,8 +89,8 @@ export const SHARED_MEMORY_ROUTES: readonly Route[] = [
     path: '/v2/systemsharedmemory/unregister',
     id: 'sharedMemoryUnregisterAll',
     tag: 'shared memory',
-    summary: 'Forgets every region',
-    responses: { 200: { description: 'Forgotten.' } },
+    summary: 'Unregisters every region',
+    responses: { 200: { description: 'Unregistered.' } },
     errors: ['ROUTE_NOT_FOUND', 'CROSS_ORIGIN', ...REGISTER_ERRORS],
   },
 ]

@@ -1,13 +1,13 @@
-/** Every route of the public port. A route that is added to a router is added here; a test holds the two together. */
+/** Every route of the public port. A test compares the table with the routers. */
 import { CONFIGURATION_ROUTES, SHARED_MEMORY_ROUTES, STATISTICS_ROUTES } from './extension-routes.js'
 import { ok, onModel, type Route } from './route.js'
 import { DOCUMENTATION_ROUTES, HEALTH_ROUTES, SERVER_METADATA_ROUTE } from './shared-routes.js'
 
 const BINARY_REQUEST =
-  'JSON, and behind it the raw tensors in the order of the inputs that declare a binary_data_size: little-endian, ' +
-  'row-major, without padding. With Inference-Header-Content-Length 0 the body is the one input of the model and nothing else.'
+  'JSON followed by the raw tensors in the order of the inputs that declare a binary_data_size: little-endian, ' +
+  'row-major, without padding. With Inference-Header-Content-Length 0 the body contains only the raw data of the single model input.'
 const BINARY_RESPONSE =
-  'An InferResponse, Inference-Header-Content-Length bytes long, and behind it the raw tensors in the order of the ' +
+  'An InferResponse, Inference-Header-Content-Length bytes long, followed by the raw tensors in the order of the ' +
   'outputs that have a binary_data_size.'
 
 const INFER_EXAMPLE = {
@@ -28,7 +28,7 @@ const MODEL_ROUTES: readonly Route[] = [
     path: '/v2/models',
     id: 'modelList',
     tag: 'models',
-    summary: 'Names of the models that are served',
+    summary: 'Names of the served models',
     responses: ok('ModelList'),
     errors: [],
   },
@@ -37,7 +37,7 @@ const MODEL_ROUTES: readonly Route[] = [
     suffix: '',
     id: 'modelMetadata',
     tag: 'models',
-    summary: 'Inputs and outputs',
+    summary: 'Inputs and outputs of a model',
     responses: ok('ModelMetadata'),
     errors: ['MODEL_DISABLED', 'MODEL_OUT_OF_SERVICE'],
   }),
@@ -46,10 +46,10 @@ const MODEL_ROUTES: readonly Route[] = [
     suffix: '/ready',
     id: 'modelReady',
     tag: 'models',
-    summary: 'Whether the model answers',
+    summary: 'Whether the model is ready',
     responses: {
-      ...ok('ModelReady', 'It does.'),
-      503: { description: 'It does not.', json: 'ModelNotReady', headers: ['Retry-After'] },
+      ...ok('ModelReady', 'The model is ready.'),
+      503: { description: 'The model is not ready.', json: 'ModelNotReady', headers: ['Retry-After'] },
     },
     errors: [],
   }),
@@ -58,11 +58,11 @@ const MODEL_ROUTES: readonly Route[] = [
     suffix: '/infer',
     id: 'infer',
     tag: 'inference',
-    summary: 'Inference',
+    summary: 'Runs inference',
     description:
-      'Tensors as JSON or binary, in both directions. Parameters of the request: `priority` (1 is the highest, 0 the ' +
-      'default), `timeout` (microseconds, for the wait in the queue and for the result), `binary_data_output`. ' +
-      'A request may be repeated: it changes nothing but what is counted.',
+      'Requests and responses carry tensors as JSON or binary. Request parameters: `priority` (1 is the highest, 0 the ' +
+      'default), `timeout` (microseconds, covers queueing and execution), `binary_data_output`. ' +
+      'Requests are safe to retry: only the statistics change.',
     headers: ['Inference-Header-Content-Length', 'Content-Encoding'],
     request: {
       json: 'InferRequest',

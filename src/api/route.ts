@@ -1,4 +1,4 @@
-/** What the table of routes says about each of them. */
+/** The structure of the route tables, and the headers and parameters that routes share. */
 
 import type { Scope } from '../access/api-keys.js'
 import type { ErrorCode } from '../errors.js'
@@ -6,7 +6,7 @@ import type { ComponentName, JsonSchema } from './components.js'
 
 export type Method = 'get' | 'post'
 
-/** A body that is not JSON by one of the components: its media type, and what it is. */
+/** A body that is not one of the JSON components: its media type and description. */
 export interface OtherContent {
   readonly type: string
   readonly description: string
@@ -17,7 +17,7 @@ export interface RouteResponse {
   readonly json?: ComponentName
   readonly other?: OtherContent
   readonly headers?: readonly HeaderName[]
-  /** Of the JSON. */
+  /** Example of the JSON body. */
   readonly example?: unknown
 }
 
@@ -25,7 +25,7 @@ export interface RouteRequest {
   readonly json: ComponentName
   readonly isRequired: boolean
   readonly other?: OtherContent
-  /** A request that can be sent as it stands. */
+  /** A complete request body that can be sent unchanged. */
   readonly example?: unknown
 }
 
@@ -37,9 +37,9 @@ export interface QueryParameter {
 
 export interface Route {
   readonly method: Method
-  /** As the router has it: `/v2/models/:model/ready`. */
+  /** In router syntax: `/v2/models/:model/ready`. */
   readonly path: string
-  /** Names the route in generated clients; permanent. */
+  /** Operation id in generated clients. It must never change. */
   readonly id: string
   readonly tag: Tag
   readonly summary: string
@@ -48,26 +48,29 @@ export interface Route {
   readonly query?: readonly QueryParameter[]
   readonly request?: RouteRequest
   readonly responses: Readonly<Record<number, RouteResponse>>
-  /** What can go wrong beyond what can on every route of the port; statuses are the catalogue's. */
+  /**
+   * Errors of this route, in addition to those of every route on the port. The catalogue defines their
+   * statuses.
+   */
   readonly errors: readonly ErrorCode[]
-  /** The form of its own errors; those in front of every route have the common one. */
+  /** Body of the route's own errors. Errors raised before routing use the common body. */
   readonly errorBody?: ComponentName
-  /** What a key must be good for, where keys are asked for; that of its port where nothing is said. */
+  /** The required scope if keys are configured; defaults to the scope of the port. */
   readonly scope?: Scope
-  /** Never asks for a key. */
+  /** True: no key is ever required. */
   readonly isOpen?: boolean
 }
 
 export const TAGS = {
-  health: 'Probes.',
-  server: 'What this server is.',
-  models: 'What is served, and what it takes and gives.',
-  inference: 'The point of it all.',
+  health: 'Liveness and readiness probes.',
+  server: 'Server metadata.',
+  models: 'Served models with their inputs and outputs.',
+  inference: 'Inference.',
   molecules: 'The API of an Ersilia bundle.',
-  statistics: 'What was counted.',
-  'shared memory': 'Tensors by reference, where it is switched on.',
-  repository: 'Models that come and go while the server serves.',
-  processes: 'What holds the server up.',
+  statistics: 'Statistics and metrics.',
+  'shared memory': 'Tensors in shared memory, if enabled.',
+  repository: 'Loading and unloading models at runtime.',
+  processes: 'Worker processes.',
   documentation: 'This document.',
 } as const
 
@@ -79,18 +82,19 @@ interface Header {
 }
 
 const jsonLength: Header = {
-  description: 'Bytes of JSON at the start of the body; the tensors follow. Absent: all of it is JSON.',
+  description:
+    'Length in bytes of the JSON at the start of the body; the tensors follow. If absent, the whole body is JSON.',
   schema: { type: 'string', pattern: '^[0-9]+$' },
 }
 
 export const REQUEST_HEADERS = {
   'Inference-Header-Content-Length': jsonLength,
   'X-Request-Id': {
-    description: 'Comes back with the answer and stands in the log.',
+    description: 'Returned with the response and written to the log.',
     schema: { type: 'string', pattern: '^[A-Za-z0-9._:/+=-]{1,128}$' },
   },
   'Content-Encoding': {
-    description: 'How the body is compressed, where it is.',
+    description: 'Compression of the body, if any.',
     schema: { type: 'string', enum: ['identity', 'gzip', 'x-gzip', 'deflate'] },
   },
 } as const satisfies Record<string, Header>
@@ -100,33 +104,33 @@ export type RequestHeaderName = keyof typeof REQUEST_HEADERS
 export const RESPONSE_HEADERS = {
   'Inference-Header-Content-Length': jsonLength,
   'X-Request-Id': {
-    description: "The request's, or one made for it.",
+    description: 'The id of the request, or a generated one.',
     schema: REQUEST_HEADERS['X-Request-Id'].schema,
   },
   'Retry-After': {
-    description: 'Seconds after which the request is worth repeating.',
+    description: 'Seconds to wait before a retry.',
     schema: { type: 'string', pattern: '^[0-9]+$' },
   },
-  'Accept-Encoding': { description: 'How a body may be compressed.', schema: { type: 'string' } },
-  'WWW-Authenticate': { description: 'How to say who asks.', schema: { type: 'string' } },
+  'Accept-Encoding': { description: 'Supported compressions of a request body.', schema: { type: 'string' } },
+  'WWW-Authenticate': { description: 'The expected authentication scheme.', schema: { type: 'string' } },
 } as const satisfies Record<string, Header>
 
 export type HeaderName = keyof typeof RESPONSE_HEADERS
 
-/** The segments of a router's path that stand for something. */
+/** Parameters in router paths. */
 export const PATH_PARAMETERS: Readonly<Record<string, Header>> = {
   model: { description: 'Name of a model.', schema: { type: 'string', minLength: 1 } },
   version: {
-    description: 'One of its versions, in digits.',
+    description: 'A version of the model, in digits.',
     schema: { type: 'string', pattern: '^[0-9]+$' },
   },
   region: { description: 'Name of a shared-memory region.', schema: { type: 'string', minLength: 1 } },
-  id: { description: 'Of a job.', schema: { type: 'string', minLength: 1 } },
+  id: { description: 'Id of a job.', schema: { type: 'string', minLength: 1 } },
   field: { description: 'Name of a field of the card.', schema: { type: 'string', minLength: 1 } },
-  file: { description: 'A file of the page.', schema: { type: 'string', minLength: 1 } },
+  file: { description: 'A file of the documentation page.', schema: { type: 'string', minLength: 1 } },
 }
 
-export function ok(json: ComponentName, description = 'The answer.'): Record<number, RouteResponse> {
+export function ok(json: ComponentName, description = 'Success.'): Record<number, RouteResponse> {
   return { 200: { description, json } }
 }
 

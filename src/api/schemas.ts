@@ -1,20 +1,20 @@
 /**
- * The JSON of every route but infer's, as schemas: what a request is checked with, what the OpenAPI document
- * says, and the types of the handlers and of the client. Answers are strict: what is not named here is not sent.
+ * JSON schemas of every route except infer. They validate requests, define the OpenAPI document, and give
+ * handlers and the client their types. Responses are strict: they contain no other fields.
  */
 import { z } from 'zod'
 import { datatypeSchema } from '../protocol/v2/schema.js'
 
-/** Counts and sizes. */
+/** A count or a size. */
 const count = z.int().nonnegative()
 
 export const errorSchema = z
   .strictObject({ error: z.string().min(1) })
-  .describe('What went wrong, for people. X-Error-Code says it for programs.')
+  .describe('Human-readable message. X-Error-Code has the machine-readable code.')
 
 export const errorDetailSchema = z
   .strictObject({ detail: z.string().min(1) })
-  .describe('What went wrong, for people.')
+  .describe('Human-readable message.')
 
 export const moleculesSchema = z
   .array(z.union([z.string(), z.looseObject({ input: z.string() })]))
@@ -34,7 +34,7 @@ export const EXTENSIONS = [
 export const serverMetadataSchema = z.strictObject({
   name: z.string(),
   version: z.string(),
-  extensions: z.array(z.enum(EXTENSIONS)).describe('Only what is implemented and switched on.'),
+  extensions: z.array(z.enum(EXTENSIONS)).describe('Only the enabled extensions.'),
 })
 
 export const serverLiveSchema = z.strictObject({ live: z.literal(true) })
@@ -54,12 +54,12 @@ export const modelTensorSchema = z.strictObject({
 })
 
 export const modelInputSchema = modelTensorSchema.extend({
-  optional: z.literal(true).optional().describe('There where the input has a default and need not be sent.'),
+  optional: z.literal(true).optional().describe('Present if the input has a default and can be omitted.'),
 })
 
 export const modelMetadataSchema = z.strictObject({
   name: z.string(),
-  versions: z.array(z.string()).describe('Those that are served, newest first.'),
+  versions: z.array(z.string()).describe('The served versions, newest first.'),
   platform: z.literal('onnx_onnxv1'),
   inputs: z.array(modelInputSchema),
   outputs: z.array(modelTensorSchema),
@@ -74,10 +74,13 @@ export const modelNotReadySchema = z.strictObject({
 
 export const indexRequestSchema = z
   .object({ ready: z.boolean().nullish() })
-  .describe('`ready`: only those that are. No body at all asks for everything.')
+  .describe('`ready`: list only ready models. Without a body, everything is listed.')
 
 const repositoryParametersSchema = z.record(z.string(), z.unknown())
-/** A model is loaded as it stands in the repository: one that comes with the request is not silently left out. */
+/**
+ * Models are loaded as they are in the repository. A config or file in the request is rejected instead of
+ * silently ignored.
+ */
 export const loadRequestSchema = z
   .object({
     parameters: repositoryParametersSchema
@@ -86,22 +89,24 @@ export const loadRequestSchema = z
           !Object.entries(parameters).some(
             ([key, value]) => value !== null && (key === 'config' || key.startsWith('file:')),
           ),
-        'expected no config and no files: models are loaded from the repository as they are',
+        'expected neither a config nor files: models are loaded unchanged from the repository',
       )
       .nullish(),
   })
-  .describe('No body at all does as well. `config` and `file:...` are refused.')
+  .describe('The body is optional. `config` and `file:...` are rejected.')
 export const unloadRequestSchema = z
   .object({ parameters: repositoryParametersSchema.nullish() })
-  .describe('No body at all does as well. `unload_dependents` changes nothing: there are none.')
+  .describe('The body is optional. `unload_dependents` is ignored: models have no dependents.')
 
 export const indexEntrySchema = z.strictObject({
-  name: z.string().describe('As in the repository; not always one that a model may have.'),
-  version: z.string().describe('Empty where an entry of the repository as a whole cannot be served.'),
+  name: z.string().describe('The name in the repository; it may be an invalid model name.'),
+  version: z.string().describe('Empty if the problem concerns the whole repository entry.'),
   state: z.enum(['LOADING', 'READY', 'UNLOADING', 'UNAVAILABLE']),
   reason: z
     .string()
-    .describe('Why it is not ready, or why its newest form is not what answers; empty where all is well.'),
+    .describe(
+      'Why the version is not ready, or why its latest change is not served; empty without a problem.',
+    ),
 })
 export const repositoryIndexSchema = z.array(indexEntrySchema)
 
@@ -111,14 +116,14 @@ export const notRestartingSchema = z.strictObject({
   error: z.string().min(1),
 })
 
-const durationSchema = z.strictObject({ count, ns: count.describe('Nanoseconds, summed.') })
+const durationSchema = z.strictObject({ count, ns: count.describe('Total nanoseconds.') })
 
 export const modelStatisticsSchema = z.strictObject({
   name: z.string(),
   version: z.string(),
-  last_inference: count.describe('Milliseconds since 1970; 0 where there was none.'),
-  inference_count: count.describe('Rows.'),
-  execution_count: count.describe('Runs of the model; fewer than rows where they were batched.'),
+  last_inference: count.describe('Milliseconds since 1970; 0 if there was none.'),
+  inference_count: count.describe('Number of rows.'),
+  execution_count: count.describe('Executions of the model; fewer than rows with batching.'),
   inference_stats: z.strictObject({
     success: durationSchema,
     fail: durationSchema,
@@ -142,22 +147,22 @@ export const modelStatisticsSchema = z.strictObject({
 })
 export const statisticsSchema = z.strictObject({ model_stats: z.array(modelStatisticsSchema) })
 
-/** Tensors as Triton's configuration has them: without the batch dimension where there is one. */
+/** Tensors as in Triton's model configuration: without the batch dimension if there is one. */
 const configTensorSchema = z.looseObject({
   name: z.string(),
   data_type: z.string().describe("The datatype with Triton's prefix, such as TYPE_FP32."),
   dims: z.array(z.int().min(-1)),
-  optional: z.literal(true).optional().describe('There where an input need not be sent.'),
+  optional: z.literal(true).optional().describe('Present if the input can be omitted.'),
 })
 
 export const modelConfigurationSchema = z
   .looseObject({
     name: z.string(),
     platform: z.string(),
-    max_batch_size: count.describe('0 where requests are not batched.'),
+    max_batch_size: count.describe('0 if requests are not batched.'),
     input: z.array(configTensorSchema),
     output: z.array(configTensorSchema),
-    dynamic_batching: z.looseObject({}).optional().describe('There where requests are batched.'),
+    dynamic_batching: z.looseObject({}).optional().describe('Present if requests are batched.'),
   })
   .describe("The part of Triton's model configuration that clients read.")
 

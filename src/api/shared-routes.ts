@@ -1,4 +1,4 @@
-/** Routes that both ports have. */
+/** Routes on both ports. */
 import { ok, type Route } from './route.js'
 
 export const HEALTH_ROUTES: readonly Route[] = [
@@ -7,7 +7,7 @@ export const HEALTH_ROUTES: readonly Route[] = [
     path: '/v2/health/live',
     id: 'serverLive',
     tag: 'health',
-    summary: 'Whether the server lives',
+    summary: 'Whether the server is alive',
     responses: ok('ServerLive'),
     isOpen: true,
     errors: [],
@@ -17,11 +17,11 @@ export const HEALTH_ROUTES: readonly Route[] = [
     path: '/v2/health/ready',
     id: 'serverReady',
     tag: 'health',
-    summary: 'Whether every model that should serve does',
-    description: 'Not ready from the first signal on, so that load balancers look elsewhere.',
+    summary: 'Whether the server and all its models are ready',
+    description: 'Not ready as soon as shutdown begins, so that load balancers stop sending requests.',
     responses: {
-      ...ok('ServerReady', 'It is.'),
-      503: { description: 'It is not.', json: 'ServerNotReady', headers: ['Retry-After'] },
+      ...ok('ServerReady', 'The server is ready.'),
+      503: { description: 'The server is not ready.', json: 'ServerNotReady', headers: ['Retry-After'] },
     },
     isOpen: true,
     errors: [],
@@ -38,7 +38,7 @@ export const SERVER_METADATA_ROUTE: Route = {
   errors: [],
 }
 
-/** With `--docs off` there are none. */
+/** These routes do not exist with `--docs off`. */
 export const DOCUMENTATION_ROUTES: readonly Route[] = [
   {
     method: 'get',
@@ -60,12 +60,12 @@ export const DOCUMENTATION_ROUTES: readonly Route[] = [
     path: '/docs',
     id: 'docs',
     tag: 'documentation',
-    summary: 'A page in which every route can be tried',
+    summary: 'Interactive page for trying every route',
     responses: {
-      200: { description: 'The page.', other: { type: 'text/html', description: 'HTML.' } },
+      200: { description: 'Documentation page.', other: { type: 'text/html', description: 'HTML.' } },
       302: {
-        description: 'From /docs/ to /docs.',
-        other: { type: '*/*', description: 'Where it is, as text or HTML.' },
+        description: 'Redirect from /docs/ to /docs.',
+        other: { type: '*/*', description: 'The target, as text or HTML.' },
       },
     },
     isOpen: true,
@@ -76,9 +76,12 @@ export const DOCUMENTATION_ROUTES: readonly Route[] = [
     path: '/docs/:file',
     id: 'docsFile',
     tag: 'documentation',
-    summary: 'A file of that page',
+    summary: 'A file of the documentation page',
     responses: {
-      200: { description: 'The file.', other: { type: '*/*', description: 'As its name says.' } },
+      200: {
+        description: 'The file.',
+        other: { type: '*/*', description: 'Depends on the file extension.' },
+      },
     },
     isOpen: true,
     errors: ['ROUTE_NOT_FOUND'],

@@ -1,12 +1,12 @@
-/** Whether outputs of a model agree: the same rows run alone and together. */
+/** Compares outputs of a model between runs of single rows and joint runs. */
 import type { Datatype, Tensor, TensorSpec } from '../tensor.js'
 import { halfValue } from './float-bits.js'
 
 /**
- * Largest difference that counts as agreement, as a share of the largest value of the output. Kernels for
- * one row and for many add up in different orders, which measures some 1e-7 to 1e-5 in single precision;
- * rows that influence each other differ by as much as rows do. The half types round at 1e-3 and 8e-3.
- * Other datatypes must be equal: an answer that flips on a tie is a different answer.
+ * The largest permitted difference, relative to the largest value of the output. Kernels for one row and for
+ * many add in different orders, which causes differences of 1e-7 to 1e-5 in single precision. Rows that influence
+ * each other differ by as much as the rows themselves. Half types round at 1e-3 and 8e-3. Other datatypes must be
+ * equal: a result that flips on a tie is a different result.
  */
 const FLOAT_TOLERANCES: Partial<Record<Datatype, number>> = { FP64: 1e-9, FP32: 1e-4, FP16: 2e-2, BF16: 2e-2 }
 
@@ -24,7 +24,10 @@ export function isSameShape(a: readonly number[], b: readonly number[]): boolean
   return a.length === b.length && a.every((size, axis) => size === b[axis])
 }
 
-/** Largest difference between a row of `joint` and the same row alone; null where all are within the tolerance. */
+/**
+ * The largest difference between rows of `joint` and the same rows run alone; null if all are within the
+ * tolerance.
+ */
 export function largestDifference(joint: Tensor, alone: readonly Tensor[], tolerance: number): number | null {
   const together = floatsOf(joint)
   let largest = 0
@@ -35,7 +38,8 @@ export function largestDifference(joint: Tensor, alone: readonly Tensor[], toler
       const a = (together ?? joint.data)[offset + i]
       const b = (single ?? tensor.data)[i]
       if (Object.is(a, b) || a === b) continue
-      // Infinities and NaN beside anything else, and all that is no float, differ altogether.
+      // Infinity or NaN compared with anything else, and unequal values of other datatypes, count as infinite
+      // differences.
       const difference =
         together === null ? Number.POSITIVE_INFINITY : Math.abs((a as number) - (b as number))
       largest = Math.max(largest, Number.isNaN(difference) ? Number.POSITIVE_INFINITY : difference)
@@ -44,7 +48,10 @@ export function largestDifference(joint: Tensor, alone: readonly Tensor[], toler
   return largest > tolerance ? largest : null
 }
 
-/** How far an output reaches over rows run alone (`scale`), and how far these rows are apart (`spread`). */
+/**
+ * The largest magnitude of an output over rows run alone (`scale`), and the largest difference between these
+ * rows (`spread`).
+ */
 export function extent(alone: readonly Tensor[]): { scale: number; spread: number } {
   const rows = alone.map((tensor) => floatsOf(tensor))
   const [first] = alone as [Tensor]
@@ -66,12 +73,12 @@ export function extent(alone: readonly Tensor[]): { scale: number; spread: numbe
   return { scale, spread }
 }
 
-/** Largest difference that counts as agreement in an output that reaches as far as `scale`. */
+/** The permitted difference for an output of magnitude `scale`. */
 export function toleranceOf({ datatype }: TensorSpec, scale: number): number {
   return (FLOAT_TOLERANCES[datatype] ?? 0) * scale
 }
 
-/** One row of a joint answer, as if it had been answered alone. */
+/** One row of a joint output, as a tensor with one row. */
 export function rowOf(joint: Tensor, at: number): Tensor {
   const [rows = 1, ...rest] = joint.shape
   const elements = joint.data.length / Math.max(1, rows)

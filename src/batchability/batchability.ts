@@ -1,12 +1,11 @@
 /**
- * Whether requests of a model may be gathered along the first dimension: found out, not assumed.
+ * Determines whether requests of a model can be batched along the first dimension.
  *
- * Shapes say which models are candidates. They cannot say which may be batched: a first dimension can as
- * well be time, and a model can normalise, sort or quantise over it. Gathering such requests would give
- * each caller an answer that depends on the others, silently. So the compiled graph must prove that rows stay
- * apart (proof/prove.ts), and what is proven is tried: the same synthetic rows run alone and together, and
- * whatever is not shown to agree is not batched. A wrong "no" costs speed, a wrong "yes" costs correctness:
- * doubt counts as no.
+ * Shapes only identify candidates. The first dimension can also be time, and a model can normalise, sort or
+ * quantise over it. Batching such requests would silently make each result depend on other requests. So the
+ * compiled graph must be proven to keep rows independent (proof/prove.ts). Then synthetic rows are run alone
+ * and together, and the model is only batched if the outputs agree. A false "no" costs speed, a false "yes"
+ * correctness, so doubt counts as no.
  */
 import { type Batching, MAX_BATCHING_REASON_CHARACTERS, MAX_NODE_CHARACTERS } from '../segment/layout.js'
 import type { TensorSpec } from '../tensor.js'
@@ -15,9 +14,9 @@ import { type IndexLimits, type Trial, VOCABULARIES } from './probe-inputs.js'
 import { type Agreed, runTrial, type TrialOptions } from './probe-runs.js'
 import type { Cause } from './proof/values.js'
 
-/** Sizes tried for the other variable dimensions until rows run and show in every output. */
+/** Sizes tried for the other variable dimensions until rows run and differ in every output. */
 const TRIAL_DIMENSIONS = [8, 16, 1, 32, 64, 224]
-/** Ranges of floats: one for most models, one where activations saturate, one for roots and logarithms. */
+/** Float ranges: one for most models, one that saturates activations, one for roots and logarithms. */
 const FLOAT_RANGES = [
   [-1, 1],
   [-10, 10],
@@ -38,7 +37,7 @@ export function batchingResult(batchable: boolean, reason: string): Batching {
   return { batchable, reason: clipped(reason, MAX_BATCHING_REASON_CHARACTERS) }
 }
 
-/** Why a graph is not proven to keep rows apart. */
+/** The batching result for a graph without a proof. */
 export function notProven({ node, operator, reason, remedy }: Cause): Batching {
   const name = clipped(node, MAX_NODE_CHARACTERS)
   const where = ['input', 'output', 'value'].includes(operator)
@@ -55,14 +54,14 @@ export function notProven({ node, operator, reason, remedy }: Cause): Batching {
 }
 
 /**
- * What speaks against batching in the declared shapes, or null for a candidate: every input and served
- * output must have a variable first dimension, and inputs must not call it by different names. Names of
- * outputs are left to the probe, because exporters invent them.
+ * Why the declared shapes rule out batching; null for a candidate. Every input and served output must have a
+ * variable first dimension, and the names of the inputs' first dimensions must not differ. Output names are
+ * left to the probe, because exporters invent them.
  */
 export function shapesAgainstBatching(options: {
   readonly inputs: readonly TensorSpec[]
   readonly outputs: readonly TensorSpec[]
-  /** Names of the inputs' dimensions ('' for none), by input. */
+  /** Names of the inputs' dimensions ('' for unnamed ones), by input. */
   readonly dimensionNames: ReadonlyMap<string, readonly string[]>
 }): string | null {
   const { inputs, outputs, dimensionNames } = options
@@ -85,20 +84,20 @@ export function shapesAgainstBatching(options: {
       .get(name)
       ?.slice(1)
       .find((dimension) => firsts.has(dimension))
-    if (again !== undefined) return `a later dimension of input ${quoted(name)} is ${quoted(again)} too`
+    if (again !== undefined) return `a later dimension of input ${quoted(name)} is also ${quoted(again)}`
   }
   return null
 }
 
 export interface ProbeOptions
   extends Omit<TrialOptions, 'trial' | 'round' | 'seed' | 'deadlineMs' | 'indexLimits'> {
-  /** What integers of inputs index, as far as it is known. */
+  /** The known size of the table that each integer input indexes. */
   readonly indexLimits?: IndexLimits
-  /** Time after which no run is started that can be left out; a single run is never cut off. */
+  /** Time after which no optional run is started; a single run is never interrupted. */
   readonly budgetMs?: number
 }
 
-/** What is tried until rows run and every output shows them, in order. */
+/** Settings to try, in order, until rows run and differ in every output. */
 function settingsFor(inputs: readonly TensorSpec[]): Omit<Trial, 'range'>[] {
   const isVariable = inputs.some(({ shape }) => shape?.slice(1).includes(-1))
   const hasVocabulary = inputs.some((spec) => !isFloat(spec.datatype) && spec.datatype !== 'BOOL')
@@ -108,8 +107,8 @@ function settingsFor(inputs: readonly TensorSpec[]): Omit<Trial, 'range'>[] {
 }
 
 /**
- * Runs synthetic rows alone and together and says whether they agree. Never rejects: a model that cannot
- * be probed is not batched.
+ * Runs synthetic rows alone and together and compares the outputs. Never rejects: a model that cannot be
+ * probed is not batched.
  */
 export async function probeBatching(options: ProbeOptions): Promise<Batching> {
   const { inputs, outputs, budgetMs = DEFAULT_BUDGET_MS } = options
@@ -118,7 +117,7 @@ export async function probeBatching(options: ProbeOptions): Promise<Batching> {
   let best: Agreed | null = null
   let lastRoundMs = 0
   const shown = new Set<string>()
-  // Labels may come out the same for every row; the floats that they are made of may not.
+  // Labels may be equal for all rows, but the floats behind them must differ.
   const muteOutput = () => outputs.find((spec) => isFloat(spec.datatype) && !shown.has(spec.name))
   settings: for (const setting of settingsFor(inputs)) {
     for (const [round, range] of FLOAT_RANGES.entries()) {
@@ -139,15 +138,16 @@ export async function probeBatching(options: ProbeOptions): Promise<Batching> {
       best ??= outcome
       for (const name of outcome.shown) shown.add(name)
     }
-    // An output can be silent at a small size: a detector's coarsest grid has no cell in a small image.
+    // An output can be empty at a small size: the coarsest grid of a detector has no cell in a small image.
     if (best !== null && muteOutput() === undefined) break
   }
-  if (best === null) return batchingResult(false, `could not be probed: ${refusal ?? 'the time ran out'}`)
+  if (best === null)
+    return batchingResult(false, `could not be probed: ${refusal ?? 'the time limit was reached'}`)
   const mute = muteOutput()
   if (mute !== undefined || shown.size === 0) {
     const which = mute === undefined ? 'no output' : `output ${quoted(mute.name)} hardly`
-    return batchingResult(false, `${which} differs between rows, so it cannot show an influence`)
+    return batchingResult(false, `${which} differs between rows, so an influence could not be detected`)
   }
-  const limit = best.limit === null ? '' : `; no more, as ${best.limit}`
+  const limit = best.limit === null ? '' : `; larger sizes skipped because ${best.limit}`
   return batchingResult(true, `rows run alone and together agree (sizes ${best.sizes.join(', ')}${limit})`)
 }

@@ -1,8 +1,9 @@
 /**
- * Rows far from the ordinary: what a client may send and a mild trial never would. Between ordinary rows in one
- * run they cross every threshold, take every maximum and minimum, and carry NaN and infinities to whoever lets them.
+ * Extreme rows: values that clients may send but ordinary trial rows do not contain. Together with ordinary
+ * rows they cross thresholds, become the maximum or minimum, and carry NaN and infinities.
  *
- * Three rounds, each with other companions, because one hides another: a maximum that is NaN exceeds nothing.
+ * There are three rounds with different combinations, because one extreme can hide another: no value exceeds
+ * a maximum that is NaN.
  */
 import { DATATYPES, type Datatype, elementCount, type TensorData, type TensorSpec } from '../tensor.js'
 import { floatBits, isFloat } from './float-bits.js'
@@ -19,12 +20,12 @@ const scaled =
   (scale: number): Draw =>
   (random) =>
     scale * (2 * random() - 1)
-/** Away from zero, of one sign. */
+/** Nonzero values of one sign. */
 const sided =
   (scale: number): Draw =>
   (random) =>
     scale * (0.5 + random() / 2)
-/** Few elements of that value, the first among them, others as `draw` says. */
+/** A few elements with this value, including the first; the others are drawn with `draw`. */
 const among =
   (value: number, draw: Draw): Draw =>
   (random, element) =>
@@ -32,7 +33,7 @@ const among =
 
 const { NaN: nan, POSITIVE_INFINITY: infinite, NEGATIVE_INFINITY: lowest } = Number
 
-/** By round; the first of each are tried however slow the model is. */
+/** By round. The first kinds of each round are tried even for slow models. */
 const EXTREME_FLOATS: readonly (readonly Draw[])[] = [
   [
     ...[scaled(1e6), constant(0), scaled(1e-6), sided(1e3), sided(-1e6), scaled(100), scaled(1e-3)],
@@ -54,7 +55,7 @@ const EXTREME_FLOATS: readonly (readonly Draw[])[] = [
   ],
 ]
 
-/** Of inputs that index nothing, as far as is known. */
+/** For integer inputs that are not known to be indices. */
 const EXTREME_INTEGERS: readonly (readonly Draw[])[] = [
   [
     ...[sided(1e6), constant(0), constant(1), sided(1e3), sided(-1e6), sided(100), sided(3e4)],
@@ -82,7 +83,7 @@ const EXTREME_INTEGERS: readonly (readonly Draw[])[] = [
   ],
 ]
 
-/** Indices into a table, as shares of it: its last entries, its first ones, all of it. */
+/** Indices as fractions of the table size: last entries, first entries, and the whole range. */
 const EXTREME_INDICES: readonly Draw[] = [
   constant(1),
   constant(0),
@@ -105,15 +106,15 @@ const EXTREME_WORDS: readonly (readonly string[])[] = [
   ['true', 'None', 'null'],
 ]
 
-/** Kinds of extreme row in each round. */
+/** Kinds of extreme rows per round. */
 export const EXTREME_KINDS = 8
 export const EXTREME_ROUNDS = 3
 
 interface ExtremeChoice {
-  /** Which of a round's kinds of extreme row, from 0. */
+  /** Index of the kind within its round. */
   readonly kind: number
   readonly round: number
-  /** Integers from 0 to below this are the entries of the table that the input indexes; null for any other input. */
+  /** Size of the table that the input indexes; null for other inputs. */
   readonly indicesBelow: number | null
 }
 
@@ -132,7 +133,7 @@ function integersOf(datatype: Datatype, { kind, round, indicesBelow }: ExtremeCh
   }
 }
 
-/** Elements of one extreme row. Whether all of a BOOL row is false, true or either goes by its kind. */
+/** Elements of one extreme row. For BOOL the kind decides between all false, all true and random. */
 function extremeElements(
   datatype: Datatype,
   count: number,
@@ -158,8 +159,8 @@ function extremeElements(
 }
 
 /**
- * One extreme row. Integers and words that a model may refuse are left ordinary in all rounds but the last where there
- * are floats to be extreme: a row that is refused shows nothing of them either.
+ * One extreme row. If there are float inputs, integers and words that a model may reject stay ordinary except
+ * in the last round, because a rejected row tests nothing.
  */
 export function extremeRow(
   inputs: readonly TensorSpec[],

@@ -1,4 +1,4 @@
-/** The half types as numbers and back: JavaScript has neither on every supported Node. */
+/** Converts between numbers and the half types, which JavaScript lacks in some supported Node versions. */
 import type { Datatype } from '../tensor.js'
 
 const LARGEST_HALF = 65504
@@ -11,7 +11,7 @@ export function isFloat(datatype: Datatype): boolean {
   return FLOATS.has(datatype)
 }
 
-/** A number beyond the largest half is the largest; only an infinity is infinite. */
+/** Numbers above the largest half become the largest half; only infinity stays infinite. */
 export function halfBits(value: number): number {
   if (Number.isNaN(value)) return 0x7e00
   const sign = value < 0 || Object.is(value, -0) ? 0x8000 : 0
@@ -38,7 +38,7 @@ export function bfloatBits(value: number): number {
   return (bits[0] as number) >>> 16
 }
 
-/** What an array of the datatype holds for a number: itself, or the bits of a half. */
+/** The array element for a number: the number itself, or its 16 bits for half types. */
 export function floatBits(datatype: Datatype, value: number): number {
   if (datatype === 'FP16') return halfBits(value)
   return datatype === 'BF16' ? bfloatBits(value) : value

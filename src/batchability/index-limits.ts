@@ -1,6 +1,7 @@
 /**
- * What integers of inputs index: followed from an input through nodes that pass integers on to one that looks them up in a
- * table of a size that the graph knows. Trial rows then reach over the whole table, and not beyond.
+ * Finds the sizes of tables that integer inputs index. An input is followed through nodes that pass integers
+ * on, up to a node that looks them up in a table of known size. Trial rows then use the whole table without
+ * exceeding it.
  *
  * Sources: https://onnx.ai/onnx/operators and
  * https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
@@ -9,7 +10,7 @@ import { Attributes, smallTensor } from '../onnx/attributes.js'
 import type { GraphProto, NodeProto, TensorProto } from '../onnx/onnx_pb.js'
 import type { IndexLimits } from './probe-inputs.js'
 
-/** Their first output holds integers of their first input, unchanged. */
+/** Operators whose first output contains unchanged integers of their first input. */
 const PASSING: ReadonlySet<string> = new Set([
   ...[
     'Cast',
@@ -35,13 +36,15 @@ function dimensionOf(tables: Tables, name: string, axis: number): number | null 
   return size === undefined ? null : Number(size)
 }
 
-/** The number of entries that the integers in one input of a node index; null where they index nothing that is known. */
+/**
+ * The table size that the integers in one input of a node index; null if they are not known to be indices.
+ */
 function entriesOf(node: NodeProto, at: number, tables: Tables): number | null {
   const { opType, domain, input } = node
   const axis = () => new Attributes(node).int('axis') ?? 0
   if (domain === 'com.microsoft') {
     if (opType === 'EmbedLayerNormalization') {
-      // Words, segments, positions: indices, and the table of each.
+      // Inputs with word, segment and position ids, and the inputs with their tables.
       const table = { 0: 2, 1: 4, 7: 3 }[at]
       return table === undefined ? null : dimensionOf(tables, input[table] ?? '', 0)
     }
@@ -62,18 +65,18 @@ function entriesOf(node: NodeProto, at: number, tables: Tables): number | null {
   return null
 }
 
-/** Of inputs by name, the smallest number of entries of any table that they index. */
+/** By input name, the size of the smallest table that the input indexes. */
 export function indexLimitsOf(graph: GraphProto): IndexLimits {
   const tensors = new Map(graph.initializer.map((tensor) => [tensor.name, tensor]))
   for (const node of graph.node) {
     const held = node.opType === 'Constant' ? new Attributes(node).tensor('value') : undefined
     if (held !== undefined && node.output[0] !== undefined) tensors.set(node.output[0], held)
   }
-  /** What input a value holds the integers of. */
+  /** Maps a value to the input whose integers it contains. */
   const origins = new Map<string, string>()
   for (const { name } of graph.input) if (!tensors.has(name)) origins.set(name, name)
   const limits = new Map<string, number>()
-  // Nodes stand in the order in which they can be computed.
+  // Nodes are in topological order.
   for (const node of graph.node) {
     for (const [at, name] of node.input.entries()) {
       const origin = origins.get(name)

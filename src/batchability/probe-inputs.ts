@@ -1,4 +1,4 @@
-/** Synthetic rows for trial runs of a model: seeded, of any datatype, each different from the others. */
+/** Synthetic rows for trial runs: seeded, of any datatype, and all different. */
 import {
   DATATYPES,
   type Datatype,
@@ -10,7 +10,7 @@ import {
 } from '../tensor.js'
 import { floatBits } from './float-bits.js'
 
-/** Integers from 0 to below this, with words to go with them: few enough for a small embedding in the second. */
+/** Integer ranges and words. The second range is small enough for a small embedding. */
 export const VOCABULARIES = [
   { integersBelow: 10, words: ['a', 'red', 'male', 'female', 'S', 'north', 'yes', '7'] },
   { integersBelow: 2, words: ['0', '1', '2', '3', '4', '5', '6', '7'] },
@@ -20,13 +20,16 @@ interface Vocabulary {
   readonly words: readonly string[]
 }
 
-/** Smaller rows can come out equal by chance. */
+/** Smaller rows can be equal by chance. */
 const SMALL_ROW_ELEMENTS = 64
 
 /** One tensor for each input, with a first dimension of 1. */
 export type Row = readonly Tensor[]
 
-/** Mulberry32: uniform in [0, 1), the same on every machine. Source: https://github.com/bryc/code (public domain). */
+/**
+ * Mulberry32: uniform in [0, 1), the same on every machine. Source: https://github.com/bryc/code (public
+ * domain).
+ */
 export function probeRandom(seed: number): () => number {
   let state = seed
   return () => {
@@ -49,17 +52,20 @@ export interface Trial {
   readonly range: readonly [number, number]
 }
 
-/** The shape of an input in a trial: one row, `dimension` for every other variable dimension. */
+/** The shape of an input in a trial: one row, and `dimension` for every other variable dimension. */
 export function rowShape(spec: TensorSpec, dimension: number): number[] {
   return (spec.shape ?? []).map((size, axis) => (axis === 0 ? 1 : size === -1 ? dimension : size))
 }
 
-/** The smallest shape that an input may have in which its other variable dimensions are `dimension`; sizes that are fixed stay. */
+/**
+ * The smallest valid shape of an input with `dimension` for its other variable dimensions; fixed sizes are
+ * kept.
+ */
 export function smallestShape({ shape }: TensorSpec, dimension: number): number[] {
   return (shape ?? []).map((size, axis) => (size !== -1 ? size : axis === 0 ? 1 : dimension))
 }
 
-/** Elements of one tensor, drawn in their order. */
+/** The elements of one tensor, drawn in order. */
 export function trialElements(
   datatype: Datatype,
   count: number,
@@ -87,10 +93,10 @@ export function trialElements(
   return data
 }
 
-/** Integers of these inputs index tables: entries from 0 to below. By name. */
+/** Table sizes by name of the input that indexes them. */
 export type IndexLimits = ReadonlyMap<string, number>
 
-/** Gives one row after another: ordinary rows that differ from each other, as far as their values allow. */
+/** Generates ordinary rows that differ from each other as far as possible. */
 export function rowSource(
   inputs: readonly TensorSpec[],
   { trial, indexLimits, random }: RowOptions,
@@ -114,7 +120,7 @@ export function rowSource(
   }
 }
 
-/** Bytes of tensors with these datatypes and shapes; NaN where a shape leaves the exact integers. */
+/** Bytes of tensors with these datatypes and shapes; NaN if a count exceeds the exact integers. */
 export function bytesOf(tensors: readonly TensorSpec[], shapes: readonly (readonly number[])[]): number {
   const stringBytes = 16
   return tensors.reduce((sum, { datatype }, i) => {
@@ -122,7 +128,7 @@ export function bytesOf(tensors: readonly TensorSpec[], shapes: readonly (readon
   }, 0)
 }
 
-/** One request out of many rows, in their order. */
+/** Joins rows into one request, in order. */
 export function joinRows(rows: readonly Row[]): Row {
   return (rows[0] ?? []).map((first, i) => {
     const parts = rows.map((row) => (row[i] as Tensor).data)

@@ -1,10 +1,11 @@
 /**
- * One trial: ordinary and extreme rows in turns, each run alone and then together.
+ * One trial: alternating ordinary and extreme rows, first run alone and then together.
  *
- * A row is held against itself, by its own scale: what a large row hides is the influence on a small one. Ordinary rows
- * are of one scale, and their answers must be the same. With extreme rows rounding can become anything, and kernels for one row and
- * for many round in different ways. So where such a row differs it is run once more, among as many copies of itself at
- * the same place: the same kernel does the same there, and what still differs comes from the other rows.
+ * Each row is compared with itself at its own scale, because a large row would hide an influence on a small
+ * one. Ordinary rows have similar scales, and their outputs must agree. For extreme rows rounding can have
+ * any effect, and kernels for one row and for many round differently. So if such a row differs, it is run
+ * again among copies of itself at the same position. The same kernel gives the same result there, and any
+ * remaining difference comes from the other rows.
  */
 import { messageOf } from '../errors.js'
 import type { Tensor, TensorSpec } from '../tensor.js'
@@ -22,25 +23,27 @@ import {
   type Trial,
 } from './probe-inputs.js'
 
-/** Rows run together. 17 is beyond the common widths of vector kernels and shows windows of up to 16 rows over time. */
+/**
+ * Batch sizes. 17 exceeds the common widths of vector kernels and reveals windows of up to 16 rows over time.
+ */
 const JOINT_SIZES = [2, 3, 8, 17]
-/** Rows whose outputs differ by less than this many tolerances would hide an influence: they show nothing. */
+/** If rows differ by less than this multiple of the tolerance, an influence could not be detected. */
 const SHOWING_TOLERANCES = 10
-/** Inputs and outputs of one trial run; what lies between them in the model can be many times more. */
+/** Limit for inputs and outputs of one trial run; intermediate tensors can be many times larger. */
 const MAX_RUN_BYTES = 64 * 1024 * 1024
 
 export interface TrialOptions {
-  /** Inputs that the loaded graph asks for, each with a variable first dimension. */
+  /** Inputs that the loaded graph requires, each with a variable first dimension. */
   readonly inputs: readonly TensorSpec[]
   readonly outputs: readonly TensorSpec[]
-  /** Runs the loaded model once; rejects where the runtime refuses the inputs. */
+  /** Runs the loaded model once; rejects if the runtime rejects the inputs. */
   readonly run: (inputs: readonly Tensor[], outputNames: readonly string[]) => Promise<Tensor[]>
   readonly trial: Trial
-  /** Which extreme rows; see extreme-rows.ts. */
+  /** The round of extreme rows; see extreme-rows.ts. */
   readonly round: number
   readonly indexLimits: IndexLimits
   readonly seed: number
-  /** On the clock of `performance.now()`. */
+  /** In the time of `performance.now()`. */
   readonly deadlineMs: number
 }
 
@@ -51,12 +54,12 @@ interface AloneRow {
   readonly outputs: readonly Tensor[]
 }
 
-/** Rows run one by one: what the joint runs are held against. */
+/** Rows run one by one, as the reference for joint runs. */
 interface Alone {
   readonly kind: 'alone'
   readonly rows: readonly AloneRow[]
   readonly sizes: readonly number[]
-  /** Why not all sizes are tried. */
+  /** Why some sizes are not tried. */
   readonly limit: string | null
 }
 
@@ -66,7 +69,7 @@ export type Agreed = {
   readonly kind: 'agreed'
   readonly sizes: readonly number[]
   readonly limit: string | null
-  /** Outputs whose rows are far enough apart to show an influence. */
+  /** Outputs whose rows differ enough to detect an influence. */
   readonly shown: readonly string[]
 }
 
@@ -86,7 +89,10 @@ function by(difference: number): string {
   return Number.isFinite(difference) ? ` by ${Number(difference.toPrecision(2))}` : ''
 }
 
-/** The sizes that fit the memory and the time left, judged by one row; the smallest whatever the time. */
+/**
+ * The sizes that fit the memory limit and the remaining time, judged by one row. The smallest is used
+ * regardless of time.
+ */
 function affordableSizes(
   row: { readonly ms: number; readonly bytes: number },
   leftMs: number,
@@ -95,7 +101,7 @@ function affordableSizes(
   let limit = sizes.length < JOINT_SIZES.length ? `one row takes ${formatBytes(row.bytes)}` : null
   while (sizes.length > 1) {
     const largest = sizes.at(-1) as number
-    // Each row alone, every size once, the largest once more in another order.
+    // Each row alone, every size once, and the largest again in another order.
     if ((2 * largest + sizes.reduce((sum, size) => sum + size, 0)) * row.ms <= leftMs) break
     sizes.pop()
     limit = `one row takes ${formatMs(row.ms)}`
@@ -103,7 +109,7 @@ function affordableSizes(
   return { sizes, limit }
 }
 
-/** What differs when the same row runs twice. */
+/** The difference between two runs of the same row. */
 function randomness(first: readonly Tensor[], again: readonly Tensor[]): string | null {
   for (const [i, tensor] of again.entries()) {
     const before = first[i] as Tensor
@@ -120,13 +126,16 @@ function namesOf({ outputs }: TrialOptions): string[] {
   return outputs.map(({ name }) => name)
 }
 
-/** Every other row is an extreme one. One that the model refuses alone says nothing about batches: an ordinary one takes its place. */
+/**
+ * Every other row is extreme. An extreme row that the model rejects when run alone says nothing about batches
+ * and is replaced by an ordinary one.
+ */
 async function runAlone(options: TrialOptions): Promise<Alone | Refused | Different> {
   const { inputs, outputs, trial, round, indexLimits, deadlineMs, run } = options
   const names = namesOf(options)
   const shapes = inputs.map((spec) => rowShape(spec, trial.dimension))
   const inputBytes = bytesOf(inputs, shapes)
-  // Negated for NaN, which counts beyond 2^53 give.
+  // Negated to handle NaN, the result of counts beyond 2^53.
   if (!(inputBytes <= MAX_RUN_BYTES)) return refused('one row is too large for a trial')
   const random = probeRandom(options.seed)
   const rowOptions = { trial, indexLimits, random }
@@ -171,7 +180,7 @@ async function runAlone(options: TrialOptions): Promise<Alone | Refused | Differ
   }
 }
 
-/** A joint run in which some rows differ from what they are alone, with the first output that does, by place. */
+/** A row that differs between the joint run and the run alone, with the first output that differs. */
 interface Disagreement {
   readonly place: number
   readonly output: string
@@ -180,7 +189,7 @@ interface Disagreement {
 
 interface Comparison {
   readonly names: readonly string[]
-  /** How far each output reaches over the ordinary rows. */
+  /** The magnitude of each output over the ordinary rows. */
   readonly scales: readonly number[]
 }
 
@@ -211,7 +220,10 @@ function* disagreements(
   }
 }
 
-/** What differs between a row among others and the same row among its copies; null where nothing does. */
+/**
+ * The difference between a row among other rows and the same row among copies of itself; null if there is
+ * none.
+ */
 async function influenceOn(
   place: number,
   together: readonly Tensor[],
@@ -229,7 +241,7 @@ async function influenceOn(
   return null
 }
 
-/** Rows in one run, held against themselves alone; what is wrong, or null. */
+/** Runs rows together and compares each with its run alone; returns the problem, or null. */
 async function runJointly(
   rows: readonly AloneRow[],
   options: TrialOptions,
@@ -239,7 +251,7 @@ async function runJointly(
   try {
     together = await options.run(joinRows(rows.map(({ row }) => row)), namesOf(options))
   } catch (thrown) {
-    return `rows run alone, ${rows.length} together do not: ${messageOf(thrown)}`
+    return `rows run alone, but ${rows.length} rows together do not: ${messageOf(thrown)}`
   }
   const problem = shapeProblem(together, rows)
   if (problem !== null) return problem
@@ -249,7 +261,7 @@ async function runJointly(
     try {
       if ((await influenceOn(place, together, { rows, options })) !== null) return `${words}${by(difference)}`
     } catch (thrown) {
-      return `one row runs alone, ${rows.length} of it together do not: ${messageOf(thrown)}`
+      return `one row runs alone, but ${rows.length} copies together do not: ${messageOf(thrown)}`
     }
   }
   return null
@@ -271,14 +283,14 @@ async function runTogether(options: TrialOptions, alone: Alone): Promise<Agreed 
   const scales = extents.map(({ scale }) => scale)
 
   const inOrder = [...rows]
-  // The last rows first, so that a row stands at another place in every size.
+  // The last rows first, so that a row has another position in every size.
   for (const order of [...sizes.map((size) => inOrder.slice(-size)), inOrder.toReversed()]) {
     const isExtra = order[0] !== rows[0] && order.length === rows.length
     if (isExtra && performance.now() > deadlineMs) break
     const problem = await runJointly(order, options, { names, scales })
     if (problem !== null) return different(problem)
   }
-  // A slow model is tried with one ordinary row only.
+  // A slow model is tried with only one ordinary row.
   const showing = ordinary.length > 1 ? extents : extentsOf(rows)
   const shown = names.filter((_, i) => {
     const { scale, spread } = showing[i] as { scale: number; spread: number }
@@ -287,7 +299,7 @@ async function runTogether(options: TrialOptions, alone: Alone): Promise<Agreed 
   return { kind: 'agreed', sizes, limit, shown }
 }
 
-/** Runs rows alone and together; `refused` where the model does not run ordinary rows of this kind. */
+/** Runs rows alone and together; `refused` if the model does not run ordinary rows of this kind. */
 export async function runTrial(options: TrialOptions): Promise<Agreed | Refused | Different> {
   const alone = await runAlone(options)
   return alone.kind === 'alone' ? await runTogether(options, alone) : alone

@@ -1,4 +1,7 @@
-/** Tensors as the bytes that follow the JSON: little-endian; a BYTES element is a uint32 length and its bytes. */
+/**
+ * Encodes tensors as the bytes after the JSON: little-endian; a BYTES element is a uint32 length and its
+ * bytes.
+ */
 import { DATATYPES } from '../tensor.js'
 import { type InputTensor, numericElements, type OutputTensor } from './tensors.js'
 
@@ -28,7 +31,7 @@ function elementsOf(bytes: Uint8Array): Uint8Array[] {
   const elements: Uint8Array[] = []
   for (let at = 0; at < bytes.length; ) {
     const end = at + LENGTH_BYTES + view.getUint32(at, true)
-    if (end > bytes.length) throw new RangeError('a BYTES element is longer than what arrived')
+    if (end > bytes.length) throw new RangeError('a BYTES element extends beyond the received data')
     elements.push(bytes.subarray(at + LENGTH_BYTES, end))
     at = end
   }
@@ -37,7 +40,10 @@ function elementsOf(bytes: Uint8Array): Uint8Array[] {
 
 type OutputHead = Pick<OutputTensor, 'name' | 'datatype' | 'shape'>
 
-/** @param bytes The tensor's own copy. @throws RangeError when they are not as many as elements fill. */
+/**
+ * @param bytes A copy owned by the tensor. @throws RangeError if the number of bytes does not match the
+ *   shape.
+ */
 export function fromBytes(
   { name, datatype, shape }: OutputHead,
   bytes: Uint8Array<ArrayBuffer>,

@@ -1,6 +1,6 @@
 /**
- * A client of the server, or of any other that speaks the Open Inference Protocol V2, for Node.js and browsers:
- * nothing here but fetch, typed arrays and streams of the platform. Published as `onecopy/client`.
+ * A client for this server and other servers of the Open Inference Protocol V2, for Node.js and browsers. It
+ * only uses fetch, typed arrays and streams of the platform. Published as `onecopy/client`.
  */
 import type {
   ModelConfiguration,
@@ -29,37 +29,40 @@ export type { BytesOutput, ElementsOf, InputTensor, OutputOf, OutputTensor } fro
 
 export type Compression = 'gzip' | 'deflate'
 
-/** What may be said for all calls and again for one. */
+/** Options for all calls, which a single call can override. */
 export interface CallOptions {
-  /** For the whole call, repetitions and waits included; 60,000 by default, Infinity for none. */
+  /** Time limit for the whole call including retries; 60,000 by default, Infinity for none. */
   readonly timeoutMs?: number
-  /** What is repeated, and when: 3 times by default, after at most 100 ms, 200 ms, 400 ms where the server does not say. */
+  /**
+   * Retry policy. By default 3 retries with delays of at most 100, 200 and 400 ms, unless the server sends
+   * Retry-After.
+   */
   readonly retry?: Partial<RetryPolicy>
   readonly headers?: Readonly<Record<string, string>>
 }
 
 export interface ClientOptions extends CallOptions {
-  /** Such as `http://localhost:8080`, with a path where the server stands behind one; `''` is the page's own origin. */
+  /** For example `http://localhost:8080`, with a path if a proxy adds one; `''` is the origin of the page. */
   readonly url: string
   /** Sent as `Authorization: Bearer KEY`. */
   readonly apiKey?: string
-  /** How tensors travel, in both directions; `binary` by default. */
+  /** Encoding of tensors in both directions; `binary` by default. */
   readonly encoding?: Encoding
-  /** Of request bodies, where the platform can (CompressionStream); none by default. */
+  /** Compression of request bodies, if the platform supports CompressionStream; none by default. */
   readonly compression?: Compression
-  /** Whether answers may come compressed; not by default. Browsers decide that by themselves. */
+  /** Whether responses may be compressed; false by default. Browsers ignore it and decide themselves. */
   readonly acceptCompressed?: boolean
-  /** In place of the platform's. */
+  /** Replaces the platform's fetch. */
   readonly fetch?: typeof fetch
 }
 
 export interface OneCall extends CallOptions {
-  /** Ends the call, waits included; it rejects with the signal's reason. */
+  /** Aborts the call including retries; it rejects with the signal's reason. */
   readonly signal?: AbortSignal
 }
 
 export interface ModelCall extends OneCall {
-  /** As the server chooses, where none is named. */
+  /** The server chooses the version if it is omitted. */
   readonly version?: string | number
 }
 
@@ -73,16 +76,16 @@ export interface InferCall extends InferBody, ModelCall {
 export interface InferenceClient {
   infer(request: InferCall): Promise<InferResult>
   server(options?: OneCall): Promise<ServerMetadata>
-  /** Whether it answers that it lives; one that cannot be reached rejects. */
+  /** Whether the server is alive; rejects if it cannot be reached. */
   live(options?: OneCall): Promise<boolean>
   ready(options?: OneCall): Promise<boolean>
-  /** Names of the models that are served. */
+  /** Names of the served models. */
   models(options?: OneCall): Promise<readonly string[]>
   metadata(model: string, options?: ModelCall): Promise<ModelMetadata>
-  /** Whether the model answers; rejects (404) where there is none of that name. */
+  /** Whether the model is ready; rejects (404) if it does not exist. */
   modelReady(model: string, options?: ModelCall): Promise<boolean>
   config(model: string, options?: ModelCall): Promise<ModelConfiguration>
-  /** Of one model, or of all where none is named. */
+  /** Statistics of one model, or of all if omitted. */
   stats(model?: string, options?: ModelCall): Promise<Statistics>
 }
 
@@ -114,11 +117,11 @@ function parse<Value>({ body }: Answer): Value {
   }
 }
 
-/** @throws TypeError for headers, a key included, that HTTP has no room for. */
+/** @throws TypeError for headers, including the key, that are invalid in HTTP. */
 export function createClient(options: ClientOptions): InferenceClient {
   const base = options.url.replace(/\/+$/, '')
   const headers = {
-    // Without a word about it, fetch in Node.js asks for compression.
+    // By default, fetch in Node.js requests compression.
     'Accept-Encoding': options.acceptCompressed ? 'gzip, deflate' : 'identity',
     ...(options.apiKey === undefined ? {} : { Authorization: `Bearer ${options.apiKey}` }),
     ...options.headers,

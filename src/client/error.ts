@@ -1,8 +1,8 @@
-/** What a call of the client rejects with, unless its caller aborted it: then it is the signal's reason. */
+/** The error of a failed call. If the caller aborts a call, it rejects with the signal's reason instead. */
 
 /**
- * `status`: the server refused; `network`: no answer arrived; `timeout`: the deadline passed first; `answer`: what
- * arrived is no answer of the protocol.
+ * `status`: the server rejected the request; `network`: no response arrived; `timeout`: the deadline passed;
+ * `answer`: the response does not follow the protocol.
  */
 export type FailureKind = 'status' | 'network' | 'timeout' | 'answer'
 
@@ -16,11 +16,11 @@ export interface InferenceErrorOptions {
 
 export class InferenceError extends Error {
   readonly kind: FailureKind
-  /** The HTTP status; null where there was no answer. */
+  /** The HTTP status; null if there was no response. */
   readonly status: number | null
-  /** The permanent code in X-Error-Code, such as `TENSOR_INVALID`; null where the server named none. */
+  /** The permanent code in X-Error-Code, such as `TENSOR_INVALID`; null if the server sent none. */
   readonly code: string | null
-  /** What Retry-After asked for. */
+  /** The delay requested by Retry-After. */
   readonly retryAfterMs: number | null
 
   constructor(message: string, { kind, status, code, retryAfterMs, cause }: InferenceErrorOptions) {

@@ -1,18 +1,18 @@
 /**
- * One call: sent, waited for, and sent again where that may help, all under one deadline. Whatever the client
- * asks for may be repeated: inference changes nothing on the server but what it counts.
+ * One call: it is sent, and retried if that may help, under one deadline. All calls are safe to retry:
+ * inference changes only statistics on the server.
  *
- * Repeated are answers that say so (429, 503) and calls that got no answer. Where the server says
- * when (Retry-After), not sooner; elsewhere after a random time whose limit doubles with each attempt.
+ * Calls are retried after a status 429 or 503, and if no response arrived. The delay is at least Retry-After
+ * if the server sends it. Otherwise it is random, with a limit that doubles with each attempt.
  */
 import { InferenceError } from './error.js'
 
 export interface RetryPolicy {
-  /** How often a call is repeated at most; 0 never. */
+  /** Maximum number of retries; 0 disables them. */
   readonly maxRetries: number
-  /** Limit of the wait before the first repetition. */
+  /** Upper limit of the delay before the first retry. */
   readonly baseDelayMs: number
-  /** Limit of any wait that the server did not ask for. */
+  /** Upper limit of any delay that the server did not request. */
   readonly maxDelayMs: number
 }
 
@@ -21,11 +21,11 @@ export interface Call {
   readonly method: 'GET' | 'POST'
   readonly headers: Headers
   readonly body?: Uint8Array<ArrayBuffer>
-  /** For the whole call, repetitions and waits included; Infinity is none. */
+  /** Time limit for the whole call including retries; Infinity for none. */
   readonly timeoutMs: number
   readonly retry: RetryPolicy
   readonly signal?: AbortSignal | undefined
-  /** Statuses that are an answer beside 200: neither thrown nor repeated. */
+  /** Successful statuses besides 200: neither thrown nor retried. */
   readonly accepts?: readonly number[]
   readonly fetch: typeof fetch
 }
@@ -37,9 +37,9 @@ export interface Answer {
 }
 
 const REPEATED_STATUSES = [429, 503]
-/** A timer beyond this fires at once: such a deadline, of 24 days and more, is none. */
+/** Timers with a longer delay fire immediately, so longer deadlines (over 24 days) are not set. */
 const LONGEST_TIMER_MS = 2 ** 31 - 1
-/** Clients that were refused together must not come back together. */
+/** Spreads the retries of clients that were rejected at the same time. */
 const RETRY_AFTER_SPREAD = 0.1
 
 /** Retry-After is a number of seconds or a date. */
@@ -56,7 +56,7 @@ function messageIn(body: Uint8Array): string {
     const { error } = JSON.parse(text) as { error?: unknown }
     if (typeof error === 'string') return error
   } catch {
-    // A proxy in between speaks otherwise.
+    // A proxy may send a different body.
   }
   return text.slice(0, 200)
 }
@@ -69,7 +69,7 @@ function refusal({ status, headers, body }: Answer): InferenceError {
 
 /** @throws InferenceError of kind `network`, or the signal's reason. */
 async function send(call: Call, signal: AbortSignal): Promise<Answer> {
-  // Browsers' fetch refuses to be called as the method of anything else.
+  // In browsers, fetch fails if called as a method of another object.
   const { url, method, headers, body, fetch } = call
   try {
     const response = await fetch(url, {
@@ -87,7 +87,7 @@ async function send(call: Call, signal: AbortSignal): Promise<Answer> {
     if (signal.aborted) throw signal.reason
     const { message, cause: inner } = cause as Error & { cause?: { message?: string } }
     const why = inner?.message ? `${message}: ${inner.message}` : message
-    throw new InferenceError(`no answer from ${url}: ${why}`, { kind: 'network', cause })
+    throw new InferenceError(`no response from ${url}: ${why}`, { kind: 'network', cause })
   }
 }
 
@@ -134,16 +134,14 @@ async function repeat(call: Call, signal: AbortSignal, deadlineMs: number): Prom
     if (!(outcome instanceof InferenceError)) return outcome
     if (repetition >= call.retry.maxRetries || !isWorthRepeating(outcome)) throw outcome
     const waitMs = waitBefore(repetition, outcome, call.retry)
-    // There would be no time left: the reason is worth more than a timeout later.
+    // No time would remain: the actual error is more useful than a timeout.
     if (performance.now() + waitMs >= deadlineMs) throw outcome
     signal.throwIfAborted()
     await sleep(waitMs, signal)
   }
 }
 
-/**
- * @throws InferenceError: the last refusal or lack of an answer, or `timeout`. The caller's signal: its reason.
- */
+/** @throws InferenceError: the last failure, or `timeout`. The signal's reason if the caller aborts. */
 export async function exchange(call: Call): Promise<Answer> {
   const { timeoutMs, signal } = call
   signal?.throwIfAborted()
@@ -152,7 +150,7 @@ export async function exchange(call: Call): Promise<Answer> {
   signal?.addEventListener('abort', abort, { once: true })
   const expire = () =>
     controller.abort(
-      new InferenceError(`no answer from ${call.url} within ${timeoutMs} ms`, { kind: 'timeout' }),
+      new InferenceError(`no response from ${call.url} within ${timeoutMs} ms`, { kind: 'timeout' }),
     )
   const timer = timeoutMs > LONGEST_TIMER_MS ? undefined : setTimeout(expire, timeoutMs)
   try {

@@ -1,4 +1,4 @@
-/** The infer route: a request's tensors into a body, a body into an answer's tensors. */
+/** Encodes infer requests and decodes infer responses. */
 import type { RequestParameters } from '../protocol/v2/schema.js'
 import { DATATYPES, type Datatype } from '../tensor.js'
 import { fromBytes, toBytes } from './binary.js'
@@ -10,19 +10,19 @@ export type Encoding = 'binary' | 'json'
 
 export interface RequestedOutput {
   readonly name: string
-  /** Overrules the request's encoding for this output. */
+  /** Overrides the encoding of the request for this output. */
   readonly encoding?: Encoding
-  /** Such as `{ classification: 3 }`. */
+  /** For example `{ classification: 3 }`. */
   readonly parameters?: RequestParameters
 }
 
 export interface InferBody {
   readonly inputs: readonly InputTensor[]
-  /** All of the model's, where none is named. */
+  /** All outputs of the model if omitted. */
   readonly outputs?: readonly (string | RequestedOutput)[]
-  /** Comes back with the answer. */
+  /** Returned with the response. */
   readonly id?: string
-  /** Such as `{ priority: 1, timeout: 50_000 }`, the timeout in microseconds. */
+  /** For example `{ priority: 1, timeout: 50_000 }`, with the timeout in microseconds. */
   readonly parameters?: RequestParameters
 }
 
@@ -32,7 +32,10 @@ export interface InferResult {
   readonly id?: string
   readonly parameters?: RequestParameters
   readonly outputs: readonly OutputTensor[]
-  /** The output of that name, or the first one; @throws InferenceError where it is not there, or of another datatype. */
+  /**
+   * The output with this name, or the first one; @throws InferenceError if it is missing or has another
+   * datatype.
+   */
   output(name?: string): OutputTensor
   output<Type extends Datatype>(name: string, datatype: Type): OutputOf<Type>
 }
@@ -54,7 +57,7 @@ function outputText(output: string | RequestedOutput, encoding: Encoding): strin
   return JSON.stringify({ name, parameters: { ...parameters, binary_data: own === 'binary' } })
 }
 
-/** @throws TypeError for elements that do not fit their datatype. */
+/** @throws TypeError for elements that do not match their datatype. */
 export function encodeInfer(request: InferBody, encoding: Encoding): EncodedRequest {
   const tails: Uint8Array[] = []
   const inputs = request.inputs.map((tensor) => {
@@ -134,8 +137,9 @@ function decode(bytes: Uint8Array<ArrayBuffer>, jsonBytes: number): InferResult 
       throw new RangeError(`output ${output.name}: unknown datatype ${output.datatype}`)
     const size = output.parameters?.binary_data_size
     if (size === undefined) return fromJson(output, output.data ?? [])
-    if (at + size > bytes.length) throw new RangeError(`output ${output.name}: its bytes are missing`)
-    // A copy starts where elements of every size may start, and does not keep the whole body alive.
+    if (at + size > bytes.length)
+      throw new RangeError(`output ${output.name}: the response is too short for its data`)
+    // The copy is aligned for all element sizes and does not keep the whole body alive.
     const own = bytes.slice(at, at + size)
     at += size
     return fromBytes(output, own)
@@ -144,13 +148,13 @@ function decode(bytes: Uint8Array<ArrayBuffer>, jsonBytes: number): InferResult 
 }
 
 /**
- * @param jsonBytes Value of Inference-Header-Content-Length; null where all of the body is JSON.
- * @throws InferenceError of kind `answer` for what is no answer of the protocol.
+ * @param jsonBytes Value of Inference-Header-Content-Length; null if the whole body is JSON.
+ * @throws InferenceError of kind `answer` if the response does not follow the protocol.
  */
 export function decodeInfer(bytes: Uint8Array<ArrayBuffer>, jsonBytes: string | null): InferResult {
   try {
     return decode(bytes, jsonBytes === null ? bytes.length : Number(jsonBytes))
   } catch (cause) {
-    throw new InferenceError(`not an answer of the protocol: ${cause}`, { kind: 'answer', cause })
+    throw new InferenceError(`the response does not follow the protocol: ${cause}`, { kind: 'answer', cause })
   }
 }

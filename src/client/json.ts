@@ -1,11 +1,14 @@
-/** Tensors as JSON, without losing what JSON has no numbers for: NaN, the infinities, integers beyond 2^53. */
+/**
+ * Tensors as JSON without loss of values that JSON numbers cannot represent: NaN, infinities, integers beyond
+ * 2^53.
+ */
 import { DATATYPES } from '../tensor.js'
 import { type InputTensor, type NumericElements, numericElements, type OutputTensor } from './tensors.js'
 
 const encoder = new TextEncoder()
 const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
-/** FP16 and BF16 have no JSON form: they are binary whatever the rest is. */
+/** FP16 and BF16 have no JSON form and are always binary. */
 export function travelsInJson({ datatype }: Pick<InputTensor, 'datatype'>): boolean {
   return datatype !== 'FP16' && datatype !== 'BF16'
 }
@@ -27,12 +30,12 @@ export function toJsonText(tensor: InputTensor): string {
   return `[${texts.join(',')}]`
 }
 
-/** Strings, which are left alone, or integers of so many digits that a double may not hold them. */
+/** Strings, which are skipped, or integers with so many digits that a double may not represent them. */
 const LONG_INTEGER = /"(?:[^"\\]|\\.)*"|-?\b\d{16,}\b(?![.eE\d])/g
 
 /** JSON.parse, with long integers as strings. @throws SyntaxError. */
 export function parseExactly(text: string): unknown {
-  // A fraction's digits follow a dot: they are no integer of their own.
+  // Digits after a dot belong to a fraction, not to an integer.
   const exact = text.replace(LONG_INTEGER, (match, at: number) =>
     match.startsWith('"') || text[at - 1] === '.' ? match : `"${match}"`,
   )
@@ -41,7 +44,7 @@ export function parseExactly(text: string): unknown {
 
 type OutputHead = Pick<OutputTensor, 'name' | 'datatype' | 'shape'>
 
-/** @param data What `parseExactly` made of a flat `data`. */
+/** @param data The parsed flat `data`. */
 export function fromJson({ name, datatype, shape }: OutputHead, data: readonly unknown[]): OutputTensor {
   if (datatype === 'BYTES') {
     const texts = data.map(String)
@@ -50,7 +53,7 @@ export function fromJson({ name, datatype, shape }: OutputHead, data: readonly u
   const { bytes, storage } = DATATYPES[datatype]
   const elements: NumericElements = numericElements(datatype, new Uint8Array(data.length * bytes))
   const isWide = storage === BigInt64Array || storage === BigUint64Array
-  // Number reads the strings of special floats, and of long integers, as well.
+  // Number also parses the strings of special floats and long integers.
   const read = isWide ? (one: unknown) => BigInt(one as string | number) : Number
   data.forEach((one, i) => {
     elements[i] = read(one) as never

@@ -1,7 +1,7 @@
-/** Tensors as callers hold them: typed arrays by datatype. */
+/** Tensors in the client API: typed arrays by datatype. */
 import { DATATYPES, type Datatype } from '../tensor.js'
 
-/** Elements in row-major order. FP16 and BF16 are the sixteen bits of each; a BOOL is 0 or 1. */
+/** Elements in row-major order. FP16 and BF16 elements are their 16 bits; a BOOL is 0 or 1. */
 export interface ElementsOf {
   BOOL: Uint8Array
   UINT8: Uint8Array
@@ -16,7 +16,7 @@ export interface ElementsOf {
   BF16: Uint16Array
   FP32: Float32Array
   FP64: Float64Array
-  /** Text, or bytes that are UTF-8. */
+  /** Text, or UTF-8 bytes. */
   BYTES: readonly (string | Uint8Array)[]
 }
 
@@ -35,7 +35,7 @@ type NumericOutput = {
   [Type in Exclude<Datatype, 'BYTES'>]: Head<Type> & { readonly data: ElementsOf[Type] }
 }[Exclude<Datatype, 'BYTES'>]
 
-/** `data` is text; `bytes` are the same elements as they came. */
+/** `data` is text; `bytes` are the same elements as received. */
 export type BytesOutput = Head<'BYTES'> & {
   readonly data: readonly string[]
   readonly bytes: readonly Uint8Array[]
@@ -43,33 +43,33 @@ export type BytesOutput = Head<'BYTES'> & {
 
 export type OutputTensor = NumericOutput | BytesOutput
 
-/** The output of one datatype. */
+/** The output type of a datatype. */
 export type OutputOf<Type extends Datatype> = Extract<OutputTensor, { datatype: Type }>
 
 export type NumericElements = Exclude<ElementsOf[Datatype], readonly unknown[]>
 
-/** @throws TypeError for elements that are not the datatype's: their bytes would mean something else. */
+/** @throws TypeError for elements of another type, whose bytes would be misinterpreted. */
 export function checkElements({ name, datatype, data }: InputTensor): void {
   const storage = DATATYPES[datatype]?.storage
   if (storage === undefined) throw new TypeError(`input ${name}: unknown datatype ${datatype}`)
   if (storage === null) {
     if (!Array.isArray(data) || !data.every((one) => typeof one === 'string' || one instanceof Uint8Array))
       throw new TypeError(`input ${name}: expected an array of strings or Uint8Arrays for BYTES`)
-    // Half of a surrogate pair has no UTF-8 form: encoders put U+FFFD in its place.
+    // Unpaired surrogates have no UTF-8 form: encoders replace them with U+FFFD.
     const halved = data.findIndex((one) => typeof one === 'string' && /\p{Surrogate}/u.test(one))
     if (halved >= 0)
       throw new TypeError(
-        `input ${name}, element ${halved}: expected Unicode text, got half a surrogate pair`,
+        `input ${name}, element ${halved}: expected Unicode text, got an unpaired surrogate`,
       )
     return
   }
-  // By name: an array of another realm, or a Node.js Buffer, is as good.
+  // Compared by name, so that arrays of other realms and Node.js Buffers are accepted.
   const got = (data as { readonly [Symbol.toStringTag]?: string })?.[Symbol.toStringTag] ?? typeof data
   if (got !== storage.name)
     throw new TypeError(`input ${name}: expected a ${storage.name} for ${datatype}, got ${got}`)
 }
 
-/** Elements over `bytes`, which must start at a multiple of their size. */
+/** Elements over `bytes`, which must be aligned to the element size. */
 export function numericElements(
   datatype: Exclude<Datatype, 'BYTES'>,
   bytes: Uint8Array<ArrayBuffer>,

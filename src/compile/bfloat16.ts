@@ -1,7 +1,7 @@
 /**
- * The runtime's JavaScript binding has no bfloat16. Every bfloat16 is exactly a float32, so inputs and
- * outputs of that type are turned into float32 at the model's border by Cast nodes inside the graph, and
- * the server converts between float32 and the sixteen bits on the wire without loss.
+ * The runtime's JavaScript binding has no bfloat16. Every bfloat16 is exactly representable as float32, so
+ * Cast nodes in the graph convert inputs and outputs of that type to and from float32. The server converts
+ * losslessly between float32 and the 16 bits on the wire.
  */
 import { create } from '@bufbuild/protobuf'
 import { graphsOf } from '../onnx/graph.js'
@@ -36,7 +36,7 @@ function declareFloat(value: ValueInfoProto): void {
   if (value.type?.value.case === 'tensorType') value.type.value.value.elemType = FLOAT
 }
 
-/** Renames a value wherever nodes read it, in subgraphs too: ONNX names are unique across them. */
+/** Renames a value wherever nodes read it, including subgraphs: ONNX names are unique across them. */
 function renameReads(graph: GraphProto, from: string, to: string): void {
   for (const inner of graphsOf(graph)) {
     for (const node of inner.node) node.input = node.input.map((name) => (name === from ? to : name))
@@ -44,7 +44,7 @@ function renameReads(graph: GraphProto, from: string, to: string): void {
   }
 }
 
-/** Inserts the casts, in place; returns whether there was anything to cast. */
+/** Inserts the casts in place; returns whether any were needed. */
 export function castBfloat16Borders(
   model: ModelProto & { graph: GraphProto },
   { inputs }: ModelInterface,

@@ -1,7 +1,7 @@
 /**
- * Keeps the compile cache below its limit: the images that were used least recently go, but never one that a living server
- * uses. Servers that share a cache folder, in other containers too, tell each other by locks on the images: each shares the
- * lock of those that it serves from, and who removes an image holds its lock alone. So an image is in use or removed, not both.
+ * Keeps the compile cache below its size limit by removing the least recently used images, but never one that
+ * a running server uses. Servers that share a cache folder, also across containers, coordinate with file
+ * locks. A server holds a shared lock on each image it uses, and removal requires an exclusive lock.
  */
 import { constants } from 'node:fs'
 import { type FileHandle, open, readdir, rm, stat } from 'node:fs/promises'
@@ -10,16 +10,16 @@ import { canLock, tryHoldLock, tryShareLock } from '../process/lock.js'
 import { type CompileCache, findKeptImage } from './cache.js'
 
 const IMAGE_PATTERN = /^[0-9a-f]{64}\.segment$/
-/** What is remembered of model files, a small file each. */
+/** Records of known model files, one small file each. */
 const RECORD_PATTERN = /\.json$/
 const MAX_RECORDS = 16_384
-/** Found or made by a server that has not come to locking it. */
+/** Time for a server that found or created an image to lock it. */
 const GRACE_MS = 60_000
 const LOCK_FILE = '.eviction.lock'
 
 /**
- * Keeps an image in the cache until the returned file is closed, and counts as its use; null where it is not kept, or was
- * removed meanwhile.
+ * Marks an image as used and keeps it in the cache until the returned file is closed. Null if the cache does
+ * not keep it or it was removed meanwhile.
  */
 export async function holdImage(cache: CompileCache, key: string): Promise<FileHandle | null> {
   const path = await findKeptImage(cache, key)
@@ -32,7 +32,7 @@ export async function holdImage(cache: CompileCache, key: string): Promise<FileH
     return null
   }
   const now = new Date()
-  // Another user's, or in a folder that cannot be written: it is not removed from there either.
+  // Fails for files of other users and in read-only folders, where no image is removed either.
   await file.utimes(now, now).catch(() => {})
   return file
 }
@@ -43,7 +43,7 @@ interface Found {
   readonly usedMs: number
 }
 
-/** Files by a pattern of their names, the one that was used least recently first. */
+/** Files whose names match the pattern, least recently used first. */
 async function findFiles(folder: string, names: readonly string[], pattern: RegExp): Promise<Found[]> {
   const found = await Promise.all(
     names
@@ -57,7 +57,7 @@ async function findFiles(folder: string, names: readonly string[], pattern: RegE
   return found.filter((one) => one !== null).sort((a, b) => a.usedMs - b.usedMs)
 }
 
-/** False where somebody uses it. */
+/** False if the file is in use. */
 async function removeUnused(path: string): Promise<boolean> {
   const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW).catch(() => null)
   if (file === null) return false
@@ -71,15 +71,16 @@ async function removeUnused(path: string): Promise<boolean> {
 }
 
 export interface Eviction {
-  /** Images that were removed. */
+  /** Number of removed images. */
   readonly removed: number
   readonly removedBytes: number
-  /** What is left: more than the limit where all of it is in use. */
+  /** Remaining bytes; above the limit if all remaining images are in use. */
   readonly leftBytes: number
 }
 
 /**
- * Removes what is beyond `maxBytes`; null where nothing can be told: nothing is kept here, others are at it, or there are no locks.
+ * Removes images until the cache is below `maxBytes`. Null if eviction is impossible: nothing is kept here,
+ * another server evicts at the moment, or locks are unavailable.
  */
 export async function evictImages(cache: CompileCache, maxBytes: number): Promise<Eviction | null> {
   const { writable: folder, problem } = cache

@@ -1,10 +1,10 @@
-/** What an image in the compile cache depends on. */
+/** The cache key of a compiled image. */
 import { createHash } from 'node:crypto'
 import { cpuDigest, runtimeVersion } from '../runtime/identity.js'
 import { COMPILE_OPTIONS } from '../runtime/session.js'
 import { SEGMENT_FORMAT_VERSION } from '../segment/layout.js'
 
-/** The same model on the same runtime, CPU, options and format gives the same image. */
+/** The same model, runtime, CPU, options and format produce the same image. */
 export function cacheKey(modelDigest: string): string {
   const parts = {
     model: modelDigest,

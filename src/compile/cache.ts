@@ -1,7 +1,7 @@
 /**
- * The compile cache: a folder of images named by what they depend on. Where it cannot be written, as in a container
- * with a read-only root, what it holds is still used, and new images live in a temporary folder until
- * they are in shared memory.
+ * The compile cache: a folder of images named by their cache keys. If the folder is not writable, as in a
+ * container with a read-only root, existing images are still used. New images are then in a temporary folder
+ * until they are copied into shared memory.
  */
 import { readlinkSync } from 'node:fs'
 import { access, constants, mkdir, mkdtemp, open, readdir, rm, stat } from 'node:fs/promises'
@@ -11,21 +11,24 @@ import { messageOf, OnecopyError } from '../errors.js'
 import { isAlive, ownIdentity } from '../process/identity.js'
 import { readHeader } from '../segment/write.js'
 
-/** Folders of work in progress say whose they are: those of dead servers are removed. */
+/** The name of a work folder identifies its owner, so that folders of dead servers can be removed. */
 const WORK_FOLDER_PATTERN = /^(?:onecopy)?\.work-(\d+)-(\d+)-(\d+)-([0-9a-f-]+)-/
-/** In another container a pid means another process: such work is left alone for longer than any compilation takes. */
+/**
+ * A pid from another container means nothing here, so such work folders are kept for longer than any
+ * compilation takes.
+ */
 const FOREIGN_WORK_GRACE_MS = 24 * 3_600_000
 
 export interface CompileCache {
-  /** Where images are looked for. */
+  /** Folders to search for images. */
   readonly folders: readonly string[]
-  /** Where new ones are made and kept. */
+  /** Folder for new images. */
   readonly writable: string
-  /** Why new images are not kept; null where they are. */
+  /** Why new images are not kept; null if they are. */
   readonly problem: string | null
 }
 
-/** Number of the namespace in which this process has its pid. Source: pid_namespaces(7). */
+/** Number of the pid namespace of this process. Source: pid_namespaces(7). */
 function pidNamespace(): string {
   return readlinkSync('/proc/self/ns/pid').replace(/\D/g, '')
 }
@@ -35,12 +38,12 @@ function workPrefix(): string {
   return `.work-${pidNamespace()}-${pid}-${startTicks}-${bootId}-`
 }
 
-/** The file of an image in a cache folder, by what it depends on. */
+/** File name of an image in a cache folder. */
 export function imageName(key: string): string {
   return `${key}.segment`
 }
 
-/** An image that outlives this start; null where there is none. */
+/** Path of an image that outlives this server; null if there is none. */
 export async function findKeptImage(
   { folders, writable, problem }: CompileCache,
   key: string,
@@ -73,10 +76,13 @@ export type CompiledImage =
       readonly imagePath: string
       readonly cached: boolean
     }
-  /** One of the keys that the caller holds. */
+  /** The caller already holds this key. */
   | { readonly outcome: 'held'; readonly key: string }
 
-/** What need not be compiled: what is held, or an image whose header is as it should be; null where there is neither. */
+/**
+ * Finds a result that makes compilation unnecessary: a held key, or an image with a valid header. Null if
+ * there is none.
+ */
 export async function findCompiled(
   key: string,
   { heldKeys, folders }: { readonly heldKeys: readonly string[]; readonly folders: readonly string[] },
@@ -88,7 +94,7 @@ export async function findCompiled(
   return null
 }
 
-/** A folder for one compilation, in the file system of the image it will become. */
+/** Creates a folder for one compilation, in the file system of the resulting image. */
 export async function makeWorkFolder({ writable }: CompileCache): Promise<string> {
   return await mkdtemp(join(writable, workPrefix()))
 }
@@ -112,8 +118,8 @@ async function removeDeadWork(folder: string): Promise<void> {
 }
 
 /**
- * Makes the cache usable and removes the work folders of dead servers.
- * @throws OnecopyError CONFIG_INVALID when neither it nor the folder for temporary files can be written.
+ * Opens the cache and removes the work folders of dead servers.
+ * @throws OnecopyError CONFIG_INVALID if neither the cache nor the temporary folder is writable.
  */
 export async function openCache(cacheDir: string): Promise<CompileCache> {
   let problem: string
@@ -136,14 +142,14 @@ export async function openCache(cacheDir: string): Promise<CompileCache> {
   }
 }
 
-/** A cache in the folder for temporary files; `closeCache` removes it. */
+/** A cache in the temporary folder; `closeCache` removes it. */
 export async function openTemporaryCache(problem = 'a temporary cache keeps nothing'): Promise<CompileCache> {
   await removeDeadWork(tmpdir())
   const writable = await mkdtemp(join(tmpdir(), `onecopy${workPrefix()}`))
   return { folders: [writable], writable, problem }
 }
 
-/** Removes what was only to last until the images were used. */
+/** Removes a temporary cache. */
 export async function closeCache({ writable, problem }: CompileCache): Promise<void> {
   if (problem !== null) await rm(writable, { recursive: true, force: true })
 }

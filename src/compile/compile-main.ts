@@ -1,8 +1,8 @@
 /**
- * The compile process. It reads requests from standard input, one a line, finds the compiled image in the cache
- * or makes it in the work folder, and answers each with one line on standard output. Compilation takes several times
- * the model's size in memory and runs code on files of unknown origin: a process that ends gives the
- * memory back, and its crash is an error message.
+ * The compile process. It reads one request per line from standard input, finds the compiled image in the
+ * cache or creates it in the work folder, and writes one reply per line to standard output. Compilation takes
+ * several times the model's size in memory and processes untrusted files. A separate process returns the
+ * memory when it ends, and a crash becomes an error message.
  */
 import { existsSync } from 'node:fs'
 import { open, readFile, rm, stat } from 'node:fs/promises'
@@ -43,7 +43,7 @@ import { areSettled, type FileFacts, factsOf, type KnownFiles } from './known-fi
 import { recordSelfCheck } from './self-check.js'
 import { declareOutputs } from './undeclared.js'
 
-/** A protobuf message, and so the part of a model inside its file, ends below 2 GiB. */
+/** A protobuf message, and so the model without its external data, is limited to 2 GiB. */
 const MAX_MODEL_FILE_BYTES = 2 ** 31 - 1
 
 type Model = ModelProto & { graph: GraphProto }
@@ -59,17 +59,17 @@ async function readModel(path: string): Promise<Buffer<ArrayBuffer>> {
   return await readFile(path)
 }
 
-/** The least that compiling took of any kind of model that was measured, in sizes of its file. */
+/** Minimum memory of compilation over all measured models, in multiples of the file size. */
 const COMPILE_FACTOR = 2
 
-/** Says no before the kernel does. */
+/** Fails before the OOM killer would act. */
 function requireMemory(modelBytes: number): void {
   const limitBytes = cgroupMemoryLimit()
   if (limitBytes === null || modelBytes * COMPILE_FACTOR <= limitBytes) return
   throw new OnecopyError(
     'MEMORY_LIMIT',
-    `compiling a model of ${formatBytes(modelBytes)} takes ${formatBytes(modelBytes * COMPILE_FACTOR)} and more, ` +
-      `the control group allows ${formatBytes(limitBytes)}: raise its memory limit, or compile elsewhere into a cache that is mounted here`,
+    `compiling a model of ${formatBytes(modelBytes)} takes ${formatBytes(modelBytes * COMPILE_FACTOR)} or more, ` +
+      `but the control group allows only ${formatBytes(limitBytes)}: raise its memory limit, or mount a cache that was filled on another machine`,
   )
 }
 
@@ -79,11 +79,11 @@ function asModelError(thrown: unknown): OnecopyError {
   const isNoModel = /protobuf parsing failed|ModelProto does not have a graph/i.test(text)
   return new OnecopyError(
     isNoModel ? 'MODEL_INVALID' : 'MODEL_UNSUPPORTED',
-    `the runtime refuses the model: ${text}`,
+    `the runtime rejects the model: ${text}`,
   )
 }
 
-/** What an image says whose graph is proven, before trial runs and without them. */
+/** The batching result of an image until its trial runs have finished. */
 const NOT_TRIED = batchingResult(false, 'the probe did not finish')
 
 interface Compilation {
@@ -94,11 +94,11 @@ interface Compilation {
   readonly modelPath: string
   readonly modelInterface: ModelInterface
   readonly defaults: Defaults
-  /** Whether `original` is not what stands in the file. */
+  /** Whether `original` differs from the file. */
   readonly isRewritten: boolean
-  /** What speaks against batching in the declared shapes; null for nothing. */
+  /** Why the declared shapes rule out batching; null if they do not. */
   readonly against: string | null
-  /** Whether the model is run at all while it is compiled. */
+  /** Whether trial runs are made during compilation. */
   readonly hasTrials: boolean
 }
 
@@ -106,7 +106,7 @@ function say(line: CompileReply | CompileNotice): void {
   process.stdout.write(`${JSON.stringify(line)}\n`)
 }
 
-/** What declared shapes and the graph that is loaded say of batching; null where they leave it to trial runs. */
+/** The batching result determined by declared shapes and graph; null if trial runs decide. */
 function batchingOf(model: Model, { against, modelInterface }: Compilation): Batching | null {
   if (against !== null) return batchingResult(false, against)
   const random = findRandomNode(model)
@@ -115,15 +115,15 @@ function batchingOf(model: Model, { against, modelInterface }: Compilation): Bat
     return notProven({ ...random, node: random.name, remedy })
   }
   const namesOf = (specs: readonly { readonly name: string }[]) => specs.map(({ name }) => name)
-  // Requests that send an optional input are computed alone: in a batch it has its default.
+  // Requests that send an optional input run alone; batches use its default.
   const inputs = namesOf(requiredOf(modelInterface.inputs))
   const proof = proveRowsApart({ model, inputs, outputs: namesOf(modelInterface.outputs) })
   return proof.isProven ? null : notProven(proof)
 }
 
 /**
- * Loads an image the way a worker does; throws what the runtime says where it would not load. A graph that is proven to
- * keep rows apart is tried for batching, and the header says the result.
+ * Loads an image the way a worker does and throws the runtime's error if that fails. If the graph is proven
+ * to keep rows independent, batching is also tried and the header records the result.
  */
 async function proveLoadable(
   path: string,
@@ -145,16 +145,16 @@ async function proveLoadable(
       ...{ folder, form, inputs, outputs, threads: 1 },
     })
     const asked = new Set(session.inputNames)
-    // Optional inputs keep their default in trials: requests that send them are computed alone.
+    // Trial runs use the defaults of optional inputs, because requests that send them run alone.
     const required = requiredOf(inputs)
     const askedInputs = required.filter(({ name }) => asked.has(name))
     const run = async (tensors: readonly Tensor[], names: readonly string[]) => [
       ...session.run(tensors, names).outputs,
     ]
-    // A crash from here on is that of trial runs: the model can be served without them.
+    // A later crash is caused by trial runs; the model can be served without them.
     say({ notice: 'probing' })
     const change: Parameters<typeof updateHeader>[1] = {}
-    // What answers the same twice by chance would fail its check in some later load.
+    // A random model that gives the same result twice by chance would fail its self-check in a later load.
     if (hasTrials && random === null)
       change.selfCheck = await recordSelfCheck({ inputs: required, outputs, run })
     if (hasTrials && isProven) {
@@ -168,7 +168,7 @@ async function proveLoadable(
   }
 }
 
-/** Optimised graph, weights and packed kernels in one file, proven to load. */
+/** Writes the optimised graph, weights and packed kernels to one file, and verifies that it loads. */
 async function compileShared(compilation: Compilation): Promise<string> {
   const { workFolder, folder, modelPath, original, defaults, isRewritten } = compilation
   const graphPath = join(workFolder, 'graph.onnx')
@@ -203,7 +203,9 @@ async function compileShared(compilation: Compilation): Promise<string> {
   return path
 }
 
-/** The model as it came, for what the runtime cannot write back: served, not shared. */
+/**
+ * Keeps the original model if the runtime cannot write it in a shareable form; it is served without sharing.
+ */
 async function keepOriginal(compilation: Compilation): Promise<string> {
   const path = join(compilation.workFolder, SEGMENT_FILE_NAME)
   await rm(path, { force: true })
@@ -225,7 +227,7 @@ async function keepOriginal(compilation: Compilation): Promise<string> {
   return path
 }
 
-/** What the model is, and what it can be recognised by where its files stood still while they were read. */
+/** The digest of the model, and facts to recognise its files by, unless they changed while they were read. */
 async function digestKnown(options: {
   /** As of before `bytes` were read. */
   readonly modelFacts: FileFacts
@@ -234,7 +236,7 @@ async function digestKnown(options: {
   readonly external: readonly string[]
 }): Promise<{ readonly digest: string; readonly known: KnownFiles | null }> {
   const { modelFacts, bytes, folder, external } = options
-  // What is not there is said better by what reads it.
+  // A missing file gets a better error where it is read.
   const externalFacts = await factsOf(folder, external).catch(() => [])
   const digest = await digestModel({ bytes, folder, externalFiles: external })
   const files = await factsOf(folder, [modelFacts.name, ...external])
@@ -247,7 +249,7 @@ async function compile(request: CompileRequest): Promise<CompileReply> {
   const [modelFacts] = (await factsOf(folder, [basename(modelPath)])) as [FileFacts]
   const bytes = await readModel(modelPath)
   const original = parseModel(bytes)
-  // Refused before the runtime sees the model: on some of these types it aborts the process.
+  // Checked before the runtime loads the model, because it aborts the process on some of these types.
   checkDeclared(original.graph)
   const { digest, known } = await digestKnown({
     modelFacts,
@@ -281,7 +283,7 @@ async function compile(request: CompileRequest): Promise<CompileReply> {
   try {
     imagePath = await compileShared(compilation)
   } catch (sharedFailure) {
-    // What the runtime refuses outright it refuses in either form; its first words are the clearer ones.
+    // If both forms fail, the error of the first attempt is the clearer one.
     imagePath = await keepOriginal(compilation).catch(() => {
       throw asModelError(sharedFailure)
     })
@@ -298,7 +300,7 @@ async function answer(line: string): Promise<CompileReply> {
   }
 }
 
-// The server's end of the pipe closes when the server dies: nobody waits for this work then.
+// The pipe closes when the server dies; nobody needs the result then.
 const lines = createInterface({ input: process.stdin })
 lines.on('close', () => process.exit(1))
 for await (const line of lines) say(await answer(line))

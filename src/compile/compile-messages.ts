@@ -1,30 +1,38 @@
-/** What passes between the server and its compile process: one JSON line each way, and one notice between. */
+/**
+ * Messages between the server and its compile process: one JSON line in each direction, and one notice in
+ * between.
+ */
 import { z } from 'zod'
 import { ErrorCodeSchema } from '../errors.js'
 import { KnownFilesSchema } from './known-files.js'
 
 export const CompileRequestSchema = z.object({
   modelPath: z.string(),
-  /** Where an image may already be. */
+  /** Folders to search for an existing image. */
   cacheFolders: z.array(z.string()),
   isCacheTrusted: z.boolean(),
-  /** An empty folder of this compilation's own, where a new image is made; the server takes it, and removes the rest. */
+  /**
+   * Empty folder of this compilation for a new image. The server moves the image out and removes the rest.
+   */
   workFolder: z.string(),
-  /** Whether to find out by trial runs if the model may be batched; without, it may not. */
+  /** Whether trial runs test batchability; without them the model is not batched. */
   probe: z.boolean(),
-  /** Keys of segments that the server can have without compiling. */
+  /** Keys of segments that the server can use without compilation. */
   heldKeys: z.array(z.string()),
 })
 
-/** Said when trial runs begin: a crash from here on is theirs, and the model can be served without them. */
+/** Sent when trial runs begin. A later crash is caused by them, and the model can be served without them. */
 export const CompileNoticeSchema = z.object({ notice: z.literal('probing') })
 
-/** Said of every model that was read. */
+/** Fields of every reply for a model that could be read. */
 const READ = {
   key: z.string(),
-  /** What was read, to be recognised by; null where it may have changed meanwhile. */
+  /** Facts to recognise the files by; null if they may have changed meanwhile. */
   known: KnownFilesSchema.nullable(),
-  /** Resident memory of the compile process afterwards: a large one is ended, to give it back. */
+  /**
+   * Resident memory of the compile process after the request. Above a threshold the server restarts the
+   * process.
+   */
   residentBytes: z.int().nonnegative(),
 }
 
@@ -33,7 +41,7 @@ export const CompileReplySchema = z.discriminatedUnion('outcome', [
     ...READ,
     outcome: z.literal('compiled'),
     imagePath: z.string(),
-    /** Whether the cache already had it; one that is new stands in the work folder. */
+    /** Whether the image comes from the cache; a new one is in the work folder. */
     cached: z.boolean(),
   }),
   z.object({ ...READ, outcome: z.literal('held') }),

@@ -1,4 +1,4 @@
-/** The server's side of compilation: child processes, a deadline, a clean work folder, a clear error. */
+/** The server side of compilation: child processes, deadlines, clean work folders and clear errors. */
 import { type ChildProcessByStdio, spawn } from 'node:child_process'
 import { rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -18,42 +18,45 @@ import {
 import { findKnownDigest, rememberDigest } from './known-files.js'
 
 const COMPILE_MAIN = fileURLToPath(new URL('compile-main.js', import.meta.url))
-/** The end of what a crashed compiler wrote: enough for its last words. */
+/** Length of the kept tail of standard error, for the message of a crash. */
 const STDERR_TAIL_CHARACTERS = 2000
-/** A compile process that has grown beyond this is ended: only its end gives the memory back. */
+/** A compile process above this size is ended, because only that returns its memory. */
 const KEEP_BELOW_BYTES = 256 * 1024 * 1024
-/** A probe looks at its clock between runs; one that is this late hangs inside a run. */
+/** A probe checks the clock between runs; after this time a single run is stuck. */
 const PROBE_TIMEOUT_MS = 30_000
 const MAX_REPLY_CHARACTERS = 64 * 1024
 
-/** Leaves the image as it is where there is nothing to measure, or no time. */
+/**
+ * Writes measurements into the header of an image; leaves it unchanged if there is nothing to measure or no
+ * time.
+ */
 export type MeasureImage = (imagePath: string, signal: AbortSignal) => Promise<void>
 
 export interface CompilerOptions {
   readonly cache: CompileCache
   readonly timeoutMs: number
   readonly signal: AbortSignal
-  /** Longest time that the trial runs for batching may take before the model is compiled without them. */
+  /** Time limit for batching trial runs before the model is compiled without them. */
   readonly probeTimeoutMs?: number
-  /** Measures the private memory of a worker for a new image, and writes it into its header. */
+  /** Measures the private memory per worker of a new image and writes it into its header. */
   readonly measure?: MeasureImage
 }
 
 export interface CompileChoices {
-  /** Keys of segments that can be had without compiling. */
+  /** Keys of segments that are available without compilation. */
   readonly heldKeys?: readonly string[]
-  /** False compiles whatever the cache has: it was found to be damaged. */
+  /** False: compile even if the cache has an image, because it was found damaged. */
   readonly isCacheTrusted?: boolean
 }
 
-/** One compile process and the one request it works on. */
+/** One compile process and its current request. */
 class CompileProcess {
   readonly #child: ChildProcessByStdio<Writable, Readable, Readable>
   #output = ''
   #lastWords = ''
   #waiting: { resolve(reply: CompileReply): void; reject(error: OnecopyError): void } | null = null
   #stopped: OnecopyError | null = null
-  /** Resolves when the process is gone. */
+  /** Resolves when the process has ended. */
   readonly ended: Promise<void>
   readonly #probeTimeoutMs: number
   #probeTimer: NodeJS.Timeout | undefined
@@ -70,26 +73,27 @@ class CompileProcess {
     child.stderr.setEncoding('utf8').on('data', (text: string) => {
       this.#lastWords = (this.#lastWords + text).slice(-STDERR_TAIL_CHARACTERS)
     })
-    // A compiler that died before it read its request is reported by its exit.
+    // If the compiler dies before reading its request, its exit reports the error.
     child.stdin.on('error', () => {})
     child.on('error', (thrown) => this.stop(failed(`the compile process cannot start: ${thrown.message}`)))
-    // Without a pid it never was.
+    // Without a pid the process never started.
     this.ended = new Promise((resolve) => {
       if (child.pid === undefined) resolve()
       else child.once('close', () => resolve())
     })
     child.on('close', (exitCode, exitSignal) => {
-      const how = exitSignal === null ? `ended with code ${exitCode}` : `was ended by ${exitSignal}`
+      const how = exitSignal === null ? `ended with code ${exitCode}` : `was killed by ${exitSignal}`
       const hint =
         exitSignal === 'SIGKILL' ? " (out of memory? compiling takes 2 to 5 times the model's size)" : ''
-      const words = this.#lastWords.trim() || 'it said nothing'
+      const words = this.#lastWords.trim() || 'it wrote no error message'
       this.stop(this.#stopped ?? failed(`the compile process ${how}${hint}: ${words}`))
     })
   }
 
   #receive(text: string): void {
     this.#output += text
-    if (this.#output.length > MAX_REPLY_CHARACTERS) this.stop(failed('the compile process wrote too much'))
+    if (this.#output.length > MAX_REPLY_CHARACTERS)
+      this.stop(failed('the compile process wrote too much output'))
     for (let end = this.#output.indexOf('\n'); end >= 0; end = this.#output.indexOf('\n')) {
       const line = this.#output.slice(0, end)
       this.#output = this.#output.slice(end + 1)
@@ -103,7 +107,7 @@ class CompileProcess {
       if (CompileNoticeSchema.safeParse(value).success) this.#startProbeTimer()
       else this.#waiting?.resolve(CompileReplySchema.parse(value))
     } catch {
-      this.stop(failed(`the compile process answered ${JSON.stringify(line.slice(0, 200))}`))
+      this.stop(failed(`the compile process sent an invalid reply ${JSON.stringify(line.slice(0, 200))}`))
     }
   }
 
@@ -114,7 +118,7 @@ class CompileProcess {
     }, this.#probeTimeoutMs)
   }
 
-  /** Whether trial runs have begun for what the process works on, or worked on last. */
+  /** Whether trial runs have started for the current or latest request. */
   get hasProbed(): boolean {
     return this.#probeTimer !== undefined
   }
@@ -123,7 +127,7 @@ class CompileProcess {
     return this.#stopped !== null
   }
 
-  /** Ends the process; what it works on is rejected with `error`. */
+  /** Kills the process and rejects the pending request with `error`. */
   stop(error: OnecopyError): void {
     this.#stopped ??= error
     this.#child.kill('SIGKILL')
@@ -152,7 +156,7 @@ function stopped(modelPath: string): OnecopyError {
   return new OnecopyError('SHUTTING_DOWN', `compiling ${modelPath} was stopped`)
 }
 
-/** Compiles one model after another. Owns at most one child process. */
+/** Compiles models one after another. Owns at most one child process. */
 export class Compiler {
   readonly #options: CompilerOptions
   #process: CompileProcess | undefined
@@ -162,10 +166,10 @@ export class Compiler {
   }
 
   /**
-   * Compiles one model version, or finds it in the cache or among `heldKeys`. A model that ends the process in trial runs for
-   * batching is compiled again without them: requests of its own may never do what they did.
+   * Compiles one model version, or finds it in the cache or among `heldKeys`. A model that crashes in
+   * batching trial runs is compiled again without them, because real requests may never trigger the crash.
    * @throws OnecopyError MODEL_INVALID, MODEL_UNSUPPORTED, COMPILE_FAILED (the process crashed), TIMEOUT,
-   *   SHUTTING_DOWN (the signal). Nothing is left in the cache but whole images.
+   *   SHUTTING_DOWN (aborted by the signal). The cache contains only complete images afterwards.
    */
   async compile(
     modelPath: string,
@@ -178,7 +182,7 @@ export class Compiler {
     return (await attempt(true)) ?? ((await attempt(false)) as CompiledImage)
   }
 
-  /** Without reading the model, where its files are those that were read before. */
+  /** Avoids reading the model if its files have not changed. */
   async #findKnown(modelPath: string, heldKeys: readonly string[]): Promise<CompiledImage | null> {
     const { cache } = this.#options
     const digest = await findKnownDigest(cache, modelPath)
@@ -186,7 +190,7 @@ export class Compiler {
     return await findCompiled(cacheKey(digest), { heldKeys, folders: cache.folders })
   }
 
-  /** Null when the process ended in trial runs. */
+  /** Null if the process ended during trial runs. */
   async #attempt(
     request: Pick<CompileRequest, 'modelPath' | 'heldKeys' | 'isCacheTrusted' | 'probe'>,
   ): Promise<CompiledImage | null> {
@@ -209,11 +213,11 @@ export class Compiler {
     }
   }
 
-  /** Null when the process ended in trial runs. */
+  /** Null if the process ended during trial runs. */
   async #ask(request: CompileRequest): Promise<Exclude<CompileReply, { outcome: 'failed' }> | null> {
     const { modelPath } = request
     const { timeoutMs, signal, probeTimeoutMs = PROBE_TIMEOUT_MS } = this.#options
-    // One that was ended between two models is no use for the next.
+    // A process that was stopped between two models is replaced.
     if (this.#process?.isStopped === true) this.#process = undefined
     this.#process ??= new CompileProcess(probeTimeoutMs)
     const child = this.#process
@@ -236,7 +240,7 @@ export class Compiler {
     } catch (thrown) {
       const endedInProbe = child.isStopped && child.hasProbed && !signal.aborted
       this.close()
-      // What it holds is given back before the caller goes on, or ends.
+      // Wait until its memory is freed before the caller continues.
       await child.ended
       if (endedInProbe) return null
       throw thrown

@@ -1,11 +1,13 @@
 /**
- * Inputs with a default: an initializer of the same name, from IR version 4 on (before it every initializer is listed as an
- * input too, and means a constant). They are optional inputs. The runtime's JavaScript binding cannot feed them: it knows
- * only inputs that must be sent, and drops the others without a word. So the default leaves the graph that the runtime
- * compiles and loads, where the input is one like any other, and whoever runs the model feeds the default where nothing was sent.
+ * Inputs with a default value: an initializer of the same name, from IR version 4 on. Before that, every
+ * initializer was also listed as an input and was a constant. They are optional inputs. The runtime's
+ * JavaScript binding cannot feed them: it only knows required inputs and silently drops others. So the
+ * default is removed from the compiled graph, which makes the input an ordinary one, and the server feeds the
+ * default if a request omits the input.
  *
- * Exporters that keep initializers as inputs list all weights of a model, and nobody means to send those. As inputs they would be
- * neither folded nor packed nor shared. What looks like that is made constant. docs/decisions/025-bounds.md
+ * Exporters that keep initializers as inputs list all weights of a model, which nobody sends. As inputs they
+ * would not be folded, packed or shared. Such initializers become constants. See
+ * docs/decisions/025-bounds.md.
  */
 import { create } from '@bufbuild/protobuf'
 import { parseModel, serializeModel } from '../onnx/graph.js'
@@ -26,19 +28,19 @@ import { formatBytes } from '../units.js'
 
 type Model = ModelProto & { graph: GraphProto }
 
-/** IR version from which on an initializer that is an input can be overridden. */
+/** First IR version in which an initializer that is also an input can be overridden. */
 const DEFAULTS_FROM_IR_VERSION = 4n
-/** A model has a few numbers that a caller may set; an exporter lists hundreds of weights. */
+/** Models have a few optional inputs; exporters list hundreds of weights. */
 const MAX_OPTIONAL_INPUTS = 16
-/** Every worker holds them for itself. */
+/** Every worker holds its own copy of the defaults. */
 const MAX_DEFAULT_BYTES = 1024 * 1024
 
 export interface Defaults {
   /** Names of the optional inputs. */
   readonly optional: ReadonlySet<string>
-  /** Their defaults, inline and with raw data whatever they were. */
+  /** Their defaults, always inline as raw data. */
   readonly tensors: readonly TensorProto[]
-  /** Why inputs that have a default are none, for a person. */
+  /** Human-readable reasons why inputs with a default are treated as constants. */
   readonly notes: readonly string[]
   /** Whether the graph was changed. */
   readonly hasChanges: boolean
@@ -48,7 +50,7 @@ const NONE: Defaults = { optional: new Set(), tensors: [], notes: [], hasChanges
 
 function specOf({ name, dims, dataType }: TensorProto): TensorSpec | null {
   const datatype = datatypeOf(dataType)
-  // The binding has no bfloat16, and texts stand in a part of the format that is not read here.
+  // The binding has no bfloat16, and string data is not parsed here.
   if (datatype === null || datatype === 'BF16' || datatype === 'BYTES') return null
   return { name, datatype, shape: dims.map(Number) }
 }
@@ -57,7 +59,7 @@ function bytesOf({ datatype, shape }: TensorSpec): number {
   return elementCount(shape ?? []) * (DATATYPES[datatype].bytes ?? 0)
 }
 
-/** Has the runtime read tensors, however they are written and wherever they stand. */
+/** Lets the runtime read the tensors, whatever their encoding or location. */
 async function evaluate(
   model: Model,
   tensors: readonly TensorProto[],
@@ -107,12 +109,12 @@ function inline(tensor: TensorProto, { data }: Tensor): TensorProto {
   return create(TensorProtoSchema, { name, dims, dataType, rawData })
 }
 
-/** Initializers that stay in the graph are constants only where they are no inputs. */
+/** Initializers that stay in the graph are constants only if they are not listed as inputs. */
 function makeConstant(graph: GraphProto, names: ReadonlySet<string>): void {
   graph.input = graph.input.filter(({ name }) => !names.has(name))
 }
 
-/** Finds the optional inputs of a model, and takes their defaults out of its graph, in place. */
+/** Finds the optional inputs of a model and removes their defaults from its graph, in place. */
 export async function takeDefaults(model: Model, folder: string): Promise<Defaults> {
   const { graph } = model
   if (model.irVersion < DEFAULTS_FROM_IR_VERSION) return NONE
@@ -126,21 +128,21 @@ export async function takeDefaults(model: Model, folder: string): Promise<Defaul
   const totalBytes = found.reduce((sum, { spec }) => sum + bytesOf(spec), 0)
   const constant = (why: string): Defaults => {
     makeConstant(graph, new Set(listed.map(({ name }) => name)))
-    const notes = [`${listed.length} initializers that are inputs too are constants: ${why}`]
+    const notes = [`${listed.length} initializers that are also inputs became constants: ${why}`]
     return { ...NONE, notes, hasChanges: true }
   }
   if (listed.length > MAX_OPTIONAL_INPUTS || !(totalBytes <= MAX_DEFAULT_BYTES)) {
     return constant(
-      `optional inputs are at most ${MAX_OPTIONAL_INPUTS} and ${formatBytes(MAX_DEFAULT_BYTES)} together, these are ${formatBytes(totalBytes)}`,
+      `at most ${MAX_OPTIONAL_INPUTS} optional inputs with ${formatBytes(MAX_DEFAULT_BYTES)} in total are supported, these have ${formatBytes(totalBytes)}`,
     )
   }
-  if (found.length === 0) return constant('texts and bfloat16 have no optional inputs')
+  if (found.length === 0) return constant('optional inputs of type string or bfloat16 are not supported')
   const tensors = found.map(({ tensor }) => tensor)
   let values: Tensor[]
   try {
     values = await evaluate(model, tensors, { specs: found.map(({ spec }) => spec), folder })
   } catch {
-    // What is wrong with them is said when the model is compiled.
+    // Compilation reports what is wrong with them.
     return constant('their defaults cannot be read')
   }
   const optional = new Set(tensors.map(({ name }) => name))
@@ -154,7 +156,7 @@ export async function takeDefaults(model: Model, folder: string): Promise<Defaul
   }
 }
 
-/** A graph as the runtime loads it, and the defaults that stood in it. */
+/** Splits a graph into the form the runtime loads and the defaults of its optional inputs. */
 export function separateDefaults(
   bytes: Uint8Array<ArrayBuffer>,
   inputs: readonly TensorSpec[],
@@ -168,7 +170,7 @@ export function separateDefaults(
     if (spec === undefined) return true
     const { storage } = DATATYPES[spec.datatype]
     if (storage === null) throw new Error(`expected numbers as default of ${tensor.name}`)
-    // A copy: views of numbers must be aligned.
+    // A copy, because typed arrays require alignment.
     const data = new storage(Uint8Array.from(tensor.rawData).buffer)
     defaults.push({ name: tensor.name, datatype: spec.datatype, shape: tensor.dims.map(Number), data })
     return false

@@ -1,4 +1,4 @@
-/** What a model is, byte for byte: its file and the external data it refers to. */
+/** The digest of a model: its file and the external data it refers to. */
 import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
 import { stat } from 'node:fs/promises'
@@ -8,7 +8,7 @@ import { OnecopyError } from '../errors.js'
 
 /**
  * SHA-256 over the model's bytes and, for each external file in order, its name, size and bytes.
- * @throws OnecopyError MODEL_INVALID when an external file is missing or outside the model's folder.
+ * @throws OnecopyError MODEL_INVALID if an external file is missing or outside the model's folder.
  */
 export async function digestModel(options: {
   readonly bytes: Uint8Array

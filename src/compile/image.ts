@@ -1,6 +1,6 @@
 /**
- * Builds the image of a segment: a segment file without an owner, as the compile cache keeps it and as
- * the primary copies it into shared memory.
+ * Builds the image of a segment: a segment file without an owner, as stored in the compile cache and copied
+ * into shared memory by the primary.
  */
 import { createHash } from 'node:crypto'
 import { type FileHandle, open, rm } from 'node:fs/promises'
@@ -32,9 +32,9 @@ export interface ImageOptions {
   readonly form: 'compiled' | 'original'
   readonly model: ModelProto & { graph: GraphProto }
   readonly modelInterface: ModelInterface
-  /** What a person is told about the weights beside what is found in the graph. */
+  /** Human-readable notes about the weights, in addition to those derived from the graph. */
   readonly notes: readonly string[]
-  /** The runtime's data file; null when no weight left the graph. Removed once it is copied. */
+  /** The runtime's data file; null if all weights are in the graph. Removed after it is copied. */
   readonly dataPath: string | null
   readonly externalDataFolder: string | null
   readonly batching: Batching
@@ -57,7 +57,7 @@ function headerOf(options: ImageOptions): SegmentHeader {
       shape: spec.shape && [...spec.shape],
     })),
     skippedOutputs: options.modelInterface.skippedOutputs,
-    // Their checksums are known when the data is; the longest stands for them until then.
+    // The checksums are known after the data is written; until then the longest number is a placeholder.
     rawRanges:
       options.form === 'compiled'
         ? rawRangesOf(options.model.graph).map((range) => ({ ...range, crc32: MAX_CRC32 }))
@@ -82,12 +82,14 @@ async function checksum(file: FileHandle, offsetBytes: number, bytes: number): P
   return sum
 }
 
-/** Writes header, graph and data into `path`, synced; returns the header. Offsets in `model` are moved. */
+/**
+ * Writes header, graph and data to `path` and syncs it; returns the header. Changes the offsets in `model`.
+ */
 export async function writeImage(options: ImageOptions): Promise<SegmentHeader> {
   const header = headerOf(options)
   const graphOffsetBytes = headerRoomBytes(header)
 
-  // Moving the offsets lengthens their digits, so the data's place is fixed first, with room for them.
+  // Larger offsets have more digits, so the position of the data is fixed first, with space for them.
   let dataOffsetBytes = 0
   if (options.form === 'compiled') {
     const upperBoundBytes = serializeModel(options.model).byteLength + offsetGrowthBytes(options.model.graph)
@@ -146,9 +148,9 @@ export async function writeImage(options: ImageOptions): Promise<SegmentHeader> 
 }
 
 /**
- * Changes the header of an open image, synced. Only for a file that has not got its name yet: what stands
- * in the cache or in shared memory never changes.
- * @throws OnecopyError SEGMENT_INVALID when the new header does not fit its room.
+ * Changes the header of an open image and syncs it. Only for a file that does not have its final name yet:
+ * files in the cache or in shared memory never change.
+ * @throws OnecopyError SEGMENT_INVALID if the new header does not fit its reserved space.
  */
 export async function updateHeader(
   file: FileHandle,

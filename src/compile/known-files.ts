@@ -1,7 +1,7 @@
 /**
- * Digests that need not be made again: the compile cache remembers the digest of a model's files by what the file system
- * says of them, as git's index does. Reading a large model takes as long as loading it. The time of the last change
- * is the kernel's: nobody can set it back.
+ * Caches digests of model files. The compile cache stores a digest together with the file's metadata, as
+ * git's index does, because reading a large model takes as long as loading it. The ctime is set by the
+ * kernel, so nobody can set it back.
  */
 import { createHash } from 'node:crypto'
 import { readFile, rename, stat, utimes, writeFile } from 'node:fs/promises'
@@ -10,16 +10,16 @@ import { isDeepStrictEqual } from 'node:util'
 import { z } from 'zod'
 import type { CompileCache } from './cache.js'
 
-/** A change so soon after the one before may leave the same time: coarse file systems count in seconds. */
+/** Two changes within this time may have the same timestamp: coarse file systems count in seconds. */
 const SETTLED_AFTER_MS = 2000
 const NS_PER_MS = 1_000_000n
 
 const FileSchema = z.strictObject({
-  /** Below the model's folder. */
+  /** Relative to the model's folder. */
   name: z.string(),
   bytes: z.int().nonnegative(),
   inode: z.string(),
-  /** In nanoseconds since 1970. */
+  /** Nanoseconds since 1970. */
   modifiedNs: z.string(),
   changedNs: z.string(),
 })
@@ -31,7 +31,7 @@ export const KnownFilesSchema = z.strictObject({
 })
 export type KnownFiles = z.infer<typeof KnownFilesSchema>
 
-/** What the file system says of files in `folder`. @throws where one is not there. */
+/** Metadata of files in `folder`. @throws If one is missing. */
 export async function factsOf(folder: string, names: readonly string[]): Promise<FileFacts[]> {
   return await Promise.all(
     names.map(async (name) => {
@@ -44,7 +44,7 @@ export async function factsOf(folder: string, names: readonly string[]): Promise
   )
 }
 
-/** Whether facts that were read before and after the files were read stand for what was read. */
+/** Whether metadata from before and after reading proves that the files did not change meanwhile. */
 export function areSettled(before: readonly FileFacts[], after: readonly FileFacts[]): boolean {
   const latestMs = Date.now() - SETTLED_AFTER_MS
   return (
@@ -57,7 +57,7 @@ function recordName(modelPath: string): string {
   return `${createHash('sha256').update(resolve(modelPath)).digest('hex')}.files.json`
 }
 
-/** The digest of the model at `modelPath`; null where it has to be made. */
+/** The stored digest of the model at `modelPath`; null if it must be calculated. */
 export async function findKnownDigest({ folders }: CompileCache, modelPath: string): Promise<string | null> {
   for (const folder of folders) {
     try {
@@ -66,19 +66,19 @@ export async function findKnownDigest({ folders }: CompileCache, modelPath: stri
       const names = files.map(({ name }) => name)
       if (!isDeepStrictEqual(files, await factsOf(dirname(modelPath), names))) continue
       const now = new Date()
-      // Those that nobody uses are removed at some time.
+      // Marks the record as used: the least recently used records are removed.
       await utimes(join(folder, recordName(modelPath)), now, now).catch(() => {})
       return digest
     } catch {
-      // Never remembered, damaged, or a file is gone: the digest is made.
+      // Not stored, damaged, or a file is missing: the digest is calculated.
     }
   }
   return null
 }
 
 /**
- * Remembers a digest. The record is written in `workFolder`, which is removed whatever happens, and gets its name when it is
- * whole. A cache that cannot keep it makes the next start slower, nothing else.
+ * Stores a digest. The record is written in `workFolder`, which is always removed, and renamed once complete.
+ * Failure only makes the next start slower.
  */
 export async function rememberDigest(
   modelPath: string,
@@ -90,6 +90,6 @@ export async function rememberDigest(
     await writeFile(join(workFolder, name), JSON.stringify(known), { mode: 0o600 })
     await rename(join(workFolder, name), join(cache.writable, name))
   } catch {
-    // Read again at the next start.
+    // The files are read again at the next start.
   }
 }

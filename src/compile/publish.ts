@@ -1,4 +1,4 @@
-/** From a model file to a sealed segment in shared memory: compile or find in the cache, copy, verify. */
+/** Turns a model file into a sealed segment in shared memory: compile or find in the cache, copy, verify. */
 import { constants } from 'node:fs'
 import { type FileHandle, open, stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
@@ -15,14 +15,14 @@ import { type CompileCache, type CompiledImage, findKeptImage } from './cache.js
 import { holdImage } from './cache-eviction.js'
 import { Compiler, type MeasureImage } from './compile.js'
 
-/** Whether there is memory for a segment and what workers hold beside it. */
+/** Checks that memory suffices for a segment and for the workers' private memory. */
 export interface Admission {
   /** @throws OnecopyError MEMORY_LIMIT. */
   reserve(key: string, header: SegmentHeader): void
   release(key: string): void
 }
 
-/** An image that is removed between being found and being used, so often in a row, is no accident. */
+/** An image that disappears this often in a row between being found and being used is an error. */
 const MAX_GONE = 3
 
 export interface PublishedModel {
@@ -30,9 +30,12 @@ export interface PublishedModel {
   readonly segment: SegmentFile
   readonly reference: SegmentReference
   readonly origin: 'compiled' | 'cache' | 'dead server'
-  /** The image it was written from, open, where the compile cache keeps it and it is asked for; its owner closes it. */
+  /**
+   * The open image file of the segment, if the compile cache keeps it and it was requested; the owner closes
+   * it.
+   */
   readonly image: FileHandle | null
-  /** Keeps that image in the cache while it is open; null where it is not kept there. Its owner closes it. */
+  /** Keeps that image in the cache while open; null if the cache does not keep it. The owner closes it. */
   readonly use: FileHandle | null
 }
 
@@ -43,23 +46,26 @@ export interface PublishOptions {
   /** See CompilerOptions. */
   readonly measure?: MeasureImage
   readonly compileTimeoutMs: number
-  /** Models compiled at the same time. */
+  /** Number of concurrent compilations. */
   readonly concurrency: number
   readonly signal: AbortSignal
-  /** Name of a segment's folder; NAME@VERSION where none is given. */
+  /** Name of a segment's folder; the default is NAME@VERSION. */
   readonly folderName?: (source: ModelSource) => string
-  /** Free room in the segment folder that is spoken for, in bytes. */
+  /** Bytes of free space in the segment folder that are already reserved. */
   readonly reservedBytes?: () => number
-  /** Whether images are to be left open for the segments' raw weights. */
+  /** Whether images stay open to restore the raw weights of segments. */
   readonly keepsImages?: boolean
-  /** Segments that dead servers left, for the taking. */
+  /** Segments of dead servers that can be adopted. */
   readonly leftovers?: readonly Leftover[]
-  /** One of them could not be used. */
+  /** Called when a leftover segment cannot be used. */
   readonly onRefused?: (source: ModelSource, reason: string) => void
   readonly onStart?: (source: ModelSource) => void
-  /** What is left to be done of every model that did not fail is to copy and to verify. */
+  /** Called when all models that did not fail only need to be copied and verified. */
   readonly onAllCompiled?: () => void
-  /** One cannot be published: the others are, all the same. Without this, the first failure stops them. */
+  /**
+   * Called when a model cannot be published; the others still are. Without this callback, the first failure
+   * stops all.
+   */
   readonly onFailed?: (source: ModelSource, failure: unknown) => void
   readonly onDone?: (published: PublishedModel, done: number, total: number) => void
 }
@@ -69,8 +75,8 @@ function keyOf({ name, version }: ModelSource): string {
 }
 
 /**
- * Takes over what a dead server left of this model version, if it left anything. Reading it whole takes as long as
- * finding out what the model is, so both are done at once; `compile` says whether the two belong together.
+ * Adopts the segment that a dead server left for this model version, if there is one. Verifying it takes as
+ * long as digesting the model, so both run concurrently; `compile` decides whether they match.
  */
 async function publishOne(
   source: ModelSource,
@@ -103,7 +109,7 @@ async function publishOne(
   return await compileAndWrite(source, compiler, options, image)
 }
 
-/** Describes what stands; its image is opened before a temporary cache can go. */
+/** Describes a written segment. Opens its image before a temporary cache is removed. */
 async function publishedAs(
   source: ModelSource,
   { segment, origin }: Pick<PublishedModel, 'segment' | 'origin'>,
@@ -131,10 +137,10 @@ async function compileAndWrite(
   for (;;) {
     const image = known ?? (await compiler.compile(source.path, { isCacheTrusted }))
     known = undefined
-    if (image.outcome === 'held') throw new Error('expected an image, nothing was said to be held')
-    // Others may make room in the cache: from here on not of this one.
+    if (image.outcome === 'held') throw new Error('expected an image, because no key is held')
+    // From here on other servers cannot evict this image.
     const use = await holdImage(cache, image.key)
-    // Who removes files by hand asks for no lock.
+    // Users who delete files by hand do not respect locks.
     const isGone = (await stat(image.imagePath).catch(() => null)) === null
     if (isGone) {
       await use?.close()
@@ -160,7 +166,7 @@ async function compileAndWrite(
       budget.release(folderName(source))
       const { code, path } = thrown as NodeJS.ErrnoException
       if (code === 'ENOENT' && path === image.imagePath && ++gone < MAX_GONE) continue
-      // A damaged cache entry is compiled again, once; a fresh image that fails is a fault to report.
+      // A damaged cache entry is compiled again once; a damaged new image is an error.
       const isDamagedCache =
         thrown instanceof OnecopyError && thrown.code === 'SEGMENT_INVALID' && image.cached
       if (!isDamagedCache || !isCacheTrusted) throw thrown
@@ -186,7 +192,7 @@ function compilerFor(options: PublishOptions, signal: AbortSignal): Compiler {
 }
 
 /**
- * Publishes one model; null where its content is that of a segment with one of `heldKeys`.
+ * Publishes one model; null if its content matches a segment in `heldKeys`.
  * @throws OnecopyError as publishModels.
  */
 export async function publishUnlessHeld(
@@ -206,7 +212,8 @@ export async function publishUnlessHeld(
 }
 
 /**
- * Publishes every model; results in the order of `sources`. The first failure stops the rest, unless `onFailed` takes it.
+ * Publishes every model and returns the results in the order of `sources`. The first failure stops the rest
+ * unless `onFailed` is given.
  * @throws OnecopyError of Compiler.compile and writeSegment, with the model named.
  */
 export async function publishModels(
@@ -220,7 +227,7 @@ export async function publishModels(
   let done = 0
   const settled = new Set<ModelSource>()
   const onCompiled = (source: ModelSource) => {
-    // One whose cache entry or leftover turns out to be damaged is compiled after all, and comes again.
+    // A model with a damaged cache entry or leftover is compiled later and reported again.
     if (settled.has(source)) return
     settled.add(source)
     if (settled.size === sources.length) options.onAllCompiled?.()
@@ -263,7 +270,7 @@ export async function publishModels(
   if (failures.length > 0 || signal.aborted)
     await Promise.all(results.flatMap((one) => [one?.image?.close(), one?.use?.close()]))
   if (failures.length > 0) {
-    // The others were stopped because of the first real one.
+    // The other failures result from stopping after the first real one.
     throw (
       failures.find((failure) => !(failure instanceof OnecopyError && failure.code === 'SHUTTING_DOWN')) ??
       failures[0]

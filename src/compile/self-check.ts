@@ -1,7 +1,7 @@
 /**
- * A known answer: when a model is compiled its image is run on made-up inputs, and the beginning of what came
- * out is written into the header. Every worker runs the same inputs when it has loaded the model, which warms it
- * up, and refuses to answer with a model that answers otherwise.
+ * The self-check: at compile time the image runs on generated inputs, and the first elements of the outputs
+ * are stored in the header. Every worker repeats the run after loading the model. That warms it up, and a
+ * worker rejects a model whose outputs differ.
  */
 
 import { isSameShape, largestDifference, toleranceOf } from '../batchability/agreement.js'
@@ -23,18 +23,18 @@ import {
 import { DATATYPES, elementCount, type Tensor, type TensorSpec } from '../tensor.js'
 
 const SEED = 17
-/** Sizes of variable dimensions that are tried until the model runs; the first dimension is 1. */
+/** Sizes of variable dimensions, tried until the model runs; the first dimension is 1. */
 const DIMENSIONS = [1, 8, 32, 64, 224]
 const RANGE = [-1, 1] as const
 const MAX_TEXT = 64
 const MAX_INPUT_BYTES = 16 * 1024 * 1024
-/** A model that takes longer for one row would hold up every start of a worker. */
+/** A model that takes longer for one row would delay every worker start. */
 const MAX_RUN_MS = 500
 
 type RunModel = (inputs: readonly Tensor[], outputNames: readonly string[]) => Promise<readonly Tensor[]>
 
 export interface SelfCheckOptions {
-  /** Inputs that the loaded graph asks for. */
+  /** Inputs that the loaded graph requires. */
   readonly inputs: readonly TensorSpec[]
   readonly outputs: readonly TensorSpec[]
   readonly run: RunModel
@@ -66,7 +66,7 @@ function namesOf(outputs: readonly TensorSpec[]): string[] {
   return outputs.slice(0, MAX_SELF_CHECK_OUTPUTS).map(({ name }) => name)
 }
 
-/** What differs between two beginnings; null where they agree as far as the datatype's rounding allows. */
+/** How the outputs differ; null if they agree within the rounding tolerance of the datatype. */
 function difference(expected: SelfCheck['outputs'][number], got: Tensor): string | null {
   if (!isSameShape(expected.shape, got.shape)) return `shape [${got.shape}] instead of [${expected.shape}]`
   const { datatype } = got
@@ -91,8 +91,8 @@ function difference(expected: SelfCheck['outputs'][number], got: Tensor): string
 }
 
 /**
- * Finds inputs on which the loaded model runs, twice with the same answer, and what it answers; null where there are
- * none, or one row takes too long.
+ * Finds inputs for which the loaded model gives the same outputs twice, and records them; null if there are
+ * none or one row takes too long.
  */
 export async function recordSelfCheck({ inputs, outputs, run }: SelfCheckOptions): Promise<SelfCheck | null> {
   const outputNames = namesOf(outputs)
@@ -119,12 +119,13 @@ export async function recordSelfCheck({ inputs, outputs, run }: SelfCheckOptions
 }
 
 /**
- * Runs what was recorded and holds the answer against it.
- * @throws OnecopyError SELF_CHECK_FAILED naming the output and how it differs.
+ * Repeats the recorded run and compares the outputs.
+ * @throws OnecopyError SELF_CHECK_FAILED naming the output and the difference.
  */
 export async function checkSelf(check: SelfCheck, { inputs, outputs, run }: SelfCheckOptions): Promise<void> {
   const feed = inputsOf(inputs, check.dimension, check.vocabulary)
-  if (feed === null) throw new OnecopyError('SELF_CHECK_FAILED', 'the recorded inputs cannot be made again')
+  if (feed === null)
+    throw new OnecopyError('SELF_CHECK_FAILED', 'the recorded inputs cannot be generated again')
   const answer = await run(feed, namesOf(outputs))
   for (const [i, expected] of check.outputs.entries()) {
     const got = answer[i]
@@ -132,7 +133,7 @@ export async function checkSelf(check: SelfCheck, { inputs, outputs, run }: Self
     if (how !== null) {
       throw new OnecopyError(
         'SELF_CHECK_FAILED',
-        `output ${JSON.stringify(expected.name)} of a known request: expected what came out when the model was compiled, got ${how}`,
+        `output ${JSON.stringify(expected.name)} of the self-check: expected the output recorded at compile time, got ${how}`,
       )
     }
   }

@@ -1,28 +1,31 @@
-/** Tells, from a graph as it was written, how much of a model N processes hold once. */
+/** Calculates from a compiled graph how much of a model N processes share. */
 import { toBinary } from '@bufbuild/protobuf'
 import { externalEntry, graphsOf, isExternal, packedBytesOf } from '../onnx/graph.js'
 import { type GraphProto, type NodeProto, NodeProtoSchema } from '../onnx/onnx_pb.js'
 import type { Sharing } from '../segment/layout.js'
 import { formatBytes } from '../units.js'
 
-/** Kernels that pack their weights in every process although the raw bytes are shared: measured, not documented. */
+/**
+ * Kernels that pack their weights in every process even if the raw bytes are shared. Measured, not
+ * documented.
+ */
 const PRIVATELY_PACKING = new Set(['QLinearConv', 'ConvInteger'])
-/** Attributes smaller than this are settings, not weights. */
+/** Smaller attributes are settings, not weights. */
 const ATTRIBUTE_WEIGHT_BYTES = 1024
-/** A part below this share of the weights does not change what the model is called. */
+/** Parts below this share of the weights do not affect the sharing state. */
 const NEGLIGIBLE_SHARE = 0.05
 
-/** Bytes of a node's attributes without the graphs inside them. */
+/** Bytes of a node's attributes, without subgraphs. */
 function attributeBytes(node: NodeProto): number {
   if (node.attribute.some((attribute) => attribute.g !== undefined || attribute.graphs.length > 0)) return 0
   return toBinary(NodeProtoSchema, node).byteLength
 }
 
-/** Bytes that every worker holds for itself, by the type of the operators whose weights they are. */
+/** Bytes that every worker holds privately, by operator type. */
 export interface PrivateWeights {
   /** Weights that a kernel packs again in every worker, although their raw bytes are shared. */
   readonly packed: ReadonlyMap<string, number>
-  /** Weights that are attributes of nodes. */
+  /** Weights stored as node attributes. */
   readonly attributes: ReadonlyMap<string, number>
 }
 
@@ -73,7 +76,7 @@ export function describeSharing(graph: GraphProto, form: 'compiled' | 'original'
   const notes: string[] = []
   if (privatelyPackedBytes > 0) {
     notes.push(
-      `${formatBytes(privatelyPackedBytes)} of quantised convolution weights are packed again in every worker`,
+      `${formatBytes(privatelyPackedBytes)} of quantised convolution weights are packed again by every worker`,
     )
   }
   for (const [opType, nodeBytes] of attributes) {
@@ -95,7 +98,7 @@ export function describeSharing(graph: GraphProto, form: 'compiled' | 'original'
     }
   }
   const unshareableBytes = inNodesBytes + inlineBytes
-  // A small graph holds small tensors inline by design: there is nothing worth sharing in them.
+  // A small graph keeps small tensors inline by design; sharing them is not worthwhile.
   const share = (bytes: number) => (weightsBytes === 0 ? 0 : bytes / weightsBytes)
   let state: Sharing['state'] = 'shared'
   if (share(inNodesBytes) > 0.5) state = 'not shareable'

@@ -1,4 +1,4 @@
-/** A model compiled to be looked at: nothing of it is kept. */
+/** Compiles a model for inspection without keeping the result. */
 import { open, readFile } from 'node:fs/promises'
 import { parseModel } from '../onnx/graph.js'
 import type { GraphProto, ModelProto } from '../onnx/onnx_pb.js'
@@ -9,19 +9,19 @@ import { closeCache, openTemporaryCache } from './cache.js'
 import { Compiler } from './compile.js'
 
 export interface TemporaryImage {
-  /** As it came. */
+  /** The unmodified model. */
   readonly original: ModelProto & { graph: GraphProto }
-  /** As the workers load it: where it could not be compiled, the original. */
+  /** The graph that workers load; the original if it could not be compiled. */
   readonly compiled: GraphProto
   readonly header: SegmentHeader
-  /** An image that lasts as long as it is used. */
+  /** The image, which exists until `use` returns. */
   readonly imagePath: string
   readonly compileMs: number
 }
 
 /**
- * Compiles a model in a cache of its own, hands it to `use`, and removes what was written.
- * @throws OnecopyError of Compiler.compile, and whatever `use` throws.
+ * Compiles a model in a temporary cache, passes it to `use`, and removes the cache.
+ * @throws OnecopyError of Compiler.compile, and errors of `use`.
  */
 export async function withCompiled<T>(
   modelPath: string,
@@ -34,7 +34,7 @@ export async function withCompiled<T>(
     const startedMs = performance.now()
     const image = await compiler.compile(modelPath)
     const compileMs = performance.now() - startedMs
-    if (image.outcome === 'held') throw new Error('expected an image: no key was said to be held')
+    if (image.outcome === 'held') throw new Error('expected an image, because no key is held')
     compiler.close()
     const { imagePath } = image
     await using file = await open(imagePath)

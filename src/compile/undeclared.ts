@@ -1,6 +1,6 @@
 /**
- * Outputs that a model declares by name only: the runtime infers their types, and is asked for them. It writes them into the
- * graph, so that everything behind reads them where types stand.
+ * Handles outputs declared by name only. The runtime infers their types; they are written into the graph so
+ * that later steps can read them there.
  */
 import { create } from '@bufbuild/protobuf'
 import { messageOf, OnecopyError } from '../errors.js'
@@ -26,14 +26,16 @@ async function describe(model: Model, folder: string): Promise<OutputDescription
     if (number === undefined) throw thrown
     throw new OnecopyError(
       'MODEL_UNSUPPORTED',
-      `an output without a declared type has element type ${number}, which the runtime's binding cannot tell: declare its type`,
+      `an output without a declared type has element type ${number}, which the runtime's binding cannot report: declare its type`,
     )
   }
 }
 
 const RANK = '/rank'
 
-/** The binding tells no rank of a tensor from rank 0. A node's output tells it, whose length is the rank. */
+/**
+ * The binding reports rank 0 for tensors of unknown rank. The length of a Shape node's output gives the rank.
+ */
 async function ranksOf(
   model: Model,
   names: readonly string[],
@@ -72,9 +74,9 @@ function declare(value: ValueInfoProto, { datatype, shape }: OutputDescription, 
 }
 
 /**
- * Declares them, in place; what is no tensor stays as it is.
- * @returns whether there was anything to declare.
- * @throws what the runtime says of a model that it cannot load.
+ * Declares the types in place; outputs that are not tensors stay unchanged.
+ * @returns Whether any output was undeclared.
+ * @throws The runtime's error for a model that it cannot load.
  */
 export async function declareOutputs(model: Model, folder: string): Promise<boolean> {
   const undeclared = model.graph.output.filter(isUndeclared)

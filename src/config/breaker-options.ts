@@ -1,4 +1,4 @@
-/** Options of the circuit breaker that every model version has. */
+/** Options of the circuit breaker of each model version. */
 import { integer, option } from './option.js'
 import { timeLimitMs } from './quantities.js'
 
@@ -7,20 +7,20 @@ export const BREAKER_OPTIONS = {
     schema: integer(0, 1000),
     value: 'N',
     group: 'Processes',
-    help: 'A model that has crashed or stalled workers so many times within 5 minutes is disabled for a while: its requests are answered with 503; 0 never.',
+    help: 'Crashes or stalls of a model within 5 minutes that open its circuit breaker: requests for it get 503. 0 disables the breaker.',
     default: () => 3,
   }),
   breakerBackoff: option({
     schema: timeLimitMs,
     value: 'TIME',
     group: 'Processes',
-    help: 'How long such a model is disabled first; twice as long each time it fails again, up to 10 minutes.',
+    help: 'How long the circuit breaker stays open at first; doubles with each further failure, up to 10 minutes.',
     default: () => '5s',
   }),
 } as const
 
 export interface BreakerConfig {
-  /** 0 is never. */
+  /** 0 disables the breaker. */
   readonly failureLimit: number
   readonly firstBackoffMs: number
 }

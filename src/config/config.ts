@@ -1,4 +1,4 @@
-/** The checked configuration: of the whole server, and the part that a serving process needs. */
+/** The validated configuration: of the whole server, and the subset that a serving process needs. */
 
 import { z } from 'zod'
 import { type LogFormat, logFormatOf } from '../log.js'
@@ -9,49 +9,49 @@ import { RESPONSE_PER_BODY } from './size-options.js'
 /** Measured: docs/decisions/027-placement.md. */
 const DEFAULT_INLINE_BUDGET_MS = 2
 
-/** The whole configuration, checked and frozen. Durations in milliseconds, sizes in bytes. */
+/** The whole configuration, validated and frozen. Durations are in milliseconds, sizes in bytes. */
 export interface Config {
   readonly modelsDir: string
   readonly modelControl: Parsed['modelControl']
-  /** With explicit control; `*` is all. */
+  /** Only with explicit model control; `*` means all. */
   readonly loadModels: readonly string[]
-  /** Whether one model that cannot be served is a reason not to start. */
+  /** Whether the server refuses to start when one model cannot be served. */
   readonly exitsOnError: boolean
-  /** A bundle or an ONNX file, instead of a repository. */
+  /** A bundle or an ONNX file that replaces the repository. */
   readonly only: { readonly path: string; readonly name: string | null } | null
   readonly redisUrl: string
   readonly cacheDir: string
-  /** 0 is no limit. */
+  /** 0 means no limit. */
   readonly cacheMaxBytes: number
   readonly compileTimeoutMs: number
   readonly host: string
   readonly port: number
-  /** False: neither the port nor the admin port, only the Unix socket. */
+  /** False: only the Unix socket listens, neither the port nor the admin port. */
   readonly isHttp: boolean
-  /** Empty: none was asked for. */
+  /** Empty: not configured. */
   readonly socketPath: string
   readonly adminHost: string
   readonly adminPort: number
   readonly adminAllowedHosts: readonly string[]
-  /** Empty: none is asked for. */
+  /** Empty: no token is required. */
   readonly adminToken: string
-  /** Paths; empty for none. */
+  /** File paths; empty when not configured. */
   readonly apiKeysFile: string
   readonly tlsCertPath: string
   readonly tlsKeyPath: string
   readonly tlsCaPath: string
   readonly adminTls: Parsed['adminTls']
-  /** As they were given, unread. */
+  /** The raw option value, not parsed yet. */
   readonly apiKeys: string
   readonly rateLimit: Parsed['rateLimit']
-  /** 0 is no limit. */
+  /** 0 means no limit. */
   readonly maxClientRequests: number
   readonly trustedProxies: number
-  /** `*` is all. */
+  /** `*` means all. */
   readonly corsOrigins: readonly string[]
   readonly isAccessLogOn: boolean
   readonly isServerTimingOn: boolean
-  /** Empty: no traces. */
+  /** Empty: no traces are exported. */
   readonly otlpEndpoint: string
   readonly hasDocs: boolean
   readonly workers: number
@@ -62,9 +62,9 @@ export interface Config {
   /** 0: nothing runs on the event loop. */
   readonly inlineBudgetMs: number
   readonly breaker: BreakerConfig
-  /** 0 is no limit. */
+  /** 0 means no limit. */
   readonly maxRequestsPerWorker: number
-  /** 0 is no limit. */
+  /** 0 means no limit. */
   readonly maxPrivateBytes: number
   readonly segmentDir: string
   readonly rawWeights: Parsed['rawWeights']
@@ -141,9 +141,9 @@ export function toConfig(options: Parsed): Config {
   })
 }
 
-/** What a serving process needs of the configuration; crosses to the workers as a message. */
+/** The subset of the configuration that a serving process needs. Sent to the workers as a message. */
 export const ServingConfigSchema = z.object({
-  /** Not ready while no model is served. */
+  /** Whether readiness requires at least one served model. */
   isModelRequired: z.boolean(),
   host: z.string(),
   port: z.int(),

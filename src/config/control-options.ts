@@ -1,4 +1,4 @@
-/** Options of which models of the repository are served, and when. */
+/** Options that control which models of the repository are served, and when. */
 import { z } from 'zod'
 import { option } from './option.js'
 
@@ -7,14 +7,14 @@ export const CONTROL_OPTIONS = {
     schema: z.enum(['fixed', 'watch', 'explicit'], 'expected fixed, watch or explicit'),
     value: 'MODE',
     group: 'Models',
-    help: 'fixed: what is there at the start; watch: as the repository changes; explicit: as POST /v2/repository/... on the admin port says.',
+    help: 'fixed: the models present at startup; watch: follows changes in the repository; explicit: POST /v2/repository/... on the admin port.',
     default: () => 'fixed',
   }),
   loadModel: option({
     schema: z.string().transform((names) => names.split(',').filter((name) => name !== '')),
     value: 'NAMES',
     group: 'Models',
-    help: 'With explicit control: models to load at the start, separated by commas; * is all.',
+    help: 'Models to load at startup with explicit control, separated by commas; * means all.',
     default: () => '',
     defaultHelp: 'none',
   }),
@@ -22,7 +22,7 @@ export const CONTROL_OPTIONS = {
     schema: z.enum(['on', 'off'], 'expected on or off').transform((word) => word === 'on'),
     value: 'on|off',
     group: 'Models',
-    help: 'on: a start with a model that cannot be served is refused; off: the others are served. With watch the others are always served.',
+    help: 'on: startup fails if one model cannot be served; off: the other models are served. --model-control watch always serves the others.',
     default: () => 'on',
   }),
 } as const

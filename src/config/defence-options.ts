@@ -1,4 +1,4 @@
-/** Options of who may ask, how much, and how safely; and of what is told about each request. */
+/** Options for access control, rate limits, TLS, request logs and traces. */
 import { z } from 'zod'
 import { integer, option, optionalPath } from './option.js'
 import { origins, rateLimit, serviceUrl, switchedOn } from './quantities.js'
@@ -8,46 +8,46 @@ export const ACCESS_OPTIONS = {
     schema: optionalPath,
     value: 'FILE',
     group: 'Access',
-    help: 'Keys that are asked for, one NAME:SHA256:SCOPES a line (onecopy key makes them); followed while it serves.',
+    help: 'File of API keys, one NAME:SHA256:SCOPES per line (create them with onecopy key). Reloaded when it changes.',
     default: () => '',
-    defaultHelp: 'none: open',
+    defaultHelp: 'none: no key is required',
   }),
   apiKeys: option({
     schema: z.string(),
     value: 'KEYS',
     group: 'Access',
-    help: 'The same in place, separated by semicolons; beside those of the file.',
+    help: 'API keys as text, separated by semicolons, in addition to --api-keys-file.',
     default: () => '',
-    defaultHelp: 'none: open',
+    defaultHelp: 'none: no key is required',
   }),
   rateLimit: option({
     schema: rateLimit,
     value: 'N/TIME',
     group: 'Access',
-    help: 'Requests of one client (API key, else address) in a time, such as 100/1s, over all workers; more are 429. 0 is unlimited.',
+    help: 'Request rate per client (API key, otherwise address) over all workers, such as 100/1s. Excess requests get 429. 0 is unlimited.',
     default: () => '0',
   }),
   maxClientRequests: option({
     schema: integer(0, 1_000_000),
     value: 'N',
     group: 'Access',
-    help: 'Requests of one client that may be inside at once, over all workers; more are 429. 0 is unlimited.',
+    help: 'Concurrent requests per client over all workers. Excess requests get 429. 0 is unlimited.',
     default: () => 0,
   }),
   trustedProxies: option({
     schema: integer(0, 32),
     value: 'N',
     group: 'Access',
-    help: 'Proxies in front that append to X-Forwarded-For: the client is the Nth address from its end; 0 is the other end of the connection.',
-    // The header is the client's own word where no proxy writes it.
+    help: 'Proxies in front that append to X-Forwarded-For: the client is the Nth address from the end. 0 uses the peer address of the connection.',
+    // Without a proxy that sets the header, clients can write any address into it.
     default: () => 0,
   }),
   corsOrigin: option({
     schema: origins,
     value: 'ORIGINS',
     group: 'Access',
-    help: 'Web pages that may ask, such as https://app.example, separated by commas or given again; * is all.',
-    // Browsers keep other sites from reading answers, and a server that is reached by accident should not change that.
+    help: 'Origins allowed by CORS, such as https://app.example. Separate with commas or repeat the flag; * means all.',
+    // By default browsers keep other sites from reading responses. An exposed server should not weaken that.
     default: () => '',
     defaultHelp: 'none',
     isList: true,
@@ -56,7 +56,7 @@ export const ACCESS_OPTIONS = {
     schema: optionalPath,
     value: 'FILE',
     group: 'TLS',
-    help: 'Certificate chain (PEM): inference is served by TLS 1.2 and later. Followed while it serves.',
+    help: 'Certificate chain (PEM). Inference is then served over TLS 1.2 or later. Reloaded when it changes.',
     default: () => '',
     defaultHelp: 'none: plain HTTP',
   }),
@@ -72,7 +72,7 @@ export const ACCESS_OPTIONS = {
     schema: optionalPath,
     value: 'FILE',
     group: 'TLS',
-    help: 'Authorities (PEM) that certificates of clients are asked to be signed by.',
+    help: 'CA certificates (PEM). Clients must then present a certificate signed by one of them.',
     default: () => '',
     defaultHelp: 'none: clients need no certificate',
   }),
@@ -80,13 +80,13 @@ export const ACCESS_OPTIONS = {
     schema: z.enum(['off', 'on', 'mutual'], 'expected off, on or mutual'),
     value: 'MODE',
     group: 'TLS',
-    help: 'The admin port: off is plain HTTP, on uses the same certificate, mutual asks clients for one too.',
-    // Probes of an orchestrator have no client certificate, and the admin port is not for the public.
+    help: 'TLS on the admin port. off: plain HTTP; on: the same certificate; mutual: client certificates are also required.',
+    // The probes of an orchestrator have no client certificate, and the admin port is not public.
     default: () => 'off',
   }),
 } as const
 
-/** Where OpenTelemetry's own variables say that traces go; empty for nowhere. */
+/** The OTLP endpoint from the standard OpenTelemetry variables; empty if traces are off. */
 export function standardOtlpEndpoint(environment: NodeJS.ProcessEnv = process.env): string {
   if (environment.OTEL_SDK_DISABLED === 'true' || environment.OTEL_TRACES_EXPORTER === 'none') return ''
   return environment.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT || environment.OTEL_EXPORTER_OTLP_ENDPOINT || ''
@@ -97,8 +97,8 @@ export const REQUEST_LOG_OPTIONS = {
     schema: switchedOn,
     value: '',
     group: 'Logs and metrics',
-    help: 'One line a request, with what each part of it took.',
-    // Some 4 us and a write for each request, where a small one takes 120 us.
+    help: 'Logs one line per request with the duration of each phase.',
+    // Costs about 4 us and one write per request; a small request takes 120 us.
     default: () => 'off',
     isSwitch: true,
   }),
@@ -106,8 +106,8 @@ export const REQUEST_LOG_OPTIONS = {
     schema: switchedOn,
     value: '',
     group: 'Logs and metrics',
-    help: 'The same for the client, in the header Server-Timing.',
-    // Tells strangers how busy the server is.
+    help: 'Reports the duration of each phase to the client in the Server-Timing header.',
+    // The header reveals the load of the server to strangers.
     default: () => 'off',
     isSwitch: true,
   }),
@@ -115,7 +115,7 @@ export const REQUEST_LOG_OPTIONS = {
     schema: serviceUrl,
     value: 'URL',
     group: 'Logs and metrics',
-    help: 'OpenTelemetry collector (OTLP over HTTP) that traces go to, such as http://localhost:4318.',
+    help: 'OpenTelemetry collector (OTLP over HTTP) that receives the traces, such as http://localhost:4318.',
     default: () => standardOtlpEndpoint(),
     defaultHelp: '$OTEL_EXPORTER_OTLP_TRACES_ENDPOINT or $OTEL_EXPORTER_OTLP_ENDPOINT; none: no traces',
   }),

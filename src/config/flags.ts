@@ -1,4 +1,4 @@
-/** Command lines: flags by their definitions, with a hint for a mistyped one. */
+/** Parses command lines against flag definitions and suggests the nearest flag for an unknown one. */
 import { parseArgs } from 'node:util'
 import { messageOf, OnecopyError } from '../errors.js'
 import { didYouMean } from './suggest-word.js'
@@ -10,13 +10,13 @@ export interface FlagShape {
 }
 
 export interface CommandLine {
-  /** Values as written; switches are `on`, `--no-X` is `off`. */
+  /** Values as written; a switch is `on`, and `--no-X` is `off`. */
   readonly values: Readonly<Record<string, string>>
   readonly positionals: readonly string[]
 }
 
 /**
- * @param flags Without the leading dashes.
+ * @param flags Names without the leading dashes.
  * @throws OnecopyError CONFIG_INVALID that names the unknown flag and the nearest known one.
  */
 export function parseCommandLine(
@@ -36,7 +36,7 @@ export function parseCommandLine(
       options,
       strict: true,
       allowPositionals: true,
-      // It would read --no-measure as the negation of a flag that is not there.
+      // Otherwise --no-measure would be parsed as the negation of a --measure flag that does not exist.
       allowNegative: !Object.keys(flags).some((name) => name.startsWith('no-')),
     })
     const texts = Object.entries(values).map(([name, value]) => [

@@ -1,4 +1,4 @@
-/** Help texts in 80 columns: paragraphs, and a table of flags. */
+/** Formats help texts in 80 columns: paragraphs and a table of flags. */
 const COLUMNS = 80
 const FLAG_COLUMNS = 26
 
@@ -6,11 +6,11 @@ export interface FlagHelp {
   readonly flag: string
   readonly value: string
   readonly help: string
-  /** Null where there is nothing to say. */
+  /** Null: the help shows no default. */
   readonly default: string | null
 }
 
-/** Breaks at spaces; lines that begin with a space stay as they are. */
+/** Wraps at spaces; lines that start with a space are kept as they are. */
 export function wrap(text: string, columns = COLUMNS): string[] {
   if (text.startsWith(' ')) return [text]
   const lines: string[] = []
@@ -24,7 +24,7 @@ export function wrap(text: string, columns = COLUMNS): string[] {
   return [...lines, line]
 }
 
-/** One flag: its usage on the left, its help wrapped on the right. */
+/** One flag: usage on the left, wrapped help on the right. */
 export function flagLines({ flag, value, help, default: byDefault }: FlagHelp): string[] {
   const usage = `  --${flag}${value === '' ? '' : ` ${value}`}`
   const [first = '', ...rest] = wrap(

@@ -1,9 +1,9 @@
-/** Addresses and names as they stand in options and Host headers. */
+/** Addresses and host names as written in options and in Host headers. */
 import { isIP, isIPv6 } from 'node:net'
 
 const MAPPED_IPV4 = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i
 
-/** Without the brackets of an IPv6 address and the final dot of a name, in lower case. */
+/** Lower case, without the brackets of an IPv6 address and the final dot of a name. */
 export function bareHost(host: string): string {
   return host
     .replace(/^\[(.*)\]$/, '$1')
@@ -11,7 +11,7 @@ export function bareHost(host: string): string {
     .toLowerCase()
 }
 
-/** The one form of an IPv6 address, where it is one. */
+/** The canonical form of an IPv6 address; other text is returned unchanged. */
 function canonicalIpv6(address: string): string {
   const withoutZone = address.replace(/%.*$/, '')
   return URL.canParse(`http://[${withoutZone}]`)
@@ -19,7 +19,7 @@ function canonicalIpv6(address: string): string {
     : address
 }
 
-/** Whether only this machine reaches it: 127.0.0.0/8, ::1, localhost and names below it (RFC 6761, 6.3). */
+/** Whether the host is loopback: 127.0.0.0/8, ::1, localhost and names below it (RFC 6761, 6.3). */
 export function isLoopbackHost(host: string): boolean {
   const name = bareHost(host)
   if (name === 'localhost' || name.endsWith('.localhost')) return true
@@ -33,7 +33,7 @@ export function isLoopbackHost(host: string): boolean {
   return isIP(name) === 4 && name.startsWith('127.')
 }
 
-/** As it stands in a URL. */
+/** The host as written in a URL, with brackets around IPv6. */
 export function urlHost(host: string): string {
   return isIPv6(host) ? `[${host}]` : host
 }

@@ -1,4 +1,7 @@
-/** Flags, then environment, then file, then defaults: one frozen Config, or one error that names them all. */
+/**
+ * Merges flags, environment, file and defaults into one frozen Config, or throws one error that lists all
+ * problems.
+ */
 import { readFileSync } from 'node:fs'
 import { z } from 'zod'
 import { messageOf, OnecopyError } from '../errors.js'
@@ -10,7 +13,7 @@ import { didYouMean } from './suggest-word.js'
 
 const NAMES = Object.keys(OPTIONS) as OptionName[]
 
-/** `drainTimeout` as a flag: `drain-timeout`. */
+/** `drainTimeout` becomes `drain-timeout`. */
 export function dashed(name: string): string {
   return name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
 }
@@ -23,7 +26,7 @@ function invalid(message: string): OnecopyError {
   return new OnecopyError('CONFIG_INVALID', message)
 }
 
-/** The flags of `serve`, for the parser and for shell completion. */
+/** The flags of `serve`, used by the parser and by shell completion. */
 export function serveFlags(): Record<string, FlagShape> {
   const flags: Record<string, FlagShape> = {
     config: { isSwitch: false },
@@ -37,7 +40,7 @@ export function serveFlags(): Record<string, FlagShape> {
 }
 
 /**
- * The command line of a command that takes the options of `serve`, and flags of its own.
+ * Parses the command line of a command that accepts the options of `serve` and its own flags.
  * @throws OnecopyError CONFIG_INVALID.
  */
 export function readServeFlags(
@@ -62,14 +65,16 @@ function readFile(path: string): Record<string, unknown> {
   const unknown = Object.keys(parsed.data).filter((key) => !Object.hasOwn(OPTIONS, key))
   if (unknown.length > 0) {
     const hinted = unknown.map((key) => key + didYouMean(key, NAMES))
-    throw invalid(`--config ${path}: unknown keys ${hinted.join(', ')}; expected some of ${NAMES.join(', ')}`)
+    throw invalid(
+      `--config ${path}: unknown keys ${hinted.join(', ')}; expected keys from ${NAMES.join(', ')}`,
+    )
   }
   return parsed.data
 }
 
 /**
- * Reads the configuration of `onecopy serve`.
- * @throws OnecopyError CONFIG_INVALID listing every value that is not as expected, and where it came from.
+ * Loads the configuration of `onecopy serve`.
+ * @throws OnecopyError CONFIG_INVALID that lists every invalid value and its source.
  */
 export function loadConfig(argv: readonly string[], environment: NodeJS.ProcessEnv = process.env): Config {
   const { values, positionals } = readServeFlags(argv, 'serve')
@@ -79,7 +84,7 @@ export function loadConfig(argv: readonly string[], environment: NodeJS.ProcessE
 }
 
 /**
- * The same from flags that were read already.
+ * Like loadConfig, from flags that are already parsed.
  * @throws OnecopyError CONFIG_INVALID.
  */
 export function configOf(
@@ -111,7 +116,7 @@ export function configOf(
   return toConfig(values as Parsed)
 }
 
-/** Options that are right by themselves and wrong together. */
+/** Options that are valid individually but conflict with each other. */
 function contradictions(parsed: Parsed): string[] {
   const { tlsCert, tlsKey, tlsCa, adminTls, adminHost } = parsed
   const problems: string[] = []
@@ -119,13 +124,13 @@ function contradictions(parsed: Parsed): string[] {
     parsed.adminToken !== '' || parsed.apiKeys !== '' || parsed.apiKeysFile !== '' || adminTls === 'mutual'
   if (!isLoopbackHost(adminHost) && !isGuarded && !parsed.adminInsecure)
     problems.push(
-      `--admin-host ${adminHost}: expected --admin-token, --api-keys-file or --admin-tls mutual beside it, because whoever reaches it may change models and workers; --admin-insecure on allows it without`,
+      `--admin-host ${adminHost}: expected --admin-token, --api-keys-file or --admin-tls mutual as well, because anyone who reaches the admin port can change models and workers; --admin-insecure on allows it without them`,
     )
   if ((tlsCert === '') !== (tlsKey === ''))
-    problems.push('expected both of --tls-cert and --tls-key, or none, got one')
-  if (tlsCert === '' && tlsCa !== '') problems.push('--tls-ca: expected --tls-cert and --tls-key beside it')
+    problems.push('expected both --tls-cert and --tls-key or neither, got only one')
+  if (tlsCert === '' && tlsCa !== '') problems.push('--tls-ca: expected --tls-cert and --tls-key as well')
   if (tlsCert === '' && adminTls !== 'off')
-    problems.push(`--admin-tls ${adminTls}: expected --tls-cert and --tls-key beside it`)
-  if (tlsCa === '' && adminTls === 'mutual') problems.push('--admin-tls mutual: expected --tls-ca beside it')
+    problems.push(`--admin-tls ${adminTls}: expected --tls-cert and --tls-key as well`)
+  if (tlsCa === '' && adminTls === 'mutual') problems.push('--admin-tls mutual: expected --tls-ca as well')
   return problems
 }

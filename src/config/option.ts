@@ -1,4 +1,4 @@
-/** What an option is, and schemas that many of them have. */
+/** The definition of an option, and schemas that several options share. */
 import { isIPv6 } from 'node:net'
 import { resolve } from 'node:path'
 import { z } from 'zod'
@@ -22,12 +22,12 @@ export interface Option<Schema extends z.ZodType> {
   readonly value: string
   readonly help: string
   readonly group: OptionGroup
-  /** The default as it would be written, and what it says in the help where that differs. */
+  /** `default` is the value as a user would write it; `defaultHelp` replaces it in the help text. */
   readonly default: () => string | number
   readonly defaultHelp?: string
   /** A flag without a value: `--access-log`, `--no-access-log`. */
   readonly isSwitch?: true
-  /** Given more than once, the values are joined by commas. */
+  /** Values of a repeated flag are joined with commas. */
   readonly isList?: true
 }
 
@@ -37,21 +37,21 @@ export function option<Schema extends z.ZodType>(definition: Option<Schema>): Op
 
 export const text = z.string().min(1)
 
-/** An address or a name; an IPv6 address with or without the brackets that it has in a URL. */
+/** An address or a host name; brackets around an IPv6 address are optional. */
 export const hostAddress = text.transform((value, context) => {
   const bare = /^\[(.*)\]$/.exec(value)?.[1] ?? value
-  // Brackets stand around IPv6 addresses only; a port is an option of its own.
+  // Only IPv6 addresses have brackets; the port is a separate option.
   if (isIPv6(bare) || !/[[\]]/.test(value)) return bare
   context.addIssue({
     code: 'custom',
-    message: `expected an address or a name, without a port, such as 127.0.0.1 or ::1, got ${JSON.stringify(value)}`,
+    message: `expected an address or a host name without a port, such as 127.0.0.1 or ::1, got ${JSON.stringify(value)}`,
   })
   return z.NEVER
 })
 
 export const path = text.transform((value) => resolve(value))
 
-/** Empty for none. */
+/** Empty means not configured. */
 export const optionalPath = z.string().transform((value) => (value === '' ? '' : resolve(value)))
 
 export function integer(minimum: number, maximum: number) {

@@ -1,4 +1,4 @@
-/** Schemas of durations, sizes, rates and the like as people write them; parsed, they are milliseconds and bytes. */
+/** Schemas for durations, sizes, rates and similar values; the parsed values are milliseconds and bytes. */
 import { z } from 'zod'
 import { parseBytes, parseDurationMs } from '../units.js'
 
@@ -10,7 +10,7 @@ export const durationMs = z.string().transform((value, context) => {
   return z.NEVER
 })
 
-/** A duration without which there would be no limit: none is not offered. */
+/** For limits that cannot be disabled: the duration must be above 0. */
 export const timeLimitMs = durationMs.refine((ms) => ms > 0, 'expected a duration above 0')
 
 export const sizeBytes = z.union([z.string(), z.int().transform(String)]).transform((value, context) => {
@@ -23,7 +23,7 @@ export const sizeBytes = z.union([z.string(), z.int().transform(String)]).transf
 
 const LARGEST_RATE = 1_000_000_000
 
-/** `100/1s`; null where it is 0, no limit. */
+/** `100/1s`; 0 means no limit and becomes null. */
 export const rateLimit = z
   .union([z.string(), z.literal(0).transform(String)])
   .transform((value, context): { readonly requests: number; readonly windowMs: number } | null => {
@@ -33,7 +33,7 @@ export const rateLimit = z
     const windowMs = parseDurationMs(time) ?? parseDurationMs(`1${time}`)
     if (requests > 0 && requests <= LARGEST_RATE && windowMs !== null && windowMs >= 1)
       return { requests, windowMs }
-    const message = `expected requests in a time such as 100/1s or 5000/1m, or 0, got ${JSON.stringify(value)}`
+    const message = `expected a rate such as 100/1s or 5000/1m, or 0, got ${JSON.stringify(value)}`
     context.addIssue({ code: 'custom', message })
     return z.NEVER
   })
@@ -46,19 +46,19 @@ function isOrigin(value: string): boolean {
   return value === '*' || (URL.canParse(value) && new URL(value).origin === value)
 }
 
-/** Origins of web pages, `https://host[:port]` or `*`: in one text, separated by commas, or in a list. */
+/** CORS origins, `https://host[:port]` or `*`: comma-separated text or a list. */
 export const origins = z
   .union([z.string().transform((value) => value.split(',')), z.array(z.string())])
   .transform((values, context) => {
     const list = values.map((value) => value.trim()).filter((value) => value !== '')
     const wrong = list.find((value) => !isOrigin(value))
     if (wrong === undefined) return list
-    const message = `expected origins such as https://app.example (no path, no slash at the end) or *, got ${JSON.stringify(wrong)}`
+    const message = `expected origins such as https://app.example (no path, no trailing slash) or *, got ${JSON.stringify(wrong)}`
     context.addIssue({ code: 'custom', message })
     return z.NEVER
   })
 
-/** Empty for none. */
+/** Empty means not configured. */
 export const serviceUrl = z
   .string()
   .refine(

@@ -1,7 +1,7 @@
 /**
- * Every option of the server: where it may come from, its unit, its default and why. The same table
- * makes the flags (`--drain-timeout 30s`), the environment (`ONECOPY_DRAIN_TIMEOUT=30s`), the keys of a
- * config file (`"drainTimeout": "30s"`) and the help text.
+ * Every option of the server with its unit, its default and the reason for it. This table defines the flags
+ * (`--drain-timeout 30s`), the environment variables (`ONECOPY_DRAIN_TIMEOUT=30s`), the keys of a config file
+ * (`"drainTimeout": "30s"`) and the help text.
  */
 import { homedir } from 'node:os'
 import { join } from 'node:path'
@@ -33,7 +33,7 @@ export const OPTIONS = {
     schema: path,
     value: 'DIR',
     group: 'Models',
-    help: 'Compiled models, kept so that the next start compiles nothing. Best on a disk.',
+    help: 'Cache of compiled models, so that the next start compiles nothing. Best on a disk.',
     default: () => join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'onecopy'),
     defaultHelp: '$XDG_CACHE_HOME/onecopy or ~/.cache/onecopy',
   }),
@@ -42,7 +42,7 @@ export const OPTIONS = {
     schema: durationMs,
     value: 'TIME',
     group: 'Models',
-    help: 'Longest time that compiling one model may take.',
+    help: 'Time limit for compiling one model.',
     default: () => '10m',
   }),
   host: option({
@@ -56,36 +56,36 @@ export const OPTIONS = {
     schema: integer(0, 65535),
     value: 'N',
     group: 'Network',
-    help: 'Port to serve inference on; 0 takes a free one.',
+    help: 'Port to serve inference on; 0 picks a free port.',
     default: () => 8080,
   }),
   adminHost: option({
     schema: hostAddress,
     value: 'H',
     group: 'Network',
-    help: 'Address for metrics, probes and model control. Beyond this machine it needs keys (--admin-token, --api-keys-file), --admin-tls mutual or --admin-insecure on.',
+    help: 'Address for metrics, probes and model control. A non-loopback address requires --admin-token, --api-keys-file, --admin-tls mutual or --admin-insecure on.',
     default: () => '127.0.0.1',
   }),
   adminPort: option({
     schema: integer(0, 65535),
     value: 'N',
     group: 'Network',
-    help: 'Port for metrics and probes, answered by the primary; 0 takes a free one.',
+    help: 'Port for metrics and probes, served by the primary; 0 picks a free port.',
     default: () => 9090,
   }),
   adminInsecure: option({
     schema: z.enum(['on', 'off'], 'expected on or off').transform((word) => word === 'on'),
     value: 'on|off',
     group: 'Network',
-    help: 'on: whoever reaches --admin-host may load and unload models and restart workers, without a key. For networks that something else guards.',
+    help: 'on: anyone who reaches --admin-host can load and unload models and restart workers without a key. Use only on protected networks.',
     default: () => 'off',
   }),
   adminAllowedHosts: option({
     schema: z.string().transform((names) => names.split(',').filter((name) => name !== '')),
     value: 'NAMES',
     group: 'Network',
-    help: 'Names in the Host header that the admin port answers to, besides addresses, localhost, --admin-host and the name of this machine.',
-    // A page under another name that resolves to this machine is not to reach it.
+    help: 'Additional Host header names accepted on the admin port. Addresses, localhost, --admin-host and the host name are always accepted.',
+    // Protects against DNS rebinding: web pages under other names that resolve to this machine are rejected.
     default: () => '',
     defaultHelp: 'none',
     isList: true,
@@ -94,25 +94,25 @@ export const OPTIONS = {
     schema: timeLimitMs,
     value: 'TIME',
     group: 'Network',
-    help: 'Longest time for the headers of a request to arrive, or for a new connection to say anything.',
-    // Headers fit into a few packets: whoever takes longer is broken, or holds the connection on purpose.
+    help: 'Time limit for receiving the headers of a request, also for the first request on a new connection.',
+    // Headers fit into a few packets. A slower client is broken or holds the connection on purpose.
     default: () => '10s',
   }),
   requestTimeout: option({
     schema: timeLimitMs,
     value: 'TIME',
     group: 'Network',
-    help: 'Longest time for a whole request to arrive, from its first byte; computing it does not count.',
-    // The largest body by default, 64 MiB, arrives in it at 9 Mbit/s.
+    help: 'Time limit for receiving a whole request, from its first byte. Inference time does not count.',
+    // The default body limit, 64 MiB, arrives within this time at 9 Mbit/s.
     default: () => '60s',
   }),
   keepAliveTimeout: option({
     schema: timeLimitMs,
     value: 'TIME',
     group: 'Network',
-    help: 'How long a connection may be silent between requests: longer than at the load balancer in front.',
-    // Common load balancers keep theirs for 60 s. The shorter side closes, and a request that crosses with
-    // the close is lost: so that must be the balancer, which knows what it has sent.
+    help: 'Idle time after which a connection is closed. Keep it longer than the idle timeout of the load balancer in front.',
+    // Common load balancers use 60 s. The side with the shorter timeout closes the connection, and a request
+    // sent at that moment is lost. Only the balancer knows what it has sent, so it must be the one to close.
     default: () => '65s',
   }),
   adminToken: option({
@@ -121,7 +121,7 @@ export const OPTIONS = {
       .refine((token) => token === '' || token.length >= 16, 'expected at least 16 characters'),
     value: 'TOKEN',
     group: 'Network',
-    help: 'Asked for (Authorization: Bearer) before models or workers are changed on the admin port. Better in the environment: flags are seen by everybody.',
+    help: 'Bearer token required to change models or workers on the admin port. Prefer the environment variable: other users can see flags.',
     default: () => '',
     defaultHelp: 'none',
   }),
@@ -130,22 +130,22 @@ export const OPTIONS = {
     schema: z.enum(['on', 'off'], 'expected on or off').transform((word) => word === 'on'),
     value: 'on|off',
     group: 'Network',
-    help: 'The page /docs, on which every route can be tried, and its document /openapi.json, on both ports.',
+    help: 'The page /docs, where every route can be tried, and its OpenAPI document /openapi.json, on both ports.',
     default: () => 'on',
   }),
   workers: option({
     schema: integer(1, 1024),
     value: 'N',
     group: 'Processes',
-    help: 'Worker processes. Each computes one request at a time and maps the same weights.',
+    help: 'Worker processes. Each runs one inference at a time and maps the same weights.',
     default: () => usableCpus(),
-    defaultHelp: "the CPUs this process may use: cgroup quota and affinity, not the host's count",
+    defaultHelp: "the CPUs available to this process (cgroup quota and affinity), not the host's count",
   }),
   threads: option({
     schema: integer(1, 1024),
     value: 'N',
     group: 'Processes',
-    help: 'Threads inside one inference. More workers usually beat more threads.',
+    help: 'Threads per inference. More workers usually beat more threads.',
     default: () => 1,
   }),
   inline: option({
@@ -163,14 +163,14 @@ export const OPTIONS = {
     schema: durationMs,
     value: 'TIME',
     group: 'Processes',
-    help: 'Longest time a worker may take to start, and then to load its models.',
+    help: 'Time limit for a worker to start, and again for it to load its models.',
     default: () => '2m',
   }),
   stallTimeout: option({
     schema: durationMs,
     value: 'TIME',
     group: 'Processes',
-    help: 'A worker whose inference thread or event loop is silent for longer is replaced; its requests are answered with 503. Above the longest run of any model.',
+    help: 'A worker whose inference thread or event loop does not respond for this long is replaced; its requests get 503. Must exceed the longest inference.',
     default: () => '2m',
   }),
   ...BREAKER_OPTIONS,
@@ -178,35 +178,35 @@ export const OPTIONS = {
     schema: integer(0, Number.MAX_SAFE_INTEGER),
     value: 'N',
     group: 'Processes',
-    help: 'A worker that has counted so many requests is replaced by a fresh one, without losing any; 0 never.',
+    help: 'Requests after which a worker is replaced by a fresh one, without losing any request; 0 disables.',
     default: () => 0,
   }),
   maxPrivateMemory: option({
     schema: z.union([z.literal('0').transform(() => 0), sizeBytes]),
     value: 'SIZE',
     group: 'Memory',
-    help: 'A worker that holds more memory of its own, weights not counted, is replaced by a fresh one; 0 never.',
+    help: 'Private memory, without the shared weights, above which a worker is replaced by a fresh one; 0 disables.',
     default: () => '0',
   }),
   drainTimeout: option({
     schema: durationMs,
     value: 'TIME',
     group: 'Processes',
-    help: 'On SIGTERM, longest time to finish what was accepted before workers are killed.',
+    help: 'Time after SIGTERM to finish accepted requests before workers are killed.',
     default: () => '30s',
   }),
   segmentDir: option({
     schema: path,
     value: 'DIR',
     group: 'Memory',
-    help: 'Where the shared weights live: a tmpfs, so that they are memory and nothing else.',
+    help: 'Directory for the shared weights. Use a tmpfs, so that they stay in memory only.',
     default: () => '/dev/shm',
   }),
   rawWeights: option({
     schema: z.enum(['release', 'keep'], 'expected release or keep'),
     value: 'MODE',
     group: 'Memory',
-    help: 'release: weights that only a load needs are in shared memory only meanwhile, where --cache-dir is on a disk; keep: always, which loads sooner.',
+    help: 'release: weights needed only while loading leave shared memory afterwards (requires --cache-dir on a disk); keep: they stay, so loads are faster.',
     default: () => 'release',
   }),
   ...SIZE_OPTIONS,
@@ -214,50 +214,50 @@ export const OPTIONS = {
     schema: integer(1, 1_000_000),
     value: 'N',
     group: 'Limits',
-    help: 'Requests that may wait in one worker; more are refused with 503.',
+    help: 'Queue capacity of one worker; further requests are rejected with 503.',
     default: () => 256,
   }),
   maxConnections: option({
     schema: integer(0, 1_000_000),
     value: 'N',
     group: 'Limits',
-    help: 'Connections that one worker holds; more are closed at once. Below `ulimit -n`; 0 is unlimited.',
-    // An idle one costs some 10 kB: 100 MB at the most.
+    help: 'Connections per worker; further connections are closed immediately. Keep it below `ulimit -n`; 0 is unlimited.',
+    // An idle connection costs about 10 kB, so the default costs at most 100 MB.
     default: () => 10_240,
   }),
   deadlineStatus: option({
     schema: integer(503, 504),
     value: 'N',
     group: 'Limits',
-    help: 'Status of a request whose deadline passed: 504, or 503 as Triton answers.',
+    help: 'Status of a request that misses its deadline: 504, or 503 like Triton.',
     default: () => 504,
   }),
   systemSharedMemory: option({
     schema: z.enum(['off', 'on'], 'expected on or off').transform((word) => word === 'on'),
     value: 'on|off',
     group: 'Network',
-    help: "Clients may register POSIX shared memory objects for tensors. Whoever reaches the port can then read and write this user's objects.",
+    help: 'Lets clients register POSIX shared memory objects for tensors. Anyone who reaches the port can then read and write the objects of this user.',
     default: () => 'off',
   }),
   logLevel: option({
     schema: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal']),
     value: 'L',
     group: 'Logs and metrics',
-    help: 'trace, debug (one line a request), info, warn, error or fatal.',
+    help: 'trace, debug (one line per request), info, warn, error or fatal.',
     default: () => 'info',
   }),
   logFormat: option({
     schema: z.enum(['auto', 'json', 'pretty'], 'expected auto, json or pretty'),
     value: 'FORMAT',
     group: 'Logs and metrics',
-    help: 'json: one object a line; pretty: lines for people; auto: pretty on a terminal, json elsewhere.',
+    help: 'json: one object per line; pretty: human-readable lines; auto: pretty on a terminal, otherwise json.',
     default: () => 'auto',
   }),
   metricsAliases: option({
     schema: z.enum(['none', 'triton'], 'expected none or triton'),
     value: 'NAMES',
     group: 'Logs and metrics',
-    help: "triton: what is counted also under Triton's names (nv_inference_*), for dashboards made for it.",
+    help: 'triton: also exports the metrics under their Triton names (nv_inference_*), for existing dashboards.',
     default: () => 'none',
   }),
   ...REQUEST_LOG_OPTIONS,
@@ -265,5 +265,5 @@ export const OPTIONS = {
 
 export type OptionName = keyof typeof OPTIONS
 
-/** Every option, checked. */
+/** All options after validation. */
 export type Parsed = { -readonly [Name in OptionName]: z.output<(typeof OPTIONS)[Name]['schema']> }

@@ -1,9 +1,9 @@
-/** How large requests, answers and the compile cache may be. */
+/** Size limits of requests, responses and the compile cache. */
 import { z } from 'zod'
 import { option } from './option.js'
 import { sizeBytes } from './quantities.js'
 
-/** Numbers take more room as JSON than as binary, but few answers are larger than what was asked with. */
+/** JSON numbers take more bytes than binary, but few responses are larger than their requests. */
 export const RESPONSE_PER_BODY = 2
 
 export const SIZE_OPTIONS = {
@@ -11,7 +11,7 @@ export const SIZE_OPTIONS = {
     schema: sizeBytes,
     value: 'SIZE',
     group: 'Limits',
-    help: 'Largest request body, also after decompression.',
+    help: 'Largest request body, before and after decompression.',
     default: () => '64MiB',
   }),
   maxResponse: option({
@@ -21,7 +21,7 @@ export const SIZE_OPTIONS = {
     ),
     value: 'SIZE',
     group: 'Limits',
-    help: 'Largest answer to an inference request, before compression; outputs in shared memory do not count.',
+    help: 'Largest inference response before compression. Outputs in shared memory do not count.',
     default: () => '',
     defaultHelp: `${RESPONSE_PER_BODY} x --max-body`,
   }),
@@ -35,7 +35,7 @@ export const CACHE_SIZE_OPTIONS = {
     ),
     value: 'SIZE',
     group: 'Models',
-    help: 'Compiled models beyond this are removed, those used least recently first, never one that a living server uses; 0 is unlimited.',
+    help: 'Size limit of the compile cache. Least recently used models are removed first, never one that a running server uses; 0 is unlimited.',
     default: () => '16GiB',
   }),
 } as const

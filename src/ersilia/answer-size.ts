@@ -1,8 +1,10 @@
-/** How large an answer of POST /run is, before it is made: names stand in it once for each row. */
+/**
+ * Calculates the size of a POST /run response before it is built: some layouts repeat the names in every row.
+ */
 import { OnecopyError } from '../errors.js'
 import { convertCell, type Oriented } from './orient.js'
 
-/** The longest number in JSON, `-1.2345678901234567e-300`, and its comma. */
+/** The longest JSON number, `-1.2345678901234567e-300`, and its comma. */
 const LONGEST_NUMBER_BYTES = 25
 const NULL_BYTES = 4
 const HEAVY_CELL_BYTES = 4
@@ -11,12 +13,12 @@ function quotedBytes(text: string): number {
   return Buffer.byteLength(JSON.stringify(text))
 }
 
-/** Texts with a comma or a colon behind each. */
+/** Strings, each with a following comma or colon. */
 function listBytes(texts: readonly string[]): number {
   return texts.reduce((sum, text) => sum + quotedBytes(text) + 1, 0)
 }
 
-/** Everything but the cells: brackets, names, commas and colons. */
+/** Everything except the cells: brackets, names, commas and colons. */
 function frameBytes({ rows, columns, index, orient }: Oriented): number {
   const brackets = 3
   const width = columns.length
@@ -47,7 +49,7 @@ function cellBytes({ rows, columns, outputType }: Oriented, mostBytes: number): 
 }
 
 /**
- * Refuses an answer that would be too large.
+ * Rejects a response that would be too large.
  * @throws OnecopyError RESPONSE_TOO_LARGE.
  */
 export function checkAnswerSize(
@@ -59,14 +61,14 @@ export function checkAnswerSize(
   let bytes = isHeavy ? cells * HEAVY_CELL_BYTES + listBytes(columns) : frameBytes(table)
   if (!isHeavy) {
     const isNumeric = outputType !== 'string'
-    // Most answers are small, however long their numbers are.
+    // Most responses are small enough even with the longest numbers.
     if (isNumeric && bytes + cells * LONGEST_NUMBER_BYTES <= maxBytes) return
     bytes += cellBytes(table, maxBytes - bytes)
   }
   if (bytes <= maxBytes) return
   throw new OnecopyError(
     'RESPONSE_TOO_LARGE',
-    `expected an answer of at most ${maxBytes} bytes (--max-response), got at least ${bytes}: ` +
+    `expected a response of at most ${maxBytes} bytes (--max-response), got at least ${bytes}: ` +
       `${rows.length} rows of ${columns.length} columns`,
   )
 }

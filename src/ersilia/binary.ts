@@ -1,6 +1,6 @@
 /**
- * The binary forms: one line of JSON, then bytes. Molecules go to run.sh as big-endian lengths and UTF-8; numbers come
- * back, from run.sh and from POST /run, row-major and little-endian.
+ * The binary formats: one line of JSON, then bytes. Molecules are sent to run.sh as big-endian lengths and
+ * UTF-8. Numbers are returned, by run.sh and by POST /run, row-major and little-endian.
  */
 import { z } from 'zod'
 import { messageOf, OnecopyError } from '../errors.js'
@@ -12,10 +12,10 @@ const NEWLINE = 0x0a
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 const LENGTH_BYTES = 4
 
-/** Beyond it, rounding to 32 bits gives infinity. */
+/** Larger values round to infinity in 32 bits. */
 const LARGEST_FLOAT = 2 ** 128 - 2 ** 103
 
-/** NumPy's names of the types that results have. */
+/** NumPy names of the supported result types. */
 const DTYPES = {
   '<f4': Float32Array,
   '<f8': Float64Array,
@@ -34,22 +34,22 @@ function malformed(message: string): OnecopyError {
   return new OnecopyError('INPUT_INVALID', message)
 }
 
-/** The JSON line and what stands behind it. */
+/** The JSON line and the bytes after it. */
 function splitHeader<Header>(
   bytes: Uint8Array,
   schema: z.ZodType<Header>,
 ): { header: Header; body: Uint8Array } {
   const end = bytes.indexOf(NEWLINE)
-  if (end < 0) throw malformed('expected a line of JSON in front of the binary values, found no line')
+  if (end < 0) throw malformed('expected a line of JSON before the binary values, found none')
   try {
     const header = schema.parse(JSON.parse(Buffer.from(bytes.subarray(0, end)).toString('utf8')))
     return { header, body: bytes.subarray(end + 1) }
   } catch (thrown) {
-    throw malformed(`expected a line of JSON in front of the binary values: ${messageOf(thrown)}`)
+    throw malformed(`expected a line of JSON before the binary values: ${messageOf(thrown)}`)
   }
 }
 
-/** Molecules as run.sh is given them. */
+/** Molecules in the input format of run.sh. */
 export function encodeInputs(inputs: readonly string[], column = 'input'): Buffer {
   const header = Buffer.from(`${JSON.stringify({ columns: [column], count: inputs.length })}\n`)
   const parts = inputs.flatMap((input) => {
@@ -71,7 +71,7 @@ export function decodeInputs(bytes: Uint8Array): string[] {
     const textAt = at + LENGTH_BYTES
     const end = textAt <= view.length ? textAt + view.readUInt32BE(at) : Number.POSITIVE_INFINITY
     if (end > view.length)
-      throw malformed(`expected ${header.count} inputs, the bytes end in number ${inputs.length + 1}`)
+      throw malformed(`expected ${header.count} inputs, but the data ends in input ${inputs.length + 1}`)
     try {
       inputs.push(utf8.decode(view.subarray(textAt, end)))
     } catch {
@@ -80,7 +80,7 @@ export function decodeInputs(bytes: Uint8Array): string[] {
     at = end
   }
   if (at !== view.length)
-    throw malformed(`expected ${header.count} inputs, ${view.length - at} bytes follow them`)
+    throw malformed(`expected ${header.count} inputs, but ${view.length - at} more bytes follow`)
   return inputs
 }
 
@@ -88,7 +88,7 @@ function hostIsLittleEndian(): boolean {
   return new Uint8Array(new Uint16Array([1]).buffer)[0] === 1
 }
 
-/** Row-major values; null is NaN, or 0 where the type has none (the form has no other way to say so). */
+/** Row-major values; null becomes NaN, or 0 for types without NaN, because the format has no null. */
 function valueBytes(rows: readonly Row[], columns: number, isInteger: boolean): Buffer {
   if (!hostIsLittleEndian()) throw new Error('expected a little-endian machine')
   const values = isInteger ? new Int32Array(rows.length * columns) : new Float32Array(rows.length * columns)
@@ -97,10 +97,10 @@ function valueBytes(rows: readonly Row[], columns: number, isInteger: boolean): 
       const cell = convertCell(row[j] ?? null, isInteger ? 'integer' : 'float')
       const value = cell === null ? (isInteger ? 0 : Number.NaN) : Number(cell)
       values[i * columns + j] = value
-      // An array wraps integers around and makes infinities of large floats.
+      // Typed arrays wrap integers and turn large floats into infinity.
       if (isInteger ? values[i * columns + j] !== value : Math.abs(value) > LARGEST_FLOAT)
         throw malformed(
-          `row ${i + 1}, column ${j + 1}: ${value} is beyond the 32-bit ${isInteger ? 'integers' : 'floats'} of the binary form: ask for output_type=simple`,
+          `row ${i + 1}, column ${j + 1}: ${value} exceeds the range of 32-bit ${isInteger ? 'integers' : 'floats'} in the binary format: use output_type=simple`,
         )
     }
   }
@@ -115,7 +115,7 @@ export interface Table {
 function encode({ rows, columns }: Table, outputType: OutputType, namesKey: 'dims' | 'columns'): Buffer {
   if (outputType === 'string')
     throw malformed(
-      'expected numbers for the binary form, the model answers with text: ask for output_type=simple',
+      'expected numbers for the binary format, but the model returns text: use output_type=simple',
     )
   const isInteger = outputType === 'integer'
   const header = {
@@ -130,14 +130,16 @@ function encode({ rows, columns }: Table, outputType: OutputType, namesKey: 'dim
 }
 
 /**
- * The heavy answer of POST /run.
- * @throws OnecopyError INPUT_INVALID for a model that answers with text.
+ * The heavy response of POST /run.
+ * @throws OnecopyError INPUT_INVALID for a model that returns text.
  */
 export function encodeHeavy(table: Table, outputType: OutputType): Buffer {
   return encode(table, outputType, 'dims')
 }
 
-/** What run.sh writes for a binary input. @throws OnecopyError INPUT_INVALID for a model that answers with text. */
+/**
+ * The output of run.sh for a binary input. @throws OnecopyError INPUT_INVALID for a model that returns text.
+ */
 export function encodeOutputs(table: Table, outputType: OutputType): Buffer {
   return encode(table, outputType, 'columns')
 }

@@ -1,4 +1,7 @@
-/** After five failures in a row nothing is tried for a while: then one request finds out whether it works again. */
+/**
+ * Circuit breaker: opens after five consecutive failures; after a timeout one trial request decides whether
+ * it closes.
+ */
 import { OnecopyError } from '../errors.js'
 
 const FAILURES = 5
@@ -7,7 +10,7 @@ const RESET_MS = 30_000
 export interface BreakerState {
   readonly state: 'closed' | 'open' | 'half-open'
   readonly failures: number
-  /** Seconds since 1970; null where there was none. */
+  /** Seconds since 1970; null if there was none. */
   readonly lastFailure: number | null
   readonly resetTimeoutSeconds: number
   readonly nextReset: number | null
@@ -41,15 +44,15 @@ export class Breaker {
   }
 
   /**
-   * Does `work`, where it is worth trying. Failures are those of the model; what clients do, and a queue that is full,
-   * say nothing about it.
-   * @throws OnecopyError BREAKER_OPEN, and what `work` throws.
+   * Runs `work` unless the breaker is open. Only failures of the model count, not client errors or a full
+   * queue.
+   * @throws OnecopyError BREAKER_OPEN, and errors of `work`.
    */
   async through<T>(work: () => Promise<T>): Promise<T> {
     const { state, nextReset } = this.state
     if (state === 'open' || (state === 'half-open' && this.#isTrying)) {
       const waitMs = Math.max(1000, (nextReset ?? 0) * 1000 - this.#nowMs())
-      throw new OnecopyError('BREAKER_OPEN', `the last ${this.#failures} runs have failed`, {
+      throw new OnecopyError('BREAKER_OPEN', `the last ${this.#failures} runs failed`, {
         retryAfterSeconds: Math.ceil(waitMs / 1000),
       })
     }

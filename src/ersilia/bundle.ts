@@ -1,6 +1,6 @@
 /**
- * An Ersilia model bundle on disk, as eos-template lays it out or as ersilia-pack packs it (`ID/DATE-UUID/model/...`).
- * Read whole: its texts are small, its checkpoints stay where they are.
+ * Reads an Ersilia model bundle, in the layout of eos-template or as packed by ersilia-pack
+ * (`ID/DATE-UUID/model/...`). Metadata and examples are read completely; checkpoints are only referenced.
  */
 import { readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -14,7 +14,7 @@ import { convertCell, type OutputType } from './orient.js'
 
 const RUN_SCRIPT = 'run.sh'
 
-/** What is known about a model. Other keys are passed on as they are. */
+/** The model card. Unknown keys are passed on unchanged. */
 const CardSchema = z.looseObject({
   Identifier: z.string().min(1),
   Slug: z.string().min(1),
@@ -26,23 +26,23 @@ const CardSchema = z.looseObject({
 export type Card = z.output<typeof CardSchema>
 
 export interface Bundle {
-  /** Absolute: the folder that `model/` stands in. */
+  /** Absolute path of the folder that contains `model/`. */
   readonly root: string
   readonly framework: string
   readonly card: Card
-  /** Null: served by its run.sh, a process for every request. */
+  /** Null: the bundle is served by its run.sh, with one process per request. */
   readonly manifest: Manifest | null
   /** Null without a manifest. */
   readonly checkpoint: string | null
-  /** Null where there is none. */
+  /** Null if there is none. */
   readonly runScript: string | null
-  /** Names of the columns of an answer, in order. */
+  /** Column names of a result, in order. */
   readonly columns: readonly string[]
-  /** By column, as run_columns.csv has it: float, integer, string or nothing. */
+  /** Types by column from run_columns.csv: float, integer, string or empty. */
   readonly columnTypes: readonly string[]
   readonly inputHeader: readonly string[]
   readonly exampleInputs: readonly string[]
-  /** Null where the bundle has no example of its output. */
+  /** Null if the bundle has no example output. */
   readonly exampleOutputs: CsvTable | null
   readonly outputType: OutputType
 }
@@ -76,7 +76,7 @@ async function readCard(root: string): Promise<Card> {
     if (text === null) continue
     try {
       const value = read(text)
-      // Some bundles have it one level down.
+      // Some bundles nest the card one level deeper.
       const card = (value as { card?: unknown } | null)?.card ?? value
       return CardSchema.parse(card)
     } catch (thrown) {
@@ -96,7 +96,7 @@ async function readCsv(path: string): Promise<CsvTable | null> {
   }
 }
 
-/** Names of the packer's examples have changed over time. */
+/** The packer's file names for examples have changed over time. */
 async function readExample(framework: string, role: 'input' | 'output'): Promise<CsvTable | null> {
   const folder = join(framework, 'examples')
   return (await readCsv(join(folder, `run_${role}.csv`))) ?? (await readCsv(join(folder, `${role}.csv`)))
@@ -106,11 +106,11 @@ function moleculesOf(inputs: CsvTable, framework: string): string[] {
   try {
     return firstColumn(inputs)
   } catch (thrown) {
-    throw invalid(`${framework}, example of the input: ${messageOf(thrown)}`)
+    throw invalid(`${framework}, example input: ${messageOf(thrown)}`)
   }
 }
 
-/** Columns of run_columns.csv by the names in its header. */
+/** Columns of run_columns.csv, found by the names in its header. */
 function declaredColumns(table: CsvTable | null): { name: string; type: string }[] {
   if (table === null) return []
   const header = table.header.map((name) => name.trim().toLowerCase())
@@ -124,8 +124,8 @@ function declaredColumns(table: CsvTable | null): { name: string; type: string }
 const NUMBER_TYPES = ['float', 'integer']
 
 /**
- * Of the card where it says so: text where it names several types. Elsewhere of the columns: numbers where all hold
- * numbers, floats where not all of them are integers. A column of which nothing is known may hold text.
+ * Determined by the card if it declares types: string if there are several. Otherwise by the columns: integer
+ * or float if all are numeric, float unless all are integers. A column of unknown type may contain text.
  */
 function outputTypeOf(card: Card, columnTypes: readonly string[]): OutputType {
   const named = [card['Output Type'] ?? []].flat().map((type) => type.trim().toLowerCase())
@@ -141,8 +141,8 @@ function isNumberType(type: string | undefined): type is 'float' | 'integer' {
 }
 
 /**
- * The type of a column that is not declared, by its examples: floats, unless one is text. Without a value among them,
- * floats too where the examples are all that names the columns.
+ * The type of an undeclared column, derived from its examples: float unless one is text. Without example
+ * values, float as well if the examples are the only source of the column names.
  */
 function exampleType(name: string, examples: CsvTable | null, areColumnsDeclared: boolean): string {
   const at = examples?.header.indexOf(name) ?? -1
@@ -153,7 +153,7 @@ function exampleType(name: string, examples: CsvTable | null, areColumnsDeclared
     : 'string'
 }
 
-/** How programs write a number that is none. */
+/** How programs write NaN, infinity and missing numbers. */
 const NOT_A_NUMBER = /^\s*[+-]?(nan|na|inf(inity)?|null|none)\s*$/i
 
 /** @throws OnecopyError BUNDLE_INVALID. */
@@ -171,7 +171,7 @@ export async function readBundle(path: string): Promise<Bundle> {
     throw invalid(`${framework}: expected columns/run_columns.csv or examples/run_output.csv, found neither`)
   const duplicate = duplicateName(columns)
   if (duplicate !== null)
-    throw invalid(`${framework}: expected columns of different names, got ${JSON.stringify(duplicate)} twice`)
+    throw invalid(`${framework}: expected distinct column names, got ${JSON.stringify(duplicate)} twice`)
   const columnTypes = columns.map((name) => declared.find((one) => one.name === name)?.type ?? '')
   const runScript = join(framework, RUN_SCRIPT)
   const hasScript = (await stat(runScript).catch(() => null))?.isFile() === true
@@ -196,7 +196,7 @@ export async function readBundle(path: string): Promise<Bundle> {
   }
 }
 
-/** Whether the same molecule may be answered otherwise the next time: such answers are not kept. */
+/** Whether repeated runs may give different results for a molecule; such results are not cached. */
 export function isVariable({ card }: Bundle): boolean {
   const tasks = [card.Task ?? []].flat()
   return card['Output Consistency'] === 'Variable' || tasks.some((task) => task.includes('Generat'))

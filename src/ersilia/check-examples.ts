@@ -1,4 +1,4 @@
-/** A bundle proves itself: its own example inputs must give its own example outputs. */
+/** Checks that a bundle reproduces its own example outputs from its example inputs. */
 import { OnecopyError } from '../errors.js'
 import type { Bundle } from './bundle.js'
 import { convertCell } from './orient.js'
@@ -9,9 +9,9 @@ function areClose(expected: number, got: number, tolerance: number): boolean {
 }
 
 /**
- * Runs the examples. Returns how many molecules were compared; 0 where the bundle has no examples.
- * @throws OnecopyError EXAMPLES_NOT_REPRODUCED naming the first value that differs, BUNDLE_INVALID when there are not as
- * many outputs as inputs.
+ * Runs the examples and returns the number of compared molecules; 0 if the bundle has none.
+ * @throws OnecopyError EXAMPLES_NOT_REPRODUCED naming the first value that differs, BUNDLE_INVALID if inputs
+ *   and outputs differ in number.
  */
 export async function checkExamples(bundle: Bundle, predictor: Predictor): Promise<number> {
   const { exampleInputs, exampleOutputs, columns, manifest, columnTypes, outputType } = bundle
@@ -25,7 +25,7 @@ export async function checkExamples(bundle: Bundle, predictor: Predictor): Promi
     for (const [j, column] of columns.entries()) {
       const at = header.indexOf(column)
       if (at < 0) continue
-      // A column of text is compared as text; one of numbers as numbers, however its answers are written.
+      // Text columns are compared as text, numeric columns as numbers regardless of formatting.
       const example = lines[i]?.[at] ?? null
       const mayBeText = columnTypes[j] === '' && outputType === 'string'
       const isText = columnTypes[j] === 'string' || (mayBeText && convertCell(example, 'float') === null)
@@ -39,13 +39,13 @@ export async function checkExamples(bundle: Bundle, predictor: Predictor): Promi
       if (isSame) continue
       throw new OnecopyError(
         'EXAMPLES_NOT_REPRODUCED',
-        `example ${i + 1} (${exampleInputs[i]}), column ${column}: run_output.csv has ${expected}, the model answers ${got}`,
+        `example ${i + 1} (${exampleInputs[i]}), column ${column}: run_output.csv has ${expected}, the model returns ${got}`,
       )
     }
   }
   if (exampleInputs.length === lines.length) return count
   throw new OnecopyError(
     'BUNDLE_INVALID',
-    `expected a row of example output for each of the ${exampleInputs.length} example inputs, got ${lines.length}`,
+    `expected one row of example output for each of the ${exampleInputs.length} example inputs, got ${lines.length}`,
   )
 }

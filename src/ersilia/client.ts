@@ -1,4 +1,4 @@
-/** POST /run of a resident server, over its Unix socket, from a process that wants nothing else. */
+/** POST /run over the Unix socket of a resident server, for short-lived processes. */
 import { type IncomingMessage, request } from 'node:http'
 import { setTimeout as delay } from 'node:timers/promises'
 import { z } from 'zod'
@@ -6,9 +6,9 @@ import { type ErrorCode, isErrorCode, OnecopyError } from '../errors.js'
 import type { Row } from './orient.js'
 import type { PredictOptions } from './predictor.js'
 
-/** Molecules in a request: a second's work, so that progress is seen and no request takes long. */
+/** Molecules per request: about a second of work, for progress reports and short requests. */
 const CHUNK = 2000
-/** A server that is busy, or changes a worker, is asked again. */
+/** Requests are retried while the server is busy or replaces a worker. */
 const BUSY_TRIES = 20
 const MAX_BUSY_WAIT_MS = 1000
 const ASK_TIMEOUT_MS = 10 * 60_000
@@ -32,7 +32,7 @@ async function textOf(response: IncomingMessage): Promise<string> {
   return Buffer.concat(chunks).toString('utf8')
 }
 
-/** @throws a system error, such as ECONNREFUSED, where nobody answers. */
+/** @throws A system error such as ECONNREFUSED if the server cannot be reached. */
 function ask(
   socketPath: string,
   { method, path, body }: { method: 'GET' | 'POST'; path: string; body?: string },
@@ -73,7 +73,7 @@ async function patiently(socketPath: string, what: Parameters<typeof ask>[1]): P
     }
     const told = errorIn(text)
     const known: ErrorCode = code !== undefined && isErrorCode(code) ? code : 'MODEL_RUN_FAILED'
-    throw new OnecopyError(known, told?.detail ?? told?.error ?? `the server answered ${status}`)
+    throw new OnecopyError(known, told?.detail ?? told?.error ?? `the server responded with status ${status}`)
   }
 }
 
@@ -83,8 +83,8 @@ export interface Answered {
 }
 
 /**
- * Has a resident server predict.
- * @throws OnecopyError what the server answers, and system errors where it cannot be reached.
+ * Predicts with a resident server.
+ * @throws OnecopyError of the server, and system errors if it cannot be reached.
  */
 export async function predictOverSocket(
   socketPath: string,
@@ -103,7 +103,7 @@ export async function predictOverSocket(
     const { columns: names, data } = SplitSchema.parse(JSON.parse(text))
     const asked = Math.min(CHUNK, inputs.length - from)
     if (data.length !== asked)
-      throw new OnecopyError('MODEL_RUN_FAILED', `expected ${asked} rows, the server answered ${data.length}`)
+      throw new OnecopyError('MODEL_RUN_FAILED', `expected ${asked} rows, the server returned ${data.length}`)
     columns = names
     for (const row of data) rows.push(row)
     onProgress?.(rows.length)

@@ -1,12 +1,14 @@
-/** What the routes of a bundle are given. */
+/** The context of a bundle's routes. */
 import type { HttpContext } from '../http/context.js'
 import type { ServedModel } from '../inference/service.js'
 import type { ErsiliaService } from './service.js'
 
 export interface ErsiliaContext {
   readonly http: HttpContext
-  /** Open and proved. @throws OnecopyError why it cannot be opened. */
+  /**
+   * The opened bundle, with examples checked. @throws OnecopyError with the reason why it cannot be opened.
+   */
   readonly service: () => Promise<ErsiliaService>
-  /** The model that answers for the bundle; undefined where run.sh does. */
+  /** The model that serves the bundle; undefined if run.sh does. */
   readonly model: () => ServedModel | undefined
 }

@@ -1,4 +1,7 @@
-/** The text of a CSV file: UTF-8, or UTF-16 with a byte order mark, as spreadsheets write it. Nothing is replaced. */
+/**
+ * Decodes the text of a CSV file: UTF-8, or UTF-16 with a byte order mark as written by spreadsheets. No
+ * character is ever replaced.
+ */
 import { OnecopyError } from '../errors.js'
 
 const EXPECTED = 'expected UTF-8, or UTF-16 with a byte order mark'
@@ -11,12 +14,12 @@ function startsWith(bytes: Uint8Array, ...mark: number[]): boolean {
   return mark.every((byte, i) => bytes[i] === byte)
 }
 
-/** The number of the line that stands behind `text`. */
+/** The number of the line after `text`. */
 function lineBehind(text: string): number {
   return text.split(/\r\n|\n|\r/).length
 }
 
-/** @throws OnecopyError INPUT_INVALID naming the line that is in another encoding. */
+/** @throws OnecopyError INPUT_INVALID naming the line with invalid bytes. */
 export function decodeText(bytes: Uint8Array): string {
   if (startsWith(bytes, 0xff, 0xfe, 0, 0) || startsWith(bytes, 0, 0, 0xfe, 0xff))
     throw invalid(`${EXPECTED}, got UTF-32`)
@@ -28,11 +31,11 @@ export function decodeText(bytes: Uint8Array): string {
   const text = decodeUtf8(bytes)
   const nul = text.indexOf('\0')
   if (nul < 0) return text
-  // UTF-16 of plain letters is valid UTF-8: a NUL beside each of them.
+  // Plain letters in UTF-16 are also valid UTF-8, with a NUL next to each.
   const isUtf16 = bytes.length > 1 && (bytes[0] === 0) !== (bytes[1] === 0)
   throw invalid(
     isUtf16
-      ? `${EXPECTED}, got what seems to be UTF-16 without one`
+      ? `${EXPECTED}, got what looks like UTF-16 without one`
       : `expected text, got a NUL in line ${lineBehind(text.slice(0, nul))}`,
   )
 }
@@ -42,7 +45,7 @@ function decodeUtf16(bytes: Uint8Array): string {
   try {
     text = new TextDecoder('utf-16le', { fatal: true, ignoreBOM: true }).decode(bytes)
   } catch (thrown) {
-    throw refused(thrown, 'expected UTF-16 as the byte order mark says: half a character stands in it')
+    throw refused(thrown, 'expected UTF-16 according to the byte order mark, got an unpaired surrogate')
   }
   const nul = text.indexOf('\0')
   if (nul < 0) return text
@@ -54,17 +57,17 @@ function decodeUtf8(bytes: Uint8Array): string {
     return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)
   } catch (thrown) {
     const before = new TextDecoder('utf-8').decode(bytes.subarray(0, validBytes(bytes)))
-    throw refused(thrown, `${EXPECTED}: line ${lineBehind(before)} has other bytes`)
+    throw refused(thrown, `${EXPECTED}: line ${lineBehind(before)} is not UTF-8`)
   }
 }
 
-/** A text may also be longer than any string. */
+/** The decoder also fails if the text exceeds the maximum string length. */
 function refused(thrown: unknown, message: string): OnecopyError {
   const isTooLong = (thrown as NodeJS.ErrnoException).code !== 'ERR_ENCODING_INVALID_ENCODED_DATA'
   return invalid(isTooLong ? 'expected a file of at most half a gigabyte' : message)
 }
 
-/** How many bytes from the start on are UTF-8, a character that is cut at the end included. */
+/** The number of leading bytes that are valid UTF-8, including a truncated last character. */
 function validBytes(bytes: Uint8Array): number {
   let valid = 0
   let beyond = bytes.length

@@ -1,6 +1,6 @@
 /**
- * CSV files: a header, then a row for every line, whatever ends it. Nothing in a file is left out without a word: what
- * cannot be read as it stands is an error that says where.
+ * Reads and writes CSV files: a header, then one row per line with any line ending. Nothing is dropped
+ * silently: invalid input is an error with its position.
  */
 import { parse } from 'csv-parse/sync'
 import { stringify } from 'csv-stringify/sync'
@@ -19,8 +19,7 @@ function invalid(message: string): OnecopyError {
 }
 
 /**
- * Reads a file. A blank line is a row too: of one empty field. A quote within a field that does not begin with one is
- * data.
+ * Parses a file. A blank line is a row with one empty field. A quote inside an unquoted field is data.
  * @throws OnecopyError INPUT_INVALID.
  */
 export function parseCsv(bytes: Uint8Array): CsvTable {
@@ -30,7 +29,7 @@ export function parseCsv(bytes: Uint8Array): CsvTable {
       bom: true,
       record_delimiter: ['\r\n', '\n', '\r'],
       relax_quotes: true,
-      // Lines of other lengths are for their readers to judge.
+      // Callers validate the number of fields.
       relax_column_count: true,
       skip_empty_lines: false,
     })
@@ -38,37 +37,38 @@ export function parseCsv(bytes: Uint8Array): CsvTable {
     throw invalid(`expected CSV: ${messageOf(thrown)}`)
   }
   const [header, ...lines] = all
-  if (header === undefined) throw invalid('expected a CSV file with a header, it is empty')
+  if (header === undefined) throw invalid('expected a CSV file with a header, got an empty file')
   return { header, lines }
 }
 
 /**
- * The molecules of an input file: its first column, whatever that is called.
- * @throws OnecopyError INPUT_INVALID for a row of more fields than the header: a comma may have cut its molecule.
+ * The molecules of an input file: its first column, whatever its name.
+ * @throws OnecopyError INPUT_INVALID for a row with more fields than the header: a comma may have split the
+ *   molecule.
  */
 export function firstColumn({ header, lines }: CsvTable): string[] {
   return lines.map((line, i) => {
     if (line.slice(header.length).some((cell) => cell !== ''))
       throw invalid(
-        `row ${i + 1}: expected ${header.length} fields as in the header, got ${line.length}; put a molecule with a comma in quotes`,
+        `row ${i + 1}: expected ${header.length} fields as in the header, got ${line.length}; quote molecules that contain a comma`,
       )
     return line[0] ?? ''
   })
 }
 
-/** The first name that stands in a header more than once; null where there is none. */
+/** The first duplicate name in a header; null if there is none. */
 export function duplicateName(header: readonly string[]): string | null {
   return header.find((name, i) => header.indexOf(name) !== i) ?? null
 }
 
 /**
- * A file that comes back row by row, with Python's csv and pandas too: both pass over empty lines, so a row of one
- * empty field is `""`.
+ * Formats a file that Python's csv and pandas read back row by row. Both skip empty lines, so a row with one
+ * empty field is written as `""`.
  */
 export function formatCsv(header: readonly string[], rows: readonly Row[]): string {
   return stringify([[...header], ...rows.map((row) => header.map((_, i) => cellText(row[i] ?? null)))], {
     quoted_empty: header.length === 1,
-    // A carriage return ends a line for most readers.
+    // Most readers treat a carriage return as a line ending.
     quoted_match: /\r/,
   })
 }

@@ -1,9 +1,9 @@
-/** Where a bundle stands, from the paths that people and run.sh have. */
+/** Finds the root folder of a bundle from related paths. */
 import { readdir, stat } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
 import { OnecopyError } from '../errors.js'
 
-/** Relative to the bundle: what its code and texts stand in. */
+/** Relative to the bundle: the folder with its code and texts. */
 export const FRAMEWORK = join('model', 'framework')
 
 async function isFolder(path: string): Promise<boolean> {
@@ -11,8 +11,8 @@ async function isFolder(path: string): Promise<boolean> {
 }
 
 /**
- * The folder that `model/` stands in, from any path that people or run.sh have: the bundle, its framework, the
- * folder of a packed model.
+ * The folder that contains `model/`, found from the bundle itself, its framework folder, or the folder of a
+ * packed model.
  * @throws OnecopyError BUNDLE_INVALID.
  */
 export async function findBundle(path: string): Promise<string> {
@@ -20,7 +20,7 @@ export async function findBundle(path: string): Promise<string> {
   if (await isFolder(join(at, FRAMEWORK))) return at
   if (basename(at) === 'framework' && basename(dirname(at)) === 'model' && (await isFolder(at)))
     return dirname(dirname(at))
-  // The names begin with dates: the newest packed is the last.
+  // The names start with dates, so the last one is the newest.
   for (const name of (await readdir(at).catch(() => [])).sort().reverse()) {
     if (await isFolder(join(at, name, FRAMEWORK))) return join(at, name)
   }

@@ -1,4 +1,4 @@
-/** What a bundle and its server tell about themselves. */
+/** Routes with information about a bundle and its server. */
 import { cpus, freemem, totalmem } from 'node:os'
 import type Router from '@koa/router'
 import type { Context, Next } from 'koa'
@@ -9,10 +9,10 @@ import { jsonText, orientRows, type Row } from './orient.js'
 import { parseQuery } from './request.js'
 import type { ErsiliaService } from './service.js'
 
-/** Fields of the card that can be asked for one by one. */
+/** Fields of the card that are available individually. */
 const CARD_FIELDS = ['Identifier', 'Slug', 'Title', 'Description', 'Input', 'Task', 'Subtask']
 
-/** Busy share of all CPUs since the last call, and of memory now; percent. */
+/** CPU load since the last call and current memory use, in percent. */
 function systemLoad(): () => { cpu: number; memory: number } {
   const times = () => {
     let idle = 0
@@ -41,8 +41,7 @@ function exampleRows({ header, lines }: CsvTable, columns: readonly string[]): R
 /** As JSON text. */
 function exampleOutput({ bundle }: ErsiliaService, query: ReturnType<typeof parseQuery>): string {
   const { exampleOutputs, exampleInputs: index, columns, outputType } = bundle
-  if (exampleOutputs === null)
-    throw new OnecopyError('ROUTE_NOT_FOUND', 'the bundle has no example of its output')
+  if (exampleOutputs === null) throw new OnecopyError('ROUTE_NOT_FOUND', 'the bundle has no example output')
   const rows = exampleRows(exampleOutputs, columns)
   return jsonText(orientRows({ rows, columns, index, orient: query.orient, outputType }), rows)
 }

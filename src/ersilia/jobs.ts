@@ -1,7 +1,7 @@
 /**
- * Jobs: requests whose answer is fetched later. Their state stands in files of the server's folder in shared memory, so
- * that any worker can say how one stands, whichever works on it; and where that worker died, that it failed. The folder
- * ends with the server, and jobs with it.
+ * Asynchronous jobs, whose results are fetched later. Their state is in files of the server's shared-memory
+ * folder. So any worker can report on a job, and a job whose worker died is reported as failed. The folder
+ * and its jobs disappear with the server.
  */
 import { randomUUID } from 'node:crypto'
 import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
@@ -11,12 +11,15 @@ import { messageOf, OnecopyError } from '../errors.js'
 import { isAlive, ownIdentity, ProcessIdentitySchema } from '../process/identity.js'
 
 const KEEP_MS = 3_600_000
-/** What is kept, over all workers: memory of states and results, and jobs; the oldest that have ended make room. */
+/**
+ * Limits over all workers: memory of states and results, and number of jobs. The oldest finished jobs are
+ * removed first.
+ */
 const KEEP_BYTES = 256 * 1024 * 1024
 const KEEP_JOBS = 4096
-/** The least that a file takes in memory. */
+/** Minimum memory of a file. */
 const BLOCK_BYTES = 4096
-/** Jobs that one worker works on or has waiting, and what their inputs take. */
+/** Limits per worker for running and queued jobs, and for their inputs. */
 const MAX_PENDING = 64
 const MAX_PENDING_BYTES = 256 * 1024 * 1024
 const ID_PATTERN = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
@@ -24,14 +27,14 @@ const ID_PATTERN = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
 const JobSchema = z.object({
   status: z.enum(['pending', 'completed', 'failed']),
   owner: ProcessIdentitySchema,
-  /** Why it failed. */
+  /** The reason of a failure. */
   error: z.string().optional(),
 })
 
 type Job = z.infer<typeof JobSchema>
 export type JobStatus = Job['status']
 
-/** What bounds the jobs of a store. */
+/** Limits of a job store. */
 export interface JobLimits {
   readonly keepBytes: number
   readonly keepJobs: number
@@ -46,14 +49,14 @@ const LIMITS: JobLimits = {
   maxPendingBytes: MAX_PENDING_BYTES,
 }
 
-/** Files of one job. */
+/** The files of one job. */
 interface Kept {
   readonly id: string
   bytes: number
   changedMs: number
 }
 
-/** Asked between steps: a job that nobody wants any more ends early, by throwing. */
+/** `isCancelled` is checked between steps; a cancelled job throws. */
 export type JobWork = (isCancelled: () => boolean) => Promise<string>
 
 export class JobStore {
@@ -63,7 +66,7 @@ export class JobStore {
   #pendingBytes = 0
   #turn: Promise<void> = Promise.resolve()
   #isClosed = false
-  /** Jobs that could not be written down. */
+  /** Jobs whose state could not be written. */
   readonly #isLost = new Set<string>()
 
   private constructor(folder: string, limits: JobLimits) {
@@ -81,7 +84,7 @@ export class JobStore {
     return join(this.#folder, `${id}.${kind}.json`)
   }
 
-  /** Whole or not at all, whoever reads at the same time. */
+  /** Writes atomically, so that concurrent readers never see a partial file. */
   async #write(path: string, text: string): Promise<void> {
     const temporary = `${path}.${process.pid}.tmp`
     await writeFile(temporary, text, { mode: 0o600 })
@@ -89,14 +92,14 @@ export class JobStore {
   }
 
   /**
-   * Begins `work`, after the jobs before it; its result is JSON text. Returns the job's id.
-   * @param inputBytes What the job holds while it waits.
+   * Queues `work`, whose result is JSON text, and returns the id of the job.
+   * @param inputBytes Memory of the job's inputs while it is queued.
    * @throws OnecopyError QUEUE_FULL, REQUEST_TOO_LARGE, SHUTTING_DOWN, SEGMENT_SPACE.
    */
   async submit(work: JobWork, inputBytes: number): Promise<string> {
     this.#admit(inputBytes)
     const id = randomUUID()
-    // Counted before anything is awaited: many may come at once.
+    // Counted before the first await, because submissions can be concurrent.
     this.#pendingBytes += inputBytes
     let begin = () => {}
     const isBegun = new Promise<void>((resolve) => {
@@ -115,7 +118,7 @@ export class JobStore {
     } catch (thrown) {
       this.#isLost.add(id)
       if ((thrown as NodeJS.ErrnoException).code !== 'ENOSPC') throw thrown
-      throw new OnecopyError('SEGMENT_SPACE', 'no room for another job', { cause: thrown })
+      throw new OnecopyError('SEGMENT_SPACE', 'not enough shared memory for another job', { cause: thrown })
     } finally {
       begin()
     }
@@ -132,36 +135,37 @@ export class JobStore {
         `expected a job of at most ${maxPendingBytes} bytes, got ${inputBytes}`,
       )
     if (this.#pending.size >= maxPending)
-      throw new OnecopyError('QUEUE_FULL', `${this.#pending.size} jobs wait`, { retryAfterSeconds: 5 })
+      throw new OnecopyError('QUEUE_FULL', `${this.#pending.size} jobs are queued`, { retryAfterSeconds: 5 })
     if (this.#pendingBytes + inputBytes > maxPendingBytes)
       throw new OnecopyError(
         'QUEUE_FULL',
-        `jobs of ${this.#pendingBytes} bytes wait, ${inputBytes} more are over the ${maxPendingBytes} that may`,
+        `queued jobs take ${this.#pendingBytes} bytes, ${inputBytes} more would exceed the limit of ${maxPendingBytes}`,
         { retryAfterSeconds: 5 },
       )
   }
 
   async #complete(id: string, work: JobWork): Promise<void> {
-    // Nobody was told of it.
+    // The client never got its id.
     if (this.#isLost.delete(id)) return
     const owner = ownIdentity()
     let job: Job
     try {
-      if (this.#isClosed) throw new OnecopyError('SHUTTING_DOWN', 'its worker ended before it began')
+      if (this.#isClosed)
+        throw new OnecopyError('SHUTTING_DOWN', 'its worker shut down before the job started')
       const result = await work(() => this.#isClosed)
       await this.#prune(Buffer.byteLength(result))
       await this.#write(this.#path(id, 'result'), result)
       job = { status: 'completed', owner }
     } catch (thrown) {
       job = { status: 'failed', owner, error: messageOf(thrown) }
-      // Those that fail are kept as well, and must not pile up either.
+      // Failed jobs are kept too and must not accumulate.
       await this.#prune(0).catch(() => {})
     }
-    // The folder is gone where the whole server is on its way out.
+    // The folder is already gone if the whole server is shutting down.
     await this.#write(this.#path(id, 'state'), JSON.stringify(job)).catch(() => {})
   }
 
-  /** All jobs that have files, of any worker, the oldest first. */
+  /** All jobs of all workers that have files, oldest first. */
   async #kept(): Promise<Kept[]> {
     const byId = new Map<string, Kept>()
     for (const name of await readdir(this.#folder)) {
@@ -180,7 +184,7 @@ export class JobStore {
     return (await this.#read(id).catch(() => null))?.status === 'pending'
   }
 
-  /** Drops what is too old, and the oldest that have ended where there is no room for another. */
+  /** Removes expired jobs, and the oldest finished ones while a limit is exceeded. */
   async #prune(incomingBytes: number): Promise<void> {
     const { keepBytes, keepJobs } = this.#limits
     if (incomingBytes > keepBytes)
@@ -218,7 +222,7 @@ export class JobStore {
   }
 
   /**
-   * The status, and the result as JSON text once it is completed.
+   * The status, and the result as JSON text once the job is completed.
    * @throws OnecopyError JOB_NOT_FOUND.
    */
   async result(id: string): Promise<{ readonly status: JobStatus; readonly text: string | null }> {
@@ -230,7 +234,10 @@ export class JobStore {
     return { status, text }
   }
 
-  /** Takes no more jobs; those that wait here fail, the one that is worked on ends at its next step. Resolves when all have ended. */
+  /**
+   * Accepts no more jobs. Queued jobs fail, and the running one stops at its next step. Resolves when all
+   * have ended.
+   */
   async close(): Promise<void> {
     this.#isClosed = true
     await Promise.all(this.#pending)

@@ -1,6 +1,6 @@
 /**
- * A predictor in a process of its own, for `onecopy run`: on the segment that a living server holds, or on the
- * checkpoint itself, loaded for this one time.
+ * A predictor in its own process, for `onecopy run`. It uses the segment of a running server, or loads the
+ * checkpoint for a single run.
  */
 import { readFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
@@ -22,7 +22,7 @@ import type { PredictOptions, Predictor } from './predictor.js'
 
 const KEY = 'run'
 
-/** As it came, unoptimised: nothing is compiled, and nothing kept, for one run. */
+/** Loads the checkpoint without optimisation: for one run nothing is compiled or cached. */
 async function readCheckpoint(path: string): Promise<LoadableModel> {
   const graph = new Uint8Array(await readFile(path))
   const model = parseModel(graph)
@@ -40,7 +40,7 @@ export class LocalPredictor implements Predictor {
   readonly #engine: Engine
   readonly #predictor: NativePredictor
 
-  /** Gives up what it was loaded from. */
+  /** Releases what the model was loaded from. */
   readonly #release: () => Promise<void>
 
   private constructor(engine: Engine, predictor: NativePredictor, release: () => Promise<void>) {
@@ -50,7 +50,7 @@ export class LocalPredictor implements Predictor {
   }
 
   /**
-   * On a living server's segment: the weights are mapped, not read.
+   * Uses the segment of a running server: the weights are mapped, not read.
    * @throws OnecopyError SEGMENT_INVALID, SELF_CHECK_FAILED, and of NativePredictor.open.
    */
   static async attached(bundle: Bundle, { path }: SegmentListing): Promise<LocalPredictor> {
@@ -67,7 +67,9 @@ export class LocalPredictor implements Predictor {
     }
   }
 
-  /** On the checkpoint. @throws OnecopyError MODEL_INVALID, MODEL_UNSUPPORTED, and of NativePredictor.open. */
+  /**
+   * Uses the checkpoint. @throws OnecopyError MODEL_INVALID, MODEL_UNSUPPORTED, and of NativePredictor.open.
+   */
   static async cold(bundle: Bundle): Promise<LocalPredictor> {
     if (bundle.checkpoint === null)
       throw new OnecopyError('BUNDLE_INVALID', `bundle ${bundle.root} has no serve.json`)

@@ -1,6 +1,6 @@
 /**
- * `model/framework/serve.json`: what a bundle's run.sh does, in words that need no Python. The one file that is added to
- * a bundle so that its model is loaded once. Every key: docs/ersilia.md.
+ * `model/framework/serve.json` declares what a bundle's run.sh does, without Python. It is the only file to
+ * add to a bundle so that its model is loaded once. Keys: docs/ersilia.md.
  */
 import { readFile } from 'node:fs/promises'
 import { isAbsolute, relative, resolve } from 'node:path'
@@ -13,20 +13,22 @@ export const MANIFEST_FILE = 'serve.json'
 const tensorName = z.string().min(1)
 
 const ManifestFileSchema = z.strictObject({
-  /** The ONNX file, relative to the bundle. */
+  /** Path of the ONNX file, relative to the bundle. */
   checkpoint: z
     .string()
     .min(1)
     .refine((path) => path.endsWith('.onnx'), 'expected the path of an .onnx file'),
-  /** From a molecule to tensors. */
+  /** Converts molecules to tensors. */
   featurizer: InputChoiceSchema,
-  /** The model's inputs that the featurizer's tensors go to, in their order; by default the model's inputs in theirs. */
+  /**
+   * The model inputs for the featurizer's tensors, in their order; the default is all model inputs in order.
+   */
   input: z.union([tensorName.transform((name) => [name]), z.array(tensorName).min(1)]).optional(),
-  /** From the model's outputs to columns. */
+  /** Converts model outputs to columns. */
   output: OutputChoiceSchema.default({ kind: 'values', options: { activation: 'none' } }),
-  /** Molecules computed together, at most. */
+  /** Maximum molecules per batch. */
   batch_size: z.int().min(1).max(4096).default(256),
-  /** Difference to run_output.csv that is allowed, of the value or absolute, whichever is larger. */
+  /** Permitted difference from run_output.csv, relative or absolute, whichever is larger. */
   tolerance: z.number().positive().max(1).default(1e-3),
 })
 
@@ -44,8 +46,8 @@ export const ManifestSchema = ManifestFileSchema.transform((file) => ({
 export type Manifest = z.output<typeof ManifestSchema>
 
 /**
- * Reads a bundle's manifest; null where it has none.
- * @throws OnecopyError BUNDLE_INVALID naming every key that is not as expected.
+ * Reads a bundle's manifest; null if it has none.
+ * @throws OnecopyError BUNDLE_INVALID naming every invalid key.
  */
 export async function readManifest(path: string): Promise<Manifest | null> {
   let text: string
@@ -67,7 +69,7 @@ export async function readManifest(path: string): Promise<Manifest | null> {
 }
 
 /**
- * The checkpoint's path. Bundles come from elsewhere: one must not name a file that is not its own.
+ * The path of the checkpoint. Bundles are untrusted, so it must be inside the bundle.
  * @throws OnecopyError BUNDLE_INVALID.
  */
 export function checkpointPath(bundleRoot: string, { checkpoint }: Manifest): string {

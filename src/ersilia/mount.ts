@@ -1,4 +1,4 @@
-/** A bundle in a serving process: its routes from the first moment on, its service once somebody needs it. */
+/** A bundle in a serving process: its routes exist from the start, its service is opened on demand. */
 import type Router from '@koa/router'
 import { OnecopyError, outOfServiceError } from '../errors.js'
 import type { HttpContext } from '../http/context.js'
@@ -12,7 +12,7 @@ import { WorkerNotes } from './workers.js'
 
 export interface OpenMountOptions {
   readonly http: HttpContext
-  /** Runs the model beside the queue, uncounted. */
+  /** Runs the model without the queue and without counting the request. */
   readonly runUncounted: (model: ServedModel) => RunModel
   readonly serverFolder: string
   readonly redisUrl: string
@@ -66,9 +66,9 @@ export class BundleMount {
   }
 
   /**
-   * Opens and proves a bundle that was asked for. One that only stands in the repository is opened by its first
-   * request: a featurizer takes more memory than a small model, and many never ask for it. So is one whose model is
-   * out of service: its requests are refused until the model is back.
+   * Opens and checks an explicitly configured bundle. A bundle found in the repository is opened by its first
+   * request, because a featurizer takes more memory than a small model and may never be needed. The same
+   * applies while its model is out of service: requests are rejected until the model is back.
    * @throws OnecopyError of ErsiliaService.open.
    */
   async open(options: OpenMountOptions): Promise<void> {
@@ -81,7 +81,7 @@ export class BundleMount {
   /** @throws OnecopyError MODEL_NOT_READY before `open` was called, and of ErsiliaService.open. */
   #openOnce(): Promise<ErsiliaService> {
     this.#opening ??= this.#open().catch((thrown) => {
-      // The next request finds out anew.
+      // The next request tries again.
       this.#opening = undefined
       throw thrown
     })
@@ -93,7 +93,7 @@ export class BundleMount {
     const { http, runUncounted, ...options } = this.#options
     this.#requireInService(http)
     const model = this.#model(http) ?? undefined
-    // What it takes is loaded by processes that have a bundle, and by no others.
+    // Loaded lazily, so that processes without a bundle do not load its dependencies.
     const { ErsiliaService } = await import('./service.js')
     return await ErsiliaService.open({
       ...options,

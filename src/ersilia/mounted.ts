@@ -1,12 +1,15 @@
-/** What a serving process is told about the bundle that it serves. */
+/** Describes the bundle of a serving process. */
 import { z } from 'zod'
 
-/** Which bundle a process serves. Crosses to the workers as a message. */
+/** The bundle that a process serves. Sent to the workers as a message. */
 export const MountedBundleSchema = z.object({
   path: z.string(),
-  /** The model that answers for it; null where its run.sh does. */
+  /** The model that serves it; null if its run.sh does. */
   modelName: z.string().nullable(),
-  /** Whether it was asked for: then there is no serving without it; else its first request opens it. */
+  /**
+   * Whether the bundle was configured explicitly: then startup requires it. Otherwise its first request opens
+   * it.
+   */
   isRequired: z.boolean(),
 })
 

@@ -1,6 +1,6 @@
 /**
- * The predictor of a bundle with a manifest: featurizer thread, model, columns. In chunks: while the model computes
- * one, the next is featurized, and a request of any size holds two of them.
+ * The predictor of a bundle with a manifest: featurizer thread, model, columns. It works in chunks: while the
+ * model computes one chunk, the next is featurized, and a request of any size holds at most two.
  */
 import { OnecopyError } from '../errors.js'
 import {
@@ -19,7 +19,7 @@ import type { Manifest } from './manifest.js'
 import { numberText, type Row } from './orient.js'
 import type { PredictOptions, Predictor } from './predictor.js'
 
-/** Runs the model once. The inputs' buffers may be gone afterwards. */
+/** Runs the model once. The buffers of the inputs may be detached afterwards. */
 export type RunModel = (
   inputs: readonly Tensor[],
   outputNames: readonly string[],
@@ -39,7 +39,7 @@ function invalid(message: string): OnecopyError {
   return new OnecopyError('BUNDLE_INVALID', message)
 }
 
-/** One input of the model, and the featurizer's tensor that it is fed with. */
+/** One input of the model and the featurizer tensor that feeds it. */
 interface Feed {
   readonly name: string
   readonly datatype: RowSpec['datatype']
@@ -51,7 +51,7 @@ function feedOf(spec: TensorSpec, row: RowSpec): Feed {
   const { name, datatype, shape } = spec
   const what = `input ${JSON.stringify(name)}`
   if (datatype !== row.datatype)
-    throw invalid(`${what}: the model takes ${datatype}, the featurizer makes ${row.datatype}`)
+    throw invalid(`${what}: the model expects ${datatype}, the featurizer produces ${row.datatype}`)
   const rowElements = elementCount(row.shape)
   const fixed = shape === null ? row.shape : shape.slice(1)
   const rowShape = fixed.includes(-1) ? row.shape : fixed
@@ -59,7 +59,10 @@ function feedOf(spec: TensorSpec, row: RowSpec): Feed {
     elementCount(rowShape) === rowElements &&
     (!fixed.includes(-1) ||
       (fixed.length === row.shape.length && fixed.every((size, i) => size === -1 || size === row.shape[i])))
-  if (!fits) throw invalid(`${what}: a row of the model is [${fixed}], one of the featurizer [${row.shape}]`)
+  if (!fits)
+    throw invalid(
+      `${what}: the model expects rows of shape [${fixed}], the featurizer produces [${row.shape}]`,
+    )
   return { name, datatype: row.datatype, rowShape, rowElements }
 }
 
@@ -68,7 +71,7 @@ function feedsOf({ manifest, inputs }: NativeOptions, rows: readonly RowSpec[]):
   const names = manifest.inputNames ?? inputs.map(({ name }) => name)
   if (names.length !== rows.length || names.length !== inputs.length) {
     throw invalid(
-      `input: the featurizer makes ${rows.length} tensors, the model takes ${inputs.length} (${inputs.map(({ name }) => name).join(', ')})`,
+      `input: the featurizer produces ${rows.length} tensors, the model expects ${inputs.length} (${inputs.map(({ name }) => name).join(', ')})`,
     )
   }
   return names.map((name, i) => {
@@ -78,13 +81,13 @@ function feedsOf({ manifest, inputs }: NativeOptions, rows: readonly RowSpec[]):
   })
 }
 
-/** Rows that the model takes at a time where its graph fixes them; null where it does not. */
+/** The batch size fixed by the graph; null if it is variable. */
 function fixedRows(inputs: readonly TensorSpec[]): number | null {
   const sizes = inputs.flatMap(({ shape }) => (shape?.[0] === undefined || shape[0] < 1 ? [] : [shape[0]]))
   return sizes.length === 0 ? null : Math.min(...sizes)
 }
 
-/** A value as a column's type says it, where answers are text: Python writes a whole float with its point. */
+/** Formats a value for its column type in text results: Python writes whole floats with a decimal point. */
 function textOf(cell: Cell, type: string): Cell {
   if (typeof cell !== 'number') return cell
   if (!Number.isFinite(cell)) return null
@@ -102,7 +105,7 @@ export class NativePredictor implements Predictor {
   readonly #nulls: Row
 
   private constructor(given: NativeOptions, runner: TransformRunner) {
-    // A featurizer makes what must be sent.
+    // A featurizer produces only the required inputs.
     const options = { ...given, inputs: requiredOf(given.inputs) }
     const { bundle, manifest, outputs } = options
     this.#options = options
@@ -140,21 +143,21 @@ export class NativePredictor implements Predictor {
       const chunk = inputs.slice(from, from + batchSize)
       const encoded = await this.#runner.encode(chunk)
       await computing
-      if (isCancelled()) throw new OnecopyError('REQUEST_CANCELLED', 'the client left')
+      if (isCancelled()) throw new OnecopyError('REQUEST_CANCELLED', 'the client disconnected')
       computing = this.#compute(encoded, isCancelled).then((computed) => {
         let next = 0
         for (const [i, isAccepted] of encoded.accepted.entries())
           if (isAccepted === 1) rows[from + i] = computed[next++] as Row
         onProgress?.(from + chunk.length)
       })
-      // Awaited with the next chunk, or at the end: an error before that is not unheard.
+      // Awaited with the next chunk or at the end; this prevents an unhandled rejection before that.
       computing.catch(() => {})
     }
     await computing
     return rows
   }
 
-  /** Values of the accepted rows. */
+  /** Results of the accepted rows. */
   async #compute(encoded: Encoded, isCancelled: () => boolean): Promise<Row[]> {
     const count = encoded.accepted.reduce((sum, accepted) => sum + accepted, 0)
     const step = this.#fixedRows ?? Math.max(count, 1)
@@ -181,7 +184,10 @@ export class NativePredictor implements Predictor {
   }
 }
 
-/** Rows `from` to `from + taken` as a tensor of `rows` rows, zeros behind them; no copy where it is all there is. */
+/**
+ * Rows `from` to `from + taken` as a tensor of `rows` rows, padded with zeros; not copied if it is the whole
+ * data.
+ */
 function tensorOf(
   { name, datatype, rowShape, rowElements }: Feed,
   data: NumericData,

@@ -1,11 +1,11 @@
-/** Rows to the five JSON shapes of Ersilia, with the values as its output types want them. */
+/** Converts rows to the five JSON layouts of Ersilia and values to its output types. */
 import { randomUUID } from 'node:crypto'
 import type { Cell } from '../transform/transform.js'
 
 export const ORIENTS = ['records', 'columns', 'values', 'split', 'index'] as const
 export type Orient = (typeof ORIENTS)[number]
 
-/** `string` wherever more than one type is declared. */
+/** `string` if more than one type is declared. */
 export type OutputType = 'float' | 'integer' | 'string'
 
 /** A row of values, one for each column. */
@@ -14,13 +14,13 @@ export type Row = readonly Cell[]
 export interface Oriented {
   readonly rows: readonly Row[]
   readonly columns: readonly string[]
-  /** What each row is about: the inputs. */
+  /** The input of each row. */
   readonly index: readonly string[]
   readonly orient: Orient
   readonly outputType: OutputType
 }
 
-/** What Python's `float` and `int` take, without their underscores. */
+/** Numbers accepted by Python's `float` and `int`, without underscores. */
 const DECIMAL = /^\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*$/i
 
 function numberOf(cell: number | string): number | null {
@@ -28,7 +28,7 @@ function numberOf(cell: number | string): number | null {
   return Number.isFinite(value) ? value : null
 }
 
-/** -0 keeps its sign where it is written as Python writes it. */
+/** Keeps the sign of -0, as Python does. */
 export function numberText(value: number): string {
   return Object.is(value, -0) ? '-0.0' : String(value)
 }
@@ -38,7 +38,7 @@ function isNegativeZero(cell: Cell): boolean {
   return cell?.includes('-') === true && Object.is(Number(cell), -0)
 }
 
-/** JSON of what was made of `rows`; JSON.stringify alone loses the sign of -0. */
+/** JSON of a value built from `rows`; JSON.stringify alone loses the sign of -0. */
 export function jsonText(value: unknown, rows: readonly Row[]): string {
   if (!rows.some((row) => row.some(isNegativeZero))) return JSON.stringify(value)
   const mark = randomUUID()
@@ -46,21 +46,21 @@ export function jsonText(value: unknown, rows: readonly Row[]): string {
   return marked.replaceAll(`"${mark}"`, '-0.0')
 }
 
-/** What has no JSON number is null; integers are cut off, not rounded. */
+/** Values without a JSON number become null; integers are truncated, not rounded. */
 export function convertCell(cell: Cell, outputType: OutputType): Cell {
   if (cell === null || cell === '') return null
   if (outputType === 'string') return typeof cell === 'number' ? numberText(cell) : cell
   const value = numberOf(cell)
-  // An integer is never minus zero.
+  // Integers have no negative zero.
   return value !== null && outputType === 'integer' ? Math.trunc(value) + 0 : value
 }
 
-/** Own properties only, so that no input can be a name that objects are born with. */
+/** Own properties only, so that inputs cannot collide with Object.prototype. */
 function objectOf(keys: readonly string[], values: readonly unknown[]): Record<string, unknown> {
   return Object.fromEntries(keys.map((key, i) => [key, values[i]]))
 }
 
-/** The answer to a request; duplicate inputs collapse to the last in `index` and `columns`. */
+/** The response body; duplicate inputs collapse to the last one in `index` and `columns`. */
 export function orientRows({ rows, columns, index, orient, outputType }: Oriented): unknown {
   const data = rows.map((row) => columns.map((_, i) => convertCell(row[i] ?? null, outputType)))
   switch (orient) {

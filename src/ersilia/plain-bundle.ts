@@ -1,4 +1,7 @@
-/** A model that is no bundle, seen as one: numbers in, a line of a CSV file each, and its outputs as columns. */
+/**
+ * Presents a model that is not a bundle as one: each CSV line is a row of numbers, and the outputs become
+ * columns.
+ */
 import { dirname } from 'node:path'
 import { OnecopyError } from '../errors.js'
 import type { SegmentListing } from '../segment/listing.js'
@@ -7,7 +10,7 @@ import { NumbersOptionsSchema } from '../transform/numbers.js'
 import type { Bundle } from './bundle.js'
 import { ManifestSchema } from './manifest.js'
 
-/** One name for each element of an output's row. */
+/** One name for each element of an output row. */
 function columnsOf({ name, shape }: TensorSpec): string[] {
   const rest = shape?.slice(1) ?? []
   const count = rest.includes(-1) ? 1 : elementCount(rest)
@@ -15,7 +18,7 @@ function columnsOf({ name, shape }: TensorSpec): string[] {
 }
 
 /**
- * @throws OnecopyError BUNDLE_INVALID for a model that takes anything but one row of numbers.
+ * @throws OnecopyError BUNDLE_INVALID for a model that does not take exactly one input with rows of numbers.
  */
 export function plainBundle({ path, model, header }: SegmentListing): Bundle {
   const inputs = requiredOf(header?.inputs ?? [])
@@ -31,7 +34,7 @@ export function plainBundle({ path, model, header }: SegmentListing): Bundle {
   ) {
     throw new OnecopyError(
       'BUNDLE_INVALID',
-      `model ${model}: onecopy run takes models with one input, of rows of numbers of a fixed length; wrap others in a bundle`,
+      `model ${model}: onecopy run supports models with one input of fixed-length rows of numbers; wrap other models in a bundle`,
     )
   }
   const columns = header.outputs.flatMap(columnsOf)

@@ -1,9 +1,9 @@
-/** What POST /run and POST /job/submit take: the query and the body, checked. */
+/** Validates the query and body of POST /run and POST /job/submit. */
 import { z } from 'zod'
 import { OnecopyError } from '../errors.js'
 import { ORIENTS } from './orient.js'
 
-/** As FastAPI reads booleans. */
+/** Booleans as FastAPI parses them. */
 const TRUE = ['true', '1', 'yes', 'on', 't', 'y']
 const FALSE = ['false', '0', 'no', 'off', 'f', 'n']
 
@@ -23,7 +23,7 @@ const QuerySchema = z.object({
   fetch_cache: flag,
   save_cache: flag,
   cache_only: flag,
-  /** Taken and not used: the number of workers is the server's. */
+  /** Accepted and ignored: the server configures its workers. */
   min_workers: workers.default(1),
   max_workers: workers.default(16),
   output_type: z.enum(['simple', 'heavy'], 'expected simple or heavy').default('simple'),
@@ -35,7 +35,7 @@ function invalid(message: string): OnecopyError {
   return new OnecopyError('INPUT_INVALID', message)
 }
 
-/** Of a parameter that stands twice, the last counts. @throws OnecopyError INPUT_INVALID. */
+/** The last value of a repeated parameter applies. @throws OnecopyError INPUT_INVALID. */
 export function parseQuery(query: Readonly<Record<string, string | string[] | undefined>>): RunQuery {
   const last = Object.fromEntries(
     Object.entries(query).map(([name, value]) => [name, Array.isArray(value) ? value.at(-1) : value]),
@@ -57,17 +57,17 @@ function inputOf(item: unknown, place: number): string {
 }
 
 /**
- * The molecules of a body: a list of texts, or of objects with an `input`.
+ * The molecules of a body: a list of strings, or of objects with an `input`.
  * @throws OnecopyError INPUT_INVALID.
  */
 export function parseInputs(body: Uint8Array): string[] {
   let value: unknown
   try {
-    // What is not UTF-8 would become another molecule without a word.
+    // Replacing invalid UTF-8 would silently change the molecule.
     value = JSON.parse(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(body))
   } catch (thrown) {
-    if (thrown instanceof TypeError) throw invalid('expected UTF-8, the body has other bytes')
-    throw invalid('expected a JSON list of molecules, the body is not JSON')
+    if (thrown instanceof TypeError) throw invalid('expected a body in UTF-8')
+    throw invalid('expected a JSON list of molecules, got a body that is not JSON')
   }
   if (!Array.isArray(value)) throw invalid(`expected a list of molecules, got ${describe(value)}`)
   if (value.length === 0) throw invalid('Data is empty.')

@@ -1,6 +1,6 @@
 /**
- * Servers that keep a model in memory, as other processes of the same user find them: a note in the server's folder
- * says which model it is, where its bundle stands and on which Unix socket it answers. The segment stands beside it.
+ * Finds servers of the same user that keep a model in memory. A note in the server's folder, next to the
+ * segment, contains the names of the model, the path of its bundle and its Unix socket.
  */
 import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -11,15 +11,15 @@ import { listServers, type SegmentListing } from '../segment/listing.js'
 const NOTE_FILE = 'resident.json'
 
 const NoteSchema = z.object({
-  /** How `onecopy run` may call it: model name, Identifier, Slug. */
+  /** Names that `onecopy run` accepts: model name, Identifier, Slug. */
   names: z.array(z.string()),
-  /** The model's name in the segment's folder; null where run.sh answers. */
+  /** The model's name in the segment folder; null if run.sh serves it. */
   modelName: z.string().nullable(),
-  /** Null for a model that is no bundle. */
+  /** Null for a model without a bundle. */
   bundlePath: z.string().nullable(),
-  /** How its values are written. */
+  /** The type of the result values. */
   outputType: z.enum(['float', 'integer', 'string']),
-  /** Null where none is listened on. */
+  /** Null if there is no socket. */
   socketPath: z.string().nullable(),
 })
 
@@ -27,11 +27,11 @@ export type ResidentNote = z.infer<typeof NoteSchema>
 
 export interface Resident extends ResidentNote {
   readonly pid: number
-  /** The finished segment of the newest generation; null where there is none. */
+  /** The finished segment of the newest generation; null if there is none. */
   readonly segment: SegmentListing | null
 }
 
-/** Where a server listens for its neighbours; null where the path is too long for a socket. */
+/** The Unix socket in the server's folder; null if the path is too long for a socket. */
 export function ownSocketPath(serverFolder: string): string | null {
   const path = join(serverFolder, 'http.sock')
   return Buffer.byteLength(path) <= MAX_SOCKET_PATH_BYTES ? path : null
@@ -50,7 +50,7 @@ async function readNote(serverFolder: string): Promise<ResidentNote | null> {
 }
 
 /**
- * The living servers of this user that hold a model, the youngest first.
+ * The running servers of this user with a model, newest first.
  * @throws OnecopyError SEGMENT_FOLDER_INVALID.
  */
 export async function findResidents(segmentDir: string): Promise<Resident[]> {

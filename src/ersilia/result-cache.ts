@@ -1,7 +1,7 @@
 /**
- * Rows that were computed before, by molecule. In Redis, laid out as ersilia-pack does, all workers and the other
- * servers of a model share them; without Redis each worker keeps its own. A cache never fails a request: what cannot be
- * read is computed, what cannot be written is said once.
+ * Caches result rows by molecule. With Redis, in the layout of ersilia-pack, all workers and servers of a
+ * model share them. Without Redis, each worker has its own cache. The cache never fails a request: on read
+ * errors rows are computed, and errors are logged once.
  */
 import { LRUCache } from 'lru-cache'
 import { z } from 'zod'
@@ -11,14 +11,14 @@ import { jsonText, type Row } from './orient.js'
 
 const SEVEN_DAYS_SECONDS = 7 * 24 * 3600
 const MEMORY_ROWS = 100_000
-/** Rows and the molecules they are found by; clients choose how long those are. */
+/** Rows and their keys; clients control the length of the keys. */
 const MEMORY_BYTES = 64 * 1024 * 1024
 const CONNECT_TIMEOUT_MS = 2000
 
 const RowSchema = z.array(z.union([z.number(), z.string(), z.null()]))
 
 export interface ResultCache {
-  /** By input: its row, or null where there is none. */
+  /** The cached row of each input; null on a miss. */
   fetch(inputs: readonly string[]): Promise<(Row | null)[]>
   save(inputs: readonly string[], rows: readonly Row[]): Promise<void>
   close(): Promise<void>
@@ -26,7 +26,7 @@ export interface ResultCache {
 
 const CELL_BYTES = 16
 
-/** About what a row and its key take: a text two bytes a letter at most. */
+/** Approximate memory of a row and its key; text takes at most two bytes per character. */
 function memoryOf(row: Row, key: string): number {
   return row.reduce<number>(
     (bytes, cell) => bytes + CELL_BYTES + (typeof cell === 'string' ? 2 * cell.length : 0),
@@ -52,13 +52,13 @@ export function memoryCache(): ResultCache {
 
 export interface RedisOptions {
   readonly url: string
-  /** The model's Identifier: names the keys. */
+  /** The model's Identifier, used in the Redis keys. */
   readonly identifier: string
   readonly columns: readonly string[]
   readonly log: Log
 }
 
-/** A row as it was stored; null where it is another model's, or none. */
+/** Parses a stored row; null if it is invalid or of another model. */
 function parseRow(text: string | null | undefined, width: number): Row | null {
   if (text === null || text === undefined) return null
   try {
@@ -70,7 +70,7 @@ function parseRow(text: string | null | undefined, width: number): Row | null {
 }
 
 export async function redisCache({ url, identifier, columns, log }: RedisOptions): Promise<ResultCache> {
-  // A large package, for those who have a Redis.
+  // Loaded only when Redis is configured, because the package is large.
   const { createClient } = await import('@redis/client')
   const key = `cache:${identifier}`
   const headerKey = `${identifier}:header`
@@ -82,7 +82,7 @@ export async function redisCache({ url, identifier, columns, log }: RedisOptions
   let isSaid = false
   const lost = (thrown: unknown) => {
     if (!isSaid)
-      log.warn({ reason: messageOf(thrown) }, 'the result cache cannot be reached: all is computed')
+      log.warn({ reason: messageOf(thrown) }, 'the result cache is unavailable: all rows are computed')
     isSaid = true
   }
   client.on('error', lost)
@@ -94,7 +94,7 @@ export async function redisCache({ url, identifier, columns, log }: RedisOptions
     client.once('error', () => resolve())
   })
   client.connect().catch(lost)
-  // The first request finds it connected, or is not kept waiting by one that is gone.
+  // Waits for the first connection attempt, so that the first request finds a connected cache or none.
   await tried
   return {
     async fetch(inputs) {

@@ -1,4 +1,4 @@
-/** Ersilia's API for one bundle: POST /run and the jobs. What only tells about it: info-routes.ts. */
+/** Ersilia's API for one bundle: POST /run and the jobs. Informational routes are in info-routes.ts. */
 import type Router from '@koa/router'
 import type { Context, Next } from 'koa'
 import { OnecopyError } from '../errors.js'
@@ -15,7 +15,7 @@ import { jsonText, orientRows } from './orient.js'
 import { parseInputs, parseQuery, type RunQuery } from './request.js'
 import type { ErsiliaService } from './service.js'
 
-/** Ersilia's errors are `{"detail": ...}`. */
+/** Ersilia's error bodies are `{"detail": ...}`. */
 async function detailErrors(ctx: Context, next: Next): Promise<void> {
   ;(ctx.state as RequestState).errorBody = (error) => ({ detail: error.message })
   await next()
@@ -40,7 +40,7 @@ async function answer(
   if (query.output_type === 'heavy' && outputType === 'string') {
     throw new OnecopyError(
       'INPUT_INVALID',
-      'output_type: expected simple, this model answers with text, which the heavy form has not',
+      'output_type: expected simple, because this model returns text, which the heavy format does not support',
     )
   }
   const flags = { fetchCache: query.fetch_cache, saveCache: query.save_cache, cacheOnly: query.cache_only }
@@ -52,7 +52,7 @@ async function answer(
   return { contentType: 'application/json', body: jsonText(orientRows(table), rows) }
 }
 
-/** A body that would be refused anyway is not read. */
+/** Rejects a request before reading its body if there is no capacity. */
 async function readInputs(ctx: Context, { http, model }: ErsiliaContext): Promise<string[]> {
   const served = model()
   if (served !== undefined) http.checkCapacity(served, 0)
@@ -78,7 +78,7 @@ async function run(ctx: Context, context: ErsiliaContext): Promise<void> {
   ctx.body = body
 }
 
-/** Counted as requests of the model, as `infer` counts its own. */
+/** Counts a request of the model, like `infer` does. */
 async function counted(ctx: Context, context: ErsiliaContext, work: () => Promise<void>): Promise<void> {
   const startedMs = performance.now()
   const model = context.model()
@@ -98,7 +98,7 @@ async function counted(ctx: Context, context: ErsiliaContext, work: () => Promis
   }
 }
 
-/** About what texts take in memory. */
+/** Approximate memory of strings. */
 function bytesOf(texts: readonly string[]): number {
   const overheadBytes = 16
   return texts.reduce((sum, text) => sum + overheadBytes + 2 * text.length, 0)
@@ -111,7 +111,7 @@ function jobRoutes(router: Router, context: ErsiliaContext): void {
     const service = await context.service()
     const inputs = await readInputs(ctx, context)
     const maxBytes = context.http.maxResponseBytes
-    // Results of jobs are JSON, whatever form was asked for.
+    // Job results are always JSON.
     const simple = { ...query, output_type: 'simple' as const }
     const job_id = await service.jobs.submit(async (isCancelled) => {
       const { body } = await answer(service, inputs, { query: simple, isCancelled, maxBytes })

@@ -1,6 +1,6 @@
 /**
- * The predictor of a bundle without a manifest: its run.sh, as ersilia-pack runs it. The model is loaded by every
- * request again; what is answered is what the bundle answers everywhere.
+ * The predictor of a bundle without a manifest: it runs run.sh as ersilia-pack does. Every request loads the
+ * model again, but the results equal those of the bundle elsewhere.
  */
 import { spawn } from 'node:child_process'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
@@ -13,7 +13,10 @@ import { type CsvTable, formatCsv, parseCsv } from './csv.js'
 import type { Row } from './orient.js'
 import type { PredictOptions, Predictor } from './predictor.js'
 
-/** Set for run.sh: where it asks `onecopy run` for a bundle that has only run.sh, neither would ever end. */
+/**
+ * Set for run.sh. It prevents endless recursion if run.sh calls `onecopy run` for a bundle that only has
+ * run.sh.
+ */
 export const INSIDE_RUN_SCRIPT = 'ONECOPY_INSIDE_RUN_SCRIPT'
 const TIMEOUT_MS = 10 * 60_000
 const STDERR_TAIL_CHARACTERS = 2000
@@ -29,7 +32,7 @@ function killGroup(pid: number | undefined): void {
   try {
     process.kill(-pid, 'SIGKILL')
   } catch {
-    // It has just ended by itself.
+    // The process has already ended.
   }
 }
 
@@ -40,7 +43,7 @@ function runScript({ bundle, inputPath, outputPath }: ScriptRun): Promise<void> 
     const child = spawn('bash', [script ?? '', framework, inputPath, outputPath, root], {
       cwd: root,
       stdio: ['ignore', 'ignore', 'pipe'],
-      // What it starts ends with it.
+      // A process group of its own, so that its children are killed with it.
       detached: true,
       env: { ...process.env, [INSIDE_RUN_SCRIPT]: '1' },
     })
@@ -63,7 +66,7 @@ function runScript({ bundle, inputPath, outputPath }: ScriptRun): Promise<void> 
       else if (isLate)
         reject(new OnecopyError('DEADLINE_EXCEEDED', `run.sh took longer than ${formatMs(TIMEOUT_MS)}`))
       else {
-        const words = lastWords.trim() || 'it said nothing'
+        const words = lastWords.trim() || 'it wrote no error message'
         reject(
           new OnecopyError('MODEL_RUN_FAILED', `run.sh ended with ${signal ?? `code ${code}`}: ${words}`),
         )
@@ -76,40 +79,46 @@ function failed(message: string): OnecopyError {
   return new OnecopyError('MODEL_RUN_FAILED', `run.sh ${message}`)
 }
 
-/** Where the bundle's columns stand in the output: by name, or all in order where names are other ones. */
+/** Positions of the bundle's columns in the output: by name, or by order if the names differ. */
 function placesOf(columns: readonly string[], header: readonly string[]): number[] {
   const places = columns.map((name) => header.indexOf(name))
   const twice = columns.find((name) => header.indexOf(name) !== header.lastIndexOf(name))
-  if (twice !== undefined) throw failed(`answered the column ${JSON.stringify(twice)} twice`)
+  if (twice !== undefined) throw failed(`returned the column ${JSON.stringify(twice)} twice`)
   if (!places.includes(-1)) return places
   const isInOrder = places.every((place, i) => place === -1 || place === i)
   if (isInOrder && header.length >= columns.length) return columns.map((_, i) => i)
-  throw failed(`answered the columns ${header.join(', ')}: expected ${columns.join(', ')}`)
+  throw failed(`returned the columns ${header.join(', ')}: expected ${columns.join(', ')}`)
 }
 
-/** Rows of run.sh's output. @throws OnecopyError MODEL_RUN_FAILED unless there is a whole one for each input. */
+/**
+ * Parses run.sh's output. @throws OnecopyError MODEL_RUN_FAILED unless there is a complete row for each
+ * input.
+ */
 function rowsOf({ columns }: Bundle, bytes: Uint8Array, count: number): Row[] {
   let table: CsvTable
   try {
     table = parseCsv(bytes)
   } catch (thrown) {
-    throw failed(`wrote an output that cannot be read: ${messageOf(thrown)}`)
+    throw failed(`wrote unreadable output: ${messageOf(thrown)}`)
   }
   const { header, lines } = table
-  if (lines.length !== count) throw failed(`answered ${lines.length} lines for ${count} inputs`)
+  if (lines.length !== count) throw failed(`returned ${lines.length} lines for ${count} inputs`)
   const places = placesOf(columns, header)
   return lines.map((line, i) => {
-    // An empty line is a row of nothing, as some writers have it.
+    // Some writers use an empty line for a row without values.
     const isEmpty = line.length === 1 && line[0] === ''
     if (!isEmpty && line.length !== header.length)
       throw failed(
-        `answered ${line.length} fields in row ${i + 1}: expected ${header.length}, as in the header`,
+        `returned ${line.length} fields in row ${i + 1}: expected ${header.length}, as in the header`,
       )
     return places.map((place) => line[place] || null)
   })
 }
 
-/** Whether a CSV file holds it as it is: Python's reader ends at a NUL, and half a surrogate pair has no UTF-8 form. */
+/**
+ * Whether a CSV file can represent the text: Python's reader stops at NUL, and unpaired surrogates have no
+ * UTF-8 form.
+ */
 function isWritable(input: string): boolean {
   return !input.includes('\0') && !/\p{Surrogate}/u.test(input)
 }
@@ -125,10 +134,10 @@ export class SpawnedPredictor implements Predictor {
     this.#maxWaiting = maxWaiting
   }
 
-  /** One at a time in each worker: each run loads the model, and two would do it twice at once. */
+  /** Serialised within each worker, because concurrent runs would load the model several times. */
   async predict(inputs: readonly unknown[], options: PredictOptions = {}): Promise<Row[]> {
     if (this.#waiting > this.#maxWaiting)
-      throw new OnecopyError('QUEUE_FULL', `${this.#waiting} requests wait for run.sh`, {
+      throw new OnecopyError('QUEUE_FULL', `${this.#waiting} requests are queued for run.sh`, {
         retryAfterSeconds: 1,
       })
     this.#waiting++
@@ -142,9 +151,9 @@ export class SpawnedPredictor implements Predictor {
   }
 
   async #run(inputs: readonly unknown[], { isCancelled, onProgress }: PredictOptions): Promise<Row[]> {
-    if (isCancelled?.() === true) throw new OnecopyError('REQUEST_CANCELLED', 'the client left')
+    if (isCancelled?.() === true) throw new OnecopyError('REQUEST_CANCELLED', 'the client disconnected')
     const texts = inputs.map(String)
-    // What the file cannot hold is no molecule.
+    // Text that the file cannot represent is not a molecule.
     const given = texts.filter(isWritable)
     const nulls = this.#bundle.columns.map(() => null)
     if (given.length === 0) return texts.map(() => nulls)
@@ -161,7 +170,7 @@ export class SpawnedPredictor implements Predictor {
       )
       await runScript({ bundle: this.#bundle, inputPath, outputPath })
       const bytes = await readFile(outputPath).catch(() => {
-        throw failed('ended well and wrote no output')
+        throw failed('succeeded but wrote no output')
       })
       const rows = rowsOf(this.#bundle, bytes, given.length)[Symbol.iterator]()
       onProgress?.(inputs.length)

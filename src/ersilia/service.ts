@@ -1,4 +1,6 @@
-/** A bundle that is served: its predictor, proved, with the cache, the jobs and the breaker in front of it. */
+/**
+ * A served bundle: its predictor with verified examples, behind the cache, the jobs and the circuit breaker.
+ */
 import { OnecopyError } from '../errors.js'
 import type { Log } from '../log.js'
 import type { TensorSpec } from '../tensor.js'
@@ -15,18 +17,18 @@ import type { WorkerNotes } from './workers.js'
 
 export interface ServiceOptions {
   readonly bundlePath: string
-  /** The model that answers for the bundle; undefined where it has no manifest. */
+  /** The model that serves the bundle; undefined if it has no manifest. */
   readonly model:
     | { readonly inputs: readonly TensorSpec[]; readonly outputs: readonly TensorSpec[] }
     | undefined
   /** Runs the model for requests. */
   readonly run: RunModel
-  /** Runs it for the proof: nobody's request, and not counted as one. */
+  /** Runs the model for the example check, without counting requests. */
   readonly runUncounted: RunModel
   readonly workers: WorkerNotes
   /** The server's folder in shared memory. */
   readonly serverFolder: string
-  /** Empty: rows are kept in memory. */
+  /** Empty: rows are cached in memory. */
   readonly redisUrl: string
   readonly maxQueuedRequests: number
   readonly log: Log
@@ -61,7 +63,7 @@ async function openPredictor(
     manifest,
     ...model,
     run,
-    onTrapped: (reason) => log.warn({ reason }, 'a molecule was refused: it trapped the featurizer'),
+    onTrapped: (reason) => log.warn({ reason }, 'a molecule was rejected because it crashed the featurizer'),
   })
 }
 
@@ -72,7 +74,7 @@ export class ErsiliaService {
   readonly breaker = new Breaker()
   readonly #predictor: Predictor
   readonly #cache: ResultCache
-  /** Requests that may be featurized and computed at a time, waiting ones included. */
+  /** Limit for requests that are featurized, computed or queued at the same time. */
   readonly #maxActive: number
   #active = 0
 
@@ -86,7 +88,7 @@ export class ErsiliaService {
   }
 
   /**
-   * Reads the bundle, opens its predictor and has it reproduce its examples.
+   * Reads the bundle, opens its predictor and checks that it reproduces the examples.
    * @throws OnecopyError BUNDLE_INVALID, TRANSFORM_UNAVAILABLE, EXAMPLES_NOT_REPRODUCED, and of the model.
    */
   static async open(options: ServiceOptions): Promise<ErsiliaService> {
@@ -99,7 +101,7 @@ export class ErsiliaService {
       if (bundle.manifest !== null) {
         const molecules = await checkExamples(bundle, predictor)
         if (molecules === 0)
-          log.warn({ bundle: bundle.root }, 'the bundle has no examples: it is served unproved')
+          log.warn({ bundle: bundle.root }, 'the bundle has no examples and is served unchecked')
         else log.debug({ bundle: bundle.root, molecules }, 'the bundle reproduces its examples')
       }
       run = options.run
@@ -118,18 +120,18 @@ export class ErsiliaService {
     }
   }
 
-  /** Whether the model is in memory, not loaded by every request. */
+  /** Whether the model stays in memory instead of being loaded by every request. */
   get isResident(): boolean {
     return this.bundle.manifest !== null
   }
 
   /**
-   * A row for every input.
+   * Returns a row for every input.
    * @throws OnecopyError QUEUE_FULL, BREAKER_OPEN, and of the predictor.
    */
   async rows(inputs: readonly string[], flags: CacheFlags, options: PredictOptions): Promise<readonly Row[]> {
     if (this.#active >= this.#maxActive)
-      throw new OnecopyError('QUEUE_FULL', `${this.#active} requests wait`, { retryAfterSeconds: 1 })
+      throw new OnecopyError('QUEUE_FULL', `${this.#active} requests are in flight`, { retryAfterSeconds: 1 })
     this.#active++
     try {
       return await this.#rows(inputs, flags, options)
@@ -154,7 +156,7 @@ export class ErsiliaService {
     const computed = await compute(missing)
     const byInput = new Map(missing.map((input, i) => [input, computed[i] as Row]))
     if (flags.saveCache) {
-      // A row of nulls may be a molecule that took too long this time.
+      // A row of nulls may result from a timeout, so it is not cached.
       const worthy = missing.filter((input) => byInput.get(input)?.some((cell) => cell !== null))
       await this.#cache.save(
         worthy,
@@ -164,7 +166,7 @@ export class ErsiliaService {
     return inputs.map((input, i) => known[i] ?? byInput.get(input) ?? nulls)
   }
 
-  /** Has its jobs end, then closes what it opened. */
+  /** Finishes the jobs, then closes everything it opened. */
   async close(): Promise<void> {
     await this.jobs.close()
     await this.#cache.close()

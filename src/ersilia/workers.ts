@@ -1,4 +1,4 @@
-/** Who serves: every worker leaves a note in the server's folder, and reads those of the others. */
+/** The list of serving workers: each writes a note to the server's folder, and any can read all notes. */
 import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
@@ -11,7 +11,7 @@ export interface WorkerFacts {
   readonly id: string
   readonly startTime: string
   readonly status: 'READY'
-  /** MB: what it holds for itself, and its share of what it holds with others. */
+  /** Proportional set size in MB. */
   readonly memoryUsage: number
   readonly pid: number
 }
@@ -23,22 +23,22 @@ export class WorkerNotes {
     this.#folder = folder
   }
 
-  /** Writes this process's note. */
+  /** Writes the note of this process. */
   static async open(serverFolder: string): Promise<WorkerNotes> {
     const folder = join(serverFolder, 'workers')
     await mkdir(folder, { recursive: true, mode: 0o700 })
     const note = { identity: ownIdentity(), startTime: new Date().toISOString() }
     const path = join(folder, `${process.pid}.json`)
-    // Whole or not at all, whoever reads at the same time.
+    // Written atomically, so that concurrent readers never see a partial file.
     await writeFile(`${path}.tmp`, JSON.stringify(note), { mode: 0o600 })
     await rename(`${path}.tmp`, path)
     const notes = new WorkerNotes(folder)
-    // Those of workers that are gone would pile up with every one that is replaced.
+    // Removes the notes of dead workers, which would accumulate otherwise.
     await notes.list()
     return notes
   }
 
-  /** Workers that live, by age; the notes of others are removed. */
+  /** Living workers, oldest first; notes of dead ones are removed. */
   async list(): Promise<WorkerFacts[]> {
     const names = (await readdir(this.#folder)).filter((name) => name.endsWith('.json'))
     const found = await Promise.all(

@@ -1,6 +1,6 @@
 /**
- * Attributes of nodes and elements of small tensors. The schema leaves inline arrays out, so that parsing never boxes
- * weights; what a reader asks for is decoded here, when it is asked for.
+ * Decodes node attributes and elements of small tensors on demand. The protobuf schema omits inline arrays,
+ * so that parsing never boxes weights.
  *
  * Field numbers: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
  */
@@ -16,7 +16,7 @@ interface UnknownFields {
   readonly $unknown?: readonly { no: number; wireType: WireType; data: Uint8Array }[] | undefined
 }
 
-/** Every element of a repeated field, packed or not. */
+/** All elements of a repeated field, packed or not. */
 function elementsOf<T>(message: UnknownFields, field: number, read: (reader: BinaryReader) => T): T[] {
   const elements: T[] = []
   for (const { no, wireType, data } of message.$unknown ?? []) {
@@ -98,7 +98,7 @@ export function functionDomain(declared: FunctionProto): string {
 
 type Reading = readonly [bytes: number, read: (view: DataView, at: number) => number]
 
-/** TensorProto.DataType numbers whose elements are numbers that this reads, and how: little-endian. */
+/** How to read elements of each supported integer type (by TensorProto.DataType), little-endian. */
 const INTEGERS: Record<number, Reading> = {
   2: [1, (view, at) => view.getUint8(at)],
   3: [1, (view, at) => view.getInt8(at)],
@@ -136,10 +136,7 @@ export interface SmallTensor {
   readonly elements: readonly number[]
 }
 
-/**
- * The elements of a tensor that has at most `limit` of them, in its file, and of a datatype with a plain form here; null for
- * any other.
- */
+/** The elements of a tensor with at most `limit` inline elements of a supported datatype; null otherwise. */
 export function smallTensor(tensor: TensorProto, limit: number): SmallTensor | null {
   const count = tensor.dims.reduce((product, size) => product * Number(size), 1)
   const integer = INTEGERS[tensor.dataType]

@@ -1,26 +1,30 @@
 /**
- * Integer divisions whose operands a request gives, as far as that is known from the graph. The runtime refuses a
- * divisor of 0; the smallest INT32 or INT64 over -1 it leaves to the processor, which on x86 ends the process by SIGFPE
- * (docs/decisions/021-crashing-models.md).
+ * Finds integer divisions whose operands come from a request, as far as the graph shows. The runtime rejects
+ * a divisor of 0. It does not check the smallest INT32 or INT64 divided by -1, which on x86 kills the process
+ * with SIGFPE (docs/decisions/021-crashing-models.md).
  *
- * Only nodes of the outermost graph, which run with every request: a branch may be there to avoid the division.
+ * Only nodes of the outermost graph are considered, because they run for every request. A branch may exist to
+ * avoid the division.
  */
 import { type Division, type DivisionOperand, MAX_DIVISIONS, MAX_HAZARDS } from '../segment/layout.js'
 import type { Datatype, TensorSpec } from '../tensor.js'
 import { Attributes, smallTensor } from './attributes.js'
 import type { GraphProto, NodeProto, TensorProto } from './onnx_pb.js'
 
-/** The smallest integer of datatypes whose division the processor does as such; narrower ones are widened, and wrap. */
+/**
+ * The smallest integer of datatypes that the processor divides natively; narrower types are widened and wrap
+ * around.
+ */
 const SMALLEST: Partial<Record<Datatype, number>> = { INT32: -(2 ** 31), INT64: -(2 ** 63) }
 const INTEGERS: ReadonlySet<Datatype> = new Set<Datatype>([
   ...(['INT8', 'INT16', 'INT32', 'INT64', 'UINT8', 'UINT16', 'UINT32', 'UINT64'] as const),
 ])
 
-/** What lets every element through and changes none, on the first input. */
+/** Operators that pass their first input through unchanged. */
 const SAME_PLACES: ReadonlySet<string> = new Set(['Identity'])
 const OTHER_PLACES: ReadonlySet<string> = new Set(['Reshape', 'Flatten', 'Squeeze', 'Unsqueeze', 'Transpose'])
 
-/** A constant beyond that is not looked through. */
+/** Larger constants are not inspected. */
 const MAX_CONSTANT_ELEMENTS = 4096
 const MAX_NAME_CHARACTERS = 40
 
@@ -33,7 +37,7 @@ function isStandard({ domain }: NodeProto): boolean {
   return domain === '' || domain === 'ai.onnx'
 }
 
-/** Which tensors hold exactly the elements of an input. */
+/** Maps tensors that contain exactly the elements of an input to that input. */
 function trace(graph: GraphProto, inputs: readonly TensorSpec[]): Map<string, Source> {
   const sources = new Map(inputs.map((input): [string, Source] => [input.name, { input, isReshaped: false }]))
   for (const node of graph.node) {
@@ -64,7 +68,7 @@ function constantOperand(tensor: TensorProto | undefined, hazard: number): Divis
   return { from: 'constant', shape: tensor.dims.map(Number), hazards }
 }
 
-/** In the order of the graph, the first ones of many. */
+/** In graph order, at most MAX_DIVISIONS. */
 export function divisionsOf(graph: GraphProto, inputs: readonly TensorSpec[]): Division[] {
   const isDivision = (node: NodeProto) => isStandard(node) && (node.opType === 'Div' || node.opType === 'Mod')
   const nodes = graph.node.filter(isDivision)
@@ -82,7 +86,7 @@ export function divisionsOf(graph: GraphProto, inputs: readonly TensorSpec[]): D
       if (source === undefined) return constantOperand(constants.get(name), hazard)
       return { from: 'input', name: source.input.name, isReshaped: source.isReshaped }
     }
-    // The runtime takes fmod as floating point, which has no such overflow.
+    // The runtime computes fmod in floating point, which cannot overflow this way.
     const isFloating = node.opType === 'Mod' && new Attributes(node).int('fmod') === 1
     divisions.push({
       operator: node.opType === 'Mod' ? 'Mod' : 'Div',

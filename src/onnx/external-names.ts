@@ -1,15 +1,16 @@
 /**
- * Names of the files that a model keeps its external data in, read off the file without parsing it: weights that stand in
- * the file are skipped, so that a model of any size costs a few reads. A process that only watches files can afford it.
+ * Finds the names of a model's external data files without parsing the model. Weights inside the file are
+ * skipped, so a model of any size needs only a few reads. That is cheap enough for a process that only
+ * watches files.
  *
- * It walks the fields of the protobuf encoding that lead to a tensor, and of a tensor only its external data.
- * Sources: onnx.proto in this folder; https://protobuf.dev/programming-guides/encoding.
+ * It walks the protobuf fields that lead to tensors, and reads only the external data of a tensor. Sources:
+ * onnx.proto in this folder; https://protobuf.dev/programming-guides/encoding.
  */
 import { constants, type FileHandle, open } from 'node:fs/promises'
 
 type Message = 'model' | 'function' | 'graph' | 'node' | 'attribute' | 'sparse' | 'tensor' | 'entry'
 
-/** By the number of a field, the message that stands in it. Other fields are skipped. */
+/** Maps field numbers to the message types they contain. Other fields are skipped. */
 const INNER: Record<Message, Readonly<Record<number, Message>>> = {
   model: { 7: 'graph', 25: 'function' },
   function: { 7: 'node', 11: 'attribute' },
@@ -27,13 +28,13 @@ const VALUE_FIELD = 2
 const WINDOW_BYTES = 64 * 1024
 /** A tag and a length, each a varint of at most ten bytes. */
 const MAX_FIELD_HEAD_BYTES = 20
-/** As long as a path can be. */
+/** Maximum length of a path. */
 const MAX_NAME_BYTES = 4096
 const MAX_NAMES = 10_000
-/** As deep as protobuf parsers go. */
+/** The usual nesting limit of protobuf parsers. */
 const MAX_DEPTH = 100
 
-/** A file read forwards, in windows. */
+/** Reads a file sequentially in windows. */
 class Reader {
   readonly #file: FileHandle
   readonly sizeBytes: number
@@ -46,7 +47,7 @@ class Reader {
     this.sizeBytes = sizeBytes
   }
 
-  /** Whether so many bytes, or all that are left, can be read without waiting. */
+  /** Whether `bytes` bytes, or all remaining ones, are in the window. */
   has(bytes: number): boolean {
     const end = Math.min(this.position + bytes, this.sizeBytes)
     return this.position >= this.#windowAt && end <= this.#windowAt + this.#window.length
@@ -55,7 +56,7 @@ class Reader {
   async fetch(): Promise<void> {
     const buffer = Buffer.alloc(Math.min(WINDOW_BYTES, this.sizeBytes - this.position))
     const { bytesRead } = await this.#file.read(buffer, 0, buffer.length, this.position)
-    if (bytesRead === 0) throw new Error('the file has become shorter')
+    if (bytesRead === 0) throw new Error('the file was truncated')
     this.#window = buffer.subarray(0, bytesRead)
     this.#windowAt = this.position
   }
@@ -67,7 +68,7 @@ class Reader {
     return byte
   }
 
-  /** Exact below 2^53: no tag and no length of a file is larger. */
+  /** Exact below 2^53, which exceeds all tags and lengths in a file. */
   varint(): number {
     let value = 0
     for (let factor = 1, i = 0; i < 10; i++, factor *= 128) {
@@ -127,16 +128,19 @@ async function walk(reader: Reader, names: Set<string>): Promise<void> {
   }
 }
 
-/** As the model spells them, sorted. Of a file that is no model, or not yet whole: what was found before that showed. */
+/**
+ * File names as spelled in the model, sorted. For a file that is not a model or is incomplete: the names
+ * before the error.
+ */
 export async function readExternalNames(path: string): Promise<string[]> {
   const names = new Set<string>()
   try {
-    // What is no file any more must not block.
+    // If a pipe has replaced the file, opening must not block.
     await using file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK)
     const found = await file.stat()
     if (found.isFile()) await walk(new Reader(file, found.size), names)
   } catch {
-    // Whoever compiles the model says what is wrong with it.
+    // Compilation reports what is wrong with the model.
   }
   return [...names].sort()
 }

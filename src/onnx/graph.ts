@@ -1,4 +1,4 @@
-/** Reading and rewriting the graph that the runtime wrote: subgraphs, external tensors, their offsets. */
+/** Reads and rewrites graphs written by the runtime: subgraphs, external tensors and their offsets. */
 import { fromBinary, toBinary } from '@bufbuild/protobuf'
 import { messageOf, OnecopyError } from '../errors.js'
 import { alignUp, PAGE_BYTES } from '../segment/layout.js'
@@ -12,12 +12,14 @@ import {
 
 const EXTERNAL = 1
 
-/** A packed copy of a weight, as the runtime notes it beside the weight: `key|offset;length;alignment|...`. */
+/**
+ * A packed copy of a weight, as recorded by the runtime in external data: `key|offset;length;alignment|...`.
+ */
 const PREPACKED_KEY = /^prepacked_\d+$/
 
 /**
  * Parses an ONNX file.
- * @throws OnecopyError MODEL_INVALID when the bytes are no ONNX model.
+ * @throws OnecopyError MODEL_INVALID if the bytes are not an ONNX model.
  */
 export function parseModel(bytes: Uint8Array): ModelProto & { graph: GraphProto } {
   let model: ModelProto
@@ -43,7 +45,7 @@ export function serializeModel(model: ModelProto): Uint8Array<ArrayBuffer> {
   return toBinary(ModelProtoSchema, model) as Uint8Array<ArrayBuffer>
 }
 
-/** The graph and every graph inside its nodes' attributes, outermost first. */
+/** The graph and all its subgraphs, outermost first. */
 export function* graphsOf(graph: GraphProto): Generator<GraphProto> {
   yield graph
   for (const node of graph.node) yield* graphsIn(node)
@@ -65,8 +67,8 @@ export function externalEntry(tensor: TensorProto, key: string): string | undefi
 }
 
 /**
- * Every tensor that a model may keep outside its file: initializers and tensor attributes, everywhere.
- * `external-names.ts` finds the same without parsing the model.
+ * All tensors of a model that can have external data: initializers and tensor attributes, including subgraphs
+ * and functions. `external-names.ts` finds the same tensors without parsing the model.
  */
 export function* tensorsOf(model: ModelProto & { graph: GraphProto }): Generator<TensorProto> {
   const nodes = model.functions.flatMap((one) => one.node)
@@ -83,7 +85,7 @@ export function* tensorsOf(model: ModelProto & { graph: GraphProto }): Generator
   }
 }
 
-/** File names of the external data a model refers to, as it spells them. */
+/** File names of the model's external data, as spelled in the model. */
 export function externalFiles(model: ModelProto & { graph: GraphProto }): string[] {
   const names = new Set<string>()
   for (const tensor of tensorsOf(model)) {
@@ -94,9 +96,9 @@ export function externalFiles(model: ModelProto & { graph: GraphProto }): string
 }
 
 /**
- * Removes initializers that stand twice in one graph, keeping the last. The runtime writes the tensors of
- * subgraphs (If, Loop, Scan) inline and again as external copies behind them, and then refuses to load
- * its own file ("initializer name is not unique").
+ * Removes duplicate initializers of a graph, keeping the last. The runtime writes the tensors of subgraphs
+ * (If, Loop, Scan) inline and again as external copies, and then rejects its own file ("initializer name is
+ * not unique").
  */
 export function dropDuplicateInitializers(graph: GraphProto): void {
   for (const inner of graphsOf(graph)) {
@@ -128,7 +130,7 @@ function shiftPrepacked(text: string, byBytes: number): string {
   ].join('|')
 }
 
-/** Bytes of the packed copies noted beside a tensor. */
+/** Total size of the packed copies recorded for a tensor. */
 export function packedBytesOf(tensor: TensorProto): number {
   let bytes = 0
   for (const { key, value } of tensor.externalData) {
@@ -138,12 +140,12 @@ export function packedBytesOf(tensor: TensorProto): number {
   return bytes
 }
 
-/** A range smaller than this is not worth an entry in the header. */
+/** Smaller ranges are not worth an entry in the header. */
 const MIN_RAW_RANGE_BYTES = 16 * PAGE_BYTES
 
 /**
- * Where the raw weights stand that have a packed copy, in whole pages, by offsets into the data file; rising, and none over
- * another: equal weights can stand in one place.
+ * Ranges of raw weights that have a packed copy, in whole pages, as offsets into the data file. Ascending and
+ * without overlaps, because equal weights can share a location.
  */
 export function rawRangesOf(graph: GraphProto): { readonly offsetBytes: number; readonly bytes: number }[] {
   const ranges: { offsetBytes: number; bytes: number }[] = []
@@ -166,7 +168,7 @@ export function rawRangesOf(graph: GraphProto): { readonly offsetBytes: number; 
   })
 }
 
-/** Points every external tensor at `location`, its offsets moved by `byBytes`. */
+/** Points every external tensor to `location` and increases its offsets by `byBytes`. */
 export function moveExternalData(graph: GraphProto, location: string, byBytes: number): void {
   for (const inner of graphsOf(graph)) {
     for (const tensor of inner.initializer) {
@@ -180,7 +182,10 @@ export function moveExternalData(graph: GraphProto, location: string, byBytes: n
   }
 }
 
-/** An upper bound of how many bytes a graph grows by when its external offsets move up: their digits, and lengths around them. */
+/**
+ * Upper bound for the growth of a graph when its external offsets increase: more digits and longer length
+ * fields.
+ */
 export function offsetGrowthBytes(graph: GraphProto): number {
   const bytesPerOffset = 32
   let offsets = 1

@@ -1,15 +1,15 @@
 /**
- * Whether a model draws random numbers: known from its graph, never from answers, which can come out the same twice
- * by chance. A seed changes nothing about that: the runtime's generators keep their state from one run to the next.
+ * Detects from the graph whether a model draws random numbers. Comparing outputs is unreliable, because they
+ * can be equal by chance. A seed makes no difference: the runtime's generators keep their state between runs.
  *
- * Every node counts, in branches and loop bodies and in the model's functions too, whether or not its result reaches
- * an output. Sources: https://onnx.ai/onnx/operators and
+ * Every node counts, including those in branches, loop bodies and functions, whether or not its result
+ * reaches an output. Sources: https://onnx.ai/onnx/operators and
  * https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
  */
 import { smallTensor } from './attributes.js'
 import type { GraphProto, ModelProto, NodeProto, TensorProto } from './onnx_pb.js'
 
-/** Random whatever their attributes and inputs. By domain; '' is ONNX's own. */
+/** Operators that are random regardless of attributes and inputs, by domain; '' is the ONNX domain. */
 const RANDOM: Readonly<Record<string, ReadonlySet<string>>> = {
   '': new Set([
     ...['RandomNormal', 'RandomNormalLike', 'RandomUniform', 'RandomUniformLike', 'Bernoulli', 'Multinomial'],
@@ -18,7 +18,7 @@ const RANDOM: Readonly<Record<string, ReadonlySet<string>>> = {
   'org.pytorch.aten': new Set(['ATen']),
 }
 
-/** Random in training mode: where their inputs say how much is dropped, and whether they are in that mode. */
+/** Operators that are random in training mode, with the positions of their ratio and training mode inputs. */
 const DROPOUTS: Readonly<Record<string, Readonly<Record<string, { ratio: number; training: number }>>>> = {
   '': { Dropout: { ratio: 1, training: 2 } },
   'com.microsoft': {
@@ -29,21 +29,21 @@ const DROPOUTS: Readonly<Record<string, Readonly<Record<string, { ratio: number;
   },
 }
 
-/** From here on a Dropout's mode is an input. */
+/** First opset in which the training mode of Dropout is an input. */
 const TRAINING_MODE_OPSET = 12
-/** From here on to there a Dropout is for inference, and has no mode. */
+/** First opset in which Dropout is for inference only, without a mode. */
 const INFERENCE_ONLY_OPSET = 7
 
 /** TensorProto.DataType of float16 and bfloat16. */
 const HALF_TYPES: ReadonlySet<number> = new Set([10, 16])
 
-/** Escaped, it fits the room that the header has for it. */
+/** Escaped, it fits the space reserved in the header. */
 const MAX_NAME_CHARACTERS = 40
 
 export interface RandomNode {
-  /** With its domain, where that is not ONNX's own. */
+  /** Includes a non-standard domain. */
   readonly operator: string
-  /** Its first output's, where it has none of its own. */
+  /** The name of the first output if the node has no name. */
   readonly name: string
   readonly reason: 'draws random numbers' | 'is in training mode, or may be'
 }
@@ -54,17 +54,17 @@ function domainOf({ domain }: { readonly domain: string }): string {
   return domain === 'ai.onnx' ? '' : domain
 }
 
-/** Whether it is one number or truth value, and zero; null where that cannot be read here. */
+/** Whether a tensor is a single zero or false; null if that cannot be determined. */
 function isZero(tensor: TensorProto): boolean | null {
   if (HALF_TYPES.has(tensor.dataType)) {
     const { rawData } = tensor
-    // All bits but the sign.
+    // All bits except the sign.
     return rawData.length === 2 ? rawData[0] === 0 && ((rawData[1] as number) & 0x7f) === 0 : null
   }
   return smallTensor(tensor, 1)?.elements.every((element) => element === 0) ?? null
 }
 
-/** What names stand for in a graph or a function, where that is fixed; null where a request or a run decides. */
+/** Constant values by name in a graph or function; null for values that depend on a request or a run. */
 function constantsOf(
   nodes: readonly NodeProto[],
   graph: Pick<GraphProto, 'input' | 'initializer'> | null,
@@ -72,7 +72,7 @@ function constantsOf(
 ): Constants {
   const constants = new Map(outer)
   for (const tensor of graph?.initializer ?? []) constants.set(tensor.name, tensor)
-  // An initializer that is an input, too, is only its default.
+  // An initializer that is also an input is only its default.
   for (const { name } of graph?.input ?? []) constants.set(name, null)
   for (const node of nodes) {
     for (const name of node.output) constants.set(name, null)
@@ -84,7 +84,7 @@ function constantsOf(
   return constants
 }
 
-/** Whether an input is left out or known to be zero or false. */
+/** Whether an input is omitted or known to be zero or false. */
 function isOff(node: NodeProto, at: number, constants: Constants): boolean {
   const name = node.input[at] ?? ''
   if (name === '') return true
@@ -123,7 +123,7 @@ function* randomNodesIn(
   }
 }
 
-/** The first node that draws random numbers; null where there is none. */
+/** The first node that draws random numbers; null if there is none. */
 export function findRandomNode(model: ModelProto & { graph: GraphProto }): RandomNode | null {
   const { graph, functions } = model
   const opset = Number(model.opsetImport.find((one) => domainOf(one) === '')?.version ?? 1)
@@ -134,7 +134,7 @@ export function findRandomNode(model: ModelProto & { graph: GraphProto }): Rando
   return null
 }
 
-/** The same in words, for the header and for people; null where there is none. */
+/** Describes that node for the header and for messages; null if there is none. */
 export function describeRandomness(model: ModelProto & { graph: GraphProto }): string | null {
   const random = findRandomNode(model)
   if (random === null) return null

@@ -1,6 +1,6 @@
 /**
- * The control groups of this process, and the files in which their limits stand. A limit may sit on any
- * ancestor. In a container the own path is often not visible: the root then is. Source: cgroups(7), v1 and v2.
+ * The control groups of this process and the files with their limits. Any ancestor can set a limit. In a
+ * container the group's own path is often not visible, but the root is. Source: cgroups(7), v1 and v2.
  */
 import { readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
@@ -17,7 +17,9 @@ export function readTextOrNull(path: string): string | null {
 
 const ROOT = '/sys/fs/cgroup'
 
-/** Reads `v2` or `v1` of every group, this process's own first, that the controller applies to. */
+/**
+ * Reads the `v2` or `v1` files of every group with this controller, starting with the group of this process.
+ */
 export function* readLimits(
   controller: 'cpu' | 'memory',
   files: { readonly v1: readonly string[]; readonly v2: string },

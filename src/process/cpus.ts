@@ -1,11 +1,12 @@
 /**
- * How many CPUs this process may use: the smaller of its affinity and its cgroup's quota. The host's
- * count is not it: a pod limited to two CPUs on a 64-core node would fork 64 workers.
+ * The number of CPUs available to this process: the smaller of its affinity and its cgroup quota. The CPU
+ * count of the host is wrong in a container: a pod limited to two CPUs on a 64-core node would fork 64
+ * workers.
  */
 import { availableParallelism } from 'node:os'
 import { type ReadText, readLimits, readTextOrNull } from './cgroup.js'
 
-/** CPUs allowed by the cgroup, as a fraction, or null where no quota is set. */
+/** CPUs allowed by the cgroup, as a fraction; null without a quota. */
 export function cgroupCpuQuota(readText: ReadText = readTextOrNull): number | null {
   let smallest: number | null = null
   const files = { v1: ['cpu.cfs_quota_us', 'cpu.cfs_period_us'], v2: 'cpu.max' }

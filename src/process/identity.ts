@@ -1,7 +1,7 @@
 /**
- * Who a process is, in a way that survives pid reuse: pid, start time and the boot it belongs to.
- * In a container the server is pid 1 every time, and `kill(pid, 0)` calls a zombie alive, so a pid
- * alone says nothing. Source: proc_pid_stat(5), proc_sys_kernel(5).
+ * Identifies a process by pid, start time and boot id, which stays unambiguous when pids are reused. In a
+ * container the server always has pid 1, and `kill(pid, 0)` succeeds for a zombie, so a pid alone is not
+ * enough. Source: proc_pid_stat(5), proc_sys_kernel(5).
  */
 import { readFileSync } from 'node:fs'
 import { z } from 'zod'
@@ -28,7 +28,7 @@ function readStat(pid: number | 'self'): ProcessStat | null {
   } catch {
     return null
   }
-  // The command name may hold spaces and parentheses: fields start after the last one.
+  // The command name can contain spaces and parentheses, so fields start after the last parenthesis.
   const fields = text.slice(text.lastIndexOf(')') + 2).split(' ')
   return { state: fields[0] ?? '', startTicks: Number(fields[19]) }
 }
@@ -44,7 +44,7 @@ export function ownIdentity(): ProcessIdentity {
   return { pid: process.pid, startTicks: stat.startTicks, bootId: readBootId() }
 }
 
-/** Whether the very process named still runs. A zombie is dead: it holds no memory. */
+/** Whether exactly this process still runs. A zombie counts as dead: it holds no memory. */
 export function isAlive(identity: ProcessIdentity): boolean {
   if (identity.bootId !== readBootId()) return false
   const stat = readStat(identity.pid)

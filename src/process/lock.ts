@@ -1,6 +1,7 @@
 /**
- * A lock on a file that the kernel holds for a process until it ends, however it ends. Unlike a pid it means
- * the same in every container that sees the file. Source: flock(2). Children do not inherit it: Node opens files close-on-exec.
+ * File locks that the kernel releases when the process ends, for whatever reason. Unlike a pid, a lock has
+ * the same meaning in every container that sees the file. Children do not inherit it, because Node opens
+ * files close-on-exec. Source: flock(2).
  */
 import { createRequire } from 'node:module'
 
@@ -13,7 +14,7 @@ type Flock = (fd: number, operation: number) => number
 const require = createRequire(import.meta.url)
 let loaded: Flock | null | undefined
 
-/** Null where libc cannot be reached: callers then go by what they know without locks. */
+/** Null if libc is unavailable; callers then work without locks. */
 function flock(): Flock | null {
   if (loaded !== undefined) return loaded
   try {
@@ -25,12 +26,15 @@ function flock(): Flock | null {
   return loaded
 }
 
-/** Whether locks can be had at all: without them nothing tells whether a file is in use. */
+/** Whether locks are available. Without them nobody can tell whether a file is in use. */
 export function canLock(): boolean {
   return flock() !== null
 }
 
-/** Takes the lock of an open file until it is closed or this process ends; waits only for those who ask whether it is held. */
+/**
+ * Takes an exclusive lock on an open file until it is closed or this process ends. Blocks only while another
+ * process checks the lock.
+ */
 export function holdLock(fd: number): void {
   flock()?.(fd, LOCK_EX)
 }
@@ -41,12 +45,17 @@ export function isLockHeld(fd: number): boolean {
   return call !== null && call(fd, LOCK_SH | LOCK_NB) !== 0
 }
 
-/** Takes the lock of an open file for one alone, until it is closed; false where others hold it. */
+/**
+ * Tries to take an exclusive lock on an open file until it is closed; false if other processes hold the lock.
+ */
 export function tryHoldLock(fd: number): boolean {
   return (flock()?.(fd, LOCK_EX | LOCK_NB) ?? 0) === 0
 }
 
-/** Takes the lock of an open file together with others who do, until it is closed; false where one holds it alone. */
+/**
+ * Tries to take a shared lock on an open file until it is closed; false if another process holds it
+ * exclusively.
+ */
 export function tryShareLock(fd: number): boolean {
   return (flock()?.(fd, LOCK_SH | LOCK_NB) ?? 0) === 0
 }

@@ -1,4 +1,4 @@
-/** Which parts of a file a process has mapped. Source: proc_pid_maps(5). */
+/** The ranges of a file that a process has mapped. Source: proc_pid_maps(5). */
 import { readFile } from 'node:fs/promises'
 
 export interface FileRange {
@@ -10,13 +10,13 @@ export interface FileRange {
 const LINE = /^([0-9a-f]+)-([0-9a-f]+) \S+ ([0-9a-f]+) \S+ (\d+)/
 
 /**
- * The ranges of the file with that inode number in one process, none for a process that is gone. Of another file system
- * a file with the same number counts too: more than is mapped, never less.
- * @throws the error of reading /proc where it is not allowed.
+ * The mapped ranges of the file with this inode number; none if the process is gone. Files with the same
+ * number on other file systems are included, so the result can contain too much but never too little.
+ * @throws The error of reading /proc if that is not permitted.
  */
 export async function mappedRanges(pid: number, inode: number): Promise<FileRange[]> {
   const maps = await readFile(`/proc/${pid}/maps`, 'latin1').catch((thrown: NodeJS.ErrnoException) => {
-    // ESRCH: it ended between the two calls.
+    // ESRCH: the process ended between open and read.
     if (thrown.code === 'ENOENT' || thrown.code === 'ESRCH') return ''
     throw thrown
   })

@@ -1,20 +1,23 @@
-/** Memory of a process as the kernel counts it, and what its control group allows. Source: proc_pid_smaps(5). */
+/**
+ * Memory use of a process as counted by the kernel, and the memory limit of its control group. Source:
+ * proc_pid_smaps(5).
+ */
 import { readFile } from 'node:fs/promises'
 import { totalmem } from 'node:os'
 import { type ReadText, readLimits, readTextOrNull } from './cgroup.js'
 
 export interface ProcessMemory {
-  /** Pages no other process maps: Private_Clean + Private_Dirty, in bytes. */
+  /** Pages that no other process maps: Private_Clean + Private_Dirty, in bytes. */
   readonly privateBytes: number
-  /** Pages other processes map too: Shared_Clean + Shared_Dirty, in bytes. */
+  /** Pages that other processes also map: Shared_Clean + Shared_Dirty, in bytes. */
   readonly sharedBytes: number
   /** Proportional set size: shared pages divided by the number of processes that map them, in bytes. */
   readonly proportionalBytes: number
 }
 
 /**
- * Reads /proc/PID/smaps_rollup; null when the process is gone or not ours to read. Pages of a tmpfs
- * segment that only one process maps count as its private ones: measure with two or more alive.
+ * Reads /proc/PID/smaps_rollup; null if the process is gone or not readable. Pages of a tmpfs segment that
+ * only one process maps count as private, so measure with at least two processes alive.
  */
 export async function readProcessMemory(pid: number | 'self'): Promise<ProcessMemory | null> {
   let text: string
@@ -32,12 +35,12 @@ export async function readProcessMemory(pid: number | 'self'): Promise<ProcessMe
   }
 }
 
-/** What v1 says where there is no limit is a number near 2^63. */
+/** cgroup v1 reports no limit as a number near 2^63. */
 const NO_LIMIT_FROM_BYTES = 2 ** 60
 
 /**
- * Memory that the control group allows to all its processes together, shared memory that they write
- * included, in bytes; null where there is no limit.
+ * Memory limit in bytes for all processes of the control group together, including shared memory they write;
+ * null without a limit.
  */
 export function cgroupMemoryLimit(readText: ReadText = readTextOrNull): number | null {
   let smallest: number | null = null
@@ -52,10 +55,10 @@ export function cgroupMemoryLimit(readText: ReadText = readTextOrNull): number |
   return smallest
 }
 
-/** What one worker may take: the rest is that of the segments and of the others. */
+/** The share of the limit that one worker may take; the rest is for segments and other processes. */
 const WORKER_SHARE = 0.8
 
-/** By how much a worker may grow once it serves: more than there is cannot be given to it anyway. */
+/** How much a worker may grow while it serves. */
 export function workerGrowthBytes(): number {
   return (cgroupMemoryLimit() ?? totalmem()) * WORKER_SHARE
 }

@@ -1,6 +1,7 @@
 /**
- * Whether the kernel has killed a process of this control group for memory: a SIGKILL alone does not say who sent it.
- * Sources: cgroup-v2.rst (memory.events), cgroup-v1/memory.rst (memory.oom_control), vmstat of the whole machine elsewhere.
+ * Detects whether the kernel killed a process of this control group for lack of memory; SIGKILL alone does
+ * not tell who sent it. Sources: cgroup-v2.rst (memory.events), cgroup-v1/memory.rst (memory.oom_control),
+ * otherwise vmstat of the whole machine.
  */
 import { type ReadText, readLimits, readTextOrNull } from './cgroup.js'
 
@@ -9,7 +10,7 @@ function countIn(text: string | null): number | null {
   return count === undefined ? null : Number(count)
 }
 
-/** Kills so far; null where the kernel does not tell. */
+/** OOM kills so far; null if the kernel does not report them. */
 export function oomKillCount(readText: ReadText = readTextOrNull): number | null {
   for (const { texts } of readLimits(
     'memory',
@@ -22,7 +23,7 @@ export function oomKillCount(readText: ReadText = readTextOrNull): number | null
   return countIn(readText('/proc/vmstat'))
 }
 
-/** Kills since somebody asked last: each explains one process that ended by SIGKILL. */
+/** Counts the OOM kills that have not yet been attributed to a process killed by SIGKILL. */
 export class OomKills {
   readonly #readText: ReadText
   #explained: number
@@ -32,7 +33,7 @@ export class OomKills {
     this.#explained = oomKillCount(readText) ?? 0
   }
 
-  /** Whether there was a kill that explains no other end yet; from here on it explains this one. */
+  /** Whether there is an OOM kill that has not been attributed yet; attributes it to the caller's process. */
   take(): boolean {
     if ((oomKillCount(this.#readText) ?? 0) <= this.#explained) return false
     this.#explained++

@@ -1,7 +1,7 @@
 /**
- * POSIX shared memory objects of clients: the files of /dev/shm, named by keys. They are read and written, never
- * mapped: a client that shortens an object under a mapping would end this process with SIGBUS, and here it is
- * told so. Every use looks at the file again.
+ * POSIX shared memory objects of clients: files in /dev/shm, identified by keys. They are read and written
+ * but never mapped: if a client truncated a mapped object, this process would die of SIGBUS. Without a
+ * mapping the client gets an error. Every use checks the file again.
  *
  * Source: shm_open(3), shm_overview(7).
  */
@@ -11,7 +11,7 @@ import { OnecopyError } from '../errors.js'
 
 const OBJECTS_FOLDER = '/dev/shm'
 const KEY_PATTERN = /^\/?([^/\0]{1,255})$/
-/** Folders of servers like this one, and POSIX semaphores: no tensors. */
+/** Folders of onecopy servers and POSIX semaphores contain no tensors. */
 const RESERVED_PREFIXES = ['onecopy-', 'sem.']
 
 function refuse(key: string, what: string): OnecopyError {
@@ -23,26 +23,26 @@ function refuse(key: string, what: string): OnecopyError {
 
 /**
  * The file that a key names.
- * @throws OnecopyError REQUEST_INVALID for what is no name of an object, or one that clients may not name.
+ * @throws OnecopyError REQUEST_INVALID if the key is malformed or reserved.
  */
 export function pathOfKey(key: string): string {
   const name = key.match(KEY_PATTERN)?.[1]
   if (name === undefined || name === '.' || name === '..') {
-    throw refuse(key, 'expected a name of at most 255 characters, without a slash but one in front')
+    throw refuse(key, 'expected a name of at most 255 characters, with no slash except a leading one')
   }
   const reserved = RESERVED_PREFIXES.find((prefix) => name.startsWith(prefix))
-  if (reserved !== undefined) throw refuse(key, `names that begin with ${reserved} are reserved`)
+  if (reserved !== undefined) throw refuse(key, `names starting with ${reserved} are reserved`)
   return join(OBJECTS_FOLDER, name)
 }
 
 function problemOf(stat: Stats, endBytes: number): string | null {
   if (!stat.isFile()) return 'expected a shared memory object, got something else'
-  if (stat.nlink !== 1) return 'expected an object of one name, got a link'
+  if (stat.nlink !== 1) return 'expected an object without hard links, got one with several names'
   if (stat.size < endBytes) return `expected at least ${endBytes} bytes, the object has ${stat.size}`
   return null
 }
 
-/** Opens the object, checked to reach to byte `endBytes`, for as long as `work` takes. */
+/** Opens the object for the duration of `work`, after checking that it reaches to byte `endBytes`. */
 function withObject<T>(
   { key, flags, endBytes }: { readonly key: string; readonly flags: number; readonly endBytes: number },
   work: (fd: number) => T,
@@ -50,7 +50,7 @@ function withObject<T>(
   const path = pathOfKey(key)
   let fd: number
   try {
-    // A pipe would make the opener wait.
+    // Opening a pipe would otherwise block.
     fd = openSync(path, flags | constants.O_NOFOLLOW | constants.O_NONBLOCK)
   } catch (thrown) {
     const { code } = thrown as NodeJS.ErrnoException
@@ -80,8 +80,8 @@ export interface ObjectRange {
 }
 
 /**
- * A copy of some bytes of an object.
- * @throws OnecopyError REQUEST_INVALID; nothing is allocated for bytes that are not there.
+ * Returns a copy of a range of an object.
+ * @throws OnecopyError REQUEST_INVALID, before anything is allocated if the object is too small.
  */
 export function readObject({ key, offsetBytes, bytes }: ObjectRange): Uint8Array<ArrayBuffer> {
   const endBytes = offsetBytes + bytes
@@ -89,7 +89,8 @@ export function readObject({ key, offsetBytes, bytes }: ObjectRange): Uint8Array
     const copy = new Uint8Array(bytes)
     for (let at = 0; at < bytes; ) {
       const got = readSync(fd, copy, at, bytes - at, offsetBytes + at)
-      if (got === 0) throw refuse(key, `expected at least ${endBytes} bytes, it was shortened meanwhile`)
+      if (got === 0)
+        throw refuse(key, `expected at least ${endBytes} bytes, but the object was truncated meanwhile`)
       at += got
     }
     return copy
@@ -97,7 +98,7 @@ export function readObject({ key, offsetBytes, bytes }: ObjectRange): Uint8Array
 }
 
 /**
- * Writes bytes into an object, which keeps its size.
+ * Writes bytes into an object without changing its size.
  * @throws OnecopyError REQUEST_INVALID.
  */
 export function writeObject({ key, offsetBytes }: Omit<ObjectRange, 'bytes'>, bytes: Uint8Array): void {

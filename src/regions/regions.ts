@@ -1,9 +1,10 @@
 /**
- * The regions of shared memory that clients have registered with this server, by name.
+ * The shared memory regions that clients have registered, by name.
  *
- * A registration is a small file in the server's folder, made whole and then linked to its name: so every
- * worker sees it at once, those that start later too, two that register the same name cannot both succeed, and it
- * goes away with the server. Nothing is kept in the memory of a process.
+ * A registration is a small file in the folder of the server. It is written completely and then linked to its
+ * name. So every worker sees it immediately, including workers that start later, and of two concurrent
+ * registrations of one name only one succeeds. Registrations disappear with the server. No process keeps them
+ * in its memory.
  */
 import { createHash, randomUUID } from 'node:crypto'
 import { linkSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -12,7 +13,7 @@ import { z } from 'zod'
 import { OnecopyError } from '../errors.js'
 import { checkObject, type ObjectRange, readObject, writeObject } from './object.js'
 
-/** They are files in memory: a client must not be able to fill it with them. */
+/** Registrations are files in memory; the limit keeps a client from filling it. */
 const MAX_REGIONS = 4096
 const MAX_NAME_CHARACTERS = 1024
 const SUFFIX = '.json'
@@ -24,10 +25,10 @@ const RegionSchema = z.object({
   bytes: z.int().positive(),
 })
 
-/** A range of a shared memory object, under a name. */
+/** A named range of a shared memory object. */
 export type Region = z.infer<typeof RegionSchema>
 
-/** Where in a region a tensor stands. */
+/** The range of a tensor within a region. */
 export interface RegionRange {
   readonly region: string
   readonly offsetBytes: number
@@ -42,7 +43,7 @@ function shown(name: string): string {
   return JSON.stringify(name.length > 80 ? `${name.slice(0, 80)}…` : name)
 }
 
-/** A name of any length and content as that of a file. */
+/** Maps a region name of any length and content to a file name. */
 function fileName(region: string): string {
   return `${createHash('sha256').update(region).digest('hex')}${SUFFIX}`
 }
@@ -54,7 +55,7 @@ function isMissing(thrown: unknown): boolean {
 export class Regions {
   readonly #folder: string
 
-  /** `folder` is the same for every worker of a server; it is made, inside one that is there, when it is needed. */
+  /** `folder` is shared by all workers of a server. It is created on demand inside an existing folder. */
   constructor(folder: string) {
     this.#folder = folder
   }
@@ -77,7 +78,7 @@ export class Regions {
     }
   }
 
-  /** All regions, by name. */
+  /** All regions, sorted by name. */
   list(): Region[] {
     return this.#fileNames()
       .flatMap((file) => this.#read(file) ?? [])
@@ -89,8 +90,8 @@ export class Regions {
   }
 
   /**
-   * @throws OnecopyError REQUEST_INVALID (the name is taken or too long, or the object does not hold the range),
-   *   SEGMENT_SPACE, SHUTTING_DOWN.
+   * @throws OnecopyError REQUEST_INVALID (the name is taken or too long, or the object does not contain the
+   *   range), SEGMENT_SPACE, SHUTTING_DOWN.
    */
   register(region: Region): void {
     if (region.name.length > MAX_NAME_CHARACTERS)
@@ -98,7 +99,7 @@ export class Regions {
     const endBytes = region.offsetBytes + region.bytes
     if (!Number.isSafeInteger(endBytes)) throw invalid('offset and byte_size are too large')
     if (this.#fileNames().length >= MAX_REGIONS)
-      throw invalid(`${MAX_REGIONS} regions are registered, as many as may be`)
+      throw invalid(`${MAX_REGIONS} regions are already registered, the maximum`)
     checkObject(region.key, endBytes)
     this.#makeFolder()
     const whole = join(this.#folder, `.${randomUUID()}`)
@@ -107,9 +108,10 @@ export class Regions {
       linkSync(whole, join(this.#folder, fileName(region.name)))
     } catch (thrown) {
       const { code } = thrown as NodeJS.ErrnoException
-      if (code === 'ENOSPC') throw new OnecopyError('SEGMENT_SPACE', 'no room for another region')
+      if (code === 'ENOSPC')
+        throw new OnecopyError('SEGMENT_SPACE', 'not enough shared memory to register another region')
       if (code !== 'EEXIST') throw thrown
-      throw invalid(`shared memory region ${shown(region.name)} is registered already: unregister it first`)
+      throw invalid(`shared memory region ${shown(region.name)} is already registered: unregister it first`)
     } finally {
       rmSync(whole, { force: true })
     }
@@ -120,19 +122,19 @@ export class Regions {
       mkdirSync(this.#folder, { mode: 0o700 })
     } catch (thrown) {
       const { code } = thrown as NodeJS.ErrnoException
-      // The server's own folder goes when the server does.
+      // The server removes its folder when it shuts down.
       if (code === 'ENOENT') throw new OnecopyError('SHUTTING_DOWN', 'the server is shutting down')
       if (code !== 'EEXIST') throw thrown
     }
   }
 
-  /** Forgets a region, or (null) all; one that is not there is no error. */
+  /** Unregisters one region, or all with null. An unknown name is not an error. */
   unregister(name: string | null): void {
     const files = name === null ? this.#fileNames() : [fileName(name)]
     for (const file of files) rmSync(join(this.#folder, file), { force: true })
   }
 
-  /** Where a range of a region stands in its object. */
+  /** Maps a range of a region to a range of its object. */
   #place({ region: name, offsetBytes, bytes }: RegionRange): Omit<ObjectRange, 'bytes'> {
     const region = this.find(name)
     if (region === null) throw invalid(`shared memory region ${shown(name)} is not registered`)

@@ -1,4 +1,7 @@
-/** The files that a model's config names: sample requests, labels. Small, beside the config, checked before anything is served. */
+/**
+ * Reads the files that a model's config names: sample requests and labels. They are small, in the folder of
+ * the config, and validated before the model is served.
+ */
 import { constants, type FileHandle, open, stat } from 'node:fs/promises'
 import { isAbsolute, join, normalize } from 'node:path'
 import { z } from 'zod'
@@ -11,11 +14,11 @@ const MAX_LABELS_BYTES = 4 * 1024 * 1024
 export const MAX_LABELS = 100_000
 export const MAX_LABEL_CHARACTERS = 1000
 
-/** Reads a regular file of UTF-8 text, links followed; never more than `maxBytes`. */
+/** Reads a regular UTF-8 text file of at most `maxBytes`; follows links. */
 export async function readTextFile(path: string, maxBytes: number): Promise<string> {
-  // A pipe has no end, a device no size: they are not even opened.
+  // Pipes have no end and devices have no size, so they are not opened.
   requireFile(await stat(path))
-  // What took the file's place since would block here without the flag.
+  // Without the flag, open would block if a pipe has replaced the file since.
   await using file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK)
   const found = await file.stat()
   requireFile(found)
@@ -28,7 +31,7 @@ function requireFile(found: { isFile(): boolean }): void {
   if (!found.isFile()) throw new Error('expected a regular file')
 }
 
-/** Never more than that, however much the file grows meanwhile; less where it shrinks. */
+/** Reads at most `bytes`, even if the file grows meanwhile; fewer if it shrinks. */
 async function readBytes(file: FileHandle, bytes: number): Promise<Buffer> {
   const buffer = Buffer.alloc(bytes)
   let filled = 0
@@ -60,8 +63,8 @@ async function readNamed(folder: string, name: string, maxBytes: number): Promis
 }
 
 /**
- * Holds a sample to the form of an infer request with all its data in JSON; returns its path. Whether the
- * model takes it is seen when it runs.
+ * Validates a sample against the schema of an infer request with all its data in JSON, and returns its path.
+ * Whether the model accepts it is known only when it runs.
  */
 export async function checkSample(folder: string, name: string): Promise<string> {
   const text = await readNamed(folder, name, MAX_SAMPLE_BYTES)
@@ -84,20 +87,20 @@ export async function checkSample(folder: string, name: string): Promise<string>
   return pathIn(folder, name)
 }
 
-/** One label a line; a line break at the end is not a label. */
+/** Reads one label per line; a trailing line break adds no label. */
 export async function readLabels(folder: string, name: string): Promise<string[]> {
   const lines = (await readNamed(folder, name, MAX_LABELS_BYTES)).split(/\r\n|\n|\r/)
   if (lines.at(-1) === '') lines.pop()
   const problem = (line: number, what: string) =>
     new Error(`${JSON.stringify(name)}, line ${line + 1}: ${what}`)
   if (lines.length === 0)
-    throw new Error(`${JSON.stringify(name)}: expected one label a line, got an empty file`)
+    throw new Error(`${JSON.stringify(name)}: expected one label per line, got an empty file`)
   if (lines.length > MAX_LABELS) throw problem(MAX_LABELS, `expected at most ${MAX_LABELS} labels`)
   for (const [i, line] of lines.entries()) {
     if (line === '') throw problem(i, 'expected a label, got an empty line')
     if (line.length > MAX_LABEL_CHARACTERS)
       throw problem(i, `expected at most ${MAX_LABEL_CHARACTERS} characters`)
-    // UTF-16 of plain letters is valid UTF-8 too.
+    // Plain letters in UTF-16 are also valid UTF-8, with NUL characters.
     if (line.includes('\0')) throw problem(i, 'expected text in UTF-8, got a NUL')
   }
   return lines

@@ -1,4 +1,4 @@
-/** `config.json` beside a model's versions: what its operator decides, where the defaults are not right. Keys: docs/model-config.md. */
+/** `config.json` of a model: the operator's overrides of the defaults. Keys: docs/model-config.md. */
 import { dirname } from 'node:path'
 import { z } from 'zod'
 import { durationMs, sizeBytes } from '../config/quantities.js'
@@ -15,7 +15,7 @@ const ascending = (sizes: readonly number[]) =>
   sizes.every((size, i) => i === 0 || size > (sizes[i - 1] as number))
 const unlike = (words: readonly string[]) => new Set(words).size === words.length
 
-/** Digits without leading zeros: the name of a version's folder. */
+/** Digits without leading zeros: the folder name of a version. */
 export const VERSION_PATTERN = /^[1-9]\d{0,17}$/
 
 const version = z.string().regex(VERSION_PATTERN, 'expected a version as text, such as "3"')
@@ -66,7 +66,7 @@ const warmUp = z
 const labels = z.record(
   z.string(),
   z.union([fileName, z.array(label).min(1).max(MAX_LABELS)], {
-    error: `expected a list of at most ${MAX_LABELS} labels of one line each, or the name of a text file with one a line`,
+    error: `expected a list of at most ${MAX_LABELS} labels of one line each, or the name of a text file with one label per line`,
   }),
 )
 
@@ -76,42 +76,46 @@ export type VersionPolicy =
   | { readonly kind: 'specific'; readonly versions: readonly string[] }
 
 export interface WarmUp {
-  /** Runs with generated inputs. */
+  /** Number of runs with generated inputs. */
   readonly generatedRuns: number
-  /** Files with the JSON body of an infer request each, checked. */
+  /** Validated files, each with the JSON body of an infer request. */
   readonly samples: readonly { readonly path: string; readonly runs: number }[]
 }
 
 const FileSchema = z.strictObject({
-  /** 'auto': as the shapes and the probe at compile time say; true and false overrule them. */
+  /**
+   * 'auto': decided by the shapes and the batchability probe at compile time; true and false override both.
+   */
   batching: z.union([z.literal('auto'), z.boolean()]).default('auto'),
-  /** Rows computed together, at most. */
+  /** Maximum rows per batch. */
   max_batch_size: z.int().min(1).max(MAX_BATCH_ROWS).default(64),
-  /** Sizes to prefer where enough rows wait; ascending. */
+  /** Batch sizes to prefer when enough rows are queued; ascending. */
   preferred_batch_sizes: z
     .array(z.int().min(1).max(MAX_BATCH_ROWS))
     .refine(ascending, 'expected ascending sizes')
     .default([]),
-  /** How long a request may wait for company while the thread is idle. */
+  /** How long a request may wait for more rows while the inference thread is idle. */
   max_queue_delay: durationMs.default(0),
-  /** Requests that may wait, per worker; by default as --max-queue says. */
+  /** Queue capacity in requests per worker; the default is --max-queue. */
   max_queue_requests: z.int().min(1).max(1_000_000).optional(),
-  /** Bytes of inputs that may wait, per worker. */
+  /** Queue capacity in input bytes per worker. */
   max_queue_bytes: sizeBytes.default(256 * 1024 * 1024),
-  /** Threads inside one inference; by default as --threads says. */
+  /** Threads per inference; the default is --threads. */
   threads: z.int().min(1).max(1024).optional(),
-  /** Which of the versions in the repository are served. All by default: no version is lost by writing a config. */
+  /**
+   * Which versions in the repository are served. The default is all, so adding a config removes no version.
+   */
   version_policy: versionPolicy.default({ kind: 'all' }),
-  /** What is run before a worker says that the model is ready. */
+  /** Runs before a worker reports the model as ready. */
   warm_up: warmUp.default({ generatedRuns: 0, samples: [] }),
-  /** Names of the classes, by output, in the order of its elements. */
+  /** Class names by output, in the order of the output's elements. */
   labels: labels.default({}),
 })
 
 export type ModelConfigKey = keyof typeof FileSchema.shape
 export const MODEL_CONFIG_KEYS = Object.keys(FileSchema.shape) as ModelConfigKey[]
 
-/** Files are still named as the config names them. */
+/** File names are not resolved yet. */
 export const ModelConfigSchema = FileSchema.transform((config) => ({
   batching: config.batching,
   maxBatchSize: config.max_batch_size,
@@ -131,7 +135,10 @@ const VersionPolicySchema: z.ZodType<VersionPolicy> = z.discriminatedUnion('kind
   z.object({ kind: z.literal('specific'), versions: z.array(z.string()) }),
 ])
 
-/** Checked, with the labels read and the paths of samples absolute; crosses to the workers, where the policy is only told. */
+/**
+ * The validated config with labels loaded and sample paths absolute. It is sent to the workers, which only
+ * report the version policy.
+ */
 export const ServedModelConfigSchema = z.object({
   batching: z.union([z.literal('auto'), z.boolean()]),
   maxBatchSize: z.int().positive(),
@@ -150,7 +157,7 @@ export const ServedModelConfigSchema = z.object({
 
 export type ServedModelConfig = z.output<typeof ServedModelConfigSchema>
 
-/** Errors name the config and, behind it, the key. */
+/** Prefixes errors with the key of the config. */
 async function withKey<T>(key: ModelConfigKey, work: () => Promise<T>): Promise<T> {
   try {
     return await work()
@@ -176,15 +183,15 @@ async function readFiles(
   return { ...config, warmUp: { ...config.warmUp, samples }, labels: Object.fromEntries(read) }
 }
 
-/** Schemas leave such a key out: it would be lost without a word. */
+/** Schemas drop this key silently, so it is rejected here. */
 function refusePrototype(key: string, value: unknown): unknown {
   if (key === '__proto__') throw new Error('expected no key "__proto__"')
   return value
 }
 
 /**
- * Reads a model's config and the files it names; the defaults where there is none.
- * @throws OnecopyError REPOSITORY_INVALID naming every key that is not as expected.
+ * Reads a model's config and the files it names; returns the defaults if there is no config.
+ * @throws OnecopyError REPOSITORY_INVALID naming every invalid key.
  */
 export async function readModelConfig(path: string): Promise<ServedModelConfig> {
   let value: unknown = {}
@@ -192,7 +199,7 @@ export async function readModelConfig(path: string): Promise<ServedModelConfig> 
     value = JSON.parse(await readTextFile(path, MAX_CONFIG_BYTES), refusePrototype)
   } catch (thrown) {
     const found = await kindOf(path)
-    // A link that leads nowhere is no reason to serve without what its operator decided.
+    // A broken link must not lead to serving with defaults instead of the operator's settings.
     const why = found.kind === 'unreadable' ? `found ${found.what}` : messageOf(thrown)
     if (found.kind !== 'absent')
       throw new OnecopyError('REPOSITORY_INVALID', `${path}: expected a JSON file: ${why}`)

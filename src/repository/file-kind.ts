@@ -1,24 +1,24 @@
-/** What stands at a path. Nothing is opened: a named pipe would never answer. */
+/** Determines what is at a path without opening it, because opening a named pipe would block. */
 import { access, constants, lstat, readlink, stat } from 'node:fs/promises'
 import { messageOf } from '../errors.js'
 
 export type FileKind =
   | { readonly kind: 'file' | 'folder' }
-  /** Nothing, or nothing any more. */
+  /** Does not exist, or no longer. */
   | { readonly kind: 'absent' }
   /** Neither a file nor a folder. */
   | { readonly kind: 'special'; readonly what: string }
-  /** There, but not to be reached or read. */
+  /** Exists but is not accessible. */
   | { readonly kind: 'unreadable'; readonly what: string }
 
-/** ENOTDIR: a folder on the way was replaced by a file. */
+/** ENOTDIR: a parent folder was replaced by a file. */
 const ABSENT = new Set(['ENOENT', 'ENOTDIR'])
 
 function isAbsent(thrown: unknown): boolean {
   return ABSENT.has((thrown as NodeJS.ErrnoException).code ?? '')
 }
 
-/** Of an error of the file system: `EACCES: permission denied`, without the call and its path. */
+/** The reason of a file system error without the system call and path: `EACCES: permission denied`. */
 export function systemReason(thrown: unknown): string {
   return messageOf(thrown).split(', ')[0] as string
 }
@@ -26,14 +26,14 @@ export function systemReason(thrown: unknown): string {
 async function danglingLink(path: string | Buffer): Promise<FileKind> {
   try {
     if ((await lstat(path)).isSymbolicLink())
-      return { kind: 'unreadable', what: `a link to ${await readlink(path)}, where nothing is` }
+      return { kind: 'unreadable', what: `a broken link to ${await readlink(path)}` }
   } catch {
     // Removed meanwhile.
   }
   return { kind: 'absent' }
 }
 
-/** Links are followed: volumes of Kubernetes are made of them. */
+/** Follows links, because Kubernetes volumes consist of links. */
 export async function kindOf(path: string | Buffer): Promise<FileKind> {
   try {
     const found = await stat(path)
@@ -45,11 +45,11 @@ export async function kindOf(path: string | Buffer): Promise<FileKind> {
     return { kind: 'file' }
   } catch (thrown) {
     if (isAbsent(thrown)) return await danglingLink(path)
-    return { kind: 'unreadable', what: `what cannot be read (${systemReason(thrown)})` }
+    return { kind: 'unreadable', what: `an unreadable path (${systemReason(thrown)})` }
   }
 }
 
-/** The same of a file whose content is needed: one that may not be read is none. */
+/** Like kindOf, for a file whose content is needed: it must also be readable. */
 export async function contentKindOf(path: string): Promise<FileKind> {
   const found = await kindOf(path)
   if (found.kind !== 'file') return found
@@ -59,7 +59,7 @@ export async function contentKindOf(path: string): Promise<FileKind> {
   } catch (thrown) {
     // Removed meanwhile.
     if (isAbsent(thrown)) return { kind: 'absent' }
-    return { kind: 'unreadable', what: `a file that cannot be read (${systemReason(thrown)})` }
+    return { kind: 'unreadable', what: `an unreadable file (${systemReason(thrown)})` }
   }
 }
 
@@ -71,7 +71,7 @@ export async function isFolder(path: string | Buffer): Promise<boolean> {
   return (await kindOf(path)).kind === 'folder'
 }
 
-/** What an error message says stands there instead of a file. */
+/** What an error message reports as found instead of a file. */
 export function insteadOfFile(found: FileKind): string {
   if (found.kind === 'absent') return 'none'
   return found.kind === 'special' || found.kind === 'unreadable' ? found.what : `a ${found.kind}`

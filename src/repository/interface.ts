@@ -1,6 +1,6 @@
 /**
- * What a model takes and gives, read from its graph. The runtime's own metadata cannot tell a scalar
- * from a tensor of unknown rank, so the graph is asked.
+ * Reads the inputs and outputs of a model from its graph. The runtime's metadata cannot distinguish a scalar
+ * from a tensor of unknown rank.
  */
 import { OnecopyError } from '../errors.js'
 import type { GraphProto, ValueInfoProto } from '../onnx/onnx_pb.js'
@@ -43,15 +43,15 @@ const KIND_NAMES: Record<string, string> = {
   optionalType: 'an optional value',
 }
 
-/** The protocol's datatype of an element type; null where it has none. */
+/** The protocol's datatype for an element type; null if there is none. */
 export function datatypeOf(elementType: number): Datatype | null {
   return ELEMENT_TYPES[elementType]?.datatype ?? null
 }
 
-/** The binding's names of element types, where they are not ONNX's. */
+/** Element type names of the binding that differ from ONNX. */
 const BINDING_TYPES: Record<string, string> = { float32: 'float', float64: 'double' }
 
-/** TensorProto.DataType of a type as the runtime's binding calls it. */
+/** TensorProto.DataType for a type name of the binding. */
 export function elementTypeOf(bindingType: string): number {
   const onnx = BINDING_TYPES[bindingType] ?? bindingType
   const found = Object.entries(ELEMENT_TYPES).find(([, one]) => one.onnx === onnx)
@@ -75,7 +75,7 @@ function shapeOf(value: ValueInfoProto): number[] | null {
   })
 }
 
-/** Names that values give to their dimensions (dim_param), by value; '' for a dimension without one. */
+/** Dimension names (dim_param) by value; '' for an unnamed dimension. */
 export function dimensionNames(values: readonly ValueInfoProto[]): Map<string, string[]> {
   return new Map(
     values.map(({ name, type }) => {
@@ -89,15 +89,15 @@ function unsupported(message: string): OnecopyError {
   return new OnecopyError('MODEL_UNSUPPORTED', message)
 }
 
-/** Whether a value has a name and nothing more. */
+/** Whether a value is declared without a type. */
 export function isUndeclared({ type }: ValueInfoProto): boolean {
   const { case: kind, value } = type?.value ?? {}
   return kind === undefined || (kind === 'tensorType' && value?.elemType === 0)
 }
 
 const UNDECLARED = {
-  input: 'a value of no declared type',
-  // The runtime was asked, and it is no tensor.
+  input: 'a value without a declared type',
+  // The runtime reported that the output is not a tensor.
   output: 'a sequence, a map or an optional value',
 } as const
 
@@ -107,15 +107,15 @@ function tensorSpec(role: 'input' | 'output', value: ValueInfoProto): TensorSpec
   const element = ELEMENT_TYPES[type.value.elemType]
   if (element?.datatype == null) {
     throw unsupported(
-      `${role} ${JSON.stringify(value.name)} has element type ${element?.onnx ?? type.value.elemType}: expected one that ` +
-        'the protocol has a datatype for (bool, int8 to int64, uint8 to uint64, float16, bfloat16, float, double, string)',
+      `${role} ${JSON.stringify(value.name)} has element type ${element?.onnx ?? type.value.elemType}: expected one for which ` +
+        'the protocol has a datatype (bool, int8 to int64, uint8 to uint64, float16, bfloat16, float, double, string)',
     )
   }
   return { name: value.name, datatype: element.datatype, shape: shapeOf(value) }
 }
 
 /**
- * Refuses what is declared and cannot be served, before the runtime sees the model.
+ * Rejects unsupported declared types before the runtime loads the model.
  * @throws OnecopyError MODEL_UNSUPPORTED.
  */
 export function checkDeclared(graph: GraphProto): void {
@@ -127,11 +127,11 @@ export function checkDeclared(graph: GraphProto): void {
 /**
  * Reads the inputs and outputs of a graph.
  * @param optional Inputs that have a default.
- * @throws OnecopyError MODEL_UNSUPPORTED for an input that is no tensor, for element types without a
- *   datatype (the runtime aborts the process on some of them), and when no output is a tensor.
+ * @throws OnecopyError MODEL_UNSUPPORTED for an input that is not a tensor, for element types without a
+ *   datatype (the runtime aborts the process on some of them), and if no output is a tensor.
  */
 export function readInterface(graph: GraphProto, optional: ReadonlySet<string> = new Set()): ModelInterface {
-  // Before IR version 4 every initializer is listed as an input too; neither kind is for the caller to send.
+  // Before IR version 4 every initializer is also listed as an input. Clients must not send either.
   const initialized = new Set(graph.initializer.map((tensor) => tensor.name))
   const inputs: TensorSpec[] = []
   for (const value of graph.input) {
@@ -152,9 +152,7 @@ export function readInterface(graph: GraphProto, optional: ReadonlySet<string> =
     else outputs.push(spec)
   }
   if (outputs.length === 0) {
-    throw unsupported(
-      `expected at least one output that is a tensor, got ${graph.output.length} that are not`,
-    )
+    throw unsupported(`expected at least one tensor output, got only ${graph.output.length} other outputs`)
   }
   return { inputs, outputs, skippedOutputs }
 }

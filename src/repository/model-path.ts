@@ -1,21 +1,24 @@
-/** How a model is called by where its file stands in a repository. */
+/** Derives the name and version of a model from the path of its file. */
 import { basename, dirname, join, resolve } from 'node:path'
 import { OnecopyError } from '../errors.js'
 import { VERSION_PATTERN } from './config.js'
 
-/** Letters, digits, dot, underscore, hyphen; not starting with a dot; at most 128: safe in paths and URLs. */
+/**
+ * Letters, digits, dots, underscores and hyphens; no leading dot; at most 128 characters. Safe in paths and
+ * URLs.
+ */
 export const MODEL_NAME_PATTERN = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$/
 export const MODEL_FILE = 'model.onnx'
 export const CONFIG_FILE = 'config.json'
 
-/** Where a model file stands in a repository, and where its config does. */
+/** Name and version of a model file in a repository, and the path of its config. */
 export interface ModelPath {
   readonly name: string
   readonly version: string
   readonly configPath: string
 }
 
-/** How a repository that this very file stands in calls it. Whether the name can be served is not checked. */
+/** The name and version that a repository layout gives to this file. The name is not validated. */
 export function modelPathOf(modelPath: string): ModelPath {
   const path = resolve(modelPath)
   const folder = dirname(path)
@@ -29,16 +32,16 @@ export function modelPathOf(modelPath: string): ModelPath {
   return { name: basename(dirname(folder)), version, configPath: join(dirname(folder), CONFIG_FILE) }
 }
 
-/** Why a model of this name cannot be served; null where it can. */
+/** Why a model with this name cannot be served; null if it can. */
 export function nameProblem(name: string, path: string): string | null {
   if (MODEL_NAME_PATTERN.test(name)) return null
   return (
     `model name ${JSON.stringify(name)} (${path}): expected 1 to 128 letters, digits, dots, underscores or hyphens, ` +
-    'not starting with a dot; a name cannot hold "/"'
+    'not starting with a dot; a name cannot contain "/"'
   )
 }
 
-/** @throws OnecopyError REPOSITORY_INVALID where a model of this name cannot be served. */
+/** @throws OnecopyError REPOSITORY_INVALID if a model with this name cannot be served. */
 export function checkName(name: string, path: string): void {
   const problem = nameProblem(name, path)
   if (problem !== null) throw new OnecopyError('REPOSITORY_INVALID', problem)

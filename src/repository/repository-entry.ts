@@ -1,6 +1,6 @@
 /**
- * One entry of a model repository: a file or a folder at its top. Whatever is wrong with it is a problem of this
- * entry, or of one of its versions; nothing here is thrown.
+ * One entry of a model repository: a file or folder at its top level. Errors are returned as problems of the
+ * entry or of one of its versions; nothing is thrown.
  */
 import { readdir } from 'node:fs/promises'
 import { basename, join } from 'node:path'
@@ -8,16 +8,16 @@ import { VERSION_PATTERN } from './config.js'
 import { contentKindOf, insteadOfFile, isFile, isFolder, kindOf, systemReason } from './file-kind.js'
 import { CONFIG_FILE, MODEL_FILE, type ModelPath, modelPathOf, nameProblem } from './model-path.js'
 
-/** A model as it was found, before its config is read. */
+/** A model file before its config is read. */
 export interface FoundModel extends ModelPath {
   readonly path: string
 }
 
 export interface EntryProblem {
   readonly name: string
-  /** Null: of the whole entry. */
+  /** Null: the problem concerns the whole entry. */
   readonly version: string | null
-  /** Of the config that decides over this version; null where it is not one's. */
+  /** The config that governs this version; null if the problem is independent of a config. */
   readonly configPath: string | null
   readonly reason: string
 }
@@ -27,9 +27,9 @@ export interface EntryScan {
   readonly problems: readonly EntryProblem[]
 }
 
-/** The root of an ext file system has it, and nobody but root may look into it. */
+/** Exists at the root of ext file systems and is readable only by root. */
 const LOST_AND_FOUND = 'lost+found'
-/** More digits than a version may have. */
+/** Too many digits for a version. */
 const TOO_LONG_VERSION_PATTERN = /^[1-9]\d{18,}$/
 
 const NOTHING: EntryScan = { found: [], problems: [] }
@@ -38,14 +38,14 @@ function problemOf(name: string, reason: string): EntryScan {
   return { found: [], problems: [{ name, version: null, configPath: null, reason }] }
 }
 
-/** A model that is one file at the top of the repository. */
+/** A model that is a single file at the top of the repository. */
 function singleFile(path: string): EntryScan {
   const place = modelPathOf(path)
   const problem = nameProblem(place.name, path)
   return problem === null ? { found: [{ ...place, path }], problems: [] } : problemOf(place.name, problem)
 }
 
-/** The model of the repository whose folder is the model's own: DIR/model.onnx. */
+/** The only model of a repository: DIR/model.onnx. */
 function onlyModel(root: string): EntryScan {
   const name = basename(root)
   const problem = nameProblem(name, root)
@@ -54,7 +54,7 @@ function onlyModel(root: string): EntryScan {
   return { found: [{ name, version: '1', path, configPath: join(root, CONFIG_FILE) }], problems: [] }
 }
 
-/** What one folder inside a model's folder is: a version, one with a problem, or null: nothing of ours. */
+/** Reads a folder inside a model's folder: a version, a problem, or null if it is not a version folder. */
 async function readVersion(
   folder: string,
   name: string,
@@ -82,7 +82,7 @@ async function readVersion(
   )
 }
 
-/** Why a folder without versions is still meant to be a model; null where it is none. */
+/** Why a folder without versions looks like a misplaced model; null if it does not. */
 async function misplacedModel(folder: string, names: readonly string[]): Promise<string | null> {
   const direct = await kindOf(join(folder, MODEL_FILE))
   if (direct.kind === 'file')
@@ -94,7 +94,7 @@ async function misplacedModel(folder: string, names: readonly string[]): Promise
     for (const inner of await readdir(join(folder, name)).catch(() => [])) {
       const model = join(folder, name, inner, MODEL_FILE)
       if (VERSION_PATTERN.test(inner) && (await isFile(model)))
-        return `${model}: a model name cannot hold "/"; expected NAME/VERSION/${MODEL_FILE} below the repository`
+        return `${model}: a model name cannot contain "/"; expected NAME/VERSION/${MODEL_FILE} below the repository`
     }
   }
   return null
@@ -105,9 +105,9 @@ async function readFolder(path: string, name: string): Promise<EntryScan> {
   try {
     names = (await readdir(path)).sort()
   } catch (thrown) {
-    // Gone, or replaced by a file: the next look sees what it is.
+    // Removed or replaced by a file: the next scan handles it.
     if ((await kindOf(path)).kind !== 'folder') return NOTHING
-    return problemOf(name, `${path}: expected a folder that can be read: ${systemReason(thrown)}`)
+    return problemOf(name, `${path}: expected a readable folder: ${systemReason(thrown)}`)
   }
   const found: FoundModel[] = []
   const problems: EntryProblem[] = []
@@ -125,7 +125,7 @@ async function readFolder(path: string, name: string): Promise<EntryScan> {
   return misplaced === null ? NOTHING : problemOf(name, misplaced)
 }
 
-/** A name that is no UTF-8 cannot stand in a URL or in JSON. `\xNN` is how it is shown. */
+/** A name that is not UTF-8 cannot be used in URLs or JSON. It is displayed with `\xNN`. */
 async function readForeignName(root: string, bytes: Buffer): Promise<EntryScan> {
   const shown = [...bytes]
     .map((byte) =>
@@ -150,17 +150,18 @@ function textOf(bytes: Buffer): string | null {
   }
 }
 
-/** Reads the entry of that name at the top of the repository `root`. */
+/** Reads the entry with this name at the top of the repository `root`. */
 export async function readEntry(root: string, bytes: Buffer): Promise<EntryScan> {
   const entry = textOf(bytes)
   if (entry === null) return await readForeignName(root, bytes)
-  // Of tools, and of volumes that are changed as a whole (`..data` and what it leads to): their links are entries of their own.
+  // Hidden entries belong to tools or to atomically updated volumes (`..data` and its target), whose links
+  // are separate entries.
   if (entry.startsWith('.') || entry === LOST_AND_FOUND) return NOTHING
   const path = join(root, entry)
   if (!entry.endsWith('.onnx')) {
     const found = await kindOf(path)
     if (found.kind === 'folder') return await readFolder(path, entry)
-    // A link that leads nowhere may have been one to a model. A config's is told by what reads the config.
+    // A broken link may have pointed to a model. For a config, the code that reads the config reports it.
     const isMissed = found.kind === 'unreadable' && !entry.endsWith(CONFIG_FILE)
     return isMissed ? problemOf(entry, `${path}: expected a file or a folder, found ${found.what}`) : NOTHING
   }

@@ -5,11 +5,11 @@
  *   DIR/NAME.onnx                 version 1
  *   DIR/model.onnx                one model, named after DIR, version 1
  *
- * External data stands beside the model or in folders below. `NAME/config.json` (`NAME.config.json` for a single
- * file, `config.json` for one model) holds what its operator decided, and which of the versions beside it are
- * served. Anything else is ignored: hidden entries, `lost+found`, other files, folders that hold no model.
+ * External data is next to the model or in subfolders. `NAME/config.json` (`NAME.config.json` for a single
+ * file, `config.json` for a single model) contains the operator's settings and selects the served versions.
+ * Everything else is ignored: hidden entries, `lost+found`, other files, folders without a model.
  *
- * Each entry is scanned on its own: what is wrong with one is a problem of that one, or of one of its versions.
+ * Each entry is scanned separately, so a problem affects only its own entry or version.
  */
 import { readdir } from 'node:fs/promises'
 import { resolve } from 'node:path'
@@ -27,20 +27,20 @@ export interface ModelSource {
   readonly config: ServedModelConfig
 }
 
-/** Why an entry, or one version of it, cannot be served as it stands. */
+/** Why an entry, or one version of it, cannot be served. */
 export interface RepositoryProblem {
-  /** As the folder or file is called; not always one that a model may have. */
+  /** The folder or file name; it may be an invalid model name. */
   readonly name: string
-  /** Null: of the whole entry. */
+  /** Null: the problem concerns the whole entry. */
   readonly version: string | null
   readonly code: ErrorCode
   readonly reason: string
 }
 
 export interface RepositoryScan {
-  /** By name, then newest version first. */
+  /** Sorted by name, then newest version first. */
   readonly sources: readonly ModelSource[]
-  /** By name and version; one of them can have several. */
+  /** Sorted by name and version; a version can have several problems. */
   readonly problems: readonly RepositoryProblem[]
 }
 
@@ -48,12 +48,12 @@ function invalid(message: string): OnecopyError {
   return new OnecopyError('REPOSITORY_INVALID', message)
 }
 
-/** Newest first: versions are compared as integers. */
+/** Newest first; versions are compared as integers. */
 export function compareVersions(a: string, b: string): number {
   return BigInt(a) < BigInt(b) ? 1 : BigInt(a) > BigInt(b) ? -1 : 0
 }
 
-/** The versions that stand beside one config, valid or not, newest first. */
+/** All versions governed by one config, valid or not, newest first. */
 interface Versions {
   readonly configPath: string
   readonly name: string
@@ -67,8 +67,8 @@ interface Configured {
 }
 
 /**
- * What a policy leaves of the versions beside its config. A broken version takes no valid one's place, and is a problem
- * only where the policy asks for it.
+ * Selects versions by policy. A broken version does not displace a valid one, and is reported only if the
+ * policy selects it.
  */
 function applyPolicy(
   policy: VersionPolicy,
@@ -90,12 +90,12 @@ function applyPolicy(
     .filter((version) => !present.has(version))
     .map((version) => ({
       ...{ name, version, configPath },
-      reason: `${configPath}: version_policy asks for version ${version}, the repository has ${listed}`,
+      reason: `${configPath}: version_policy requires version ${version}, but the repository has ${listed}`,
     }))
   return { served: valid.filter(isAsked), problems: [...broken.filter(isAsked), ...missing] }
 }
 
-/** A config is read once, and decides over the versions that stand beside it. */
+/** Reads each config once and applies it to its versions. */
 async function configure(versions: Versions): Promise<Configured> {
   const { configPath, name, valid, broken } = versions
   try {
@@ -125,7 +125,7 @@ function byConfig(found: readonly FoundModel[], problems: readonly EntryProblem[
   }))
 }
 
-/** A name and version that stand twice: nobody can say which of the two is meant, so neither is served. */
+/** Rejects all models that share a name and version, because the intended one is ambiguous. */
 function withoutTwice(found: readonly FoundModel[]): {
   readonly once: readonly FoundModel[]
   readonly twice: readonly EntryProblem[]
@@ -142,13 +142,13 @@ function withoutTwice(found: readonly FoundModel[]): {
       ? []
       : {
           ...{ name: first.name, version: first.version, configPath: null },
-          reason: `model ${first.name} version ${first.version} stands twice: ${[first, ...others].map(({ path }) => path).join(' and ')}`,
+          reason: `model ${first.name} version ${first.version} exists twice: ${[first, ...others].map(({ path }) => path).join(' and ')}`,
         },
   )
   return { once, twice }
 }
 
-/** Names by their characters, versions newest first, what is of the whole entry before them. */
+/** Sorts by name, then newest version first; problems of whole entries come before versions. */
 function inOrder<One extends { readonly name: string; readonly version: string | null }>(
   all: readonly One[],
 ): One[] {
@@ -165,14 +165,14 @@ async function entriesOf(root: string, dir: string): Promise<Buffer[]> {
   if (found.kind !== 'folder')
     throw invalid(`expected --models ${dir} to be a folder, found ${insteadOfFile(found)}`)
   try {
-    // Bytes: a name need not be UTF-8.
+    // As bytes, because a name need not be valid UTF-8.
     return (await readdir(root, { encoding: 'buffer' })).sort(Buffer.compare)
   } catch (thrown) {
-    throw invalid(`expected --models ${dir} to be a folder that can be read: ${messageOf(thrown)}`)
+    throw invalid(`expected --models ${dir} to be a readable folder: ${messageOf(thrown)}`)
   }
 }
 
-/** A repository without a model and without a problem: most often the wrong folder. */
+/** A repository without models and without problems is usually the wrong folder. */
 export function emptyRepository(dir: string): OnecopyError {
   return invalid(
     `no model in ${resolve(dir)}: expected NAME/VERSION/${MODEL_FILE} (VERSION a positive integer), NAME.onnx or ${MODEL_FILE}`,
@@ -180,8 +180,8 @@ export function emptyRepository(dir: string): OnecopyError {
 }
 
 /**
- * Lists the model versions in `dir` that their configs let be served, and what is wrong with the others.
- * @throws OnecopyError REPOSITORY_INVALID when the folder itself is missing or cannot be read.
+ * Lists the model versions in `dir` that their configs select, and the problems of the others.
+ * @throws OnecopyError REPOSITORY_INVALID if the folder itself is missing or unreadable.
  */
 export async function scanRepository(dir: string): Promise<RepositoryScan> {
   const root = resolve(dir)

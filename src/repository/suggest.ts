@@ -1,4 +1,4 @@
-/** A config made from what is known of a model, and a word on each of its keys. */
+/** Suggests a config for a compiled model and explains each key. */
 
 import { bytesOf } from '../batchability/probe-inputs.js'
 import { OPTIONS } from '../config/schema.js'
@@ -9,24 +9,24 @@ import { MODEL_CONFIG_KEYS, type ModelConfigKey } from './config.js'
 
 const MIB = 1024 * 1024
 const MAX_ROWS = 64
-/** Inputs and outputs of a full batch: what lies between them in the model can be many times more. */
+/** Limit for the inputs and outputs of a full batch; intermediate tensors can be many times larger. */
 const MAX_BATCH_BYTES = 64 * MIB
-/** At least a request as large as `--max-body` allows. */
+/** At least one request as large as `--max-body` allows. */
 const MIN_QUEUE_BYTES = 64 * MIB
 const MAX_QUEUE_BYTES = 256 * MIB
 const MAX_CLASSES = 100_000
 
 export interface SuggestedKey {
   readonly key: ModelConfigKey
-  /** Null where the key is left out. */
+  /** Null: the key is omitted. */
   readonly value: unknown
-  /** The value as it is written, or what holds without it. */
+  /** The value as written, or the default that applies without it. */
   readonly valueText: string
   readonly does: string
   readonly change: string
 }
 
-/** Bytes of one row, or null where more than the first dimension is variable. */
+/** Bytes of one row; null if a dimension other than the first is variable. */
 function rowBytes(specs: readonly TensorSpec[]): number | null {
   const shapes = specs.map(({ shape }) => shape?.map((size, axis) => (axis === 0 && size === -1 ? 1 : size)))
   if (shapes.some((shape) => shape === undefined || shape.includes(-1))) return null
@@ -34,7 +34,7 @@ function rowBytes(specs: readonly TensorSpec[]): number | null {
   return Number.isNaN(bytes) ? null : bytes
 }
 
-/** The largest power of two whose batch is affordable. */
+/** The largest power of two whose batch fits the limit. */
 function rowsFor(bytes: number | null): number {
   let rows = MAX_ROWS
   while (bytes !== null && rows > 1 && rows * bytes > MAX_BATCH_BYTES) rows /= 2
@@ -56,7 +56,7 @@ function queueFor(inputBytes: number | null, rowsTogether: number): Queue {
   return { maxRequests: fitting < maxQueue ? fitting : null, maxMib }
 }
 
-/** Outputs that may be classes: a fixed number of elements a row. */
+/** Outputs that may be class scores: a fixed number of elements per row. */
 function classOutputs(outputs: readonly TensorSpec[]): string {
   return outputs
     .flatMap(({ name, shape }) => {
@@ -67,10 +67,10 @@ function classOutputs(outputs: readonly TensorSpec[]): string {
 }
 
 function remedyText({ preventedBy }: SegmentHeader['batching']): string {
-  return preventedBy === undefined ? '' : ` Better: ${preventedBy.remedy}.`
+  return preventedBy === undefined ? '' : ` Alternatively: ${preventedBy.remedy}.`
 }
 
-/** Every key of a model's config, in the schema's order. */
+/** Every key of a model's config, in schema order. */
 export function suggestConfig(header: SegmentHeader): SuggestedKey[] {
   const { outputs, batching } = header
   const inputs = requiredOf(header.inputs)
@@ -84,60 +84,61 @@ export function suggestConfig(header: SegmentHeader): SuggestedKey[] {
   const suggested: Record<ModelConfigKey, Omit<SuggestedKey, 'key' | 'valueText'> & { without?: string }> = {
     batching: {
       value: 'auto',
-      does: `Computes rows of different requests together where that was found to be right. Here ${batching.batchable ? 'yes' : 'no'}: ${batching.reason}.`,
+      does: `Batches rows of different requests if the model was found to be batchable. This model: ${batching.batchable ? 'yes' : 'no'}: ${batching.reason}.`,
       change: batching.batchable
-        ? 'false, where answers must be the same to the last bit whatever else is asked.'
-        : `true, only if rows do not influence each other and every first dimension is the batch.${remedyText(batching)}`,
+        ? 'false, if results must be bitwise identical regardless of other requests.'
+        : `true, only if rows are independent and every first dimension is the batch.${remedyText(batching)}`,
     },
     max_batch_size: {
       value: rows,
-      does: `Rows computed together, at most.${batching.batchable ? '' : ' Not used while the model does not batch.'}`,
-      change: `Less bounds memory and the wait behind a batch${wholeBytes === null ? '' : `; a row's inputs and outputs take ${formatBytes(wholeBytes)}`}. The server learns by itself what pays.`,
+      does: `Maximum rows per batch.${batching.batchable ? '' : ' Not used while the model does not batch.'}`,
+      change: `A lower value limits memory and the time spent waiting behind a batch${wholeBytes === null ? '' : `; a row's inputs and outputs take ${formatBytes(wholeBytes)}`}. The server determines the best size at runtime.`,
     },
     preferred_batch_sizes: {
       value: [],
-      does: 'Sizes to prefer where enough rows wait. None: the server learns them.',
-      change: 'Where kernels were made for certain sizes, such as [8, 16].',
+      does: 'Batch sizes to prefer when enough rows are queued. Empty: the server determines them.',
+      change: 'Set it for kernels optimised for certain sizes, such as [8, 16].',
     },
     max_queue_delay: {
       value: '0ms',
-      does: 'How long a request waits for company while the worker is idle.',
-      change: 'A few milliseconds, where many small requests come and each may be late by so much.',
+      does: 'How long a request waits for more rows while the worker is idle.',
+      change: 'A few milliseconds, for many small requests that tolerate this latency.',
     },
     max_queue_requests: {
       value: queue.maxRequests,
       without: `--max-queue (${maxQueue})`,
-      does: 'Requests that may wait, per worker; more are 503.',
-      change: `Lower it to the requests that a worker answers within a caller's patience. Inputs of one row are ${rowText}.`,
+      does: 'Queue capacity in requests per worker; further requests get 503.',
+      change: `Lower it to the number of requests that a worker answers within the timeout of clients. Inputs of one row are ${rowText}.`,
     },
     max_queue_bytes: {
       value: `${queue.maxMib}MiB`,
-      does: 'Bytes of inputs that may wait, per worker.',
-      change: 'Up for larger requests: one that alone is larger is never taken. Down where memory is short.',
+      does: 'Queue capacity in input bytes per worker.',
+      change:
+        'Raise it for larger requests: a request above this size is always rejected. Lower it if memory is scarce.',
     },
     threads: {
       value: null,
       without: '--threads (1)',
-      does: 'Threads inside one inference of this model.',
-      change: 'More for a large model that few ask for at once; onecopy tune measures it.',
+      does: 'Threads per inference of this model.',
+      change: 'Raise it for a large model with few concurrent requests; onecopy tune measures the effect.',
     },
     version_policy: {
       value: 'all',
-      does: 'Serves every version beside the config.',
+      does: 'Serves every version of the model.',
       change: '{"latest": 1} or {"specific": ["1", "3"]}: fewer versions take less memory.',
     },
     warm_up: {
       value: 0,
-      does: 'Runs before a worker says that the model is ready.',
-      change: '1, or a list of sample requests, so that no caller pays for the first run.',
+      does: 'Runs before a worker reports the model as ready.',
+      change: '1, or a list of sample requests, so that no client waits for the slow first run.',
     },
     labels: {
       value: {},
-      does: 'Names of the classes, by output.',
+      does: 'Class names by output.',
       change:
         classes === ''
-          ? 'No output has a fixed number of elements a row to name.'
-          : `Names for the elements of ${classes}: a list, or a text file with one a line.`,
+          ? 'No output has a fixed number of elements per row to name.'
+          : `Names for the elements of ${classes}: a list, or a text file with one per line.`,
     },
   }
   return MODEL_CONFIG_KEYS.map((key) => {
@@ -147,7 +148,7 @@ export function suggestConfig(header: SegmentHeader): SuggestedKey[] {
   })
 }
 
-/** The config as a file. */
+/** The config as file content. */
 export function configText(keys: readonly SuggestedKey[]): string {
   const written = keys.filter(({ value }) => value !== null)
   return `${JSON.stringify(Object.fromEntries(written.map(({ key, value }) => [key, value])), null, 2)}\n`

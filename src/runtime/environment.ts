@@ -30,4 +30,9 @@ export const CHILD_DIR = '/'
  * workers: without them, and with a smaller young generation, a small MLP over JSON was 20% faster with
  * 0.6 times the p99, and a worker 20 to 50 MB smaller.
  */
-export const WORKER_FLAGS = ['--single-threaded-gc', '--max-semi-space-size=4', '--no-allocation-site-pretenuring', '--expose-gc']
+export const WORKER_FLAGS = [
+  '--single-threaded-gc',
+  '--max-semi-space-size=4',
+  '--no-allocation-site-pretenuring',
+  '--expose-gc',
+]

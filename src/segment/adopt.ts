@@ -1,7 +1,7 @@
 /**
- * Takes over a segment that a dead server left: its folder is renamed into the folder of this server, in the
- * same file system, so nothing is compiled and nothing copied. It is verified whole before it is used.
- * Of several servers that start at once, the rename decides who gets it.
+ * Adopts a segment that a dead server left: its folder is renamed into the folder of this server on the same
+ * file system, so nothing is compiled or copied. The segment is verified completely before use. If several
+ * servers start concurrently, the rename decides which one gets it.
  */
 import { constants } from 'node:fs'
 import { open, readdir, rename, rm } from 'node:fs/promises'
@@ -14,7 +14,7 @@ import { listServers } from './listing.js'
 import { restoreRanges } from './raw-weights.js'
 import { readHeader, type SegmentFile, sealedFile, sealProblem, verifySegment } from './write.js'
 
-/** A segment of a dead server against which nothing speaks yet; graph and weights are not verified. */
+/** A segment of a dead server without known problems; graph and weights are not verified yet. */
 export interface Leftover {
   readonly path: string
   readonly model: string
@@ -22,7 +22,7 @@ export interface Leftover {
   readonly header: SegmentHeader
 }
 
-/** What dead servers left whole in `segmentDir`. */
+/** The complete segments of dead servers in `segmentDir`. */
 export async function findLeftovers(segmentDir: string): Promise<Leftover[]> {
   const servers = await listServers(segmentDir)
   return servers
@@ -37,10 +37,10 @@ export type Adoption =
   | { readonly outcome: 'adopted'; readonly segment: SegmentFile }
   | { readonly outcome: 'refused'; readonly reason: string }
 
-/** Puts back what was taken out of a segment between loads (raw-weights.ts), where anything was. */
+/** Restores raw weights that were released from the segment (raw-weights.ts), if any. */
 async function makeWhole(path: string, header: SegmentHeader, imagePath: string | null): Promise<void> {
   const isWhole = header.rawRanges.length === 0 || (await allocatedBytes(path)) >= header.fileBytes
-  // Without the image it stays as it is: verification finds out.
+  // Without the image the segment stays incomplete, which verification detects.
   if (isWhole || imagePath === null) return
   const image = await open(imagePath, constants.O_RDONLY | constants.O_NOFOLLOW)
   try {
@@ -57,8 +57,8 @@ async function makeWhole(path: string, header: SegmentHeader, imagePath: string 
 }
 
 /**
- * Moves a leftover into `server`'s folder and verifies it; what does not hold is removed. `imagePath` is the image
- * that the segment was written from, where the compile cache has it.
+ * Moves a leftover into `server`'s folder and verifies it; an invalid one is removed. `imagePath` is the
+ * image from which the segment was written, if the compile cache has it.
  */
 export async function adoptSegment(
   leftover: Leftover,

@@ -1,7 +1,7 @@
 /**
- * Attaches a process to a segment: the head (header and graph) is mapped read-only and checked; the
- * weights are not touched here, the runtime maps them out of the same file. The primary has verified the
- * whole file, so workers check only what could have been exchanged since: owner, mode, size, inode, graph.
+ * Attaches a process to a segment. The head (header and graph) is mapped read-only and checked. The weights
+ * are not touched here; the runtime maps them from the same file. The primary has verified the whole file, so
+ * workers only check what could have been replaced since: owner, mode, size, inode, graph.
  */
 import { createHash } from 'node:crypto'
 import { constants } from 'node:fs'
@@ -18,9 +18,9 @@ export interface SegmentReference {
   readonly path: string
   readonly fileBytes: number
   readonly graphSha256: string
-  /** Inode number: a file renamed over the segment is another file. */
+  /** Inode number: detects a file renamed over the segment. */
   readonly inode: number
-  /** Time of the file's last change in nanoseconds since 1970, as digits: a file written to afterwards is refused. */
+  /** ctime in nanoseconds since 1970, as digits: detects a later write to the file. */
   readonly changedNs: string
 }
 
@@ -36,7 +36,7 @@ function refuse(path: string, message: string): OnecopyError {
   return new OnecopyError('SEGMENT_INVALID', `segment ${path}: ${message}`)
 }
 
-/** What a worker needs to attach to a segment and to know that it is the one the primary verified. */
+/** What a worker needs to attach to a segment and to check that it is the one the primary verified. */
 export function referenceSegment({ path, bytes, inode, changedNs, header }: SegmentFile): SegmentReference {
   return { path, fileBytes: bytes, graphSha256: header.graph.sha256, inode, changedNs: String(changedNs) }
 }
@@ -56,7 +56,7 @@ async function mapHead(path: string, fd: number, fileBytes: number) {
 
 /**
  * Maps the head of a sealed segment.
- * @throws OnecopyError SEGMENT_INVALID when it is not the file described by `reference`, or not sealed.
+ * @throws OnecopyError SEGMENT_INVALID if it is not the file described by `reference`, or not sealed.
  */
 export async function attachSegment(reference: SegmentReference): Promise<AttachedSegment> {
   const { path } = reference
@@ -82,9 +82,9 @@ export async function attachSegment(reference: SegmentReference): Promise<Attach
 }
 
 /**
- * Attaches to a segment of another server, and keeps that server from releasing its raw weights until the returned
- * `close` is called. Whoever runs the server may have written what it likes: load it, then hold it against its self-check.
- * @throws OnecopyError SEGMENT_INVALID when it is not sealed, or its raw weights are released now.
+ * Attaches to a segment of another server and keeps that server from releasing its raw weights until the
+ * returned `close` is called. The content is untrusted: load it, then run its self-check.
+ * @throws OnecopyError SEGMENT_INVALID if it is not sealed or its raw weights are currently released.
  */
 export async function attachWhole(
   path: string,
@@ -95,7 +95,7 @@ export async function attachWhole(
   try {
     if (!tryShareLock(file.fd)) throw refuse(path, 'its server is changing it')
     const stat = await file.stat()
-    // Under the lock no new holes come.
+    // No new holes appear while the lock is held.
     if (stat.blocks * BLOCK_BYTES < stat.size) throw refuse(path, 'its raw weights are released')
     const { header } = await mapHead(path, file.fd, stat.size)
     const { ctimeNs } = await file.stat({ bigint: true })

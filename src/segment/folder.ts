@@ -1,7 +1,7 @@
 /**
- * The 0700 folder of one server inside the segment folder: `onecopy-PID-STARTTICKS`, with one folder per
- * model version in it. Its name and `owner.json` say whose it is, so that a later start can tell a dead
- * server's leftovers from a living server's segments.
+ * The folder of one server inside the segment folder, with mode 0700: `onecopy-PID-STARTTICKS`, with one
+ * subfolder per model version. Its name and `owner.json` identify the owner, so that later starts can
+ * distinguish leftovers of dead servers from segments of running ones.
  */
 import { closeSync, constants, openSync, writeSync } from 'node:fs'
 import { lstat, mkdir, readFile, rm, statfs } from 'node:fs/promises'
@@ -16,13 +16,16 @@ const OWNER_FILE = 'owner.json'
 export interface ServerFolder {
   readonly path: string
   readonly owner: ProcessIdentity
-  /** Locked for as long as this process lives. A number, not a handle: it must not be closed when it is collected. */
+  /**
+   * Locked while this process runs. A number rather than a FileHandle, which would be closed on garbage
+   * collection.
+   */
   readonly ownerFd: number
 }
 
 /**
- * Refuses a segment folder that no server can use.
- * @throws OnecopyError SEGMENT_FOLDER_INVALID when it is missing, not a directory, or a symbolic link.
+ * Rejects a segment folder that no server can use.
+ * @throws OnecopyError SEGMENT_FOLDER_INVALID if it is missing, not a directory, or a symbolic link.
  */
 export async function checkSegmentFolder(segmentDir: string): Promise<void> {
   const stat = await lstat(segmentDir).catch(() => null)
@@ -34,17 +37,18 @@ export async function checkSegmentFolder(segmentDir: string): Promise<void> {
   )
 }
 
-/** Magic numbers of file systems that are memory. Source: statfs(2). */
+/** Magic numbers of in-memory file systems. Source: statfs(2). */
 const MEMORY_FILE_SYSTEMS = new Set([0x01021994, 0x858458f6])
 
-/** Whether files there are memory and nothing else; on a disk they are cached, and written back. */
+/** Whether the folder is on an in-memory file system. Files on a disk are cached and written back. */
 export async function isInMemory(segmentDir: string): Promise<boolean> {
   return MEMORY_FILE_SYSTEMS.has((await statfs(segmentDir)).type)
 }
 
 /**
- * Creates this process's folder.
- * @throws OnecopyError SEGMENT_FOLDER_INVALID when the segment folder is missing, not a directory, or not writable.
+ * Creates the folder of this process.
+ * @throws OnecopyError SEGMENT_FOLDER_INVALID if the segment folder is missing, not a directory, or not
+ *   writable.
  */
 export async function createServerFolder(segmentDir: string): Promise<ServerFolder> {
   await checkSegmentFolder(segmentDir)
@@ -66,7 +70,7 @@ export async function createServerFolder(segmentDir: string): Promise<ServerFold
   }
 }
 
-/** The owner recorded in a server's folder, or null where the record is missing or does not fit its schema. */
+/** The owner recorded in a server's folder; null if the record is missing or invalid. */
 export async function readOwner(folderPath: string): Promise<ProcessIdentity | null> {
   try {
     const parsed = ProcessIdentitySchema.safeParse(
@@ -79,8 +83,8 @@ export async function readOwner(folderPath: string): Promise<ProcessIdentity | n
 }
 
 /**
- * Whether the owner recorded in a folder still runs. In another container its pid means something else here,
- * but its lock is held all the same.
+ * Whether the recorded owner of a folder still runs. A pid of another container has no meaning here, but the
+ * lock on the record works across containers.
  */
 export function isOwnerAlive(folderPath: string, owner: ProcessIdentity): boolean {
   if (isAlive(owner)) return true
@@ -97,7 +101,9 @@ export function isOwnerAlive(folderPath: string, owner: ProcessIdentity): boolea
   }
 }
 
-/** Removes a server's or a segment's folder and all in it. Live mappings of its files stay valid until they are dropped. */
+/**
+ * Removes the folder of a server or segment. Live mappings of its files stay valid until they are unmapped.
+ */
 export async function removeFolder(folderPath: string): Promise<void> {
   await rm(folderPath, { recursive: true, force: true })
 }

@@ -1,6 +1,6 @@
 /**
- * Gives pages out of the middle of a file in memory back to the system; they read as zeros afterwards, and writing
- * them again takes memory again. Source: fallocate(2).
+ * Releases pages in the middle of an in-memory file. They read as zeros afterwards, and writing them
+ * allocates memory again. Source: fallocate(2).
  */
 import { constants } from 'node:fs'
 import type { FileHandle } from 'node:fs/promises'
@@ -17,7 +17,7 @@ type Fallocate = (fd: number, mode: number, offset: number, length: number) => n
 const require = createRequire(import.meta.url)
 let loaded: Fallocate | null | undefined
 
-/** Null where libc cannot be reached. */
+/** Null if libc is unavailable. */
 function fallocate(): Fallocate | null {
   if (loaded !== undefined) return loaded
   try {
@@ -31,22 +31,22 @@ function fallocate(): Fallocate | null {
   return loaded
 }
 
-/** Whether this process can make holes at all. */
+/** Whether this process can punch holes at all. */
 export function canPunchHoles(): boolean {
   return fallocate() !== null
 }
 
-/** Returns whether the file system did it. Pages that the range covers in part are zeroed and kept. */
+/** Returns whether the file system supports it. Partially covered pages are zeroed and kept. */
 export function punchHole(fd: number, offsetBytes: number, lengthBytes: number): boolean {
   return fallocate()?.(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offsetBytes, lengthBytes) === 0
 }
 
-/** Memory that a file on a tmpfs takes, in bytes; less than its size where it has holes. */
+/** Memory used by a file on a tmpfs, in bytes; less than its size if it has holes. */
 export async function allocatedBytes(path: string): Promise<number> {
   return (await stat(path)).blocks * BLOCK_BYTES
 }
 
-/** Opens a sealed file for its owner to write, and seals it again at once: only this handle can write. */
+/** Opens a sealed file for writing and seals it again immediately: only this handle can write. */
 export async function openSealed(path: string): Promise<FileHandle> {
   await chmod(path, 0o600)
   try {

@@ -1,10 +1,10 @@
-/** Reads and writes that are whole or fail: the kernel may do less than asked, half a segment is none. */
+/** Reads and writes that complete or fail, because the kernel may process fewer bytes than requested. */
 import type { FileHandle } from 'node:fs/promises'
 import { OnecopyError } from '../errors.js'
 
 export const CHUNK_BYTES = 4 * 1024 * 1024
 
-/** Reads exactly `length` bytes at `position`, or throws SEGMENT_INVALID where the file ends before. */
+/** Reads exactly `length` bytes at `position`, or throws SEGMENT_INVALID if the file ends earlier. */
 export async function readExactly(
   file: FileHandle,
   length: number,
@@ -37,13 +37,16 @@ export async function writeFully(file: FileHandle, bytes: Uint8Array, position: 
   }
 }
 
-/** The bytes from `from` to `to` in chunks, each with its position; a chunk is good until the next one is asked for. */
+/**
+ * The bytes from `from` to `to` in chunks with their positions. A chunk is valid until the next one is
+ * requested.
+ */
 export async function* chunksOf(
   file: FileHandle,
   from: number,
   to: number,
 ): AsyncGenerator<{ position: number; bytes: Buffer<ArrayBuffer> }> {
-  // One for all: fresh memory costs as much as reading into it.
+  // One reused buffer: allocating memory costs as much as reading into it.
   const buffer = Buffer.alloc(Math.min(CHUNK_BYTES, Math.max(0, to - from)))
   for (let position = from; position < to; position += CHUNK_BYTES) {
     const bytes = buffer.subarray(0, Math.min(CHUNK_BYTES, to - position))

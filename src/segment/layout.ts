@@ -4,14 +4,14 @@
  *   [ prefix 32 B | header JSON | zeros ] [ graph ] [ zeros ] [ data ]
  *   0                                     headerBytes         data.offsetBytes (64 KiB aligned)
  *
- * The prefix is little-endian: magic (8), format version (u32), header room in bytes (u32), length of
- * the JSON in bytes (u32), CRC-32 of the JSON (u32), zeros (8). The header says where graph and data
- * stand and what they must hash to. The graph is an optimised ONNX model whose external tensors point
- * back into this same file by SEGMENT_FILE_NAME and absolute offset; the data holds the raw weights and
- * the kernels' packed copies, which the runtime maps itself, range by range.
+ * The prefix is little-endian: magic (8), format version (u32), reserved header size in bytes (u32), length of
+ * the JSON in bytes (u32), CRC-32 of the JSON (u32), zeros (8). The header contains the positions and checksums
+ * of graph and data. The graph is an optimised ONNX model whose external tensors refer to this same file by
+ * SEGMENT_FILE_NAME and absolute offsets. The data contains the raw weights and the packed copies of the
+ * kernels, which the runtime maps itself, range by range.
  *
- * A file never changes once it has its name: writers fill a temporary file and rename it. But for one thing: raw weights that
- * only a load needs are taken out of it between loads, and put back (raw-weights.ts).
+ * Writers fill a temporary file and rename it; afterwards a file does not change. The only exception: raw weights
+ * that only loading needs are released between loads and restored (raw-weights.ts).
  */
 import { crc32 } from 'node:zlib'
 import { z } from 'zod'
@@ -21,15 +21,15 @@ import { DATATYPES, type Datatype } from '../tensor.js'
 
 export const SEGMENT_MAGIC = 'ONECOPY\n'
 export const SEGMENT_FORMAT_VERSION = 10
-/** The graph names its weights by this file name, so a segment works in any folder without a rewrite. */
+/** The graph refers to its weights by this file name, so a segment works in any folder. */
 export const SEGMENT_FILE_NAME = 'model.segment'
-/** What a segment is called until it is whole. */
+/** Name of a segment until it is complete. */
 export const TEMPORARY_FILE_NAME = `.${SEGMENT_FILE_NAME}.writing`
 export const PREFIX_BYTES = 32
 export const DATA_ALIGNMENT_BYTES = 64 * 1024
-/** Parts of a file that come and go by themselves are whole pages. */
+/** Ranges that are released and restored consist of whole pages. */
 export const PAGE_BYTES = 4096
-/** Refused above: a header is metadata, and its length is read before anything else is trusted. */
+/** Larger headers are rejected: the length is read before anything else can be trusted. */
 export const MAX_HEADER_BYTES = 16 * 1024 * 1024
 
 const bytes = z.int().nonnegative()
@@ -38,38 +38,41 @@ const tensorSpec = z.object({
   name: z.string(),
   datatype: z.enum(Object.keys(DATATYPES) as [Datatype, ...Datatype[]]),
   shape: z.array(z.int().min(-1)).nullable(),
-  /** An input whose default stands in the graph, as an initializer of the same name. */
+  /** An input whose default is in the graph as an initializer of the same name. */
   optional: z.literal(true).optional(),
 })
 
 export const SharingSchema = z.object({
   state: z.enum(['shared', 'partly shared', 'packed privately', 'not shareable']),
-  /** Weights of the optimised graph, wherever they stand. */
+  /** Weights of the optimised graph, in any location. */
   weightsBytes: bytes,
   /** Raw weights in the segment's data. */
   sharedRawBytes: bytes,
-  /** Kernel-ready copies in the segment's data. */
+  /** Packed kernel-ready copies in the segment's data. */
   sharedPackedBytes: bytes,
-  /** Weights whose kernel packs a copy of its own in every worker, whatever is shared. */
+  /** Weights that the kernel packs privately in every worker, even if the raw bytes are shared. */
   privatelyPackedBytes: bytes,
-  /** Weights inside the graph (node attributes, inline tensors): parsed into every worker. */
+  /**
+   * Weights inside the graph (node attributes, inline tensors), which every worker parses into its own
+   * memory.
+   */
   unshareableBytes: bytes,
-  /** Why, in sentences for a person. */
+  /** Human-readable reasons. */
   notes: z.array(z.string()),
 })
 
-/** In UTF-16 units: the header's room is reserved before the reason is known. */
+/** In UTF-16 units. Header space is reserved before the reason is known. */
 export const MAX_BATCHING_REASON_CHARACTERS = 300
 
-/** Of a node's name, and of its operator's. */
+/** Limit for the name of a node and of its operator. */
 export const MAX_NODE_CHARACTERS = 200
 export const MAX_RANDOM_CHARACTERS = 300
 
-/** Whether requests may be gathered along the first dimension, and why, for a person, in both cases. */
+/** Whether requests can be batched along the first dimension, with a human-readable reason in both cases. */
 export const BatchingSchema = z.object({
   batchable: z.boolean(),
   reason: z.string().max(MAX_BATCHING_REASON_CHARACTERS),
-  /** The node of the compiled graph that brings rows together, or for which that cannot be excluded. */
+  /** The node of the compiled graph that combines rows, or for which that cannot be excluded. */
   preventedBy: z
     .object({
       node: z.string().max(MAX_NODE_CHARACTERS),
@@ -79,14 +82,14 @@ export const BatchingSchema = z.object({
     .optional(),
 })
 
-/** Elements of an output that a self-check writes down, outputs, and what all of it may take in the header's JSON. */
+/** Limits of a self-check: elements per output, outputs, and bytes in the header's JSON. */
 export const MAX_SELF_CHECK_ELEMENTS = 16
 export const MAX_SELF_CHECK_OUTPUTS = 8
 export const SELF_CHECK_ROOM_BYTES = 16 * 1024
 
-/** A known answer to made-up inputs; src/compile/self-check.ts makes both. */
+/** Recorded outputs for generated inputs; see src/compile/self-check.ts. */
 export const SelfCheckSchema = z.object({
-  /** Size of variable dimensions but the first, which is 1. */
+  /** Size of all variable dimensions except the first, which is 1. */
   dimension: z.int().positive(),
   vocabulary: z.int().nonnegative(),
   outputs: z
@@ -94,7 +97,10 @@ export const SelfCheckSchema = z.object({
       z.object({
         name: z.string(),
         shape: z.array(z.int().nonnegative()),
-        /** Numbers as they are stored, digits of 64-bit integers, text; what JSON cannot write is "NaN". */
+        /**
+         * Stored numbers, 64-bit integers as digits, or text; numbers that JSON cannot represent are strings
+         * such as "NaN".
+         */
         elements: z.array(z.union([z.number(), z.string()])).max(MAX_SELF_CHECK_ELEMENTS),
       }),
     )
@@ -102,51 +108,54 @@ export const SelfCheckSchema = z.object({
 })
 export type SelfCheck = z.infer<typeof SelfCheckSchema>
 
-/** Raw weights with a packed copy, in whole pages: needed by a load and by nothing else. */
+/** Raw weights that also have a packed copy, in whole pages; only loading needs them. */
 export const RawRangeSchema = z.object({
-  /** From the start of the data. */
+  /** Relative to the start of the data. */
   offsetBytes: bytes,
   bytes,
   crc32: z.int().nonnegative(),
 })
 export type RawRange = z.infer<typeof RawRangeSchema>
 
-/** Integer divisions that a segment tells of, and elements that it names of a constant operand. */
+/** Limits for the integer divisions in a header, and for the listed elements of a constant operand. */
 export const MAX_DIVISIONS = 16
 export const MAX_HAZARDS = 64
 
-/** Where an operand of an integer division comes from. */
+/** The source of an operand of an integer division. */
 const operand = z.discriminatedUnion('from', [
   z.object({
     from: z.literal('input'),
     name: z.string(),
-    /** Whether its elements reach the division in other places, or under another shape. */
+    /** Whether its elements reach the division reordered or with another shape. */
     isReshaped: z.boolean(),
   }),
-  /** `hazards`: which of its elements are the smallest integer (of a dividend) or -1 (of a divisor). */
+  /** `hazards`: indices of elements equal to the smallest integer (dividend) or -1 (divisor). */
   z.object({
     from: z.literal('constant'),
     shape: z.array(z.int().nonnegative()),
     hazards: z.array(z.int().nonnegative()).max(MAX_HAZARDS),
   }),
-  /** Computed, or too large to be told: what it holds is not known before. */
+  /** Calculated at run time, or too large to list: the values are not known in advance. */
   z.object({ from: z.literal('elsewhere') }),
 ])
 
-/** An integer division of the graph with operands that a request gives; src/inference/division-check.ts checks requests by it. */
+/**
+ * An integer division whose operands come from a request; src/inference/division-check.ts uses it to check
+ * requests.
+ */
 export const DivisionSchema = z.object({
   operator: z.enum(['Div', 'Mod']),
-  /** For people; empty where the node has none. */
+  /** For messages; empty if the node has no name. */
   node: z.string(),
   dividend: operand,
   divisor: operand,
-  /** Whether the smallest integer over -1 ends the process. */
+  /** Whether dividing the smallest integer by -1 kills the process. */
   hasOverflow: z.boolean(),
 })
 export type Division = z.infer<typeof DivisionSchema>
 export type DivisionOperand = z.infer<typeof operand>
 
-/** What every worker holds for itself of the model, beside what any first model takes; null was not measured. */
+/** Private memory per worker for the model, without what any first model takes; null if not measured. */
 export const MemoryRequirementsSchema = z.object({ privateBytes: bytes.nullable() })
 
 export const SegmentHeaderSchema = z.object({
@@ -158,31 +167,31 @@ export const SegmentHeaderSchema = z.object({
   graph: z.object({ offsetBytes: bytes, bytes, sha256 }),
   data: z.object({ offsetBytes: bytes, bytes, crc32: z.int().nonnegative() }),
   /**
-   * 'compiled': weights in `data`, graph final, to be loaded without optimisation.
-   * 'original': the model as it came, which the runtime could not write in a shareable form.
+   * 'compiled': weights in `data`, an optimised graph that is loaded without further optimisation.
+   * 'original': the unmodified model, because the runtime could not write it in a shareable form.
    */
   form: z.enum(['compiled', 'original']),
-  /** Folder of the original external data; only in the form 'original'. */
+  /** Folder of the original external data; only for the form 'original'. */
   externalDataFolder: z.string().nullable(),
   inputs: z.array(tensorSpec),
   outputs: z.array(tensorSpec).min(1),
-  /** Outputs that exist in the model and are not served, with the reason. */
+  /** Outputs of the model that are not served, with the reason. */
   skippedOutputs: z.array(z.object({ name: z.string(), reason: z.string() })),
-  /** Rising, not over each other. */
+  /** Ascending and without overlaps. */
   rawRanges: z.array(RawRangeSchema),
   sharing: SharingSchema,
   batching: BatchingSchema,
   memoryRequirements: MemoryRequirementsSchema,
-  /** What in the graph draws random numbers, for a person; null where nothing does. */
+  /** Human-readable description of the node that draws random numbers; null if there is none. */
   random: z.string().max(MAX_RANDOM_CHARACTERS).nullable(),
   divisions: z.array(DivisionSchema).max(MAX_DIVISIONS),
   /** An operator that makes the cost of a run depend on values, not only on sizes; null where there is none. */
   valueDependent: z.string().nullable(),
-  /** Null where the model has no answer that is the same every time, or takes too long for one. */
+  /** Null if the model is not deterministic or too slow for a self-check. */
   selfCheck: SelfCheckSchema.nullable(),
-  /** Whose segment it is; null in the compile cache. */
+  /** The owner of the segment; null in the compile cache. */
   owner: ProcessIdentitySchema.nullable(),
-  /** For people: which model version it was written for; null in the compile cache. */
+  /** Informational: the model version of the segment; null in the compile cache. */
   model: z.object({ name: z.string(), version: z.string() }).nullable(),
 })
 
@@ -195,10 +204,13 @@ export function alignUp(value: number, alignment: number): number {
   return Math.ceil(value / alignment) * alignment
 }
 
-/** Room for a header whose owner, model, batching, needs and self-check are not yet known: page-aligned, with space to grow. */
+/**
+ * Page-aligned header size with space for fields that are not known yet: owner, model, batching, memory
+ * requirements and self-check.
+ */
 export function headerRoomBytes(header: SegmentHeader): number {
   const ownerRoom = 1024
-  // JSON spells a control character with six bytes.
+  // JSON encodes a control character in six bytes.
   const reasonRoom = 6 * 2 * (MAX_BATCHING_REASON_CHARACTERS + MAX_NODE_CHARACTERS) + 64
   return alignUp(
     PREFIX_BYTES + Buffer.byteLength(JSON.stringify(header)) + ownerRoom + reasonRoom + SELF_CHECK_ROOM_BYTES,
@@ -229,7 +241,7 @@ function invalid(message: string): OnecopyError {
   return new OnecopyError('SEGMENT_INVALID', message)
 }
 
-/** Length in bytes of prefix and header, read from the file's first PREFIX_BYTES. */
+/** Length of prefix and header in bytes, read from the first PREFIX_BYTES of the file. */
 export function decodePrefix(prefix: Uint8Array): {
   headerBytes: number
   jsonBytes: number
@@ -239,7 +251,7 @@ export function decodePrefix(prefix: Uint8Array): {
   if (view.length < PREFIX_BYTES)
     throw invalid(`expected a prefix of ${PREFIX_BYTES} bytes, got ${view.length}`)
   if (view.toString('latin1', 0, 8) !== SEGMENT_MAGIC)
-    throw invalid('expected a segment file, its magic is wrong')
+    throw invalid('expected a segment file, but its magic number is wrong')
   const version = view.readUInt32LE(8)
   if (version !== SEGMENT_FORMAT_VERSION) {
     throw invalid(`expected segment format ${SEGMENT_FORMAT_VERSION}, got ${version}`)
@@ -254,7 +266,7 @@ export function decodePrefix(prefix: Uint8Array): {
   return { headerBytes, jsonBytes, jsonCrc32: view.readUInt32LE(20) }
 }
 
-/** Decodes and checks a header against its schema and its own CRC; `head` starts at the file's start. */
+/** Decodes a header and validates its CRC and schema; `head` is the start of the file. */
 export function decodeHeader(head: Uint8Array): SegmentHeader {
   const { headerBytes, jsonBytes, jsonCrc32 } = decodePrefix(head.subarray(0, PREFIX_BYTES))
   if (head.byteLength < headerBytes)
@@ -275,6 +287,6 @@ export function decodeHeader(head: Uint8Array): SegmentHeader {
     graph.offsetBytes === headerBytes &&
     graph.offsetBytes + graph.bytes <= data.offsetBytes &&
     data.offsetBytes + data.bytes === fileBytes
-  if (!inOrder) throw invalid('the header places graph and data outside the file or over each other')
+  if (!inOrder) throw invalid('the header places graph and data outside the file or lets them overlap')
   return header
 }

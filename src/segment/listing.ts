@@ -1,7 +1,7 @@
 /**
- * Reads what stands in a segment folder, changing nothing: each server's folder, whether its server still
- * runs, and the segments in it. The one place that decides who is dead, for the list and for the sweep. No
- * symbolic link is followed, and whatever disappears while it is read is left out: servers come and go.
+ * Lists a segment folder without changing it: the folder of each server, whether that server still runs, and
+ * its segments. Both the list command and the sweep rely on this module to decide which servers are dead.
+ * Symbolic links are not followed, and entries that disappear meanwhile are omitted.
  */
 import { constants, type Stats } from 'node:fs'
 import { lstat, open, readdir } from 'node:fs/promises'
@@ -13,12 +13,12 @@ import { BLOCK_BYTES } from './holes.js'
 import { SEGMENT_FILE_NAME, type SegmentHeader, TEMPORARY_FILE_NAME } from './layout.js'
 import { readHeader, sealProblem } from './write.js'
 
-/** An owner record that cannot be read is trusted to a start in progress for this long. */
+/** For this long an unreadable owner record is attributed to a server that is starting. */
 const UNREADABLE_GRACE_MS = 60_000
 
 /**
- * 'live' and 'dead' follow the owner's record. 'starting': the record cannot be read, and the folder is
- * young enough for it to be still on its way. 'foreign': another user's, not looked into.
+ * 'live' and 'dead' are derived from the owner record. 'starting': the record is unreadable, but the folder
+ * is young enough for it to appear soon. 'foreign': owned by another user and not inspected.
  */
 export type ServerState = 'live' | 'dead' | 'starting' | 'foreign'
 
@@ -37,13 +37,13 @@ export interface SegmentListing {
   readonly model: string
   readonly version: string
   readonly bytes: number
-  /** What it takes of the folder's memory: less than its size while its raw weights are released. */
+  /** Memory used in the segment folder; less than the size while raw weights are released. */
   readonly memoryBytes: number
-  /** False while it is written under its temporary name, and for ever where its server died over it. */
+  /** False while it is written under its temporary name, and permanently if its server died meanwhile. */
   readonly isFinished: boolean
-  /** Null where it cannot be read, and for what is not finished. */
+  /** Null if it is unreadable or not finished. */
   readonly header: SegmentHeader | null
-  /** Why no worker would attach to it; null where nothing was found. Graph and weights are not read. */
+  /** Why no worker would attach to it; null if no problem was found. Graph and weights are not read. */
   readonly problem: string | null
 }
 
@@ -60,7 +60,7 @@ function stateOf(path: string, stat: Stats, owner: ProcessIdentity | null): Serv
   return Date.now() - stat.mtimeMs > UNREADABLE_GRACE_MS ? 'dead' : 'starting'
 }
 
-/** One server's folder and the state of its server; null where `name` is not that of a server's folder. */
+/** The folder of one server and its state; null if `name` is not a server folder. */
 export async function readServerFolder(
   segmentDir: string,
   name: string,
@@ -70,7 +70,7 @@ export async function readServerFolder(
   const stat = await statOf(path)
   if (stat === null || !stat.isDirectory()) return null
   const { uid } = stat
-  // File systems that keep no time of creation say zero.
+  // File systems without creation times report zero.
   const createdAtMs = Math.round(stat.birthtimeMs > 0 ? stat.birthtimeMs : stat.mtimeMs)
   if (uid !== process.getuid?.()) return { path, name, uid, createdAtMs, owner: null, state: 'foreign' }
   const owner = await readOwner(path)
@@ -99,17 +99,17 @@ function sizesOf({ size, blocks }: Stats): Pick<SegmentListing, 'bytes' | 'memor
   return { bytes: size, memoryBytes: blocks * BLOCK_BYTES }
 }
 
-/** The segment in one model version's folder, or the file it is being written to; null where neither stands. */
+/** The segment in the folder of one model version, finished or in progress; null if there is neither. */
 async function readSegment(serverPath: string, folderName: string): Promise<SegmentListing | null> {
   const at = folderName.lastIndexOf('@')
   const folder = join(serverPath, folderName)
   if (at < 1 || (await statOf(folder))?.isDirectory() !== true) return null
-  // Later generations of a version carry a number: NAME@VERSION+2.
+  // Later generations of a version have a number: NAME@VERSION+2.
   const [version = ''] = folderName.slice(at + 1).split('+')
   const named = { model: folderName.slice(0, at), version }
   const temporaryPath = join(folder, TEMPORARY_FILE_NAME)
   const temporary = await statOf(temporaryPath)
-  // After the temporary name: a rename between the two is then seen at least once.
+  // Checked after the temporary name, so that a rename in between cannot hide the segment.
   const path = join(folder, SEGMENT_FILE_NAME)
   const finished = await statOf(path)
   if (finished === null) {
@@ -120,7 +120,7 @@ async function readSegment(serverPath: string, folderName: string): Promise<Segm
       ...sizesOf(temporary),
     }
   }
-  // Opening a pipe would wait for its writer.
+  // Opening a pipe would block until a writer appears.
   const found = finished.isFile() ? await inspect(path) : { header: null, problem: sealProblem(finished) }
   if (found.problem !== null && (await statOf(path)) === null) return null
   return { ...named, path, ...sizesOf(finished), isFinished: true, ...found }
@@ -134,8 +134,9 @@ async function readSegments(server: ServerFolderListing): Promise<SegmentListing
 }
 
 /**
- * Every server's folder in `segmentDir` with its segments, oldest first.
- * @throws OnecopyError SEGMENT_FOLDER_INVALID when the segment folder is missing, not a directory, or unreadable.
+ * All server folders in `segmentDir` with their segments, oldest first.
+ * @throws OnecopyError SEGMENT_FOLDER_INVALID if the segment folder is missing, not a directory, or
+ *   unreadable.
  */
 export async function listServers(segmentDir: string): Promise<ServerListing[]> {
   await checkSegmentFolder(segmentDir)

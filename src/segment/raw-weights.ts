@@ -1,18 +1,19 @@
 /**
- * Brings a segment down to one copy of the weights.
+ * Reduces a segment to one copy of the weights.
  *
- * A segment holds the weights twice: raw, as the graph has them, and packed, as the kernels want them. The runtime
- * needs the raw ones only while it loads: it recomputes the packing to find the packed copy, and then unmaps them.
- * Between loads the pages of the raw weights are given back to the system, and before the next load they are
- * written again, from the compile cache, whose file is held open meanwhile: it may be deleted, not taken away.
+ * A segment contains the weights twice: raw, as in the graph, and packed for the kernels. The runtime needs the raw
+ * ones only while it loads: it repeats the packing to find the packed copy, and then unmaps the raw weights. Between
+ * loads their pages are released. Before the next load they are restored from the compile cache, whose file is kept
+ * open meanwhile, so that deleting it does no harm.
  *
- * While they are gone the file reads as zeros there, and a session loaded from it would answer wrongly without a word. So:
- * - whoever loads takes a lease first: it is given when everything is back, and nothing is released while one is held;
- * - every range is written back under its own checksum;
- * - what a worker still has mapped is never released (a weight that two operators share stays in use);
- * - processes that are none of the server's share the file's lock for as long as they use it (attachWhole), and then nothing is released;
- * - releasing and restoring change the file's time, so that a reference from before is refused by attachSegment;
- * - a start that takes over what a dead server left restores it first and verifies the whole file.
+ * While they are released, the file reads as zeros there, and a session loaded from it would silently compute wrong
+ * results. Therefore:
+ * - loading requires a lease, which is granted once everything is restored; nothing is released while one is held;
+ * - every range is restored with a check of its own checksum;
+ * - ranges that a worker still maps are never released (a weight shared by two operators stays in use);
+ * - processes of other servers share the lock on the file while they use it (attachWhole), which prevents releasing;
+ * - releasing and restoring change the ctime of the file, so attachSegment rejects an older reference;
+ * - a server that adopts the segment of a dead server first restores it and verifies the whole file.
  */
 import { type FileHandle, lstat } from 'node:fs/promises'
 import { crc32 } from 'node:zlib'
@@ -25,21 +26,21 @@ import { chunksOf, writeFully } from './io.js'
 import type { RawRange } from './layout.js'
 import { isNoSpace, type SegmentFile, spaceError } from './write.js'
 
-/** Below this it is not worth restoring them for every load. */
+/** Below this size, restoring for every load is not worthwhile. */
 const WORTHWHILE_BYTES = 1024 * 1024
-/** Loads come in groups: workers boot together, restarts replace one after another. */
+/** Loads come in groups: workers boot together, and restarts replace workers one after another. */
 const QUIET_MS = 5000
 
 export interface RawWeightsOptions {
   readonly segment: SegmentFile
-  /** The whole image, read-only; owned from here on. */
+  /** The complete image, read-only; owned by this object from now on. */
   readonly image: FileHandle
-  /** Every process that may have the segment mapped. */
+  /** Every process that may have mapped the segment. */
   readonly processes: () => readonly number[]
-  /** How long no lease must have been held before they are released, in milliseconds. */
+  /** Time without a lease before the raw weights are released, in milliseconds. */
   readonly quietMs?: number
   readonly onReleased: (bytes: number) => void
-  /** They are kept from here on, and why. */
+  /** Called with the reason when the raw weights stay in memory from now on. */
   readonly onKept: (reason: string) => void
 }
 
@@ -47,14 +48,15 @@ function sumBytes(ranges: readonly RawRange[]): number {
   return ranges.reduce((sum, { bytes }) => sum + bytes, 0)
 }
 
-/** Whether there is anything to release. */
+/** Whether there is enough to release. */
 export function hasWorthwhileRanges(ranges: readonly RawRange[]): boolean {
   return canPunchHoles() && sumBytes(ranges) >= WORTHWHILE_BYTES
 }
 
 /**
- * Writes ranges of a segment again.
- * @throws OnecopyError SEGMENT_INVALID when the image does not hold what was in them, SEGMENT_SPACE when there is no room.
+ * Restores ranges of a segment from the image.
+ * @throws OnecopyError SEGMENT_INVALID if the image does not match the checksums, SEGMENT_SPACE if memory is
+ *   insufficient.
  */
 export async function restoreRanges(options: {
   readonly file: FileHandle
@@ -73,16 +75,16 @@ export async function restoreRanges(options: {
     if (found !== range.crc32)
       throw new OnecopyError(
         'SEGMENT_INVALID',
-        `the compile cache does not hold the raw weights any more: ${range.bytes} bytes at ${from} do not match their checksum`,
+        `the compile cache no longer contains the raw weights: ${range.bytes} bytes at ${from} do not match their checksum`,
       )
   }
 }
 
-/** The raw weights of one living segment. */
+/** The raw weights of one segment in use. */
 export class RawWeights {
   readonly #options: RawWeightsOptions
   #reference: SegmentReference
-  /** What is not in the file now. */
+  /** Ranges that are currently released. */
   #released: readonly RawRange[] = []
   #leases = 0
   #turn: Promise<unknown> = Promise.resolve()
@@ -95,19 +97,19 @@ export class RawWeights {
     this.#releaseLater()
   }
 
-  /** What a process attaches by while it holds a lease; before and after, another one. */
+  /** What a process needs to attach while it holds a lease; it changes with each release and restore. */
   get reference(): SegmentReference {
     return this.#reference
   }
 
-  /** Memory that the next load will take again. */
+  /** Memory that the next load allocates again. */
   get releasedBytes(): number {
     return sumBytes(this.#released)
   }
 
   /**
-   * Resolves when the file is whole, and keeps it so until the returned function is called.
-   * @throws OnecopyError SEGMENT_INVALID when the cache cannot give them back, SEGMENT_SPACE.
+   * Restores the file and keeps it complete until the returned function is called.
+   * @throws OnecopyError SEGMENT_INVALID if the cache cannot restore it, SEGMENT_SPACE.
    */
   async lease(): Promise<() => void> {
     this.#leases++
@@ -143,7 +145,7 @@ export class RawWeights {
     ).unref()
   }
 
-  /** For good: what cannot be released now cannot be later. */
+  /** Permanent: if releasing fails once, it is not tried again. */
   #keep(reason: string): void {
     if (this.#isClosed) return
     this.#isClosed = true
@@ -167,11 +169,11 @@ export class RawWeights {
     await this.#write(async (file) => {
       isShared = !tryHoldLock(file.fd)
       if (isShared) return
-      // Before the first hole: a failure half way leaves a file that is known not to be whole.
+      // Set before the first hole, so that after a partial failure the file is known to be incomplete.
       this.#released = unused
       for (const { offsetBytes, bytes } of unused)
         if (!punchHole(file.fd, start + offsetBytes, bytes))
-          throw new Error('the file system does not give back parts of files')
+          throw new Error('the file system cannot release parts of files')
     })
     if (isShared) this.#releaseLater()
     else onReleased(sumBytes(unused))
@@ -204,7 +206,7 @@ export class RawWeights {
     }
   }
 
-  /** From here on the file is left as it is. Idempotent. */
+  /** The file is not changed any more. Idempotent. */
   async close(): Promise<void> {
     this.#isClosed = true
     clearTimeout(this.#timer)

@@ -1,11 +1,11 @@
-/** Removes what dead servers left in a segment folder, and nothing that a living server owns. */
+/** Removes the leftovers of dead servers from a segment folder, and nothing that a running server owns. */
 import { readdir } from 'node:fs/promises'
 import { removeFolder } from './folder.js'
 import { readServerFolder } from './listing.js'
 
 /**
- * Sweeps `segmentDir`; returns the paths removed. Folders of other users and unknown names are left alone, and
- * so are those in `spared`.
+ * Sweeps `segmentDir` and returns the removed paths. Folders of other users, unknown names and paths in
+ * `spared` are kept.
  */
 export async function sweepSegmentFolder(
   segmentDir: string,

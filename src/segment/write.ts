@@ -1,7 +1,7 @@
 /**
- * Writes one segment from a compiled image: space first, then real bytes under a temporary name, synced,
- * read back and verified, made read-only, renamed into place. Real bytes because a sparse file on a full
- * tmpfs turns a later store into a SIGBUS; a rename because nobody may ever open half a segment.
+ * Writes one segment from a compiled image: check the free space, write to a temporary name, sync, read back
+ * and verify, make read-only, rename. All bytes are really written, because a sparse file on a full tmpfs
+ * would raise SIGBUS at a later store. The rename ensures that nobody opens an incomplete segment.
  */
 import { createHash } from 'node:crypto'
 import { constants, type Stats } from 'node:fs'
@@ -29,7 +29,7 @@ export interface SegmentFile {
   readonly folder: string
   readonly bytes: number
   readonly inode: number
-  /** When the file was last changed in any way, in nanoseconds since 1970; its owner cannot set it. */
+  /** ctime in nanoseconds since 1970, which the owner cannot set. */
   readonly changedNs: bigint
   readonly header: SegmentHeader
 }
@@ -39,15 +39,15 @@ export interface WriteSegmentOptions {
   readonly imagePath: string
   readonly server: ServerFolder
   readonly model: { readonly name: string; readonly version: string }
-  /** Name of the segment's own folder; NAME@VERSION where none is given. */
+  /** Name of the segment's folder; the default is NAME@VERSION. */
   readonly folderName?: string
-  /** Free room that is spoken for. */
+  /** Free space that is already reserved. */
   readonly reservedBytes?: number
-  /** Called before anything is written; throws where it must not be. */
+  /** Called before anything is written; throws to reject the segment. */
   readonly admit?: (header: SegmentHeader) => void
 }
 
-/** Why a file is not one that `writeSegment` sealed for this user; null where nothing speaks against it. */
+/** Why a file was not sealed by `writeSegment` for this user; null if it was. */
 export function sealProblem(stat: Stats): string | null {
   if (!stat.isFile()) return 'expected a regular file'
   if (stat.uid !== process.getuid?.()) return `expected owner ${process.getuid?.()}, got ${stat.uid}`
@@ -55,7 +55,7 @@ export function sealProblem(stat: Stats): string | null {
   return mode === SEALED_MODE ? null : `expected mode 0400, got 0${mode.toString(8)}`
 }
 
-/** Describes a segment that stands under its final name, verified. */
+/** Describes a verified segment under its final name. */
 export async function sealedFile(path: string, header: SegmentHeader): Promise<SegmentFile> {
   const { ino, ctimeNs } = await lstat(path, { bigint: true })
   return {
@@ -65,27 +65,27 @@ export async function sealedFile(path: string, header: SegmentHeader): Promise<S
   }
 }
 
-/** Reads and checks the header of an open segment or image. */
+/** Reads and validates the header of an open segment or image. */
 export async function readHeader(file: FileHandle): Promise<SegmentHeader> {
   const { headerBytes } = decodePrefix(await readExactly(file, PREFIX_BYTES, 0))
   return decodeHeader(await readExactly(file, headerBytes, 0))
 }
 
-/** Between the parts of a file there is nothing; a bit that is set there was not set by us. */
+/** Gaps between the parts of a file must be zero. */
 async function verifyGap(file: FileHandle, from: number, to: number): Promise<void> {
   for await (const { position, bytes } of chunksOf(file, from, to)) {
     const at = bytes.findIndex((byte) => byte !== 0)
     if (at >= 0)
       throw new OnecopyError(
         'SEGMENT_INVALID',
-        `expected zeros between its parts, not so at byte ${position + at}`,
+        `expected zeros between its parts, got another value at byte ${position + at}`,
       )
   }
 }
 
 /**
- * Reads a whole segment or image and holds it against its header.
- * @throws OnecopyError SEGMENT_INVALID naming what differs.
+ * Reads a whole segment or image and compares it with its header.
+ * @throws OnecopyError SEGMENT_INVALID naming the difference.
  */
 export async function verifySegment(file: FileHandle): Promise<SegmentHeader> {
   const header = await readHeader(file)
@@ -135,7 +135,7 @@ export function isNoSpace(thrown: unknown): boolean {
 
 /**
  * Writes the segment of one model version into the server's folder.
- * @throws OnecopyError SEGMENT_SPACE when it does not fit, SEGMENT_INVALID when the image is damaged.
+ * @throws OnecopyError SEGMENT_SPACE if it does not fit, SEGMENT_INVALID if the image is damaged.
  */
 export async function writeSegment(options: WriteSegmentOptions): Promise<SegmentFile> {
   const { server, model } = options

@@ -1,4 +1,6 @@
-/** What there is to say about a model before it is served: what is in it, what workers share of it, and what would change that. */
+/**
+ * Inspects a model before it is served: its operators and weights, what workers share, and how to share more.
+ */
 
 import { privateWeights } from '../compile/sharing.js'
 import type { TemporaryImage } from '../compile/temporary-image.js'
@@ -8,17 +10,17 @@ import type { SegmentHeader } from '../segment/layout.js'
 import { formatBytes } from '../units.js'
 
 export interface OperatorCount {
-  /** With its domain, where that is not the standard one. */
+  /** Includes a non-standard domain. */
   readonly operator: string
   readonly count: number
 }
 
-/** Weights of which every worker holds a copy of its own. */
+/** Weights of which every worker holds its own copy. */
 export interface Unshared {
   readonly operator: string
   readonly bytes: number
   readonly why: 'packed by the kernel' | 'node attributes' | 'not written by the runtime'
-  /** What would make them shared. */
+  /** How to make them shared. */
   readonly change: string
 }
 
@@ -27,16 +29,16 @@ export interface Inspection {
   readonly inputs: SegmentHeader['inputs']
   readonly outputs: SegmentHeader['outputs']
   readonly skippedOutputs: SegmentHeader['skippedOutputs']
-  /** As the model came, most frequent first. */
+  /** Before optimisation, most frequent first. */
   readonly operators: readonly OperatorCount[]
   /** After optimisation. */
   readonly compiledOperators: readonly OperatorCount[]
-  /** Tensors in the file and its external data, attributes of nodes not counted. */
+  /** Tensors in the file and its external data, without node attributes. */
   readonly weights: { readonly count: number; readonly bytes: number }
   readonly sharing: SegmentHeader['sharing']
   readonly unshared: readonly Unshared[]
   readonly batching: SegmentHeader['batching']
-  /** What draws random numbers; null where nothing does. */
+  /** The node that draws random numbers; null if there is none. */
   readonly random: SegmentHeader['random']
   readonly segmentBytes: number
 }
@@ -56,7 +58,10 @@ export function countOperators(graph: GraphProto): OperatorCount[] {
     .sort((a, b) => b.count - a.count || (a.operator < b.operator ? -1 : 1))
 }
 
-/** Bits of one element by TensorProto.DataType; a string counts as 8. Source: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto */
+/**
+ * Bits per element by TensorProto.DataType; a string counts as 8. Source:
+ * https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
+ */
 const ELEMENT_BITS: Record<number, number> = {
   ...{ 1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12: 32, 13: 64 },
   ...{ 14: 64, 15: 128, 16: 16, 17: 8, 18: 8, 19: 8, 20: 8, 21: 4, 22: 4, 23: 4, 24: 8, 25: 2, 26: 2 },
@@ -76,17 +81,17 @@ const TREE_OPERATORS = /^(TreeEnsemble|SVM|Linear(Classifier|Regressor))/
 function changeForAttributes(operator: string): string {
   if (TREE_OPERATORS.test(operator)) {
     return (
-      'exported as tensor operations (Hummingbird does that for trees), its weights would be tensors, and shared; ' +
-      'else fewer workers with more threads'
+      'if exported as tensor operations (with Hummingbird for trees), its weights become tensors and are shared; ' +
+      'otherwise use fewer workers with more threads'
     )
   }
-  return 'exported with these values as initializers instead of attributes, they would be shared'
+  return 'if exported with these values as initializers instead of attributes, they are shared'
 }
 
 function changeForPacked(bytes: number): string {
   return (
-    `left in FP32 (only MatMul and Gemm quantised), weights and packed copies would be shared, about ${formatBytes(8 * bytes)} ` +
-    'once a host: less memory from 8 workers on, at the speed of FP32'
+    `if kept in FP32 (with only MatMul and Gemm quantised), weights and packed copies are shared, about ${formatBytes(8 * bytes)} ` +
+    'per host: less memory with 8 workers or more, at FP32 speed'
   )
 }
 
@@ -98,7 +103,7 @@ function unsharedOf(compiled: GraphProto, header: SegmentHeader): Unshared[] {
         bytes: header.sharing.weightsBytes,
         why: 'not written by the runtime',
         change:
-          'the runtime cannot write this model back: exported without operators that have no standard form, or with another opset, it may',
+          'the runtime cannot serialise this model: export it with standard operators only, or with another opset',
       },
     ]
   }

@@ -1,31 +1,31 @@
 /**
- * What serving takes of the memory that the control group allows. Shared memory counts towards its limit as soon as
- * it is written, so a server that is too large would be killed by the kernel in the middle of its start. In a swap
- * both generations count, in shared memory and in every worker, until the old one is gone.
+ * The memory budget: what serving takes of the control group's limit. Shared memory counts towards the limit
+ * once it is written, so the kernel would kill a server that is too large during startup. During a swap both
+ * generations count, in shared memory and in every worker, until the old one is removed.
  */
 import { OnecopyError } from '../errors.js'
 import type { SegmentHeader } from '../segment/layout.js'
 import { formatBytes } from '../units.js'
 import { leastPrivateBytes } from './memory-requirements.js'
 
-/** What the processes take without any model, measured: a primary about 60 MB, a worker 50 to 63 MB. */
+/** Measured memory of the processes without a model: about 60 MB for a primary, 50 to 63 MB for a worker. */
 const PRIMARY_BYTES = 60e6
 const WORKER_BYTES = 60e6
 
-/** No name of a folder. */
+/** A key that no folder name can equal. */
 const BESIDE_MODELS = '/'
 
-/** What a model version takes, whoever holds it. */
+/** Memory of one model version. */
 export interface ModelMemory {
-  /** Once a host. */
+  /** Once per host. */
   readonly segmentBytes: number
-  /** In every worker: as measured, or at least. */
+  /** Per worker: measured, or the lower bound. */
   readonly privateBytes: number
 }
 
 export interface ServingMemory {
   readonly segmentBytes: number
-  /** Of one worker, with what every worker takes. */
+  /** Per worker, including the memory without models. */
   readonly workerBytes: number
   readonly primaryBytes: number
   readonly totalBytes: number
@@ -42,7 +42,7 @@ export function modelMemory({
   }
 }
 
-/** What serving these takes at least, in so many workers. */
+/** Minimum memory for serving these models with `workers` workers. */
 export function servingMemory(models: readonly ModelMemory[], workers: number): ServingMemory {
   const segmentBytes = models.reduce((sum, one) => sum + one.segmentBytes, 0)
   const workerBytes = models.reduce((sum, one) => sum + one.privateBytes, WORKER_BYTES)
@@ -51,7 +51,7 @@ export function servingMemory(models: readonly ModelMemory[], workers: number): 
 }
 
 export interface MemoryBudgetOptions {
-  /** Null is no limit. */
+  /** Null: no limit. */
   readonly limitBytes: number | null
   readonly workers: number
 }
@@ -65,7 +65,7 @@ export class MemoryBudget {
   }
 
   /**
-   * Takes a model version into account before its segment is written; again under the same key it counts once.
+   * Reserves the memory of a model version before its segment is written; the same key counts once.
    * @throws OnecopyError MEMORY_LIMIT with the numbers; nothing is reserved then.
    */
   reserve(key: string, header: Pick<SegmentHeader, 'fileBytes' | 'memoryRequirements' | 'sharing'>): void {
@@ -76,24 +76,26 @@ export class MemoryBudget {
     if (limitBytes !== null && totalBytes > limitBytes) {
       const othersBytes = segmentBytes - own.segmentBytes
       const how = header.memoryRequirements.privateBytes === null ? 'at least' : 'measured'
-      const before = othersBytes === 0 ? '' : `, beside ${formatBytes(othersBytes)} of segments before it`
+      const before = othersBytes === 0 ? '' : `, in addition to ${formatBytes(othersBytes)} of other segments`
       throw new OnecopyError(
         'MEMORY_LIMIT',
         `serving takes at least ${formatBytes(totalBytes)} (segments ${formatBytes(segmentBytes)}, ` +
           `${workers} workers of ${formatBytes(workerBytes)}, the primary ${formatBytes(primaryBytes)}; this model ` +
           `${formatBytes(own.segmentBytes)} and ${formatBytes(own.privateBytes)} in each worker, ${how}${before}), ` +
-          `the control group allows ${formatBytes(limitBytes)}: raise its memory limit or lower --workers`,
+          `but the control group allows only ${formatBytes(limitBytes)}: raise its memory limit or lower --workers`,
       )
     }
     this.#reserved.set(key, own)
   }
 
-  /** Takes into account what every worker holds beside models; it shows when the first model is reserved. */
+  /**
+   * Reserves memory that every worker holds besides models. It is checked when the next model is reserved.
+   */
   reserveInWorkers(privateBytes: number): void {
     this.#reserved.set(BESIDE_MODELS, { segmentBytes: 0, privateBytes })
   }
 
-  /** What was taken into account is gone, from shared memory and from the workers. */
+  /** Releases a reservation, in shared memory and in the workers. */
   release(key: string): void {
     this.#reserved.delete(key)
   }

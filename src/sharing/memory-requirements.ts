@@ -1,4 +1,7 @@
-/** What every worker will hold for itself of a model: measured before the model is served, and written into its image. */
+/**
+ * The private memory that every worker needs for a model. It is measured before the model is served and
+ * stored in the image.
+ */
 import { open } from 'node:fs/promises'
 import { updateHeader } from '../compile/image.js'
 import { cgroupMemoryLimit } from '../process/memory.js'
@@ -6,19 +9,24 @@ import type { MemoryRequirements, SegmentHeader } from '../segment/layout.js'
 import { readHeader } from '../segment/write.js'
 import { HOLDERS, type Measurement, measureWorker } from './probe.js'
 
-/** Below both, what a model takes is lost among what a worker takes without one, and many start the sooner. */
+/** Models below both limits are negligible compared with an empty worker, so they are not measured. */
 const MEASURED_FROM_FILE_BYTES = 4 * 1024 * 1024
 const MEASURED_FROM_PRIVATE_BYTES = 1024 * 1024
 
-/** Measuring loads a model that has just been loaded; one that takes longer is served all the same. */
-const NEEDS_TIMEOUT_MS = 60_000
+/**
+ * Measuring loads a model that has just been loaded; one that takes longer is served without a measurement.
+ */
+const MEASURE_TIMEOUT_MS = 60_000
 
-/** The server, the process that has compiled, those that hold the model, and the one that holds the library alone. */
+/**
+ * The server, the compile process, the processes that load the model, and the one that loads only the
+ * library.
+ */
 const MEASURING_PROCESSES = HOLDERS + 3
-/** What each takes without a model, measured: 50 to 63 MB. */
+/** Measured memory of each process without a model: 50 to 63 MB. */
 const PROCESS_BYTES = 65e6
 
-/** At least: what a kernel packs for itself, and weights that only the graph holds. */
+/** Lower bound: weights that kernels pack privately, and weights only in the graph. */
 export function leastPrivateBytes({ sharing }: Pick<SegmentHeader, 'sharing'>): number {
   return sharing.privatelyPackedBytes + sharing.unshareableBytes
 }
@@ -28,7 +36,7 @@ function isWorthMeasuring(header: SegmentHeader): boolean {
   if (header.fileBytes < MEASURED_FROM_FILE_BYTES && privateBytes < MEASURED_FROM_PRIVATE_BYTES) return false
   const limitBytes = cgroupMemoryLimit()
   if (limitBytes === null) return true
-  // Where measuring could end in the kernel's hands, and the server with it, the least that it takes has to do.
+  // If measuring could trigger the OOM killer, the lower bound is used.
   const measuringBytes =
     MEASURING_PROCESSES * PROCESS_BYTES +
     header.sharing.weightsBytes +
@@ -37,7 +45,10 @@ function isWorthMeasuring(header: SegmentHeader): boolean {
   return measuringBytes < limitBytes
 }
 
-/** Of what another worker costs, what any first model takes is counted with the worker. Noise can make the rest negative. */
+/**
+ * The cost of another worker without the part that any first model takes, which counts as part of the worker.
+ * Noise can make the difference negative.
+ */
 export function memoryRequirementsOf({
   perWorkerBytes,
   firstSessionBytes,
@@ -47,19 +58,19 @@ export function memoryRequirementsOf({
 }
 
 /**
- * Measures a compiled image that has not got its name yet and writes the result into its header. It is left as it is
- * where that is not worth while, or the measurement ends in any other way: a model that loads is served.
+ * Measures a compiled image that does not have its final name yet, and writes the result into its header. The
+ * image stays unchanged if measuring is not worthwhile or fails: a model that loads is served.
  */
 export async function recordMemoryRequirements(
   imagePath: string,
   signal: AbortSignal,
-  timeoutMs = NEEDS_TIMEOUT_MS,
+  timeoutMs = MEASURE_TIMEOUT_MS,
 ): Promise<void> {
   await using file = await open(imagePath, 'r+')
   const header = await readHeader(file)
   if (!isWorthMeasuring(header)) return
   const measurement = await measureWorker(imagePath, {
-    // One that has no known answer though it could does not run in time, or did not survive its trial runs.
+    // A model without a self-check is too slow to run or crashed in trial runs, unless it is random.
     run: header.selfCheck !== null || header.random !== null,
     signal: AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]),
   }).catch(() => null)

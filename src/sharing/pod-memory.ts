@@ -1,42 +1,43 @@
 /**
- * What a pod must be given for one model version, by the same arithmetic by which the server refuses to start. A pod has to
- * hold the worst moment, not the usual one; there are two.
- *
- * A swap: two generations, each whole, because weights that only a load needs come back for loading, and both in every
- * worker. One worker more, because one that is replaced has its successor beside it.
- * A compilation beside serving: one generation, the workers, and the process that compiles.
+ * Calculates the memory limits of a pod for one model version, with the same arithmetic that the server uses
+ * at startup. A pod must handle the worst case, of which there are two:
+ * - A swap: two complete generations, because weights needed only for loading are restored for it, and both
+ *   in every worker. One additional worker, because a replaced worker overlaps with its successor.
+ * - A compilation while serving: one generation, the workers and the compile process.
  */
 
 import type { SegmentHeader } from '../segment/layout.js'
 import { type ModelMemory, modelMemory, servingMemory } from './memory-budget.js'
 
-/** Process and library, and the peak in sizes of the weights: measured 875 MB for a MLP of 200 MB. */
+/**
+ * The process with its library, and the peak as a multiple of the weights: measured 875 MB for a 200 MB MLP.
+ */
 const COMPILE_PROCESS_BYTES = 60e6
 const COMPILE_PEAK_FACTOR = 4
 const GENERATIONS = 2
-/** Bodies, queues, results, and what a heap grows by before it is collected. */
+/** For bodies, queues, results, and heap growth before garbage collection. */
 const MARGIN = 1.2
-/** Stats pages and records of ownership, of hundreds of workers. */
+/** Stats pages and ownership records of hundreds of workers. */
 const BOOKKEEPING_BYTES = 1024 * 1024
 const MEBIBYTE = 1024 * 1024
 
 export interface PodModel extends ModelMemory {
-  /** Raw weights, which compiling holds several times. */
+  /** Raw weights, of which compilation holds several copies. */
   readonly weightsBytes: number
 }
 
 export interface PodMemory {
   readonly workers: number
   readonly model: PodModel
-  /** Of the emptyDir at the segment folder: whole MiB. */
+  /** sizeLimit of the emptyDir for the segment folder, in whole MiB. */
   readonly sizeLimitBytes: number
-  /** Of the container, request and limit: whole MiB. */
+  /** Request and limit of the container, in whole MiB. */
   readonly memoryBytes: number
   readonly swapBytes: number
   readonly compileBytes: number
 }
 
-/** `privateBytes`: what a worker was measured to hold of the model; null where nothing was measured. */
+/** `privateBytes`: measured private memory per worker; null if not measured. */
 export function podModel(
   header: Pick<SegmentHeader, 'fileBytes' | 'memoryRequirements' | 'sharing'>,
   privateBytes: number | null = null,

@@ -1,6 +1,6 @@
 /**
- * A probe process: it loads an image or a segment as a worker does, without HTTP around it, so that what
- * it holds beyond a process with the library alone is what the model costs.
+ * A probe process: it loads an image or a segment as a worker does, but without HTTP. The difference to a
+ * process that loads only the library is the cost of the model.
  */
 import { open } from 'node:fs/promises'
 import { dirname } from 'node:path'
@@ -24,7 +24,7 @@ interface Loaded {
 }
 
 let loaded: Loaded | undefined
-/** Held for as long as the process is measured. */
+/** Kept alive while the process is measured. */
 let empty: Session | undefined
 
 async function load(path: string): Promise<Loaded> {
@@ -32,7 +32,7 @@ async function load(path: string): Promise<Loaded> {
   const header = await readHeader(file)
   const { form, inputs, outputs } = header
   const session = Session.load({
-    // A worker's inference thread is given a copy out of the mapped head, and drops it as this one is dropped.
+    // A worker's inference thread gets a copy of the mapped graph and drops it, as here.
     ...separateDefaults(await readExactly(file, header.graph.bytes, header.graph.offsetBytes), inputs),
     folder: form === 'compiled' ? dirname(path) : header.externalDataFolder,
     ...{ form, inputs, outputs, threads: 1 },
@@ -94,7 +94,7 @@ async function answer(message: ToProbe): Promise<FromProbe> {
       await empty.run([{ name: 'x', datatype: 'FP32', shape: [], data: Float32Array.of(0) }], ['y'])
       return { type: 'loaded' }
     }
-    if (loaded === undefined) throw new Error('expected to be told what to load first')
+    if (loaded === undefined) throw new Error('expected a load message first')
     return await run(loaded)
   } catch (thrown) {
     const code = thrown instanceof OnecopyError ? thrown.code : 'MODEL_UNSUPPORTED'
@@ -102,12 +102,12 @@ async function answer(message: ToProbe): Promise<FromProbe> {
   }
 }
 
-// The other end of the pipe closes when the one who asked is gone.
+// The pipe closes when the measuring process ends.
 const lines = createInterface({ input: process.stdin })
 lines.on('close', () => process.exit(1))
 for await (const line of lines) {
   const reply = await answer(ToProbeSchema.parse(JSON.parse(line)))
-  // What is no longer used is no cost of the model.
+  // Garbage is not part of the model's cost.
   globalThis.gc?.()
   process.stdout.write(`${JSON.stringify(reply)}\n`)
 }

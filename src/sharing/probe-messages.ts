@@ -1,11 +1,11 @@
-/** What passes between a measuring process and its probes: one JSON line each way. */
+/** Messages between a measuring process and its probes: one JSON line in each direction. */
 import { z } from 'zod'
 import { ErrorCodeSchema } from '../errors.js'
 
 export const ToProbeSchema = z.discriminatedUnion('type', [
-  /** Load the image or segment, or without one the library alone. */
+  /** Load the image or segment; null loads only the library. */
   z.object({ type: z.literal('load'), path: z.string().nullable() }),
-  /** Load a model of one operator: what the first session takes, whatever the model. */
+  /** Load a model with one operator, to measure what any first session takes. */
   z.object({ type: z.literal('begin') }),
   /** Run the model once. */
   z.object({ type: z.literal('run') }),
@@ -13,7 +13,7 @@ export const ToProbeSchema = z.discriminatedUnion('type', [
 
 export const FromProbeSchema = z.discriminatedUnion('type', [
   z.object({ type: z.literal('loaded') }),
-  /** Shapes by input, or why it did not run. */
+  /** Input shapes of the run, or why it did not run. */
   z.object({
     type: z.literal('ran'),
     shapes: z.record(z.string(), z.array(z.int())).nullable(),

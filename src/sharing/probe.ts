@@ -1,4 +1,7 @@
-/** What a model costs in another worker, measured: probe processes that hold one image or segment, and one that holds the library alone. */
+/**
+ * Measures what a model costs in another worker, with probe processes that load an image or segment and one
+ * that loads only the library.
+ */
 import { type ChildProcessByStdio, spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
 import type { Readable, Writable } from 'node:stream'
@@ -13,20 +16,23 @@ const PROBE_MAIN = fileURLToPath(new URL('probe-main.js', import.meta.url))
 const LOAD_TIMEOUT_MS = 2 * 60_000
 const RUN_TIMEOUT_MS = 60_000
 const STDERR_TAIL_CHARACTERS = 2000
-/** Processes that load the model. One alone would count the file as its own: pages that nobody else maps are private. */
+/** Processes that load the model. With a single one the mapped file would count as private memory. */
 export const HOLDERS = 2
 
 export interface Measurement {
-  /** Private memory of the processes that hold it, after loading and after one run. */
+  /** Private memory of the processes with the model, after loading and after one run. */
   readonly loadedBytes: readonly number[]
   readonly ranBytes: readonly number[] | null
-  /** Private memory of a process that holds the library alone. */
+  /** Private memory of the process with only the library. */
   readonly libraryBytes: number
-  /** The same, when it has also run a model of one operator: what the first session takes, whatever the model. */
+  /** The same after running a model with one operator: what any first session takes. */
   readonly firstSessionBytes: number
-  /** Mean of those that hold it, after the run where there was one, minus that of the library alone: noise can make it negative. */
+  /**
+   * Mean of the processes with the model, after the run if there was one, minus that of the library alone.
+   * Noise can make it negative.
+   */
   readonly perWorkerBytes: number
-  /** What was run, or why nothing was. */
+  /** The input shapes of the run, or why there was none. */
   readonly run:
     | { readonly shapes: Readonly<Record<string, readonly number[]>> }
     | { readonly problem: string }
@@ -45,7 +51,7 @@ class Probe {
       stdio: ['pipe', 'pipe', 'pipe'],
     })
     createInterface({ input: this.#child.stdout }).on('line', (line) => this.#takeLine(line))
-    // One that died before it read what it was asked is reported by its exit.
+    // If a probe dies before reading its request, its exit reports the error.
     this.#child.stdin.on('error', () => {})
     this.#child.stderr.setEncoding('utf8').on('data', (text: string) => {
       this.#lastWords = (this.#lastWords + text).slice(-STDERR_TAIL_CHARACTERS)
@@ -61,7 +67,7 @@ class Probe {
       this.#child.on('error', (thrown) => fail(`cannot start: ${thrown.message}`))
       this.#child.on('close', (code, endedBy) => fail(`ended with ${endedBy ?? `code ${code}`}`))
     })
-    // Whoever asks it something hears of it.
+    // Errors are reported to callers of `ask`.
     this.#exited.catch(() => {})
     if (signal.aborted) onAbort()
   }
@@ -72,7 +78,12 @@ class Probe {
         try {
           resolve(FromProbeSchema.parse(JSON.parse(line)))
         } catch {
-          reject(new OnecopyError('WORKER_BOOT_FAILED', `a probe process answered ${JSON.stringify(line)}`))
+          reject(
+            new OnecopyError(
+              'WORKER_BOOT_FAILED',
+              `a probe process sent an invalid reply ${JSON.stringify(line)}`,
+            ),
+          )
         }
       }
       this.#child.stdin.write(`${JSON.stringify(message)}\n`)
@@ -99,7 +110,7 @@ function meanOf(values: readonly number[]): number {
   return values.reduce((sum, one) => sum + one, 0) / values.length
 }
 
-/** A text is why the probes did not survive the run. */
+/** Returns a text if the probes did not survive the run. */
 async function measureOnce(path: string, { run, signal }: MeasureOptions): Promise<Measurement | string> {
   const library = new Probe(signal)
   const holders = Array.from({ length: HOLDERS }, () => new Probe(signal))
@@ -148,16 +159,16 @@ async function compare(options: {
 }
 
 export interface MeasureOptions {
-  /** False loads the model and does not run it. */
+  /** False: the model is loaded but not run. */
   readonly run: boolean
   readonly signal: AbortSignal
 }
 
 /**
- * Measures what another worker costs; `path` is an image or a segment, named as its graph names it. A model that
- * ends its process, or does not come back, when it is run with zeros is measured without a run: its own requests
- * may never do that.
- * @throws OnecopyError of loading; WORKER_BOOT_FAILED, TIMEOUT where a probe ends or hangs while it loads.
+ * Measures the cost of another worker; `path` is an image or a segment with the file name that its graph
+ * refers to. If a run with zeros crashes or hangs, the model is measured without a run, because real requests
+ * may never trigger that.
+ * @throws OnecopyError of loading; WORKER_BOOT_FAILED or TIMEOUT if a probe ends or hangs while loading.
  */
 export async function measureWorker(path: string, { run, signal }: MeasureOptions): Promise<Measurement> {
   const measured = await measureOnce(path, { run, signal })

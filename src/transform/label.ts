@@ -1,19 +1,19 @@
-/** The output transform of classifiers: the name of the class with the highest score, and the score where it is wanted. */
+/** The output transform of classifiers: the label of the highest score, and optionally the score. */
 import { z } from 'zod'
 import { OnecopyError } from '../errors.js'
 import type { Tensor } from '../tensor.js'
 import type { Cell, OutputTransform } from './transform.js'
 
 export const LabelOptionsSchema = z.strictObject({
-  /** The output with the scores; by default the model's first. */
+  /** The output with the scores; the default is the model's first output. */
   tensor: z.string().optional(),
-  /** Names of the classes, in the order of the scores. */
+  /** Class names, in the order of the scores. */
   labels: z.array(z.string()).min(2),
 })
 
 export type LabelOptions = z.output<typeof LabelOptionsSchema>
 
-/** One column takes the label, a second one the score. */
+/** The first column gets the label, an optional second one the score. */
 export const label: OutputTransform<LabelOptions> = {
   options: LabelOptionsSchema,
   open({ tensor, labels }, { outputs, columns }) {
@@ -26,7 +26,10 @@ export const label: OutputTransform<LabelOptions> = {
       )
     }
     if (columns.length > 2)
-      throw new OnecopyError('BUNDLE_INVALID', `output: a label fills 1 or 2 columns, not ${columns.length}`)
+      throw new OnecopyError(
+        'BUNDLE_INVALID',
+        `output: expected 1 or 2 columns for a label, got ${columns.length}`,
+      )
     return {
       outputNames: [output.name],
       decode([scores], row): Cell[] {

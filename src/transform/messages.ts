@@ -1,4 +1,4 @@
-/** What passes between a process and the thread of an input transform. Rows travel by transfer. */
+/** Messages between a process and the thread of an input transform. Row buffers are transferred. */
 import { z } from 'zod'
 import { ErrorCodeSchema } from '../errors.js'
 import type { NumericData } from '../tensor.js'
@@ -8,31 +8,31 @@ const rows = z.array(z.custom<NumericData>((data) => ArrayBuffer.isView(data)))
 
 export const ThreadStartSchema = z.object({
   kind: z.string(),
-  /** Checked where the manifest was read; parsed again by the kind's own schema. */
+  /** Validated with the manifest; parsed again by the schema of the kind. */
   options: z.unknown(),
-  /** Two cells: the place of the item that is worked on (see PLACES), and how often that changed. */
+  /** Two cells: the index of the current item (see PLACES) and the number of changes. */
   progress: z.instanceof(SharedArrayBuffer),
 })
 
 export const EncodeRequestSchema = z.object({
   id,
-  /** Whatever was sent to the server. */
+  /** Items as sent by the client. */
   items: z.array(z.unknown()),
-  /** Places of items that are refused without being looked at. */
+  /** Indices of items that are rejected without processing. */
   skip: z.array(z.int().nonnegative()),
 })
 
 export const TransformReplySchema = z.discriminatedUnion('type', [
-  /** With the kernel's id of the thread, for its CPU time. */
+  /** Includes the kernel's id of the thread, to measure its CPU time. */
   z.object({ type: z.literal('opened'), threadId: z.int().positive().nullable() }),
   z.object({
     type: z.literal('encoded'),
     id,
-    /** By item: 1 where it has a row. */
+    /** Per item: 1 if it was accepted. */
     accepted: z.instanceof(Uint8Array),
-    /** By tensor: the rows of accepted items only, without gaps. */
+    /** Per tensor: the rows of accepted items only, without gaps. */
     rows,
-    /** How often the transform had to be opened anew. */
+    /** How often the transform had to be reopened. */
     reopened: z.int().nonnegative(),
   }),
   z.object({
@@ -46,5 +46,5 @@ export type ThreadStart = z.infer<typeof ThreadStartSchema>
 export type EncodeRequest = z.infer<typeof EncodeRequestSchema>
 export type TransformReply = z.infer<typeof TransformReplySchema>
 
-/** What the first progress cell says where it is not the place of an item. */
+/** Values of the first progress cell that are not item indices. */
 export const PLACES = { idle: -1, opening: -2 } as const

@@ -1,7 +1,8 @@
 /**
- * SMILES to a Morgan fingerprint, by RDKit compiled to WebAssembly: bit for bit that of RDKit in Python, for the
- * options offered here. RDKit is built without checks for deep recursion: a molecule that is too large traps the
- * module, and every later call into it fails. So length is limited, and after a trap the module is thrown away.
+ * Converts SMILES to Morgan fingerprints with RDKit compiled to WebAssembly. The result is bitwise identical
+ * to RDKit in Python for the options offered here. The RDKit build does not check for deep recursion: a
+ * molecule that is too large traps the module, and every later call fails. So the length is limited, and
+ * after a trap the module is replaced.
  */
 import { createRequire } from 'node:module'
 import { z } from 'zod'
@@ -12,7 +13,7 @@ import { type InputTransform, type RowEncoder, TransformBroken } from './transfo
 const MAX_BITS = 65_536
 
 export const MorganOptionsSchema = z.strictObject({
-  /** Bonds around each atom. */
+  /** Maximum number of bonds from each atom. */
   radius: z.int().min(0).max(10).default(2),
   bits: z
     .int()
@@ -21,18 +22,18 @@ export const MorganOptionsSchema = z.strictObject({
     .refine((bits) => bits % 8 === 0, 'expected a multiple of 8')
     .default(2048),
   /**
-   * none: whether an environment occurs. simulated: four bits an environment, set from 1, 2, 4 and 8 occurrences on
+   * none: one bit per environment. simulated: four bits per environment, set at 1, 2, 4 and 8 occurrences
    * (RDKit's countSimulation).
    */
   counts: z.enum(['none', 'simulated']).default('none'),
   datatype: z.enum(['FP32', 'FP64', 'UINT8', 'INT32', 'INT64']).default('FP32'),
-  /** Longer SMILES are refused: RDKit has no limit of its own, and traps. */
+  /** Longer SMILES are rejected: RDKit has no limit itself and traps. */
   max_characters: z.int().min(1).max(10_000).default(500),
 })
 
 export type MorganOptions = z.output<typeof MorganOptionsSchema>
 
-/** The part of RDKit that is used. Source: https://github.com/rdkit/rdkit/tree/master/Code/MinimalLib */
+/** The used part of RDKit. Source: https://github.com/rdkit/rdkit/tree/master/Code/MinimalLib */
 interface Molecule {
   is_valid(): boolean
   get_num_atoms(): number
@@ -44,7 +45,7 @@ interface Rdkit {
 }
 type LoadRdkit = (options: { print(): void; printErr(): void }) => Promise<Rdkit>
 
-/** Rings, branches, charges, double bonds. */
+/** Contains rings, branches, charges and double bonds. */
 const WARM_UP = 'C[N+](C)(C)CC(=O)Oc1ccc2ccccc2c1'
 const PACKAGE = '@rdkit/rdkit'
 
@@ -56,11 +57,11 @@ async function loadRdkit(): Promise<Rdkit> {
   } catch (thrown) {
     throw new OnecopyError(
       'TRANSFORM_UNAVAILABLE',
-      `expected the optional package ${PACKAGE} to be installed: fingerprints are made by it (npm install ${PACKAGE})`,
+      `expected the optional package ${PACKAGE} to be installed, because it computes the fingerprints (npm install ${PACKAGE})`,
       { cause: thrown },
     )
   }
-  // It would print a line for every SMILES that it cannot read.
+  // Otherwise it prints a line for every invalid SMILES.
   return await load({ print() {}, printErr() {} })
 }
 
@@ -87,12 +88,12 @@ class MorganEncoder implements RowEncoder {
       unpackBits(packed, row as NumericData)
       return true
     } catch (thrown) {
-      // Whatever comes out of the module other than an answer: its memory is in no known state.
+      // After any exception the module's memory is in an unknown state.
       throw new TransformBroken(`RDKit failed on ${JSON.stringify(item.slice(0, 60))}`, { cause: thrown })
     }
   }
 
-  /** Null where the text is no molecule, or one without atoms. */
+  /** Null if the text is not a molecule or has no atoms. */
   #fingerprint(smiles: string): Uint8Array | null {
     const molecule = this.#rdkit.get_mol(smiles)
     if (molecule === null) return null
@@ -103,7 +104,7 @@ class MorganEncoder implements RowEncoder {
   }
 }
 
-/** Bit b is bit b mod 8 of byte b / 8, the lowest first. */
+/** Bit b is bit b mod 8 of byte b / 8, lowest bit first. */
 function unpackBits(packed: Uint8Array, row: NumericData): void {
   const one = row instanceof BigInt64Array || row instanceof BigUint64Array ? 1n : 1
   for (let byte = 0; byte < packed.length; byte++) {
@@ -115,12 +116,12 @@ function unpackBits(packed: Uint8Array, row: NumericData): void {
 
 export const morgan: InputTransform<MorganOptions> = {
   options: MorganOptionsSchema,
-  // RDKit's WebAssembly and its heap: workers of 152 MB against 66.
+  // RDKit's WebAssembly and heap: workers take 152 MB instead of 66 MB.
   privateBytes: 85e6,
   rows: ({ bits, datatype }) => [{ datatype, shape: [bits] }],
   async open(options) {
     const encoder = new MorganEncoder(await loadRdkit(), options)
-    // The first molecule takes a hundred times as long as the next ones: here nobody waits for it.
+    // The first molecule takes a hundred times as long as later ones, so it is run before any request.
     encoder.encode(WARM_UP, [new DATATYPES[options.datatype].storage(options.bits)])
     return encoder
   },

@@ -1,22 +1,22 @@
-/** Numbers to a tensor: for models that take descriptors as they are, a line of a CSV file each. */
+/** Converts numbers to a tensor, for models that take descriptors: one line of a CSV file per row. */
 import { z } from 'zod'
 import type { NumericData } from '../tensor.js'
 import type { InputTransform } from './transform.js'
 
 export const NumbersOptionsSchema = z.strictObject({
-  /** Numbers in a row. */
+  /** Numbers per row. */
   length: z.int().min(1).max(1_000_000),
   datatype: z.enum(['FP32', 'FP64', 'INT32', 'INT64', 'UINT8']).default('FP32'),
 })
 
 export type NumbersOptions = z.output<typeof NumbersOptionsSchema>
 
-/** Digits alone are an integer of any size; a number is what is written as one. NaN is a value that is missing. */
+/** Digits alone are an integer of any size; other numbers need decimal notation. NaN is a missing value. */
 const INTEGER = /^\s*[+-]?\d+\s*$/
 const DECIMAL = /^\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*$/i
 const INFINITE = /^\s*[+-]?inf(inity)?\s*$/i
 
-/** The value of a cell; null where it is no number. */
+/** The value of a cell; null if it is not a number. */
 function numberIn(cell: unknown): number | bigint | null {
   if (typeof cell === 'number') return cell
   if (typeof cell !== 'string') return null
@@ -27,8 +27,8 @@ function numberIn(cell: unknown): number | bigint | null {
 }
 
 /**
- * Stores a value; false where its datatype cannot hold it: arrays cut off fractions, wrap integers around and make
- * infinities of large floats.
+ * Stores a value; false if the datatype cannot represent it. Typed arrays truncate fractions, wrap integers
+ * and turn large floats into infinity.
  */
 function store(row: NumericData, place: number, value: number | bigint): boolean {
   if (row instanceof BigInt64Array) {
@@ -50,7 +50,7 @@ export const numbers: InputTransform<NumbersOptions> = {
   rows: ({ length, datatype }) => [{ datatype, shape: [length] }],
   open: async ({ length }) => ({
     encode(item: unknown, [row]: readonly NumericData[]): boolean {
-      // A single number needs no list around it.
+      // A single number can be sent without a list.
       const cells = Array.isArray(item) ? item : [item]
       if (cells.length !== length) return false
       return cells.every((cell, place) => {

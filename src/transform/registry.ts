@@ -1,4 +1,4 @@
-/** Every kind of transform by the name that manifests give it. Loaded where they are used: some are large. */
+/** All transforms by their names in manifests. */
 import { z } from 'zod'
 import { label } from './label.js'
 import { morgan } from './morgan.js'
@@ -12,7 +12,7 @@ export const OUTPUT_TRANSFORMS = { values, label } as const
 
 type Options<T> = T extends { readonly options: z.ZodType<infer O> } ? O : never
 
-/** A transform as a manifest names it: its kind, and beside it the options of that kind. */
+/** A transform as configured in a manifest: its kind and the options of that kind. */
 export type InputChoice = {
   [Kind in keyof typeof INPUT_TRANSFORMS]: {
     readonly kind: Kind
@@ -26,7 +26,7 @@ export type OutputChoice = {
   }
 }[keyof typeof OUTPUT_TRANSFORMS]
 
-/** `{"kind": "morgan", "radius": 2}` to `{kind: 'morgan', options: {radius: 2, ...}}`. */
+/** Parses `{"kind": "morgan", "radius": 2}` to `{kind: 'morgan', options: {radius: 2, ...}}`. */
 function choiceSchema<Choice>(kinds: Record<string, { readonly options: z.ZodType }>): z.ZodType<Choice> {
   return z.looseObject({ kind: z.string() }).transform(({ kind, ...options }, context) => {
     const transform = Object.hasOwn(kinds, kind) ? kinds[kind] : undefined
@@ -49,7 +49,7 @@ function choiceSchema<Choice>(kinds: Record<string, { readonly options: z.ZodTyp
 export const InputChoiceSchema = choiceSchema<InputChoice>(INPUT_TRANSFORMS)
 export const OutputChoiceSchema = choiceSchema<OutputChoice>(OUTPUT_TRANSFORMS)
 
-/** The options belong to the kind: the schema above has seen to it. */
+/** The schema above guarantees that the options match the kind. */
 export function inputTransform({ kind }: InputChoice): InputTransform {
   return INPUT_TRANSFORMS[kind] as InputTransform
 }

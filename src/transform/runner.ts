@@ -1,11 +1,10 @@
 /**
- * An input transform in a thread of its own, under a watchdog. Work comes in chunks, one at a time in the thread; the
- * chunks of several requests take turns. An item that takes longer than its deadline costs the thread: it is ended
- * and another one started, the item is refused, and what is left of its chunk goes to the end of the queue, so
- * that others do not wait for every trap of a request that is full of them.
+ * Runs an input transform in its own thread under a watchdog. The thread processes one chunk at a time;
+ * chunks of several requests take turns. If an item exceeds its time limit, the thread is terminated and
+ * replaced, and the item is rejected. The rest of its chunk goes to the end of the queue, so that a request
+ * with many such items does not block the others.
  *
- * The deadline counts the thread's time on a CPU: on a busy machine a thread may wait for one for seconds, and its
- * molecule is none the worse for it.
+ * The limit applies to CPU time, because on a busy machine a thread may wait seconds for a CPU.
  */
 import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
@@ -19,31 +18,31 @@ import { type EncodeRequest, PLACES, type ThreadStart, TransformReplySchema } fr
 import { type InputChoice, inputTransform } from './registry.js'
 import type { RowSpec } from './transform.js'
 
-/** A large molecule takes some 10 ms. */
+/** A large molecule takes about 10 ms. */
 const ITEM_TIMEOUT_MS = 2000
-/** By the clock, for an item that waits for something: so many times as long. */
+/** The wall-clock limit, for an item that blocks, as a multiple of the CPU limit. */
 const CLOCK_FACTOR = 15
 const OPEN_TIMEOUT_MS = 30_000
 const WATCH_INTERVAL_MS = 50
-/** What ended a thread is not tried again. */
+/** Items that crashed a thread are not tried again. */
 const REMEMBERED_ITEMS = 1000
-/** Of all of them: clients choose how long they are. */
+/** Total length of all remembered items; clients control the length. */
 const REMEMBERED_CHARACTERS = 1_000_000
-/** RDKit grows to some 50 MB; a thread beyond this has run away. */
+/** RDKit grows to about 50 MB; a thread above this limit is out of control. */
 const MAX_HEAP_MB = 512
 
 export interface Encoded {
-  /** By item: 1 where it has a row. */
+  /** Per item: 1 if it was accepted. */
   readonly accepted: Uint8Array
-  /** By tensor: the rows of accepted items only, without gaps. */
+  /** Per tensor: the rows of accepted items only, without gaps. */
   readonly rows: readonly NumericData[]
 }
 
 export interface TransformRunnerOptions {
   readonly choice: InputChoice
-  /** Longest time on a CPU for one item. */
+  /** CPU time limit for one item. */
   readonly itemTimeoutMs?: number
-  /** The thread was ended over an item, or the transform opened anew after one. */
+  /** Called when an item caused the thread to be replaced or the transform to be reopened. */
   readonly onTrapped?: (reason: string) => void
 }
 
@@ -73,7 +72,7 @@ export class TransformRunner {
   /** The kernel's id of the thread. */
   #threadId: number | null = null
   #isClosed = false
-  /** Threads that were ended over an item. */
+  /** Number of threads replaced because of an item. */
   replaced = 0
 
   private constructor(options: TransformRunnerOptions) {
@@ -90,13 +89,13 @@ export class TransformRunner {
 
   async #start(): Promise<void> {
     const { kind, options } = this.#options.choice
-    // One that is being ended may still say something about its own work.
+    // A new buffer, because a thread being terminated may still write to the old one.
     this.#progress = newProgress()
     const start: ThreadStart = { kind, options, progress: this.#progress.buffer }
     const thread = new Worker(new URL('thread.js', import.meta.url), {
       workerData: start,
       resourceLimits: { maxOldGenerationSizeMb: MAX_HEAP_MB },
-      // What it prints does not belong into the server's output.
+      // Output of the thread must not mix with the server's output.
       stdout: true,
       stderr: true,
     })
@@ -115,7 +114,7 @@ export class TransformRunner {
       if (thrown instanceof OnecopyError) throw thrown
       throw new OnecopyError(
         'TRANSFORM_UNAVAILABLE',
-        `the transform ${kind} does not open: ${messageOf(thrown)}`,
+        `the transform ${kind} cannot be opened: ${messageOf(thrown)}`,
         { cause: thrown },
       )
     }
@@ -124,19 +123,19 @@ export class TransformRunner {
       return
     }
     thread.on('message', (message: unknown) => {
-      // One that was given up may have had its answer on the way.
+      // A replaced thread may still have sent a reply.
       if (this.#thread === thread) this.#receive(message)
     })
     thread.on('error', (thrown) => this.#lose(thread, messageOf(thrown)))
-    thread.on('exit', () => this.#lose(thread, 'it ended by itself'))
-    // It works for requests that somebody waits for; by itself it keeps no process alive.
+    thread.on('exit', () => this.#lose(thread, 'it exited'))
+    // The thread keeps the process alive only while it works for a request.
     thread.unref()
     this.#thread = thread
   }
 
   /**
-   * Rows of items. Items that the transform refuses, or that trap it, are refused in the answer.
-   * @throws OnecopyError TRANSFORM_UNAVAILABLE when a lost thread cannot be replaced, SHUTTING_DOWN.
+   * Encodes items. Items that the transform rejects, or that crash it, are marked as not accepted.
+   * @throws OnecopyError TRANSFORM_UNAVAILABLE if a lost thread cannot be replaced, SHUTTING_DOWN.
    */
   encode(items: readonly unknown[]): Promise<Encoded> {
     return new Promise((resolve, reject) => {
@@ -159,7 +158,7 @@ export class TransformRunner {
     }
     const chunk = this.#queue.shift() as Chunk
     this.#current = chunk
-    // A promise that somebody awaits, and a thread that works for it: the process lives as long as that.
+    // Keeps the process alive while the chunk is processed.
     this.#thread.ref()
     this.#thread.postMessage({
       id: chunk.id,
@@ -175,7 +174,7 @@ export class TransformRunner {
     try {
       await this.#start()
     } catch (thrown) {
-      // Those that wait hear of it; who comes later finds out anew.
+      // Queued chunks fail; later ones try again.
       for (const { reject } of this.#queue.splice(0)) reject(thrown)
     } finally {
       this.#isStarting = false
@@ -190,8 +189,7 @@ export class TransformRunner {
     this.#endTurn()
     if (reply.type === 'failed') chunk.reject(new OnecopyError(reply.code, reply.message))
     else {
-      if (reply.reopened > 0)
-        this.#options.onTrapped?.(`the transform was opened anew ${reply.reopened} times`)
+      if (reply.reopened > 0) this.#options.onTrapped?.(`the transform was reopened ${reply.reopened} times`)
       chunk.resolve(reply)
     }
     this.#pump()
@@ -203,7 +201,7 @@ export class TransformRunner {
     this.#thread?.unref()
   }
 
-  /** Looks whether the thread moves on. */
+  /** Checks that the thread makes progress. */
   #watchOver(chunk: Chunk): void {
     const { itemTimeoutMs = ITEM_TIMEOUT_MS } = this.#options
     let seen = -1
@@ -225,14 +223,14 @@ export class TransformRunner {
       const spentMs = cpuMs === null || sinceCpuMs === null ? 0 : cpuMs - sinceCpuMs
       const clockLimitMs = isItem ? itemTimeoutMs * CLOCK_FACTOR : OPEN_TIMEOUT_MS
       if ((isItem && spentMs > itemTimeoutMs) || nowMs - sinceMs > clockLimitMs)
-        this.#trap(place, `it did not end within ${formatMs(isItem ? itemTimeoutMs : clockLimitMs)}`)
+        this.#trap(place, `an item did not finish within ${formatMs(isItem ? itemTimeoutMs : clockLimitMs)}`)
     }, WATCH_INTERVAL_MS)
   }
 
-  /** The thread is gone by itself: out of memory, or a bug in what it runs. */
+  /** The thread exited by itself: out of memory, or a bug. */
   #lose(thread: Worker, reason: string): void {
     if (this.#thread !== thread || this.#isClosed) return
-    this.#trap(Atomics.load(this.#progress, 0), `the transform's thread is gone: ${reason}`)
+    this.#trap(Atomics.load(this.#progress, 0), `the transform's thread exited: ${reason}`)
   }
 
   #trap(place: number, reason: string): void {
@@ -243,7 +241,7 @@ export class TransformRunner {
     this.replaced++
     void thread?.terminate()
     this.#options.onTrapped?.(reason)
-    // It was not over an item: it would be the same again.
+    // Not caused by an item: a retry would fail the same way.
     if (place < 0) chunk?.reject(new OnecopyError('TRANSFORM_UNAVAILABLE', reason))
     else if (chunk !== undefined) {
       const item = chunk.items[place]
@@ -254,7 +252,7 @@ export class TransformRunner {
     this.#pump()
   }
 
-  /** Ends the thread, whatever it does. Idempotent. */
+  /** Terminates the thread. Idempotent. */
   async close(): Promise<void> {
     this.#isClosed = true
     const thread = this.#thread

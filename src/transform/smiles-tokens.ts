@@ -1,10 +1,10 @@
-/** SMILES to token ids and an attention mask, for models that read molecules as text. */
+/** Converts SMILES to token ids and an attention mask, for models that read molecules as text. */
 import { z } from 'zod'
 import type { NumericData } from '../tensor.js'
 import type { InputTransform, RowEncoder } from './transform.js'
 
 /**
- * Atoms in brackets, two-letter elements, ring numbers of two digits, then single characters. Source: the OpenSMILES
+ * Bracket atoms, two-letter elements, two-digit ring numbers, then single characters. Source: the OpenSMILES
  * grammar, http://opensmiles.org/opensmiles.html
  */
 const TOKEN = /\[[^\]]{1,64}\]|Br|Cl|%\d{2}|[BCNOPSFIbcnops*()\-=#$:/\\.+0-9@~]/y
@@ -14,21 +14,21 @@ const id = z.int().min(0)
 export const SmilesTokensOptionsSchema = z.strictObject({
   /** Id of every token. */
   vocabulary: z.record(z.string(), id).refine((words) => Object.keys(words).length > 0, 'expected tokens'),
-  /** Length of a row; molecules of more tokens are refused. */
+  /** Length of a row; molecules with more tokens are rejected. */
   length: z.int().min(1).max(8192),
   padding: id.default(0),
-  /** Id of tokens that the vocabulary has not; without it such molecules are refused. */
+  /** Id for tokens outside the vocabulary; without it such molecules are rejected. */
   unknown: id.optional(),
   begin: id.optional(),
   end: id.optional(),
   datatype: z.enum(['INT64', 'INT32']).default('INT64'),
-  /** Whether a second tensor says which places hold tokens. */
+  /** Whether a second tensor marks the positions with tokens. */
   mask: z.boolean().default(true),
 })
 
 export type SmilesTokensOptions = z.output<typeof SmilesTokensOptionsSchema>
 
-/** The tokens of a SMILES; null where a part of it is none. */
+/** The tokens of a SMILES; null if a part is not a valid token. */
 export function tokenize(smiles: string, most: number): string[] | null {
   const tokens: string[] = []
   TOKEN.lastIndex = 0

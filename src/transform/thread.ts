@@ -1,6 +1,6 @@
 /**
- * The thread of one input transform. It says in shared memory which item it works on, so that its owner can tell
- * slow from stuck, and which item it was when the thread has to be ended.
+ * The thread of one input transform. It publishes the index of the current item in shared memory, so that its
+ * owner can detect a stuck item.
  */
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads'
 import { messageOf, OnecopyError } from '../errors.js'
@@ -41,8 +41,8 @@ async function open(start: unknown): Promise<Opened> {
 }
 
 /**
- * Encodes one item. Where that breaks the transform, the item is tried again on a fresh one: it may have been an earlier
- * item that broke it, unnoticed. Twice, and it is refused.
+ * Encodes one item. If that breaks the transform, the item is retried on a fresh one, because an earlier item
+ * may have broken it unnoticed. After a second failure the item is rejected.
  */
 async function encodeItem(
   opened: Opened,
@@ -85,7 +85,7 @@ async function encode(opened: Opened, { id, items, skip }: EncodeRequest): Promi
     if (isAccepted) {
       accepted[place] = 1
       count++
-      // The next item gets these rows: a refused one may have begun to write.
+      // A rejected item may have written to the rows that the next item uses.
     } else for (const row of rows) row.fill(0 as never)
   }
   say(progress, PLACES.idle)
@@ -96,7 +96,7 @@ async function encode(opened: Opened, { id, items, skip }: EncodeRequest): Promi
 }
 
 function failureOf(thrown: unknown): TransformReply {
-  // A bug ends the thread.
+  // A bug terminates the thread.
   if (!(thrown instanceof OnecopyError)) throw thrown
   return { type: 'failed', code: thrown.code, message: messageOf(thrown) }
 }

@@ -1,4 +1,4 @@
-/** The output transform that most models want: the elements of the model's outputs, in order, as columns. */
+/** The default output transform: the elements of the model's outputs, in order, as columns. */
 import { z } from 'zod'
 import { OnecopyError } from '../errors.js'
 import type { Tensor } from '../tensor.js'
@@ -12,12 +12,12 @@ const ACTIVATIONS = {
 
 export const ValuesOptionsSchema = z.strictObject({
   /**
-   * Columns by output of the model, one for each of its elements, null for one that is left out; by default all
-   * outputs, in order, fill all columns, in order.
+   * Columns by output, one per element; null omits an element. By default all outputs in order fill all
+   * columns in order.
    */
   columns: z.record(z.string(), z.array(z.string().nullable()).min(1)).optional(),
   activation: z.enum(['none', 'sigmoid', 'exp']).default('none'),
-  /** Decimals to round to. */
+  /** Number of decimals to round to. */
   decimals: z.int().min(0).max(15).optional(),
 })
 
@@ -27,14 +27,14 @@ function invalid(message: string): OnecopyError {
   return new OnecopyError('BUNDLE_INVALID', message)
 }
 
-/** Number of elements in a row of an output; null where it varies. */
+/** Number of elements per row of an output; null if it is variable. */
 function elementsIn(shape: readonly number[] | null): number | null {
   if (shape === null) return null
   const rest = shape.slice(1)
   return rest.includes(-1) ? null : rest.reduce((product, size) => product * size, 1)
 }
 
-/** Which output fills which columns. */
+/** Assigns outputs to columns. */
 function assign({ columns }: ValuesOptions, context: OutputContext): Map<string, readonly (string | null)[]> {
   if (columns === undefined) {
     const assigned = new Map<string, readonly (string | null)[]>()
@@ -50,19 +50,19 @@ function assign({ columns }: ValuesOptions, context: OutputContext): Map<string,
   for (const name of assigned.keys()) {
     if (context.outputs.some((output) => output.name === name)) continue
     const known = context.outputs.map((output) => output.name).join(', ')
-    throw invalid(`output: columns of ${JSON.stringify(name)}, the model's outputs are ${known}`)
+    throw invalid(`output: columns for unknown output ${JSON.stringify(name)}, the model has ${known}`)
   }
   return assigned
 }
 
-/** @throws OnecopyError MODEL_RUN_FAILED for an integer that no number holds: it would be another one. */
+/** @throws OnecopyError MODEL_RUN_FAILED for an integer that a number cannot represent exactly. */
 function elementOf({ name, data }: Tensor, at: number): number | string | undefined {
   const value = data[at]
   if (typeof value !== 'bigint') return value
   if (BigInt(Number(value)) === value) return Number(value)
   throw new OnecopyError(
     'MODEL_RUN_FAILED',
-    `output ${JSON.stringify(name)}: ${value} is beyond the integers that a column holds exactly (2^53)`,
+    `output ${JSON.stringify(name)}: ${value} exceeds the integers that a column can represent exactly (2^53)`,
   )
 }
 
@@ -70,10 +70,10 @@ function decoder(options: ValuesOptions, context: OutputContext): RowDecoder {
   const assigned = assign(options, context)
   const filled = [...assigned.values()].flat().filter((column) => column !== null)
   const missing = context.columns.filter((column) => !filled.includes(column))
-  if (missing.length > 0) throw invalid(`output: no output of the model fills ${missing.join(', ')}`)
+  if (missing.length > 0) throw invalid(`output: no model output fills ${missing.join(', ')}`)
   const unknown = filled.filter((column) => !context.columns.includes(column))
   if (unknown.length > 0)
-    throw invalid(`output: ${unknown.join(', ')} is none of the columns ${context.columns.join(', ')}`)
+    throw invalid(`output: ${unknown.join(', ')} is not one of the columns ${context.columns.join(', ')}`)
   const outputNames = [...assigned.keys()]
   const places = context.columns.map((column) => {
     const tensor = outputNames.findIndex((name) => assigned.get(name)?.includes(column))

@@ -5,7 +5,7 @@ import { OnecopyError } from '../../src/errors.js'
 
 const DIGEST = createHash('sha256').update('key').digest('hex')
 
-test('what is written is read again; comments, blank lines and semicolons are as people use them', (t) => {
+test('formatted keys parse back; comments, blank lines and semicolons are accepted', (t) => {
   const { entry } = createKey({ name: 'a.b@c-d_1', scopes: ['infer', 'admin'] })
   t.deepEqual(parseKeys(formatKey(entry), 'x'), [entry])
   const text = `# all of them\n\n alice:${DIGEST.toUpperCase()}:infer # hers\r\n;${formatKey(entry)};\n`
@@ -13,16 +13,16 @@ test('what is written is read again; comments, blank lines and semicolons are as
   t.deepEqual(parseKeys('', 'x'), [])
 })
 
-test('an entry that is not as expected is named by its number and never by its text', (t) => {
+test('an invalid entry is reported by its number, never by its text', (t) => {
   for (const [text, says] of [
     ['onecopy_secret', /entry 1: expected NAME:SHA256:SCOPES/],
     [`\na:${DIGEST}`, /entry 2/],
     [`a:${DIGEST}:infer:more`, /expected NAME:SHA256:SCOPES/],
     ['a:onecopy_secret:infer', /expected a SHA-256/],
     [`a secret:${DIGEST}:infer`, /expected a name/],
-    [`a:${DIGEST}:secret`, /expected scopes out of infer, metrics, admin/],
+    [`a:${DIGEST}:secret`, /expected scopes from infer, metrics, admin/],
     [`a:${DIGEST}:`, /expected scopes/],
-    [`a:${DIGEST}:infer\nb:${DIGEST}:admin`, /entry 2: expected every key once/],
+    [`a:${DIGEST}:infer\nb:${DIGEST}:admin`, /entry 2: expected distinct keys/],
   ] as const) {
     const error = t.throws(() => parseKeys(text, '--api-keys'), { instanceOf: OnecopyError })
     t.is(error?.code, 'CONFIG_INVALID')
@@ -31,7 +31,7 @@ test('an entry that is not as expected is named by its number and never by its t
   }
 })
 
-test('no keys at all are open; a list without any is not', (t) => {
+test('without configured keys every scope is open; an empty list rejects every key', (t) => {
   t.true(new Keyring({ keys: null }).isOpen('admin'))
   t.false(new Keyring({ keys: [] }).isOpen('infer'))
   const guarded = new Keyring({ keys: null, adminToken: 'a-token-that-is-long' })
@@ -41,7 +41,7 @@ test('no keys at all are open; a list without any is not', (t) => {
   t.is(guarded.authorize({ authorization: 'Bearer a-token-that-is-long' }, 'admin'), 'admin-token')
 })
 
-test('keys are found wherever they stand in the list', (t) => {
+test('a key is found at any position in the list', (t) => {
   const all = Array.from({ length: 20 }, (_, i) => createKey({ name: `k${i}`, scopes: ['infer'] }))
   const ring = new Keyring({ keys: all.map(({ entry }) => entry) })
   for (const { key, entry } of all) t.is(ring.authorize({ 'x-api-key': key }, 'infer'), entry.name)

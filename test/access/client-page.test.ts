@@ -3,7 +3,7 @@ import { CLIENT_CELL_COUNT, ClientCounts, forgetInside } from '../../src/access/
 
 const LIMIT = { requests: 10, windowMs: 1000 }
 
-/** Counts of so many processes that share a page. */
+/** Counts of `count` processes that share a stats page. */
 function processes(count: number): { counts: ClientCounts[]; cells: Float64Array[] } {
   const cells = Array.from({ length: count }, () => new Float64Array(CLIENT_CELL_COUNT))
   const counts = cells.map((own) => new ClientCounts({ own, all: cells, secret: 'secret' }))
@@ -21,16 +21,16 @@ function admitted(
   return admittedCount
 }
 
-test('a limit holds over all processes, however requests are dealt out', (t) => {
+test('a limit holds over all processes, regardless of how requests are distributed', (t) => {
   t.is(admitted(processes(1).counts, 'a'), 10)
   t.is(admitted(processes(7).counts, 'a'), 10)
   const { counts } = processes(3)
   t.is(admitted(counts.slice(0, 1), 'a', { tries: 6 }), 6)
   t.is(admitted(counts.slice(1), 'a'), 4)
-  t.is(admitted(counts, 'b'), 10, 'another client has its own')
+  t.is(admitted(counts, 'b'), 10, 'another client has its own limit')
 })
 
-test('the window slides: no more than the limit in any stretch of it, but for one, and room as it fades', (t) => {
+test('the window slides: any window admits at most the limit plus one, and capacity returns gradually', (t) => {
   const { counts } = processes(2)
   const times: number[] = []
   for (let nowMs = 0; nowMs < 10_000; nowMs += 10)
@@ -43,7 +43,7 @@ test('the window slides: no more than the limit in any stretch of it, but for on
   t.true(perSecond > 8 && perSecond <= 11, `${perSecond}`)
 })
 
-test('after the wait that was named the next request is let in, and not long before', (t) => {
+test('the returned wait is the time until the next request is admitted', (t) => {
   for (const startMs of [5000, 5300, 5999]) {
     const { counts } = processes(2)
     const [first, second] = counts as [ClientCounts, ClientCounts]
@@ -55,13 +55,13 @@ test('after the wait that was named the next request is let in, and not long bef
   }
 })
 
-test('a silence of two windows forgets everything', (t) => {
+test('two idle windows reset the counts', (t) => {
   const { counts } = processes(2)
   t.is(admitted(counts, 'a', { nowMs: 5000 }), 10)
   t.is(admitted(counts, 'a', { nowMs: 7000 }), 10)
 })
 
-test('memory is the same for a hundred thousand clients, and few of a thousand busy ones are in the way of others', (t) => {
+test('memory does not grow with clients, and a thousand busy ones throttle few others', (t) => {
   const { counts, cells } = processes(1)
   const [only] = counts as [ClientCounts]
   for (let i = 0; i < 100_000; i++) only.admit(`old ${i}`, LIMIT, 1000)
@@ -72,7 +72,7 @@ test('memory is the same for a hundred thousand clients, and few of a thousand b
   t.true(hurt < 60, `${hurt} of 1000`)
 })
 
-test('requests inside are counted over all processes, and those of a dead one are forgotten', (t) => {
+test('requests in flight are counted over all processes, and those of a dead process are dropped', (t) => {
   const { counts, cells } = processes(3)
   const [first, second, third] = counts as [ClientCounts, ClientCounts, ClientCounts]
   t.true(first.enter('a', 2))

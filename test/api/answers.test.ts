@@ -25,7 +25,7 @@ function inferred(output: object): CheckedAnswer {
   )
 }
 
-test('answers that are right have no problem', (t) => {
+test('valid responses have no problem', (t) => {
   for (const right of [
     answer('/v2/', { name: 'onecopy', version: '1', extensions: ['parameters'] }),
     answer('/v2/models/m/versions/1/ready?x=1', { name: 'm', ready: true }),
@@ -45,7 +45,7 @@ test('answers that are right have no problem', (t) => {
     t.is(answerProblem(right, 'public'), null)
 })
 
-test('answers that are wrong have one that says what', (t) => {
+test('invalid responses have a problem that describes the error', (t) => {
   const coded = (code: string) => ({ 'x-error-code': code })
   const wrong: [CheckedAnswer, RegExp][] = [
     [answer('/v2/health/live', { live: false }), /constant/],
@@ -75,7 +75,7 @@ test('answers that are wrong have one that says what', (t) => {
   for (const [one, says] of wrong) t.regex(answerProblem(one, 'public') ?? 'no problem', says)
 })
 
-test('binary answers are held to the schema in front, and to as many bytes as it says', (t) => {
+test('binary responses must match their JSON header and its byte counts', (t) => {
   const head = JSON.stringify({
     model_name: 'm',
     model_version: '1',

@@ -73,7 +73,7 @@ for (const port of PORTS) {
   })
 }
 
-test('each of the two validators finds what is wrong', async (t) => {
+test('each of the two validators detects an invalid document', async (t) => {
   const document = JSON.parse(JSON.stringify(documentOf('public')))
   document.paths['/v2'].get.responses['200'].description = 7
   document.paths['/v2/models/{model}/infer'].post.parameters = []
@@ -82,7 +82,7 @@ test('each of the two validators finds what is wrong', async (t) => {
   t.true(rules.some((rule) => rule.includes('path-parameters-defined')))
 })
 
-test('an error that a route can answer is listed with the status of the catalogue, and its body is always the same', (t) => {
+test('every possible error of a route is listed with its catalogue status and the common body', (t) => {
   const refusals = PORTS.flatMap((port) =>
     Object.values(documentOf(port).paths).flatMap((operations) =>
       Object.values(operations).flatMap(({ responses }) => Object.entries(responses)),
@@ -92,7 +92,7 @@ test('an error that a route can answer is listed with the status of the catalogu
   for (const [status, { headers, content }] of refusals) {
     const header = headers?.['X-Error-Code'] as { schema: { enum: ErrorCode[] } } | undefined
     for (const code of header?.schema.enum ?? []) {
-      // A deadline can be made a 503 by an option; all others have one status.
+      // An option changes the status of a missed deadline to 503; all other errors have one status.
       const statuses = code === 'DEADLINE_EXCEEDED' ? ['504', '503'] : [String(ERROR_CATALOGUE[code].status)]
       t.true(statuses.includes(status), `${code} with ${status}`)
     }
@@ -100,7 +100,7 @@ test('an error that a route can answer is listed with the status of the catalogu
   }
 })
 
-test('infer and its answer are described by the schemas that requests are checked with', (t) => {
+test('infer requests and responses are described by the validation schemas', (t) => {
   const { InferRequest, InferResponse } = componentSchemas()
   t.deepEqual(InferRequest?.required, ['inputs'])
   t.deepEqual(InferResponse?.required, ['model_name', 'model_version', 'outputs'])

@@ -45,7 +45,7 @@ interface CompileOptions {
   readonly probeTimeoutMs?: number
 }
 
-/** The image that the compile process puts into the cache, checked byte for byte. */
+/** The image that the compile process writes into the cache, compared byte for byte. */
 async function imageOf(
   t: ExecutionContext,
   modelPath: string,
@@ -72,13 +72,13 @@ async function batchingAt(
   }
 }
 
-/** What trial runs alone say of a model. */
+/** The result of trial runs alone. */
 async function triedReason(t: ExecutionContext, path: string): Promise<string> {
   const imagePath = await imageOf(t, path)
   await using file = await open(imagePath)
   const { graph: place, form, inputs, outputs } = await verifySegment(file)
   const bytes = await readExactly(file, place.bytes, place.offsetBytes)
-  // Weights are found by the name that every segment has.
+  // Weights are found by the file name that every segment has.
   const folder = temporaryFolder(t)
   await symlink(imagePath, join(folder, SEGMENT_FILE_NAME))
   const session = Session.load({ graph: bytes, folder, form, inputs, outputs, threads: 1 })
@@ -119,7 +119,7 @@ function doesNotBatch(title: string, parts: Case, says: RegExp): void {
     const path = modelPath(t, bytes)
     const { batchable, reason, preventedBy } = await batchingAt(t, path)
     t.false(batchable)
-    // What the graph tells is not tried any more; trial runs would find it too.
+    // Graphs rejected by the proof are not tried; trial runs would find the problem too.
     t.regex(preventedBy === undefined ? reason : await triedReason(t, path), says)
   })
 }
@@ -146,7 +146,7 @@ const mlpWeights = [weights('w1', [4, 300]), weights('w2', [300, 4])]
 
 batches('a perceptron', { node: mlp('x', 'y'), initializer: mlpWeights })
 
-batches('a label beside its scores', {
+batches('a label and its scores', {
   output: [y, value('label', int64, ['other name'])],
   node: [
     ...mlp('x', 'y'),
@@ -186,13 +186,13 @@ for (const [name, type] of Object.entries({ FLOAT16, BFLOAT16, DOUBLE })) {
   )
 }
 
-batches('an embedding of three rows, which refuses larger integers', {
+batches('an embedding of three rows, which rejects larger integers', {
   input: [value('ids', int64, ['n'])],
   node: [node('Gather', ['table', 'ids'], ['y'], axis0)],
   initializer: [weights('table', [3, 4])],
 })
 
-batches('a layer that wants exactly 16 columns where the model declares any', {
+batches('a layer that needs exactly 16 columns although the model declares any number', {
   input: [value('x', float, ['n', 'columns'])],
   node: [node('MatMul', ['x', 'w'], ['y'])],
   initializer: [weights('w', [16, 4])],
@@ -334,7 +334,7 @@ doesNotBatch(
 )
 
 doesNotBatch(
-  'outputs that say nothing of the rows',
+  'outputs that do not depend on the rows',
   {
     node: [node('Mul', ['x', 'zero'], ['y'])],
     initializer: [floats('zero', [1], [0])],
@@ -353,7 +353,7 @@ doesNotBatch(
 )
 
 doesNotBatch(
-  'an output whose first dimension is another one',
+  'an output whose first dimension is not the batch',
   {
     output: [value('y', float, ['m', 'n'])],
     node: [node('Transpose', ['x'], ['y'])],
@@ -371,7 +371,7 @@ doesNotBatch(
 )
 
 doesNotBatch(
-  'as many values as a row holds',
+  'a number of values that depends on the row',
   {
     output: [value('y', int64, ['m', 'n'])],
     node: [
@@ -385,12 +385,12 @@ doesNotBatch(
 )
 
 doesNotBatch(
-  'a model that takes one row only',
+  'a model that only accepts one row',
   {
     node: [node('Reshape', ['x', 'one'], ['y'])],
     initializer: [int64s('one', [2], [1, 4])],
   },
-  /^rows run alone, 2 together do not: /,
+  /^rows run alone, but 2 rows together do not: /,
 )
 
 doesNotBatch(
@@ -450,12 +450,12 @@ doesNotBatch(
 )
 
 doesNotBatch(
-  'an input that has the rows twice',
+  'an input with the batch dimension twice',
   {
     input: [x, value('mask', float, ['n', 'n'])],
     node: [node('MatMul', ['mask', 'x'], ['y'])],
   },
-  /^a later dimension of input "mask" is "n" too$/,
+  /^a later dimension of input "mask" is also "n"$/,
 )
 
 doesNotBatch(
@@ -486,7 +486,7 @@ function endlessModel(): Uint8Array {
   )
 }
 
-/** Processor time of this process's children, by process id. Source: proc_pid_stat(5). */
+/** CPU time of this process's children, by process id. Source: proc_pid_stat(5). */
 function childrenCpuMs(): Map<number, number> {
   const children = new Map<number, number>()
   for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
@@ -495,16 +495,16 @@ function childrenCpuMs(): Map<number, number> {
       const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
       if (Number(fields[1]) === process.pid) children.set(Number(pid), Number(fields[11]) * 10)
     } catch {
-      // It ended meanwhile.
+      // The process ended meanwhile.
     }
   }
   return children
 }
 
-test.serial('a model that crashes in trial runs is served, and not batched', async (t) => {
+test.serial('a model that crashes in trial runs is served without batching', async (t) => {
   const before = new Set(childrenCpuMs().keys())
   let killed = 0
-  // Compiling this model takes a tenth of that time: what still works is the endless trial run.
+  // Compiling this model takes a tenth of that time: the rest is the endless trial run.
   const timer = setInterval(() => {
     for (const [pid, cpuMs] of childrenCpuMs()) {
       if (before.has(pid) || cpuMs < 3000) continue
@@ -520,7 +520,7 @@ test.serial('a model that crashes in trial runs is served, and not batched', asy
   t.true(killed > 0)
 })
 
-test.serial('a model that hangs in trial runs is served, and not batched', async (t) => {
+test.serial('a model that hangs in trial runs is served without batching', async (t) => {
   const startedMs = performance.now()
   t.deepEqual(await batchingAt(t, modelPath(t, endlessModel()), { probeTimeoutMs: 300 }), {
     batchable: false,
@@ -529,22 +529,25 @@ test.serial('a model that hangs in trial runs is served, and not batched', async
   t.true(performance.now() - startedMs < COMPILE_TIMEOUT_MS)
 })
 
-test.serial('a header takes the longest reason, and nothing else of the image changes', async (t) => {
-  const path = await imageOf(t, modelPath(t, addModel()))
-  const file = await open(path, 'r+')
-  t.teardown(() => file.close())
-  const before = await verifySegment(file)
-  const batching = { batchable: false, reason: '\u0001'.repeat(MAX_BATCHING_REASON_CHARACTERS) }
-  await updateHeader(file, { batching })
-  t.deepEqual(await verifySegment(file), { ...before, batching })
-  // Whatever the header's length leaves of its last page, the reason has room.
-  for (let length = 0; length < 4096; length += 32) {
-    const header = { ...before, sharing: { ...before.sharing, notes: ['x'.repeat(length)] } }
-    t.notThrows(() => encodeHeader({ ...header, batching }, headerRoomBytes(header)))
-  }
-})
+test.serial(
+  'the header has space for the longest reason, and the rest of the image is unchanged',
+  async (t) => {
+    const path = await imageOf(t, modelPath(t, addModel()))
+    const file = await open(path, 'r+')
+    t.teardown(() => file.close())
+    const before = await verifySegment(file)
+    const batching = { batchable: false, reason: '\u0001'.repeat(MAX_BATCHING_REASON_CHARACTERS) }
+    await updateHeader(file, { batching })
+    t.deepEqual(await verifySegment(file), { ...before, batching })
+    // The reason fits for any header length within its last page.
+    for (let length = 0; length < 4096; length += 32) {
+      const header = { ...before, sharing: { ...before.sharing, notes: ['x'.repeat(length)] } }
+      t.notThrows(() => encodeHeader({ ...header, batching }, headerRoomBytes(header)))
+    }
+  },
+)
 
-/** A model in JavaScript: `y = 2x`, each run taking `rowMs` for each row. */
+/** A model in JavaScript: `y = 2x`, with runs that take `rowMs` per row. */
 function doubling(rowMs: number) {
   const spec = { name: 'x', datatype: 'FP32', shape: [-1, 2] } as const
   const sizes: number[] = []
@@ -560,26 +563,35 @@ function doubling(rowMs: number) {
   return { sizes, options: { inputs: [spec], outputs: [{ ...spec, name: 'y' }], run } }
 }
 
-test.serial('a slow model is tried in fewer sizes, two rows at least, and the reason says so', async (t) => {
-  const slow = doubling(20)
-  const { batchable, reason } = await probeBatching({ ...slow.options, budgetMs: 600 })
-  t.true(batchable)
-  t.regex(reason, /^rows run alone and together agree \(sizes 2(, 3)?; no more, as one row takes \d+ ms\)$/)
-  t.true(Math.max(...slow.sizes) <= 3)
-  const slower = await probeBatching({ ...doubling(100).options, budgetMs: 250 })
-  t.regex(slower.reason, /agree \(sizes 2; no more, as one row takes \d+ ms\)$/)
-  const tooSlow = await probeBatching({ ...doubling(100).options, budgetMs: 50 })
-  t.deepEqual(tooSlow, {
-    batchable: false,
-    reason: 'could not be probed: one row takes too long for a trial',
-  })
-})
+test.serial(
+  'a slow model is tried with fewer batch sizes, at least two rows, and the reason mentions that',
+  async (t) => {
+    const slow = doubling(20)
+    const { batchable, reason } = await probeBatching({ ...slow.options, budgetMs: 600 })
+    t.true(batchable)
+    t.regex(
+      reason,
+      /^rows run alone and together agree \(sizes 2(, 3)?; larger sizes skipped because one row takes \d+ ms\)$/,
+    )
+    t.true(Math.max(...slow.sizes) <= 3)
+    const slower = await probeBatching({ ...doubling(100).options, budgetMs: 250 })
+    t.regex(slower.reason, /agree \(sizes 2; larger sizes skipped because one row takes \d+ ms\)$/)
+    const tooSlow = await probeBatching({ ...doubling(100).options, budgetMs: 50 })
+    t.deepEqual(tooSlow, {
+      batchable: false,
+      reason: 'could not be probed: one row takes too long for a trial',
+    })
+  },
+)
 
-test.serial('large rows are tried in fewer sizes', async (t) => {
+test.serial('large rows are tried with fewer batch sizes', async (t) => {
   const { options } = doubling(0)
   const spec = { name: 'x', datatype: 'FP32', shape: [-1, 1, 1000, 1000] } as const
   const { reason } = await probeBatching({ ...options, inputs: [spec], budgetMs: 60_000 })
-  t.is(reason, 'rows run alone and together agree (sizes 2, 3, 8; no more, as one row takes 8.0 MB)')
+  t.is(
+    reason,
+    'rows run alone and together agree (sizes 2, 3, 8; larger sizes skipped because one row takes 8.0 MB)',
+  )
   const huge = await probeBatching({ ...options, inputs: [{ ...spec, shape: [-1, 2 ** 30, 2 ** 30] }] })
   t.deepEqual(huge, { batchable: false, reason: 'could not be probed: one row is too large for a trial' })
 })
@@ -600,7 +612,7 @@ const REAL_MODELS: Record<string, boolean> = {
   'yunet-dynamic': true,
 }
 
-testWithShared('real models: those with a batch dimension batch', ['models'], async (t) => {
+testWithShared('real models with a batch dimension are batched', ['models'], async (t) => {
   for (const [name, isBatchable] of Object.entries(REAL_MODELS)) {
     const { batchable, reason } = await batchingAt(t, sharedPath('models', name, 'model.onnx'))
     t.is(batchable, isBatchable, `${name}: ${reason}`)

@@ -1,4 +1,4 @@
-/** Trial runs alone, without the proof: what only extreme rows beside ordinary ones show. */
+/** Trial runs without the proof: influences that only extreme rows among ordinary ones reveal. */
 import test, { type ExecutionContext } from 'ava'
 import { probeBatching } from '../../src/batchability/batchability.js'
 import { indexLimitsOf } from '../../src/batchability/index-limits.js'
@@ -84,7 +84,7 @@ differ('the log-mel floor of speech models', {
   initializer: [scalar('tiny', 1e-10), scalar('range', 8 * Math.log(10))],
 })
 
-differ('a scale that one large row chooses for all', {
+differ('a scale for all rows determined by one large row', {
   node: [
     node('ReduceMax', ['x'], ['max'], whole),
     ...[
@@ -96,7 +96,7 @@ differ('a scale that one large row chooses for all', {
   initializer: [scalar('limit', 16), scalar('large', 255), scalar('small', 1)],
 })
 
-differ('ids divided by the largest of all', {
+differ('ids divided by the maximum over all rows', {
   input: [ids],
   node: [
     node('ReduceMax', ['ids'], ['max'], whole),
@@ -106,7 +106,7 @@ differ('ids divided by the largest of all', {
   initializer: [int64s('ten', [], [10])],
 })
 
-differ('a scale that one strongly negative row chooses', {
+differ('a scale determined by one strongly negative row', {
   node: [
     node('ReduceMin', ['x'], ['min'], whole),
     ...[node('Less', ['min', 'limit'], ['isLow']), node('Where', ['isLow', 'large', 'small'], ['scale'])],
@@ -115,7 +115,7 @@ differ('a scale that one strongly negative row chooses', {
   initializer: [scalar('limit', -500), scalar('large', 255), scalar('small', 1)],
 })
 
-differ('a mode that one row of zeros chooses', {
+differ('a mode switched by one row of zeros', {
   node: [
     node('Abs', ['x'], ['abs']),
     node('ReduceMax', ['abs', 'columns'], ['size'], { attribute: [intAttribute('keepdims', 0)] }),
@@ -129,7 +129,7 @@ differ('a mode that one row of zeros chooses', {
   initializer: [int64s('columns', [1], [1]), scalar('limit', 1e-4), scalar('large', 2), scalar('small', 1)],
 })
 
-differ('a NaN in one row that reaches the others, weighted with zero', {
+differ('a NaN that reaches other rows with weight zero', {
   node: [
     node('ReduceSum', ['x', 'rows'], ['sum']),
     ...[node('Mul', ['sum', 'zero'], ['nothing']), node('Add', ['x', 'nothing'], ['y'])],
@@ -137,7 +137,7 @@ differ('a NaN in one row that reaches the others, weighted with zero', {
   initializer: [int64s('rows', [1], [0]), scalar('zero', 0)],
 })
 
-differ('a scale that any NaN chooses', {
+differ('a scale determined by any NaN', {
   node: [
     ...[node('IsNaN', ['x'], ['isNan']), node('Cast', ['isNan'], ['ones'], castTo(float))],
     node('ReduceMax', ['ones'], ['any'], whole),
@@ -147,7 +147,7 @@ differ('a scale that any NaN chooses', {
   initializer: [scalar('one', 1)],
 })
 
-differ('a scale that any infinity chooses', {
+differ('a scale determined by any infinity', {
   node: [
     ...[node('IsInf', ['x'], ['isInf']), node('Cast', ['isInf'], ['ones'], castTo(float))],
     node('ReduceMax', ['ones'], ['any'], whole),
@@ -157,8 +157,8 @@ differ('a scale that any infinity chooses', {
   initializer: [scalar('one', 1)],
 })
 
-differ('an influence that a tolerance for the largest row would hide', {
-  // Of rows of one scale it is within their rounding.
+differ('an influence that a tolerance based on the largest row would hide', {
+  // For rows of one scale it is within the rounding tolerance.
   node: [
     node('ReduceMax', ['x'], ['max'], whole),
     ...[node('Mul', ['max', 'share'], ['drop']), node('Add', ['x', 'drop'], ['y'])],
@@ -166,7 +166,7 @@ differ('an influence that a tolerance for the largest row would hide', {
   initializer: [scalar('share', 1e-5)],
 })
 
-differ('the last entry of a table, which one row uses, in all rows', {
+differ('a table entry used by one row that affects all rows', {
   input: [ids],
   output: [value('y', float, ['n', WIDTH, 2])],
   node: [
@@ -183,14 +183,14 @@ differ('the last entry of a table, which one row uses, in all rows', {
   ],
 })
 
-agree('an embedding whose table the ids reach to its end, and refuse beyond', {
+agree('an embedding with ids up to the end of its table, which rejects larger ones', {
   input: [ids],
   output: [value('y', float, ['n', WIDTH, 4])],
   node: [node('Gather', ['table', 'ids'], ['y'])],
   initializer: [weights('table', [300, 4])],
 })
 
-agree('an embedding that is not followed to its ids, and refuses large ones alone', {
+agree('an embedding whose ids are not traced, which rejects large ones', {
   input: [ids],
   output: [value('y', float, ['n', WIDTH, 4])],
   node: [node('Add', ['ids', 'two'], ['shifted']), node('Gather', ['table', 'shifted'], ['y'])],
@@ -204,7 +204,7 @@ const MLP = [
 ]
 const MLP_WEIGHTS = [weights('w1', [WIDTH, 300]), weights('w2', [300, WIDTH])]
 
-agree('a function that makes anything of large numbers, whose rounding differs by the number of rows', {
+agree('a function sensitive to the rounding of large numbers, which depends on the batch size', {
   node: [...MLP, node('Sin', ['o'], ['y'])],
   initializer: MLP_WEIGHTS,
 })
@@ -230,12 +230,12 @@ agree('one number for each row, near zero for some', {
   initializer: [...MLP_WEIGHTS, int64s('columns', [1], [1])],
 })
 
-agree('integers cut from floats, which NaN and infinities make anything', {
+agree('integers truncated from floats, undefined for NaN and infinity', {
   output: [value('y', int64, ['n', WIDTH]), value('z', float, ['n', WIDTH])],
   node: [node('Cast', ['x'], ['y'], castTo(int64)), node('Neg', ['x'], ['z'])],
 })
 
-/** A model in JavaScript of one input, FP32 [n, 2] or what `spec` says. */
+/** A model in JavaScript with one input, FP32 [n, 2] or as in `spec`. */
 async function probedRun(
   run: (input: Tensor) => number[][],
   spec: Partial<TensorSpec> = {},
@@ -261,7 +261,7 @@ function rowsOf({ shape, data }: Tensor): unknown[][] {
   )
 }
 
-test('a row that is refused alone does not count, one that fails among others only does', async (t) => {
+test('a row rejected alone is ignored, a row that only fails among others counts', async (t) => {
   const refusing = (limit: number) => (input: Tensor) => {
     const rows = rowsOf(input) as number[][]
     if (rows.length === 1 && rows.flat().some((one) => !(Math.abs(one) < limit))) throw new Error('too large')
@@ -271,10 +271,10 @@ test('a row that is refused alone does not count, one that fails among others on
   t.true((await probedRun(refusing(1e4))).batchable)
   const { batchable, reason } = await probedRun(refusing(1e40))
   t.false(batchable)
-  t.regex(reason, /^rows run alone, \d+ together do not: too large$/)
+  t.regex(reason, /^rows run alone, but \d+ rows together do not: too large$/)
 })
 
-test('an answer that depends on the number of rows is no rounding', async (t) => {
+test('a result that depends on the batch size is not a rounding difference', async (t) => {
   const { batchable } = await probedRun((input) => {
     const rows = rowsOf(input) as number[][]
     return rows.map(([one = 0]) => [one * rows.length])
@@ -282,13 +282,13 @@ test('an answer that depends on the number of rows is no rounding', async (t) =>
   t.false(batchable)
 })
 
-test('strings of other kinds and lengths stand beside ordinary ones', async (t) => {
+test('unusual strings are mixed with ordinary ones', async (t) => {
   const seen = new Set<string>()
   const { batchable, reason } = await probedRun(
     (input) => {
       const rows = rowsOf(input) as string[][]
       for (const word of rows.flat()) seen.add(word)
-      // Padded to the longest of all, and the padding counts.
+      // Padded to the longest string of all rows, and the padding counts.
       const longest = Math.max(...rows.flat().map((word) => word.length))
       return rows.map(([word = '']) => [word.length + word.charCodeAt(0) + (longest > 100 ? longest : 0)])
     },
@@ -300,7 +300,7 @@ test('strings of other kinds and lengths stand beside ordinary ones', async (t) 
   t.true([...seen].some((word) => word.length > 1000))
 })
 
-test('rows of one run differ by many orders of magnitude, with NaN and infinities among them', async (t) => {
+test('rows of one run span many orders of magnitude and include NaN and infinities', async (t) => {
   const joint: number[][] = []
   await probedRun((input) => {
     const rows = rowsOf(input) as number[][]
@@ -320,7 +320,7 @@ test('rows of one run differ by many orders of magnitude, with NaN and infinitie
   t.true(special.includes(Number.NEGATIVE_INFINITY))
 })
 
-test('what integers index is followed through what passes them on', (t) => {
+test('integer inputs are traced to the tables they index', (t) => {
   const limits = (nodes: NodeProto[], initializer: TensorProto[]) =>
     Object.fromEntries(indexLimitsOf(graph({ input: [ids], output: [y], node: nodes, initializer })))
   const table = weights('table', [30, 4])

@@ -9,17 +9,17 @@ import { TEMPORARY_PREFIX } from '../helpers/temporary-names.js'
 
 const run = promisify(execFile)
 
-test('every example of docs/client.md prints what stands beside it, and its types are right', async (t) => {
+test('every example of docs/client.md prints the documented output and type-checks', async (t) => {
   const text = readFileSync(join(PROJECT_ROOT, 'docs', 'client.md'), 'utf8')
   const examples = [...text.matchAll(/```ts\n([\s\S]*?)```/g)].map(([, code = '']) => code)
   t.true(examples.length >= 4)
   const { server, url } = await startServer(t, { args: ['--workers', '1'] })
-  // Inside the package, so that its name can be imported as users import it.
+  // Inside the package, so that its name can be imported as by users.
   const folder = mkdtempSync(join(PROJECT_ROOT, 'dist', TEMPORARY_PREFIX))
   t.teardown(() => rmSync(folder, { recursive: true, force: true }))
   for (const [i, example] of examples.entries()) {
     const code = example.replaceAll('http://localhost:8080', url)
-    // The examples annotate nothing, so they are JavaScript as well.
+    // The examples have no type annotations, so they are valid JavaScript.
     const path = join(folder, `${i}.mjs`)
     writeFileSync(path, code)
     writeFileSync(join(folder, `${i}.mts`), code)

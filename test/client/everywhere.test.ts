@@ -10,7 +10,7 @@ import { PROJECT_ROOT } from '../helpers/shared.js'
 const BUILT = join(PROJECT_ROOT, 'dist', 'src')
 const ENTRY = join(BUILT, 'client', 'client.js')
 
-/** Specifiers of a built module's imports; types are gone from it. */
+/** The import specifiers of a built module, without types. */
 function importsOf(path: string): string[] {
   const text = readFileSync(path, 'utf8')
   return [...text.matchAll(/(?:from|import)\s*\(?\s*['"]([^'"]+)['"]/g)].map(
@@ -29,7 +29,7 @@ function moduleGraph(entry: string): string[] {
   return [...found]
 }
 
-test('the built client imports nothing but itself and the datatypes: no Node.js, no package', (t) => {
+test('the built client imports only itself and the datatypes: no Node.js modules, no packages', (t) => {
   const graph = moduleGraph(ENTRY).map((path) => relative(BUILT, path))
   t.deepEqual(
     graph.filter((path) => !path.startsWith('client/')),
@@ -45,12 +45,12 @@ test('the package exports the client, with its types', async (t) => {
   const { exports } = JSON.parse(readFileSync(join(PROJECT_ROOT, 'package.json'), 'utf8'))
   for (const path of Object.values(exports['./client']) as string[])
     t.notThrows(() => readFileSync(join(PROJECT_ROOT, path)))
-  // By the name that users write: a package may import itself.
+  // By the published name: a package can import itself.
   const name = 'onecopy/client'
   t.is(typeof ((await import(name)) as { createClient: unknown }).createClient, 'function')
 })
 
-/** The built modules, for pages of any origin. */
+/** Serves the built modules to pages of any origin. */
 async function serveModules(t: ExecutionContext): Promise<string> {
   const server = createServer((request, response) => {
     const headers = { 'Content-Type': 'text/javascript', 'Access-Control-Allow-Origin': '*' }

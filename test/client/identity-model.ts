@@ -1,4 +1,4 @@
-/** A model that gives back what it gets, one input and output for each datatype of the protocol. */
+/** A model that returns its inputs, with one input and output for each datatype of the protocol. */
 import type { InputTensor } from '../../src/client/client.js'
 import { graph, modelBytes, node, value } from '../helpers/onnx-builder.js'
 
@@ -22,7 +22,7 @@ const ELEMENT_TYPES = {
 
 const types = Object.entries(ELEMENT_TYPES)
 
-/** Input `in_FP32` and output `FP32`, and so on, each of shape [-1, 2]. */
+/** Input `in_FP32`, output `FP32` and so on, each of shape [-1, 2]. */
 export const IDENTITY_MODEL = modelBytes(
   graph({
     input: types.map(([name, type]) => value(`in_${name}`, type, ['n', 2])),
@@ -33,7 +33,7 @@ export const IDENTITY_MODEL = modelBytes(
 
 const shape = [2, 2]
 
-/** Values at the edges of each datatype. */
+/** Values at the limits of each datatype. */
 export const EDGES: readonly InputTensor[] = [
   { name: 'in_BOOL', datatype: 'BOOL', shape, data: Uint8Array.of(0, 1, 1, 0) },
   { name: 'in_UINT8', datatype: 'UINT8', shape, data: Uint8Array.of(0, 1, 127, 255) },

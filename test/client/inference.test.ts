@@ -10,21 +10,21 @@ function asText(one: string | Uint8Array): string {
   return typeof one === 'string' ? one : new TextDecoder().decode(one)
 }
 
-/** What must come back for an input. */
+/** The expected output for an input. */
 function expected({ name, datatype, data }: InputTensor): Partial<OutputTensor> {
   const output = name.replace('in_', '')
   const elements = datatype === 'BYTES' ? data.map(asText) : data
   return { name: output, datatype, shape: [2, 2], data: elements } as Partial<OutputTensor>
 }
 
-test('every datatype makes the round trip, binary and as JSON, compressed and not', async (t) => {
+test('every datatype makes the round trip, as binary and JSON, compressed and uncompressed', async (t) => {
   const models = writeModel(temporaryFolder(t), 'identity', IDENTITY_MODEL)
   const { server, url } = await startServer(t, { models, args: ['--workers', '1'] })
   const halves = EDGES.filter(({ datatype }) => datatype === 'FP16' || datatype === 'BF16')
   for (const encoding of ['binary', 'json'] as const) {
     for (const compression of [null, 'gzip', 'deflate'] as const) {
       const client = createClient({ url, encoding })
-      // Two datatypes have no JSON form: their outputs are asked for as binary.
+      // Two datatypes have no JSON form, so their outputs are requested as binary.
       const outputs = EDGES.map(({ datatype }) =>
         halves.some((half) => half.datatype === datatype)
           ? { name: datatype, encoding: 'binary' as const }
@@ -46,7 +46,7 @@ test('every datatype makes the round trip, binary and as JSON, compressed and no
   await stopCleanly(t, server)
 })
 
-test('what is said about server and models is what the routes answer, and refusals are errors with status and code', async (t) => {
+test('metadata methods return what the routes send, and rejections are errors with status and code', async (t) => {
   const models = temporaryFolder(t)
   writeModel(models, 'add', addModel(), '1')
   writeModel(models, 'add', addModel([3, 4]), '2')
@@ -79,7 +79,7 @@ test('what is said about server and models is what the routes answer, and refusa
     }),
     { instanceOf: TypeError, message: /input x: expected a Float32Array for FP32, got Float64Array/ },
   )
-  // Encoders put U+FFFD in place of half a surrogate pair.
+  // Encoders replace unpaired surrogates with U+FFFD.
   for (const encoding of ['binary', 'json'] as const)
     await t.throwsAsync(
       client.infer({
@@ -92,7 +92,7 @@ test('what is said about server and models is what the routes answer, and refusa
   await stopCleanly(t, server)
 })
 
-test('a call ends with its signal and with its deadline, and the server computes on for others', async (t) => {
+test('a call ends with its signal or deadline, and the server keeps serving others', async (t) => {
   const models = writeModel(temporaryFolder(t), 'slow', slowModel())
   const { server, url } = await startServer(t, { models, args: ['--workers', '1'] })
   const client = createClient({ url })

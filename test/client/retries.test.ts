@@ -8,11 +8,11 @@ type Turn = (request: IncomingMessage, response: ServerResponse) => void
 
 interface Script {
   readonly url: string
-  /** When each request arrived. */
+  /** Arrival time of each request. */
   readonly arrivals: number[]
 }
 
-/** A server that answers the first request with the first turn, and so on; the last turn answers all others. */
+/** A server that answers the n-th request with the n-th response; the last response repeats. */
 async function scripted(t: ExecutionContext, turns: readonly Turn[]): Promise<Script> {
   const arrivals: number[] = []
   const server = createServer((request, response) => {
@@ -41,7 +41,7 @@ const inferred: Turn = (_, response) =>
     '{"model_name":"m","model_version":"1","outputs":[{"name":"y","datatype":"FP32","shape":[1],"data":[2]}]}',
   )
 
-test('a refusal with Retry-After is repeated, and not sooner than asked', async (t) => {
+test('a rejection with Retry-After is retried, and not earlier', async (t) => {
   for (const status of [503, 429]) {
     const { url, arrivals } = await scripted(t, [refuse(status, { 'Retry-After': '1' }), ready])
     t.deepEqual(await createClient({ url }).models(), ['m'])
@@ -50,17 +50,17 @@ test('a refusal with Retry-After is repeated, and not sooner than asked', async 
   }
 })
 
-test('Retry-After may be a date', async (t) => {
+test('Retry-After can be a date', async (t) => {
   const { url, arrivals } = await scripted(t, [
     (_, response) => refuse(503, { 'Retry-After': new Date(Date.now() + 2000).toUTCString() })(_, response),
     ready,
   ])
   t.deepEqual(await createClient({ url }).models(), ['m'])
-  // A date has whole seconds.
+  // A date has a resolution of one second.
   t.true((arrivals[1] as number) - (arrivals[0] as number) > 500)
 })
 
-test('refusals without a time and lost connections are repeated, inference too, and not for ever', async (t) => {
+test('rejections without Retry-After and lost connections are retried a limited number of times, including inference', async (t) => {
   const retry = { baseDelayMs: 1 }
   const { url, arrivals } = await scripted(t, [refuse(503), reset, refuse(429), inferred])
   const result = await createClient({ url, retry }).infer({ model: 'm', inputs: [INPUT] })
@@ -80,7 +80,7 @@ test('refusals without a time and lost connections are repeated, inference too, 
   t.is(gone.arrivals.length, 2)
 })
 
-test('what would be refused again is asked once', async (t) => {
+test('permanent errors are not retried', async (t) => {
   for (const status of [400, 404, 413, 500, 504]) {
     const { url, arrivals } = await scripted(t, [refuse(status)])
     t.like(await t.throwsAsync(createClient({ url }).models()), { kind: 'status', status })
@@ -91,7 +91,7 @@ test('what would be refused again is asked once', async (t) => {
   t.is(arrivals.length, 1)
 })
 
-test('a wait that the deadline does not leave room for is not begun, and an abort ends one that has', async (t) => {
+test('no retry starts that would exceed the deadline, and an abort ends a pending delay', async (t) => {
   const { url, arrivals } = await scripted(t, [refuse(503, { 'Retry-After': '60' })])
   const early = await t.throwsAsync(createClient({ url, timeoutMs: 5000 }).models(), {
     instanceOf: InferenceError,
@@ -111,15 +111,15 @@ test('a wait that the deadline does not leave room for is not begun, and an abor
   t.is(waiting.arrivals.length, 1)
 })
 
-test('a server that never answers is given up at the deadline', async (t) => {
+test('a call to an unresponsive server ends at the deadline', async (t) => {
   const { url } = await scripted(t, [silent])
   const late = await t.throwsAsync(createClient({ url }).models({ timeoutMs: 30 }), {
     instanceOf: InferenceError,
   })
-  t.like(late, { kind: 'timeout', status: null, message: `no answer from ${url}/v2/models within 30 ms` })
+  t.like(late, { kind: 'timeout', status: null, message: `no response from ${url}/v2/models within 30 ms` })
 })
 
-test('key, headers and compression are sent as they were asked for', async (t) => {
+test('key, headers and compression are sent as configured', async (t) => {
   const seen: Record<string, unknown>[] = []
   const bodies: Buffer[] = []
   const { url } = await scripted(t, [
@@ -162,7 +162,7 @@ test('key, headers and compression are sent as they were asked for', async (t) =
   t.throws(() => createClient({ url, apiKey: 'two\nlines' }), { instanceOf: TypeError })
 })
 
-test('statistics and configuration are asked for where the protocol has them', async (t) => {
+test('statistics and configuration use the routes of the protocol', async (t) => {
   const paths: (string | undefined)[] = []
   const { url } = await scripted(t, [
     (request, response) => {
@@ -177,7 +177,7 @@ test('statistics and configuration are asked for where the protocol has them', a
   t.deepEqual(paths, ['/v2/models/stats', '/v2/models/m/versions/2/stats', '/v2/models/m/config'])
 })
 
-test('what is no answer of the protocol is said to be none', async (t) => {
+test('a response that does not follow the protocol is an error', async (t) => {
   const head = (outputs: string) => `{"model_name":"m","model_version":"1","outputs":[${outputs}]}`
   const say =
     (text: string, headers: Record<string, string> = {}): Turn =>

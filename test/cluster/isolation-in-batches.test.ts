@@ -172,7 +172,7 @@ test('a row is answered the same whatever other requests hold, unless its operat
       /^no: node "ReduceMax_most" \(ReduceMax\) reduces along the batch axis$/,
     )
     t.regex(parameters.batching_prevented_by.string_value, threshold.node)
-    t.regex(parameters.batching_remedy.string_value, /inside a row/)
+    t.regex(parameters.batching_remedy.string_value, /within a row/)
     const forced = await config(`${name}-forced`)
     t.is(forced.max_batch_size, 64)
     t.regex(
@@ -204,5 +204,5 @@ test('inspect names the node that prevents batching, and the remedy', (t) => {
   })
   const table = runCommand(['inspect', path, '--no-measure']).stdout
   t.regex(table, /prevented by +│ ReduceMax_most \(ReduceMax\)/)
-  t.regex(table, /remedy +│ keep the operation inside a row/)
+  t.regex(table, /remedy +│ apply the operation within a row/)
 })

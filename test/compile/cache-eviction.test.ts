@@ -7,7 +7,7 @@ import { temporaryFolder } from '../helpers/server.js'
 
 const keyOf = (letter: string) => letter.repeat(64)
 
-/** Images of 1000 bytes, used so many hours ago. */
+/** Images of 1000 bytes with the given times since their last use, in hours. */
 async function cacheWith(t: ExecutionContext, ages: Record<string, number>) {
   const folder = temporaryFolder(t)
   const cache = await openCache(folder)
@@ -26,7 +26,7 @@ async function cacheWith(t: ExecutionContext, ages: Record<string, number>) {
   return { cache, folder, left }
 }
 
-test('images beyond the limit are removed, those used least recently first', async (t) => {
+test('images above the limit are removed, least recently used first', async (t) => {
   const { cache, left } = await cacheWith(t, { a: 1, b: 4, c: 2, d: 3 })
   t.deepEqual(await evictImages(cache, 4000), { removed: 0, removedBytes: 0, leftBytes: 4000 })
   t.is(left(), 'abcd')
@@ -34,20 +34,20 @@ test('images beyond the limit are removed, those used least recently first', asy
   t.is(left(), 'ac')
 })
 
-test('an image that somebody uses stays, however old it is, and counts as used then', async (t) => {
+test('an image in use is kept regardless of its age and counts as recently used', async (t) => {
   const { cache, left } = await cacheWith(t, { a: 1, b: 2, c: 50, d: 60 })
   const use = await holdImage(cache, keyOf('d'))
   const again = await holdImage(cache, keyOf('d'))
   t.truthy(use)
   const path = join(cache.writable, imageName(keyOf('d')))
-  // Its lock keeps it, not that it was used a moment ago.
+  // The lock keeps the image, not its recent use.
   utimesSync(path, 1000, 1000)
   t.deepEqual(await evictImages(cache, 1), { removed: 3, removedBytes: 3000, leftBytes: 1000 })
   t.is(left(), 'd')
   await use?.close()
   t.is((await evictImages(cache, 1))?.removed, 0)
   await again?.close()
-  // It was used a moment ago: another server may be about to lock it.
+  // The image was just used: another server may be about to lock it.
   await (await holdImage(cache, keyOf('d')))?.close()
   t.is((await evictImages(cache, 1))?.removed, 0)
   utimesSync(path, 1000, 1000)
@@ -55,7 +55,7 @@ test('an image that somebody uses stays, however old it is, and counts as used t
   t.is(await holdImage(cache, keyOf('d')), null)
 })
 
-test('two that make room at the same time do not make twice as much', async (t) => {
+test('concurrent evictions do not remove twice as much', async (t) => {
   const { cache, left } = await cacheWith(t, { a: 1, b: 2, c: 3, d: 4 })
   const outcomes = await Promise.all([1, 2, 3].map(() => evictImages(cache, 3500)))
   t.is(
@@ -65,7 +65,7 @@ test('two that make room at the same time do not make twice as much', async (t) 
   t.is(left(), 'abc')
 })
 
-test('of what is remembered of model files, the newest stay; other files are left alone', async (t) => {
+test('the newest records of model files are kept, and other files are not touched', async (t) => {
   const { cache, folder } = await cacheWith(t, { a: 1 })
   const count = 16_384 + 10
   for (let i = 0; i < count; i++) {
@@ -81,7 +81,7 @@ test('of what is remembered of model files, the newest stay; other files are lef
   t.true(existsSync(join(folder, imageName(keyOf('a')))))
 })
 
-test('from a cache that nothing is kept in nothing is removed', async (t) => {
+test('a temporary cache is never evicted', async (t) => {
   const { cache, left, folder } = await cacheWith(t, { a: 100 })
   chmodSync(folder, 0o500)
   t.is(await evictImages({ ...cache, problem: 'it cannot be written' }, 1), null)

@@ -18,10 +18,10 @@ import { temporaryFolder } from '../helpers/server.js'
 import { until } from '../helpers/waiting.js'
 
 const DIGEST = 'a'.repeat(64)
-/** In seconds since 1970. */
+/** Seconds since 1970. */
 const MODIFIED = 1_700_000_000
 
-/** A model of two files whose digest a cache remembers. */
+/** A model of two files with a cached digest. */
 async function remembered(t: ExecutionContext) {
   const folder = temporaryFolder(t)
   const cacheDir = temporaryFolder(t)
@@ -36,14 +36,14 @@ async function remembered(t: ExecutionContext) {
   return { folder, cacheDir, cache, modelPath, dataPath }
 }
 
-test('files that are as they were are known, in their place only', async (t) => {
+test('unchanged files are recognised, at their path only', async (t) => {
   const { cache, modelPath, folder } = await remembered(t)
   t.is(await findKnownDigest(cache, modelPath), DIGEST)
   t.is(await findKnownDigest(cache, join(folder, 'weights.bin')), null)
   t.is(await findKnownDigest(await openCache(temporaryFolder(t)), modelPath), null)
 })
 
-test('a file of another content is not known, whatever its time says', async (t) => {
+test('a file with changed content is not recognised, whatever its mtime', async (t) => {
   for (const file of ['modelPath', 'dataPath'] as const) {
     const { cache, modelPath, [file]: path } = await remembered(t)
     writeFileSync(path, 'x'.repeat(statSync(path).size))
@@ -52,7 +52,7 @@ test('a file of another content is not known, whatever its time says', async (t)
   }
 })
 
-test('a file that took the place of another, or is gone, is not known', async (t) => {
+test('a replaced or removed file is not recognised', async (t) => {
   const { cache, modelPath, dataPath } = await remembered(t)
   copyFileSync(dataPath, `${dataPath}.new`)
   renameSync(`${dataPath}.new`, dataPath)
@@ -61,7 +61,7 @@ test('a file that took the place of another, or is gone, is not known', async (t
   t.is(await findKnownDigest(cache, modelPath), null)
 })
 
-test('a record that is damaged, or says what it must not, is none', async (t) => {
+test('damaged or invalid records are ignored', async (t) => {
   const { cache, cacheDir, modelPath } = await remembered(t)
   const [record = ''] = readdirSync(cacheDir)
   for (const text of ['', '{', '{"files":[],"digest":"b"}', JSON.stringify({ files: [], digest: DIGEST })]) {
@@ -70,7 +70,7 @@ test('a record that is damaged, or says what it must not, is none', async (t) =>
   }
 })
 
-test('what changed while it was read, or just before, is not remembered', async (t) => {
+test('files that changed during or just before reading are not recorded', async (t) => {
   const { folder, modelPath } = await remembered(t)
   const before = await factsOf(folder, ['model.onnx'])
   t.false(areSettled(before, before), 'a second change in the same moment would not be seen')
@@ -83,18 +83,18 @@ test('what changed while it was read, or just before, is not remembered', async 
   t.false(areSettled(old, await factsOf(folder, ['model.onnx'])))
 })
 
-test('a model that is known is found in the cache without a compile process, and compiled where its image is not to be trusted', async (t) => {
+test('a known model is found without a compile process, and compiled if the cache is not trusted', async (t) => {
   const modelPath = join(writeModel(temporaryFolder(t), 'add', addModel()), 'add', '1', 'model.onnx')
   const cache = await openCache(temporaryFolder(t))
   const { signal } = new AbortController()
   const compiler = new Compiler({ cache, timeoutMs: 60_000, signal })
   t.teardown(() => compiler.close())
-  // Until its file has stood still for long enough.
+  // Until the file has been unchanged for long enough.
   await until('the model to be known', async () => {
     imagePathOf(await compiler.compile(modelPath))
     return (await findKnownDigest(cache, modelPath)) !== null
   })
-  // No process starts in a millisecond.
+  // A millisecond is too short to start a process.
   const hasty = new Compiler({ cache, timeoutMs: 1, signal })
   t.teardown(() => hasty.close())
   const found = await hasty.compile(modelPath)

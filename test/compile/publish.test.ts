@@ -9,7 +9,7 @@ import { smallTmpfs } from '../helpers/limits.js'
 import { addModel, wideModel, writeModel } from '../helpers/onnx-builder.js'
 import { temporaryFolder } from '../helpers/server.js'
 
-test('a model whose segment could not be written is no longer counted', async (t) => {
+test('a model whose segment could not be written releases its memory reservation', async (t) => {
   const segmentDir = smallTmpfs(t, 'size=4m')
   if (segmentDir === null) {
     t.pass('skipped: mounting a tmpfs needs root')
@@ -22,7 +22,7 @@ test('a model whose segment could not be written is no longer counted', async (t
   const options = {
     server: await createServerFolder(segmentDir),
     cache: await openCache(temporaryFolder(t)),
-    // One of them, not both.
+    // Only one of them fits.
     budget: new MemoryBudget({ limitBytes: 120e6 + 40e6, workers: 1 }),
     ...{ compileTimeoutMs: 60_000, concurrency: 1, signal: new AbortController().signal },
   }
@@ -40,7 +40,7 @@ test('a model whose segment could not be written is no longer counted', async (t
   t.is((await publish('small')).length, 1)
 })
 
-test('what cannot be published keeps nothing else from it, and takes no memory into account', async (t) => {
+test('a failed model does not affect the others and reserves no memory', async (t) => {
   const models = temporaryFolder(t)
   const names = ['bad-first', 'good', 'bad-middle', 'late', 'bad-last']
   for (const name of names)

@@ -39,7 +39,7 @@ function flag(name: string, isOn: boolean): TensorProto {
   return create(TensorProtoSchema, { name, dims: [], dataType: bool, rawData: Uint8Array.of(isOn ? 1 : 0) })
 }
 
-/** `names` are what the nodes come to: `y`. */
+/** `names` are the final outputs of the nodes: `y`. */
 function model(nodes: NodeProto[], initializer: TensorProto[] = [], input = [x]): Uint8Array {
   return modelBytes(graph({ input, output: [y], node: nodes, initializer }))
 }
@@ -48,7 +48,7 @@ const ratio = floats('ratio', [], [0.5])
 const dropout = (training = 'training') => node('Dropout', ['x', 'ratio', training], ['y'])
 const scale = floats('scale', [], [1])
 
-/** Few bits of chance: what they answer is often the same twice. */
+/** With few random bits, two runs often give the same result. */
 const BERNOULLI = model(
   [node('Mul', ['x', 'zero'], ['p0']), node('Add', ['p0', 'rare'], ['p']), node('Bernoulli', ['p'], ['y'])],
   [floats('zero', [], [0]), floats('rare', [], [1e-9])],
@@ -65,7 +65,7 @@ async function headerOf(t: ExecutionContext, bytes: Uint8Array): Promise<Segment
 }
 
 for (const [title, bytes, says] of [
-  // The runtime computes Bernoulli as its definition says: with uniform numbers.
+  // The runtime computes Bernoulli from uniform random numbers, as in its definition.
   [
     'draws from a distribution',
     BERNOULLI,
@@ -74,7 +74,7 @@ for (const [title, bytes, says] of [
   ['was left in training mode', DROPOUT, /^node "Dropout_y" \(Dropout\) is in training mode/],
 ] as const) {
   test.serial(
-    `a model that ${title}, and answers the same twice by chance, has no known answer and is not batched`,
+    `a model that ${title}, and gives the same result twice by chance, has no self-check and is not batched`,
     async (t) => {
       const header = await headerOf(t, bytes)
       t.regex(header.random ?? '', says)
@@ -85,14 +85,14 @@ for (const [title, bytes, says] of [
   )
 }
 
-test.serial('a model that does not draw random numbers has a known answer', async (t) => {
+test.serial('a model that does not draw random numbers has a self-check', async (t) => {
   const header = await headerOf(t, model([dropout()], [ratio, flag('training', false)]))
   t.is(header.random, null)
   t.not(header.selfCheck, null)
   t.true(header.batching.batchable)
 })
 
-test.serial('inspect says that a model is random', (t) => {
+test.serial('inspect reports that a model is random', (t) => {
   const path = join(writeModel(temporaryFolder(t), 'm', DROPOUT), 'm', '1', 'model.onnx')
   const { code, stdout } = runCommand(['inspect', path, '--no-measure'])
   t.is(code, 0)
@@ -117,7 +117,7 @@ test('every operator that draws random numbers makes a model random, with a seed
   t.false(isRandom(model([node('Relu', ['x'], ['y'])])))
 })
 
-test('a Dropout is random where it is, or may be asked to be, in training mode', (t) => {
+test('a Dropout is random if it is or may be in training mode', (t) => {
   const off = flag('training', false)
   t.false(isRandom(model([node('Dropout', ['x'], ['y'])])), 'no mode')
   t.false(isRandom(model([node('Dropout', ['x', 'ratio'], ['y'])], [ratio])), 'a ratio and no mode')
@@ -143,7 +143,7 @@ test('a Dropout is random where it is, or may be asked to be, in training mode',
     isRandom(model([node('Not', ['off'], ['training']), dropout()], [ratio, flag('off', false)])),
     'computed',
   )
-  // Field 5 of a TensorProto, as exporters write truth values as often as raw bytes.
+  // Field 5 of a TensorProto; exporters write booleans there as often as in raw bytes.
   const inline = (isOn: number) => {
     const tensor = create(TensorProtoSchema, { name: 'training', dims: [], dataType: bool })
     tensor.$unknown = [{ no: 5, wireType: 0, data: Uint8Array.of(isOn) }]
@@ -153,7 +153,7 @@ test('a Dropout is random where it is, or may be asked to be, in training mode',
   t.false(isRandom(model([dropout()], [ratio, inline(0)])), 'inline, off')
 })
 
-test('before it had a mode, a Dropout is random only where it is so old that it was told to test', (t) => {
+test('before opset 12, a Dropout is random only in versions with an is_test attribute', (t) => {
   const old = (opset: number, attribute = {}) =>
     isRandom(
       modelBytes(graph({ input: [x], output: [y], node: [node('Dropout', ['x'], ['y'], attribute)] }), opset),
@@ -164,7 +164,7 @@ test('before it had a mode, a Dropout is random only where it is so old that it 
   t.false(old(11))
 })
 
-test("the runtime's own forms of Dropout have their mode at places of their own", (t) => {
+test("the runtime's own Dropout operators have the training mode at other input positions", (t) => {
   const microsoft = { domain: 'com.microsoft' }
   const on = flag('training', true)
   for (const [operator, before] of [
@@ -180,7 +180,7 @@ test("the runtime's own forms of Dropout have their mode at places of their own"
   }
 })
 
-test('branches, loop bodies and functions are looked through, and names mean what they mean there', (t) => {
+test('branches, loop bodies and functions are searched, with their own name scopes', (t) => {
   const branch = (nodes: NodeProto[]): GraphProto =>
     graph({ input: [], output: [value('z', float, null)], node: nodes })
   const choice = (nodes: NodeProto[]) =>

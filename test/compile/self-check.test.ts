@@ -14,7 +14,7 @@ const OUTPUTS: TensorSpec[] = [
   { name: 'text', datatype: 'BYTES', shape: [1] },
 ]
 
-/** Made of all inputs, so that other inputs give other answers. */
+/** Depends on all inputs, so that other inputs change the outputs. */
 function answer(inputs: readonly Tensor[], factor = 1): Tensor[] {
   const [x, n] = inputs as [Tensor, Tensor]
   const sum = (x.data as Float32Array).reduce((total, value) => total + value, 0) * factor
@@ -40,7 +40,7 @@ function options(run: (inputs: readonly Tensor[]) => Tensor[]): SelfCheckOptions
   return { inputs: INPUTS, outputs: OUTPUTS, run: async (inputs) => run(inputs) }
 }
 
-test('what was recorded is answered again, also after it went through JSON', async (t) => {
+test('the recorded self-check passes again, also after a JSON round trip', async (t) => {
   const check = await recordSelfCheck(options((inputs) => answer(inputs)))
   const stored = SelfCheckSchema.parse(JSON.parse(JSON.stringify(check)))
   t.deepEqual(stored, check)
@@ -48,14 +48,14 @@ test('what was recorded is answered again, also after it went through JSON', asy
     stored,
     options((inputs) => answer(inputs)),
   )
-  // Kernels add up in another order.
+  // Kernels may add in another order.
   await checkSelf(
     stored,
     options((inputs) => answer(inputs, 1 + 1e-6)),
   )
 })
 
-test('another answer is refused, with the output and how it differs', async (t) => {
+test('a different result is rejected with the output and the difference', async (t) => {
   const check = await recordSelfCheck(options((inputs) => answer(inputs)))
   if (check === null) return t.fail('expected a check')
   const refused = (change: (tensors: Tensor[]) => void, message: RegExp) =>
@@ -81,7 +81,7 @@ test('another answer is refused, with the output and how it differs', async (t) 
   await refused((tensors) => tensors.pop(), /output "text" .*got nothing/)
 })
 
-test('a model that answers otherwise every time, or not at all, has no check', async (t) => {
+test('a model that is not deterministic or does not run has no self-check', async (t) => {
   let factor = 1
   t.is(await recordSelfCheck(options((inputs) => answer(inputs, factor++))), null)
   t.is(

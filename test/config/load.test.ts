@@ -17,7 +17,7 @@ test('flags win over the environment, which wins over the file, which wins over 
   t.true(Object.isFrozen(config))
 })
 
-test('the admin port listens on loopback, whatever the host of inference', (t) => {
+test('the admin port listens on loopback, regardless of --host', (t) => {
   t.is(loadConfig(['--host', '0.0.0.0'], {}).adminHost, '127.0.0.1')
   for (const host of ['127.0.0.1', '127.8.9.1', '::1', '[::1]', 'localhost', '::ffff:127.0.0.1'])
     t.is(loadConfig(['--admin-host', host], {}).adminHost, host.replace(/[[\]]/g, ''))
@@ -40,14 +40,14 @@ test('a public admin address needs keys, client certificates, or an explicit opt
   }
 })
 
-test('an answer may be twice as large as a request unless that is said', (t) => {
+test('the default response limit is twice the body limit', (t) => {
   t.is(loadConfig([], {}).maxResponseBytes, 128 * 1024 * 1024)
   t.is(loadConfig(['--max-body', '1MiB'], {}).maxResponseBytes, 2 * 1024 * 1024)
   t.is(loadConfig(['--max-body', '1MiB', '--max-response', '7KiB'], {}).maxResponseBytes, 7 * 1024)
   t.throws(() => loadConfig(['--max-response', '0'], {}), { message: /--max-response: .*such as 64KiB/ })
 })
 
-test('every value that is not as expected is named in one error, with where it came from', (t) => {
+test('one error lists every invalid value with its source', (t) => {
   const error = t.throws(
     () => loadConfig(['--port', 'x', '--drain-timeout', '30'], { ONECOPY_WORKERS: '0' }),
     {
@@ -60,7 +60,7 @@ test('every value that is not as expected is named in one error, with where it c
   }
 })
 
-test('unknown flags and unknown keys of the file are refused', (t) => {
+test('unknown flags and unknown keys in the file are rejected', (t) => {
   t.throws(() => loadConfig(['--prot', '1'], {}), { message: /--prot/ })
   const path = join(temporaryFolder(t), 'config.json')
   writeFileSync(path, '{"prot": 1}')
@@ -69,7 +69,7 @@ test('unknown flags and unknown keys of the file are refused', (t) => {
   t.throws(() => loadConfig(['--config', path], {}), { message: /expected a JSON object/ })
 })
 
-test('switches need no value, lists are given again, and rates have a unit of time', (t) => {
+test('switches need no value, list flags can be repeated, and rates need a unit of time', (t) => {
   const config = loadConfig(
     [
       '--access-log',
@@ -108,11 +108,11 @@ test('switches need no value, lists are given again, and rates have a unit of ti
     t.throws(() => loadConfig(wrong, {}), { instanceOf: OnecopyError }, wrong.join(' '))
 })
 
-test('an option is a flag and an environment variable of the same name', (t) => {
+test('every option has an environment variable that matches its flag', (t) => {
   t.is(environmentName('drainTimeout'), 'ONECOPY_DRAIN_TIMEOUT')
 })
 
-test('a mistyped option or key of the file is answered with the nearest one', (t) => {
+test('an unknown option or file key gets a suggestion', (t) => {
   t.throws(() => loadConfig(['--model', 'x'], {}), {
     message: /unknown option --model \(did you mean --models\?\)/,
   })
@@ -122,7 +122,7 @@ test('a mistyped option or key of the file is answered with the nearest one', (t
   })
 })
 
-test('durations and sizes are read with their units, and nothing else is', (t) => {
+test('durations and sizes require valid units', (t) => {
   t.is(parseDurationMs('500ms'), 500)
   t.is(parseDurationMs('1.5s'), 1500)
   t.is(parseDurationMs('2m'), 120_000)

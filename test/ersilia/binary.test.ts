@@ -8,7 +8,7 @@ import {
   encodeOutputs,
 } from '../../src/ersilia/binary.js'
 
-test('molecules come back from their binary form, whatever is in them', (t) => {
+test('molecules survive the binary format, whatever their content', (t) => {
   fc.assert(
     fc.property(fc.array(fc.string({ unit: 'grapheme' })), (inputs) => {
       t.deepEqual(decodeInputs(encodeInputs(inputs)), inputs)
@@ -26,7 +26,7 @@ test('the binary input is a line of JSON, then big-endian lengths and UTF-8', (t
   )
 })
 
-test('the heavy form is a line of JSON, then little-endian values, row by row', (t) => {
+test('the heavy format is a line of JSON, then little-endian values, row by row', (t) => {
   const table = {
     columns: ['a', 'b'],
     rows: [
@@ -51,18 +51,18 @@ test('the heavy form is a line of JSON, then little-endian values, row by row', 
   t.throws(() => encodeHeavy(table, 'string'), { code: 'INPUT_INVALID' })
 })
 
-test('binary outputs come back', (t) => {
+test('binary outputs are decoded', (t) => {
   const table = { columns: ['a'], rows: [[1], [null], [0.5]] }
   t.deepEqual(decodeOutputs(encodeOutputs(table, 'float')), table)
 })
 
-test('bytes that do not add up are refused with what was expected', (t) => {
+test('inconsistent lengths are rejected with the expected value', (t) => {
   const good = encodeInputs(['CCO'])
   for (const [bytes, message] of [
-    [Buffer.from('no line'), /no line/],
+    [Buffer.from('no line'), /found none/],
     [Buffer.from('[]\n'), /expected a line of JSON/],
-    [good.subarray(0, -1), /end in number 1/],
-    [Buffer.concat([good, Buffer.from('x')]), /1 bytes follow/],
+    [good.subarray(0, -1), /ends in input 1/],
+    [Buffer.concat([good, Buffer.from('x')]), /1 more bytes follow/],
     [Buffer.from('{"columns":["input"],"count":9}\n'), /expected 9 inputs/],
   ] as const) {
     t.throws(() => decodeInputs(bytes), { code: 'INPUT_INVALID', message })

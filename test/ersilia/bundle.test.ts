@@ -10,7 +10,7 @@ import { temporaryFolder } from '../helpers/server.js'
 import { PROJECT_ROOT } from '../helpers/shared.js'
 import { LOGP_BUNDLE, makeBundle } from './helpers.js'
 
-test('the built-in bundle is read whole, from its folder or its framework', async (t) => {
+test('the built-in bundle is read completely, from its folder or its framework', async (t) => {
   const bundle = await readBundle(LOGP_BUNDLE)
   t.like(bundle, { columns: ['logp'], outputType: 'float', inputHeader: ['smiles'] })
   t.like(bundle.card, { Identifier: 'eos0lgp', Slug: 'crippen-logp' })
@@ -38,7 +38,7 @@ test('a packed bundle is read from its newest version, with its card', async (t)
   t.true(isVariable(bundle))
 })
 
-test('what is wrong with a bundle is said, and where', async (t) => {
+test('a problem of a bundle is reported with its location', async (t) => {
   const refused = async (path: string, message: RegExp) => {
     await t.throwsAsync(readBundle(path), { code: 'BUNDLE_INVALID', message })
   }

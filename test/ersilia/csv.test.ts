@@ -14,7 +14,7 @@ function refused(t: import('ava').ExecutionContext, bytes: Uint8Array, message: 
 
 const MOLECULES = ['CCO', 'CCC', 'CCCC', 'c1ccccc1']
 
-test('every line is a row, whatever ends it, and whether the last one is ended or not', (t) => {
+test('every line is a row, with any line ending and with or without a final one', (t) => {
   for (const [first, ...ends] of [
     ['\n', '\n', '\n', '\n', '\n'],
     ['\r\n', '\r\n', '\r\n', '\r\n', '\r\n'],
@@ -28,7 +28,7 @@ test('every line is a row, whatever ends it, and whether the last one is ended o
   }
 })
 
-test('any molecules come back in their places from any mixture of line ends', (t) => {
+test('any molecules keep their positions with any mixture of line endings', (t) => {
   const field = fc.string({ unit: 'grapheme' }).map((text) => text.replaceAll('\0', ''))
   const end = fc.constantFrom('\n', '\r\n', '\r')
   fc.assert(
@@ -48,10 +48,10 @@ test('blank lines are rows, a header alone has none, and no header at all is an 
   t.deepEqual(firstColumn(parse('smiles\n')), [])
   t.deepEqual(parse('\ufeffsmiles,name\nCCO,x').header, ['smiles', 'name'])
   t.deepEqual(parse('\ufeff"smiles"\r\nCCO').header, ['smiles'])
-  refused(t, Buffer.from(''), /it is empty/)
+  refused(t, Buffer.from(''), /got an empty file/)
 })
 
-test('quotes hold commas and line breaks; a quote within a field is data, one that never closes an error', (t) => {
+test('quoted fields contain commas and line breaks; a quote within a field is data, an unclosed one an error', (t) => {
   const { lines } = parse('s,n\n"a,b","x\ny"\na"b,c""\nC,"say ""hi"""\n"x\r\ny", z\n')
   t.deepEqual(lines, [
     ['a,b', 'x\ny'],
@@ -62,7 +62,7 @@ test('quotes hold commas and line breaks; a quote within a field is data, one th
   refused(t, Buffer.from('s\n"CCO\nCCC\n'), /expected CSV: .*[Qq]uote/)
 })
 
-test('a row of more fields than the header is refused: a comma may have cut its molecule', (t) => {
+test('a row with more fields than the header is rejected: a comma may have split its molecule', (t) => {
   t.deepEqual(firstColumn(parse('smiles,name\nCCO\nC,x\nN,y,\n')), ['CCO', 'C', 'N'])
   t.throws(() => firstColumn(parse('smiles\nC\nCC |c:1,3|\n')), {
     code: 'INPUT_INVALID',
@@ -71,7 +71,7 @@ test('a row of more fields than the header is refused: a comma may have cut its 
   t.deepEqual(firstColumn(parse('smiles,smiles\nC,N\n')), ['C'])
 })
 
-test('UTF-16 with a byte order mark is read; without one, and other encodings, are refused with the line', (t) => {
+test('UTF-16 with a byte order mark is read; without one, and other encodings, are rejected with the line', (t) => {
   const text = 'smiles\r\nCCO\r\nÄ😀\r\n'
   const little = Buffer.from(`\ufeff${text}`, 'utf16le')
   const big = Buffer.from(little).swap16()
@@ -84,9 +84,9 @@ test('UTF-16 with a byte order mark is read; without one, and other encodings, a
   t.throws(() => parseCsv(bare), { code: 'INPUT_INVALID' })
   refused(t, Buffer.concat([little, Buffer.of(0x41)]), /UTF-16/)
   refused(t, Buffer.concat([big, Buffer.of(0x41)]), /UTF-16/)
-  refused(t, Buffer.concat([little, Buffer.of(0, 0xd8, 0x41, 0)]), /half a character/)
+  refused(t, Buffer.concat([little, Buffer.of(0, 0xd8, 0x41, 0)]), /unpaired surrogate/)
   refused(t, Buffer.from([0xff, 0xfe, 0, 0, 0x73, 0, 0, 0]), /UTF-32/)
-  refused(t, Buffer.from('smiles\nCCO\nna\u00efve\n', 'latin1'), /line 3 has other bytes/)
+  refused(t, Buffer.from('smiles\nCCO\nna\u00efve\n', 'latin1'), /line 3 is not UTF-8/)
   refused(t, Buffer.from('smiles\r\n\xff', 'latin1'), /line 2/)
   refused(t, Buffer.from([0x73, 0xf0, 0x9f]), /line 1/)
   refused(t, Buffer.from('smiles\nC\nC\0C\n'), /NUL in line 3/)
@@ -94,7 +94,7 @@ test('UTF-16 with a byte order mark is read; without one, and other encodings, a
 
 const PYTHON = spawnSync('python3', ['-c', 'import csv']).status === 0
 
-/** The rows that Python's reader yields. */
+/** The rows that Python's csv reader returns. */
 function pythonRows(csv: string): string[][] {
   const program =
     'import csv,io,json,sys;print(json.dumps([r for r in csv.reader(io.TextIOWrapper(sys.stdin.buffer,encoding="utf-8",newline="")) if r]))'
@@ -114,7 +114,7 @@ const HARD: Row[] = [
   [null, 'trailing '],
 ]
 
-test('what is written is read again row by row, empty rows of one column too', (t) => {
+test('written files are read back row by row, including empty rows of one column', (t) => {
   const text = (cell: unknown) => (cell === null ? '' : Object.is(cell, -0) ? '-0.0' : String(cell))
   for (const width of [2, 1]) {
     const header = ['x', 'y'].slice(0, width)
@@ -128,7 +128,7 @@ test('what is written is read again row by row, empty rows of one column too', (
   t.is(formatCsv(['a', 'b'], [[null, null]]), 'a,b\n,\n')
 })
 
-test('any texts come back from a file as they went into it', (t) => {
+test('any texts survive being written and read', (t) => {
   const cell = fc.string({ unit: 'binary' }).map((text) => text.replaceAll('\0', ''))
   fc.assert(
     fc.property(

@@ -1,4 +1,4 @@
-/** Bundles on disk, made of the built-in one, and molecules in any number. */
+/** Bundles on disk based on the built-in one, and any number of molecules. */
 import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { ExecutionContext } from 'ava'
@@ -12,11 +12,11 @@ export interface BundleChanges {
   /** Keys of serve.json to change; null for a bundle without one. */
   readonly manifest?: Record<string, unknown> | null
   readonly card?: Record<string, unknown>
-  /** Texts of files, relative to model/framework. */
+  /** File contents by path relative to model/framework. */
   readonly files?: Record<string, string>
 }
 
-/** A bundle as eos-template lays it out, with the logP model as its checkpoint. */
+/** A bundle in the layout of eos-template with the logP model as its checkpoint. */
 export function makeBundle(
   t: ExecutionContext,
   { manifest = {}, card = {}, files = {} }: BundleChanges = {},
@@ -52,7 +52,7 @@ export function makeBundle(
 const CORES = ['c1ccc(X)cc1', 'c1ccnc(X)c1', 'C1CCN(X)CC1', 'c1cc(X)sc1', 'O=C(X)c1ccccc1', 'C1CCC(X)CC1']
 const ENDS = ['C', 'N', 'O', 'F', 'Cl', 'Br', 'CC', 'C(=O)O', 'C#N', 'C(F)(F)F', 'OC', 'N(C)C', 'S(=O)(=O)C']
 
-/** Distinct molecules, always the same ones. */
+/** Distinct molecules, the same in every run. */
 export function molecules(count: number): string[] {
   const made: string[] = []
   for (let length = 0; made.length < count; length++) {

@@ -1,4 +1,4 @@
-/** Jobs, as files in a folder that every worker sees. */
+/** Jobs as files in a folder that every worker sees. */
 import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
@@ -18,7 +18,7 @@ async function open(t: ExecutionContext, limits: Partial<JobLimits> = {}) {
   return { store, run, folder: join(folder, 'jobs') }
 }
 
-/** A job that ends when the test says so. */
+/** A job that the test completes. */
 function held() {
   let end = () => {}
   let begun = false
@@ -33,12 +33,12 @@ function held() {
   return { work, end: () => end(), hasBegun: () => begun }
 }
 
-test('as many jobs are kept as may be, those that failed too; the oldest make room', async (t) => {
+test('finished and failed jobs are kept up to the limit, then the oldest are removed', async (t) => {
   const { store, run, folder } = await open(t, { keepJobs: 5 })
   const ids: string[] = []
   for (let i = 0; i < 12; i++) {
     ids.push(await run(async () => (i % 2 === 0 ? `${i}` : Promise.reject(new Error('no')))))
-    // The one that ends is there when the others are counted.
+    // The job that finishes is already counted among the others.
     t.true(new Set(readdirSync(folder).map((name) => name.split('.')[0])).size <= 5 + 1)
   }
   await t.throwsAsync(store.status(ids[0] as string), { code: 'JOB_NOT_FOUND' })
@@ -46,7 +46,7 @@ test('as many jobs are kept as may be, those that failed too; the oldest make ro
   t.deepEqual(await store.result(ids[10] as string), { status: 'completed', text: '10' })
 })
 
-test('results are kept as far as their bytes may be, and one that is larger than all of them fails', async (t) => {
+test('results are kept up to the byte limit, and a larger one fails', async (t) => {
   const { store, run } = await open(t, { keepBytes: 100_000 })
   const first = await run(async () => 'x'.repeat(60_000))
   t.is((await store.result(first)).text?.length, 60_000)
@@ -56,7 +56,7 @@ test('results are kept as far as their bytes may be, and one that is larger than
   t.is((await store.result(second)).text?.length, 60_000)
 })
 
-test('a job that waits or runs never makes room', async (t) => {
+test('queued and running jobs are never removed', async (t) => {
   const { store, run } = await open(t, { keepJobs: 1 })
   const one = held()
   const running = await store.submit(one.work, 10)
@@ -70,13 +70,13 @@ test('a job that waits or runs never makes room', async (t) => {
   await t.throwsAsync(store.status(running), { code: 'JOB_NOT_FOUND' })
 })
 
-test('what jobs hold while they wait is bounded by their number and by bytes', async (t) => {
+test('queued jobs are limited by number and by bytes', async (t) => {
   const { store } = await open(t, { maxPending: 3, maxPendingBytes: 1000 })
   const one = held()
   const first = await store.submit(one.work, 600)
   await t.throwsAsync(
     store.submit(async () => '1', 500),
-    { code: 'QUEUE_FULL', message: /600 bytes wait, 500 more are over the 1000/ },
+    { code: 'QUEUE_FULL', message: /queued jobs take 600 bytes, 500 more would exceed the limit of 1000/ },
   )
   // It would never fit.
   await t.throwsAsync(
@@ -91,7 +91,7 @@ test('what jobs hold while they wait is bounded by their number and by bytes', a
   await store.close()
 })
 
-test('a store that closes takes no more jobs, fails those that wait and has the running one end', async (t) => {
+test('a closing store rejects new jobs, fails queued ones and stops the running one', async (t) => {
   const { store } = await open(t)
   let isBegun = false
   const running = await store.submit(async (isCancelled) => {
@@ -109,10 +109,10 @@ test('a store that closes takes no more jobs, fails those that wait and has the 
   )
 })
 
-test('a server that is told to end does not wait for its jobs', async (t) => {
+test('a server shuts down without waiting for its jobs', async (t) => {
   const bundle = makeBundle(t, { manifest: { batch_size: 1 } })
   const { server, url } = await startServer(t, { args: ['--bundle', bundle, '--workers', '1'] })
-  // Hours of work, one molecule at a time; and one behind it.
+  // Hours of work, one molecule at a time, and a job queued behind it.
   for (let i = 0; i < 2; i++) {
     const submitted = await fetch(`${url}/job/submit`, {
       method: 'POST',

@@ -1,4 +1,4 @@
-/** Nothing that is sent or answered is lost on its way through a bundle: rows, signs, types. */
+/** Rows, signs and types are preserved on their way through a bundle. */
 import { cpSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
@@ -6,7 +6,7 @@ import { runCommand, spawnServer, startServer, stopCleanly, temporaryFolder } fr
 import { withinDeadline } from '../helpers/waiting.js'
 import { makeBundle } from './helpers.js'
 
-/** A bundle whose run.sh answers with a text of the test's, whatever it is given; and says what it was given. */
+/** A bundle whose run.sh returns a given text and records its input. */
 function scripted(
   t: ExecutionContext,
   {
@@ -39,7 +39,7 @@ function runOn(t: ExecutionContext, bundle: string, input: string | Uint8Array) 
   return { code, stderr, output: code === 0 ? readFileSync(to, 'utf8') : null }
 }
 
-/** As ersilia-pack lays it out. */
+/** In the layout of ersilia-pack. */
 function packed(t: ExecutionContext, bundle: string): string {
   const root = join(temporaryFolder(t), 'eos9zzz', '20260101-aaaa')
   mkdirSync(root, { recursive: true })
@@ -50,7 +50,7 @@ function packed(t: ExecutionContext, bundle: string): string {
   return join(root, '..')
 }
 
-test.serial('a file of mixed line ends has a row for every line; null rows come back as rows', (t) => {
+test.serial('a file with mixed line endings has a row per line, and null rows are kept', (t) => {
   const { code, stderr, output } = runOn(t, makeBundle(t), 'smiles\r\nCCO\nnonsense\rCCCC\n\nc1ccccc1\n')
   t.is(code, 0, stderr)
   const lines = output?.split('\n') ?? []
@@ -61,7 +61,7 @@ test.serial('a file of mixed line ends has a row for every line; null rows come 
   )
 })
 
-test.serial('UTF-16 is read, and what is in another encoding or is cut is refused, with its line', (t) => {
+test.serial('UTF-16 is read; other encodings and truncated text are rejected with the line', (t) => {
   const bundle = makeBundle(t)
   const { code, output } = runOn(t, bundle, Buffer.from('\ufeffsmiles\r\nCCO\r\nC\r\n', 'utf16le'))
   t.is(code, 0)
@@ -79,7 +79,7 @@ test.serial('UTF-16 is read, and what is in another encoding or is cut is refuse
 })
 
 test.serial(
-  'columns of floats and integers are numbers without an Output Type, packed or not, served or run',
+  'columns of floats and integers are numbers without an Output Type, whether packed or not, served or run',
   async (t) => {
     const bundle = scripted(t, { answer: 'x,n\n6.0,3\n-0.0,\n' })
     for (const root of [bundle, packed(t, bundle)]) {
@@ -97,7 +97,7 @@ test.serial(
   },
 )
 
-test.serial('a column without a type is what its examples are, where the model is resident', async (t) => {
+test.serial('with a resident model, an undeclared column gets the type of its examples', async (t) => {
   const bundle = makeBundle(t, {
     manifest: { output: { kind: 'values', decimals: 0 } },
     card: { 'Output Type': undefined },
@@ -113,7 +113,7 @@ test.serial('a column without a type is what its examples are, where the model i
   await stopCleanly(t, server)
 })
 
-test.serial('examples of which one is lost are refused, not left out of the proof', async (t) => {
+test.serial('incomplete examples are rejected instead of skipped', async (t) => {
   const files = { 'examples/run_output.csv': 'logp\n1.4048\n2.8360\n' }
   const server = spawnServer(t, { args: ['--bundle', makeBundle(t, { files }), '--workers', '1'] })
   t.is((await withinDeadline('the server to end', server.exited)).code, 1)
@@ -123,7 +123,7 @@ test.serial('examples of which one is lost are refused, not left out of the proo
   )
 })
 
-test.serial('run.sh must answer a whole row for every input, in columns that can be told apart', (t) => {
+test.serial('run.sh must return a complete row for every input, in distinct columns', (t) => {
   for (const [answer, says] of [
     ['x,n\n1,2\n', /1 lines for 2 inputs/],
     ['x,n\n1,2\n3,4\n5,6\n', /3 lines for 2 inputs/],
@@ -131,7 +131,7 @@ test.serial('run.sh must answer a whole row for every input, in columns that can
     ['x,n\n1,2\n3,4,5\n', /3 fields in row 2: expected 2/],
     ['x,x\n1,2\n3,4\n', /column "x" twice/],
     ['n,z\n1,2\n3,4\n', /expected x, n/],
-    ['x,n\n"1,2\n3,4\n', /cannot be read/],
+    ['x,n\n"1,2\n3,4\n', /unreadable output/],
   ] as const) {
     const { code, stderr } = runOn(t, scripted(t, { answer, examples: 'x,n\n1,2\n' }), 'smiles\nCCO\nC\n')
     t.is(code, 1, stderr)
@@ -145,7 +145,7 @@ test.serial('run.sh must answer a whole row for every input, in columns that can
 })
 
 test.serial(
-  'text for run.sh arrives as it was sent; what a file cannot hold is a row of nulls',
+  'text reaches run.sh unchanged; text that a file cannot represent gives a row of nulls',
   async (t) => {
     const bundle = scripted(t, { answer: 'x,n\n1,2\n3,4\n', examples: 'x,n\n1,2\n' })
     const { server, url } = await startServer(t, { args: ['--bundle', bundle, '--workers', '1'] })
@@ -167,7 +167,7 @@ test.serial(
   },
 )
 
-test.serial('integers beyond the 32 bits of the heavy form are refused, not wrapped around', async (t) => {
+test.serial('integers above 32 bits are rejected in the heavy format instead of wrapping', async (t) => {
   const card = { 'Output Type': ['Integer'] }
   const bundle = scripted(t, { answer: 'x,n\n2147483647,2147483648\n', card, examples: 'x,n\n1,2\n' })
   const { server, url } = await startServer(t, { args: ['--bundle', bundle, '--workers', '1'] })
@@ -175,6 +175,6 @@ test.serial('integers beyond the 32 bits of the heavy form are refused, not wrap
   t.deepEqual(await (await ask('orient=values')).json(), [[2147483647, 2147483648]])
   const heavy = await ask('output_type=heavy')
   t.is(heavy.status, 422)
-  t.regex(await heavy.text(), /column 2: 2147483648 is beyond the 32-bit integers/)
+  t.regex(await heavy.text(), /column 2: 2147483648 exceeds the range of 32-bit integers/)
   await stopCleanly(t, server)
 })

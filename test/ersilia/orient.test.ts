@@ -20,7 +20,7 @@ interface Vector {
   readonly expected: unknown
 }
 
-/** As text a number is what Python wrote, "1.0": JSON's own numbers do not tell 1.0 from 1. */
+/** As text, because Python writes "1.0" and JSON numbers do not distinguish 1.0 from 1. */
 function readVectors(): Vector[] {
   const text = readFileSync(join(sharedPath('ersilia'), 'orient-golden.json'), 'utf8')
   const vectors = JSON.parse(text) as Vector[]
@@ -35,7 +35,7 @@ function typeOf({ output_type: types }: Vector): OutputType {
   return types.length > 1 ? 'string' : (types[0]?.toLowerCase() as OutputType)
 }
 
-/** Where upstream loses the row: docs/ersilia.md. */
+/** Cases in which upstream loses the row: docs/ersilia.md. */
 function isLost({ output_type: types, values, expected }: Vector): boolean {
   return (
     types.join() === 'Integer' && values.length > 0 && (expected as { data?: unknown[] }).data?.length === 0
@@ -57,7 +57,7 @@ testWithShared('rows are oriented as by the upstream function, in its 80 vectors
   t.is(lost, 2)
 })
 
-test('what has no JSON number is null, whatever it looks like', (t) => {
+test('values without a JSON number are null', (t) => {
   for (const cell of [
     'nan',
     'inf',
@@ -76,7 +76,7 @@ test('what has no JSON number is null, whatever it looks like', (t) => {
   t.true(Object.is(convertCell('-0.5', 'integer'), 0))
 })
 
-test('no input can reach what objects are born with', (t) => {
+test('inputs cannot collide with Object.prototype', (t) => {
   const index = ['__proto__', 'constructor', 'toString']
   const rows = [[1], [2], [3]]
   for (const orient of ORIENTS) {

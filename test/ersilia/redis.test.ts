@@ -67,7 +67,7 @@ testWithRedis('all workers share the rows in Redis, laid out as ersilia-pack lay
     const ttl = await client.ttl(key)
     t.true(ttl > week - 600 && ttl <= week, `${key}: ${ttl}`)
   }
-  // What another server left there is answered with; what does not fit the columns is not.
+  // Rows stored by another server are used unless they do not fit the columns.
   await client.hSet('cache:eos0lgp', { C: '[42]', CC: '[1, 2]', CCC: 'not JSON' })
   for (let i = 0; i < 4; i++)
     t.deepEqual(await run(url, 'fetch_cache=true&cache_only=true', ['C', 'CC', 'CCC', 'CCCC']), [
@@ -78,7 +78,7 @@ testWithRedis('all workers share the rows in Redis, laid out as ersilia-pack lay
     ])
   t.deepEqual((await run(url, 'fetch_cache=true', ['Oc1ccccc1']))[0], [phenol])
   await stop()
-  // Without it everything is computed.
+  // Without Redis everything is computed.
   t.deepEqual((await run(url, 'fetch_cache=true&save_cache=true', ['Oc1ccccc1']))[0], [phenol])
   const warned = await untilSome('a warning', () => server.log.find(({ level }) => level === 'warn') ?? null)
   t.regex(warned.msg, /cannot be reached/)

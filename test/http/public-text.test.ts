@@ -295,7 +295,7 @@ test('a failed request, the repository index and the log: the source is in the l
   const index = await fetch(`${adminUrl}/v2/repository/index`, { method: 'POST', body: '{}' })
   const entries = (await index.json()) as { name: string; reason: string }[]
   for (const text of [((await load.json()) as { error: string }).error, entries[1]?.reason ?? '']) {
-    t.regex(text, /\(bad\/1\/model\.onnx\): the runtime refuses the model/)
+    t.regex(text, /\(bad\/1\/model\.onnx\): the runtime rejects the model/)
     t.false(text.includes(models))
     t.notRegex(text, SOURCE)
   }

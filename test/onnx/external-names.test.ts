@@ -35,7 +35,7 @@ function external(location: string): TensorProto {
   return create(TensorProtoSchema, { name: location, dataType: ELEMENT.float, dataLocation: 1, externalData })
 }
 
-/** Weights of its own, and external ones wherever a model can have them. */
+/** Inline weights, and external data in every possible location. */
 function everywhere(names: { outer: string; attribute: string; list: string; inner: string }): Uint8Array {
   const attribute = create(AttributeProtoSchema, { name: 'value', type: 4, t: external(names.attribute) })
   const list = create(AttributeProtoSchema, { name: 'values', type: 9, tensors: [external(names.list)] })
@@ -53,7 +53,7 @@ function everywhere(names: { outer: string; attribute: string; list: string; inn
   )
 }
 
-test('the names are those that parsing the model finds, wherever they stand in it', async (t) => {
+test('the names equal those found by parsing the model, in any location', async (t) => {
   const path = join(temporaryFolder(t), 'model.onnx')
   const name = fc.string({ minLength: 1, maxLength: 200, unit: 'grapheme' })
   const names = fc.record({ outer: name, attribute: name, list: name, inner: name })
@@ -68,7 +68,7 @@ test('the names are those that parsing the model finds, wherever they stand in i
   )
 })
 
-test('functions and sparse attributes are looked into too', async (t) => {
+test('functions and sparse attributes are searched too', async (t) => {
   const model = fromBinary(ModelProtoSchema, addModel())
   const sparseTensor = create(SparseTensorProtoSchema, { values: external('sparse.bin') })
   const attribute = [
@@ -85,7 +85,7 @@ test('functions and sparse attributes are looked into too', async (t) => {
   t.deepEqual(externalFiles(parseModel(bytes)), ['function.bin', 'sparse.bin'])
 })
 
-test('of a file that is cut anywhere, or is no model, what was found before is told', async (t) => {
+test('a truncated or invalid file gives the names before the error', async (t) => {
   const path = join(temporaryFolder(t), 'model.onnx')
   const bytes = addModelWithExternalData('weights/w.bin')
   for (let end = 0; end < bytes.length; end++) {
@@ -103,7 +103,7 @@ test('of a file that is cut anywhere, or is no model, what was found before is t
   )
 })
 
-test('what is no file is not read: nothing there, a folder, a named pipe', async (t) => {
+test('missing files, folders and named pipes are not read', async (t) => {
   const dir = temporaryFolder(t)
   const pipe = join(dir, 'pipe')
   spawnSync('mkfifo', [pipe])

@@ -6,7 +6,7 @@ function files(contents: Record<string, string>) {
   return (path: string) => contents[path] ?? null
 }
 
-test('the quota of cgroup v2 is found on any ancestor, and the smallest wins', (t) => {
+test('the quota of cgroup v2 is found on any ancestor, and the smallest applies', (t) => {
   const read = files({
     '/proc/self/cgroup': '0::/pod/container\n',
     '/sys/fs/cgroup/pod/container/cpu.max': 'max 100000\n',
@@ -26,7 +26,7 @@ test('the quota of cgroup v1 is read from the cpu controller', (t) => {
   t.is(usableCpus(read), 1)
 })
 
-test('no quota, or none that can be read, means the affinity', (t) => {
+test('without a readable quota the affinity applies', (t) => {
   t.is(usableCpus(files({})), availableParallelism())
   const unlimited = files({
     '/proc/self/cgroup': '4:cpu:/\n',

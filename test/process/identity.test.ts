@@ -2,7 +2,7 @@ import test from 'ava'
 import { isAlive, ownIdentity } from '../../src/process/identity.js'
 import { startZombie } from '../helpers/processes.js'
 
-test('a process is itself only with its start time and its boot', (t) => {
+test('a process is identified by pid, start time and boot id', (t) => {
   const self = ownIdentity()
   t.is(self.pid, process.pid)
   t.true(isAlive(self))
@@ -10,7 +10,7 @@ test('a process is itself only with its start time and its boot', (t) => {
   t.false(isAlive({ ...self, bootId: 'another boot' }))
 })
 
-test('a zombie is dead', async (t) => {
+test('a zombie counts as dead', async (t) => {
   const zombie = await startZombie(t)
   t.true(process.kill(zombie.pid, 0), 'signal 0 calls it alive')
   t.false(isAlive(zombie))

@@ -7,7 +7,7 @@ function files(contents: Record<string, string>) {
   return (path: string) => contents[path] ?? null
 }
 
-test('the smallest memory limit of the own control group and its ancestors counts', (t) => {
+test('the smallest memory limit of the control group and its ancestors applies', (t) => {
   const v2 = files({
     '/proc/self/cgroup': '0::/pod/container\n',
     '/sys/fs/cgroup/pod/container/memory.max': 'max\n',
@@ -33,7 +33,7 @@ const SHARING: Sharing = {
   notes: [],
 }
 
-test('models add up to what the limit must allow, each once', (t) => {
+test('the budget is the sum of all models, each counted once', (t) => {
   const budget = new MemoryBudget({ limitBytes: 500e6, workers: 2 })
   const model = { fileBytes: 100e6, sharing: SHARING, memoryRequirements: { privateBytes: null } }
   budget.reserve('a', model)
@@ -48,7 +48,7 @@ test('models add up to what the limit must allow, each once', (t) => {
   new MemoryBudget({ limitBytes: null, workers: 1000 }).reserve('a', model)
 })
 
-test('what was measured counts instead of the least that a graph tells, and what is gone no longer', (t) => {
+test('measured requirements replace the lower bound, and released models no longer count', (t) => {
   const budget = new MemoryBudget({ limitBytes: 400e6, workers: 2 })
   const of = (privateBytes: number | null) => ({
     fileBytes: 100e6,
@@ -56,19 +56,19 @@ test('what was measured counts instead of the least that a graph tells, and what
     memoryRequirements: { privateBytes },
   })
   budget.reserve('m@1', of(5e6))
-  // 60 + 200 + 2 * 75 MB: in a swap both generations count.
+  // 60 + 200 + 2 * 75 MB: both generations count during a swap.
   const next = of(10e6)
   t.throws(() => budget.reserve('m@1+2', next), {
     code: 'MEMORY_LIMIT',
     message:
-      /at least 410\.0 MB \(segments 200\.0 MB, 2 workers of 75\.0 MB, .*this model 100\.0 MB and 10\.0 MB in each worker, measured, beside 100\.0 MB of segments before it\)/,
+      /at least 410\.0 MB \(segments 200\.0 MB, 2 workers of 75\.0 MB, .*this model 100\.0 MB and 10\.0 MB in each worker, measured, in addition to 100\.0 MB of other segments\)/,
   })
   budget.release('m@1')
   budget.reserve('m@1+2', next)
   budget.reserve('m@1+2', of(0))
 })
 
-test('what workers hold beside models counts in each of them', (t) => {
+test('memory of workers besides models counts in each worker', (t) => {
   const budget = new MemoryBudget({ limitBytes: 400e6, workers: 2 })
   budget.reserveInWorkers(85e6)
   // 60 + 100 + 2 * (60 + 85 + 10) MB.

@@ -7,7 +7,7 @@ function eventsWith(kills: number): string {
   return `low 0\nhigh 3\nmax 12\noom 4\noom_kill ${kills}\noom_group_kill 0\n`
 }
 
-test('kills are counted where the control group stands, and on the whole machine elsewhere', (t) => {
+test('OOM kills are counted in the control group, or on the whole machine without one', (t) => {
   const from = (contents: Record<string, string>) => oomKillCount((path) => contents[path] ?? null)
   t.is(from({ '/proc/self/cgroup': '0::/pod\n', [V2]: eventsWith(2), '/proc/vmstat': 'oom_kill 9\n' }), 2)
   t.is(
@@ -21,7 +21,7 @@ test('kills are counted where the control group stands, and on the whole machine
   t.is(from({}), null)
 })
 
-test('each kill explains one end, and those before the start none', (t) => {
+test('each OOM kill explains one process exit, and kills before the start explain none', (t) => {
   let kills = 5
   const oomKills = new OomKills((path) =>
     path === '/proc/self/cgroup' ? '0::/pod\n' : path === V2 ? eventsWith(kills) : null,

@@ -4,7 +4,7 @@ import test, { type ExecutionContext } from 'ava'
 import { Regions } from '../../src/regions/regions.js'
 import { temporaryFolder } from '../helpers/server.js'
 
-/** An object of so many bytes. */
+/** An object of this size. */
 function objectOf(t: ExecutionContext, bytes: number): string {
   const name = `object-${basename(temporaryFolder(t))}`
   writeFileSync(join('/dev/shm', name), new Uint8Array(bytes))
@@ -12,7 +12,7 @@ function objectOf(t: ExecutionContext, bytes: number): string {
   return name
 }
 
-test('what one process registers, another reads and forgets', (t) => {
+test('a region registered by one process can be read and unregistered by another', (t) => {
   const folder = join(temporaryFolder(t), 'regions')
   const [one, other] = [new Regions(folder), new Regions(folder)]
   t.deepEqual(one.list(), [])
@@ -38,7 +38,7 @@ test('what one process registers, another reads and forgets', (t) => {
   t.deepEqual(one.list(), [])
 })
 
-test('where the server is gone, nothing is registered and no folder comes back', (t) => {
+test('after shutdown nothing is registered and no folder is created', (t) => {
   const server = join(temporaryFolder(t), 'server')
   const regions = new Regions(join(server, 'regions'))
   const region = { name: 'r', key: objectOf(t, 64), offsetBytes: 0, bytes: 32 }
@@ -46,7 +46,7 @@ test('where the server is gone, nothing is registered and no folder comes back',
   t.deepEqual(regions.list(), [])
 })
 
-test('a name of any length and characters that fits is kept apart from all others', (t) => {
+test('names with any characters up to the length limit stay distinct', (t) => {
   const regions = new Regions(join(temporaryFolder(t), 'regions'))
   const key = objectOf(t, 64)
   const names = ['', '..', 'a/b', 'ä', 'A', 'a', 'x'.repeat(1024), '\0']

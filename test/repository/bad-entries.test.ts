@@ -30,7 +30,7 @@ interface BadEntry {
   readonly title: string
   readonly write: (dir: string) => void | Promise<void>
   readonly problems: readonly Told[]
-  /** What is served of it all the same. */
+  /** Models that are served nevertheless. */
   readonly sources?: readonly string[]
 }
 
@@ -50,7 +50,7 @@ function config(dir: string, value: unknown): void {
   file(dir, ['m', 'config.json'], typeof value === 'string' ? value : JSON.stringify(value))
 }
 
-/** One reason for both versions that stand beside it. */
+/** The same reason for both versions of a model. */
 function bothVersions(says: RegExp): Told[] {
   return [
     ['m/2', says],
@@ -93,7 +93,7 @@ const BAD: readonly BadEntry[] = [
     problems: [['m/', /found a device$/]],
   },
   {
-    title: 'a link that leads nowhere, as a file, as a model, as a version, as a model file',
+    title: 'broken links as a file, a model, a version and a model file',
     write: (dir) => {
       symlinkSync('/no/such', join(dir, 'f.onnx'))
       symlinkSync('/no/such', join(dir, 'm'))
@@ -103,10 +103,10 @@ const BAD: readonly BadEntry[] = [
       symlinkSync('/no/such', join(dir, 'w', '1', 'model.onnx'))
     },
     problems: [
-      ['f/', /found a link to \/no\/such, where nothing is$/],
-      ['m/', /found a link to \/no\/such, where nothing is$/],
-      ['v/2', /expected a version folder, found a link/],
-      ['w/1', /expected a file model\.onnx in a version folder, found a link/],
+      ['f/', /found a broken link to \/no\/such$/],
+      ['m/', /found a broken link to \/no\/such$/],
+      ['v/2', /expected a version folder, found a broken link/],
+      ['w/1', /expected a file model\.onnx in a version folder, found a broken link/],
     ],
     sources: ['v/1'],
   },
@@ -146,7 +146,7 @@ const BAD: readonly BadEntry[] = [
       writeModel(dir, 'later', BYTES)
       renameSync(join(dir, 'later'), Buffer.concat([Buffer.from(`${dir}/m`), Buffer.from([0xff])]))
       writeFileSync(Buffer.concat([Buffer.from(`${dir}/`), Buffer.from([0xe9]), Buffer.from('.onnx')]), BYTES)
-      // Neither a model nor one that is missed.
+      // Neither a model nor a missing one.
       writeFileSync(Buffer.concat([Buffer.from(`${dir}/`), Buffer.from([0xe9]), Buffer.from('.txt')]), BYTES)
     },
     problems: [
@@ -164,8 +164,8 @@ const BAD: readonly BadEntry[] = [
       file(dir, [`${basename(dir)}.onnx`])
     },
     problems: [
-      ['m/1', /stands twice/],
-      ['DIR/1', /stands twice/],
+      ['m/1', /exists twice/],
+      ['DIR/1', /exists twice/],
     ],
     sources: ['m/2'],
   },
@@ -194,7 +194,7 @@ const BAD: readonly BadEntry[] = [
   {
     title: 'a name with a slash',
     write: (dir) => void writeModel(dir, join('org', 'm'), BYTES),
-    problems: [['org/', /org\/m\/1\/model\.onnx: a model name cannot hold "\/"/]],
+    problems: [['org/', /org\/m\/1\/model\.onnx: a model name cannot contain "\/"/]],
   },
   {
     title: 'a config that is no JSON',
@@ -246,12 +246,12 @@ const BAD: readonly BadEntry[] = [
     problems: [['m/1', /m\.config\.json: .*expected a regular file/]],
   },
   {
-    title: 'a config that is a link to nowhere is not the same as none',
+    title: 'a config that is a broken link is not the same as no config',
     write: (dir) => {
       file(dir, ['m.onnx'])
       symlinkSync('/no/such', join(dir, 'm.config.json'))
     },
-    problems: [['m/1', /m\.config\.json: expected a JSON file: found a link to \/no\/such/]],
+    problems: [['m/1', /m\.config\.json: expected a JSON file: found a broken link to \/no\/such/]],
   },
   {
     title: 'labels and samples that are not there, or a device',
@@ -323,14 +323,14 @@ function assertTold(t: ExecutionContext, { sources, problems }: RepositoryScan, 
 }
 
 for (const bad of BAD) {
-  test(`${bad.title}: told, and what is good is served`, async (t) => {
+  test(`${bad.title}: reported, and the good models are served`, async (t) => {
     const dir = writeModel(temporaryFolder(t), 'good', BYTES)
     await bad.write(dir)
     assertTold(t, await scanRepository(dir), dir, bad)
   })
 }
 
-test('a socket is no model file, and is not connected to', async (t) => {
+test('a socket is not a model file and is not opened', async (t) => {
   const dir = writeModel(temporaryFolder(t), 'good', BYTES)
   const server = createServer(() => t.fail('nobody connects'))
   await new Promise<void>((resolve) => server.listen(join(dir, 'm.onnx'), resolve))
@@ -340,7 +340,7 @@ test('a socket is no model file, and is not connected to', async (t) => {
   t.regex(problems[0]?.reason ?? '', /found a socket$/)
 })
 
-test('what tools and volumes leave beside models is ignored', async (t) => {
+test('files of tools and volumes are ignored', async (t) => {
   const dir = writeModel(temporaryFolder(t), 'good', BYTES)
   for (const name of ['.git', '.m.onnx.swp', '..2026_11_26', 'lost+found', '.Trash-0'])
     writeModel(dir, name, BYTES)
@@ -360,7 +360,7 @@ test('what tools and volumes leave beside models is ignored', async (t) => {
   )
 })
 
-test('an Ersilia bundle inside the repository is a model where it has versions, and ignored where not', async (t) => {
+test('an Ersilia bundle inside the repository is a model if it has versions, otherwise it is ignored', async (t) => {
   const dir = temporaryFolder(t)
   for (const name of ['eos1', 'eos2']) {
     file(dir, [name, 'metadata.yml'], 'Identifier: x')
@@ -376,7 +376,7 @@ test('an Ersilia bundle inside the repository is a model where it has versions, 
   )
 })
 
-test('a volume that is changed as a whole, by its link ..data, is read through the links', async (t) => {
+test('an atomically updated volume is read through its ..data link', async (t) => {
   const dir = temporaryFolder(t)
   file(dir, ['..2026_11_26', 'm.onnx'])
   file(dir, ['..2026_11_26', 'm.config.json'], '{"threads": 3}')
@@ -390,7 +390,7 @@ test('a volume that is changed as a whole, by its link ..data, is read through t
   )
 })
 
-test('names of the prototype are names like others', async (t) => {
+test('names of Object.prototype are ordinary names', async (t) => {
   const dir = temporaryFolder(t)
   for (const name of ['__proto__', 'constructor', 'toString', 'hasOwnProperty']) writeModel(dir, name, BYTES)
   file(dir, ['__proto__', 'config.json'], '{"labels": {"constructor": ["a"]}}')
@@ -403,7 +403,7 @@ test('names of the prototype are names like others', async (t) => {
   t.deepEqual(Object.getOwnPropertyNames(sources[0]?.config.labels).toSorted(), ['constructor'])
 })
 
-/** Scans as somebody who is not root: root may read everything. */
+/** Scans as an unprivileged user, because root can read everything. */
 function scanAsNobody(dir: string): RepositoryScan {
   const url = pathToFileURL(join(PROJECT_ROOT, 'dist', 'src', 'repository', 'repository.js')).href
   const script = `import { scanRepository } from ${JSON.stringify(url)}
@@ -419,7 +419,7 @@ process.stdout.write(JSON.stringify(await scanRepository(${JSON.stringify(dir)})
   }
 }
 
-test('what may not be read is told with its reason; lost+found and files of others are no problem', (t) => {
+test('unreadable entries are reported with a reason; lost+found and other files are not', (t) => {
   const dir = writeModel(temporaryFolder(t), 'good', BYTES)
   chmodSync(dir, 0o755)
   const sealed = [
@@ -444,18 +444,15 @@ test('what may not be read is told with its reason; lost+found and files of othe
     ...{ title: '', write: () => {}, sources: ['version/1'] },
     problems: [
       ['config/1', /config\.json: expected a JSON file: .*EACCES/],
-      [
-        'f/',
-        /f\.onnx: expected a model file, found a file that cannot be read \(EACCES: permission denied\)$/,
-      ],
-      ['folder/', /folder: expected a folder that can be read: EACCES: permission denied$/],
-      ['model/1', /found a file that cannot be read \(EACCES/],
-      ['version/2', /found what cannot be read \(EACCES/],
+      ['f/', /f\.onnx: expected a model file, found an unreadable file \(EACCES: permission denied\)$/],
+      ['folder/', /folder: expected a readable folder: EACCES: permission denied$/],
+      ['model/1', /found an unreadable file \(EACCES/],
+      ['version/2', /found an unreadable path \(EACCES/],
     ],
   })
 })
 
-test('a folder of models that is missing, a file, or may not be read is refused as a whole', async (t) => {
+test('a missing, unreadable or non-folder repository is rejected', async (t) => {
   const dir = temporaryFolder(t)
   const refused = { code: 'REPOSITORY_INVALID' }
   await t.throwsAsync(scanRepository(join(dir, 'none')), { ...refused, message: /found none$/ })
@@ -463,17 +460,17 @@ test('a folder of models that is missing, a file, or may not be read is refused 
   await t.throwsAsync(scanRepository(join(dir, 'file')), { ...refused, message: /found a file$/ })
   mkdirSync(join(dir, 'sealed'), { mode: 0 })
   chmodSync(dir, 0o755)
-  t.throws(() => scanAsNobody(join(dir, 'sealed')), { message: /folder that can be read: EACCES/ })
+  t.throws(() => scanAsNobody(join(dir, 'sealed')), { message: /readable folder: EACCES/ })
   t.deepEqual(
     await scanRepository(writeModel(join(dir, 'ok'), 'm', BYTES)).then(({ problems }) => problems),
     [],
   )
 })
 
-test('entries that come and go while they are scanned end no scan', async (t) => {
+test('entries that appear and disappear during a scan do not abort it', async (t) => {
   const dir = writeModel(temporaryFolder(t), 'good', BYTES)
   let isDone = false
-  // A version folder is there before its model is: that is a problem for as long.
+  // A version folder exists before its model file, which is a problem until the file appears.
   const churn = (async () => {
     for (let i = 0; !isDone; i++) {
       writeModel(dir, 'm', BYTES, String((i % 3) + 1))
@@ -495,7 +492,7 @@ test('entries that come and go while they are scanned end no scan', async (t) =>
   await churn
 })
 
-test('whatever bad entries stand together, each is told and the good ones are served', async (t) => {
+test('any combination of bad entries is reported, and the good ones are served', async (t) => {
   const root = temporaryFolder(t)
   const kinds = {
     empty: (dir: string, name: string) => void mkdirSync(join(dir, name, '1'), { recursive: true }),

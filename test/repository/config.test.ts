@@ -9,7 +9,7 @@ import { PROJECT_ROOT } from '../helpers/shared.js'
 
 const SAMPLE = JSON.stringify({ inputs: [{ name: 'x', shape: [1, 2], datatype: 'FP32', data: [[1, 2.5]] }] })
 
-/** A config with the files it names; returns its path. */
+/** Writes a config with the files it names; returns its path. */
 function write(
   t: ExecutionContext,
   config: unknown,
@@ -32,7 +32,7 @@ async function refused(t: ExecutionContext, path: string, says: RegExp): Promise
   t.regex(error?.message ?? '', says)
 }
 
-test('without a config every version is served, with the threads of the server and nothing to warm up', async (t) => {
+test('without a config every version is served, with the threads of the server and without warm-up', async (t) => {
   t.like(await readModelConfig('/no/such/config.json'), {
     versionPolicy: { kind: 'all' },
     threads: null,
@@ -41,7 +41,7 @@ test('without a config every version is served, with the threads of the server a
   })
 })
 
-test('docs/model-config.md lists the keys of the schema, in their order, and its examples are read', async (t) => {
+test('docs/model-config.md lists the keys of the schema, in order, and its examples are valid', async (t) => {
   const text = readFileSync(join(PROJECT_ROOT, 'docs', 'model-config.md'), 'utf8')
   const rows = [...text.matchAll(/^\| `(\w+)` \| `(.*?)` \| .* \| `(.*)` \|$/gm)]
   t.deepEqual(
@@ -61,7 +61,7 @@ test('docs/model-config.md lists the keys of the schema, in their order, and its
   await t.notThrowsAsync(readModelConfig(write(t, whole)))
 })
 
-test('what crosses to the workers is the whole config', async (t) => {
+test('the complete config is sent to the workers', async (t) => {
   const config = await readModelConfig(
     write(t, { threads: 3, labels: { y: ['a'] }, warm_up: ['s.json'] }, { 's.json': SAMPLE }),
   )
@@ -95,7 +95,7 @@ test('threads are a positive integer', async (t) => {
   for (const threads of [0, -1, 1.5, 1025, '2']) await refused(t, write(t, { threads }), /threads/)
 })
 
-test('warm-up is a number of runs, or samples with their runs, found beside the config', async (t) => {
+test('warm-up is a number of runs, or samples with their runs in the folder of the config', async (t) => {
   const files = { 'a.json': SAMPLE, 'more/b.json': SAMPLE }
   const counted = await readModelConfig(write(t, { warm_up: 5 }))
   t.deepEqual(counted.warmUp, { generatedRuns: 5, samples: [] })
@@ -121,7 +121,7 @@ test('warm-up is a number of runs, or samples with their runs, found beside the 
     await refused(t, write(t, { warm_up }, files), /at warm_up/)
 })
 
-test('a sample that is no infer request, or not there, or elsewhere, is refused by name', async (t) => {
+test('a sample that is invalid, missing or outside the folder is rejected by name', async (t) => {
   const noData = JSON.stringify({ inputs: [{ name: 'x', shape: [1], datatype: 'FP32' }] })
   const cases: readonly [content: string | null, says: RegExp][] = [
     [null, /warm_up: "s\.json": expected a file at .*, found none/],
@@ -136,14 +136,14 @@ test('a sample that is no infer request, or not there, or elsewhere, is refused 
     await refused(t, write(t, { warm_up: [name] }), /expected a file inside the config's folder/)
 })
 
-test('labels are listed, or read from a file with one a line', async (t) => {
+test('labels are listed, or read from a file with one per line', async (t) => {
   const read = async (content: string) =>
     (await readModelConfig(write(t, { labels: { y: 'l.txt', z: ['one'] } }, { 'l.txt': content }))).labels
   t.deepEqual(await read('cat\ndog\n'), { y: ['cat', 'dog'], z: ['one'] })
   for (const content of ['cat\r\ndog', 'cat\rdog\r', '\ufeffcat\ndog\r\n'])
     t.deepEqual(await read(content), { y: ['cat', 'dog'], z: ['one'] })
   const bad: readonly [content: string | Uint8Array, says: RegExp][] = [
-    ['', /expected one label a line, got an empty file/],
+    ['', /expected one label per line, got an empty file/],
     ['cat\n\ndog\n', /"l\.txt", line 2: expected a label, got an empty line/],
     [`cat\n${'x'.repeat(1001)}\n`, /line 2: expected at most 1000 characters/],
     ['x\n'.repeat(100_001), /line 100001: expected at most 100000 labels/],
@@ -156,7 +156,7 @@ test('labels are listed, or read from a file with one a line', async (t) => {
     await refused(t, write(t, { labels: { y: list } }), /labels/)
 })
 
-test('any labels of one line each come back as they are, listed or from a file', async (t) => {
+test('any single-line labels are preserved, listed or from a file', async (t) => {
   const folder = temporaryFolder(t)
   const path = join(folder, 'config.json')
   const label = fc
@@ -174,7 +174,7 @@ test('any labels of one line each come back as they are, listed or from a file',
   )
 })
 
-test('files beyond their limits are not read, and what is no file is not waited for', async (t) => {
+test('files above the size limit are not read, and pipes do not block', async (t) => {
   const sample = write(t, { warm_up: ['s.json'] }, { 's.json': '' })
   truncateSync(join(dirname(sample), 's.json'), 8 * 1024 * 1024 + 1)
   await refused(t, sample, /expected at most 8\.4 MB, got 8\.4 MB/)
@@ -189,7 +189,7 @@ test('files beyond their limits are not read, and what is no file is not waited 
   await refused(t, pipe, /"pipe": expected a regular file/)
 })
 
-test('unknown keys are refused', async (t) => {
+test('unknown keys are rejected', async (t) => {
   await refused(t, write(t, { instances: 1 }), /Unrecognized key: "instances"/)
   await refused(t, write(t, { version_polcy: 'all' }), /version_polcy/)
 })

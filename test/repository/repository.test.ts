@@ -31,7 +31,7 @@ test('NAME.onnx and a single model.onnx are version 1', async (t) => {
   )
 })
 
-test('what is no model is ignored: hidden entries, other files, folders that are no version', async (t) => {
+test('other entries are ignored: hidden entries, other files, folders that are not versions', async (t) => {
   const dir = writeModel(temporaryFolder(t), 'm', BYTES)
   writeModel(dir, '.git', BYTES)
   writeModel(dir, 'm', BYTES, 'latest')
@@ -42,7 +42,7 @@ test('what is no model is ignored: hidden entries, other files, folders that are
   t.deepEqual(problems, [])
 })
 
-test('one name and version cannot stand twice', async (t) => {
+test('duplicate names and versions are rejected', async (t) => {
   const dir = writeModel(temporaryFolder(t), 'm', BYTES)
   writeFileSync(join(dir, 'm.onnx'), BYTES)
   writeModel(dir, 'm', BYTES, '2')
@@ -52,14 +52,14 @@ test('one name and version cannot stand twice', async (t) => {
     ['m/2'],
   )
   t.like(problems, [{ name: 'm', version: '1', code: 'REPOSITORY_INVALID' }])
-  t.regex(problems[0]?.reason ?? '', /model m version 1 stands twice: .*m\/1\/model\.onnx.*m\.onnx/)
+  t.regex(problems[0]?.reason ?? '', /model m version 1 exists twice: .*m\/1\/model\.onnx.*m\.onnx/)
 })
 
-test('a folder that is not there is named', async (t) => {
+test('a missing folder is named in the error', async (t) => {
   await t.throwsAsync(scanRepository('/no/such/folder'), { message: /--models \/no\/such\/folder/ })
 })
 
-/** A repository with a model `m` of these versions and this policy. */
+/** A repository with a model `m` that has these versions and this policy. */
 function versionsWithPolicy(dir: string, versions: readonly string[], policy: unknown): string {
   for (const version of versions) writeModel(dir, 'm', BYTES, version)
   writeFileSync(join(dir, 'm', 'config.json'), JSON.stringify({ version_policy: policy }))
@@ -70,7 +70,7 @@ async function served(dir: string): Promise<string[]> {
   return (await scanRepository(dir)).sources.map(({ version }) => version)
 }
 
-test('a policy decides which versions are served; another model is not touched by it', async (t) => {
+test('a version policy selects the served versions of its own model only', async (t) => {
   const versions = ['1', '2', '9', '10']
   const scan = async (policy: unknown) =>
     await served(versionsWithPolicy(temporaryFolder(t), versions, policy))
@@ -86,7 +86,7 @@ test('a policy decides which versions are served; another model is not touched b
   )
 })
 
-test('versions that a policy asks for and that are not there are named, the others are served', async (t) => {
+test('missing versions required by a policy are reported, the others are served', async (t) => {
   const dir = versionsWithPolicy(temporaryFolder(t), ['2', '10'], { specific: ['1', '2', '3'] })
   t.deepEqual(await served(dir), ['2'])
   const { problems } = await scanRepository(dir)
@@ -96,11 +96,11 @@ test('versions that a policy asks for and that are not there are named, the othe
   )
   t.regex(
     problems[1]?.reason ?? '',
-    /m\/config\.json: version_policy asks for version 1, the repository has 10, 2$/,
+    /m\/config\.json: version_policy requires version 1, but the repository has 10, 2$/,
   )
 })
 
-test('for any versions, latest takes the highest and specific takes exactly what it names', async (t) => {
+test('for any versions, latest selects the highest and specific exactly the listed ones', async (t) => {
   const root = temporaryFolder(t)
   const versions = fc.uniqueArray(fc.bigInt({ min: 1n, max: 10n ** 18n - 1n }), {
     minLength: 1,
@@ -119,7 +119,7 @@ test('for any versions, latest takes the highest and specific takes exactly what
   )
 })
 
-test('a file is placed as the repository around it would place it', async (t) => {
+test('a model file gets the name and version that its repository gives it', async (t) => {
   const dir = writeModel(temporaryFolder(t), 'm', BYTES, '3')
   writeFileSync(join(dir, 'solo.onnx'), BYTES)
   writeFileSync(join(dir, 'model.onnx'), BYTES)

@@ -17,7 +17,7 @@ const header = fc.record({
   batching: fc.record({ batchable: fc.boolean(), reason: fc.string() }),
 })
 
-test('whatever the shapes, the suggested config has every key, is read back, and takes a request', (t) => {
+test('for any shapes, the suggested config has every key, is valid and admits a request', (t) => {
   fc.assert(
     fc.property(header, (shapes) => {
       const keys = suggestConfig(shapes as unknown as SegmentHeader)

@@ -38,7 +38,7 @@ import { temporaryFolder } from '../helpers/server.js'
 
 const SHM = '/dev/shm'
 
-/** An image as the compiler makes them, but of a graph that nothing will load. */
+/** An image as the compiler writes it, but with a graph that is never loaded. */
 function writeImage(t: ExecutionContext): string {
   const graph = Buffer.from('graph')
   const data = Buffer.from('weights')
@@ -93,7 +93,7 @@ async function ownServer(t: ExecutionContext, segmentDir: string): Promise<Segme
   return await writeSegment({ imagePath: writeImage(t), server, model: { name: 'add', version: '3' } })
 }
 
-/** The folder that a server of this identity would have made; without a record where none is given. */
+/** The folder that a server with this identity creates; without an owner record if omitted. */
 function folderOf(segmentDir: string, owner: Pick<ProcessIdentity, 'pid' | 'startTicks'>, record?: unknown) {
   const path = join(segmentDir, `onecopy-${owner.pid}-${owner.startTicks}`)
   mkdirSync(path, { mode: 0o700 })
@@ -112,7 +112,7 @@ async function refused(t: ExecutionContext, segmentDir: string, says: RegExp): P
   t.regex(error?.message ?? '', says)
 }
 
-test('a living server is listed with its segments, and never swept', async (t) => {
+test('a running server is listed with its segments and never swept', async (t) => {
   const segmentDir = temporaryFolder(t, SHM)
   const startedMs = Date.now()
   const { path, bytes, header } = await ownServer(t, segmentDir)
@@ -135,7 +135,7 @@ test('a living server is listed with its segments, and never swept', async (t) =
   t.true(existsSync(path))
 })
 
-test('dead is a server whose pid, start time or boot is no longer that of a running process', async (t) => {
+test('a server is dead unless its pid, start time and boot id match a running process', async (t) => {
   const segmentDir = temporaryFolder(t, SHM)
   const self = ownIdentity()
   const zombie = await startZombie(t)
@@ -155,7 +155,7 @@ test('dead is a server whose pid, start time or boot is no longer that of a runn
   t.deepEqual(readdirSync(segmentDir), [basename(live)])
 })
 
-test('a folder without a readable record is a start in progress for one minute', async (t) => {
+test('a folder without a readable owner record counts as starting for one minute', async (t) => {
   const segmentDir = temporaryFolder(t, SHM)
   const missing = folderOf(segmentDir, { pid: 1, startTicks: 1 })
   const broken = folderOf(segmentDir, { pid: 1, startTicks: 2 }, { pid: 'none' })
@@ -174,7 +174,7 @@ test('a folder without a readable record is a start in progress for one minute',
   t.deepEqual((await sweepSegmentFolder(segmentDir)).sort(), [missing, broken].sort())
 })
 
-test('only real folders with the name of a server are looked at', async (t) => {
+test('only real folders with the name of a server are inspected', async (t) => {
   const segmentDir = temporaryFolder(t, SHM)
   const elsewhere = temporaryFolder(t, SHM)
   const target = folderOf(elsewhere, { pid: 999_999_999, startTicks: 5 }, { ...ownIdentity(), startTicks: 5 })
@@ -201,11 +201,11 @@ testAsRoot("another user's folder is not looked into and not swept", async (t) =
   t.true(existsSync(path))
 })
 
-test('an unfinished write is listed with its size, and gone with its dead server', async (t) => {
+test('an unfinished write is listed with its size, and removed with its dead server', async (t) => {
   const segmentDir = temporaryFolder(t, SHM)
   const record = { ...ownIdentity(), pid: 999_999_999, startTicks: 5 }
   const server = folderOf(segmentDir, record, record)
-  // A name may hold the sign that parts it from the version.
+  // A model name can contain the separator before the version.
   const folder = join(server, 'a@b@2')
   mkdirSync(folder)
   mkdirSync(join(server, 'empty@1'))
@@ -227,7 +227,7 @@ test('an unfinished write is listed with its size, and gone with its dead server
   t.deepEqual(readdirSync(segmentDir), [])
 })
 
-test('what no worker would attach to says why', async (t) => {
+test('an invalid segment is listed with its problem', async (t) => {
   const segmentDir = temporaryFolder(t, SHM)
   const { path, header } = await ownServer(t, segmentDir)
   const original = readFileSync(path)
@@ -260,7 +260,7 @@ test('what no worker would attach to says why', async (t) => {
   t.like(await onlySegment(segmentDir), { header: null, problem: 'expected a regular file' })
 })
 
-test('a segment folder that is missing or a symbolic link is refused', async (t) => {
+test('a segment folder that is missing or a symbolic link is rejected', async (t) => {
   const folder = temporaryFolder(t, SHM)
   const link = join(folder, 'link')
   symlinkSync(folder, link)
@@ -269,7 +269,7 @@ test('a segment folder that is missing or a symbolic link is refused', async (t)
   t.deepEqual(await sweepSegmentFolder(join(folder, 'none')), [])
 })
 
-test('a server whose pid means nothing here, as in another container, lives as long as it holds its lock', async (t) => {
+test('a server in another pid namespace is alive while it holds its lock', async (t) => {
   const segmentDir = temporaryFolder(t, SHM)
   const script = `
     const { createServerFolder } = await import(process.argv[1])
@@ -282,7 +282,7 @@ test('a server whose pid means nothing here, as in another container, lives as l
   const [said] = (await once(owner.stdout, 'data')) as [Buffer]
   const record = join(said.toString(), 'owner.json')
   chmodSync(record, 0o600)
-  // Written in place: the lock belongs to this file.
+  // Written in place, because the lock belongs to this file.
   writeFileSync(record, JSON.stringify({ ...ownIdentity(), pid: 1, startTicks: 1 }), { flag: 'r+' })
   truncateSync(record, JSON.stringify({ ...ownIdentity(), pid: 1, startTicks: 1 }).length)
   const stateNow = async () => (await listServers(segmentDir))[0]?.state

@@ -59,7 +59,7 @@ async function refusedAttach(t: ExecutionContext, reference: SegmentReference, s
   t.regex(error?.message ?? '', says)
 }
 
-test('a written segment attaches, and its header says what it holds', async (t) => {
+test('a written segment attaches, and its header describes the content', async (t) => {
   const { reference, header } = await writtenSegment(t)
   const attached = await attachSegment(reference)
   t.deepEqual(attached.header, header)
@@ -69,7 +69,7 @@ test('a written segment attaches, and its header says what it holds', async (t) 
   t.is(header.owner?.pid, process.pid)
 })
 
-test('a header survives encoding, and one changed byte is noticed', async (t) => {
+test('a header survives encoding, and one changed byte is detected', async (t) => {
   const { header } = await writtenSegment(t)
   const room = headerRoomBytes(header)
   const fitting = {
@@ -91,7 +91,7 @@ test('a header survives encoding, and one changed byte is noticed', async (t) =>
   }
 })
 
-test('attach refuses a file that is not the one the primary verified', async (t) => {
+test('attach rejects a file other than the one the primary verified', async (t) => {
   const { path, reference, header } = await writtenSegment(t)
   const copy = `${path}.copy`
   copyFileSync(path, copy)
@@ -121,7 +121,7 @@ test('attach refuses a file that is not the one the primary verified', async (t)
   await refusedAttach(t, reference, /inode/)
 })
 
-test('attach follows no symbolic link and says when the file is gone', async (t) => {
+test('attach follows no symbolic links and reports a missing file', async (t) => {
   const { path, reference } = await writtenSegment(t)
   const link = `${path}.link`
   symlinkSync(path, link)

@@ -20,7 +20,7 @@ interface Compiling {
   readonly stop: () => void
 }
 
-/** Begins to compile as `serve` does. */
+/** Starts a compilation as `serve` does. */
 async function compile(t: ExecutionContext, model: Uint8Array, needsTimeoutMs = 60_000): Promise<Compiling> {
   const cacheDir = temporaryFolder(t)
   const cache = await openCache(cacheDir)
@@ -45,7 +45,7 @@ async function privateBytesOf(t: ExecutionContext, model: Uint8Array): Promise<n
   return (await headerOf(await compiling)).memoryRequirements.privateBytes
 }
 
-/** Processes that measure for this one. */
+/** Probe processes of this process. */
 function probes(): number[] {
   const children = readFileSync(`/proc/${process.pid}/task/${process.pid}/children`, 'latin1')
   return children
@@ -66,7 +66,7 @@ async function untilMeasured(): Promise<number[]> {
 }
 
 test.serial(
-  'what a worker holds for itself is measured when the model is compiled: little of what is shared, all of what a kernel packs',
+  'private memory per worker is measured at compile time: little for shared weights, all of what a kernel packs',
   async (t) => {
     const sharedBytes = await privateBytesOf(t, wideModel(32 * MIB))
     t.true(sharedBytes !== null && sharedBytes < 16 * MIB, `${sharedBytes} bytes`)
@@ -79,7 +79,7 @@ test.serial(
   },
 )
 
-test.serial('a small model is not measured, so that many start quickly', async (t) => {
+test.serial('a small model is not measured, so that many models load quickly', async (t) => {
   t.is(await privateBytesOf(t, addModel()), null)
 })
 
@@ -87,7 +87,7 @@ for (const [what, signal] of [
   ['are killed', 'SIGKILL'],
   ['hang', 'SIGSTOP'],
 ] as const) {
-  test.serial(`a measurement whose processes ${what} is done without: the model is compiled`, async (t) => {
+  test.serial(`a model is compiled without a measurement whose processes ${what}`, async (t) => {
     const { compiling } = await compile(t, wideModel(32 * MIB), 3000)
     let isDone = false
     const done = compiling.finally(() => {
@@ -109,7 +109,7 @@ for (const [what, signal] of [
   })
 }
 
-test.serial('stopped while it is measured, nothing is left: no process, no file', async (t) => {
+test.serial('a measurement that is stopped leaves no processes or files', async (t) => {
   const { cacheDir, compiling, stop } = await compile(t, wideModel(32 * MIB))
   const measuring = await untilMeasured()
   stop()

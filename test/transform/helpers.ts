@@ -1,10 +1,12 @@
-/** SMILES that are hard on a chemistry library. */
+/** SMILES that are expensive for a chemistry library. */
 
 function ringNumber(number: number): string {
   return number < 10 ? String(number) : `%${number}`
 }
 
-/** A sheet of aromatic hexagons, `width` by `height` atoms, that no Kekulé structure fits: it is tried for long. */
+/**
+ * A sheet of aromatic hexagons, `width` by `height` atoms, without a Kekulé structure: the search takes long.
+ */
 export function aromaticSheet(width: number, height: number): string {
   const free: number[] = []
   const open = new Map<number, number>()

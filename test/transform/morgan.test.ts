@@ -4,7 +4,7 @@ import { TransformRunner } from '../../src/transform/runner.js'
 import { aromaticSheet } from './helpers.js'
 
 const ASPIRIN = 'CC(=O)Oc1ccccc1C(=O)O'
-/** Bits of phenol, made by RDKit in Python; also in models/logp/README.md. */
+/** Bits of phenol, computed by RDKit in Python; also in models/logp/README.md. */
 const PHENOL_BITS = [256, 257, 264, 856, 857, 932, 1180, 1348, 1349, 1350, 1424]
 
 async function openMorgan(
@@ -26,7 +26,7 @@ function setBits(row: ArrayLike<number | bigint>): number[] {
   return Array.from(row).flatMap((value, bit) => (Number(value) === 1 ? [bit] : []))
 }
 
-test.serial('fingerprints of phenol are those of RDKit in Python, with counts and without', async (t) => {
+test.serial('fingerprints of phenol equal those of RDKit in Python, with and without counts', async (t) => {
   const counted = await openMorgan(t, { radius: 1, counts: 'simulated' })
   const { rows } = await counted.runner.encode(['Oc1ccccc1'])
   t.deepEqual(setBits(rows[0] as Float32Array), PHENOL_BITS)
@@ -36,7 +36,7 @@ test.serial('fingerprints of phenol are those of RDKit in Python, with counts an
   t.deepEqual(setBits(bits[0] as BigInt64Array), [745, 807, 1088, 1380, 1602, 1750, 1873])
 })
 
-test.serial('what is no molecule is refused, and rows of the others stand without gaps', async (t) => {
+test.serial('invalid molecules are rejected, and the rows of the others have no gaps', async (t) => {
   const { runner, traps } = await openMorgan(t)
   const items = [
     'CCO',
@@ -58,14 +58,14 @@ test.serial('what is no molecule is refused, and rows of the others stand withou
   t.deepEqual(traps, [])
 })
 
-test.serial('10 MB of SMILES in one text are refused', async (t) => {
+test.serial('a SMILES of 10 MB is rejected', async (t) => {
   const { runner } = await openMorgan(t)
   const { accepted } = await runner.encode(['C'.repeat(10 * 1024 * 1024), 'CCO'])
   t.deepEqual([...accepted], [0, 1])
 })
 
 test.serial(
-  'molecules that trap RDKit are refused, and the next ones have the right fingerprints',
+  'molecules that crash RDKit are rejected, and later ones have correct fingerprints',
   async (t) => {
     const { runner, traps } = await openMorgan(t, { max_characters: 10_000 })
     const expected = await runner.encode([ASPIRIN])
@@ -82,29 +82,26 @@ test.serial(
   },
 )
 
-test.serial(
-  'an item beyond its deadline costs the thread, not its chunk, and is not tried again',
-  async (t) => {
-    const { runner, traps } = await openMorgan(t, { max_characters: 10_000 }, 100)
-    const stuck = `${'c1ccccc1.'.repeat(1100)}C`
-    const other = runner.encode(['CCO', stuck, ASPIRIN])
-    const after = await runner.encode([ASPIRIN])
-    t.deepEqual([...after.accepted], [1])
-    const { accepted, rows } = await other
-    t.deepEqual([...accepted], [1, 0, 1], traps.join())
-    t.deepEqual(rows[0]?.slice(2048), after.rows[0])
-    t.true(runner.replaced >= 1)
-    t.regex(traps.join(), /did not end within 100 ms/)
-    const { replaced } = runner
-    t.deepEqual([...(await runner.encode([stuck, 'CCO'])).accepted], [0, 1])
-    t.is(runner.replaced, replaced)
-  },
-)
+test.serial('an item above its time limit costs the thread, not its chunk, and is not retried', async (t) => {
+  const { runner, traps } = await openMorgan(t, { max_characters: 10_000 }, 100)
+  const stuck = `${'c1ccccc1.'.repeat(1100)}C`
+  const other = runner.encode(['CCO', stuck, ASPIRIN])
+  const after = await runner.encode([ASPIRIN])
+  t.deepEqual([...after.accepted], [1])
+  const { accepted, rows } = await other
+  t.deepEqual([...accepted], [1, 0, 1], traps.join())
+  t.deepEqual(rows[0]?.slice(2048), after.rows[0])
+  t.true(runner.replaced >= 1)
+  t.regex(traps.join(), /did not finish within 100 ms/)
+  const { replaced } = runner
+  t.deepEqual([...(await runner.encode([stuck, 'CCO'])).accepted], [0, 1])
+  t.is(runner.replaced, replaced)
+})
 
-test.serial('a molecule that breaks RDKit unnoticed costs the next one nothing', async (t) => {
+test.serial('a molecule that breaks RDKit unnoticed does not affect the next one', async (t) => {
   const { runner } = await openMorgan(t, { max_characters: 10_000 })
   const expected = await runner.encode([ASPIRIN])
-  // Which sheet does it, and to which molecule, depends on what was in the module's memory before.
+  // Which sheet has this effect, and on which molecule, depends on the previous memory of the module.
   const sizes = [
     [29, 27],
     [31, 27],
@@ -121,7 +118,7 @@ test.serial('a molecule that breaks RDKit unnoticed costs the next one nothing',
     t.deepEqual(rows[0]?.slice(row * 2048, (row + 1) * 2048), expected.rows[0])
 })
 
-test.serial('a runner that is closed refuses what waits', async (t) => {
+test.serial('a closed runner rejects queued items', async (t) => {
   const { runner } = await openMorgan(t)
   const waiting = runner.encode(Array.from({ length: 1000 }, () => ASPIRIN))
   await runner.close()

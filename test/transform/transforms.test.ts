@@ -11,7 +11,7 @@ import { tokenize } from '../../src/transform/smiles-tokens.js'
 
 const VOCABULARY = { C: 3, O: 4, Cl: 5, c: 6, '1': 7, '[nH]': 8, '=': 9, '(': 10, ')': 11 }
 
-test('SMILES are cut into atoms, bonds and ring numbers', (t) => {
+test('SMILES are split into atoms, bonds and ring numbers', (t) => {
   t.deepEqual(tokenize('ClC(=O)c1cc[nH]c1', 100), [
     ...['Cl', 'C', '(', '=', 'O', ')', 'c', '1', 'c', 'c', '[nH]', 'c', '1'],
   ])
@@ -19,7 +19,7 @@ test('SMILES are cut into atoms, bonds and ring numbers', (t) => {
   t.is(tokenize('CCCC', 3), null)
 })
 
-test('a tokeniser works in the same thread as the featurizer, with two tensors', async (t) => {
+test('a tokeniser runs in the transform thread and produces two tensors', async (t) => {
   const choice = InputChoiceSchema.parse({
     kind: 'smiles-tokens',
     vocabulary: VOCABULARY,
@@ -38,7 +38,7 @@ test('a tokeniser works in the same thread as the featurizer, with two tensors',
   t.deepEqual([...(rows[1] ?? [])], [1n, 1n, 1n, 1n, 0n, 0n, 1n, 1n, 1n, 0n, 0n, 0n])
 })
 
-test('numbers are taken from text, and refused where one is missing', async (t) => {
+test('numbers are parsed from text, and rows with missing numbers are rejected', async (t) => {
   const choice = InputChoiceSchema.parse({ kind: 'numbers', length: 2 })
   await using runner = await TransformRunner.open({ choice })
   const { accepted, rows } = await runner.encode([['1', '2.5'], ['1'], ['1', ''], ['x', '2'], [3, 4]])
@@ -46,7 +46,7 @@ test('numbers are taken from text, and refused where one is missing', async (t) 
   t.deepEqual([...(rows[0] ?? [])], [1, 2.5, 3, 4])
 })
 
-test('numbers that their datatype cannot hold are refused, not cut, wrapped around or made infinite', async (t) => {
+test('numbers outside their datatype are rejected, not truncated, wrapped or made infinite', async (t) => {
   const cases = {
     UINT8: [
       ['255', '-0', '7.0'],
@@ -79,7 +79,7 @@ test('numbers that their datatype cannot hold are refused, not cut, wrapped arou
   }
 })
 
-test('options of a kind are checked, and unknown ones named', (t) => {
+test('options of a kind are validated, and unknown ones are named', (t) => {
   const problem = (value: unknown) => InputChoiceSchema.safeParse(value).error?.issues[0]?.message ?? ''
   t.regex(problem({ kind: 'daylight' }), /expected one of morgan, smiles-tokens, numbers, got "daylight"/)
   t.regex(problem({ kind: 'morgan', bits: 100 }), /multiple of 8/)
@@ -99,7 +99,7 @@ function openOutput(value: unknown, outputs: { name: string; shape: number[] }[]
   return outputTransform(choice).open(choice.options, { outputs, columns })
 }
 
-test('outputs fill columns in order, or as they are named', (t) => {
+test('outputs fill columns in order, or by name', (t) => {
   const outputs = [
     { name: 'a', shape: [-1, 2] },
     { name: 'b', shape: [-1] },
@@ -116,10 +116,10 @@ test('outputs fill columns in order, or as they are named', (t) => {
   const second = openOutput({ kind: 'values', columns: { a: [null, 'x'] } }, outputs, ['x'])
   t.deepEqual(second.decode([fp32('a', [2, 2], [1, 2, 3, 4])], 1), [4])
   t.throws(() => openOutput({ kind: 'values', columns: { c: ['x'] } }, outputs, ['x']), {
-    message: /columns of "c", the model's outputs are a, b/,
+    message: /columns for unknown output "c", the model has a, b/,
   })
   t.throws(() => openOutput({ kind: 'values' }, outputs, ['x', 'y', 'z', 'w']), {
-    message: /no output of the model fills w/,
+    message: /no model output fills w/,
   })
   const labels = openOutput({ kind: 'values' }, [{ name: 'a', shape: [-1] }], ['x'])
   const int64 = (...data: bigint[]) => [
@@ -128,11 +128,11 @@ test('outputs fill columns in order, or as they are named', (t) => {
   t.deepEqual(labels.decode(int64(5n, -(2n ** 63n)), 1), [-(2 ** 63)])
   t.throws(() => labels.decode(int64(2n ** 53n + 1n), 0), {
     code: 'MODEL_RUN_FAILED',
-    message: /9007199254740993 is beyond the integers/,
+    message: /9007199254740993 exceeds the integers/,
   })
 })
 
-test('a label is the name of the highest score', (t) => {
+test('a label is the name of the class with the highest score', (t) => {
   const outputs = [{ name: 'scores', shape: [-1, 3] }]
   const decoder = openOutput({ kind: 'label', labels: ['low', 'mid', 'high'] }, outputs, ['class', 'score'])
   t.deepEqual(decoder.decode([fp32('scores', [2, 3], [0.5, 0.25, 0.25, 0, 0.25, 0.75])], 1), ['high', 0.75])

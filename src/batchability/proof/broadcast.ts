@@ -1,5 +1,5 @@
 /**
- * Multidirectional broadcasting, where some operands hold rows.
+ * Multidirectional broadcasting with operands that may contain rows.
  * https://github.com/onnx/onnx/blob/main/docs/Broadcasting.md
  */
 import { isLiteral, ONE, type Size, type Sizes } from './sizes.js'
@@ -14,7 +14,7 @@ import {
   type Shape,
 } from './values.js'
 
-export const COUNT_AS_DATA = 'makes the number of rows part of what a row is answered'
+export const COUNT_AS_DATA = 'makes results of a row depend on the number of rows'
 
 export function unknownShape(): Prevented {
   return new Prevented('has an operand of unknown shape', REMEDY.declare)
@@ -25,7 +25,7 @@ function shapeOf(value: Plain): Shape {
   return value.shape
 }
 
-/** Dimension counted from the last, which is 1. */
+/** The dimension at a position counted from the last, which is 1. */
 function fromLast(shape: Shape, place: number): Size {
   return shape[shape.length - place] ?? ONE
 }
@@ -37,16 +37,19 @@ function broadcastShape(sizes: Sizes, shapes: readonly Shape[]): Size[] {
   )
 }
 
-/** A constant that is stretched over the rows: it has no dimension, or one of size 1, where the batch is. */
+/**
+ * Requires a constant that broadcasts over the rows: it has no dimension, or one of size 1, at the batch
+ * axis.
+ */
 export function requireStretched(value: Plain, placeFromLast: number): void {
   if (isLiteral(fromLast(shapeOf(value), placeFromLast), 1)) return
   throw new Prevented(
-    'puts a constant of several values along the batch axis, so that what a row meets depends on its place',
+    'has a constant with several values along the batch axis, so that results depend on the position of a row',
     REMEDY.batchFirst,
   )
 }
 
-/** Operands of one element-wise operation. */
+/** The result of an element-wise operation on these operands. */
 export function broadcast(sizes: Sizes, values: readonly Plain[]): Plain {
   const holders = values.filter((value) => value.kind === 'rows')
   const [first] = holders
@@ -56,7 +59,7 @@ export function broadcast(sizes: Sizes, values: readonly Plain[]): Plain {
     return combined(values, shape)
   }
   if (values.some(({ kind }) => kind === 'count')) throw new Prevented(COUNT_AS_DATA, REMEDY.pairs)
-  const place = modelPathOf(first)
+  const place = axisFromLast(first)
   for (const value of values) {
     if (value.kind === 'rows') requireSamePlace(first, value)
     else requireStretched(value, place)
@@ -69,34 +72,40 @@ export function broadcast(sizes: Sizes, values: readonly Plain[]): Plain {
 }
 
 /** The batch axis, counted from the last dimension, which is 1. */
-export function modelPathOf({ shape, axis }: Rows): number {
+export function axisFromLast({ shape, axis }: Rows): number {
   return shape.length - axis
 }
 
-/** So that the batch is not taken for a dimension of its own. */
+/** Replaces the batch axis, so that it is not treated as an ordinary dimension. */
 function withoutBatch(value: Plain, place: number): Shape {
   return shapeOf(value).map((size, i, { length }) => (length - i === place ? ONE : size))
 }
 
-/** @throws Prevented unless both hold their rows along the same dimension, counted from the last, in the same order. */
+/**
+ * @throws Prevented unless both have rows along the same dimension, counted from the last, in the same
+ *   layout.
+ */
 export function requireSamePlace(a: Rows, b: Rows): void {
-  if (modelPathOf(a) !== modelPathOf(b)) {
-    throw new Prevented('brings every row together with every other', REMEDY.pairs)
+  if (axisFromLast(a) !== axisFromLast(b)) {
+    throw new Prevented('combines every row with every other', REMEDY.pairs)
   }
   if (!isSameLayout(a, b)) {
-    throw new Prevented('brings together rows that are laid out in different ways', REMEDY.batchFirst)
+    throw new Prevented('combines rows that are laid out in different ways', REMEDY.batchFirst)
   }
 }
 
-/** Two tensors of the same rank whose other dimensions are the same where the runtime does not refuse them. */
+/**
+ * Requires two tensors of the same rank with the same batch axis and layout; the runtime checks the other
+ * dimensions.
+ */
 export function requireAligned(a: Rows, b: Rows): void {
   if (a.shape.length !== b.shape.length) {
-    throw new Prevented('brings together rows of different ranks', REMEDY.batchFirst)
+    throw new Prevented('combines rows of different ranks', REMEDY.batchFirst)
   }
   requireSamePlace(a, b)
 }
 
-/** @throws Prevented unless the rows of `value` lie along `axis`, in the same order as those of `holder`. */
+/** @throws Prevented unless the rows of `value` are along `axis`, in the same layout as those of `holder`. */
 export function requireFollows(
   value: Plain | null,
   holder: Rows,
@@ -107,6 +116,6 @@ export function requireFollows(
     throw new Prevented(`has ${what} that do not follow the batch`, REMEDY.batchFirst)
   }
   if (!isSameLayout(holder, value)) {
-    throw new Prevented(`has ${what} whose rows are laid out in another way`, REMEDY.batchFirst)
+    throw new Prevented(`has ${what} whose rows are laid out differently`, REMEDY.batchFirst)
   }
 }

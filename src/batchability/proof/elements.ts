@@ -1,9 +1,12 @@
-/** Arithmetic on small integer tensors whose elements are followed one by one: what shapes are computed from. */
+/**
+ * Arithmetic on small integer tensors whose elements are tracked individually, because shapes are calculated
+ * from them.
+ */
 import type { Operator } from './operator.js'
 import { isEqual, isExact, isNatural, literal, literalOf, type Size, type Sizes } from './sizes.js'
 import { integers, type Plain } from './values.js'
 
-/** Tensors of more elements are not followed. */
+/** Larger tensors are not tracked. */
 export const MAX_ELEMENTS = 64
 
 type Arithmetic = (sizes: Sizes, operands: readonly Size[], operation: string) => Size
@@ -19,7 +22,7 @@ const compare =
     return a !== null && b !== null ? flag(holds(a, b)) : sizes.derived(operation, operands, false)
   }
 
-/** A size is never equal to a negative number, which is what exporters ask for. */
+/** A size never equals a negative number, which exporters compare it with. */
 const equal: Arithmetic = (sizes, operands, operation) => {
   const [a, b] = operands as [Size, Size]
   if (isEqual(a, b)) return flag(true)
@@ -62,7 +65,10 @@ const ARITHMETIC: Record<string, Arithmetic> = {
   Where: select,
 }
 
-/** The operator's result with its elements; null where it, or an operand, is not followed. `whole` has its shape. */
+/**
+ * The operator's result with its elements; null if it or an operand is not tracked. `whole` has the shape of
+ * the result.
+ */
 export function arithmetic(operator: Operator, values: readonly Plain[], whole: Plain): Plain | null {
   const compute = ARITHMETIC[operator.name]
   if (compute === undefined || whole.kind === 'rows' || whole.shape === null) return null

@@ -1,6 +1,6 @@
 /**
- * Goes through a graph once, node by node, and finds out what each tensor holds. Time is linear in nodes; weights are never
- * copied, and read only where they are small enough to be a shape.
+ * Interprets a graph node by node and determines what each tensor contains. Time is linear in the number of
+ * nodes. Weights are never copied, and only read if they are small enough to be a shape.
  */
 import { Attributes, functionDomain } from '../../onnx/attributes.js'
 import type { GraphProto, ModelProto, NodeProto } from '../../onnx/onnx_pb.js'
@@ -10,10 +10,13 @@ import { operatorName, ruleFor } from './rules.js'
 import { Sizes } from './sizes.js'
 import { type Cause, constant, type Mixed, Prevented, REMEDY, type Value } from './values.js'
 
-/** Newest version of the standard operators that the rules were written for. */
+/** Newest opset version for which the rules were written. */
 const NEWEST_OPSET = 26
 
-/** Bodies of loops are gone through several times, and bodies in bodies many times: a graph in good faith is far below. */
+/**
+ * Loop bodies are interpreted several times, and nested bodies many times. Real graphs stay far below this
+ * limit.
+ */
 const MAX_STEPS = 2_000_000
 
 class Scope {
@@ -47,7 +50,7 @@ export class Interpreter {
     this.#own = new Set(functions.map((one) => operatorName(functionDomain(one), one.name)))
   }
 
-  /** What the graph's outputs hold, given its inputs by name. */
+  /** The values of the graph's outputs for the given inputs. */
   run(graph: GraphProto, inputs: ReadonlyMap<string, Value>): Map<string, Value> {
     const scope = this.#interpret(graph, inputs, null)
     return new Map(graph.output.map(({ name }) => [name, this.#valueOf(name, scope)]))
@@ -86,11 +89,11 @@ export class Interpreter {
     }
     if (mixture !== undefined) return node.output.map(() => mixture)
     if (this.#steps++ > MAX_STEPS)
-      return node.output.map(() => mixed('is beyond what is looked at', REMEDY.export))
+      return node.output.map(() => mixed('exceeds the limit of the analysis', REMEDY.export))
     try {
       const known = this.#apply({ node, name, inputs: inputs as Operator['inputs'], scope })
       return node.output.map((_, i) => {
-        return known[i] ?? mixed('has an output for which there is no rule', REMEDY.export)
+        return known[i] ?? mixed('has an output without a rule', REMEDY.export)
       })
     } catch (thrown) {
       if (!(thrown instanceof Prevented)) throw thrown

@@ -1,4 +1,4 @@
-/** What is known of a tensor that is one of two: of two branches, or of two rounds of a loop. */
+/** Joins what is known of two alternatives for a tensor: two branches, or two iterations of a loop. */
 import { dependsOnRows, isEqual, type Size, type Sizes, type Unknown } from './sizes.js'
 import {
   type Constant,
@@ -11,7 +11,7 @@ import {
   type Value,
 } from './values.js'
 
-/** Sizes of what a loop carries, which stand for those of any round. */
+/** Sizes of loop-carried values that represent those of any iteration. */
 export type Carried = Set<Unknown>
 
 interface Joining {
@@ -41,15 +41,15 @@ function joinElements(a: Constant | Count, b: Constant | Count, joining: Joining
 }
 
 /**
- * Both; sizes that differ become unknowns of `carried`.
- * @throws Prevented where one holds rows in another way than the other, or not at all.
+ * Joins both values; sizes that differ become unknowns in `carried`.
+ * @throws Prevented if the values differ in how they contain rows.
  */
 export function join(sizes: Sizes, a: Value, b: Value, carried: Carried = new Set()): Value {
   const joining = { sizes, carried }
   if (a.kind === 'mixed') return a
   if (b.kind === 'mixed') return b
   if (a.kind === 'place' || b.kind === 'place') {
-    throw new Prevented("chooses between a row's place in the batch and another value", REMEDY.insideRow)
+    throw new Prevented("chooses between a row's position in the batch and another value", REMEDY.insideRow)
   }
   if (a.kind === 'rows' || b.kind === 'rows') {
     const shape = joinShapes(a.shape, b.shape, joining)
@@ -65,7 +65,7 @@ export function join(sizes: Sizes, a: Value, b: Value, carried: Carried = new Se
   return isCount ? { kind: 'count', shape, elements } : { kind: 'constant', shape, elements, numbers: null }
 }
 
-/** Whether joining has changed nothing. */
+/** Whether joining changed nothing. */
 export function isUnchanged(a: Value, b: Value): boolean {
   if (a.kind !== b.kind) return false
   if (a.kind === 'mixed' || b.kind === 'mixed') return true

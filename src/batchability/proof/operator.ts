@@ -1,4 +1,4 @@
-/** What a rule is given: one node, what is known of its inputs, and ways to ask for what it needs. */
+/** The context of a rule: one node, the known values of its inputs, and accessors for what it requires. */
 import type { Attributes } from '../../onnx/attributes.js'
 import type { GraphProto } from '../../onnx/onnx_pb.js'
 import { literalOf, type Sizes } from './sizes.js'
@@ -6,26 +6,30 @@ import { type Constant, type Place, type Plain, Prevented, REMEDY, type Rows, ty
 
 export interface Operator {
   readonly name: string
-  /** Version of its domain that the model imports. */
+  /** Opset version of its domain that the model imports. */
   readonly version: number
-  /** Null for one that is left out. None is mixed: what a mixture is used for is mixed, without asking a rule. */
+  /**
+   * Null for an omitted input. None is mixed: outputs of nodes with mixed inputs are mixed without applying a
+   * rule.
+   */
   readonly inputs: readonly (Plain | Place | null)[]
   readonly outputCount: number
   readonly attributes: Attributes
   readonly sizes: Sizes
-  /** What a graph in an attribute gives for these inputs. */
+  /** The outputs of a subgraph for these inputs. */
   interpret(graph: GraphProto, inputs: readonly Value[]): Value[]
 }
 
 /**
- * What a node's outputs are; one value is its first output. An output that a rule does not name is mixed.
- * @throws Prevented where rows do not stay apart, or that cannot be shown.
+ * The values of a node's outputs; a single value is the first output. Outputs that a rule does not return are
+ * mixed.
+ * @throws Prevented if rows influence each other, or if independence cannot be shown.
  */
 export type Rule = (operator: Operator) => Value | readonly Value[]
 
-export const PLACE_REASON = "uses a row's place in the batch as data"
+export const PLACE_REASON = "uses a row's position in the batch as data"
 
-/** Null where the input is left out. */
+/** Null if the input is omitted. */
 export function optional({ inputs }: Operator, index: number): Plain | null {
   const value = inputs[index] ?? null
   if (value?.kind === 'place') throw new Prevented(PLACE_REASON, REMEDY.insideRow)
@@ -38,14 +42,14 @@ export function input(operator: Operator, index: number): Plain {
   return value
 }
 
-/** All inputs that are not left out, from one on. */
+/** All inputs from `first` on that are not omitted. */
 export function inputsFrom(operator: Operator, first = 0): Plain[] {
   return operator.inputs
     .map((_, index) => (index < first ? null : optional(operator, index)))
     .filter((value) => value !== null)
 }
 
-/** The first of these that holds rows; null where none does. */
+/** The first of these values with rows; null if there is none. */
 export function firstRows(values: readonly (Plain | null)[]): Rows | null {
   return values.find((value) => value?.kind === 'rows') ?? null
 }
@@ -56,7 +60,7 @@ function notConstant(what: string, kind: Plain['kind']): Prevented {
     : new Prevented(`takes its ${what} from the number of rows`, REMEDY.fixedSteering)
 }
 
-/** @throws Prevented unless the input is left out or constant. */
+/** @throws Prevented unless the input is omitted or constant. */
 export function optionalConstant(operator: Operator, index: number, what: string): Constant | null {
   const value = optional(operator, index)
   if (value !== null && value.kind !== 'constant') throw notConstant(what, value.kind)
@@ -69,22 +73,22 @@ export function constantInput(operator: Operator, index: number, what: string): 
   return value
 }
 
-/** All of these inputs, where they are there, are the same for any rows. */
+/** Requires all of these inputs to be constant or omitted. */
 export function requireConstants(operator: Operator, indices: readonly number[], what: string): void {
   for (const index of indices) optionalConstant(operator, index, what)
 }
 
-/** Integers of a constant that are known; null where they are not. */
+/** The elements of a constant; null if they are not all known. */
 export function literalsOf({ elements }: Constant): number[] | null {
   const values = elements?.map(literalOf)
   return values?.every((value) => value !== null) ? values : null
 }
 
 export function unknownValue(what: string): Prevented {
-  return new Prevented(`takes its ${what} from values that cannot be worked out`, REMEDY.fixedSteering)
+  return new Prevented(`takes its ${what} from values that cannot be determined`, REMEDY.fixedSteering)
 }
 
-/** Integers that an input must hold, known from the graph; null where it is left out. */
+/** The known integers of an input; null if it is omitted. */
 export function optionalIntegers(operator: Operator, index: number, what: string): number[] | null {
   const value = optionalConstant(operator, index, what)
   if (value === null) return null
@@ -93,7 +97,7 @@ export function optionalIntegers(operator: Operator, index: number, what: string
   return literals
 }
 
-/** An axis counted from the front. */
+/** Converts a negative axis to a non-negative one. */
 export function axisOf(axis: number, rank: number): number {
   const positive = axis < 0 ? axis + rank : axis
   if (!Number.isInteger(positive) || positive < 0 || positive >= rank) {
@@ -102,7 +106,7 @@ export function axisOf(axis: number, rank: number): number {
   return positive
 }
 
-/** From an attribute of that name, or an input. Null where there is neither. */
+/** From an attribute of this name or an input; null if there is neither. */
 export function integersFrom(
   operator: Operator,
   { attribute, index }: { attribute: string; index: number },

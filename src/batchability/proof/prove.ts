@@ -1,7 +1,8 @@
 /**
- * Whether a graph keeps rows apart: an abstract interpretation that starts with inputs whose first dimension is the batch, and
- * must end with outputs whose first dimension is the batch. What values.ts calls rows is by definition what each row gives
- * alone, so that such a graph answers a row the same whatever stands beside it. In doubt the answer is no.
+ * Proves that a graph keeps rows independent. It is an abstract interpretation that starts with inputs whose
+ * first dimension is the batch, and must end with outputs whose first dimension is the batch. By definition,
+ * a value of kind `rows` (values.ts) contains for each row the result of that row alone. So such a graph
+ * gives the same result for a row regardless of the others. In doubt the answer is no.
  */
 import type { GraphProto, ModelProto, ValueInfoProto } from '../../onnx/onnx_pb.js'
 import { Interpreter } from './interpreter.js'
@@ -12,16 +13,16 @@ export type Proof =
   | { readonly isProven: true }
   | ({
       readonly isProven: false
-      /** The output that it prevents. */
+      /** The output for which the proof failed. */
       readonly output: string
     } & Cause)
 
 export interface ProofOptions {
   /** The graph that is loaded. */
   readonly model: ModelProto & { graph: GraphProto }
-  /** Names of inputs that requests bring. */
+  /** Names of the inputs in requests. */
   readonly inputs: readonly string[]
-  /** Names of outputs that are served. */
+  /** Names of the served outputs. */
   readonly outputs: readonly string[]
 }
 
@@ -29,7 +30,10 @@ function mixed(operator: string, node: string, reason: string, remedy: string): 
   return { kind: 'mixed', cause: { node, operator, reason, remedy } }
 }
 
-/** The runtime checks rank and fixed sizes of what it is fed; a name of a dimension proves nothing, so each is an unknown. */
+/**
+ * The runtime checks the rank and fixed sizes of inputs. A dimension name proves nothing, so each variable
+ * dimension is an unknown.
+ */
 function inputValue(sizes: Sizes, { name, type }: ValueInfoProto): Value {
   const shape = type?.value.case === 'tensorType' ? type.value.value.shape : undefined
   const dimensions = shape?.dim.map(({ value }) => {
@@ -43,7 +47,7 @@ function inputValue(sizes: Sizes, { name, type }: ValueInfoProto): Value {
   return rows(sizes, dimensions, { axis: 0, outer: ONE, inner: ONE })
 }
 
-/** Null where the output is a batch of rows; else why not. */
+/** Why the output is not a batch of rows; null if it is. */
 function objection(value: Value | undefined, name: string): Cause | null {
   const output = { node: name, operator: 'output' }
   if (value === undefined)
@@ -53,16 +57,16 @@ function objection(value: Value | undefined, name: string): Cause | null {
     if (value.axis === 0 && isWholeBatch(value)) return null
     return {
       ...output,
-      reason: 'has the batch elsewhere than in its first dimension',
+      reason: 'has the batch in a dimension other than the first',
       remedy: REMEDY.batchFirst,
     }
   }
   const reason = {
-    constant: 'holds nothing of the rows, and one value whatever their number',
-    count: 'says how many rows there are',
-    place: "says a row's place in the batch",
+    constant: 'is independent of the rows and has one value for any number of them',
+    count: 'depends on the number of rows',
+    place: "contains a row's position in the batch",
   }[value.kind]
-  return { ...output, reason, remedy: 'leave this output out of the model' }
+  return { ...output, reason, remedy: 'remove this output from the model' }
 }
 
 export function proveRowsApart({ model, inputs, outputs }: ProofOptions): Proof {
@@ -80,7 +84,7 @@ export function proveRowsApart({ model, inputs, outputs }: ProofOptions): Proof 
         ? mixed(
             'input',
             input.name,
-            'may be left out of a request',
+            'can be omitted from a request',
             'make it an input without a default, or a constant',
           )
         : inputValue(interpreter.sizes, input),

@@ -1,7 +1,8 @@
 /**
- * Where the batch is after a reshape. A reshape keeps the elements in their order, and that order is, with rows along an
- * axis: P * outer blocks (P, the dimensions before it), N rows in each, `inner` and the dimensions behind it in each row. The
- * batch axis of the new shape is the one that depends on N, and the blocks before it must be those that were.
+ * Tracks the batch through a reshape. A reshape keeps the order of the elements. With rows along an axis,
+ * that order is: P * outer blocks (P: the product of the dimensions before the axis), N rows in each, and
+ * `inner` and the later dimensions in each row. The batch axis of the new shape is the one that depends on N,
+ * and the blocks before it must stay the same.
  */
 import { dependsOnRows, exactQuotient, isNatural, literalOf, type Size, type Sizes } from './sizes.js'
 import { Prevented, REMEDY, type Rows, rows, type Shape } from './values.js'
@@ -37,7 +38,7 @@ function readTarget(shape: Shape, target: readonly Size[], allowZero: boolean): 
   return { dimensions, open }
 }
 
-/** A tensor of rows in another shape. `target` as the Reshape operator reads it. */
+/** Rows in another shape. `target` has the semantics of the Reshape operator. */
 export function reshapeRows(sizes: Sizes, value: Rows, target: readonly Size[], allowZero = false): Rows {
   const { shape, axis, outer, inner } = value
   const { dimensions, open } = readTarget(shape, target, allowZero)
@@ -48,13 +49,13 @@ export function reshapeRows(sizes: Sizes, value: Rows, target: readonly Size[], 
     if (i !== open) return size
     return exactQuotient(whole, known) ?? sizes.derived('inferred', [whole, known], true)
   })
-  // Where N is in no dimension that is given, it must be in the one that is inferred, evenly.
+  // If no given dimension contains N, the inferred one must, as an exact multiple.
   const holders = resolved.flatMap((size, i) => (dependsOnRows(size) ? [i] : []))
   let [at] = holders
   if (holders.length === 2 && open >= 0) at = holders.find((i) => i !== open)
   else if (holders.length !== 1) throw notShown()
   if (at === undefined) throw notShown()
-  // Behind the batch an inferred dimension needs no proof: what is left of a row is what the runtime finds.
+  // An inferred dimension after the batch needs no proof: the runtime infers it from the rest of a row.
   if (open > at && dependsOnRows(resolved[open] as Size)) resolved[open] = sizes.fresh()
   if (open >= 0 && open <= at && exactQuotient(whole, known) === null) throw notShown()
 
@@ -71,21 +72,21 @@ export function reshapeRows(sizes: Sizes, value: Rows, target: readonly Size[], 
 }
 
 /**
- * A 0 in a target copies a dimension. An unknown that is 0 would be read so: that is harmless where the tensor is empty
- * then, which it is where the unknown is one of its dimensions.
+ * A 0 in a target copies a dimension. An unknown that is 0 would be interpreted as a copy. That is harmless
+ * if the tensor is then empty, which is the case if the unknown is one of its dimensions.
  */
 function requireOwnUnknowns(whole: Size, dimensions: Shape): void {
   const own = new Set(whole.unknowns)
   if (dimensions.some(({ unknowns }) => unknowns.some((unknown) => !own.has(unknown)))) throw notShown()
 }
 
-/** Known sizes that contradict each other: the runtime refuses them, and nothing can be said of what comes after. */
+/** Contradictory known sizes: the runtime rejects them, so nothing can be derived from the result. */
 function requireFits(behind: Size, inner: Size): void {
   const [whole, part] = [literalOf(behind), literalOf(inner)]
   if (whole !== null && part !== null && whole % part !== 0) throw notShown()
 }
 
-/** The same for a tensor that holds no rows: its new shape. */
+/** The new shape of a tensor without rows. */
 export function reshapeShape(
   sizes: Sizes,
   shape: Shape | null,
@@ -94,7 +95,7 @@ export function reshapeShape(
 ): Size[] {
   const { dimensions, open } = readTarget(shape ?? [], target, allowZero)
   if (dimensions.some((size, i) => i !== open && dependsOnRows(size))) {
-    throw new Prevented('gives a constant as many values as there are rows', REMEDY.batchFirst)
+    throw new Prevented('gives a constant one value per row', REMEDY.batchFirst)
   }
   if (open < 0) return [...dimensions]
   const known = sizes.product(...dimensions.filter((_, i) => i !== open))

@@ -1,4 +1,4 @@
-/** Every rule there is, and which one describes an operator of a version. */
+/** All rules, and the lookup of the rule for an operator and version. */
 import { ATTENTION } from './rules/attention.js'
 import { CONTROL_FLOW } from './rules/control-flow.js'
 import { ELEMENTWISE } from './rules/elementwise.js'
@@ -38,12 +38,12 @@ const BY_NAME: ReadonlyMap<string, OperatorRule> = new Map(
     .flatMap((entry) => entry.operators.map((name) => [name, entry] as const)),
 )
 
-/** Name of an operator with its domain, where that is not the standard one. */
+/** The operator name including a non-standard domain. */
 export function operatorName(domain: string, opType: string): string {
   return domain === '' || domain === 'ai.onnx' ? opType : `${domain}.${opType}`
 }
 
-/** Null where there is none for this version. */
+/** Null if there is no rule for this version. */
 export function ruleFor(name: string, version: number): OperatorRule | null {
   const entry = BY_NAME.get(name)
   return entry === undefined || version < (entry.since ?? 1) ? null : entry

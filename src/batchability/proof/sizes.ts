@@ -1,27 +1,28 @@
 /**
- * Sizes of dimensions as symbols: products of one integer and named unknowns. Two sizes are equal where they are the same
- * product. What is no product (a sum, a rounded quotient) becomes an unknown of its own, and the same for the same operands.
+ * Symbolic sizes of dimensions: products of one integer and named unknowns. Two sizes are equal if they are
+ * the same product. A size that is not a product (a sum, a rounded quotient) becomes a separate unknown,
+ * which is the same for the same operands.
  */
 
 export interface Unknown {
   readonly id: number
   readonly text: string
-  /** Whether it changes with the number of rows. */
+  /** Whether it depends on the number of rows. */
   readonly dependsOnRows: boolean
-  /** Whether it is never negative, as the size of a dimension. */
+  /** Whether it is never negative, like the size of a dimension. */
   readonly isSize: boolean
 }
 
 export interface Size {
   readonly coefficient: number
-  /** By id, a square twice. */
+  /** Sorted by id; a square contains its unknown twice. */
   readonly unknowns: readonly Unknown[]
 }
 
-/** Beyond this an integer of 32 bits wraps: such products are not followed. */
+/** Above this, 32-bit integers wrap, so such products are not tracked. */
 const MAX_COEFFICIENT = 2 ** 31
 
-/** More factors than any shape has: a graph that squares a size again and again ends here. */
+/** More factors than in any shape; stops graphs that square a size repeatedly. */
 const MAX_UNKNOWNS = 32
 
 export function literal(value: number): Size {
@@ -34,7 +35,7 @@ export function literalOf({ coefficient, unknowns }: Size): number | null {
   return unknowns.length === 0 ? coefficient : null
 }
 
-/** Whether integers of 32 bits hold it, so that casts and comparisons of numbers are those of the runtime. */
+/** Whether it fits into a 32-bit integer, so that casts and comparisons behave as in the runtime. */
 export function isExact({ coefficient }: Size): boolean {
   return Number.isInteger(coefficient) && Math.abs(coefficient) < MAX_COEFFICIENT
 }
@@ -55,7 +56,7 @@ export function dependsOnRows({ unknowns }: Size): boolean {
   return unknowns.some((unknown) => unknown.dependsOnRows)
 }
 
-/** Whether it can be the size of a dimension whatever the unknowns are. */
+/** Whether it is a valid dimension size for any values of the unknowns. */
 export function isNatural({ coefficient, unknowns }: Size): boolean {
   return coefficient >= 0 && unknowns.every(({ isSize }) => isSize)
 }
@@ -69,7 +70,7 @@ function keyOf({ coefficient, unknowns }: Size): string {
   return `${coefficient}:${unknowns.map(({ id }) => id).join('.')}`
 }
 
-/** What is left of `dividend` after every unknown of `divisor`; null where it does not divide evenly. */
+/** The quotient of two products; null if the division is not exact. */
 export function exactQuotient(dividend: Size, divisor: Size): Size | null {
   if (divisor.coefficient === 0 || dividend.coefficient % divisor.coefficient !== 0) return null
   const left = [...dividend.unknowns]
@@ -98,7 +99,7 @@ export class Sizes {
     return { coefficient: 1, unknowns: [unknown] }
   }
 
-  /** Every unknown made from now on has an id from this one on. */
+  /** A lower bound for the ids of all unknowns created from now on. */
   get nextId(): number {
     return this.#count
   }
@@ -148,7 +149,7 @@ export class Sizes {
     return this.derived('sum', operands, isNatural(a) && isNatural(b))
   }
 
-  /** As integers are divided, towards zero. */
+  /** Integer division, which truncates towards zero. */
   quotient(dividend: Size, divisor: Size): Size {
     const [a, b] = [literalOf(dividend), literalOf(divisor)]
     if (a !== null && b !== null && b !== 0 && Number.isSafeInteger(a)) return literal(Math.trunc(a / b))
@@ -158,7 +159,7 @@ export class Sizes {
     )
   }
 
-  /** What two dimensions give together where neither holds the batch. */
+  /** The broadcast size of two dimensions that are not the batch. */
   broadcast(a: Size, b: Size): Size {
     if (isEqual(a, b) || isLiteral(b, 1)) return a
     if (isLiteral(a, 1)) return b

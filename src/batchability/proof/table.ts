@@ -1,14 +1,14 @@
-/** How a table of rules is written: one line for operators that the same rule describes. */
+/** The structure of rule tables: one entry for all operators with the same rule. */
 import type { Rule } from './operator.js'
 
 export interface OperatorRule {
-  /** With their domain, where that is not the standard one. */
+  /** Including a non-standard domain. */
   readonly operators: readonly string[]
-  /** Oldest version of the domain that the rule describes; older ones have none. */
+  /** Oldest version of the domain that the rule covers; older ones have no rule. */
   readonly since?: number
-  /** In one sentence, for docs/batching.md. */
+  /** One sentence for docs/batching.md. */
   readonly says: string
-  /** Where the operator is defined. */
+  /** Specification of the operator. */
   readonly source: string
   readonly rule: Rule
 }

@@ -21,14 +21,14 @@ const TYPES: Record<string, readonly [string, (new (buffer: ArrayBuffer) => Arra
   BYTES: ['string', null],
 }
 const ROWS = 3
-/** Other operators run in a fraction of this; what each case may add to it is a few runs. */
+/** Most operators need a fraction of this; each case adds only a few runs. */
 const ASSIGNMENTS = 20
-/** Far apart, so that a scale or a threshold that one row sets for another is seen. */
+/** Values that differ strongly, so that a scale or threshold set by another row is noticed. */
 const FACTORS = [1, 300, -0.01]
 
 type Random = () => number
 
-/** Null for what is no tensor: a sequence, say. */
+/** Null for values that are not tensors, such as sequences. */
 function tensorOf(path: string): WireTensor | null {
   try {
     return readTensorFile(path)
@@ -50,7 +50,10 @@ function readInputs(folder: string): Data[] | null {
   return inputs
 }
 
-/** The same shape, other values: numbers of another size, or the same integers and texts in another order. */
+/**
+ * The same shape with other values: numbers of another magnitude, or the same integers and strings in another
+ * order.
+ */
 function variant(original: Data, row: number, random: Random): Data {
   if (row === 0) return original
   const values = [...original.data] as unknown[]
@@ -68,7 +71,7 @@ function variant(original: Data, row: number, random: Random): Data {
   return fromElements(original, values)
 }
 
-/** Every axis of every input, in each way that the axis can hold rows. */
+/** Every axis of every input, with every possible row layout. */
 function layoutsOf({ dims }: Data): Layout[] {
   return dims.flatMap((size, axis) => {
     if (size === 0) return []
@@ -80,7 +83,7 @@ function layoutsOf({ dims }: Data): Layout[] {
   })
 }
 
-/** Inputs cut to size 1 along an axis, as a row of a plain batch has them. */
+/** Inputs cut to size 1 along an axis, like a single row of a plain batch. */
 function firstPart(data: Data, axis: number): Data {
   const before = data.dims.slice(0, axis).reduce((product, size) => product * size, 1)
   const size = data.dims[axis] as number
@@ -96,7 +99,7 @@ interface Assignment {
   readonly inputs: readonly Data[]
 }
 
-/** Inputs of one case that hold rows: what models do, and by chance. */
+/** Inputs of one case with rows: typical combinations and random ones. */
 function chosenLayouts(inputs: readonly Data[], random: Random): (Layout | null)[][] {
   const pick = <T>(some: readonly T[]): T | undefined => some[Math.floor(random() * some.length)]
   const layouts = inputs.map(layoutsOf)
@@ -106,7 +109,7 @@ function chosenLayouts(inputs: readonly Data[], random: Random): (Layout | null)
       layouts[i]?.find((one) => one.axis === layout.axis && one.outer === 1) ?? null
     return [
       inputs.map((_, i) => (i === 0 ? layout : null)),
-      // The first few, all of the same batch, all but scalars.
+      // The first inputs, all with the same batch; all except scalars.
       ...inputs.map((_, last) => inputs.map((_, i) => (i <= last ? alike(i) : null))),
       inputs.map(({ dims }, i) => (dims[layout.axis] === first.dims[layout.axis] ? alike(i) : null)),
       inputs.map(({ dims }, i) => (dims.length > 1 ? alike(i) : null)),
@@ -161,7 +164,7 @@ async function holdCase(t: ExecutionContext, name: string, counts: Map<string, n
   }
 }
 
-/** The product's bytes of `dims` as they were before the stack was moved, and the last two dimensions turned. */
+/** The bytes of `dims` before the stack was moved and the last two dimensions were swapped. */
 function undone(dims: readonly number[], { turns, moves }: { turns: boolean; moves: boolean }): number[] {
   const whole = turns ? [...dims.slice(0, -2), dims.at(-1), dims.at(-2)] : [...dims]
   return (moves ? [whole.at(-2), ...whole.slice(0, -2), whole.at(-1)] : whole) as number[]
@@ -204,7 +207,7 @@ function fusedAssignments(shapes: readonly (readonly number[])[]): Assignment[] 
   )
 }
 
-test('what is said of the rows in fused products of every form is what the runtime does with them', async (t) => {
+test('claims about rows in fused products of every form hold in the runtime', async (t) => {
   let held = 0
   for (let form = 0; form < 32; form++) {
     const [transA, transB, transBatchA, transBatchB, isDeep] = [1, 2, 4, 8, 16].map(

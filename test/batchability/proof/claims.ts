@@ -1,7 +1,8 @@
 /**
- * Holds what the interpreter says of one operator to what the runtime does. Some inputs are given rows along some axis in
- * some layout; where the interpreter says how rows lie in an output, the operator runs on every row alone and on all
- * together, and what stands at a row's places must be what the row gave alone.
+ * Checks the claims of the interpreter about one operator against the runtime. Some inputs are given rows
+ * along an axis in some layout. If the interpreter claims a row layout for an output, the operator runs on
+ * every row alone and on all rows together. The elements of each row must then equal the result of the row
+ * alone.
  */
 import { type InferenceSession, Tensor } from 'onnxruntime-node'
 import { Interpreter } from '../../../src/batchability/proof/interpreter.js'
@@ -23,7 +24,7 @@ export interface Data {
   readonly data: Elements
 }
 
-/** How rows lie in an input. */
+/** The layout of rows in an input. */
 export interface Layout {
   readonly axis: number
   readonly outer: number
@@ -34,7 +35,7 @@ function count(dims: readonly number[]): number {
   return dims.reduce((product, size) => product * size, 1)
 }
 
-/** Together, so that block o, row r, part i of the axis is part (o, i) of row r. */
+/** Joins rows so that block o, row r, part i of the axis is part (o, i) of row r. */
 export function together(parts: readonly Data[], { axis, outer, inner }: Layout): Data {
   const [first] = parts as [Data]
   const before = count(first.dims.slice(0, axis)) * outer
@@ -56,7 +57,7 @@ export function fromElements(model: Data, values: readonly unknown[]): Data {
   return { ...model, data: like(model.data, values) }
 }
 
-/** What row `row` of `rowCount` is in a tensor of all. */
+/** The elements of row `row` of `rowCount` in the joined tensor. */
 function partOf(all: Data, layout: Layout, { row, rowCount }: { row: number; rowCount: number }): Data {
   const { axis, outer, inner } = layout
   const before = count(all.dims.slice(0, axis)) * outer
@@ -85,7 +86,7 @@ function isSame(a: Data, b: Data): boolean {
   })
 }
 
-/** The model without declared shapes, so that it runs on any. */
+/** The model without declared shapes, so that it accepts any. */
 export function withoutShapes(bytes: Uint8Array): Uint8Array {
   const model = parseModel(bytes)
   for (const info of [...model.graph.input, ...model.graph.output]) {
@@ -125,15 +126,15 @@ function constantOf({ type, dims, data }: Data): Constant {
 }
 
 export type Outcome =
-  /** Nothing to hold: the interpreter does not say that rows stay apart. */
+  /** The interpreter does not claim that rows are independent. */
   | { readonly kind: 'no claim'; readonly reason: string }
-  /** The runtime refuses a row alone. */
+  /** The runtime rejects a row run alone. */
   | { readonly kind: 'no row' }
   | { readonly kind: 'held' }
   | { readonly kind: 'refused together'; readonly message: string }
   | { readonly kind: 'broken'; readonly message: string }
 
-/** `parts` holds each input of each row; an input without a layout is the first row's for all. */
+/** `parts` contains each input of each row; an input without a layout is that of the first row for all. */
 export async function holdClaim(options: {
   readonly bytes: Uint8Array
   readonly session: InferenceSession

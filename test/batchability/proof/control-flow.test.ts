@@ -1,4 +1,7 @@
-/** What is said of graphs of a few nodes, many of them made to be taken for row-wise ones: branches and loops, and what has no rule. */
+/**
+ * Proofs of small graphs, many of which look row-wise but are not: branches, loops, and operators without
+ * rules.
+ */
 import test from 'ava'
 import { proveRowsApart } from '../../../src/batchability/proof/prove.js'
 import { parseModel } from '../../../src/onnx/graph.js'
@@ -41,7 +44,7 @@ proven('a branch of the model', {
   constants: [flag],
 })
 notProven(
-  'a branch on the data',
+  'a branch that depends on the data',
   {
     nodes: [
       node('ReduceMax', ['x'], ['m'], attributes(keep(0))),
@@ -52,12 +55,12 @@ notProven(
   /reduces/,
 )
 notProven(
-  'a branch on one row',
+  'a branch that depends on one row',
   { inputs: [x(4), value('c', bool, ['n'])], nodes: [node('If', ['c'], ['y'], either('Relu', 'Tanh'))] },
   /takes its condition from the data of rows/,
 )
 notProven(
-  'a branch on how many rows there are',
+  'a branch that depends on the number of rows',
   {
     nodes: [
       ...shaped,
@@ -91,7 +94,7 @@ proven('a loop', {
   constants: [int('three', 3)],
 })
 notProven(
-  'a loop whose state becomes a mixture in its second round',
+  'a loop whose state mixes rows in its second iteration',
   {
     nodes: [
       node(
@@ -115,7 +118,7 @@ notProven(
   /reduces/,
 )
 notProven(
-  'a loop that exchanges what it carries',
+  'a loop that swaps its carried values',
   {
     nodes: [
       node('Transpose', ['x'], ['xt']),
@@ -136,7 +139,7 @@ notProven(
   /something else/,
 )
 notProven(
-  'as many rounds as rows',
+  'as many iterations as rows',
   {
     nodes: [
       ...shaped,
@@ -152,7 +155,7 @@ notProven(
   /trip count from the number of rows/,
 )
 notProven(
-  'a loop that goes on while a row is large',
+  'a loop that continues while a row is large',
   {
     nodes: [
       node(
@@ -177,22 +180,14 @@ notProven(
     ],
     constants: [int('three', 3), flag, floats('limit', [], [0])],
   },
-  /goes on by a mixture/,
+  /continues depending on a mixture/,
 )
 
-// What is not known.
+// Unknown operators and values.
+notProven('an unknown operator', { nodes: [node('Frobnicate', ['x'], ['y'])] }, /without a rule \(Frobnicate/)
+notProven('an unknown operator version', { opset: 99, nodes: [node('Relu', ['x'], ['y'])] }, /without a rule/)
 notProven(
-  'an operator that nobody knows',
-  { nodes: [node('Frobnicate', ['x'], ['y'])] },
-  /without a rule \(Frobnicate/,
-)
-notProven(
-  'an operator of a version that nobody knows',
-  { opset: 99, nodes: [node('Relu', ['x'], ['y'])] },
-  /without a rule/,
-)
-notProven(
-  'a broadcast of opset 6, which had an axis',
+  'a broadcast of opset 6, which has an axis',
   {
     opset: 6,
     nodes: [
@@ -212,10 +207,10 @@ notProven(
   { nodes: [node('RandomNormalLike', ['x'], ['r']), node('Add', ['x', 'r'], ['y'])] },
   /random/,
 )
-notProven('a triangle of the batch', { nodes: [node('Trilu', ['x'], ['y'])] }, /place in the batch/)
+notProven('a triangle of the batch', { nodes: [node('Trilu', ['x'], ['y'])] }, /position in the batch/)
 notProven('where something is', { nodes: [node('NonZero', ['x'], ['y'])] }, /shape that depends on the data/)
 
-test('an input that has a default is not taken for rows', (t) => {
+test('an input with a default is not treated as rows', (t) => {
   const bytes = modelBytes(
     graph({
       input: [x(4), value('w', float, ['n', 4])],
@@ -226,12 +221,12 @@ test('an input that has a default is not taken for rows', (t) => {
   )
   const model = parseModel(bytes)
   const proof = proveRowsApart({ model, inputs: ['x', 'w'], outputs: ['y'] })
-  t.like(proof, { isProven: false, node: 'w', reason: 'may be left out of a request' })
-  // As it is read where it cannot be sent.
+  t.like(proof, { isProven: false, node: 'w', reason: 'can be omitted from a request' })
+  // Treated as a constant if requests cannot send it.
   t.true(proveRowsApart({ model, inputs: ['x'], outputs: ['y'] }).isProven)
 })
 
-test('what a model declares of its inner tensors proves nothing', (t) => {
+test('declared shapes of intermediate tensors prove nothing', (t) => {
   const bytes = modelBytes(
     graph({
       input: [x(4)],
@@ -248,7 +243,7 @@ test('what a model declares of its inner tensors proves nothing', (t) => {
   t.false(proveRowsApart({ model, inputs: ['x'], outputs: ['y'] }).isProven)
 })
 
-test('an operator that a model defines itself has no rule, whatever its name', (t) => {
+test('an operator defined by the model has no rule, whatever its name', (t) => {
   const model = parseModel(
     modelBytes(
       graph({ input: [x(4)], output: [value('y', float, null)], node: [node('Relu', ['x'], ['y'])] }),
@@ -259,14 +254,14 @@ test('an operator that a model defines itself has no rule, whatever its name', (
   t.like(proveRowsApart({ model, inputs: ['x'], outputs: ['y'] }), { isProven: false, operator: 'Relu' })
 })
 
-test('a graph of 50,000 nodes is gone through once', (t) => {
+test('a graph of 50,000 nodes is interpreted in linear time', (t) => {
   const nodes = Array.from({ length: 50_000 }, (_, i) =>
     node('Relu', [i === 0 ? 'x' : `t${i}`], [i === 49_999 ? 'y' : `t${i + 1}`]),
   )
   t.true(prove({ nodes }).isProven)
 })
 
-test('loops in loops end', (t) => {
+test('nested loops terminate', (t) => {
   let inner = body([node('Relu', ['s'], ['t'])])
   for (let depth = 0; depth < 30; depth++) {
     const [i, g, s, h, u] = ['i', 'g', 's', 'h', 't'].map((name) => `${name}${depth}`) as [

@@ -1,4 +1,7 @@
-/** What is said of graphs of a few nodes, many of them made to be taken for row-wise ones: images, recurrent layers, traditional machine learning, quantised numbers and attention. */
+/**
+ * Proofs of small graphs, many of which look row-wise but are not: images, recurrent layers, traditional
+ * machine learning, quantisation and attention.
+ */
 import { floatsAttribute, intsAttribute } from '../../../bench/models/chain.js'
 import { ELEMENT, floats, int64s, intAttribute, node, value, weights } from '../../helpers/onnx-builder.js'
 import { textAttribute } from './random-graphs.js'
@@ -50,18 +53,18 @@ notProven(
   /works on images/,
 )
 notProven(
-  'a kernel of the data',
+  'a kernel that depends on the data',
   { inputs: [image, value('w', float, [3, 3, 3, 3])], nodes: [node('Conv', ['x', 'w'], ['y'])] },
   /.*/,
 )
 notProven(
-  'where the largest are, counted through all images',
+  'indices of the maxima, relative to all images',
   {
     inputs: [image],
     outputs: ['y', 'at'],
     nodes: [node('MaxPool', ['x'], ['y', 'at'], attributes(intsAttribute('kernel_shape', [2, 2])))],
   },
-  /no rule/,
+  /without a rule/,
 )
 notProven(
   'normalised over the batch, as channels',
@@ -168,7 +171,7 @@ notProven(
   /reduces/,
 )
 notProven(
-  'one state that is part of the model',
+  'a constant initial state',
   {
     inputs: [sequence],
     nodes: [
@@ -181,7 +184,7 @@ notProven(
   /initial states/,
 )
 
-// Traditional machine learning: one dimension is one sample.
+// Traditional machine learning: a one-dimensional tensor is one sample.
 const scaler = ml(floatsAttribute('offset', [0]), floatsAttribute('scale', [2]))
 proven('samples of four features', {
   nodes: [node('Normalizer', ['x'], ['y'], ml(textAttribute('norm', 'L2')))],

@@ -1,4 +1,7 @@
-/** What is said of graphs of a few nodes, many of them made to be taken for row-wise ones: axes, shapes, reshapes, joining and cutting. */
+/**
+ * Proofs of small graphs, many of which look row-wise but are not: axes, shapes, reshapes, concatenating and
+ * splitting.
+ */
 import { intsAttribute } from '../../../bench/models/chain.js'
 import { ELEMENT, int64s, intAttribute, node, value, weights } from '../../helpers/onnx-builder.js'
 import {
@@ -18,11 +21,11 @@ import {
 
 const { float, int64 } = ELEMENT
 
-// Softmax: what an axis means changed with opset 13.
+// Softmax: the meaning of the axis changed with opset 13.
 proven('softmax along the last axis', { nodes: [node('Softmax', ['x'], ['y'])] })
 notProven('softmax along the batch', { nodes: [node('Softmax', ['x'], ['y'], axis(0))] }, /normalises/)
 notProven(
-  'softmax along the batch, counted from behind',
+  'softmax along the batch, with a negative axis',
   { nodes: [node('Softmax', ['x'], ['y'], axis(-2))] },
   /normalises/,
 )
@@ -32,12 +35,12 @@ proven('softmax of opset 12 from axis 1', {
   inputs: [x(4, 5)],
 })
 notProven(
-  'softmax of opset 12 over all, from axis 0',
+  'softmax of opset 12 over all dimensions, from axis 0',
   { opset: 12, nodes: [node('Softmax', ['x'], ['y'], axis(0))] },
   /normalises/,
 )
 notProven(
-  'softmax of opset 12 along axis 1 where the batch is the axis behind it',
+  'softmax of opset 12 from axis 1 with the batch after it',
   {
     opset: 12,
     inputs: [x(4, 5)],
@@ -61,7 +64,7 @@ proven('the same of opset 13, where the axis is one', {
 
 // Reductions.
 notProven(
-  'a reduction without axes is one over all',
+  'a reduction without axes is over all axes',
   { nodes: [node('ReduceMean', ['x'], ['y'])] },
   /reduces/,
 )
@@ -79,7 +82,7 @@ proven('axes as an attribute before opset 18', {
   nodes: [node('ReduceMax', ['x'], ['y'], attributes(intsAttribute('axes', [1])))],
 })
 notProven(
-  'axes that hold the batch, negative',
+  'negative axes that include the batch',
   {
     opset: 13,
     inputs: [x(4, 5)],
@@ -100,7 +103,7 @@ notProven(
   /takes its axes from the data of rows/,
 )
 notProven(
-  'a cumulative sum whose axis is an input that says the batch',
+  'a cumulative sum whose axis input is the batch',
   { nodes: [node('CumSum', ['x', 'axis'], ['y'])], constants: [int('axis', -2)] },
   /accumulates/,
 )
@@ -110,7 +113,7 @@ notProven(
   /takes its axis from the number of rows/,
 )
 notProven(
-  'the largest of all rows on the way to every row',
+  'the maximum over all rows combined with every row',
   {
     nodes: [
       node('ReduceMax', ['x', 'zero'], ['most']),
@@ -123,7 +126,7 @@ notProven(
   /reduces/,
 )
 
-// Reshapes, and axes that are merged.
+// Reshapes and merged axes.
 proven('merged and back, by a constant', {
   inputs: [x(3, 4)],
   nodes: [
@@ -134,7 +137,7 @@ proven('merged and back, by a constant', {
   constants: [ints('flat', -1, 4), weights('w', [4, 4]), ints('whole', -1, 3, 4)],
 })
 notProven(
-  'merged and cut another way, so that rows take parts of others',
+  'merged and split differently, so that rows contain parts of others',
   {
     inputs: [x('s', 4)],
     nodes: [node('Reshape', ['x', 'flat'], ['a']), node('Reshape', ['a', 'whole'], ['y'])],
@@ -155,7 +158,7 @@ notProven(
   /normalises/,
 )
 notProven(
-  'a batch of one, as it was exported',
+  'a batch size of one fixed by the export',
   { nodes: [node('Reshape', ['x', 'one'], ['y'])], constants: [ints('one', 1, 4)] },
   /reshapes/,
 )
@@ -169,7 +172,7 @@ notProven(
   /reshapes/,
 )
 notProven(
-  'columns read as rows, the number of rows being written out',
+  'columns read as rows, with an explicit number of rows',
   {
     inputs: [x(4)],
     nodes: [
@@ -183,7 +186,7 @@ notProven(
   /reshapes/,
 )
 notProven(
-  'the columns of a row as rows of their own, and a softmax over them that is as long as the batch',
+  'columns reshaped to rows, and a softmax over them with the length of the batch',
   {
     inputs: [x(4)],
     nodes: [
@@ -195,7 +198,7 @@ notProven(
   /normalises/,
 )
 notProven(
-  'steps and rows merged, then taken apart as if rows came first',
+  'steps and rows merged, then split as if rows came first',
   {
     inputs: [x(3, 4)],
     nodes: [
@@ -233,7 +236,7 @@ notProven(
   /laid out in different ways/,
 )
 notProven(
-  'a size that another input names, which is nothing where it is 0',
+  'a size from another input, which may be 0',
   {
     inputs: [x(4), value('z', float, ['n', 's'])],
     nodes: [
@@ -257,7 +260,7 @@ notProven(
   /takes its shape from the data of rows/,
 )
 notProven(
-  'everything of size 1 squeezed away, for one row the batch',
+  'all dimensions of size 1 squeezed, including the batch for one row',
   { inputs: [x(1)], nodes: [node('Squeeze', ['x'], ['y'])] },
   /removes/,
 )
@@ -287,14 +290,14 @@ proven('sizes that grow without end', {
   ],
 })
 
-// Joining and cutting.
+// Concatenating and splitting.
 notProven(
-  'rows joined to rows',
+  'rows concatenated with rows along the batch',
   { nodes: [node('Concat', ['x', 'x'], ['y'], axis(0))] },
   /joins tensors along the batch axis/,
 )
 notProven(
-  'rows joined, then the second half shifted by one',
+  'rows concatenated, then the second half shifted by one',
   {
     nodes: [
       node('Concat', ['x', 'x'], ['twice'], axis(0)),
@@ -305,7 +308,7 @@ notProven(
   /joins/,
 )
 notProven(
-  'a constant row beside rows',
+  'a constant row concatenated with rows',
   { nodes: [node('Concat', ['x', 'c'], ['y'], axis(1))], constants: [weights('c', [1, 2])] },
   /joins rows to a constant/,
 )
@@ -326,7 +329,7 @@ notProven(
   /takes some of the rows/,
 )
 notProven(
-  'the first thousand rows, which are all of a small batch',
+  'the first thousand rows, which are all rows of a small batch',
   { nodes: [node('Slice', ['x', 'zero', 'end', 'zero'], ['y'])], constants: [zero, ints('end', 1000)] },
   /takes some of the rows/,
 )
@@ -347,7 +350,7 @@ notProven(
   /from the number of rows/,
 )
 notProven(
-  'positions of a table for the rows',
+  'rows of a position table taken by batch size',
   {
     nodes: [
       ...shaped,
@@ -365,7 +368,7 @@ notProven(
 )
 notProven('rows cut apart', { nodes: [node('Split', ['x'], ['y', 'z'], axis(0))] }, /splits/)
 notProven(
-  'a sequence reversed that is the batch',
+  'a reversed sequence whose time axis is the batch',
   {
     inputs: [sequence],
     nodes: [

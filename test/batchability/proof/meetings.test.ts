@@ -1,11 +1,11 @@
-/** What is said of graphs of a few nodes, many of them made to be taken for row-wise ones: looking up, broadcasting and products. */
+/** Proofs of small graphs, many of which look row-wise but are not: lookups, broadcasting and products. */
 import { ELEMENT, int64s, intAttribute, node, value, weights } from '../../helpers/onnx-builder.js'
 import { textAttribute } from './random-graphs.js'
 import { attributes, axis, int, ints, microsoft, notProven, proven, shaped, x, zero } from './small-graphs.js'
 
 const { float, int64 } = ELEMENT
 
-// Looking up.
+// Lookups.
 proven('an embedding', {
   inputs: [value('x', int64, ['n', 's'])],
   nodes: [node('Gather', ['w', 'x'], ['y'])],
@@ -17,12 +17,12 @@ notProven(
   /looks up in the data of all rows/,
 )
 notProven(
-  'the same row for all',
+  'the same row looked up for all',
   { nodes: [node('Gather', ['x', 'zero'], ['y'])], constants: [zero] },
   /looks up along the batch axis/,
 )
 notProven(
-  'a row by a place that was computed',
+  'a row looked up by a computed position',
   {
     nodes: [
       ...shaped,
@@ -34,19 +34,19 @@ notProven(
     ],
     constants: [zero, int('z', 0), int('o', 1)],
   },
-  /place in the batch/,
+  /position in the batch/,
 )
 notProven(
-  'its place in the batch as an answer',
+  'the position in the batch as an output',
   {
     outputs: ['y'],
     nodes: [...shaped, node('Squeeze', ['count', 'zero'], ['c']), node('Range', ['z', 'c', 'o'], ['y'])],
     constants: [zero, int('z', 0), int('o', 1)],
   },
-  /place in the batch/,
+  /position in the batch/,
 )
 notProven(
-  'its place, counted from one',
+  'the position counted from one',
   {
     nodes: [
       ...shaped,
@@ -59,7 +59,7 @@ notProven(
   /counts up to the number of rows/,
 )
 notProven(
-  'a table of constants by place',
+  'a constant table looked up by position',
   {
     nodes: [
       ...shaped,
@@ -71,10 +71,10 @@ notProven(
     ],
     constants: [zero, int('z', 0), int('o', 1), ints('axis', 1), weights('table', [99, 4])],
   },
-  /place in the batch/,
+  /position in the batch/,
 )
 notProven(
-  'coordinates whose second number is the place',
+  'coordinates whose second element is the position',
   {
     inputs: [x(4), value('i', int64, ['n', 1])],
     nodes: [
@@ -87,7 +87,7 @@ notProven(
     ],
     constants: [zero, int('z', 0), int('o', 1), ints('one', 1)],
   },
-  /place in the batch/,
+  /position in the batch/,
 )
 notProven(
   'writing over another row',
@@ -98,7 +98,7 @@ notProven(
   /writes/,
 )
 notProven(
-  'a constant over the first rows',
+  'a constant written over the first rows',
   {
     nodes: [node('ScatterElements', ['x', 'at', 'u'], ['y'], axis(1))],
     constants: [int64s('at', [1, 1], [0]), weights('u', [1, 1])],
@@ -106,13 +106,13 @@ notProven(
   /writes/,
 )
 notProven(
-  'elements of a constant, by the place of a row',
+  'elements of a constant looked up by the position of a row',
   {
     inputs: [value('x', int64, ['n', 4])],
     nodes: [node('GatherElements', ['w', 'x'], ['y'], axis(1))],
     constants: [weights('w', [99, 4])],
   },
-  /by the place of a row/,
+  /by the position of a row/,
 )
 
 // Broadcasting.
@@ -122,7 +122,7 @@ notProven(
   /along the batch axis/,
 )
 notProven(
-  'each row with each',
+  'every row with every other',
   {
     inputs: [x(1)],
     nodes: [
@@ -132,12 +132,12 @@ notProven(
     ],
     constants: [ints('one', 1)],
   },
-  /every row together with every other/,
+  /every row with every other/,
 )
 notProven(
   'a vector of rows along the columns of rows',
   { inputs: [x(4), value('v', float, ['n'])], nodes: [node('Add', ['x', 'v'], ['y'])] },
-  /every row together/,
+  /every row with every other/,
 )
 notProven(
   'divided by the number of rows',
@@ -149,7 +149,7 @@ notProven(
     ],
     constants: [zero],
   },
-  /number of rows part of/,
+  /depend on the number of rows/,
 )
 notProven(
   'a mask by the number of rows',
@@ -157,13 +157,17 @@ notProven(
     nodes: [...shaped, node('Greater', ['count', 'zero'], ['m']), node('Where', ['m', 'x', 'w'], ['y'])],
     constants: [zero, weights('w', [4])],
   },
-  /number of rows part of/,
+  /depend on the number of rows/,
 )
-notProven('the number of rows as an answer', { nodes: [node('Shape', ['x'], ['y'])] }, /says how many rows/)
 notProven(
-  'a constant as an answer',
+  'the number of rows as an answer',
+  { nodes: [node('Shape', ['x'], ['y'])] },
+  /depends on the number of rows/,
+)
+notProven(
+  'a constant output',
   { nodes: [node('Identity', ['w'], ['y'])], constants: [weights('w', [1, 4])] },
-  /holds nothing of the rows/,
+  /independent of the rows/,
 )
 
 // Products.
@@ -196,22 +200,22 @@ notProven(
   /along the batch axis/,
 )
 notProven(
-  'an equation over rows',
+  'an einsum between all rows',
   { nodes: [node('Einsum', ['x', 'x'], ['y'], attributes(textAttribute('equation', 'nd,md->nm')))] },
   /every row with every other/,
 )
 notProven(
-  'an equation that sums rows',
+  'an einsum that sums rows',
   { nodes: [node('Einsum', ['x'], ['y'], attributes(textAttribute('equation', 'nd->d')))] },
   /sums over the batch axis/,
 )
 notProven(
-  'an equation whose labels are ordered by the alphabet',
+  'an einsum with implicit, alphabetical output labels',
   { nodes: [node('Einsum', ['x'], ['y'], attributes(textAttribute('equation', 'za')))] },
-  /elsewhere/,
+  /other than the first/,
 )
 notProven(
-  'a stack of constants for the rows',
+  'a stack of constants along the batch',
   { inputs: [x(2, 4)], nodes: [node('MatMul', ['x', 'w'], ['y'])], constants: [weights('w', [5, 4, 4])] },
   /along the batch axis/,
 )

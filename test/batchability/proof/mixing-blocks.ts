@@ -1,4 +1,4 @@
-/** Blocks in which rows meet. */
+/** Blocks in which rows influence each other. */
 import { intsAttribute } from '../../../bench/models/chain.js'
 import {
   ELEMENT,
@@ -15,7 +15,7 @@ const axis = (one: number) => [intAttribute('axis', one)]
 const rank = (dims: readonly number[]) => dims.length + 1
 const END = 2 ** 31 - 1
 
-/** [n, ...dims] with the batch behind everything, and back. */
+/** Moves the batch of [n, ...dims] to the last axis, and back. */
 function batchLast(
   b: GraphBuilder,
   x: string,
@@ -224,7 +224,7 @@ export const MIXING: Readonly<Record<string, Block>> = {
         value(`${prefix}t`, ELEMENT.float, null),
         value(`${prefix}v`, ELEMENT.float, null),
       ],
-      // In the first round the second state is a constant; in the next it is the largest of all rows.
+      // In the first iteration the second state is a constant; in the next it is the maximum over all rows.
       node: [
         node('Identity', [`${prefix}g`], [`${prefix}h`]),
         node('Add', [`${prefix}s`, `${prefix}u`], [`${prefix}t`]),
@@ -271,7 +271,7 @@ export const MIXING: Readonly<Record<string, Block>> = {
     return back(b, turned, x)
   },
   'columns read row by row': (b, x, dims) => {
-    // [size, n] read as [n, size]: the numbers fit, the rows do not.
+    // [size, n] reshaped to [n, size]: the sizes match, but the rows are mixed.
     const turned = b.add('Transpose', [flat(b, x)], b.perm([1, 0]))
     return b.add('Reshape', [turned, b.ints([-1, ...dims])])
   },

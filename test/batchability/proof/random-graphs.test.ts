@@ -9,7 +9,7 @@ import { type Block, GraphBuilder, type Random, ROW_WISE } from './random-graphs
 
 const GRAPHS = 1000
 const ROWS = 4
-/** So far apart that a row which reaches another one is seen. */
+/** Values that differ strongly, so that an influence between rows is noticed. */
 const SCALES = [1, 50, 1e-3, 5]
 const SHAPES = [[6], [4], [3, 4], [5, 6], [4, 2], [2, 4, 6], [3, 2, 4]]
 
@@ -60,7 +60,7 @@ function prove({ bytes }: Graph): Proof {
   return proveRowsApart({ model: parseModel(bytes), inputs: ['x'], outputs: ['y'] })
 }
 
-/** Null where every row gives the same alone and together. */
+/** Null if every row gives the same result alone and together. */
 async function disagreement({ bytes, dims }: Graph, random: Random): Promise<string | null> {
   const session = await InferenceSession.create(bytes, {
     intraOpNumThreads: 1,
@@ -93,7 +93,7 @@ async function disagreement({ bytes, dims }: Graph, random: Random): Promise<str
   }
 }
 
-test('a thousand random graphs out of row-wise operators are proven, and rows agree alone and together', async (t) => {
+test('a thousand random graphs of row-wise operators are proven, and their rows agree alone and together', async (t) => {
   const used = new Map<string, number>()
   for (let seed = 1; seed <= GRAPHS; seed++) {
     const random = probeRandom(seed)
@@ -115,7 +115,7 @@ test('a thousand random graphs out of row-wise operators are proven, and rows ag
   )
 })
 
-test('with one operator that mixes rows at a random place they are all rejected, and its node is named', (t) => {
+test('with one operator that mixes rows at a random position all are rejected, and its node is named', (t) => {
   const mixing = Object.entries(MIXING)
   for (let seed = 1; seed <= GRAPHS; seed++) {
     const made = randomGraph(probeRandom(seed), mixing[seed % mixing.length] as [string, Block])

@@ -1,6 +1,7 @@
 /**
- * Random graphs out of blocks, each of which takes a batch of rows [n, ...] and gives one of the same shape. Blocks that keep
- * rows apart go through reshapes, merged axes, transposes and subgraphs inside; mixing blocks let rows meet in as many ways.
+ * Random graphs built from blocks that map a batch of rows [n, ...] to one of the same shape. Row-wise blocks
+ * use reshapes, merged axes, transposes and subgraphs inside. Mixing blocks let rows influence each other in
+ * as many ways.
  */
 import { intsAttribute, stringsAttribute } from '../../../bench/models/chain.js'
 import type { AttributeProto, GraphProto, NodeProto, TensorProto } from '../../../src/onnx/onnx_pb.js'
@@ -82,12 +83,12 @@ export class GraphBuilder {
     return name
   }
 
-  /** The first dimension of a tensor as a vector of one. */
+  /** The first dimension of a tensor as a one-element vector. */
   rowsOf(x: string): string {
     return this.add('Gather', [this.add('Shape', [x]), this.ints([0])], [intAttribute('axis', 0)])
   }
 
-  /** A shape vector of the number of rows of `x` and what follows. */
+  /** A shape vector with the number of rows of `x` and the given dimensions. */
   shapeWith(x: string, before: readonly number[], behind: readonly number[]): string {
     const parts = [this.rowsOf(x), this.ints(behind)]
     if (before.length > 0) parts.unshift(this.ints(before))
@@ -99,7 +100,7 @@ export class GraphBuilder {
   }
 }
 
-/** A block on a tensor [n, ...dims]; null where it has no form for such a tensor. */
+/** A block for a tensor [n, ...dims]; null if it does not apply to such a tensor. */
 export type Block = (b: GraphBuilder, x: string, dims: readonly number[]) => string | null
 
 const axisAttribute = (axis: number) => [intAttribute('axis', axis)]
@@ -113,7 +114,7 @@ function residual(b: GraphBuilder, x: string, y: string): string {
   return b.random() < 0.5 ? y : b.add('Add', [x, y])
 }
 
-/** Back to [n, ...dims], by a constant or by the shape of the block's input. */
+/** Reshapes back to [n, ...dims], with a constant or with the shape of the block's input. */
 function restore(b: GraphBuilder, y: string, like: string, dims: readonly number[]): string {
   const way = Math.floor(b.random() * 4)
   if (way === 0) return b.add('Reshape', [y, b.ints([-1, ...dims])])
@@ -127,7 +128,7 @@ interface Inner {
   readonly outputs: readonly (readonly [name: string, type: number, shape?: readonly (number | string)[]])[]
 }
 
-/** A graph of names that no other has. */
+/** A graph with unique names. */
 function subgraph(make: (inner: GraphBuilder, own: string) => Inner, b: GraphBuilder): GraphProto {
   const own = `s${Math.floor(b.random() * 1e9)}_`
   const inner = new GraphBuilder(b.random, own)
@@ -228,7 +229,7 @@ export const ROW_WISE: Readonly<Record<string, Block>> = {
     if (dims.length !== 2 || steps === undefined || width === undefined || width % 2 !== 0) return null
     const part = width / 2
     const turned = b.add('Transpose', [x], b.perm([1, 0, 2]))
-    // [s, n, d] to [s, n * heads, part] to [n * heads, s, part], as PyTorch's own module does.
+    // [s, n, d] to [s, n * heads, part] to [n * heads, s, part], like PyTorch's attention module.
     const heads = b.add('Mul', [b.rowsOf(x), b.ints([2])])
     const shape = b.add('Concat', [b.ints([steps]), heads, b.ints([part])], axisAttribute(0))
     const q = b.add('Transpose', [b.add('Reshape', [turned, shape])], b.perm([1, 0, 2]))
@@ -496,7 +497,7 @@ export const ROW_WISE: Readonly<Record<string, Block>> = {
 
 export function textAttribute(name: string, text: string): AttributeProto {
   const attribute = stringsAttribute(name, [text])
-  // A single string has another field.
+  // A single string uses another field.
   attribute.type = 3
   attribute.$unknown = (attribute.$unknown ?? []).map((field) => ({ ...field, no: 4 }))
   return attribute

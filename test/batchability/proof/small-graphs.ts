@@ -1,4 +1,4 @@
-/** Small graphs, and what is said of them. */
+/** Small graphs and assertions about their proofs. */
 import test from 'ava'
 import { intsAttribute } from '../../../bench/models/chain.js'
 import { type Proof, proveRowsApart } from '../../../src/batchability/proof/prove.js'
@@ -60,7 +60,7 @@ export const keep = (one: number) => intAttribute('keepdims', one)
 export const microsoft = (...attribute: AttributeProto[]) => ({ attribute, domain: 'com.microsoft' })
 export const ml = (...attribute: AttributeProto[]) => ({ attribute, domain: 'ai.onnx.ml' })
 export const perm = (...order: number[]) => attributes(intsAttribute('perm', order))
-/** The number of rows of x as `count`, a vector of one. */
+/** The number of rows of x as `count`, a one-element vector. */
 export const counted = node('Gather', ['shape', 'zero'], ['count'], axis(0))
 export const shaped = [node('Shape', ['x'], ['shape']), counted]
 export const zero = ints('zero', 0)

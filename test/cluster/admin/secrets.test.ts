@@ -326,7 +326,7 @@ test.serial('files that cannot be trusted or read end the start, with the reason
   for (const [args, says] of [
     [
       ['--api-keys-file', file('writable', newKey('a', ['infer']).line, 0o622)],
-      /only its owner may write.*0622/,
+      /writable only by its owner.*0622/,
     ],
     [['--api-keys-file', join(folder, 'none')], /ENOENT/],
     [['--api-keys-file', folder], /regular file/],

@@ -55,7 +55,7 @@ for (const { model, config } of LAYOUTS) {
         rows.filter((key) => MODEL_CONFIG_KEYS.includes(key as never)),
         MODEL_CONFIG_KEYS,
       )
-      t.regex(stdout.replace(/\s+/g, ' '), /together where that was found to be right\./)
+      t.regex(stdout.replace(/\s+/g, ' '), /if the model was found to be batchable\./)
       const written = JSON.parse(readFileSync(configPath, 'utf8'))
       // A value that is not the default shows that the scan reads this very file.
       writeFileSync(configPath, JSON.stringify({ ...written, max_batch_size: 7 }))

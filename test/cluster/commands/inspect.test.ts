@@ -119,7 +119,7 @@ test.serial('what a kernel packs for itself is told by operator, with what would
   t.is(found.sharing.state, 'packed privately')
   const [unshared] = found.unshared
   t.like(unshared, { operator: 'QLinearConv', bytes: 36_864, why: 'packed by the kernel' })
-  t.regex(unshared?.change ?? '', /FP32.*294\.9 kB once a host.*from 8 workers on/)
+  t.regex(unshared?.change ?? '', /FP32.*294\.9 kB per host.*with 8 workers or more/)
 })
 
 testWithShared('trees are told as what cannot be shared', ['models', 'sklearn-rf-iris'], async (t) => {

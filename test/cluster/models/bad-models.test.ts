@@ -89,7 +89,7 @@ const BAD: readonly BadRepository[] = [
   {
     title: 'a model name with a slash',
     code: 'REPOSITORY_INVALID',
-    says: /org\/model\/1\/model\.onnx.*cannot hold "\/"/s,
+    says: /org\/model\/1\/model\.onnx.*cannot contain "\/"/s,
     write: (dir) => void writeModel(dir, join('org', 'model'), addModel()),
   },
   {

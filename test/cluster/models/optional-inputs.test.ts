@@ -298,7 +298,7 @@ test('weights that an exporter lists as inputs are constants: packed, shared and
     t.true(listed.batching.batchable)
     t.regex(
       listed.sharing.notes.join(),
-      new RegExp(`${layers} initializers that are inputs too are constants`),
+      new RegExp(`${layers} initializers that are also inputs became constants`),
     )
   }
   t.deepEqual(
@@ -391,6 +391,6 @@ test('a model whose outputs are no tensors is refused, whether it says so or not
     )
     const { code, stderr } = runCommand(['inspect', path, '--no-measure'])
     t.is(code, 1)
-    t.regex(stderr, /MODEL_UNSUPPORTED.*expected at least one output that is a tensor/)
+    t.regex(stderr, /MODEL_UNSUPPORTED.*expected at least one tensor output/)
   }
 })

@@ -218,7 +218,7 @@ test.serial(
     t.deepEqual(await refused.exited, { code: 1, signal: null })
     const fatal = refused.log.find(({ level }) => level === 'fatal')
     t.is(fatal?.code, 'SELF_CHECK_FAILED', refused.stderr)
-    t.regex(fatal?.msg ?? '', /model wide version 1: output "y" of a known request/)
+    t.regex(fatal?.msg ?? '', /model wide version 1: output "y" of the self-check/)
     t.deepEqual(refused.segments(), [])
 
     const running = await start(t, ['--exit-on-error', 'off'], found)

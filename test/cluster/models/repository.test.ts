@@ -93,7 +93,7 @@ const BAD_ENTRIES: readonly (readonly [name: string, version: string, says: RegE
   ['json', '1', /config\.json: expected a JSON file/],
   ['link', '', /a link to \/no\/such\/folder/],
   ['my model', '', /"my model"/],
-  ['twice', '1', /stands twice/],
+  ['twice', '1', /exists twice/],
 ]
 
 async function assertBadEntries(t: ExecutionContext, adminUrl: string): Promise<void> {

@@ -117,7 +117,7 @@ test.serial(
     await refuses(t, serving, 48 * MIB, {
       code: 'MEMORY_LIMIT',
       reason:
-        /\(segments 134\.\d MB, 2 workers of .*this model 100\.\d MB and .* in each worker, measured, beside 33\.\d MB of segments before it\), the control group allows 280\.0 MB/,
+        /\(segments 134\.\d MB, 2 workers of .*this model 100\.\d MB and .* in each worker, measured, in addition to 33\.\d MB of other segments\), but the control group allows only 280\.0 MB/,
     })
     t.is((await load(serving, 16 * MIB)).status, 200, 'one that fits is taken')
     await stopCleanly(t, serving.server)

@@ -1,4 +1,7 @@
-/** Attention, fused or not, and what transformers put around it: the batch is the first dimension, and masks follow it. */
+/**
+ * Attention, fused or not, and related transformer operators. The batch is the first dimension, and masks
+ * follow it.
+ */
 import { requireFollows, requireStretched, unknownShape } from '../broadcast.js'
 import {
   constantInput,
@@ -28,7 +31,10 @@ function shapeOf({ shape }: Plain): Shape {
   return shape
 }
 
-/** The tensor that all others follow: rows along the first of `ranks` dimensions. Null where nothing holds rows. */
+/**
+ * The tensor that all others must follow: rows along the first of `ranks` dimensions. Null if no input has
+ * rows.
+ */
 function leader(operator: Operator, ranks: readonly number[], index = 0): Rows | null {
   if (firstRows(inputsFrom(operator)) === null) return null
   const value = input(operator, index)
@@ -49,7 +55,7 @@ function follow(operator: Operator, holder: Rows, axes: Readonly<Record<number, 
   }
 }
 
-/** A bias or mask that is stretched over the first of `rank` dimensions, or follows it. */
+/** A bias or mask that broadcasts over the first of `rank` dimensions, or follows it. */
 function followOrStretch(
   operator: Operator,
   holder: Rows,
@@ -65,7 +71,7 @@ function followOrStretch(
   }
 }
 
-/** Rows of another width, and past keys and values, of which no proof needs the sizes. */
+/** Rows with another width, and past keys and values, whose sizes no proof needs. */
 function attended(operator: Operator, holder: Rows, width: Size): Value[] {
   const { sizes } = operator
   const shape = holder.shape.map((size, i) => (i === holder.shape.length - 1 ? width : size))
@@ -84,7 +90,7 @@ const attention: Rule = (operator) => {
   const holder = leader(operator, [3])
   if (holder === null) return without(operator)
   requireConstants(operator, [1, 2, 6], 'weights')
-  // A mask of one dimension and more elements than rows holds ends and starts in turn.
+  // A one-dimensional mask with more elements than rows contains ends, then starts.
   follow(operator, holder, { 3: 0, 4: 1 })
   followOrStretch(operator, holder, { index: 5, rank: 4 })
   const weights = shapeOf(input(operator, 1))
@@ -99,7 +105,7 @@ const attention: Rule = (operator) => {
   return [out as Value, present]
 }
 
-/** input, weight, bias, scales, mask_index, zero points, past: as `attention`, quantised. */
+/** input, weight, bias, scales, mask_index, zero points, past: like `attention`, but quantised. */
 const quantisedAttention: Rule = (operator) => {
   const { sizes } = operator
   const holder = leader(operator, [3])
@@ -116,7 +122,9 @@ const quantisedAttention: Rule = (operator) => {
   return [attended(operator, holder, width)[0] as Value, present]
 }
 
-/** query, key, value, bias, key_padding_mask, attention_bias, past_key, past_value, past_sequence_length, ... */
+/**
+ * query, key, value, bias, key_padding_mask, attention_bias, past_key, past_value, past_sequence_length, ...
+ */
 const multiHead: Rule = (operator) => {
   const holder = leader(operator, [3])
   if (holder === null) return without(operator)
@@ -128,7 +136,10 @@ const multiHead: Rule = (operator) => {
   return attended(operator, holder, width)
 }
 
-/** query, key, value, past_key, past_value, seqlens_k, total_sequence_length, cos, sin, position_ids, bias, sink */
+/**
+ * query, key, value, past_key, past_value, seqlens_k, total_sequence_length, cos, sin, position_ids, bias,
+ * sink
+ */
 const groupQuery: Rule = (operator) => {
   const { sizes } = operator
   const holder = leader(operator, [3])
@@ -136,7 +147,7 @@ const groupQuery: Rule = (operator) => {
   requireConstants(operator, [6, 7, 8, 11], 'settings')
   follow(operator, holder, { 1: 0, 2: 0, 3: 0, 4: 0, 5: 0, 9: 0 })
   followOrStretch(operator, holder, { index: 10, rank: 4 })
-  // Without a key all three stand side by side in the first input.
+  // Without a key, the first input contains query, key and value.
   const width = optional(operator, 1) === null ? sizes.fresh() : (holder.shape[2] as Size)
   return attended(operator, holder, width)
 }
@@ -179,7 +190,7 @@ function rotated(
     if (ids.shape?.length !== 2) throw unknownShape()
     requireConstants(operator, tables, 'tables')
   } else if (ids !== null) {
-    // One offset for all, or one list of positions for all.
+    // One offset, or one list of positions, for all rows.
     requireStretched(ids, Math.max(1, ids.shape?.length ?? 0))
     requireConstants(operator, tables, 'tables')
   } else for (const index of tables) followOrStretch(operator, holder, { index, rank: 3 })

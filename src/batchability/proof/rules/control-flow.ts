@@ -1,6 +1,6 @@
 /**
- * If, Loop and Scan: what they branch and count on is part of the model, and their bodies keep rows apart. What a loop
- * carries is joined with what comes out until nothing changes.
+ * If, Loop and Scan. Conditions and trip counts must be constant, and bodies must keep rows independent.
+ * Loop-carried values are joined with the results of the body until nothing changes.
  */
 import type { GraphProto } from '../../../onnx/onnx_pb.js'
 import { type Carried, isUnchanged, join } from '../join.js'
@@ -9,7 +9,10 @@ import type { Size } from '../sizes.js'
 import type { OperatorRule } from '../table.js'
 import { constant, Prevented, REMEDY, rows, type Shape, unfollowed, type Value } from '../values.js'
 
-/** Each round makes a tensor less known, and there is an end to that; this is for a mistake in a rule. */
+/**
+ * Each iteration makes a value less specific, so the analysis terminates. The limit guards against a bug in a
+ * rule.
+ */
 const MAX_ROUNDS = 16
 
 function bodyOf({ attributes }: Operator, name: string): GraphProto {
@@ -27,11 +30,11 @@ const choose: Rule = (operator): Value[] => {
 
 interface Rounds {
   readonly carried: readonly Value[]
-  /** Of the last round. */
+  /** Outputs of the last iteration. */
   readonly outputs: readonly Value[]
 }
 
-/** `run` gives what a round gives for what it is given; the first of its outputs are carried into the next. */
+/** `run` interprets one iteration; the first of its outputs are carried into the next. */
 function repeat(
   { sizes }: Operator,
   initial: readonly Value[],
@@ -47,17 +50,17 @@ function repeat(
       return { carried, outputs: others }
     carried = joined
   }
-  throw new Prevented('carries values through its rounds that do not settle', REMEDY.export)
+  throw new Prevented('carries values whose analysis does not converge', REMEDY.export)
 }
 
 function inputs(operator: Operator, from: number, to = operator.inputs.length): Value[] {
   return operator.inputs.slice(from, to).map((value) => {
-    if (value === null) throw new Prevented('leaves out a value that it carries', REMEDY.export)
+    if (value === null) throw new Prevented('omits a loop-carried value', REMEDY.export)
     return value
   })
 }
 
-/** A tensor of every round along a new axis. */
+/** A scan output: the values of all iterations along a new axis. */
 function stacked(
   operator: Operator,
   value: Value,
@@ -65,17 +68,17 @@ function stacked(
 ): Value {
   const { sizes } = operator
   if (value.kind === 'mixed') return value
-  if (value.kind === 'place') throw new Prevented("keeps a row's place in the batch", REMEDY.insideRow)
+  if (value.kind === 'place') throw new Prevented("collects a row's position in the batch", REMEDY.insideRow)
   if (value.shape === null) return unfollowed(value as never, null)
   const rank = value.shape.length + 1
   const at = axisOf(axis, rank)
-  // Sizes of a body are those of one round: outside they stand for others.
+  // Sizes inside a body are those of one iteration, so they are unknown outside.
   const isOutside = (size: Size) => size.unknowns.every(({ id }) => id < oldest)
   const shape: Shape = value.shape.map((size) => (isOutside(size) ? size : sizes.fresh()))
   const whole = [...shape.slice(0, at), count, ...shape.slice(at)]
   if (value.kind !== 'rows') return unfollowed(value, whole)
   if (!isOutside(value.outer) || !isOutside(value.inner)) {
-    throw new Prevented('keeps rows in blocks of a size that its rounds give', REMEDY.batchFirst)
+    throw new Prevented('keeps rows in blocks whose size its iterations determine', REMEDY.batchFirst)
   }
   return rows(sizes, whole, { ...value, axis: value.axis + (value.axis >= at ? 1 : 0) })
 }
@@ -91,29 +94,33 @@ const loop: Rule = (operator): Value[] => {
   const { carried, outputs } = repeat(operator, initial, (values) => {
     const [going, ...given] = operator.interpret(body, [constant([]), constant([]), ...values])
     if (going?.kind === 'mixed')
-      throw new Prevented(`goes on by a mixture: ${going.cause.reason}`, going.cause.remedy)
-    if (going?.kind !== 'constant') throw new Prevented('goes on by the data of rows', REMEDY.fixedSteering)
+      throw new Prevented(
+        `continues depending on a mixture of rows: ${going.cause.reason}`,
+        going.cause.remedy,
+      )
+    if (going?.kind !== 'constant')
+      throw new Prevented('continues depending on the data of rows', REMEDY.fixedSteering)
     return { next: given.slice(0, initial.length), others: given.slice(initial.length) }
   })
   const count = sizes.fresh()
   return [...carried, ...outputs.map((value) => stacked(operator, value, { axis: 0, count, oldest }))]
 }
 
-/** One step of a tensor along the axis that is gone through. */
+/** One slice of a tensor along the scanned axis. */
 function step({ sizes }: Operator, value: Value, axis: number): { step: Value; count: Size | null } {
   if (value.kind === 'mixed' || value.kind === 'place') {
-    throw new Prevented('goes through the places of rows in the batch', REMEDY.insideRow)
+    throw new Prevented('iterates over the positions of rows in the batch', REMEDY.insideRow)
   }
   if (value.shape === null) return { step: unfollowed(value as never, null), count: null }
   const at = axisOf(axis, value.shape.length)
   const shape = value.shape.filter((_, i) => i !== at)
   const count = value.shape[at] as Size
   if (value.kind !== 'rows') return { step: unfollowed(value, shape), count }
-  if (value.axis === at) throw new Prevented('goes through the rows one after another', REMEDY.insideRow)
+  if (value.axis === at) throw new Prevented('iterates over the rows', REMEDY.insideRow)
   return { step: rows(sizes, shape, { ...value, axis: value.axis - (value.axis > at ? 1 : 0) }), count }
 }
 
-/** carried values, then tensors that are gone through */
+/** Carried values, then scanned tensors. */
 const scan: Rule = (operator): Value[] => {
   const { sizes, attributes } = operator
   const body = bodyOf(operator, 'body')

@@ -1,4 +1,4 @@
-/** Operators whose output at a place is computed from their inputs at that place. */
+/** Operators that compute each output element from the input elements at the same position. */
 import { broadcast } from '../broadcast.js'
 import { arithmetic } from '../elements.js'
 import {
@@ -18,7 +18,7 @@ function withoutElements(value: Plain): Plain {
   return value.kind === 'rows' ? value : unfollowed(value)
 }
 
-/** The first input decides; all others are part of the model. */
+/** The first input is the data; all others must be constant. */
 const unary: Rule = (operator) => {
   for (let index = 1; index < operator.inputs.length; index++) optionalConstant(operator, index, 'settings')
   const value = input(operator, 0)
@@ -31,7 +31,7 @@ const identity: Rule = (operator) => {
   return value ?? input(operator, 0)
 }
 
-/** TensorProto.DataType of int32 and int64: what is known of integers stays known. */
+/** TensorProto.DataType of int32 and int64: known integers stay known. */
 const EXACT_TYPES = [6, 7]
 
 const cast: Rule = (operator) => {
@@ -43,7 +43,7 @@ const cast: Rule = (operator) => {
   return isKept ? known : withoutElements(known)
 }
 
-/** Only the type of the second input counts, and only its first is data. */
+/** Only the type of the second input matters; only the first input is data. */
 const castLike: Rule = (operator) => withoutElements(input(operator, 0))
 
 const spread: Rule = (operator) => {
@@ -52,7 +52,7 @@ const spread: Rule = (operator) => {
   return arithmetic(operator, values, whole) ?? whole
 }
 
-/** A limit is a scalar. */
+/** Limits are scalars. */
 const clip: Rule = (operator) => {
   const value = input(operator, 0)
   for (const index of [1, 2]) optionalConstant(operator, index, 'limits')
@@ -65,14 +65,14 @@ function isTraining(operator: Operator): boolean {
   return elements?.length !== 1 || literalOf(elements[0] as never) !== 0
 }
 
-/** In inference it passes its input on, whatever the ratio; the mask is true everywhere. */
+/** For inference it passes its input through, whatever the ratio; the mask is all true. */
 const dropout: Rule = (operator): Value[] => {
   if (isTraining(operator)) throw new Prevented('is in training mode, or may be', REMEDY.inference)
   const value = withoutElements(input(operator, 0))
   return [value, value]
 }
 
-/** A bias along the last dimension, as if added before. */
+/** A bias along the last dimension, added before the function. */
 const biased: Rule = (operator) => broadcast(operator.sizes, inputsFrom(operator))
 
 const SPEC = 'https://onnx.ai/onnx/operators/'

@@ -1,4 +1,4 @@
-/** Convolutions, pools and resizing: each image of (N, C, ...) alone. */
+/** Convolutions, pooling and resizing: each image of (N, C, ...) is processed independently. */
 import { requireSamePlace, unknownShape } from '../broadcast.js'
 import {
   axisOf,
@@ -48,7 +48,7 @@ function withShape({ sizes }: Operator, value: Plain, whole: Shape): Plain {
   return value.kind === 'rows' ? rows(sizes, whole, value) : unfollowed(value, whole)
 }
 
-/** The image's sizes as the operator makes them: numbers that no proof needs. */
+/** Spatial sizes determined by the operator, which no proof needs. */
 function freshBehind({ sizes }: Operator, shape: Shape, kept: number): Shape {
   return shape.map((size, i) => (i < kept ? size : sizes.fresh()))
 }
@@ -56,7 +56,9 @@ function freshBehind({ sizes }: Operator, shape: Shape, kept: number): Shape {
 interface Convolution {
   /** Index of the kernel. */
   readonly weight: number
-  /** Whether sizes follow from the kernel's: not where it is transposed, or in the runtime's blocked layout. */
+  /**
+   * Whether sizes follow from the kernel. They do not if it is transposed or in the runtime's blocked layout.
+   */
   readonly isPlain: boolean
   readonly channels: 'first' | 'last'
   /** Index of images that are added. */
@@ -85,7 +87,7 @@ const convolution =
     return withShape(operator, value, isLast ? [first, ...image, maps] : [first, maps, ...image])
   }
 
-/** What is added to the result has its shape. */
+/** What is added to the result must have its shape. */
 function requireBeside(value: Plain, sum: Plain): void {
   const isSame =
     value.kind === 'rows' && sum.kind === 'rows' && sum.axis === 0 && sum.shape.length === value.shape.length
@@ -108,7 +110,7 @@ const pool: Rule = (operator) => {
     kernel,
   })
   const whole = isLast ? [first, ...image, channel] : [first, channel, ...image]
-  // Only the first output: indices count through all images.
+  // Only the first output: the indices are relative to all images.
   return withShape(operator, value, whole)
 }
 
@@ -125,7 +127,7 @@ const globalPool: Rule = (operator) => {
   )
 }
 
-/** From the runtime's blocked layout, whose channels are padded. */
+/** Converts from the runtime's blocked layout, whose channels are padded. */
 const reorderOutput: Rule = (operator) => {
   const { attributes } = operator
   const value = input(operator, 0)
@@ -145,7 +147,7 @@ const reorderInput: Rule = (operator) => {
   return withShape(operator, value, [shape[0] as Size, sizes.fresh(), ...image])
 }
 
-/** Sizes change by factors of the model; that of the batch axis is 1. */
+/** Sizes change by constant factors; the factor of the batch axis is 1. */
 const resize: Rule = (operator) => {
   const { sizes, attributes, version, name } = operator
   const value = input(operator, 0)
@@ -179,7 +181,7 @@ const resize: Rule = (operator) => {
   return withShape(operator, value, policy === 'stretch' ? whole : whole.map(() => sizes.fresh()))
 }
 
-/** A known size times a factor, where that is a whole number: how others are rounded is left open. */
+/** A known size times a factor, if the result is an integer: the rounding of others is not modelled. */
 function evenly(size: Size, scale: number | undefined): Size | null {
   const scaled = (literalOf(size) ?? Number.NaN) * (scale ?? Number.NaN)
   return Number.isInteger(scaled) ? literal(scaled) : null
@@ -197,7 +199,7 @@ function scaleNumbers(operator: Operator, index: number): readonly number[] | nu
   return value?.numbers ?? null
 }
 
-/** The new size of the batch axis is what it was, whatever the number of rows. */
+/** Whether the batch axis keeps its size for any number of rows. */
 function isSameSize(operator: Operator, at: number, shape: Shape): boolean {
   const target = optional(operator, 3)
   if (target === null || target.kind === 'rows' || target.elements === null) return false

@@ -1,4 +1,4 @@
-/** Operators that look elements up, or put them, by index. */
+/** Operators that read or write elements by index. */
 import { requireAligned, requireSamePlace, unknownShape } from '../broadcast.js'
 import {
   axisOf,
@@ -64,7 +64,7 @@ const gather: Rule = (operator) => {
   return rows(sizes, whole, { ...holder, axis: moved })
 }
 
-/** Out of a vector whose elements are followed. */
+/** Elements gathered from a vector whose elements are tracked. */
 function gathered(
   data: Constant | Count,
   indices: Constant | Count,
@@ -88,7 +88,7 @@ const gatherElements: Rule = (operator) => {
   requireNoCount([data, indices])
   if (data.kind !== 'rows' || indices.kind !== 'rows') {
     throw new Prevented(
-      'looks up in a constant by the place of a row, or the other way round',
+      'looks up in a constant by the position of a row, or in rows by constant indices',
       REMEDY.batchFirst,
     )
   }
@@ -97,7 +97,7 @@ const gatherElements: Rule = (operator) => {
   return rows(sizes, indices.shape, indices)
 }
 
-/** Width of the last dimension of coordinates. */
+/** Number of coordinates in the last dimension. */
 function widthOf(shape: Shape): number {
   const width = shape.length > 0 ? literalOf(shape.at(-1) as Size) : null
   if (width === null) throw unknownValue('coordinates')
@@ -111,7 +111,7 @@ const gatherNd: Rule = (operator) => {
   const dimensions = shapeOf(data)
   const [, coordinates] = inputs
   if (coordinates?.kind === 'place') {
-    // [own place, column, ...]: each row is looked up in itself.
+    // [own position, column, ...]: each row is looked up in itself.
     const isOwn =
       data.kind === 'rows' &&
       data.axis === 0 &&
@@ -119,7 +119,7 @@ const gatherNd: Rule = (operator) => {
       batchDims === 0 &&
       (coordinates.form === 'first' || isLiteral(coordinates.shape.at(-1) as Size, 1)) &&
       coordinates.shape.length > 1
-    if (!isOwn) throw new Prevented("looks up by a row's place in the batch", REMEDY.insideRow)
+    if (!isOwn) throw new Prevented("looks up by a row's position in the batch", REMEDY.insideRow)
     const rest = dimensions.slice(widthOf(coordinates.shape))
     return rows(sizes, [...coordinates.shape.slice(0, -1), ...rest], { axis: 0, outer: ONE, inner: ONE })
   }
@@ -135,7 +135,7 @@ const gatherNd: Rule = (operator) => {
     return rows(sizes, whole, indices)
   }
   if (indices.kind === 'rows') {
-    // In a constant that is shared by all rows.
+    // In a constant that all rows share.
     if (batchDims > 0) throw byAllRows()
     if (indices.axis === places.length - 1) throw acrossBatch('looks up')
     return rows(sizes, whole, indices)
@@ -157,7 +157,7 @@ const scatterElements: Rule = (operator) => {
   if (holder === null) return combined(values, data.shape)
   if (data.kind !== 'rows' || indices.kind !== 'rows' || updates.kind !== 'rows') {
     throw new Prevented(
-      'writes rows into a constant, or constants into rows by their place',
+      'writes rows into a constant, or constants into rows by their position',
       REMEDY.batchFirst,
     )
   }
@@ -174,7 +174,7 @@ const scatterNd: Rule = (operator) => {
   if (firstRows([data, updates]) === null) return combined([data, updates], data.shape)
   if (data.kind !== 'rows' || updates.kind !== 'rows') {
     throw new Prevented(
-      'writes rows into a constant, or a constant into rows by their place',
+      'writes rows into a constant, or a constant into rows by their position',
       REMEDY.batchFirst,
     )
   }
@@ -186,7 +186,7 @@ const scatterNd: Rule = (operator) => {
   return data
 }
 
-/** Rows may be thinned along another axis, by a condition that is part of the model. */
+/** Selects elements along another axis with a constant condition. */
 const compress: Rule = (operator) => {
   const { sizes, attributes } = operator
   const value = input(operator, 0)
@@ -218,7 +218,7 @@ const oneHot: Rule = (operator) => {
   return rows(sizes, whole, { ...indices, axis: indices.axis < axis ? indices.axis : indices.axis + 1 })
 }
 
-/** A table of blocks that are quantised, looked up along its first dimension. */
+/** A table of quantised blocks, looked up along its first dimension. */
 const gatherBlocks: Rule = (operator: Operator) => {
   const { sizes, attributes } = operator
   requireConstants(operator, [0, 2, 3], 'table')

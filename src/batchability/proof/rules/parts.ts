@@ -1,4 +1,4 @@
-/** Operators that join tensors, and cut them, along an axis. */
+/** Operators that concatenate or split tensors along an axis. */
 import { requireSamePlace, unknownShape } from '../broadcast.js'
 import {
   axisOf,
@@ -51,7 +51,7 @@ export function acrossBatch(what: string): Prevented {
   return new Prevented(`${what} along the batch axis`, REMEDY.insideRow)
 }
 
-/** `[place, column, ...]` along the last axis: coordinates whose first is the row's own place. */
+/** `[position, column, ...]` along the last axis: coordinates that start with the row's own position. */
 function coordinates({ inputs, sizes, attributes }: Operator): Value | null {
   const [first, ...others] = inputs
   if (first?.kind !== 'place' || first.form !== 'every') return null
@@ -91,7 +91,7 @@ const concat: Rule = (operator) => {
   return combined(values, whole)
 }
 
-/** The runtime refuses sizes that are not equal: a number says most of them. */
+/** The runtime rejects unequal sizes, so a known number is the most precise one. */
 function agreed(some: readonly Size[]): Size {
   return some.find((size) => literalOf(size) !== null) ?? (some[0] as Size)
 }
@@ -129,7 +129,7 @@ const split: Rule = (operator) => {
     if (given !== null) return literal(given[i] ?? Number.NaN)
     if (whole === null)
       return operator.version < 18 ? sizes.quotient(shape[axis] as Size, literal(outputCount)) : sizes.fresh()
-    // The last is smaller where it does not come out even.
+    // The last part is smaller if the split is uneven.
     const each = Math.ceil(whole / (attributes.int('num_outputs') ?? outputCount))
     return literal(Math.max(0, Math.min(each, whole - i * each)))
   }
@@ -188,7 +188,10 @@ function cutsOf(operator: Operator, rank: number): Cut[] {
   })
 }
 
-/** Beyond every dimension that fits into memory: exporters write this, or the largest integer, for "to the end". */
+/**
+ * Larger than every dimension that fits into memory. Exporters write this, or the largest integer, for "to
+ * the end".
+ */
 const OPEN_END = 1e9
 
 function isWholeCut({ start, end, step }: Cut, size: Size): boolean {
@@ -196,7 +199,7 @@ function isWholeCut({ start, end, step }: Cut, size: Size): boolean {
   return isEqual(end, size) || (literalOf(end) ?? 0) >= OPEN_END
 }
 
-/** How many elements a cut takes; null where that is not known. */
+/** The number of elements in a slice; null if unknown. */
 function cutLength({ start, end, step }: Cut, size: Size): number | null {
   const [from, to, whole] = [start && literalOf(start), end && literalOf(end), literalOf(size)]
   if (from === null || to === null || whole === null || step === null || step === 0) return null

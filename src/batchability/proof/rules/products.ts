@@ -1,4 +1,4 @@
-/** Products of matrices and tensors: rows may be anything but what is summed over. */
+/** Products of matrices and tensors: rows may be along any axis that is not summed over. */
 import { broadcast, COUNT_AS_DATA, requireSamePlace, requireStretched, unknownShape } from '../broadcast.js'
 import {
   firstRows,
@@ -38,7 +38,7 @@ function pairwise(): Prevented {
   return new Prevented('multiplies every row with every other', REMEDY.pairs)
 }
 
-/** The last two dimensions exchanged. */
+/** Swaps the last two dimensions. */
 function turned(value: Plain): Plain {
   const shape = shapeOf(value)
   if (shape.length < 2) return value
@@ -49,8 +49,8 @@ function turned(value: Plain): Plain {
 }
 
 /**
- * The product of stacks of matrices. A vector is a matrix of one row on the left, of one column on the right, and what it
- * lacks is taken from the result again.
+ * The product of stacks of matrices. A vector is a matrix with one row on the left or one column on the
+ * right, and the added dimension is removed from the result.
  */
 export function matrixProduct(sizes: Sizes, left: Plain, right: Plain): Plain {
   const [a, b] = [shapeOf(left), shapeOf(right)]
@@ -71,15 +71,15 @@ export function matrixProduct(sizes: Sizes, left: Plain, right: Plain): Plain {
   if (left.kind !== 'rows' && right.kind !== 'rows') return combined([left, right], whole(-1))
   if (left.kind === 'count' || right.kind === 'count') throw new Prevented(COUNT_AS_DATA, REMEDY.pairs)
 
-  /** Where the rows of an operand are in the result; null for a stack that both must agree on. */
-  const modelPathOf = (value: Rows, stack: Shape, summed: number): number => {
+  /** The batch axis of an operand in the result. */
+  const axisInResult = (value: Rows, stack: Shape, summed: number): number => {
     if (value.axis === summed) throw summedOver()
     if (value.axis < stack.length) return value.axis + rank - stack.length
     return value === left ? rank : rank + row.length
   }
   if (left.kind === 'rows' && right.kind === 'rows') {
-    const place = modelPathOf(left, leftStack, a.length - 1)
-    const other = modelPathOf(right, rightStack, Math.max(0, b.length - 2))
+    const place = axisInResult(left, leftStack, a.length - 1)
+    const other = axisInResult(right, rightStack, Math.max(0, b.length - 2))
     if (place !== other || place >= rank) throw pairwise()
     if (!isSameLayout(left, right)) requireSamePlace(left, right)
     return rows(sizes, whole(place), { ...left, axis: place })
@@ -87,10 +87,10 @@ export function matrixProduct(sizes: Sizes, left: Plain, right: Plain): Plain {
   const holder = (left.kind === 'rows' ? left : right) as Rows
   const place =
     holder === left
-      ? modelPathOf(left, leftStack, a.length - 1)
-      : modelPathOf(holder, rightStack, Math.max(0, b.length - 2))
+      ? axisInResult(left, leftStack, a.length - 1)
+      : axisInResult(holder, rightStack, Math.max(0, b.length - 2))
   if (place < rank) {
-    // A stack of the other that is repeated for every row.
+    // The stack of the other operand is broadcast over the rows.
     const others = holder === left ? rightStack : leftStack
     requireStretched(constant(others), rank - place)
   }
@@ -99,7 +99,7 @@ export function matrixProduct(sizes: Sizes, left: Plain, right: Plain): Plain {
 
 const matMul: Rule = (operator) => matrixProduct(operator.sizes, input(operator, 0), input(operator, 1))
 
-/** Scales and zero points of quantised products are numbers of the model: one, or one for each column of a weight. */
+/** Scales and zero points of quantised products must be constant: one, or one per column of a weight. */
 function requireScales(
   operator: Operator,
   { left, right, shared }: { left: readonly number[]; right: readonly number[]; shared: readonly number[] },
@@ -139,7 +139,7 @@ const qLinearMatMul: Rule = (operator) => {
   return matrixProduct(operator.sizes, input(operator, 0), input(operator, 3))
 }
 
-/** The first dimension moved behind the others of the stack: [1, ..., rank - 2, 0, rank - 1]. */
+/** Moves the first dimension behind the other stack dimensions: [1, ..., rank - 2, 0, rank - 1]. */
 function stackMoved(value: Plain): Plain {
   const shape = shapeOf(value)
   const rank = shape.length
@@ -178,7 +178,7 @@ const gemm: Rule = (operator) => {
   return bias === null ? whole : broadcastInto(sizes, whole, bias)
 }
 
-/** One-directional: the result has the shape of `whole`. */
+/** One-directional broadcasting: the result has the shape of `whole`. */
 function broadcastInto(sizes: Sizes, whole: Plain, bias: Plain): Plain {
   if (shapeOf(bias).length > shapeOf(whole).length) throw unknownShape()
   if (bias.kind === 'rows' && whole.kind !== 'rows')
@@ -186,7 +186,7 @@ function broadcastInto(sizes: Sizes, whole: Plain, bias: Plain): Plain {
   return broadcast(sizes, [whole, bias])
 }
 
-/** Weights in blocks of a few bits: N columns of K. */
+/** Block-quantised weights with a few bits: N columns of K. */
 const blockedWeights: Rule = (operator) => {
   const { attributes, sizes } = operator
   const value = input(operator, 0)
@@ -208,7 +208,10 @@ interface Equation {
   readonly result: readonly string[]
 }
 
-/** Labels of an equation, an ellipsis as labels of its own: counted from the last, as they are broadcast. */
+/**
+ * Parses the labels of an equation. Dimensions of an ellipsis get labels counted from the last, as in
+ * broadcasting.
+ */
 function readEquation(text: string, ranks: readonly number[]): Equation | null {
   const [left = '', right, ...more] = text.replaceAll(' ', '').split('->')
   const terms = left.split(',')

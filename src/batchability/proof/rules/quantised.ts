@@ -1,4 +1,4 @@
-/** Quantised numbers: scales and zero points that are part of the model. */
+/** Quantised operators, with constant scales and zero points. */
 import { broadcast, requireStretched, unknownShape } from '../broadcast.js'
 import { axisOf, input, type Operator, optionalConstant, type Rule, requireConstants } from '../operator.js'
 import { literalOf } from '../sizes.js'
@@ -24,7 +24,7 @@ function isSingle(shape: Shape): boolean {
   return shape.every((size) => literalOf(size) === 1)
 }
 
-/** One scale, or one for each place of an axis that is not the batch, or one for each block of such an axis. */
+/** One scale, one per position of an axis other than the batch, or one per block of such an axis. */
 const linear: Rule = (operator): Value => {
   const value = input(operator, 0)
   requireConstants(operator, [1, 2], 'scale')
@@ -42,7 +42,7 @@ const linear: Rule = (operator): Value => {
   return value
 }
 
-/** Every input but these is a constant. */
+/** Requires all other inputs to be constant. */
 function requireOnly(operator: Operator, data: readonly number[]): Plain[] {
   const others = operator.inputs.map((_, i) => i).filter((i) => !data.includes(i))
   requireConstants(operator, others, 'scale')
@@ -67,7 +67,7 @@ const quantisedSoftmax: Rule = (operator): Value => {
   return value
 }
 
-/** Y's scale and zero point, then tensor, scale and zero point of each input. */
+/** Scale and zero point of the output, then tensor, scale and zero point of each input. */
 const quantisedConcat: Rule = (operator): Value => {
   const at = operator.inputs.map((_, i) => i).filter((i) => i >= 2 && (i - 2) % 3 === 0)
   const values = requireOnly(operator, at)
@@ -93,7 +93,7 @@ const quantisedConcat: Rule = (operator): Value => {
   return rows(sizes, whole, first)
 }
 
-/** For comparing the batch of tensors that differ along one axis. */
+/** For comparing the batch axes of tensors that differ along one axis. */
 function withoutAxis(value: Plain, axis: number): Shape {
   return shapeOf(value).map((size, i) => (i === axis ? { coefficient: 1, unknowns: [] } : size))
 }

@@ -1,4 +1,4 @@
-/** Operators that reduce, normalise, sort or accumulate along axes: none of which is the batch. */
+/** Operators that reduce, normalise, sort or accumulate along axes other than the batch. */
 import { COUNT_AS_DATA, requireAligned, requireStretched, unknownShape } from '../broadcast.js'
 import {
   axisOf,
@@ -34,7 +34,7 @@ function shapeOf({ shape }: Plain): Shape {
   return shape
 }
 
-/** The tensor without these axes, or with size 1 there. */
+/** Removes these axes, or sets their size to 1. */
 function reduced(
   operator: Operator,
   value: Plain,
@@ -48,7 +48,7 @@ function reduced(
   return rows(operator.sizes, whole, { ...value, axis: value.axis - before })
 }
 
-/** Version from which axes are an input. */
+/** First version with axes as an input. */
 function axesInputSince(name: string): number {
   return name === 'ReduceSum' ? 13 : 18
 }
@@ -70,7 +70,7 @@ const reduce: Rule = (operator) => {
   return product(operator, value, axes) ?? reduced(operator, value, { axes, keeps })
 }
 
-/** Of a shape: how many elements there are. */
+/** The product of a shape: the number of elements. */
 function product(
   { name, sizes, attributes }: Operator,
   value: Plain,
@@ -104,7 +104,7 @@ function same(value: Plain): Value {
   return value.kind === 'rows' ? value : unfollowed(value)
 }
 
-/** Before version 13 everything from `axis` on is one dimension. */
+/** Before version 13, all dimensions from `axis` on are flattened. */
 const softmax: Rule = (operator) => {
   const { attributes, version } = operator
   const value = input(operator, 0)
@@ -146,7 +146,7 @@ const topK: Rule = (operator): Value[] => {
   return [best, best]
 }
 
-/** What a scale or bias meets: nothing of it may lie along the batch. */
+/** Requires scale and bias to lie within a row, with no extent along the batch. */
 function requireWithinRow(operator: Operator, value: Plain, indices: readonly number[]): void {
   for (const index of indices) {
     const constant = optionalConstant(operator, index, 'scale')
@@ -155,7 +155,7 @@ function requireWithinRow(operator: Operator, value: Plain, indices: readonly nu
   }
 }
 
-/** Mean and deviation have size 1 in the dimensions that are normalised. */
+/** Mean and deviation have size 1 in the normalised dimensions. */
 function statistics(operator: Operator, value: Plain, first: number): Value {
   const whole = shapeOf(value).map((size, i) => (i < first ? size : ONE))
   return value.kind === 'rows' ? rows(operator.sizes, whole, value) : unfollowed(value, whole)
@@ -170,7 +170,7 @@ const layerNormalization: Rule = (operator) => {
   return [same(value), beside, beside]
 }
 
-/** The sum of input, skip and bias, normalised along the last dimension. */
+/** Normalises the sum of input, skip and bias along the last dimension. */
 const skipLayerNormalization: Rule = (operator) => {
   const value = input(operator, 0)
   const skip = input(operator, 1)
@@ -188,7 +188,7 @@ const skipLayerNormalization: Rule = (operator) => {
   return [value, beside, beside, value]
 }
 
-/** Statistics that are part of the model, for each channel of dimension 1. */
+/** Constant statistics, one per channel in dimension 1. */
 const batchNormalization: Rule = (operator) => {
   const { attributes, version, outputCount } = operator
   const value = input(operator, 0)
@@ -207,7 +207,7 @@ const batchNormalization: Rule = (operator) => {
   return same(value)
 }
 
-/** Each image alone: (N, C, ...). */
+/** Processes each image of (N, C, ...) independently. */
 const perImage: Rule = (operator) => {
   const value = input(operator, 0)
   const rank = shapeOf(value).length
@@ -225,7 +225,7 @@ const meanVariance: Rule = (operator) => {
   return same(value)
 }
 
-/** The Fourier transform of one axis; the last one holds real and imaginary parts. */
+/** The Fourier transform along one axis; the last axis has real and imaginary parts. */
 const fourier: Rule = (operator) => {
   const { sizes, attributes, version } = operator
   const value = input(operator, 0)

@@ -1,9 +1,9 @@
-/** Operators that no graph may use on rows, with the reason: better words than that there is no rule. */
+/** Operators that are never allowed on rows, with a specific reason. */
 import { inputsFrom, type Rule } from '../operator.js'
 import type { OperatorRule } from '../table.js'
 import { combined, Prevented, REMEDY } from '../values.js'
 
-/** Refused on rows; what is constant stays constant, in a shape that is not worked out. */
+/** Rejected on rows; constants stay constant, with an unknown shape. */
 const onRows =
   (reason: string, remedy: string): Rule =>
   (operator) => {
@@ -43,13 +43,13 @@ export const REFUSED: readonly OperatorRule[] = [
     says: 'Refused: elements are chosen by their place among all rows.',
     source: `${SPEC}onnx__RoiAlign.html`,
     operators: ['EyeLike', 'MaxRoiPool', 'MaxUnpool', 'RoiAlign'],
-    rule: onRows("chooses by a row's place in the batch", REMEDY.insideRow),
+    rule: onRows("selects by a row's position in the batch", REMEDY.insideRow),
   },
   {
     says: 'Refused: every row with every other.',
     source: CONTRIB,
     operators: ['com.microsoft.CDist'],
-    rule: onRows('brings every row together with every other', REMEDY.pairs),
+    rule: onRows('combines every row with every other', REMEDY.pairs),
   },
   {
     says: 'Refused: random numbers, which other rows change.',

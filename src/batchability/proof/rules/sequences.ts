@@ -1,4 +1,4 @@
-/** Recurrent layers: sequences side by side, each with a state of its own. */
+/** Recurrent layers: parallel sequences, each with its own state. */
 import { requireFollows, unknownShape } from '../broadcast.js'
 import {
   firstRows,
@@ -13,7 +13,7 @@ import { literal, ONE, type Size } from '../sizes.js'
 import type { OperatorRule } from '../table.js'
 import { combined, Prevented, REMEDY, rows, type Value } from '../values.js'
 
-/** Index of initial states, and where the batch of each input is in layout 0 and 1. */
+/** Index of the sequence lengths, and of the initial states. */
 const LENGTHS = 4
 const STATES = [5, 6]
 

@@ -1,4 +1,4 @@
-/** Operators that read shapes, make tensors of a shape, or give a tensor another one. */
+/** Operators that read shapes, create tensors of a given shape, or reshape tensors. */
 import { smallTensor } from '../../../onnx/attributes.js'
 import { unknownShape } from '../broadcast.js'
 import { elementCountOf, MAX_ELEMENTS } from '../elements.js'
@@ -29,7 +29,7 @@ import {
   withoutRows,
 } from '../values.js'
 
-/** Elements of a shape, a constant or count; null where they are not known. */
+/** Elements of a constant or count that is used as a shape. */
 export function shapeInput(operator: Operator, index: number, what: string): readonly Size[] {
   const value = input(operator, index)
   if (value.kind === 'rows')
@@ -45,7 +45,7 @@ export function knownShape({ shape }: Plain): Shape {
 
 const shape: Rule = ({ inputs: [value], attributes, sizes }): Value => {
   const dimensions = value?.shape ?? null
-  // How many dimensions there are is not known either.
+  // The number of dimensions is unknown as well.
   if (dimensions === null) return constant([sizes.fresh()])
   const rank = dimensions.length
   const clamp = (at: number) => Math.min(Math.max(at < 0 ? at + rank : at, 0), rank)
@@ -61,7 +61,7 @@ const size: Rule = ({ inputs: [value], sizes }): Value => {
   return dimensions === null ? constant([]) : integers([], [sizes.product(...dimensions)])
 }
 
-/** The same value everywhere, and so in every row. */
+/** The same value everywhere, and therefore in every row. */
 function filled(operator: Operator, dimensions: readonly Size[]): Value {
   const { sizes } = operator
   if (!dimensions.every(isNatural)) throw unknownValue('shape')
@@ -70,7 +70,10 @@ function filled(operator: Operator, dimensions: readonly Size[]): Value {
   if (axis === undefined) return constant(dimensions)
   const inner = withoutRows(dimensions[axis] as Size, sizes)
   if (axes.length > 1 || inner === null) {
-    throw new Prevented('makes a tensor whose shape depends on the number of rows twice', REMEDY.batchFirst)
+    throw new Prevented(
+      'creates a tensor with two dimensions that depend on the number of rows',
+      REMEDY.batchFirst,
+    )
   }
   return rows(sizes, dimensions, { axis, outer: ONE, inner })
 }
@@ -103,14 +106,14 @@ const range: Rule = (operator): Value => {
   throw new Prevented('counts up to the number of rows, or to the data of one', REMEDY.insideRow)
 }
 
-/** A short range that is known; null for any other. */
+/** A short range with known elements; null otherwise. */
 function steps([start, limit, delta]: readonly (number | null)[]): Size[] | null {
   if (start == null || limit == null || delta == null || delta === 0) return null
   const length = Math.max(0, Math.ceil((limit - start) / delta))
   return length > MAX_ELEMENTS ? null : Array.from({ length }, (_, i) => literal(start + i * delta))
 }
 
-/** A tensor that holds no rows in another shape, its elements kept. */
+/** Reshapes a tensor without rows and keeps its elements. */
 export function reshaped(value: Constant | Count, dimensions: Shape): Constant | Count {
   if (value.elements !== null) return integers(dimensions, value.elements)
   return { ...value, shape: dimensions }
@@ -122,7 +125,8 @@ function placeReshaped(
   { sizes }: Operator,
 ): Value | null {
   if (value.kind !== 'place' || value.form !== 'every') return null
-  // Only ones may be put beside the batch: then it is where it was, and every element is still its row's place.
+  // Only dimensions of size 1 may follow the batch: then the batch axis stays, and every element is still the
+  // position of its row.
   const [first, ...others] = dimensions
   const isFirst = first != null && (isEqual(first, sizes.rows) || isLiteral(first, -1))
   const isFlat = value.shape.slice(1).every((one) => isLiteral(one, 1))
@@ -150,11 +154,11 @@ const flatten: Rule = (operator) => {
   const axis = given < 0 ? given + dimensions.length : given
   if (axis < 0 || axis > dimensions.length) throw unknownValue('axis')
   const target = [sizes.product(...dimensions.slice(0, axis)), sizes.product(...dimensions.slice(axis))]
-  // A size of 0 is none of Reshape's signs here.
+  // Here a size of 0 has no special meaning, unlike in Reshape.
   return value.kind === 'rows' ? reshapeRows(sizes, value, target, true) : reshaped(value, target)
 }
 
-/** The new tensor's dimensions as positions in the old one; null for a new dimension of size 1. */
+/** Rearranges dimensions, given by their old positions; null adds a dimension of size 1. */
 function rearranged(operator: Operator, value: Plain, from: readonly (number | null)[]): Value {
   const dimensions = knownShape(value)
   const target = from.map((at) => (at === null ? ONE : (dimensions[at] as Size)))
@@ -171,14 +175,14 @@ const squeeze: Rule = (operator) => {
   const dimensions = knownShape(value)
   const rank = dimensions.length
   const given = integersFrom(operator, { attribute: 'axes', index: 1 })
-  // The runtime reads an empty list as none.
+  // The runtime treats an empty list like an omitted one.
   const axes = given?.length === 0 ? null : given
   if (axes === null) {
-    // Which dimensions have size 1 must be known.
+    // The dimensions of size 1 must be known.
     const isKnown = (one: Size) => literalOf(one) !== null
     if (!dimensions.every(isKnown)) {
       throw new Prevented(
-        'removes whatever dimension has size 1, for one row the batch axis too',
+        'removes every dimension of size 1, which includes the batch axis for a single row',
         'name the axes to squeeze',
       )
     }
@@ -219,7 +223,7 @@ const transpose: Rule = (operator) => {
   return moved.kind === 'rows' ? moved : constantLike(moved as Constant | Count)
 }
 
-/** Its elements are no longer in the order that is known. */
+/** Drops the elements, whose order is no longer known. */
 export function constantLike(value: Constant | Count): Value {
   if (value.shape !== null && value.shape.length < 2) return value
   return unfollowed(value)
@@ -229,12 +233,12 @@ const trilu: Rule = (operator) => {
   const value = input(operator, 0)
   requireConstants(operator, [1], 'diagonal')
   if (value.kind === 'rows' && value.axis >= value.shape.length - 2) {
-    throw new Prevented('keeps or clears a row by its place in the batch', REMEDY.insideRow)
+    throw new Prevented('keeps or clears a row by its position in the batch', REMEDY.insideRow)
   }
   return value.kind === 'rows' ? value : constantLike(value)
 }
 
-/** Rearranges the dimensions behind the first; the first is the batch. */
+/** Rearranges the dimensions after the first, which is the batch. */
 const blocks: Rule = (operator): Value => {
   const { sizes, attributes, name } = operator
   const value = input(operator, 0)

@@ -16,7 +16,7 @@ import {
 } from '../values.js'
 import { knownShape, shapeInput } from './shapes.js'
 
-/** A place stretched along other dimensions is the same in every element of its row. */
+/** A position broadcast along other dimensions is the same in every element of its row. */
 function placeExpanded(value: Place, target: readonly Size[], { sizes }: Operator): Value {
   const [first, ...others] = target
   const isSameBatch = first !== undefined && (isLiteral(first, 1) || isEqual(first, sizes.rows))
@@ -27,7 +27,7 @@ function placeExpanded(value: Place, target: readonly Size[], { sizes }: Operato
   return { ...value, shape: [sizes.rows, ...others] }
 }
 
-/** Stretches to a shape; rows may be stretched along any dimension but the batch. */
+/** Broadcasts to a shape; rows can be broadcast along any dimension except the batch. */
 const expand: Rule = (operator) => {
   const { sizes, inputs } = operator
   const target = shapeInput(operator, 1, 'shape')
@@ -73,7 +73,7 @@ const tile: Rule = (operator) => {
   if (repeats.length !== dimensions.length || !repeats.every(isNatural)) throw unknownValue('repeats')
   const whole = dimensions.map((one, i) => sizes.product(one, repeats[i] as Size))
   if (value.kind === 'rows') {
-    // All rows again behind all rows: as many blocks more.
+    // Repeats all rows after all rows, which adds outer blocks.
     const outer = sizes.product(value.outer, repeats[value.axis] as Size)
     return rows(sizes, whole, { ...value, outer })
   }

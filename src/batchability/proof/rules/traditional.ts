@@ -1,6 +1,6 @@
 /**
- * ai.onnx.ml: one sample in a row of [N, C]. A tensor of one dimension is one sample to these operators: rows in it would be
- * the features of one.
+ * ai.onnx.ml operators: one sample per row of [N, C]. They treat a one-dimensional tensor as one sample, so
+ * rows in it would be the features of that sample.
  *
  * https://github.com/onnx/onnx/blob/main/docs/Operators-ml.md
  */
@@ -50,13 +50,13 @@ const regressor: Rule = (operator) =>
 const classifier: Rule = (operator) =>
   outputs(operator, samples(input(operator, 0)), [[ONE], [ONE, operator.sizes.fresh()]])
 
-/** Each feature of a sample by itself, or by the others of that sample. */
+/** Transforms features within each sample. */
 const features: Rule = (operator) => {
   const value = samples(input(operator, 0))
   return value.kind === 'rows' ? value : unfollowed(value)
 }
 
-/** A dimension of categories behind the others. */
+/** Adds a dimension of categories. */
 const oneHotEncoder: Rule = (operator) => {
   const { sizes, attributes } = operator
   const value = input(operator, 0)
@@ -67,7 +67,7 @@ const oneHotEncoder: Rule = (operator) => {
   return value.kind === 'rows' ? rows(sizes, whole, value) : unfollowed(value, whole)
 }
 
-/** Columns that are part of the model. */
+/** Selects constant columns. */
 const extractor: Rule = (operator) => {
   const { sizes } = operator
   const value = samples(input(operator, 0))
