@@ -10,7 +10,7 @@ import type { GeneratedModel } from '../models/store.js'
 const REQUESTS = 4
 const GONE_DEADLINE_MS = 20_000
 const POLL_MS = 5
-const ADOPTED = '"msg":"segment adopted from a server that is gone"'
+const ADOPTED = '"msg":"segment adopted from a dead server"'
 
 export interface LifeOptions {
   readonly stage: Stage

@@ -11,7 +11,7 @@ import type { Catalogue } from '../models/catalogue.js'
 import type { GenerationCount } from '../models/catalogue-entry.js'
 import type { ModelChange } from '../models/catalogue-options.js'
 import type { FailureKind, ModelVersion } from '../workers/breaker.js'
-import type { FleetStats, ProcessSigns } from '../workers/stats.js'
+import type { FleetStats, ProcessState } from '../workers/stats.js'
 
 /** A worker that answers requests. */
 export interface ReadyWorker {
@@ -197,17 +197,17 @@ export class FleetMetrics {
         else this.set(expiry)
       },
     })
-    const signs = () =>
-      options.ready().flatMap(({ statsSlot }): ProcessSigns[] => {
+    const states = () =>
+      options.ready().flatMap(({ statsSlot }): ProcessState[] => {
         const stats = options.stats()
-        return stats === undefined ? [] : [stats.signs(statsSlot)]
+        return stats === undefined ? [] : [stats.stateOf(statsSlot)]
       })
     new Gauge({
       name: 'onecopy_queue_depth',
       help: 'Requests that wait in the queues of all workers.',
       registers,
       collect() {
-        this.set(signs().reduce((sum, { queueDepth }) => sum + queueDepth, 0))
+        this.set(states().reduce((sum, { queueDepth }) => sum + queueDepth, 0))
       },
     })
     new Gauge({
@@ -215,7 +215,7 @@ export class FleetMetrics {
       help: 'How late the HTTP event loop was in the last seconds, 99th percentile, of the worst worker.',
       registers,
       collect() {
-        this.set(signs().reduce((worst, { loopLagSeconds }) => Math.max(worst, loopLagSeconds), 0))
+        this.set(states().reduce((worst, { loopLagSeconds }) => Math.max(worst, loopLagSeconds), 0))
       },
     })
   }

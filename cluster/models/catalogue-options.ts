@@ -26,7 +26,7 @@ export interface CatalogueOptions {
   /** These and those on their way out, which answer what they began. */
   readonly allWorkers: () => readonly WorkerHandle[]
   /** A worker that cannot follow: it is to be replaced. */
-  readonly condemn: (worker: WorkerHandle, failure: OnecopyError) => void
+  readonly discard: (worker: WorkerHandle, failure: OnecopyError) => void
   /** How a change ended. */
   readonly onChange: (model: IndexEntry, outcome: ModelChange) => void
   /** For a worker to load a generation, or to change over. */

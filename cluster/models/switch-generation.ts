@@ -9,7 +9,7 @@ export interface SwitchGenerationOptions {
   /** Workers that are alive and not on their way out, ready or booting. */
   readonly workers: () => readonly WorkerHandle[]
   /** A worker that cannot follow: it is to be replaced. */
-  readonly condemn: (worker: WorkerHandle, failure: OnecopyError) => void
+  readonly discard: (worker: WorkerHandle, failure: OnecopyError) => void
   readonly boots: WorkerBoots
   readonly service: ServiceStates
   readonly prepareTimeoutMs: number
@@ -18,7 +18,7 @@ export interface SwitchGenerationOptions {
 /** Resolves when every worker answers with `next` and nothing new with `old`; what is old may still be in use then. */
 export async function switchGeneration(
   { next, old }: { readonly next: Generation | null; readonly old: Generation | null },
-  { workers, condemn, boots, service, prepareTimeoutMs }: SwitchGenerationOptions,
+  { workers, discard, boots, service, prepareTimeoutMs }: SwitchGenerationOptions,
 ): Promise<void> {
   const activate = next === null ? [] : [next.facts.key]
   const retire = old === null ? [] : [old.facts.key]
@@ -33,7 +33,7 @@ export async function switchGeneration(
       await worker.change({ activate: held, retire }, prepareTimeoutMs)
       if (next !== null && held.length > 0) service.putBackInto(worker, next.facts)
     } catch (thrown) {
-      if (thrown instanceof OnecopyError && thrown.code !== 'WORKER_GONE') condemn(worker, thrown)
+      if (thrown instanceof OnecopyError && thrown.code !== 'WORKER_GONE') discard(worker, thrown)
     }
   }
   const changed = new Set<WorkerHandle>()

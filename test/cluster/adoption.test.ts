@@ -21,7 +21,7 @@ const POINT: WireTensor = {
   shape: [1, 2],
   bytes: new Uint8Array(Float32Array.of(10, 20).buffer),
 }
-const ADOPTED = 'segment adopted from a server that is gone'
+const ADOPTED = 'segment adopted from a dead server'
 const NOT_USED = 'a segment that a dead server left is not used'
 
 async function answerOf(url: string): Promise<number[]> {

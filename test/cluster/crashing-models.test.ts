@@ -53,7 +53,7 @@ async function crashUntilDisabled({
   url,
   server,
 }: RunningServer): Promise<{ answer: Response; crashes: number }> {
-  const ends = () => server.log.filter(({ msg }) => msg === 'worker ended inside the runtime').length
+  const ends = () => server.log.filter(({ msg }) => msg === 'worker crashed inside the runtime').length
   for (let crashes = 0; ; crashes++) {
     const answer = await untilAnswered(url)
     if (answer.status !== 200) return { answer, crashes }
@@ -208,10 +208,7 @@ test.serial(
     t.is(await metric(adminUrl, DISABLED), 0)
     const again = await crashUntilDisabled(running)
     t.is(again.crashes, 1)
-    t.regex(
-      await again.answer.text(),
-      /disabled for 8\.0 s: it was tried again and ended in a crash \(SIGFPE\)/,
-    )
+    t.regex(await again.answer.text(), /disabled for 8\.0 s: the retry ended in a crash \(SIGFPE\)/)
     t.regex(again.answer.headers.get('retry-after') ?? '', /^[1-8]$/)
     await isTriedAgain()
     await expectAdd(t, url)
@@ -321,7 +318,7 @@ test.serial(
     }
     t.like((await indexOf(adminUrl)).div, { state: 'READY' })
     t.regex((await indexOf(adminUrl)).div?.reason ?? '', /SIGFPE/)
-    t.is(server.log.filter(({ msg }) => msg === 'worker ended inside the runtime').length, 1)
+    t.is(server.log.filter(({ msg }) => msg === 'worker crashed inside the runtime').length, 1)
     t.is(await metric(adminUrl, CRASHES), 1)
     await stopCleanly(t, server)
   },
@@ -360,7 +357,7 @@ test.serial(
         t.regex(text, i % 3 === 0 ? /divides -2147483648 by -1/ : /expected an integer other than 0/)
       }
     }
-    t.false(server.log.some(({ msg }) => msg === 'worker ended inside the runtime'))
+    t.false(server.log.some(({ msg }) => msg === 'worker crashed inside the runtime'))
     await stopCleanly(t, server)
   },
 )

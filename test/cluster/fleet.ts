@@ -92,7 +92,7 @@ export function startWorker(
   stats: FleetStats,
   choices: Partial<WorkerHandleOptions> = {},
 ): WorkerHandle {
-  const statsSlot = stats.lend()
+  const statsSlot = stats.acquireSlot()
   const handle = new WorkerHandle({
     statsSlot,
     lease: async (take) => {
@@ -133,11 +133,11 @@ export async function startFleet(
     drainTimeoutMs: BOOT_TIMEOUT_MS,
     log,
     onEnded: () => {},
-    onGivenUp: () => {},
+    onBootLimitReached: () => {},
     onRecovered: () => {},
     onReady: async () => {},
     onModelFault: () => false,
-    onModelFaultMended: () => {},
+    onFaultyWorkerReplaced: () => {},
     ...choices,
   })
   t.teardown(async () => {

@@ -90,7 +90,7 @@ async function assertEnded(t: ExecutionContext, { pid, segmentDir, log }: Run): 
   const said = log().map(({ msg }) => msg)
   t.is(said.filter((msg) => msg === 'stopping').length, 1)
   t.is(said.filter((msg) => msg === 'stopped').length, 1)
-  t.false(said.includes('second signal: ending at once'))
+  t.false(said.includes('second signal: ending immediately'))
   t.deepEqual(readdirSync(segmentDir), [])
 }
 

@@ -41,11 +41,11 @@ async function makeCatalogue(t: ExecutionContext, { retireTimeoutMs = TIMEOUT_MS
       publishUnlessHeld(source, heldKeys, { ...publishing, folderName: () => folderName }),
     release: (folderName) => released.push(folderName),
     processes: () => supervisor?.pids ?? [],
-    workers: () => supervisor?.staying ?? [],
+    workers: () => supervisor?.active ?? [],
     allWorkers: () => supervisor?.alive ?? [],
-    condemn: (worker, failure) => {
+    discard: (worker, failure) => {
       condemned.push(failure.code)
-      supervisor?.condemn(worker, failure)
+      supervisor?.discard(worker, failure)
     },
     onChange: (entry, outcome) => changes.push([entry, outcome]),
     prepareTimeoutMs: TIMEOUT_MS,
@@ -57,11 +57,11 @@ async function makeCatalogue(t: ExecutionContext, { retireTimeoutMs = TIMEOUT_MS
     lease: (take) => catalogue.lease((start) => take({ ...startMessage(stats), ...start })),
     ...{ stats, bootTimeoutMs: TIMEOUT_MS, drainTimeoutMs: TIMEOUT_MS, log },
     onEnded: () => {},
-    onGivenUp: () => {},
+    onBootLimitReached: () => {},
     onRecovered: () => {},
     onReady: async (worker) => catalogue.workerReady(worker),
     onModelFault: () => false,
-    onModelFaultMended: () => {},
+    onFaultyWorkerReplaced: () => {},
   })
   supervisor = supervising
   t.teardown(async () => {

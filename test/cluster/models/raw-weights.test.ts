@@ -29,7 +29,7 @@ import { until } from '../../helpers/waiting.js'
 const WEIGHTS_BYTES = 8_000_000
 const INPUTS = 1024
 const RELEASED = 'released weights that only a load needs'
-const ADOPTED = 'segment adopted from a server that is gone'
+const ADOPTED = 'segment adopted from a dead server'
 
 function floats(name: string, shape: readonly number[]) {
   const count = shape.reduce((product, size) => product * size, 1)

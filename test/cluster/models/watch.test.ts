@@ -1,6 +1,6 @@
 /** The watch over fakes at its two seams, the supervisor and the stats: how they look is what is tested. */
 import test, { type ExecutionContext } from 'ava'
-import type { ProcessSigns } from '../../../cluster/workers/stats.js'
+import type { ProcessState } from '../../../cluster/workers/stats.js'
 import { Watch, type WatchOptions } from '../../../cluster/workers/watch.js'
 import type { OnecopyError } from '../../../src/errors.js'
 import { until } from '../../helpers/waiting.js'
@@ -9,7 +9,7 @@ import { recordingLog } from '../fleet.js'
 interface Scene {
   looks: number
   requests: number
-  signs: Partial<ProcessSigns>
+  state: Partial<ProcessState>
   readonly replaced: string[]
   readonly condemned: OnecopyError[]
   endReplacement: () => void
@@ -18,7 +18,7 @@ interface Scene {
 function watchOver(t: ExecutionContext, choices: Partial<WatchOptions> = {}): Scene {
   const worker = { id: 1, pid: process.pid, statsSlot: 0, inheritedRequests: 0, ageMs: 60_000 }
   const scene: Scene = {
-    ...{ looks: 0, requests: 0, signs: {}, replaced: [], condemned: [], endReplacement: () => {} },
+    ...{ looks: 0, requests: 0, state: {}, replaced: [], condemned: [], endReplacement: () => {} },
   }
   const supervisor = {
     get ready() {
@@ -31,10 +31,10 @@ function watchOver(t: ExecutionContext, choices: Partial<WatchOptions> = {}): Sc
         scene.endReplacement = resolve
       })
     },
-    condemn: (_: unknown, failure: OnecopyError) => scene.condemned.push(failure),
+    discard: (_: unknown, failure: OnecopyError) => scene.condemned.push(failure),
   }
   const stats = {
-    signs: () => ({ loopSilentMs: 0, running: null, queueDepth: 0, loopLagSeconds: 0, ...scene.signs }),
+    stateOf: () => ({ loopSilentMs: 0, running: null, queueDepth: 0, loopLagSeconds: 0, ...scene.state }),
     requestsIn: () => scene.requests,
   }
   const watch = new Watch({
@@ -52,7 +52,7 @@ function watchOver(t: ExecutionContext, choices: Partial<WatchOptions> = {}): Sc
 
 test('a worker whose event loop is silent is ended, with the model that ran', async (t) => {
   const scene = watchOver(t)
-  scene.signs = { loopSilentMs: 10_000, running: { model: 'slow', version: '2', isLoading: false } }
+  scene.state = { loopSilentMs: 10_000, running: { model: 'slow', version: '2', isLoading: false } }
   await until('it is found', () => scene.condemned.length > 0)
   t.is(scene.condemned[0]?.code, 'WORKER_STALLED')
   t.regex(scene.condemned[0]?.message ?? '', /event loop of worker 1 .* while model slow version 2 ran/)
@@ -62,7 +62,7 @@ test('a primary that did not run itself takes no silence for a stall', async (t)
   const scene = watchOver(t)
   await until('it looks', () => scene.looks > 2)
   // As after a SIGSTOP or a frozen container: its loop stands, and what it finds then is old.
-  scene.signs = { loopSilentMs: 3000 }
+  scene.state = { loopSilentMs: 3000 }
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2000)
   const before = scene.looks
   await until('it looks again', () => scene.looks > before)

@@ -81,7 +81,7 @@ test('below the limit a model waits until the worker that it crashed is replaced
   const { breakers, told } = makeBreakers()
   breakers.record({ ...MODEL, cause: 'crash', how: 'SIGFPE' })
   const held = breakers.disabled(MODEL)
-  t.like(held, { isLoaded: true, reason: 'a worker that it ended in a crash (SIGFPE) is being replaced' })
+  t.like(held, { isLoaded: true, reason: 'a worker is being replaced after a crash (SIGFPE)' })
   breakers.record({ ...MODEL, cause: 'crash', how: 'SIGFPE' })
   breakers.replaced(MODEL)
   t.not(breakers.disabled(MODEL), null, 'the other one is not back yet')

@@ -15,8 +15,7 @@ import { keepAsking } from '../../helpers/steady-clients.js'
 import { encodeRequest, infer, inferOutputs, type WireTensor } from '../../helpers/v2-client.js'
 import { until } from '../../helpers/waiting.js'
 
-const STALL =
-  'the inference thread of a worker does not come back: its requests are answered with 503, it is replaced'
+const STALL = 'the inference thread of a worker is stalled: the worker answers 503 and is replaced'
 
 const POINT: WireTensor = {
   name: 'x',

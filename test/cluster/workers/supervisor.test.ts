@@ -51,7 +51,7 @@ test.serial(
     process.kill(stalled.pid, 'SIGWINCH')
     await until('it is not ready', () => !supervisor.ready.includes(stalled))
     t.true(supervisor.alive.includes(stalled))
-    t.false(supervisor.staying.includes(stalled))
+    t.false(supervisor.active.includes(stalled))
     const { how } = await stalled.exited
     t.is(how, 'code 0', 'drained, not killed')
     await until('its end is counted', () => ends.length === 1)
@@ -73,13 +73,13 @@ test.serial(
     await until('two serve', () => supervisor.ready.length === 2)
     t.true(supervisor.ready.includes(good))
     const line = lines.find(({ code }) => code === 'INTERNAL')
-    t.regex(String(line?.reason), /not as expected/)
+    t.regex(String(line?.reason), /invalid message/)
   },
 )
 
 test.serial('a worker that cannot be made is tried again, and after five times it is said', async (t) => {
   const given: string[] = []
-  const { supervisor } = await startFleet(t, 1, { onGivenUp: ({ message }) => given.push(message) })
+  const { supervisor } = await startFleet(t, 1, { onBootLimitReached: ({ message }) => given.push(message) })
   const [worker] = supervisor.ready
   if (worker === undefined) return t.fail('expected a worker')
   useWorkerProgram({ cwd: '/nowhere/at/all' })

@@ -15,7 +15,7 @@ test.serial(
     const { how, failure } = await worker.exited
     t.is(how, 'SIGKILL')
     t.is(failure?.code, 'INTERNAL')
-    t.regex(failure?.message ?? '', /worker \d+ sent a message that is not as expected: type/)
+    t.regex(failure?.message ?? '', /worker \d+ sent an invalid message: type/)
     await other.change({ activate: ['a'], retire: [] }, 30_000)
     t.true(other.serves.has('a'))
   },
@@ -41,7 +41,7 @@ test.serial('what a worker was asked for when it ends, or is given up, is not wa
     t.throwsAsync(worker.prepare(endless, 600_000), { code: 'WORKER_GONE' }),
   )
   dying.kill()
-  forsaken.forsake('WORKER_STALLED')
+  forsaken.abandon('WORKER_STALLED')
   await Promise.all(asked)
   t.is(forsaken.retiredFor, 'WORKER_STALLED')
   await t.throwsAsync(dying.prepare(await segmentNamed('good', stats), 600_000), { code: 'WORKER_GONE' })

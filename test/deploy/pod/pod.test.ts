@@ -111,7 +111,7 @@ test.serial('after SIGKILL the next container takes over what is in /dev/shm, or
 
   const adopting = pod.start({ args: ['--workers', '1'] })
   const { url } = await adopting.server.ready()
-  t.true(adopting.server.log.some(({ msg }) => msg === 'segment adopted from a server that is gone'))
+  t.true(adopting.server.log.some(({ msg }) => msg === 'segment adopted from a dead server'))
   t.is((await fetch(`${url}/v2/models/wide/ready`)).status, 200)
   t.is(adopting.server.segments().filter((path) => path.endsWith('model.segment')).length, 1)
   await adopting.signal('SIGKILL')
