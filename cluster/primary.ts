@@ -24,10 +24,10 @@ import { FleetMetrics } from './admin/metrics.js'
 import { Secrets } from './admin/secrets.js'
 import { EXIT } from './exit-codes.js'
 import type { SecretsMessage } from './messages.js'
-import { type Beginning, beginWith, residentNote } from './models/bundles.js'
+import { type InitialModels, residentNote, resolveInitialModels } from './models/bundles.js'
 import { Catalogue } from './models/catalogue.js'
 import { createBreakers } from './models/disabled-models.js'
-import { publishFirst } from './models/first-models.js'
+import { publishInitialModels } from './models/initial-models.js'
 import { Publisher } from './models/publisher.js'
 import { repositoryApiOf } from './models/repository-api.js'
 import { RepositoryControl } from './models/repository-control.js'
@@ -59,7 +59,7 @@ class Primary {
   #watch: Watch | undefined
   #failure: string | null = null
   #hasFailedToStart = false
-  #beginning: Beginning | undefined
+  #initial: InitialModels | undefined
   /** Null without a Unix socket. */
   #socket: SocketFile | null = null
 
@@ -135,9 +135,9 @@ class Primary {
       log: this.#log,
       onRenewed: (renewed) => this.#onSecretsRenewed(renewed),
     })
-    const beginning = await beginWith(config, this.#log)
-    const { sources, workerBytes } = beginning
-    this.#beginning = beginning
+    const initial = await resolveInitialModels(config, this.#log)
+    const { sources, workerBytes } = initial
+    this.#initial = initial
     this.#budget.reserveInWorkers(workerBytes)
     const publisher = new Publisher({
       config,
@@ -151,7 +151,7 @@ class Primary {
     const { segmentDir } = config
     if (!(await isInMemory(segmentDir)))
       this.#log.warn({ segmentDir }, 'the segment folder is not in memory: weights are read from a disk')
-    this.#socket = await this.#chooseSocket(this.#serverFolder.path, beginning)
+    this.#socket = await this.#chooseSocket(this.#serverFolder.path, initial)
     if (config.isHttp) this.#admin = await this.#startAdmin(this.#secrets)
     // At most one replica at a time has an old and a new worker; stalls and crashes need more slots.
     this.#stats = await FleetStats.create({
@@ -172,19 +172,19 @@ class Primary {
       catalogue: this.#catalogue,
       log: this.#log,
     })
-    await publishFirst(beginning, {
+    await publishInitialModels(initial, {
       ...{ publisher, leftovers, repository },
       ...{ catalogue: this.#catalogue, server: this.#serverFolder },
       // Workers start while segments are written, but not during compilation, which takes the most memory.
       onAllCompiled: () => void supervisor.start(),
     })
     await supervisor.start()
-    if (!beginning.isTolerant) requireAllInService(this.#catalogue.outOfService)
+    if (!initial.isTolerant) requireAllInService(this.#catalogue.outOfService)
     this.#watch = new Watch({ ...config, supervisor, stats: this.#stats, log: this.#log })
     if (this.#stopRequested.signal.aborted) return
     this.#repository = repository
     if (config.modelControl === 'watch') await repository.watch()
-    const note = residentNote(beginning, this.#socket?.path ?? null)
+    const note = residentNote(initial, this.#socket?.path ?? null)
     if (note !== null) await writeResidentNote(this.#serverFolder.path, note)
     this.#lifecycle.move('ready')
     this.#sayReady()
@@ -216,7 +216,7 @@ class Primary {
   }
 
   /** The Unix socket path: the configured one, else a path next to the segment if the model has a name. */
-  async #chooseSocket(serverFolder: string, { names }: Beginning): Promise<SocketFile | null> {
+  async #chooseSocket(serverFolder: string, { names }: InitialModels): Promise<SocketFile | null> {
     const asked = this.#config.socketPath
     const path = asked !== '' ? asked : names.length === 0 ? null : ownSocketPath(serverFolder)
     return path === null ? null : await SocketFile.claim(path)
@@ -267,7 +267,7 @@ class Primary {
       execArgv: [...process.execArgv, ...WORKER_FLAGS],
     })
     const port = await concretePort(this.#config)
-    const { isModelRequired, mounted } = this.#beginning as Beginning
+    const { isModelRequired, mounted } = this.#initial as InitialModels
     return new Supervisor({
       workers: shared.workers,
       bootTimeoutMs: shared.bootTimeoutMs,
@@ -333,7 +333,7 @@ class Primary {
     if (state === 'failed') return this.#failure ?? 'the server has failed'
     if (state !== 'ready') return `the server is ${state}`
     if (this.#supervisor?.ready.length === 0) return 'no worker is ready'
-    const isServing = this.#catalogue?.isServing(this.#beginning?.isModelRequired ?? false)
+    const isServing = this.#catalogue?.isServing(this.#initial?.isModelRequired ?? false)
     return isServing === false ? 'no model is served: POST /v2/repository/index gives the reason' : null
   }
 

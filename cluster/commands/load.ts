@@ -13,7 +13,7 @@ import { cgroupMemoryLimit } from '../../src/process/memory.js'
 import { createServerFolder, removeFolder } from '../../src/segment/folder.js'
 import { MemoryBudget } from '../../src/sharing/memory-budget.js'
 import { EXIT } from '../exit-codes.js'
-import { beginWith, residentNote } from '../models/bundles.js'
+import { residentNote, resolveInitialModels } from '../models/bundles.js'
 import { Publisher } from '../models/publisher.js'
 import { runPrimary } from '../primary.js'
 import { onTermination } from '../signals.js'
@@ -57,8 +57,8 @@ async function holdSegment(config: Config): Promise<number> {
   })
   let folder: string | undefined
   try {
-    const beginning = await beginWith(config, log)
-    if (beginning.sources.length === 0)
+    const initial = await resolveInitialModels(config, log)
+    if (initial.sources.length === 0)
       throw new OnecopyError(
         'BUNDLE_INVALID',
         'the bundle has no serve.json: there is nothing to keep in memory',
@@ -70,14 +70,14 @@ async function holdSegment(config: Config): Promise<number> {
       ...{ log, budget, signal: stop.signal },
       reservedBytes: () => 0,
     })
-    const leftovers = await publisher.findLeftovers(beginning.sources)
+    const leftovers = await publisher.findLeftovers(initial.sources)
     const server = await createServerFolder(config.segmentDir)
     folder = server.path
-    await publisher.publishAll(beginning.sources, server, { leftovers })
-    const note = residentNote(beginning, null)
+    await publisher.publishAll(initial.sources, server, { leftovers })
+    const note = residentNote(initial, null)
     if (note !== null) await writeResidentNote(folder, note)
-    process.stdout.write(`ready: ${beginning.names.join(', ')} in ${folder}\n`)
-    log.info({ names: beginning.names, folder }, 'ready')
+    process.stdout.write(`ready: ${initial.names.join(', ')} in ${folder}\n`)
+    log.info({ names: initial.names, folder }, 'ready')
     // A promise keeps no process alive.
     const alive = setInterval(() => {}, 2 ** 30)
     await stopped

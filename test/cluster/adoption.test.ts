@@ -22,7 +22,7 @@ const POINT: WireTensor = {
   bytes: new Uint8Array(Float32Array.of(10, 20).buffer),
 }
 const ADOPTED = 'segment adopted from a dead server'
-const NOT_USED = 'a segment that a dead server left is not used'
+const NOT_USED = 'the segment of a dead server was not adopted'
 
 async function answerOf(url: string): Promise<number[]> {
   const [output] = await inferOutputs({ url, model: 'add', inputs: [POINT] })

@@ -181,7 +181,7 @@ test('a row is answered the same whatever other requests hold, unless its operat
     )
 
     const plain = await server.logged(
-      ({ model, msg }) => model === name && msg === 'requests are computed one by one',
+      ({ model, msg }) => model === name && msg === 'requests are not batched',
     )
     t.like(plain, { level: 'info', node: 'ReduceMax_most', operator: 'ReduceMax' })
     const warned = await server.logged(

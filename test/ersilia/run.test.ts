@@ -184,7 +184,7 @@ test.serial(
     const resident = await load(t, [LOGP_BUNDLE])
     // Begun later, and its raw weights are released by now: those of the other would be too.
     const { server, url } = await startServer(t, { args: ['--workers', '1', '--bundle', LOGP_BUNDLE] })
-    await server.logged(({ msg }) => msg === 'released weights that only a load needs')
+    await server.logged(({ msg }) => msg === 'released raw weights')
     const input = writeInput(t, SMILES)
     const output = join(temporaryFolder(t), 'output.csv')
     const files = ['--input', input, '--output', output]

@@ -53,7 +53,7 @@ test.serial(
       t.is(await change(running, `m${i}`, 'unload'), 200)
     }
     await server.logged(
-      ({ msg, removed }) => msg === 'removed compiled models that nobody uses' && removed === 1,
+      ({ msg, removed }) => msg === 'evicted unused models from the compile cache' && removed === 1,
     )
     // A worker that starts later loads from what was kept.
     process.kill(Number((await server.logged(({ role }) => role === 'primary')).pid), 'SIGHUP')

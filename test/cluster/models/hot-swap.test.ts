@@ -107,7 +107,9 @@ test.serial(
     const [entry] = await indexOf(adminUrl)
     t.is(entry?.state, 'READY')
     t.regex(entry?.reason ?? '', /model add version 1 \(add\/1\/model\.onnx\)/)
-    const line = await server.logged(({ msg }) => msg === 'the model is not replaced: the old one serves on')
+    const line = await server.logged(
+      ({ msg }) => msg === 'the model was not replaced: the current generation stays',
+    )
     t.is(String(line.reason).replace(`${models}/`, ''), entry?.reason ?? '')
     const metrics = await (await fetch(`${adminUrl}/metrics`)).text()
     t.regex(metrics, /^onecopy_model_changes_total\{outcome="failed"\} 1$/m)

@@ -19,7 +19,7 @@ import { encodeRequest, inferOutputs, type WireTensor } from '../../helpers/v2-c
 import { until } from '../../helpers/waiting.js'
 
 const WEIGHTS_BYTES = 4 * 1024 * 1024
-const RELEASED = 'released weights that only a load needs'
+const RELEASED = 'released raw weights'
 const GOOD: WireTensor = {
   name: 'x',
   datatype: 'FP32',
@@ -178,7 +178,7 @@ test.serial('a segment that was changed in shared memory is made anew, for its v
   const before = segmentOf(server, 'wide')
   utimesSync(before, 1, 1)
   await replaceWorkers(server, 1)
-  await server.logged(({ msg, model }) => msg === 'the segment was made anew' && model === 'wide')
+  await server.logged(({ msg, model }) => msg === 'the segment was rebuilt' && model === 'wide')
   t.not(segmentOf(server, 'wide'), before)
   t.deepEqual(await outMetric(adminUrl), [])
   t.is((await indexed(adminUrl, 'wide'))?.state, 'READY')

@@ -28,7 +28,7 @@ import { until } from '../../helpers/waiting.js'
 
 const WEIGHTS_BYTES = 8_000_000
 const INPUTS = 1024
-const RELEASED = 'released weights that only a load needs'
+const RELEASED = 'released raw weights'
 const ADOPTED = 'segment adopted from a dead server'
 
 function floats(name: string, shape: readonly number[]) {

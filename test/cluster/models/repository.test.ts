@@ -16,8 +16,8 @@ import { until } from '../../helpers/waiting.js'
 
 const NOBODY = 65534
 const isRoot = process.getuid?.() === 0
-const IS_BAD = 'an entry of the repository cannot be served as it stands'
-const IS_GOOD = 'an entry of the repository has no problem any more'
+const IS_BAD = 'a repository entry is invalid'
+const IS_GOOD = 'a repository entry is valid again'
 
 const POINT: WireTensor = {
   name: 'x',
@@ -283,7 +283,7 @@ test.serial('a watched repository may be empty at the start, and become empty', 
   await until('the last model is gone', async () => (await answer(url, 'm')) === '404')
   await until('the server is not ready', async () => !(await isReady()))
   rmSync(models, { recursive: true })
-  await server.logged(({ msg }) => msg === 'the repository is left as it was')
+  await server.logged(({ msg }) => msg === 'cannot scan the model repository')
   put(models, 'm', addModel([8, 8]))
   await until('a repository that is back is followed', async () => (await answer(url, 'm')) === '18,28')
   await stopCleanly(t, server)

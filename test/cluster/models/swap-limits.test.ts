@@ -72,7 +72,9 @@ async function refuses(
   const [entry] = (await index.json()) as { state: string; reason: string }[]
   t.is(entry?.state, 'READY')
   t.regex(entry?.reason ?? '', reason)
-  const line = await server.logged(({ msg }) => msg === 'the model is not replaced: the old one serves on')
+  const line = await server.logged(
+    ({ msg }) => msg === 'the model was not replaced: the current generation stays',
+  )
   // The log has the whole paths.
   t.regex(String(line.reason), reason)
   const metrics = await (await fetch(`${adminUrl}/metrics`)).text()

@@ -179,7 +179,7 @@ test.serial(
     )
     replaceFile(serving, 'slow', otherSlowModel())
     t.is(await change(serving, 'slow', 'load'), 200, 'the change does not fail for them')
-    t.is(await reasonOf(serving), 'READY an earlier generation answers the requests that began with it')
+    t.is(await reasonOf(serving), 'READY an earlier generation still has requests in flight')
     t.is(await generationsOf(serving), 2)
     const kept = await server.logged(({ msg }) => msg.startsWith('an earlier generation is kept'))
     t.is(kept.model, 'slow')

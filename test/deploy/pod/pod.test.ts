@@ -120,7 +120,7 @@ test.serial('after SIGKILL the next container takes over what is in /dev/shm, or
   writeModel(pod.modelsDir, 'other', addModel())
   const sweeping = pod.start({ args: ['--workers', '1'] })
   await sweeping.server.ready()
-  t.true(sweeping.server.log.some(({ msg }) => msg === 'removed the segments of a server that is gone'))
+  t.true(sweeping.server.log.some(({ msg }) => msg === 'removed the segments of a dead server'))
   t.false(sweeping.server.segments().some((path) => path.includes('wide@')))
   t.deepEqual(await sweeping.signal('SIGTERM'), { code: 0, signal: null })
   t.deepEqual(readdirSync(sweeping.server.segmentDir), [])
