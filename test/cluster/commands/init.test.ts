@@ -94,7 +94,7 @@ test.serial('a config that is there is not overwritten without --force', async (
   writeFileSync(configPath, '{"threads": 7}')
   const { code, stderr } = init(t, path)
   t.is(code, 2)
-  t.regex(stderr, /^onecopy: CONFIG_INVALID: .*m\.config\.json is there already: --force/)
+  t.regex(stderr, /^onecopy: CONFIG_INVALID: .*m\.config\.json already exists: --force/)
   t.is(readFileSync(configPath, 'utf8'), '{"threads": 7}')
   t.is(init(t, path, '--force').code, 0)
   t.is((await readModelConfig(configPath)).threads, null)

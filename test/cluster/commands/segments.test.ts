@@ -95,16 +95,16 @@ test.serial('what a killed server left is listed and swept; a living server keep
   const table = segments(segmentDir)
   t.is(table.code, 0)
   const [owner, age, , , model, state] = rowOf(table.stdout, `pid ${killedPid}`)
-  t.deepEqual([owner, model, state], [`pid ${killedPid}, dead`, 'add@7', 'left behind'])
+  t.deepEqual([owner, model, state], [`pid ${killedPid}, dead`, 'add@7', 'orphaned'])
   t.regex(age ?? '', /^\d+ (s|min)$/)
   t.is(rowOf(table.stdout, `pid ${livingPid}`)[5], 'live')
-  t.regex(table.stdout, /^total: 2 servers, 2 segments, .* left behind \(--sweep removes it\)$/m)
+  t.regex(table.stdout, /^total: 2 servers, 2 segments, .* of dead servers \(--sweep removes it\)$/m)
   t.is(readdirSync(segmentDir).length, 2, 'a list removes nothing')
 
   const swept = segments(segmentDir, '--sweep')
   t.is(swept.code, 0)
   t.true(swept.stdout.includes(`removed ${dead?.path}, `))
-  t.true(swept.stdout.includes(`removed what 1 dead server left, `))
+  t.true(swept.stdout.includes(`removed the segments of 1 dead server, `))
   t.true(swept.stdout.includes(` (${memoryBytes} bytes)\n`))
   t.deepEqual(readdirSync(segmentDir), [basename(live?.path ?? '')])
 
@@ -133,7 +133,7 @@ test.serial('the JSON of a sweep says what was removed, and how many bytes', asy
     '1.2 kB',
     '4.1 kB',
     'add@1',
-    'unfinished, left behind',
+    'unfinished, orphaned',
   ])
   t.deepEqual(document(t, segmentDir, '--sweep'), {
     segmentDir,

@@ -213,7 +213,7 @@ test.serial(
       data.offsetBytes + (rawRanges[0]?.offsetBytes ?? 0),
     )
     await replaceWorker(server)
-    t.is(count(server, 'making the segment anew'), 1)
+    t.is(count(server, 'rebuilding the segment'), 1)
     for (let i = 0; i < 4; i++) t.deepEqual(await answerOf(url), expected)
     await isReleased(server, 2)
     await stopCleanly(t, server)
