@@ -210,7 +210,7 @@ test('a trial that cannot begin is put off as after a failure, and counts as non
   clock.pass(FIRST_BACKOFF_MS)
   breakers.postpone(MODEL, 'no memory')
   t.is((breakers.disabled(MODEL)?.untilMs ?? 0) - clock.nowMs, 2 * FIRST_BACKOFF_MS)
-  t.regex(breakers.disabled(MODEL)?.reason ?? '', /could not be loaded: no memory/)
+  t.regex(breakers.disabled(MODEL)?.reason ?? '', /could not load it: no memory/)
   t.is(failures.length, 3)
   breakers.postpone(OTHER, 'no memory')
   t.is(breakers.disabled(OTHER), null)
