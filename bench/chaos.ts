@@ -38,13 +38,8 @@ async function chaosBench(options: Options): Promise<BenchReport> {
   const { seconds, everyMs, workers, model: name } = options
   const model = await benchModel(name)
   await using stage = new Stage()
-  const progress = createProgress('chaos', Math.ceil((seconds * 1000) / everyMs))
-  let result: ChaosResult
-  try {
-    result = await runChaos({ ...options, stage, model, onFault: (note) => progress.step(note) })
-  } finally {
-    progress.end()
-  }
+  using progress = createProgress('chaos', Math.ceil((seconds * 1000) / everyMs))
+  const result = await runChaos({ ...options, stage, model, onFault: (note) => progress.step(note) })
   const { tally, watch } = result
   const times = recoveriesMs(result)
   return {

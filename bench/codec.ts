@@ -123,55 +123,51 @@ function rowsOf({ elements, arms }: Measured): string[][] {
 
 async function codecBench({ elements: sizes, seconds, rounds }: CodecOptions): Promise<BenchReport> {
   const all = sizes.map((elements) => ({ elements, arms: armsFor(elements) }))
-  const progress = createProgress('codec', sizes.length * (rounds + 1))
-  try {
-    for (const { elements, arms } of all) {
-      progress.step(`${elements} elements: warm-up`)
-      for (const { run } of arms) time(run, seconds)
-      for (let round = 0; round < rounds; round++) {
-        progress.step(`${elements} elements: round ${round + 1}`)
-        for (const { run, samples } of round % 2 === 0 ? arms : [...arms].reverse()) {
-          samples.push(time(run, seconds))
-        }
-        // Signals and the bar are looked at between rounds.
-        await new Promise((resolve) => setImmediate(resolve))
+  using progress = createProgress('codec', sizes.length * (rounds + 1))
+  for (const { elements, arms } of all) {
+    progress.step(`${elements} elements: warm-up`)
+    for (const { run } of arms) time(run, seconds)
+    for (let round = 0; round < rounds; round++) {
+      progress.step(`${elements} elements: round ${round + 1}`)
+      for (const { run, samples } of round % 2 === 0 ? arms : [...arms].reverse()) {
+        samples.push(time(run, seconds))
       }
+      // Signals and the bar are looked at between rounds.
+      await new Promise((resolve) => setImmediate(resolve))
     }
-    const last = all.at(-1)
-    return {
-      name: 'codec',
-      title: 'request bodies to tensors, tensors to answer bodies, in one process without a server',
-      table: {
-        head: [
-          'tensor',
-          'work',
-          'codec',
-          'ms for one, median (min-max)',
-          'MB/s of tensor',
-          'onecopy against it',
-        ],
-        rows: all.flatMap(rowsOf),
+  }
+  const last = all.at(-1)
+  return {
+    name: 'codec',
+    title: 'request bodies to tensors, tensors to answer bodies, in one process without a server',
+    table: {
+      head: [
+        'tensor',
+        'work',
+        'codec',
+        'ms for one, median (min-max)',
+        'MB/s of tensor',
+        'onecopy against it',
+      ],
+      rows: all.flatMap(rowsOf),
+    },
+    checks: [],
+    notes: [
+      'plain: JSON.parse and Float32Array.from, one copy of a binary tensor, no checks',
+      'onecopy holds names, types, shapes, lengths and nesting against the model and its limits in the same pass',
+    ],
+    charts: [
+      {
+        kind: 'bars',
+        title: `codec, ${last?.elements} FP32 elements`,
+        unit: 'milliseconds for one, median and spread',
+        bars: (last?.arms ?? []).map(({ work, encoding, name, samples }) =>
+          spreadBar(`${work} ${encoding}, ${name}`, samples),
+        ),
       },
-      checks: [],
-      notes: [
-        'plain: JSON.parse and Float32Array.from, one copy of a binary tensor, no checks',
-        'onecopy holds names, types, shapes, lengths and nesting against the model and its limits in the same pass',
-      ],
-      charts: [
-        {
-          kind: 'bars',
-          title: `codec, ${last?.elements} FP32 elements`,
-          unit: 'milliseconds for one, median and spread',
-          bars: (last?.arms ?? []).map(({ work, encoding, name, samples }) =>
-            spreadBar(`${work} ${encoding}, ${name}`, samples),
-          ),
-        },
-      ],
-      setting: { elements: sizes, seconds, rounds },
-      raw: all.map(({ elements, arms }) => ({ elements, arms: arms.map(({ run: _, ...arm }) => arm) })),
-    }
-  } finally {
-    progress.end()
+    ],
+    setting: { elements: sizes, seconds, rounds },
+    raw: all.map(({ elements, arms }) => ({ elements, arms: arms.map(({ run: _, ...arm }) => arm) })),
   }
 }
 

@@ -27,84 +27,76 @@ interface Options {
 async function cyclesBench({ cycles, workers }: Options): Promise<BenchReport> {
   const model = await benchModel(SMALL_MODEL)
   await using stage = new Stage()
-  const progress = createProgress('cycles', cycles + 1)
-  try {
-    const result = await runCycles({
-      ...{ stage, model, workers, cycles },
-      onCycle: (note) => progress.step(note),
-    })
-    return {
-      name: 'cycles',
-      title: `${SMALL_MODEL}, ${cycles} times started, asked and killed with SIGKILL, ${workers} workers`,
-      table: {
-        head: ['what', 'got'],
-        rows: [
-          ['starts', String(result.readyMs.length)],
-          ['that adopted a segment', String(result.adopted)],
-          ['ready after, ms', formatSpread(spread(result.readyMs))],
-        ],
-      },
-      checks: cyclesChecks(result),
-      notes: [],
-      charts: [],
-      setting: { cycles, workers, model },
-      raw: result,
-    }
-  } finally {
-    progress.end()
+  using progress = createProgress('cycles', cycles + 1)
+  const result = await runCycles({
+    ...{ stage, model, workers, cycles },
+    onCycle: (note) => progress.step(note),
+  })
+  return {
+    name: 'cycles',
+    title: `${SMALL_MODEL}, ${cycles} times started, asked and killed with SIGKILL, ${workers} workers`,
+    table: {
+      head: ['what', 'got'],
+      rows: [
+        ['starts', String(result.readyMs.length)],
+        ['that adopted a segment', String(result.adopted)],
+        ['ready after, ms', formatSpread(spread(result.readyMs))],
+      ],
+    },
+    checks: cyclesChecks(result),
+    notes: [],
+    charts: [],
+    setting: { cycles, workers, model },
+    raw: result,
   }
 }
 
 async function startsBench({ rounds, workers, model: name }: Options): Promise<BenchReport> {
   const model = await benchModel(name)
   await using stage = new Stage()
-  const progress = createProgress('starts', rounds * STARTS_PER_ROUND)
-  try {
-    const times = await measureStarts({
-      ...{ stage, model, workers, rounds },
-      onStart: (note) => progress.step(note),
-    })
-    const cold = times.map(({ coldMs }) => coldMs)
-    const cached = times.map(({ cachedMs }) => cachedMs)
-    const adopting = times.map(({ adoptingMs }) => adoptingMs)
-    const faster = ratios(cold, adopting)
-    const adopted = times.filter(({ isAdopted }) => isAdopted).length
-    return {
-      name: 'starts',
-      title: `${name} (${formatNumber(model.bytes / 1e6)} MB), ${workers} workers, time to ready in ${rounds} rounds`,
-      table: {
-        head: ['start', 'ready after, ms', 'a cold start takes'],
-        rows: [
-          ['nothing there', formatSpread(spread(cold)), '1x'],
-          [
-            'compiled model in the cache',
-            formatSpread(spread(cached)),
-            `${formatSpread(ratios(cold, cached))}x`,
-          ],
-          ['segment of a killed server', formatSpread(spread(adopting)), `${formatSpread(faster)}x`],
+  using progress = createProgress('starts', rounds * STARTS_PER_ROUND)
+  const times = await measureStarts({
+    ...{ stage, model, workers, rounds },
+    onStart: (note) => progress.step(note),
+  })
+  const cold = times.map(({ coldMs }) => coldMs)
+  const cached = times.map(({ cachedMs }) => cachedMs)
+  const adopting = times.map(({ adoptingMs }) => adoptingMs)
+  const faster = ratios(cold, adopting)
+  const adopted = times.filter(({ isAdopted }) => isAdopted).length
+  return {
+    name: 'starts',
+    title: `${name} (${formatNumber(model.bytes / 1e6)} MB), ${workers} workers, time to ready in ${rounds} rounds`,
+    table: {
+      head: ['start', 'ready after, ms', 'a cold start takes'],
+      rows: [
+        ['nothing there', formatSpread(spread(cold)), '1x'],
+        [
+          'compiled model in the cache',
+          formatSpread(spread(cached)),
+          `${formatSpread(ratios(cold, cached))}x`,
         ],
-      },
-      checks: [
-        {
-          claim: 'a start that adopts, against a cold one',
-          bar: `at least ${BAR_TIMES_FASTER} times faster`,
-          got: `${formatSpread(faster)} times`,
-          isMet: faster.median >= BAR_TIMES_FASTER,
-        },
-        {
-          claim: 'starts after SIGKILL that adopted',
-          bar: String(rounds),
-          got: String(adopted),
-          isMet: adopted === rounds,
-        },
+        ['segment of a killed server', formatSpread(spread(adopting)), `${formatSpread(faster)}x`],
       ],
-      notes: [],
-      charts: [],
-      setting: { rounds, workers, model },
-      raw: times,
-    }
-  } finally {
-    progress.end()
+    },
+    checks: [
+      {
+        claim: 'a start that adopts, against a cold one',
+        bar: `at least ${BAR_TIMES_FASTER} times faster`,
+        got: `${formatSpread(faster)} times`,
+        isMet: faster.median >= BAR_TIMES_FASTER,
+      },
+      {
+        claim: 'starts after SIGKILL that adopted',
+        bar: String(rounds),
+        got: String(adopted),
+        isMet: adopted === rounds,
+      },
+    ],
+    notes: [],
+    charts: [],
+    setting: { rounds, workers, model },
+    raw: times,
   }
 }
 

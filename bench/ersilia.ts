@@ -158,40 +158,36 @@ async function throughputBench(options: Options, molecules: number): Promise<Ben
   await using stage = new Stage()
   const bundles = await makeBundles(stage, model, python)
   const servers = await startServers(stage, bundles, workers)
-  const progress = createProgress(`${molecules} a request`, stepsOf(servers.length, rounds))
-  try {
-    const load = { requests: [requestOf(molecules)], connections: CONNECTIONS }
-    const arms = await alternate(
-      servers.map((server) => closedLoopArm(server, load)),
-      { rounds, seconds, progress },
-    )
-    const [over, ...unders] = arms
-    if (over === undefined) throw new Error('expected a resident model')
-    const title = `${model}, ${molecules} molecules a request, ${CONNECTIONS} connections, ${workers} workers`
-    return {
-      name: `ersilia-${molecules}`,
-      title,
-      table: comparisonTable(arms),
-      checks: [
-        ...unders.flatMap((under) => [
-          ratioCheck({
-            over,
-            under,
-            metric: 'requestsPerSecond',
-            bar: THROUGHPUT_BAR,
-            isMetWhen: 'at least',
-          }),
-          ratioCheck({ over, under, metric: 'p50Ms', bar: 1, isMetWhen: 'below' }),
-        ]),
-        noFailures(arms),
-      ],
-      notes: bundles.notes,
-      charts: [comparisonChart(title, arms, 'requestsPerSecond')],
-      setting: { model, molecules, workers, connections: CONNECTIONS, rounds, seconds },
-      raw: arms,
-    }
-  } finally {
-    progress.end()
+  using progress = createProgress(`${molecules} a request`, stepsOf(servers.length, rounds))
+  const load = { requests: [requestOf(molecules)], connections: CONNECTIONS }
+  const arms = await alternate(
+    servers.map((server) => closedLoopArm(server, load)),
+    { rounds, seconds, progress },
+  )
+  const [over, ...unders] = arms
+  if (over === undefined) throw new Error('expected a resident model')
+  const title = `${model}, ${molecules} molecules a request, ${CONNECTIONS} connections, ${workers} workers`
+  return {
+    name: `ersilia-${molecules}`,
+    title,
+    table: comparisonTable(arms),
+    checks: [
+      ...unders.flatMap((under) => [
+        ratioCheck({
+          over,
+          under,
+          metric: 'requestsPerSecond',
+          bar: THROUGHPUT_BAR,
+          isMetWhen: 'at least',
+        }),
+        ratioCheck({ over, under, metric: 'p50Ms', bar: 1, isMetWhen: 'below' }),
+      ]),
+      noFailures(arms),
+    ],
+    notes: bundles.notes,
+    charts: [comparisonChart(title, arms, 'requestsPerSecond')],
+    setting: { model, molecules, workers, connections: CONNECTIONS, rounds, seconds },
+    raw: arms,
   }
 }
 
@@ -217,19 +213,15 @@ async function runBench({ model, runs, python }: Options): Promise<BenchReport> 
   writeFileSync(input, `input\n${molecules(100).join('\n')}\n`)
   const ways = ['socket', 'segment', 'cold'] as const
   const times: Record<(typeof ways)[number], number[]> = { socket: [], segment: [], cold: [] }
-  const progress = createProgress('onecopy run', runs + 1)
-  try {
-    for (let i = 0; i <= runs; i++) {
-      progress.step(`run ${i}`)
-      for (const via of i % 2 === 0 ? ways : [...ways].reverse()) {
-        const files = ['--input', input, '--output', join(folder, `${via}.csv`)]
-        const ms = timeRun([resident, ...files, '--via', via, '--segment-dir', segmentDir])
-        // The first of each fills the page cache.
-        if (i > 0) times[via].push(ms)
-      }
+  using progress = createProgress('onecopy run', runs + 1)
+  for (let i = 0; i <= runs; i++) {
+    progress.step(`run ${i}`)
+    for (const via of i % 2 === 0 ? ways : [...ways].reverse()) {
+      const files = ['--input', input, '--output', join(folder, `${via}.csv`)]
+      const ms = timeRun([resident, ...files, '--via', via, '--segment-dir', segmentDir])
+      // The first of each fills the page cache.
+      if (i > 0) times[via].push(ms)
     }
-  } finally {
-    progress.end()
   }
   const faster = ratios(times.cold, times.socket)
   const title = `${model}, onecopy run of 100 molecules, ${runs} times each, in turns`

@@ -6,6 +6,7 @@
 
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
 import { defineBench } from './harness/bench.js'
 import { hostMemory, untilReleased } from './harness/footprint.js'
 import { leadCell } from './harness/lead.js'
@@ -129,7 +130,7 @@ async function swapOnce(options: {
   const looking = (async () => {
     while (!isDone) {
       mostBytes = Math.max(mostBytes, await totalBytes(contestant.server))
-      await new Promise((resolve) => setTimeout(resolve, LOOK_MS))
+      await pause(LOOK_MS)
     }
   })()
   await contestant.change()
@@ -233,51 +234,47 @@ async function hotSwapBench(settings: HotSwapOptions): Promise<BenchReport> {
   const recipe = parseRecipe(settings.model)
   const name = recipeName(recipe)
   const contestants = Object.entries(CONTESTANTS)
-  const progress = createProgress('hot-swap', contestants.length * (swaps + 1) + 1)
-  try {
-    progress.step('making two generations')
-    const repositoryOf = join(MODELS_DIR, `${name}-generations-2`)
-    const files = [
-      await ensureModel(recipe, repositoryOf, { name, version: 1 }),
-      await ensureModel(recipe, repositoryOf, { name, version: 2 }),
-    ]
-    const all: Swapped[] = []
-    for (const [label, begin] of contestants) {
-      all.push(
-        await measure({ stage, name: label, begin, files, settings, step: (note) => progress.step(note) }),
-      )
-    }
-    const failures = all[0]?.swaps.reduce((sum, swap) => sum + swap.failures, 0) ?? 0
-    return {
-      name: 'hot-swap',
-      title: `${name}, ${swaps} swaps under ${connections} connections, ${workers} workers`,
-      table: tableOf(all),
-      checks: [
-        { claim: 'requests that onecopy failed', got: String(failures), bar: '0', isMet: failures === 0 },
-      ],
-      notes: [
-        'the first swap of onecopy compiles the other generation, later ones find it compiled',
-        'memory is looked at every half second, each page counted once',
-        'a plain cluster answers old and new mixed, from its first new worker to its last old one',
-      ],
-      charts: [
-        {
-          kind: 'bars',
-          title: `${name}: until the last answer of the old model`,
-          unit: 'milliseconds, median and spread',
-          bars: all.map(({ name: label, swaps: measured }) =>
-            spreadBar(
-              label,
-              measured.map(({ lastOldMs }) => lastOldMs),
-            ),
+  using progress = createProgress('hot-swap', contestants.length * (swaps + 1) + 1)
+  progress.step('making two generations')
+  const repositoryOf = join(MODELS_DIR, `${name}-generations-2`)
+  const files = [
+    await ensureModel(recipe, repositoryOf, { name, version: 1 }),
+    await ensureModel(recipe, repositoryOf, { name, version: 2 }),
+  ]
+  const all: Swapped[] = []
+  for (const [label, begin] of contestants) {
+    all.push(
+      await measure({ stage, name: label, begin, files, settings, step: (note) => progress.step(note) }),
+    )
+  }
+  const failures = all[0]?.swaps.reduce((sum, swap) => sum + swap.failures, 0) ?? 0
+  return {
+    name: 'hot-swap',
+    title: `${name}, ${swaps} swaps under ${connections} connections, ${workers} workers`,
+    table: tableOf(all),
+    checks: [
+      { claim: 'requests that onecopy failed', got: String(failures), bar: '0', isMet: failures === 0 },
+    ],
+    notes: [
+      'the first swap of onecopy compiles the other generation, later ones find it compiled',
+      'memory is looked at every half second, each page counted once',
+      'a plain cluster answers old and new mixed, from its first new worker to its last old one',
+    ],
+    charts: [
+      {
+        kind: 'bars',
+        title: `${name}: until the last answer of the old model`,
+        unit: 'milliseconds, median and spread',
+        bars: all.map(({ name: label, swaps: measured }) =>
+          spreadBar(
+            label,
+            measured.map(({ lastOldMs }) => lastOldMs),
           ),
-        },
-      ],
-      setting: { ...settings, files },
-      raw: all,
-    }
-  } finally {
-    progress.end()
+        ),
+      },
+    ],
+    setting: { ...settings, files },
+    raw: all,
   }
 }
 

@@ -85,76 +85,72 @@ async function latencyBench(modelName: string, options: LatencyOptions): Promise
   const model = await findSubject(modelName)
   const { variants, notes } = chooseVariants(options.variants, encoding)
   const requests = requestsTo(model, { encoding, count: REQUEST_COUNT })
-  const progress = createProgress(`latency ${model.name}`, variants.length * (rounds + 2))
-  try {
-    const arms: { server: RunningServer; measured: MeasuredVariant }[] = []
-    for (const variant of variants) {
-      progress.step(`${variant.name}: starting`)
-      const server = await orNote({ variant, notes }, () => variant.start({ stage, model, workers }))
-      if (server === null) continue
-      progress.step(`${variant.name}: maximum`)
-      const load = { port: server.port, requests, connections: SATURATING_CONNECTIONS }
-      await closedLoop({ ...load, seconds: Math.min(2, seconds) })
-      const { requestsPerSecond: maximumPerSecond } = await closedLoop({
-        ...load,
-        seconds: Math.min(3, seconds),
+  using progress = createProgress(`latency ${model.name}`, variants.length * (rounds + 2))
+  const arms: { server: RunningServer; measured: MeasuredVariant }[] = []
+  for (const variant of variants) {
+    progress.step(`${variant.name}: starting`)
+    const server = await orNote({ variant, notes }, () => variant.start({ stage, model, workers }))
+    if (server === null) continue
+    progress.step(`${variant.name}: maximum`)
+    const load = { port: server.port, requests, connections: SATURATING_CONNECTIONS }
+    await closedLoop({ ...load, seconds: Math.min(2, seconds) })
+    const { requestsPerSecond: maximumPerSecond } = await closedLoop({
+      ...load,
+      seconds: Math.min(3, seconds),
+    })
+    arms.push({ server, measured: { name: variant.name, maximumPerSecond, rounds: [] } })
+  }
+  await verifySameAnswers(
+    arms.map(({ server }) => server),
+    requests,
+  )
+  const slowest = Math.min(...arms.map(({ measured }) => measured.maximumPerSecond))
+  const ratePerSecond = Math.max(1, slowest * share)
+  for (let round = 0; round < rounds; round++) {
+    for (const { server, measured } of round % 2 === 0 ? arms : [...arms].reverse()) {
+      progress.step(`${measured.name}: round ${round + 1}`)
+      const { answers, sendLagsMs } = await openLoop({
+        port: server.port,
+        requests,
+        ratePerSecond,
+        seconds,
       })
-      arms.push({ server, measured: { name: variant.name, maximumPerSecond, rounds: [] } })
+      server.child.assertAlive()
+      const latencies = answers.filter(({ status }) => status === 200).map(({ latencyMs }) => latencyMs)
+      const percentiles = Object.entries(PERCENTILES).map(([name, q]) => [name, quantile(latencies, q)])
+      measured.rounds.push({
+        percentilesMs: Object.fromEntries(percentiles) as Record<Percentile, number>,
+        answers: answers.length,
+        failures: answers.length - latencies.length,
+        sendLagP99Ms: quantile(sendLagsMs, 0.99),
+      })
     }
-    await verifySameAnswers(
-      arms.map(({ server }) => server),
-      requests,
-    )
-    const slowest = Math.min(...arms.map(({ measured }) => measured.maximumPerSecond))
-    const ratePerSecond = Math.max(1, slowest * share)
-    for (let round = 0; round < rounds; round++) {
-      for (const { server, measured } of round % 2 === 0 ? arms : [...arms].reverse()) {
-        progress.step(`${measured.name}: round ${round + 1}`)
-        const { answers, sendLagsMs } = await openLoop({
-          port: server.port,
-          requests,
-          ratePerSecond,
-          seconds,
-        })
-        server.child.assertAlive()
-        const latencies = answers.filter(({ status }) => status === 200).map(({ latencyMs }) => latencyMs)
-        const percentiles = Object.entries(PERCENTILES).map(([name, q]) => [name, quantile(latencies, q)])
-        measured.rounds.push({
-          percentilesMs: Object.fromEntries(percentiles) as Record<Percentile, number>,
-          answers: answers.length,
-          failures: answers.length - latencies.length,
-          sendLagP99Ms: quantile(sendLagsMs, 0.99),
-        })
-      }
-    }
-    const measured = arms.map((arm) => arm.measured)
-    const failures = measured.flatMap((one) => one.rounds).reduce((sum, round) => sum + round.failures, 0)
-    const title = `${model.name}, ${encoding}, ${formatNumber(ratePerSecond)} requests/s to each of ${workers} workers' servers`
-    return {
-      name: `latency-${model.name}`,
-      title,
-      table: tableOf(measured),
-      checks: [{ claim: 'requests that failed', got: String(failures), bar: '0', isMet: failures === 0 }],
-      notes: [
-        `the rate is ${share} of what the slowest of them can do (${measured
-          .map((one) => `${one.name} ${formatNumber(one.maximumPerSecond)}/s`)
-          .join(', ')})`,
-        'counted from when a request was due; the sender shares the machine, and its lateness is in the numbers',
-        ...notes,
-      ],
-      charts: [
-        {
-          kind: 'bars',
-          title: `${model.name} at ${formatNumber(ratePerSecond)} requests/s: p99`,
-          unit: 'milliseconds, median and spread of the rounds',
-          bars: measured.map((one) => spreadBar(one.name, valuesOf(one, 'p99'))),
-        },
-      ],
-      setting: { ...options, ratePerSecond, model },
-      raw: measured,
-    }
-  } finally {
-    progress.end()
+  }
+  const measured = arms.map((arm) => arm.measured)
+  const failures = measured.flatMap((one) => one.rounds).reduce((sum, round) => sum + round.failures, 0)
+  const title = `${model.name}, ${encoding}, ${formatNumber(ratePerSecond)} requests/s to each of ${workers} workers' servers`
+  return {
+    name: `latency-${model.name}`,
+    title,
+    table: tableOf(measured),
+    checks: [{ claim: 'requests that failed', got: String(failures), bar: '0', isMet: failures === 0 }],
+    notes: [
+      `the rate is ${share} of what the slowest of them can do (${measured
+        .map((one) => `${one.name} ${formatNumber(one.maximumPerSecond)}/s`)
+        .join(', ')})`,
+      'counted from when a request was due; the sender shares the machine, and its lateness is in the numbers',
+      ...notes,
+    ],
+    charts: [
+      {
+        kind: 'bars',
+        title: `${model.name} at ${formatNumber(ratePerSecond)} requests/s: p99`,
+        unit: 'milliseconds, median and spread of the rounds',
+        bars: measured.map((one) => spreadBar(one.name, valuesOf(one, 'p99'))),
+      },
+    ],
+    setting: { ...options, ratePerSecond, model },
+    raw: measured,
   }
 }
 

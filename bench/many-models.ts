@@ -5,8 +5,10 @@
  * one with weights of its own. Each version is asked once at every worker, memory is read, and the server
  * is stopped again. The first start of onecopy compiles everything; the later ones find it in the cache.
  */
+
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
 import { defineBench } from './harness/bench.js'
 import { sendToEach } from './harness/connections.js'
 import { folderUse, hostMemory, privateBytes, untilReleased } from './harness/footprint.js'
@@ -69,7 +71,7 @@ async function measureStart(options: {
   const readyMs = performance.now() - startedMs
   await sendToEach(server, { requests, count: requests.length })
   await untilReleased(server.segmentDir)
-  await new Promise((resolve) => setTimeout(resolve, SETTLE_MS))
+  await pause(SETTLE_MS)
   server.child.assertAlive()
   const workerPrivateBytes = await Promise.all(server.workerPids.map(privateBytes))
   const { totalBytes, segmentFolderBytes: segmentBytes } = await hostMemory(server)
@@ -139,80 +141,76 @@ async function measureAll(options: {
 async function manyModelsBench(options: ManyOptions): Promise<BenchReport> {
   const { models, versions, workers, model: recipeText, rounds } = options
   await using stage = new Stage()
-  const progress = createProgress('many-models', 2 * (rounds + 1) + 2)
-  try {
-    progress.step('making the models')
-    const recipe = parseRecipe(recipeText)
-    const generated = await generate(recipe, options)
-    const [{ repositoryDir }] = generated as [GeneratedModel]
-    const [request] = inferRequests(recipe, { encoding: 'json', count: 1 }) as [InferRequest]
-    const requests = generated.map((model) => addressedTo(request, model))
-    // Its own: the first start compiles everything, in every run of the bench.
-    const cacheDir = stage.folder(tmpdir(), 'onecopy-bench-cache-')
-    const onecopy = {
-      name: 'onecopy',
-      start: () => startOnecopy({ stage, model: { repositoryDir }, workers, cacheDir }),
-    }
-    const plain = {
-      name: 'plain-koa',
-      start: () => startVariant('plain-koa', { stage, model: { repositoryDir }, workers }),
-    }
-    const arms = [onecopy, plain]
-    const [onecopyStarts, plainStarts] = (await measureAll({ stage, progress, arms, requests, rounds })) as [
-      [Start, ...Start[]],
-      [Start, ...Start[]],
-    ]
-    progress.step('comparing the answers')
-    await verify(stage, [plain.start, onecopy.start], requests)
-    const weightsBytes = generated.reduce((sum, { bytes }) => sum + bytes, 0)
-    const filesLeft = onecopyStarts.reduce((sum, start) => sum + start.filesLeft, 0)
-    const [[onecopyCold, ...onecopyWarm], [plainCold, ...plainWarm]] = [onecopyStarts, plainStarts]
-    return {
-      name: 'many-models',
-      title: `${models} models x ${versions} versions of ${recipeText} (${mb(weightsBytes)} MB in all), ${workers} workers`,
-      table: {
-        head: [
-          'server',
-          'ready, first start, s',
-          'ready, warm, s',
-          'private MB of a worker',
-          'segments MB',
-          'host memory in all MB',
-          'stop, s',
-        ],
-        rows: [rowOf('onecopy', onecopyCold, onecopyWarm), rowOf('plain-koa', plainCold, plainWarm)],
+  using progress = createProgress('many-models', 2 * (rounds + 1) + 2)
+  progress.step('making the models')
+  const recipe = parseRecipe(recipeText)
+  const generated = await generate(recipe, options)
+  const [{ repositoryDir }] = generated as [GeneratedModel]
+  const [request] = inferRequests(recipe, { encoding: 'json', count: 1 }) as [InferRequest]
+  const requests = generated.map((model) => addressedTo(request, model))
+  // Its own: the first start compiles everything, in every run of the bench.
+  const cacheDir = stage.folder(tmpdir(), 'onecopy-bench-cache-')
+  const onecopy = {
+    name: 'onecopy',
+    start: () => startOnecopy({ stage, model: { repositoryDir }, workers, cacheDir }),
+  }
+  const plain = {
+    name: 'plain-koa',
+    start: () => startVariant('plain-koa', { stage, model: { repositoryDir }, workers }),
+  }
+  const arms = [onecopy, plain]
+  const [onecopyStarts, plainStarts] = (await measureAll({ stage, progress, arms, requests, rounds })) as [
+    [Start, ...Start[]],
+    [Start, ...Start[]],
+  ]
+  progress.step('comparing the answers')
+  await verify(stage, [plain.start, onecopy.start], requests)
+  const weightsBytes = generated.reduce((sum, { bytes }) => sum + bytes, 0)
+  const filesLeft = onecopyStarts.reduce((sum, start) => sum + start.filesLeft, 0)
+  const [[onecopyCold, ...onecopyWarm], [plainCold, ...plainWarm]] = [onecopyStarts, plainStarts]
+  return {
+    name: 'many-models',
+    title: `${models} models x ${versions} versions of ${recipeText} (${mb(weightsBytes)} MB in all), ${workers} workers`,
+    table: {
+      head: [
+        'server',
+        'ready, first start, s',
+        'ready, warm, s',
+        'private MB of a worker',
+        'segments MB',
+        'host memory in all MB',
+        'stop, s',
+      ],
+      rows: [rowOf('onecopy', onecopyCold, onecopyWarm), rowOf('plain-koa', plainCold, plainWarm)],
+    },
+    checks: [
+      {
+        claim: 'files left in the segment folders after every stop',
+        got: String(filesLeft),
+        bar: '0',
+        isMet: filesLeft === 0,
       },
-      checks: [
-        {
-          claim: 'files left in the segment folders after every stop',
-          got: String(filesLeft),
-          bar: '0',
-          isMet: filesLeft === 0,
-        },
-      ],
-      notes: [
-        `every version was asked once at every worker, and answers as plain Koa does: ${requests.length} versions`,
-        'onecopy compiles everything on its first start; plain Koa optimises every model in every worker on every start',
-        `warm: median (min-max) of ${rounds} starts in turns; host memory: proportional set sizes of all processes, and what of the segments nobody maps`,
-      ],
-      charts: [
-        {
-          kind: 'bars',
-          title: `${models * versions} model versions, ${workers} workers: host memory in all`,
-          unit: 'MB, median and spread',
-          bars: [onecopyWarm, plainWarm].map((starts, index) =>
-            spreadBar(
-              arms[index]?.name ?? '',
-              starts.map(({ totalBytes }) => totalBytes / 1e6),
-            ),
+    ],
+    notes: [
+      `every version was asked once at every worker, and answers as plain Koa does: ${requests.length} versions`,
+      'onecopy compiles everything on its first start; plain Koa optimises every model in every worker on every start',
+      `warm: median (min-max) of ${rounds} starts in turns; host memory: proportional set sizes of all processes, and what of the segments nobody maps`,
+    ],
+    charts: [
+      {
+        kind: 'bars',
+        title: `${models * versions} model versions, ${workers} workers: host memory in all`,
+        unit: 'MB, median and spread',
+        bars: [onecopyWarm, plainWarm].map((starts, index) =>
+          spreadBar(
+            arms[index]?.name ?? '',
+            starts.map(({ totalBytes }) => totalBytes / 1e6),
           ),
-        },
-      ],
-      setting: { ...options, models: generated },
-      raw: { onecopy: onecopyStarts, plain: plainStarts },
-    }
-  } finally {
-    progress.end()
+        ),
+      },
+    ],
+    setting: { ...options, models: generated },
+    raw: { onecopy: onecopyStarts, plain: plainStarts },
   }
 }
 

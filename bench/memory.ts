@@ -3,7 +3,9 @@
  * time; every worker is asked, and then each page that any process of the server maps is counted once
  * (proportional set size), together with what of the segment nobody maps.
  */
+
 import { readFileSync } from 'node:fs'
+import { setTimeout as pause } from 'node:timers/promises'
 import { askAll } from './harness/ask.js'
 import { defineBench } from './harness/bench.js'
 import { type HostMemory, hostMemory, untilReleased } from './harness/footprint.js'
@@ -47,7 +49,7 @@ async function measure(options: {
   if (server === null) return null
   await askAll(variant, server, { requests, count, workers })
   await untilReleased(server.segmentDir)
-  await new Promise((resolve) => setTimeout(resolve, SETTLE_MS))
+  await pause(SETTLE_MS)
   server.child.assertAlive()
   const memory = await hostMemory(server)
   await stage.stop(server.child)
@@ -182,47 +184,43 @@ async function memoryBench(modelName: string, settings: MemoryOptions): Promise<
   await using stage = new Stage()
   const { workers: steps } = settings
   const { variants, notes } = chooseVariants(settings.variants)
-  const progress = createProgress(`memory ${modelName}`, variants.length * steps.length + 1)
-  try {
-    progress.step('making the model')
-    const model = await findSubject(modelName)
-    const all: Series[] = []
-    for (const variant of variants) {
-      const series = await measureSeries({ stage, progress, variant, model, settings, notes })
-      if (series !== null) all.push(series)
-    }
-    const title = `${model.name} (${mb(model.bytes)} MB), host memory by workers`
-    const onecopy = all.find(({ name }) => name === 'onecopy')
-    return {
-      name: `memory-${model.name}`,
-      title,
-      table: tableOf(all, steps),
-      checks: onecopy === undefined ? [] : checksOf(onecopy.measured, model.bytes),
-      notes: [
-        ...notes,
-        'each page is counted once: proportional set sizes of all processes, and what of the segments nobody maps',
-        'a worker of thread-pool is a thread: it has no event loop of its own, and a crash takes all of them',
-        ...(all.some(({ leftOut }) => leftOut.length > 0)
-          ? ['not started: it would have taken most of the memory that is free']
-          : []),
-      ],
-      charts: [
-        {
-          kind: 'lines',
-          title,
-          xLabel: 'workers',
-          yLabel: 'host memory MB',
-          series: all.map(({ name: label, measured }) => ({
-            label,
-            points: measured.map(({ workers, totalBytes }) => [workers, totalBytes / 1e6] as const),
-          })),
-        },
-      ],
-      setting: { ...settings, model },
-      raw: all,
-    }
-  } finally {
-    progress.end()
+  using progress = createProgress(`memory ${modelName}`, variants.length * steps.length + 1)
+  progress.step('making the model')
+  const model = await findSubject(modelName)
+  const all: Series[] = []
+  for (const variant of variants) {
+    const series = await measureSeries({ stage, progress, variant, model, settings, notes })
+    if (series !== null) all.push(series)
+  }
+  const title = `${model.name} (${mb(model.bytes)} MB), host memory by workers`
+  const onecopy = all.find(({ name }) => name === 'onecopy')
+  return {
+    name: `memory-${model.name}`,
+    title,
+    table: tableOf(all, steps),
+    checks: onecopy === undefined ? [] : checksOf(onecopy.measured, model.bytes),
+    notes: [
+      ...notes,
+      'each page is counted once: proportional set sizes of all processes, and what of the segments nobody maps',
+      'a worker of thread-pool is a thread: it has no event loop of its own, and a crash takes all of them',
+      ...(all.some(({ leftOut }) => leftOut.length > 0)
+        ? ['not started: it would have taken most of the memory that is free']
+        : []),
+    ],
+    charts: [
+      {
+        kind: 'lines',
+        title,
+        xLabel: 'workers',
+        yLabel: 'host memory MB',
+        series: all.map(({ name: label, measured }) => ({
+          label,
+          points: measured.map(({ workers, totalBytes }) => [workers, totalBytes / 1e6] as const),
+        })),
+      },
+    ],
+    setting: { ...settings, model },
+    raw: all,
   }
 }
 

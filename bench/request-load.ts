@@ -45,30 +45,26 @@ async function requestLoadBench(modelName: string, options: RequestLoadOptions):
   const model = await findSubject(modelName)
   const { variants, notes } = chooseVariants(options.variants, 'binary')
   const requests = requestsTo(model, { encoding: 'binary', count: REQUEST_COUNT })
-  const progress = createProgress(`request-load ${model.name}`, stepsOf(variants.length, rounds))
-  try {
-    const servers: RunningServer[] = []
-    for (const variant of variants) servers.push(await variant.start({ stage, model, workers }))
-    await verifySameAnswers(servers, requests)
-    // One request in flight for each worker: nothing waits for anything but its own answer.
-    const arms = servers.map((server) => closedLoopArm(server, { requests, connections: workers }))
-    const measured = await alternate(arms, { ...options, progress })
-    const title = `${model.name} (${formatNumber(model.bytes / 1e6)} MB), ${workers} requests at a time`
-    return {
-      name: `request-load-${model.name}`,
-      title,
-      table: {
-        head: ['variant', 'p50 ms', 'p99 ms', 'req/s', 'failures', 'onecopy against it, p50'],
-        rows: rowsOf(measured),
-      },
-      checks: [noFailures(measured)],
-      notes,
-      charts: [comparisonChart(`${title}: p50`, measured, 'p50Ms')],
-      setting: { ...options, model },
-      raw: measured,
-    }
-  } finally {
-    progress.end()
+  using progress = createProgress(`request-load ${model.name}`, stepsOf(variants.length, rounds))
+  const servers: RunningServer[] = []
+  for (const variant of variants) servers.push(await variant.start({ stage, model, workers }))
+  await verifySameAnswers(servers, requests)
+  // One request in flight for each worker: nothing waits for anything but its own answer.
+  const arms = servers.map((server) => closedLoopArm(server, { requests, connections: workers }))
+  const measured = await alternate(arms, { ...options, progress })
+  const title = `${model.name} (${formatNumber(model.bytes / 1e6)} MB), ${workers} requests at a time`
+  return {
+    name: `request-load-${model.name}`,
+    title,
+    table: {
+      head: ['variant', 'p50 ms', 'p99 ms', 'req/s', 'failures', 'onecopy against it, p50'],
+      rows: rowsOf(measured),
+    },
+    checks: [noFailures(measured)],
+    notes,
+    charts: [comparisonChart(`${title}: p50`, measured, 'p50Ms')],
+    setting: { ...options, model },
+    raw: measured,
   }
 }
 

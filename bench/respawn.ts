@@ -68,52 +68,48 @@ async function respawnBench(modelName: string, options: RespawnOptions): Promise
   const requests = requestsTo(model, { encoding: 'json', count: 1 })
   const [request] = requests as [InferRequest]
   const { variants, notes } = chooseVariants(options.variants)
-  const progress = createProgress(`respawn ${model.name}`, variants.length * kills)
-  try {
-    const times = new Map<string, number[]>()
-    for (const variant of variants) {
-      const server = await variant.start({ stage, model, workers, isSupervised: true })
-      await askAll(variant, server, { requests, count: 1, workers })
-      const taken: number[] = []
-      for (let kill = 0; kill < kills; kill++) {
-        progress.step(`${variant.name}: kill ${kill + 1}`)
-        taken.push(await killOne(server, request))
-        await pause(SETTLE_MS)
-      }
-      times.set(variant.name, taken)
-      await stage.stop(server.child)
+  using progress = createProgress(`respawn ${model.name}`, variants.length * kills)
+  const times = new Map<string, number[]>()
+  for (const variant of variants) {
+    const server = await variant.start({ stage, model, workers, isSupervised: true })
+    await askAll(variant, server, { requests, count: 1, workers })
+    const taken: number[] = []
+    for (let kill = 0; kill < kills; kill++) {
+      progress.step(`${variant.name}: kill ${kill + 1}`)
+      taken.push(await killOne(server, request))
+      await pause(SETTLE_MS)
     }
-    const onecopy = times.get('onecopy') ?? []
-    const title = `${model.name} (${Math.round(model.bytes / 1e6)} MB), ${workers} workers, SIGKILL to one of them`
-    return {
-      name: `respawn-${model.name}`,
-      title,
-      table: {
-        head: ['variant', 'another answers after, ms', 'onecopy against it'],
-        rows: [...times].map(([name, taken]) => [
-          name,
-          formatSpread(spread(taken)),
-          name === 'onecopy' ? '-' : leadCell({ onecopy, other: taken, better: 'lower' }),
-        ]),
+    times.set(variant.name, taken)
+    await stage.stop(server.child)
+  }
+  const onecopy = times.get('onecopy') ?? []
+  const title = `${model.name} (${Math.round(model.bytes / 1e6)} MB), ${workers} workers, SIGKILL to one of them`
+  return {
+    name: `respawn-${model.name}`,
+    title,
+    table: {
+      head: ['variant', 'another answers after, ms', 'onecopy against it'],
+      rows: [...times].map(([name, taken]) => [
+        name,
+        formatSpread(spread(taken)),
+        name === 'onecopy' ? '-' : leadCell({ onecopy, other: taken, better: 'lower' }),
+      ]),
+    },
+    checks: [],
+    notes: [
+      ...notes,
+      'a pool of threads is not here: what kills a thread natively kills its process, and all others with it',
+    ],
+    charts: [
+      {
+        kind: 'bars',
+        title,
+        unit: 'milliseconds until another worker answers, median and spread',
+        bars: [...times].map(([label, taken]) => spreadBar(label, taken)),
       },
-      checks: [],
-      notes: [
-        ...notes,
-        'a pool of threads is not here: what kills a thread natively kills its process, and all others with it',
-      ],
-      charts: [
-        {
-          kind: 'bars',
-          title,
-          unit: 'milliseconds until another worker answers, median and spread',
-          bars: [...times].map(([label, taken]) => spreadBar(label, taken)),
-        },
-      ],
-      setting: { ...options, model },
-      raw: Object.fromEntries(times),
-    }
-  } finally {
-    progress.end()
+    ],
+    setting: { ...options, model },
+    raw: Object.fromEntries(times),
   }
 }
 

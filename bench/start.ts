@@ -124,42 +124,38 @@ async function startBench(modelName: string, options: StartOptions): Promise<Ben
   const model = await findSubject(modelName)
   const [request] = requestsTo(model, { encoding: 'json', count: 1 }) as [InferRequest]
   const { variants } = chooseVariants(options.variants)
-  const progress = createProgress(`start ${model.name}`, variants.length * rounds)
-  try {
-    const { times, notes } = await measureRounds(
-      { stage, model, workers, request },
-      { ...options, step: (note) => progress.step(note) },
-    )
-    const title = `${model.name} (${Math.round(model.bytes / 1e6)} MB), ${workers} workers, from start to first answer`
-    return {
-      name: `start-${model.name}`,
-      title,
-      table: tableOf(times),
-      checks: [],
-      notes: [
-        'a first start compiles the model; it is done once for each model file, whatever starts after it',
-        'the model file is in the page cache for all of them',
-        'thread-pool listens before its threads have loaded the model: its first answer waits for one of them',
-        ...notes,
-      ],
-      charts: [
-        {
-          kind: 'bars',
-          title,
-          unit: 'milliseconds, median and spread',
-          bars: [...times].map(([label, starts]) =>
-            spreadBar(
-              label,
-              starts.map(({ firstAnswerMs }) => firstAnswerMs),
-            ),
+  using progress = createProgress(`start ${model.name}`, variants.length * rounds)
+  const { times, notes } = await measureRounds(
+    { stage, model, workers, request },
+    { ...options, step: (note) => progress.step(note) },
+  )
+  const title = `${model.name} (${Math.round(model.bytes / 1e6)} MB), ${workers} workers, from start to first answer`
+  return {
+    name: `start-${model.name}`,
+    title,
+    table: tableOf(times),
+    checks: [],
+    notes: [
+      'a first start compiles the model; it is done once for each model file, whatever starts after it',
+      'the model file is in the page cache for all of them',
+      'thread-pool listens before its threads have loaded the model: its first answer waits for one of them',
+      ...notes,
+    ],
+    charts: [
+      {
+        kind: 'bars',
+        title,
+        unit: 'milliseconds, median and spread',
+        bars: [...times].map(([label, starts]) =>
+          spreadBar(
+            label,
+            starts.map(({ firstAnswerMs }) => firstAnswerMs),
           ),
-        },
-      ],
-      setting: { ...options, model },
-      raw: Object.fromEntries(times),
-    }
-  } finally {
-    progress.end()
+        ),
+      },
+    ],
+    setting: { ...options, model },
+    raw: Object.fromEntries(times),
   }
 }
 

@@ -6,8 +6,10 @@
  * plain Koa, so every single answer tells which one gave it. Memory and files are read in quiet, after the
  * first swap, along the way and after the last; then a second model is loaded and unloaded.
  */
+
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
 import { defineBench } from './harness/bench.js'
 import { sendToEach } from './harness/connections.js'
 import { folderUse, openFiles, privateBytes, untilReleased } from './harness/footprint.js'
@@ -58,7 +60,7 @@ async function readInQuiet(swap: number, { server, load, tally, options }: Scene
   await load.more(ANSWERS_BEFORE_LOOK * options.connections)
   await load.pause()
   await untilReleased(server.segmentDir)
-  await new Promise((resolve) => setTimeout(resolve, SETTLE_MS))
+  await pause(SETTLE_MS)
   server.child.assertAlive()
   const pids = processTree(server.child.pid)
   const reading = {
@@ -121,48 +123,44 @@ async function loadAndUnload(
 async function swapsBench(options: SwapOptions): Promise<BenchReport> {
   const { swaps, model, connections, workers, generations, warmUp } = options
   await using stage = new Stage()
-  const progress = createProgress('swaps', swaps + 6)
+  using progress = createProgress('swaps', swaps + 6)
+  progress.step('making the generations')
+  const recipe = parseRecipe(model)
+  const repositoryOf = join(MODELS_DIR, `${model}-generations-${generations}`)
+  const files: GeneratedModel[] = []
+  for (let version = 1; version <= generations; version++)
+    files.push(await ensureModel(recipe, repositoryOf, { name: model, version }))
+  const requests = (['binary', 'json'] as const).flatMap((encoding) =>
+    inferRequests(recipe, { encoding, count: REQUESTS_PER_ENCODING }),
+  )
+  progress.step('asking plain Koa what each answers')
+  const references = await referencesOf(stage, files, requests)
+  progress.step('starting onecopy')
+  const repositoryDir = stage.folder(SCRATCH_DIR, 'swaps-')
+  putModel(repositoryDir, model, (files[0] as GeneratedModel).path)
+  const server = await startOnecopy({
+    stage,
+    model: { repositoryDir },
+    workers,
+    // Its own: the first swap to each generation compiles it, in every run of the bench.
+    cacheDir: stage.folder(tmpdir(), 'onecopy-bench-cache-'),
+    flags: ['--model-control', 'explicit', '--load-model', '*'],
+  })
+  const served = new Generations(references, 0)
+  const tally = new Tally(served)
+  const onAnswer = (answer: AnswerInTime) => tally.take(answer)
+  const load = new SteadyLoad({ port: server.port, requests, connections, onAnswer })
+  load.resume()
   try {
-    progress.step('making the generations')
-    const recipe = parseRecipe(model)
-    const repositoryOf = join(MODELS_DIR, `${model}-generations-${generations}`)
-    const files: GeneratedModel[] = []
-    for (let version = 1; version <= generations; version++)
-      files.push(await ensureModel(recipe, repositoryOf, { name: model, version }))
-    const requests = (['binary', 'json'] as const).flatMap((encoding) =>
-      inferRequests(recipe, { encoding, count: REQUESTS_PER_ENCODING }),
-    )
-    progress.step('asking plain Koa what each answers')
-    const references = await referencesOf(stage, files, requests)
-    progress.step('starting onecopy')
-    const repositoryDir = stage.folder(SCRATCH_DIR, 'swaps-')
-    putModel(repositoryDir, model, (files[0] as GeneratedModel).path)
-    const server = await startOnecopy({
-      stage,
-      model: { repositoryDir },
-      workers,
-      // Its own: the first swap to each generation compiles it, in every run of the bench.
-      cacheDir: stage.folder(tmpdir(), 'onecopy-bench-cache-'),
-      flags: ['--model-control', 'explicit', '--load-model', '*'],
-    })
-    const served = new Generations(references, 0)
-    const tally = new Tally(served)
-    const onAnswer = (answer: AnswerInTime) => tally.take(answer)
-    const load = new SteadyLoad({ port: server.port, requests, connections, onAnswer })
-    load.resume()
-    try {
-      progress.step(`warm-up: ${warmUp} requests`)
-      await load.more(warmUp)
-      const scene: Scene = { server, load, repositoryDir, files, served, tally, progress, options }
-      const swapped = await swapAll(scene)
-      const second = await loadAndUnload(scene, requests)
-      const measured = { ...swapped, second }
-      return swapsReport({ measured, tally, silent: served.silent, files, settings: options })
-    } finally {
-      await load.close()
-    }
+    progress.step(`warm-up: ${warmUp} requests`)
+    await load.more(warmUp)
+    const scene: Scene = { server, load, repositoryDir, files, served, tally, progress, options }
+    const swapped = await swapAll(scene)
+    const second = await loadAndUnload(scene, requests)
+    const measured = { ...swapped, second }
+    return swapsReport({ measured, tally, silent: served.silent, files, settings: options })
   } finally {
-    progress.end()
+    await load.close()
   }
 }
 

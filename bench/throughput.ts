@@ -127,46 +127,42 @@ async function throughputBench(modelName: string, options: ThroughputOptions): P
   const { armsFor, notes } = await startArena(stage, model, options)
   const { connections: steps, encoding, workers, rounds } = options
   const perStep = stepsOf(armsFor(1).length, rounds)
-  const progress = createProgress(`throughput ${model.name}`, perStep * steps.length)
-  try {
-    const measured: Measured[] = []
-    for (const connections of steps) {
-      measured.push({ connections, arms: await alternate(armsFor(connections), { ...options, progress }) })
-    }
-    const title = `${model.name} (${formatNumber(model.bytes / 1e6)} MB), ${encoding}, ${workers} workers`
-    const names = measured[0]?.arms.map(({ name }) => name) ?? []
-    const servers = names.filter((name) => !isLimit(name))
-    return {
-      name: `throughput-${model.name}`,
-      title,
-      table: {
-        head: [
-          'connections',
-          'variant',
-          'req/s, median (min-max)',
-          'p50 ms',
-          'p99 ms',
-          'failures',
-          'onecopy against it, req/s',
-          'p99',
-        ],
-        rows: measured.flatMap(rowsOf),
-      },
-      checks: [noFailures(measured.flatMap(({ arms }) => arms))],
-      notes,
-      charts: [
-        // Beside a model's, the numbers of bare Koa would press all others to the ground.
-        chartOf(measured, {
-          ...{ title: `${title}: requests per second`, metric: 'requestsPerSecond', yLabel: 'requests/s' },
-          names: [...servers, LIMITS[0]],
-        }),
-        chartOf(measured, { title: `${title}: p99`, metric: 'p99Ms', yLabel: 'ms', names: servers }),
+  using progress = createProgress(`throughput ${model.name}`, perStep * steps.length)
+  const measured: Measured[] = []
+  for (const connections of steps) {
+    measured.push({ connections, arms: await alternate(armsFor(connections), { ...options, progress }) })
+  }
+  const title = `${model.name} (${formatNumber(model.bytes / 1e6)} MB), ${encoding}, ${workers} workers`
+  const names = measured[0]?.arms.map(({ name }) => name) ?? []
+  const servers = names.filter((name) => !isLimit(name))
+  return {
+    name: `throughput-${model.name}`,
+    title,
+    table: {
+      head: [
+        'connections',
+        'variant',
+        'req/s, median (min-max)',
+        'p50 ms',
+        'p99 ms',
+        'failures',
+        'onecopy against it, req/s',
+        'p99',
       ],
-      setting: { ...options, model },
-      raw: measured,
-    }
-  } finally {
-    progress.end()
+      rows: measured.flatMap(rowsOf),
+    },
+    checks: [noFailures(measured.flatMap(({ arms }) => arms))],
+    notes,
+    charts: [
+      // Beside a model's, the numbers of bare Koa would press all others to the ground.
+      chartOf(measured, {
+        ...{ title: `${title}: requests per second`, metric: 'requestsPerSecond', yLabel: 'requests/s' },
+        names: [...servers, LIMITS[0]],
+      }),
+      chartOf(measured, { title: `${title}: p99`, metric: 'p99Ms', yLabel: 'ms', names: servers }),
+    ],
+    setting: { ...options, model },
+    raw: measured,
   }
 }
 

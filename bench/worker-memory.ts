@@ -5,6 +5,7 @@
  * the same interface with next to no weights. All of them are sent the same requests and stay alive while
  * memory is read: private memory less that of the bare server is what the weights cost a worker.
  */
+import { setTimeout as pause } from 'node:timers/promises'
 import { readProcessMemory } from '../src/process/memory.js'
 import { defineBench } from './harness/bench.js'
 import { sendToEach } from './harness/connections.js'
@@ -139,84 +140,80 @@ async function memoryBench({
   model: modelName,
 }: MemoryOptions): Promise<BenchReport> {
   await using stage = new Stage()
-  const progress = createProgress('worker-memory', 5)
-  try {
-    const model = await benchModel(modelName)
-    if (model.recipe.kind !== 'mlp') throw new Error(`expected an mlp, got ${modelName}`)
-    const tiny = await benchModel(`tiny-${model.recipe.width}`)
-    const servers = await startAll({ stage, model, tiny, workers, progress })
-    const all = Object.values(servers) as RunningServer[]
-    // Half in JSON, half in binary: what either codec leaves behind is in the numbers.
-    const requestsFor = ({ recipe }: GeneratedModel) => [
-      ...inferRequests(recipe, { encoding: 'json', count: 8 }),
-      ...inferRequests(recipe, { encoding: 'binary', count: 8 }),
-    ]
-    await verifySameAnswers([servers.plain, servers.onecopy], requestsFor(model))
-    await verifySameAnswers([servers.plainBare, servers.onecopyBare], requestsFor(tiny))
-    progress.step(`${count} requests to each worker`)
-    for (const server of all) {
-      const isBare = server !== servers.onecopy && server !== servers.plain
-      await sendToEach(server, { requests: requestsFor(isBare ? tiny : model), count })
-    }
-    progress.step('settling')
-    await new Promise((resolve) => setTimeout(resolve, SETTLE_MS))
-    progress.step('reading /proc')
-    const [onecopy, onecopyBare, plain, plainBare, bareWorker] = (await Promise.all(all.map(measure))) as [
-      MeasuredServer,
-      MeasuredServer,
-      MeasuredServer,
-      MeasuredServer,
-      MeasuredServer,
-    ]
-    for (const { child } of all) child.assertAlive()
-    const onecopyMb = beyondBare(onecopy, onecopyBare)
-    const plainMb = beyondBare(plain, plainBare)
-    // The strictest way to count: whatever the server itself adds to Koa and the library is in it.
-    const beyondLibraryMb = (worker: WorkerMemory) => worker.privateMb - medianPrivateMb(bareWorker)
-    const rows = (server: MeasuredServer, beyondMb: readonly number[]) =>
-      server.workers.map((worker, index) => [
-        `${server.name} ${index + 1}`,
-        formatNumber(worker.privateMb),
-        formatNumber(beyondMb[index] ?? Number.NaN),
-        formatNumber(beyondLibraryMb(worker)),
-        formatNumber(worker.segmentSharedMb),
-        formatNumber(worker.segmentPrivateMb),
-      ])
-    return {
-      name: 'worker-memory',
-      title: `${model.name} (${formatNumber(model.bytes / 1e6)} MB), ${workers} workers, after ${count} requests to each`,
-      table: {
-        head: [
-          'worker',
-          'private MB',
-          'minus bare MB',
-          'minus Koa and library MB',
-          'segment, shared MB',
-          'segment, private MB',
-        ],
-        rows: [...rows(onecopy, onecopyMb), ...rows(plain, plainMb)],
-      },
-      checks: checksOf({ onecopyMb, plainMb, weightsMb: model.bytes / 1e6 }),
-      notes: [onecopyBare, plainBare, bareWorker].map(
-        (server) =>
-          `bare: ${server.name}, median private memory of a worker ${formatNumber(medianPrivateMb(server))} MB`,
-      ),
-      charts: [
-        {
-          kind: 'bars',
-          title: `private memory of a worker beyond a bare one, ${model.name}`,
-          unit: 'MB',
-          bars: [
-            ...onecopyMb.map((value, index) => ({ label: `onecopy ${index + 1}`, value })),
-            ...plainMb.map((value, index) => ({ label: `plain-koa ${index + 1}`, value })),
-          ],
-        },
+  using progress = createProgress('worker-memory', 5)
+  const model = await benchModel(modelName)
+  if (model.recipe.kind !== 'mlp') throw new Error(`expected an mlp, got ${modelName}`)
+  const tiny = await benchModel(`tiny-${model.recipe.width}`)
+  const servers = await startAll({ stage, model, tiny, workers, progress })
+  const all = Object.values(servers) as RunningServer[]
+  // Half in JSON, half in binary: what either codec leaves behind is in the numbers.
+  const requestsFor = ({ recipe }: GeneratedModel) => [
+    ...inferRequests(recipe, { encoding: 'json', count: 8 }),
+    ...inferRequests(recipe, { encoding: 'binary', count: 8 }),
+  ]
+  await verifySameAnswers([servers.plain, servers.onecopy], requestsFor(model))
+  await verifySameAnswers([servers.plainBare, servers.onecopyBare], requestsFor(tiny))
+  progress.step(`${count} requests to each worker`)
+  for (const server of all) {
+    const isBare = server !== servers.onecopy && server !== servers.plain
+    await sendToEach(server, { requests: requestsFor(isBare ? tiny : model), count })
+  }
+  progress.step('settling')
+  await pause(SETTLE_MS)
+  progress.step('reading /proc')
+  const [onecopy, onecopyBare, plain, plainBare, bareWorker] = (await Promise.all(all.map(measure))) as [
+    MeasuredServer,
+    MeasuredServer,
+    MeasuredServer,
+    MeasuredServer,
+    MeasuredServer,
+  ]
+  for (const { child } of all) child.assertAlive()
+  const onecopyMb = beyondBare(onecopy, onecopyBare)
+  const plainMb = beyondBare(plain, plainBare)
+  // The strictest way to count: whatever the server itself adds to Koa and the library is in it.
+  const beyondLibraryMb = (worker: WorkerMemory) => worker.privateMb - medianPrivateMb(bareWorker)
+  const rows = (server: MeasuredServer, beyondMb: readonly number[]) =>
+    server.workers.map((worker, index) => [
+      `${server.name} ${index + 1}`,
+      formatNumber(worker.privateMb),
+      formatNumber(beyondMb[index] ?? Number.NaN),
+      formatNumber(beyondLibraryMb(worker)),
+      formatNumber(worker.segmentSharedMb),
+      formatNumber(worker.segmentPrivateMb),
+    ])
+  return {
+    name: 'worker-memory',
+    title: `${model.name} (${formatNumber(model.bytes / 1e6)} MB), ${workers} workers, after ${count} requests to each`,
+    table: {
+      head: [
+        'worker',
+        'private MB',
+        'minus bare MB',
+        'minus Koa and library MB',
+        'segment, shared MB',
+        'segment, private MB',
       ],
-      setting: { workers, requests: count, model, tiny },
-      raw: { onecopy, onecopyBare, plain, plainBare, bareWorker },
-    }
-  } finally {
-    progress.end()
+      rows: [...rows(onecopy, onecopyMb), ...rows(plain, plainMb)],
+    },
+    checks: checksOf({ onecopyMb, plainMb, weightsMb: model.bytes / 1e6 }),
+    notes: [onecopyBare, plainBare, bareWorker].map(
+      (server) =>
+        `bare: ${server.name}, median private memory of a worker ${formatNumber(medianPrivateMb(server))} MB`,
+    ),
+    charts: [
+      {
+        kind: 'bars',
+        title: `private memory of a worker beyond a bare one, ${model.name}`,
+        unit: 'MB',
+        bars: [
+          ...onecopyMb.map((value, index) => ({ label: `onecopy ${index + 1}`, value })),
+          ...plainMb.map((value, index) => ({ label: `plain-koa ${index + 1}`, value })),
+        ],
+      },
+    ],
+    setting: { workers, requests: count, model, tiny },
+    raw: { onecopy, onecopyBare, plain, plainBare, bareWorker },
   }
 }
 

@@ -2,8 +2,10 @@
  * Clients that keep one connection each for a while and send without a pause. For every request that fails it is
  * known which worker held its connection: a failure is only allowed where that very worker was killed.
  */
+
 import { Agent, request as httpRequest, type IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
+import { setTimeout as pause } from 'node:timers/promises'
 import { ownerOf } from '../harness/connections.js'
 import type { InferRequest } from '../harness/requests.js'
 import { isSameOutput, outputOf } from '../harness/verify.js'
@@ -85,7 +87,7 @@ export class ChaosClient {
     for (let index = offset; !isOver(); index++) {
       const isRefused = await this.#ask(answers[index % answers.length] as KnownAnswer)
       const ms = isRefused ? PAUSE_AFTER_REFUSAL_MS : pauseMs
-      if (ms > 0) await new Promise((resolve) => setTimeout(resolve, ms))
+      if (ms > 0) await pause(ms)
     }
     this.#agent.destroy()
   }

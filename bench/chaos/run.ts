@@ -1,6 +1,8 @@
 /** A server under load whose processes are killed again and again: what clients and metrics saw of it. */
+
 import { readdirSync } from 'node:fs'
 import { Agent } from 'node:http'
+import { setTimeout as pause } from 'node:timers/promises'
 import { send } from '../harness/client.js'
 import { childrenOf, isWorker, processesInGroup, signalIfThere } from '../harness/process-list.js'
 import { type InferRequest, inferRequests } from '../harness/requests.js'
@@ -94,7 +96,7 @@ class Tormentor {
     this.hitPids.add(pid)
     if (fault === 'freeze') {
       signalIfThere(pid, 'SIGSTOP')
-      await new Promise((resolve) => setTimeout(resolve, FROZEN_MS))
+      await pause(FROZEN_MS)
     }
     // Noted first: its requests fail before the next line runs.
     const atMs = performance.now()
@@ -117,7 +119,7 @@ async function untilTrue(isTrue: () => boolean): Promise<boolean> {
   const deadlineMs = performance.now() + STRENGTH_DEADLINE_MS
   while (!isTrue()) {
     if (performance.now() > deadlineMs) return false
-    await new Promise((resolve) => setTimeout(resolve, SETTLE_POLL_MS))
+    await pause(SETTLE_POLL_MS)
   }
   return true
 }
@@ -147,7 +149,7 @@ async function torment(
     onFault(`${fault}: ${recoveryMs === null ? 'never back' : `back after ${Math.round(recoveryMs)} ms`}`)
     // A server that does not come back has nothing left to show.
     if (after === null) break
-    await new Promise((resolve) => setTimeout(resolve, Math.max(0, nextMs - performance.now())))
+    await pause(Math.max(0, nextMs - performance.now()))
   }
   return done
 }
@@ -160,7 +162,7 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosResult> {
     ...{ stage, model, workers },
     onLine: (line) => {
       if (line.includes('"level":"fatal"')) fatalLines.push(line)
-      const isEnd = /"msg":"worker (?:ended|killed|crashed|failed)/.test(line)
+      const isEnd = /"msg":"worker (?:ended|exited|killed|terminated|crashed|failed)/.test(line)
       const [, pid] = isEnd ? (line.match(/"workerPid":(\d+)/) ?? []) : []
       if (pid !== undefined) ends.push({ pid: Number(pid), line })
     },

@@ -2,6 +2,8 @@
  * Scrapes `/metrics` all through and holds every answer against the one before it and against what the
  * clients have seen: no counter goes down, and no answer that a client has received is missing.
  */
+import { setTimeout as pause } from 'node:timers/promises'
+
 const PAUSE_MS = 20
 const MAX_PROBLEMS = 20
 
@@ -68,7 +70,7 @@ export class MetricsWatch {
   async #run(): Promise<void> {
     while (!this.#isStopped) {
       await this.#scrape().catch((thrown: unknown) => this.#note(`a scrape failed: ${String(thrown)}`))
-      await new Promise((resolve) => setTimeout(resolve, PAUSE_MS))
+      await pause(PAUSE_MS)
     }
   }
 

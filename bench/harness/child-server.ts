@@ -1,7 +1,9 @@
 /** One started variant: its process, the line that says it is ready, its last words where it is not. */
+
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createInterface } from 'node:readline'
+import { setTimeout as pause } from 'node:timers/promises'
 import { z } from 'zod'
 import { childArguments } from './processes.js'
 
@@ -85,7 +87,7 @@ export class ChildServer {
         // It does not listen yet.
       }
       if (this.#isGone) throw new Error(`${this.name} is gone`)
-      await new Promise((resolve) => setTimeout(resolve, PROBE_MS))
+      await pause(PROBE_MS)
     }
   }
 
@@ -147,7 +149,7 @@ export class ChildServer {
       if (performance.now() > deadlineMs) {
         throw new Error(`expected ${this.name} to have ${count} workers, found ${workers.length}`)
       }
-      await new Promise((resolve) => setTimeout(resolve, POLL_MS))
+      await pause(POLL_MS)
     }
   }
 

@@ -1,7 +1,9 @@
 /** What a running server occupies: memory of all its processes, and its files in shared memory. */
+
 import { readdirSync } from 'node:fs'
 import { lstat, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
 import { readProcessMemory } from '../../src/process/memory.js'
 import { allocatedBytes, BLOCK_BYTES } from '../../src/segment/holes.js'
 import { mappedMemory, mappedMemoryWhere, processTree } from './processes.js'
@@ -51,15 +53,14 @@ async function isReleased(folder: string): Promise<boolean> {
 export async function untilReleased(folder: string | null): Promise<void> {
   if (folder === null) return
   const deadlineMs = performance.now() + RELEASE_MS
-  while (!(await isReleased(folder)) && performance.now() < deadlineMs)
-    await new Promise((resolve) => setTimeout(resolve, RELEASE_LOOK_MS))
+  while (!(await isReleased(folder)) && performance.now() < deadlineMs) await pause(RELEASE_LOOK_MS)
 }
 
 /** Private memory of a process, as the median of several looks. */
 export async function privateBytes(pid: number): Promise<number> {
   const looks: number[] = []
   for (let look = 0; look < LOOKS; look++) {
-    await new Promise((resolve) => setTimeout(resolve, LOOK_PAUSE_MS))
+    await pause(LOOK_PAUSE_MS)
     const memory = await readProcessMemory(pid)
     if (memory === null) throw new Error(`process ${pid} is gone`)
     looks.push(memory.privateBytes)

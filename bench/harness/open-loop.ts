@@ -3,7 +3,9 @@
  * requests of many independent clients do. A latency is counted from the moment its request was due, so
  * that neither a slow server nor a slow sender hides waiting time (coordinated omission).
  */
+
 import { Agent } from 'node:http'
+import { setTimeout as pause } from 'node:timers/promises'
 import { send } from './client.js'
 import type { InferRequest } from './requests.js'
 
@@ -69,7 +71,7 @@ export async function openLoop({
   for (let index = 0; index < total; ) {
     const dueCount = Math.min(total, Math.floor(((performance.now() - startedMs) * ratePerSecond) / 1000) + 1)
     for (; index < dueCount; index++) sendOne(index, (index * 1000) / ratePerSecond)
-    await new Promise((resolve) => setTimeout(resolve, 1))
+    await pause(1)
   }
   const elapsedMs = performance.now() - startedMs
   await Promise.all(inFlight)

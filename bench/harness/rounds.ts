@@ -3,6 +3,7 @@
  * measured once, right after each other, in an order that turns around each round, and only ratios of
  * the same round are formed.
  */
+import { setTimeout as pause } from 'node:timers/promises'
 import type { Progress } from './progress.js'
 
 export interface Sample {
@@ -44,7 +45,7 @@ export async function alternate(arms: readonly Arm[], options: RoundOptions): Pr
   const measured = new Map<Arm, Sample[]>(arms.map((arm) => [arm, []]))
   for (let round = 0; round < rounds; round++) {
     for (const arm of round % 2 === 0 ? arms : [...arms].reverse()) {
-      await new Promise((resolve) => setTimeout(resolve, PAUSE_MS))
+      await pause(PAUSE_MS)
       progress.step(`${arm.name}: round ${round + 1}`)
       measured.get(arm)?.push(await arm.measure(seconds))
     }

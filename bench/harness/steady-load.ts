@@ -2,7 +2,9 @@
  * Keep-alive connections that ask without a pause, each when it was last answered, in this process: every
  * answer is handed on with when it was asked for. It can be paused, so that memory is read in quiet.
  */
+
 import { Agent } from 'node:http'
+import { setTimeout as pause } from 'node:timers/promises'
 import { type Answer, send } from './client.js'
 import type { InferRequest } from './requests.js'
 
@@ -70,7 +72,7 @@ export class SteadyLoad {
     const until = this.#answered + count
     let deadlineMs = performance.now() + PROGRESS_TIMEOUT_MS
     for (let last = this.#answered; this.#answered < until; ) {
-      await new Promise((resolve) => setTimeout(resolve, POLL_MS))
+      await pause(POLL_MS)
       if (this.#answered > last) deadlineMs = performance.now() + PROGRESS_TIMEOUT_MS
       last = this.#answered
       if (performance.now() > deadlineMs) throw new Error(`no answer for ${PROGRESS_TIMEOUT_MS} ms`)

@@ -31,22 +31,18 @@ async function compare({
   setting,
 }: Comparison): Promise<BenchReport> {
   const { name, title, options } = context
-  const progress = createProgress(name, stepsOf(2, options.rounds))
-  try {
-    const measured = await alternate([first, second], { ...options, progress })
-    const [a, b] = measured as [MeasuredArm, MeasuredArm]
-    return {
-      name,
-      title,
-      table: comparisonTable(measured),
-      checks: [...checks(a, b), noFailures(measured)],
-      notes: [],
-      charts: [comparisonChart(title, measured, metric)],
-      setting: { ...options, ...setting },
-      raw: measured,
-    }
-  } finally {
-    progress.end()
+  using progress = createProgress(name, stepsOf(2, options.rounds))
+  const measured = await alternate([first, second], { ...options, progress })
+  const [a, b] = measured as [MeasuredArm, MeasuredArm]
+  return {
+    name,
+    title,
+    table: comparisonTable(measured),
+    checks: [...checks(a, b), noFailures(measured)],
+    notes: [],
+    charts: [comparisonChart(title, measured, metric)],
+    setting: { ...options, ...setting },
+    raw: measured,
   }
 }
 

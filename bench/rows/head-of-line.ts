@@ -2,7 +2,9 @@
  * HTTP must keep answering while a model runs for half a second: one worker computes long requests without
  * a pause, and beside them the liveness route of the same worker is asked again and again.
  */
+
 import { Agent } from 'node:http'
+import { setTimeout as pause } from 'node:timers/promises'
 import { send } from '../harness/client.js'
 import { createProgress } from '../harness/progress.js'
 import { encodeRequest, type InferRequest, inputTensors } from '../harness/requests.js'
@@ -32,7 +34,7 @@ export const headOfLine: Row = {
     )
     const server = await startOnecopy({ stage, model, workers: 1 })
     const agent = new Agent({ keepAlive: true })
-    const progress = createProgress(name, 1)
+    using progress = createProgress(name, 1)
     const computeMs: number[] = []
     const liveMs: number[] = []
     let lagMs = Number.NaN
@@ -52,7 +54,7 @@ export const headOfLine: Row = {
           const startedMs = performance.now()
           await send({ agent, port: server.port, request: LIVE })
           liveMs.push(performance.now() - startedMs)
-          await new Promise((resolve) => setTimeout(resolve, 2))
+          await pause(2)
         }
       }
       await Promise.all([compute(), ask()])
@@ -60,7 +62,6 @@ export const headOfLine: Row = {
       server.child.assertAlive()
     } finally {
       agent.destroy()
-      progress.end()
     }
     const liveP99Ms = quantile(liveMs, 0.99)
     return {

@@ -2,8 +2,10 @@
  * What other clients notice of an attack on connections: their p99 at a constant rate with and without it,
  * in turns, and whether the workers give back the memory when the attackers have left.
  */
+
 import { once } from 'node:events'
 import { join } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
 import { readProcessMemory } from '../../src/process/memory.js'
 import type { ChildServer } from '../harness/child-server.js'
 import { comparisonChart, comparisonTable, noFailures, ratioCheck } from '../harness/compare.js'
@@ -109,24 +111,17 @@ export const hostile: Row = {
           attackedMb.push(await privateMb(server))
           reports.push(await order(attackers, 'leave'))
           // What a worker cleans up behind them is not the calm that follows.
-          await new Promise((resolve) => setTimeout(resolve, CLEAN_UP_MS))
+          await pause(CLEAN_UP_MS)
         }
       },
     }
-    const progress = createProgress(name, stepsOf(2, options.rounds) + 2)
-    let measured: MeasuredArm[]
-    let beforeMb: number[]
-    let after: Awaited<ReturnType<typeof memoryAfter>>
-    try {
-      progress.step('before the attack')
-      await calm.measure(options.seconds)
-      beforeMb = await privateMb(server)
-      measured = await alternate([calm, attacked], { ...options, progress })
-      progress.step('after the attack')
-      after = await memoryAfter({ server, requests, beforeMb })
-    } finally {
-      progress.end()
-    }
+    using progress = createProgress(name, stepsOf(2, options.rounds) + 2)
+    progress.step('before the attack')
+    await calm.measure(options.seconds)
+    const beforeMb = await privateMb(server)
+    const measured = await alternate([calm, attacked], { ...options, progress })
+    progress.step('after the attack')
+    const after = await memoryAfter({ server, requests, beforeMb })
     const [calmArm, attackedArm] = measured as [MeasuredArm, MeasuredArm]
     const fewestIdle = Math.min(...reports.map(({ idleConnections }) => idleConnections))
     const last = reports.at(-1)

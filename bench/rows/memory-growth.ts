@@ -3,6 +3,7 @@
  * of a JavaScript process breathes by more than the bar from one look to the next, so growth is that of
  * the trend through all the looks of the second half, not the difference of two.
  */
+import { setTimeout as pause } from 'node:timers/promises'
 import { readProcessMemory } from '../../src/process/memory.js'
 import { type Connection, connectTo } from '../harness/connections.js'
 import { createProgress } from '../harness/progress.js'
@@ -27,7 +28,7 @@ const LOOK_PAUSE_MS = 50
 async function privateMb(pid: number): Promise<number> {
   const looks: number[] = []
   for (let look = 0; look < LOOKS; look++) {
-    await new Promise((resolve) => setTimeout(resolve, LOOK_PAUSE_MS))
+    await pause(LOOK_PAUSE_MS)
     const memory = await readProcessMemory(pid)
     if (memory === null) throw new Error(`worker ${pid} is gone`)
     looks.push(memory.privateBytes / 1e6)
@@ -72,7 +73,7 @@ export const memoryGrowth: Row = {
     // Two workers at least: pages of a segment that one process maps alone would count as private.
     const server = await startOnecopy({ stage, model, workers: Math.max(2, workers) })
     const connections = await connectToEach(server, requests[0] as InferRequest)
-    const progress = createProgress(name, STAGES)
+    using progress = createProgress(name, STAGES)
     const measured: number[][] = [await Promise.all(server.workerPids.map(privateMb))]
     try {
       for (let at = 1; at <= STAGES; at++) {
@@ -81,7 +82,6 @@ export const memoryGrowth: Row = {
         measured.push(await Promise.all(server.workerPids.map(privateMb)))
       }
     } finally {
-      progress.end()
       for (const connection of connections.flat()) connection.close()
     }
     server.child.assertAlive()

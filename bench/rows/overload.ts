@@ -115,23 +115,19 @@ export const overload: Row = {
     const requests = inferRequests(model.recipe, { encoding: 'binary', count: REQUEST_COUNT })
     const flags = ['--max-queue', String(MAX_QUEUED_REQUESTS)]
     const { port, child } = await startOnecopy({ stage, model, workers, flags })
-    const progress = createProgress(name, ROUNDS * 2 + 1)
+    using progress = createProgress(name, ROUNDS * 2 + 1)
     const saturate = (forSeconds: number) =>
       closedLoop({ port, requests, connections: SATURATING_CONNECTIONS, seconds: forSeconds })
     const rounds: OverloadRound[] = []
-    try {
-      progress.step('warm-up')
-      await saturate(Math.min(WARM_UP_SECONDS, seconds))
-      for (let round = 1; round <= ROUNDS; round++) {
-        progress.step(`maximum: round ${round}`)
-        const { requestsPerSecond: maximumPerSecond } = await saturate(seconds)
-        progress.step(`overload: round ${round}`)
-        const result = await openLoop({ port, requests, ratePerSecond: maximumPerSecond * OVERLOAD, seconds })
-        child.assertAlive()
-        rounds.push(summarise(result, { maximumPerSecond, workers }))
-      }
-    } finally {
-      progress.end()
+    progress.step('warm-up')
+    await saturate(Math.min(WARM_UP_SECONDS, seconds))
+    for (let round = 1; round <= ROUNDS; round++) {
+      progress.step(`maximum: round ${round}`)
+      const { requestsPerSecond: maximumPerSecond } = await saturate(seconds)
+      progress.step(`overload: round ${round}`)
+      const result = await openLoop({ port, requests, ratePerSecond: maximumPerSecond * OVERLOAD, seconds })
+      child.assertAlive()
+      rounds.push(summarise(result, { maximumPerSecond, workers }))
     }
     return {
       name,

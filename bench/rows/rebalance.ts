@@ -78,69 +78,65 @@ export const rebalance: Row = {
     const model = await benchModel(MODEL)
     const requests = inferRequests(model.recipe, { encoding: 'json', count: REQUEST_COUNT })
     const server = await startOnecopy({ stage, model, workers: WORKERS })
-    const progress = createProgress(name, 2)
-    try {
-      progress.step('connecting')
-      const [ownerPid] = server.workerPids as [number]
-      const probe = requests[0] as InferRequest
-      const connections = await connectTo({ server, ownerPid, count: CONNECTIONS, probe })
-      progress.step('driving')
-      const durationMs = SETTLED_AFTER_MS + options.seconds * 1000
-      const { moments, failures } = await drive({ server, connections, requests, durationMs })
-      for (const connection of connections) connection.close()
-      server.child.assertAlive()
-      const first = moments[0] as Moment
-      const settled = moments.find(({ atMs }) => atMs >= SETTLED_AFTER_MS) ?? first
-      const last = moments.at(-1) as Moment
-      const settledShares = shares(settled, last, 'cpuSeconds')
-      const periods = [
-        { label: 'first 2 s', from: first, to: settled },
-        { label: 'after 2 s', from: settled, to: last },
-      ]
-      return {
-        name,
-        title,
-        table: {
-          head: ['period', 'CPU time by worker', 'requests by holder of the connection', 'requests'],
-          rows: periods.map(({ label, from, to }) => [
-            label,
-            percent(shares(from, to, 'cpuSeconds')),
-            percent(shares(from, to, 'requests')),
-            String(to.requests.reduce((sum, count, index) => sum + count - (from.requests[index] ?? 0), 0)),
-          ]),
+    using progress = createProgress(name, 2)
+    progress.step('connecting')
+    const [ownerPid] = server.workerPids as [number]
+    const probe = requests[0] as InferRequest
+    const connections = await connectTo({ server, ownerPid, count: CONNECTIONS, probe })
+    progress.step('driving')
+    const durationMs = SETTLED_AFTER_MS + options.seconds * 1000
+    const { moments, failures } = await drive({ server, connections, requests, durationMs })
+    for (const connection of connections) connection.close()
+    server.child.assertAlive()
+    const first = moments[0] as Moment
+    const settled = moments.find(({ atMs }) => atMs >= SETTLED_AFTER_MS) ?? first
+    const last = moments.at(-1) as Moment
+    const settledShares = shares(settled, last, 'cpuSeconds')
+    const periods = [
+      { label: 'first 2 s', from: first, to: settled },
+      { label: 'after 2 s', from: settled, to: last },
+    ]
+    return {
+      name,
+      title,
+      table: {
+        head: ['period', 'CPU time by worker', 'requests by holder of the connection', 'requests'],
+        rows: periods.map(({ label, from, to }) => [
+          label,
+          percent(shares(from, to, 'cpuSeconds')),
+          percent(shares(from, to, 'requests')),
+          String(to.requests.reduce((sum, count, index) => sum + count - (from.requests[index] ?? 0), 0)),
+        ]),
+      },
+      checks: [
+        {
+          claim: 'share of each worker after 2 s',
+          got: percent(settledShares),
+          bar: '40-60%',
+          isMet: settledShares.every((share) => share >= BAR.low && share <= BAR.high),
         },
-        checks: [
-          {
-            claim: 'share of each worker after 2 s',
-            got: percent(settledShares),
-            bar: '40-60%',
-            isMet: settledShares.every((share) => share >= BAR.low && share <= BAR.high),
-          },
-          {
-            claim: 'no request was lost while connections moved',
-            got: `${failures} failures`,
-            bar: '0',
-            isMet: failures === 0,
-          },
-        ],
-        notes: [],
-        charts: [
-          {
-            kind: 'lines',
-            title,
-            xLabel: 'seconds',
-            yLabel: 'CPU seconds so far',
-            series: server.workerPids.map((_, index) => ({
-              label: `worker ${index + 1}`,
-              points: moments.map((moment) => [moment.atMs / 1000, moment.cpuSeconds[index] ?? 0] as const),
-            })),
-          },
-        ],
-        setting: { ...options, workers: WORKERS, model, connections: CONNECTIONS },
-        raw: { moments, failures },
-      }
-    } finally {
-      progress.end()
+        {
+          claim: 'no request was lost while connections moved',
+          got: `${failures} failures`,
+          bar: '0',
+          isMet: failures === 0,
+        },
+      ],
+      notes: [],
+      charts: [
+        {
+          kind: 'lines',
+          title,
+          xLabel: 'seconds',
+          yLabel: 'CPU seconds so far',
+          series: server.workerPids.map((_, index) => ({
+            label: `worker ${index + 1}`,
+            points: moments.map((moment) => [moment.atMs / 1000, moment.cpuSeconds[index] ?? 0] as const),
+          })),
+        },
+      ],
+      setting: { ...options, workers: WORKERS, model, connections: CONNECTIONS },
+      raw: { moments, failures },
     }
   },
 }
