@@ -9,7 +9,7 @@ import { countOption } from './harness/options.js'
 import { createProgress } from './harness/progress.js'
 import type { BenchReport } from './harness/report.js'
 import { Stage } from './harness/stage.js'
-import { formatNumber, formatSpread, ratios, spread } from './harness/statistics.js'
+import { formatMb, formatSpread, ratios, spread } from './harness/statistics.js'
 import { modelOption } from './models/subject.js'
 import { benchModel } from './rows/row.js'
 
@@ -66,7 +66,7 @@ async function startsBench({ rounds, workers, model: name }: Options): Promise<B
   const adopted = times.filter(({ isAdopted }) => isAdopted).length
   return {
     name: 'starts',
-    title: `${name} (${formatNumber(model.bytes / 1e6)} MB), ${workers} workers, time to ready in ${rounds} rounds`,
+    title: `${name} (${formatMb(model.bytes)} MB), ${workers} workers, time to ready in ${rounds} rounds`,
     table: {
       head: ['start', 'ready after, ms', 'a cold start takes'],
       rows: [

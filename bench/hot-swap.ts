@@ -4,7 +4,6 @@
  * answer differently, so every answer tells which one gave it.
  */
 
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { defineBench } from './harness/bench.js'
@@ -16,9 +15,9 @@ import { MODELS_DIR, SCRATCH_DIR } from './harness/paths.js'
 import { createProgress } from './harness/progress.js'
 import type { BenchReport } from './harness/report.js'
 import { inferRequests } from './harness/requests.js'
-import { type RunningServer, startOnecopy, startVariant } from './harness/servers.js'
+import { emptyCache, type RunningServer, startOnecopy, startVariant } from './harness/servers.js'
 import { Stage } from './harness/stage.js'
-import { formatNumber, formatSpread, quantile, spread } from './harness/statistics.js'
+import { formatMb, formatSpread, quantile, spread } from './harness/statistics.js'
 import { type AnswerInTime, SteadyLoad } from './harness/steady-load.js'
 import { spreadBar } from './harness/svg.js'
 import { isSameOutput, outputOf } from './harness/verify.js'
@@ -77,7 +76,7 @@ const beginOnecopy: Begin = async (stage, files, workers) => {
   const server = await startOnecopy({
     ...{ stage, model: { repositoryDir }, workers },
     // Its own: each generation is compiled on its first swap, which is in the numbers.
-    cacheDir: stage.folder(tmpdir(), 'onecopy-bench-cache-'),
+    cacheDir: emptyCache(stage),
     flags: ['--model-control', 'explicit', '--load-model', '*'],
   })
   return { server, repositoryDir, change: () => changeModel(server, 'load', files[0]?.name ?? '') }
@@ -199,7 +198,6 @@ async function measure(options: {
 function tableOf(all: readonly Swapped[]): BenchReport['table'] {
   const [onecopy] = all
   const old = ({ swaps }: Swapped) => swaps.map(({ lastOldMs }) => lastOldMs)
-  const mb = (bytes: number) => formatNumber(bytes / 1e6)
   return {
     head: [
       'way',
@@ -219,8 +217,8 @@ function tableOf(all: readonly Swapped[]): BenchReport['table'] {
       String(one.swaps.reduce((sum, { answers }) => sum + answers, 0)),
       String(one.swaps.reduce((sum, { failures }) => sum + failures, 0)),
       formatSpread(spread(one.swaps.map(({ p99Ms }) => p99Ms))),
-      mb(one.restBytes),
-      mb(Math.max(...one.swaps.map(({ mostBytes }) => mostBytes))),
+      formatMb(one.restBytes),
+      formatMb(Math.max(...one.swaps.map(({ mostBytes }) => mostBytes))),
       onecopy === undefined || one === onecopy
         ? '-'
         : leadCell({ onecopy: old(onecopy), other: old(one), better: 'lower' }),

@@ -6,28 +6,23 @@
  * is stopped again. The first start of onecopy compiles everything; the later ones find it in the cache.
  */
 
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { setTimeout as pause } from 'node:timers/promises'
 import { defineBench } from './harness/bench.js'
 import { sendToEach } from './harness/connections.js'
-import { folderUse, hostMemory, privateBytes, untilReleased } from './harness/footprint.js'
+import { folderUse, hostMemory, privateBytes, settle } from './harness/footprint.js'
 import { countOption } from './harness/options.js'
 import { MODELS_DIR } from './harness/paths.js'
 import { createProgress, type Progress } from './harness/progress.js'
 import type { BenchReport } from './harness/report.js'
 import { addressedTo, type InferRequest, inferRequests } from './harness/requests.js'
-import { type RunningServer, startOnecopy, startVariant } from './harness/servers.js'
+import { emptyCache, type RunningServer, startOnecopy, startVariant } from './harness/servers.js'
 import { Stage } from './harness/stage.js'
-import { formatNumber, formatSpread, quantile, type Spread, spread } from './harness/statistics.js'
+import { formatMb, formatNumber, formatSpread, quantile, type Spread, spread } from './harness/statistics.js'
 import { spreadBar } from './harness/svg.js'
 import { verifySameAnswers } from './harness/verify.js'
 import { parseRecipe, type Recipe } from './models/recipes.js'
 import { ensureModel, type GeneratedModel } from './models/store.js'
 import { modelOption } from './models/subject.js'
-
-/** Idle time before memory is read: what requests left behind is collected. */
-const SETTLE_MS = 2000
 
 interface ManyOptions {
   readonly models: number
@@ -70,9 +65,7 @@ async function measureStart(options: {
   const server = await start()
   const readyMs = performance.now() - startedMs
   await sendToEach(server, { requests, count: requests.length })
-  await untilReleased(server.segmentDir)
-  await pause(SETTLE_MS)
-  server.child.assertAlive()
+  await settle(server)
   const workerPrivateBytes = await Promise.all(server.workerPids.map(privateBytes))
   const { totalBytes, segmentFolderBytes: segmentBytes } = await hostMemory(server)
   const stoppingMs = performance.now()
@@ -93,8 +86,6 @@ async function verify(
   for (const { child } of servers) await stage.stop(child)
 }
 
-const mb = (bytes: number) => formatNumber(bytes / 1e6)
-
 function spreadOf(starts: readonly Start[], value: (start: Start) => number): Spread {
   return spread(starts.map(value))
 }
@@ -109,7 +100,7 @@ function rowOf(name: string, cold: Start, warm: readonly Start[]): string[] {
     formatNumber(cold.readyMs / 1000),
     formatSpread(spreadOf(warm, ({ readyMs }) => readyMs / 1000)),
     formatSpread(spreadOf(warm, workerMb)),
-    cold.segmentBytes === 0 ? '-' : mb(cold.segmentBytes),
+    cold.segmentBytes === 0 ? '-' : formatMb(cold.segmentBytes),
     formatSpread(spreadOf(warm, ({ totalBytes }) => totalBytes / 1e6)),
     formatSpread(spreadOf(warm, ({ stopMs }) => stopMs / 1000)),
   ]
@@ -149,7 +140,7 @@ async function manyModelsBench(options: ManyOptions): Promise<BenchReport> {
   const [request] = inferRequests(recipe, { encoding: 'json', count: 1 }) as [InferRequest]
   const requests = generated.map((model) => addressedTo(request, model))
   // Its own: the first start compiles everything, in every run of the bench.
-  const cacheDir = stage.folder(tmpdir(), 'onecopy-bench-cache-')
+  const cacheDir = emptyCache(stage)
   const onecopy = {
     name: 'onecopy',
     start: () => startOnecopy({ stage, model: { repositoryDir }, workers, cacheDir }),
@@ -170,7 +161,7 @@ async function manyModelsBench(options: ManyOptions): Promise<BenchReport> {
   const [[onecopyCold, ...onecopyWarm], [plainCold, ...plainWarm]] = [onecopyStarts, plainStarts]
   return {
     name: 'many-models',
-    title: `${models} models x ${versions} versions of ${recipeText} (${mb(weightsBytes)} MB in all), ${workers} workers`,
+    title: `${models} models x ${versions} versions of ${recipeText} (${formatMb(weightsBytes)} MB in all), ${workers} workers`,
     table: {
       head: [
         'server',

@@ -5,22 +5,19 @@
  */
 
 import { readFileSync } from 'node:fs'
-import { setTimeout as pause } from 'node:timers/promises'
 import { askAll } from './harness/ask.js'
 import { defineBench } from './harness/bench.js'
-import { type HostMemory, hostMemory, untilReleased } from './harness/footprint.js'
+import { type HostMemory, hostMemory, settle } from './harness/footprint.js'
 import { countOption, risingOption } from './harness/options.js'
 import { createProgress, type Progress } from './harness/progress.js'
 import type { BenchReport, Check } from './harness/report.js'
 import { ENCODINGS, type InferRequest } from './harness/requests.js'
 import { Stage } from './harness/stage.js'
-import { formatNumber } from './harness/statistics.js'
+import { formatMb, formatNumber } from './harness/statistics.js'
 import { chooseVariants, orNote, type Variant, variantsOption } from './harness/variants.js'
 import { findSubject, modelsOption, requestsTo, type Subject } from './models/subject.js'
 
 const REQUESTS_PER_ENCODING = 8
-/** Idle time before memory is read: what requests left behind is collected. */
-const SETTLE_MS = 2000
 const SHARED_RATIO_BAR = { min: 1, max: 1.1 }
 /** Of the memory that is free, what a start may be expected to take. */
 const MEMORY_SHARE = 0.8
@@ -48,9 +45,7 @@ async function measure(options: {
   const server = await orNote({ variant, notes }, () => variant.start({ stage, model, workers }))
   if (server === null) return null
   await askAll(variant, server, { requests, count, workers })
-  await untilReleased(server.segmentDir)
-  await pause(SETTLE_MS)
-  server.child.assertAlive()
+  await settle(server)
   const memory = await hostMemory(server)
   await stage.stop(server.child)
   return { workers, ...memory }
@@ -69,8 +64,6 @@ function expectedBytes(measured: readonly Measured[], workers: number): number {
   const perWorker = (last.totalBytes - before.totalBytes) / (last.workers - before.workers)
   return last.totalBytes + perWorker * (workers - last.workers)
 }
-
-const mb = (bytes: number) => formatNumber(bytes / 1e6)
 
 const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0)
 
@@ -170,11 +163,11 @@ function tableOf(all: readonly Series[], steps: readonly number[]): BenchReport[
         const found = series.measured.find((measured) => measured.workers === workers)
         const skipped = series.leftOut.find((one) => one.workers === workers)
         return found === undefined
-          ? `not started: some ${mb(skipped?.bytes ?? Number.NaN)}`
-          : mb(found.totalBytes)
+          ? `not started: some ${formatMb(skipped?.bytes ?? Number.NaN)}`
+          : formatMb(found.totalBytes)
       }),
-      series.measured.length > 1 ? mb(perWorkerBytes(series.measured)) : '-',
-      mb(Math.max(...(series.measured.at(-1)?.ownBytes ?? []))),
+      series.measured.length > 1 ? formatMb(perWorkerBytes(series.measured)) : '-',
+      formatMb(Math.max(...(series.measured.at(-1)?.ownBytes ?? []))),
       lessCell(series, onecopy),
     ]),
   }
@@ -192,7 +185,7 @@ async function memoryBench(modelName: string, settings: MemoryOptions): Promise<
     const series = await measureSeries({ stage, progress, variant, model, settings, notes })
     if (series !== null) all.push(series)
   }
-  const title = `${model.name} (${mb(model.bytes)} MB), host memory by workers`
+  const title = `${model.name} (${formatMb(model.bytes)} MB), host memory by workers`
   const onecopy = all.find(({ name }) => name === 'onecopy')
   return {
     name: `memory-${model.name}`,

@@ -11,7 +11,7 @@ import type { BenchReport } from './harness/report.js'
 import { alternate, type MeasuredArm, stepsOf } from './harness/rounds.js'
 import type { RunningServer } from './harness/servers.js'
 import { Stage } from './harness/stage.js'
-import { formatNumber, formatSpread, quantile, spread } from './harness/statistics.js'
+import { formatMb, formatNumber, formatSpread, quantile, spread } from './harness/statistics.js'
 import { chooseVariants, variantsOption } from './harness/variants.js'
 import { verifySameAnswers } from './harness/verify.js'
 import { findSubject, modelsOption, requestsTo } from './models/subject.js'
@@ -52,7 +52,7 @@ async function requestLoadBench(modelName: string, options: RequestLoadOptions):
   // One request in flight for each worker: nothing waits for anything but its own answer.
   const arms = servers.map((server) => closedLoopArm(server, { requests, connections: workers }))
   const measured = await alternate(arms, { ...options, progress })
-  const title = `${model.name} (${formatNumber(model.bytes / 1e6)} MB), ${workers} requests at a time`
+  const title = `${model.name} (${formatMb(model.bytes)} MB), ${workers} requests at a time`
   return {
     name: `request-load-${model.name}`,
     title,

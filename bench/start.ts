@@ -2,7 +2,6 @@
  * From the start of a process to its first answer: onecopy with nothing there, with the model compiled before, and with
  * the segment that a killed server left; the others, which load the model in every worker every time.
  */
-import { tmpdir } from 'node:os'
 import { killLife } from './cycles/life.js'
 import { askOnce } from './harness/ask.js'
 import { defineBench } from './harness/bench.js'
@@ -11,7 +10,7 @@ import { countOption } from './harness/options.js'
 import { createProgress } from './harness/progress.js'
 import type { BenchReport } from './harness/report.js'
 import type { InferRequest } from './harness/requests.js'
-import { type RunningServer, segmentFolder, startOnecopy } from './harness/servers.js'
+import { emptyCache, type RunningServer, segmentFolder, startOnecopy } from './harness/servers.js'
 import { Stage } from './harness/stage.js'
 import { formatSpread, spread } from './harness/statistics.js'
 import { spreadBar } from './harness/svg.js'
@@ -56,7 +55,7 @@ async function timeStart(
 /** The three starts of one server, each made possible by the one before it. */
 async function onecopyStarts({ stage, model, workers, request }: Scene): Promise<TimedStart[]> {
   const segmentDir = segmentFolder(stage)
-  const cacheDir = stage.folder(tmpdir(), 'onecopy-bench-cache-')
+  const cacheDir = emptyCache(stage)
   const start = () => startOnecopy({ stage, model, workers, segmentDir, cacheDir })
   const cold = await timeStart(start, request)
   await stage.stop(cold.server.child)

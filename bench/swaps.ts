@@ -7,12 +7,10 @@
  * first swap, along the way and after the last; then a second model is loaded and unloaded.
  */
 
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { setTimeout as pause } from 'node:timers/promises'
 import { defineBench } from './harness/bench.js'
 import { sendToEach } from './harness/connections.js'
-import { folderUse, openFiles, privateBytes, untilReleased } from './harness/footprint.js'
+import { folderUse, openFiles, privateBytes, settle } from './harness/footprint.js'
 import { Generations } from './harness/generations.js'
 import { changeModel, putModel, referencesOf } from './harness/model-change.js'
 import { countOption } from './harness/options.js'
@@ -21,7 +19,7 @@ import { processTree } from './harness/processes.js'
 import { createProgress, type Progress } from './harness/progress.js'
 import type { BenchReport } from './harness/report.js'
 import { addressedTo, type InferRequest, inferRequests } from './harness/requests.js'
-import { type RunningServer, startOnecopy } from './harness/servers.js'
+import { emptyCache, type RunningServer, startOnecopy } from './harness/servers.js'
 import { Stage } from './harness/stage.js'
 import { type AnswerInTime, SteadyLoad } from './harness/steady-load.js'
 import { parseRecipe } from './models/recipes.js'
@@ -38,8 +36,6 @@ import {
 
 const REQUESTS_PER_ENCODING = 8
 const SECOND_MODEL = 'second'
-/** Idle time before memory is read: what requests left behind is collected. */
-const SETTLE_MS = 2000
 /** Answers for each connection before each look: no worker is left out. */
 const ANSWERS_BEFORE_LOOK = 20
 const READINGS = 10
@@ -59,9 +55,7 @@ interface Scene {
 async function readInQuiet(swap: number, { server, load, tally, options }: Scene): Promise<Reading> {
   await load.more(ANSWERS_BEFORE_LOOK * options.connections)
   await load.pause()
-  await untilReleased(server.segmentDir)
-  await pause(SETTLE_MS)
-  server.child.assertAlive()
+  await settle(server)
   const pids = processTree(server.child.pid)
   const reading = {
     swap,
@@ -143,7 +137,7 @@ async function swapsBench(options: SwapOptions): Promise<BenchReport> {
     model: { repositoryDir },
     workers,
     // Its own: the first swap to each generation compiles it, in every run of the bench.
-    cacheDir: stage.folder(tmpdir(), 'onecopy-bench-cache-'),
+    cacheDir: emptyCache(stage),
     flags: ['--model-control', 'explicit', '--load-model', '*'],
   })
   const served = new Generations(references, 0)

@@ -14,7 +14,7 @@ import { ENCODINGS, type Encoding } from './harness/requests.js'
 import { type Arm, alternate, type MeasuredArm, stepsOf } from './harness/rounds.js'
 import { type RunningServer, startVariant } from './harness/servers.js'
 import { Stage } from './harness/stage.js'
-import { formatNumber, formatSpread, quantile, spread } from './harness/statistics.js'
+import { formatMb, formatNumber, formatSpread, quantile, spread } from './harness/statistics.js'
 import type { Chart } from './harness/svg.js'
 import { chooseVariants, orNote, variantsOption } from './harness/variants.js'
 import { verifySameAnswers } from './harness/verify.js'
@@ -132,7 +132,7 @@ async function throughputBench(modelName: string, options: ThroughputOptions): P
   for (const connections of steps) {
     measured.push({ connections, arms: await alternate(armsFor(connections), { ...options, progress }) })
   }
-  const title = `${model.name} (${formatNumber(model.bytes / 1e6)} MB), ${encoding}, ${workers} workers`
+  const title = `${model.name} (${formatMb(model.bytes)} MB), ${encoding}, ${workers} workers`
   const names = measured[0]?.arms.map(({ name }) => name) ?? []
   const servers = names.filter((name) => !isLimit(name))
   return {

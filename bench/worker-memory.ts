@@ -5,10 +5,9 @@
  * the same interface with next to no weights. All of them are sent the same requests and stay alive while
  * memory is read: private memory less that of the bare server is what the weights cost a worker.
  */
-import { setTimeout as pause } from 'node:timers/promises'
-import { readProcessMemory } from '../src/process/memory.js'
 import { defineBench } from './harness/bench.js'
 import { sendToEach } from './harness/connections.js'
+import { memoryOf, settle } from './harness/footprint.js'
 import { countOption } from './harness/options.js'
 import { mappedMemory } from './harness/processes.js'
 import { createProgress, type Progress } from './harness/progress.js'
@@ -16,7 +15,7 @@ import type { BenchReport, Check } from './harness/report.js'
 import { inferRequests } from './harness/requests.js'
 import { type RunningServer, startOnecopy, startVariant } from './harness/servers.js'
 import { Stage } from './harness/stage.js'
-import { formatNumber, quantile } from './harness/statistics.js'
+import { formatMb, formatNumber, quantile } from './harness/statistics.js'
 import { verifySameAnswers } from './harness/verify.js'
 import type { GeneratedModel } from './models/store.js'
 import { modelOption } from './models/subject.js'
@@ -25,8 +24,6 @@ import { benchModel } from './rows/row.js'
 const BAR_MB = 40
 /** A plain worker holds the raw weights or their packed copy at the least: below that the method is broken. */
 const CONTROL_SHARE_OF_WEIGHTS = 1
-/** Idle time before memory is read: what requests left behind is collected. */
-const SETTLE_MS = 2000
 
 interface MemoryOptions {
   readonly workers: number
@@ -50,8 +47,7 @@ interface MeasuredServer {
 async function measure({ name, workerPids, segmentDir }: RunningServer): Promise<MeasuredServer> {
   const workers = await Promise.all(
     workerPids.map(async (pid) => {
-      const memory = await readProcessMemory(pid)
-      if (memory === null) throw new Error(`${name}: worker ${pid} is gone`)
+      const memory = await memoryOf(pid)
       const segment = segmentDir === null ? null : await mappedMemory(pid, segmentDir)
       return {
         pid,
@@ -159,7 +155,7 @@ async function memoryBench({
     await sendToEach(server, { requests: requestsFor(isBare ? tiny : model), count })
   }
   progress.step('settling')
-  await pause(SETTLE_MS)
+  await Promise.all(all.map(settle))
   progress.step('reading /proc')
   const [onecopy, onecopyBare, plain, plainBare, bareWorker] = (await Promise.all(all.map(measure))) as [
     MeasuredServer,
@@ -168,7 +164,6 @@ async function memoryBench({
     MeasuredServer,
     MeasuredServer,
   ]
-  for (const { child } of all) child.assertAlive()
   const onecopyMb = beyondBare(onecopy, onecopyBare)
   const plainMb = beyondBare(plain, plainBare)
   // The strictest way to count: whatever the server itself adds to Koa and the library is in it.
@@ -184,7 +179,7 @@ async function memoryBench({
     ])
   return {
     name: 'worker-memory',
-    title: `${model.name} (${formatNumber(model.bytes / 1e6)} MB), ${workers} workers, after ${count} requests to each`,
+    title: `${model.name} (${formatMb(model.bytes)} MB), ${workers} workers, after ${count} requests to each`,
     table: {
       head: [
         'worker',

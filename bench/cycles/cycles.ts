@@ -1,9 +1,8 @@
 /** Lives that all end by SIGKILL but the last: what they leave must not add up. */
 import { readdirSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { basename } from 'node:path'
 import type { Check } from '../harness/report.js'
-import { segmentFolder } from '../harness/servers.js'
+import { emptyCache, segmentFolder } from '../harness/servers.js'
 import type { Stage } from '../harness/stage.js'
 import type { GeneratedModel } from '../models/store.js'
 import { beginLife, endLife, killLife } from './life.js'
@@ -33,7 +32,7 @@ function filesIn(folder: string): string[] {
 export async function runCycles(options: CyclesOptions): Promise<CyclesResult> {
   const { stage, model, workers, cycles, onCycle = () => {} } = options
   const segmentDir = segmentFolder(stage)
-  const cacheDir = stage.folder(tmpdir(), 'onecopy-bench-cache-')
+  const cacheDir = emptyCache(stage)
   const readyMs: number[] = []
   let adopted = 0
   let mostSegments = 0

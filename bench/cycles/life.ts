@@ -1,6 +1,6 @@
 /** One life of a server: started in given folders, asked a few things, and ended in one way or the other. */
 import { setTimeout as pause } from 'node:timers/promises'
-import { processesInGroup } from '../harness/process-list.js'
+import { processesInGroup } from '../harness/processes.js'
 import { inferRequests } from '../harness/requests.js'
 import { type RunningServer, startOnecopy } from '../harness/servers.js'
 import type { Stage } from '../harness/stage.js'

@@ -1,7 +1,6 @@
 /** How long a start takes that finds nothing, that finds a compiled model, that finds a dead server's segment. */
 import { rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { segmentFolder } from '../harness/servers.js'
+import { emptyCache, segmentFolder } from '../harness/servers.js'
 import type { Stage } from '../harness/stage.js'
 import type { GeneratedModel } from '../models/store.js'
 import { beginLife, endLife, killLife } from './life.js'
@@ -28,7 +27,7 @@ export async function measureStarts(options: StartTimesOptions): Promise<StartTi
   const times: StartTimes[] = []
   for (let round = 1; round <= rounds; round++) {
     const segmentDir = segmentFolder(stage)
-    const cacheDir = stage.folder(tmpdir(), 'onecopy-bench-cache-')
+    const cacheDir = emptyCache(stage)
     const begin = async (note: string) => {
       onStart(`round ${round}: ${note}`)
       return await beginLife({ stage, model, workers, segmentDir, cacheDir })

@@ -5,7 +5,7 @@ import { once } from 'node:events'
 import { createInterface } from 'node:readline'
 import { setTimeout as pause } from 'node:timers/promises'
 import { z } from 'zod'
-import { childArguments } from './processes.js'
+import { childrenOf, type ListedProcess } from './processes.js'
 
 /** Sixty models are compiled one after the other before a server is ready for the first time. */
 const READY_TIMEOUT_MS = 600_000
@@ -135,13 +135,15 @@ export class ChildServer {
     throw new Error(`${this.name} ended with ${signalCode ?? exitCode}:\n${this.#lastWords.join('\n')}`)
   }
 
-  /** Pids of the children that are alive now whose arguments `isWorker` accepts. */
-  workersNow(isWorker: (args: readonly string[]) => boolean): number[] {
-    return [...childArguments(this.pid)].filter(([, args]) => isWorker(args)).map(([pid]) => pid)
+  /** Pids of the live children that `isWorker` accepts. */
+  workersNow(isWorker: (child: ListedProcess) => boolean): number[] {
+    return childrenOf(this.pid)
+      .filter(isWorker)
+      .map(({ pid }) => pid)
   }
 
   /** The same, once there are exactly `count`. */
-  async workerPids(count: number, isWorker: (args: readonly string[]) => boolean): Promise<number[]> {
+  async workerPids(count: number, isWorker: (child: ListedProcess) => boolean): Promise<number[]> {
     const deadlineMs = performance.now() + WORKERS_TIMEOUT_MS
     for (;;) {
       const workers = this.workersNow(isWorker)

@@ -4,15 +4,17 @@ import { readdirSync } from 'node:fs'
 import { lstat, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
-import { readProcessMemory } from '../../src/process/memory.js'
+import { type ProcessMemory, readProcessMemory } from '../../src/process/memory.js'
 import { allocatedBytes, BLOCK_BYTES } from '../../src/segment/holes.js'
 import { mappedMemory, mappedMemoryWhere, processTree } from './processes.js'
 import type { RunningServer } from './servers.js'
 import { quantile } from './statistics.js'
 
-/** The collector's work is not the process's need: several looks while nothing is asked. */
-const LOOKS = 5
-const LOOK_PAUSE_MS = 50
+/** Several samples of an idle process, because garbage collection changes the private memory. */
+const SAMPLES = 5
+const SAMPLE_PAUSE_MS = 50
+/** Idle time before memory is read, so that garbage of earlier requests is collected. */
+const SETTLE_MS = 2000
 
 export interface FolderUse {
   readonly files: number
@@ -38,7 +40,7 @@ const SMALL_BYTES = 4_000_000
 const RELEASED_BELOW = 0.9
 /** Time for the server to give back what only a load needs; where it does not, it is measured as it is. */
 const RELEASE_MS = 20_000
-const RELEASE_LOOK_MS = 100
+const RELEASE_POLL_MS = 100
 
 async function isReleased(folder: string): Promise<boolean> {
   for (const entry of await readdir(folder, { recursive: true, withFileTypes: true })) {
@@ -53,19 +55,31 @@ async function isReleased(folder: string): Promise<boolean> {
 export async function untilReleased(folder: string | null): Promise<void> {
   if (folder === null) return
   const deadlineMs = performance.now() + RELEASE_MS
-  while (!(await isReleased(folder)) && performance.now() < deadlineMs) await pause(RELEASE_LOOK_MS)
+  while (!(await isReleased(folder)) && performance.now() < deadlineMs) await pause(RELEASE_POLL_MS)
 }
 
-/** Private memory of a process, as the median of several looks. */
+/** Waits until an idle server has released what requests and loads need. */
+export async function settle({ child, segmentDir }: RunningServer): Promise<void> {
+  await untilReleased(segmentDir)
+  await pause(SETTLE_MS)
+  child.assertAlive()
+}
+
+/** @throws Error if the process has exited. */
+export async function memoryOf(pid: number): Promise<ProcessMemory> {
+  const memory = await readProcessMemory(pid)
+  if (memory === null) throw new Error(`process ${pid} has exited`)
+  return memory
+}
+
+/** Private memory of an idle process, as the median of several samples. */
 export async function privateBytes(pid: number): Promise<number> {
-  const looks: number[] = []
-  for (let look = 0; look < LOOKS; look++) {
-    await pause(LOOK_PAUSE_MS)
-    const memory = await readProcessMemory(pid)
-    if (memory === null) throw new Error(`process ${pid} is gone`)
-    looks.push(memory.privateBytes)
+  const samples: number[] = []
+  for (let sample = 0; sample < SAMPLES; sample++) {
+    await pause(SAMPLE_PAUSE_MS)
+    samples.push((await memoryOf(pid)).privateBytes)
   }
-  return quantile(looks, 0.5)
+  return quantile(samples, 0.5)
 }
 
 export function openFiles(pid: number): number {
@@ -94,13 +108,12 @@ function isProgram(path: string, segmentDir: string | null): boolean {
   return segmentDir === null || !path.startsWith(`${segmentDir}/`)
 }
 
-export async function hostMemory({ child, segmentDir, name }: RunningServer): Promise<HostMemory> {
+export async function hostMemory({ child, segmentDir }: RunningServer): Promise<HostMemory> {
   const pids = processTree(child.pid)
   const ownBytes: number[] = []
   let [proportionalBytes, segmentMappedBytes, programBytes] = [0, 0, 0]
   for (const pid of pids) {
-    const memory = await readProcessMemory(pid)
-    if (memory === null) throw new Error(`${name}: process ${pid} is gone`)
+    const memory = await memoryOf(pid)
     const segment =
       segmentDir === null ? { proportionalBytes: 0, privateBytes: 0 } : await mappedMemory(pid, segmentDir)
     const program = await mappedMemoryWhere(pid, (path) => isProgram(path, segmentDir))

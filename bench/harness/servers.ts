@@ -5,6 +5,7 @@ import type { GeneratedModel } from '../models/store.js'
 import type { ChildServer } from './child-server.js'
 import { freePort } from './free-port.js'
 import { CACHE_DIR, COMPILED_ROOT } from './paths.js'
+import { isWorker, type ListedProcess } from './processes.js'
 import type { Stage } from './stage.js'
 
 const SHARED_MEMORY_DIR = '/dev/shm'
@@ -16,7 +17,7 @@ export interface RunningServer {
   readonly adminPort: number | null
   readonly workerPids: readonly number[]
   /** By its arguments: which of the children is a worker. */
-  readonly isWorker: (args: readonly string[]) => boolean
+  readonly isWorker: (child: ListedProcess) => boolean
   readonly child: ChildServer
   /** Folder of its segments; null for servers that have none. */
   readonly segmentDir: string | null
@@ -33,7 +34,7 @@ export interface ServerOptions {
 async function running(options: {
   readonly child: ChildServer
   readonly workers: number
-  readonly isWorker: (args: readonly string[]) => boolean
+  readonly isWorker: (child: ListedProcess) => boolean
   readonly segmentDir: string | null
 }): Promise<RunningServer> {
   const { child, workers, isWorker, segmentDir } = options
@@ -57,9 +58,14 @@ export interface OnecopyOptions extends ServerOptions {
   readonly onLine?: (line: string) => void
 }
 
-/** A folder for segments that goes when the stage does. */
+/** A segment folder that the stage removes. */
 export function segmentFolder(stage: Stage): string {
   return stage.folder(SHARED_MEMORY_DIR, 'onecopy-bench-')
+}
+
+/** An empty compile cache that the stage removes. */
+export function emptyCache(stage: Stage): string {
+  return stage.folder(tmpdir(), 'onecopy-bench-cache-')
 }
 
 /** The server with its defaults, but for what is named here and in `flags`. */
@@ -82,7 +88,7 @@ export async function startOnecopy(options: OnecopyOptions): Promise<RunningServ
     ...(onLine === undefined ? {} : { onLine }),
   })
   // The primary also starts compile processes.
-  return await running({ child, workers, isWorker: (args) => args.at(-1) === 'worker', segmentDir })
+  return await running({ child, workers, isWorker, segmentDir })
 }
 
 export type FleetName = 'plain-koa' | 'reload-per-request' | 'bare-koa' | 'bare-worker'
@@ -155,6 +161,10 @@ export async function startPm2(
   })
   await child.ready
   // An instance's title is its script; those that are there may still be loading.
-  const isWorker = (args: readonly string[]) => args.join(' ').includes(script)
-  return { ...singleServer(child, port), workerPids: await child.workerPids(workers, isWorker), isWorker }
+  const isInstance = ({ args }: ListedProcess) => args.join(' ').includes(script)
+  return {
+    ...singleServer(child, port),
+    workerPids: await child.workerPids(workers, isInstance),
+    isWorker: isInstance,
+  }
 }

@@ -43,6 +43,11 @@ export function formatNumber(value: number): string {
   return Math.abs(value) >= 100 ? value.toFixed(0) : value.toPrecision(3)
 }
 
+/** Bytes as MB, without the unit. */
+export function formatMb(bytes: number): string {
+  return formatNumber(bytes / 1e6)
+}
+
 export function formatSpread({ median, min, max }: Spread): string {
   if (!Number.isFinite(median)) return '-'
   return `${formatNumber(median)} (${formatNumber(min)}-${formatNumber(max)})`

@@ -6,9 +6,9 @@
 import { once } from 'node:events'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
-import { readProcessMemory } from '../../src/process/memory.js'
 import type { ChildServer } from '../harness/child-server.js'
 import { comparisonChart, comparisonTable, noFailures, ratioCheck } from '../harness/compare.js'
+import { memoryOf } from '../harness/footprint.js'
 import { openLoop } from '../harness/open-loop.js'
 import { COMPILED_ROOT } from '../harness/paths.js'
 import { createProgress } from '../harness/progress.js'
@@ -39,13 +39,7 @@ async function order(attackers: ChildServer, action: AttackOrder['action']): Pro
 }
 
 async function privateMb(server: RunningServer): Promise<number[]> {
-  return await Promise.all(
-    server.workerPids.map(async (pid) => {
-      const memory = await readProcessMemory(pid)
-      if (memory === null) throw new Error(`worker ${pid} is gone`)
-      return memory.privateBytes / 1e6
-    }),
-  )
+  return await Promise.all(server.workerPids.map(async (pid) => (await memoryOf(pid)).privateBytes / 1e6))
 }
 
 async function measureOthers(

@@ -3,13 +3,12 @@
  * of a JavaScript process breathes by more than the bar from one look to the next, so growth is that of
  * the trend through all the looks of the second half, not the difference of two.
  */
-import { setTimeout as pause } from 'node:timers/promises'
-import { readProcessMemory } from '../../src/process/memory.js'
 import { type Connection, connectTo } from '../harness/connections.js'
+import { privateBytes } from '../harness/footprint.js'
 import { createProgress } from '../harness/progress.js'
 import { type InferRequest, inferRequests } from '../harness/requests.js'
 import { type RunningServer, startOnecopy } from '../harness/servers.js'
-import { formatNumber, quantile, trendSlope } from '../harness/statistics.js'
+import { formatNumber, trendSlope } from '../harness/statistics.js'
 import { benchModel, type Row } from './row.js'
 
 const MODEL = 'mlp-6x512'
@@ -21,19 +20,9 @@ const BAR_MB = 5
 const BINARY_ROWS = [1, 2, 3, 5, 8, 13, 21, 32]
 const JSON_ROWS = [1, 2, 4]
 const REQUESTS_PER_SIZE = 4
-/** The collector's work is not the worker's need: several looks while nothing is asked. */
-const LOOKS = 5
-const LOOK_PAUSE_MS = 50
 
-async function privateMb(pid: number): Promise<number> {
-  const looks: number[] = []
-  for (let look = 0; look < LOOKS; look++) {
-    await pause(LOOK_PAUSE_MS)
-    const memory = await readProcessMemory(pid)
-    if (memory === null) throw new Error(`worker ${pid} is gone`)
-    looks.push(memory.privateBytes / 1e6)
-  }
-  return quantile(looks, 0.5)
+async function privateMb({ workerPids }: RunningServer): Promise<number[]> {
+  return (await Promise.all(workerPids.map(privateBytes))).map((bytes) => bytes / 1e6)
 }
 
 async function sendMany(
@@ -74,12 +63,12 @@ export const memoryGrowth: Row = {
     const server = await startOnecopy({ stage, model, workers: Math.max(2, workers) })
     const connections = await connectToEach(server, requests[0] as InferRequest)
     using progress = createProgress(name, STAGES)
-    const measured: number[][] = [await Promise.all(server.workerPids.map(privateMb))]
+    const measured: number[][] = [await privateMb(server)]
     try {
       for (let at = 1; at <= STAGES; at++) {
         progress.step(`${Math.round((batches * at) / STAGES)} of ${batches} batches to each worker`)
         await Promise.all(connections.map((own) => sendMany(own, requests, batches / STAGES)))
-        measured.push(await Promise.all(server.workerPids.map(privateMb)))
+        measured.push(await privateMb(server))
       }
     } finally {
       for (const connection of connections.flat()) connection.close()

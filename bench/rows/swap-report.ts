@@ -2,7 +2,7 @@
 import type { FolderUse } from '../harness/footprint.js'
 import type { Generations } from '../harness/generations.js'
 import type { BenchReport, Check } from '../harness/report.js'
-import { formatNumber, formatSpread, spread } from '../harness/statistics.js'
+import { formatMb, formatNumber, formatSpread, spread } from '../harness/statistics.js'
 import type { AnswerInTime } from '../harness/steady-load.js'
 import { outputOf } from '../harness/verify.js'
 import type { GeneratedModel } from '../models/store.js'
@@ -87,9 +87,7 @@ export interface Swaps {
 export interface MeasuredSwaps extends Swaps {
   readonly second: { readonly loadMs: number; readonly loaded: Reading; readonly unloaded: Reading }
 }
-
-const mb = (bytes: number) => formatNumber(bytes / 1e6)
-const list = (bytes: readonly number[]) => `${bytes.map(mb).join(' / ')} MB`
+const list = (bytes: readonly number[]) => `${bytes.map(formatMb).join(' / ')} MB`
 
 function hasGrown(first: number, last: number): boolean {
   return last - first > Math.max(MAX_GROWTH_BYTES, first * MAX_GROWTH_SHARE)
@@ -116,7 +114,7 @@ function checksOf(options: {
   const [first, last] = [readings[0], readings.at(-1)] as [Reading, Reading]
   const lowest = lowestOfLast(readings)
   const { unloaded } = second
-  const growthBar = `at most ${MAX_GROWTH_SHARE * 100}% or ${mb(MAX_GROWTH_BYTES)} MB more than after the first swap`
+  const growthBar = `at most ${MAX_GROWTH_SHARE * 100}% or ${formatMb(MAX_GROWTH_BYTES)} MB more than after the first swap`
   const workersAfter = differences(unloaded.privateBytes, last.privateBytes).slice(1)
   return [
     {
@@ -145,7 +143,7 @@ function checksOf(options: {
     },
     {
       claim: 'segment folder after the last swap',
-      got: `${mb(last.segments.bytes)} MB`,
+      got: `${formatMb(last.segments.bytes)} MB`,
       bar: growthBar,
       isMet: !hasGrown(first.segments.bytes, last.segments.bytes),
     },
@@ -164,14 +162,14 @@ function checksOf(options: {
     },
     {
       claim: 'segment folder after the second model was unloaded, less before it was loaded',
-      got: `${mb(unloaded.segments.bytes - last.segments.bytes)} MB`,
-      bar: `at most ${mb(MAX_LEFT_AFTER_UNLOAD_BYTES)} MB`,
+      got: `${formatMb(unloaded.segments.bytes - last.segments.bytes)} MB`,
+      bar: `at most ${formatMb(MAX_LEFT_AFTER_UNLOAD_BYTES)} MB`,
       isMet: unloaded.segments.bytes - last.segments.bytes <= MAX_LEFT_AFTER_UNLOAD_BYTES,
     },
     {
       claim: 'the same of the private memory of the workers',
       got: list(workersAfter),
-      bar: `at most ${mb(MAX_GROWTH_AFTER_UNLOAD_BYTES)} MB each`,
+      bar: `at most ${formatMb(MAX_GROWTH_AFTER_UNLOAD_BYTES)} MB each`,
       isMet: workersAfter.every((bytes) => bytes <= MAX_GROWTH_AFTER_UNLOAD_BYTES),
     },
   ]
@@ -200,7 +198,7 @@ export function swapsReport(options: {
   const [first, last] = [readings[0], readings.at(-1)] as [Reading, Reading]
   const { loaded, unloaded } = second
   const looks = [first, last, loaded, unloaded]
-  const title = `${settings.model} (${mb(files[0]?.bytes ?? 0)} MB) replaced ${settings.swaps} times under ${settings.connections} connections, ${settings.workers} workers`
+  const title = `${settings.model} (${formatMb(files[0]?.bytes ?? 0)} MB) replaced ${settings.swaps} times under ${settings.connections} connections, ${settings.workers} workers`
   return {
     name: 'swaps',
     title,
@@ -209,9 +207,9 @@ export function swapsReport(options: {
       rows: [
         ...first.pids.map((_, i) => [
           `private memory, ${processName(i)}, MB`,
-          ...looks.map((look) => mb(look.privateBytes[i] ?? Number.NaN)),
+          ...looks.map((look) => formatMb(look.privateBytes[i] ?? Number.NaN)),
         ]),
-        ['segment folder, MB', ...looks.map(({ segments }) => mb(segments.bytes))],
+        ['segment folder, MB', ...looks.map(({ segments }) => formatMb(segments.bytes))],
         ['files in it', ...looks.map(({ segments }) => String(segments.files))],
         ['open files, all processes', ...looks.map((look) => String(look.openFiles))],
         ['requests so far', ...looks.map(({ answers }) => String(answers))],

@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import test from 'ava'
-import { processesMarked } from '../../bench/harness/process-list.js'
+import { processesMarked } from '../../bench/harness/processes.js'
 import { PROJECT_ROOT } from '../helpers/shared.js'
 import { until } from '../helpers/waiting.js'
 

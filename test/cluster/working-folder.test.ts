@@ -1,7 +1,7 @@
 import { mkdirSync, rmSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import test from 'ava'
-import { childArguments } from '../../bench/harness/processes.js'
+import { childrenOf, isWorker } from '../../bench/harness/processes.js'
 import { addModel, writeModel } from '../helpers/onnx-builder.js'
 import { spawnServer, stopCleanly, temporaryFolder } from '../helpers/server.js'
 import { until } from '../helpers/waiting.js'
@@ -32,7 +32,9 @@ test('a server goes on when the folder it was started in is removed', async (t) 
   // A worker that dies is replaced.
   const pid = server.process.pid as number
   const workers = () =>
-    [...childArguments(pid)].filter(([, args]) => args.at(-1) === 'worker').map(([one]) => one)
+    childrenOf(pid)
+      .filter(isWorker)
+      .map((child) => child.pid)
   const [victim] = workers()
   process.kill(victim as number, 'SIGKILL')
   await until('another worker', async () => {

@@ -11,7 +11,7 @@ import {
   isWorker,
   processesMarked,
   signalIfThere,
-} from '../../bench/harness/process-list.js'
+} from '../../bench/harness/processes.js'
 import { type ServerUnderTest, type StartOptions, spawnServer } from '../helpers/server.js'
 import { until } from '../helpers/waiting.js'
 

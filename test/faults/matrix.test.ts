@@ -1,6 +1,6 @@
 /** Every signal, to every process of the server, in every moment of its life; one test a combination. */
 import test, { type ExecutionContext } from 'ava'
-import { signalIfThere } from '../../bench/harness/process-list.js'
+import { signalIfThere } from '../../bench/harness/processes.js'
 import { until, withinDeadline } from '../helpers/waiting.js'
 import { bigRequest } from './big-request.js'
 import { type FaultModels, makeFaultModels } from './fault-models.js'

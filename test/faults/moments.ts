@@ -5,7 +5,7 @@
 import { readdirSync, utimesSync } from 'node:fs'
 import { join } from 'node:path'
 import type { ExecutionContext } from 'ava'
-import { signalIfThere } from '../../bench/harness/process-list.js'
+import { signalIfThere } from '../../bench/harness/processes.js'
 import { until, untilSome } from '../helpers/waiting.js'
 import type { FaultModels } from './fault-models.js'
 import { FaultServer } from './fault-server.js'
