@@ -2,7 +2,6 @@
  * What it takes to get tensors out of a request's body and an answer's body out of tensors, without a server: onecopy's
  * codec, which checks everything against the model, beside what the other Node variants do, which checks nothing.
  */
-
 import { decodeInferRequest, parseHeaderLength } from '../src/protocol/v2/request.js'
 import { encodeInferResponse } from '../src/protocol/v2/response.js'
 import { defineBench } from './harness/bench.js'
@@ -11,8 +10,9 @@ import { countOption, positiveOption, risingOption } from './harness/options.js'
 import { createProgress } from './harness/progress.js'
 import type { BenchReport } from './harness/report.js'
 import { buildRequest, ENCODINGS, type Encoding, type InferRequest } from './harness/requests.js'
+import { orderOf } from './harness/rounds.js'
 import { formatNumber, formatSpread, quantile, spread } from './harness/statistics.js'
-import { spreadBar } from './harness/svg.js'
+import { spreadChart } from './harness/svg.js'
 import { createRandom } from './models/random.js'
 import { decodeRequest, encodeAnswer } from './variants/v2-codec.js'
 
@@ -129,7 +129,7 @@ async function codecBench({ elements: sizes, seconds, rounds }: CodecOptions): P
     for (const { run } of arms) time(run, seconds)
     for (let round = 0; round < rounds; round++) {
       progress.step(`${elements} elements: round ${round + 1}`)
-      for (const { run, samples } of round % 2 === 0 ? arms : [...arms].reverse()) {
+      for (const { run, samples } of orderOf(arms, round)) {
         samples.push(time(run, seconds))
       }
       // Signals and the bar are looked at between rounds.
@@ -157,14 +157,13 @@ async function codecBench({ elements: sizes, seconds, rounds }: CodecOptions): P
       'onecopy holds names, types, shapes, lengths and nesting against the model and its limits in the same pass',
     ],
     charts: [
-      {
-        kind: 'bars',
-        title: `codec, ${last?.elements} FP32 elements`,
-        unit: 'milliseconds for one, median and spread',
-        bars: (last?.arms ?? []).map(({ work, encoding, name, samples }) =>
-          spreadBar(`${work} ${encoding}, ${name}`, samples),
-        ),
-      },
+      spreadChart(
+        { title: `codec, ${last?.elements} FP32 elements`, unit: 'milliseconds per operation' },
+        (last?.arms ?? []).map(({ work, encoding, name, samples }) => [
+          `${work} ${encoding}, ${name}`,
+          samples,
+        ]),
+      ),
     ],
     setting: { elements: sizes, seconds, rounds },
     raw: all.map(({ elements, arms }) => ({ elements, arms: arms.map(({ run: _, ...arm }) => arm) })),

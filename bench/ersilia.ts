@@ -15,7 +15,7 @@ import { CACHE_DIR, COMPILED_ROOT, PACKAGE_ROOT } from './harness/paths.js'
 import { createProgress } from './harness/progress.js'
 import type { BenchReport } from './harness/report.js'
 import type { InferRequest } from './harness/requests.js'
-import { alternate, stepsOf } from './harness/rounds.js'
+import { alternate, orderOf, stepsOf } from './harness/rounds.js'
 import { type RunningServer, segmentFolder, startOnecopy } from './harness/servers.js'
 import { Stage } from './harness/stage.js'
 import { formatNumber, formatSpread, ratios, spread } from './harness/statistics.js'
@@ -216,7 +216,7 @@ async function runBench({ model, runs, python }: Options): Promise<BenchReport> 
   using progress = createProgress('onecopy run', runs + 1)
   for (let i = 0; i <= runs; i++) {
     progress.step(`run ${i}`)
-    for (const via of i % 2 === 0 ? ways : [...ways].reverse()) {
+    for (const via of orderOf(ways, i)) {
       const files = ['--input', input, '--output', join(folder, `${via}.csv`)]
       const ms = timeRun([resident, ...files, '--via', via, '--segment-dir', segmentDir])
       // The first of each fills the page cache.

@@ -3,7 +3,6 @@
  * over; a plain cluster replaces its workers one after the other, as pm2's reload does, each new one before an old one leaves. Two generations of the model
  * answer differently, so every answer tells which one gave it.
  */
-
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { defineBench } from './harness/bench.js'
@@ -19,7 +18,7 @@ import { emptyCache, type RunningServer, startOnecopy, startVariant } from './ha
 import { Stage } from './harness/stage.js'
 import { formatMb, formatSpread, quantile, spread } from './harness/statistics.js'
 import { type AnswerInTime, SteadyLoad } from './harness/steady-load.js'
-import { spreadBar } from './harness/svg.js'
+import { spreadChart } from './harness/svg.js'
 import { isSameOutput, outputOf } from './harness/verify.js'
 import { parseRecipe, recipeName } from './models/recipes.js'
 import { ensureModel, type GeneratedModel } from './models/store.js'
@@ -259,17 +258,10 @@ async function hotSwapBench(settings: HotSwapOptions): Promise<BenchReport> {
       'a plain cluster answers old and new mixed, from its first new worker to its last old one',
     ],
     charts: [
-      {
-        kind: 'bars',
-        title: `${name}: until the last answer of the old model`,
-        unit: 'milliseconds, median and spread',
-        bars: all.map(({ name: label, swaps: measured }) =>
-          spreadBar(
-            label,
-            measured.map(({ lastOldMs }) => lastOldMs),
-          ),
-        ),
-      },
+      spreadChart(
+        { title: `${name}: time to the last response of the old model`, unit: 'milliseconds' },
+        all.map((one) => [one.name, one.swaps.map(({ lastOldMs }) => lastOldMs)]),
+      ),
     ],
     setting: { ...settings, files },
     raw: all,

@@ -10,10 +10,11 @@ import { choiceOption, countOption, positiveOption } from './harness/options.js'
 import { createProgress } from './harness/progress.js'
 import type { BenchReport } from './harness/report.js'
 import { ENCODINGS, type Encoding } from './harness/requests.js'
+import { orderOf } from './harness/rounds.js'
 import type { RunningServer } from './harness/servers.js'
 import { Stage } from './harness/stage.js'
 import { formatNumber, formatSpread, quantile, spread } from './harness/statistics.js'
-import { spreadBar } from './harness/svg.js'
+import { spreadChart } from './harness/svg.js'
 import { chooseVariants, orNote, variantsOption } from './harness/variants.js'
 import { verifySameAnswers } from './harness/verify.js'
 import { findSubject, modelsOption, requestsTo } from './models/subject.js'
@@ -107,7 +108,7 @@ async function latencyBench(modelName: string, options: LatencyOptions): Promise
   const slowest = Math.min(...arms.map(({ measured }) => measured.maximumPerSecond))
   const ratePerSecond = Math.max(1, slowest * share)
   for (let round = 0; round < rounds; round++) {
-    for (const { server, measured } of round % 2 === 0 ? arms : [...arms].reverse()) {
+    for (const { server, measured } of orderOf(arms, round)) {
       progress.step(`${measured.name}: round ${round + 1}`)
       const { answers, sendLagsMs } = await openLoop({
         port: server.port,
@@ -142,12 +143,10 @@ async function latencyBench(modelName: string, options: LatencyOptions): Promise
       ...notes,
     ],
     charts: [
-      {
-        kind: 'bars',
-        title: `${model.name} at ${formatNumber(ratePerSecond)} requests/s: p99`,
-        unit: 'milliseconds, median and spread of the rounds',
-        bars: measured.map((one) => spreadBar(one.name, valuesOf(one, 'p99'))),
-      },
+      spreadChart(
+        { title: `${model.name} at ${formatNumber(ratePerSecond)} requests/s: p99`, unit: 'milliseconds' },
+        measured.map((one) => [one.name, valuesOf(one, 'p99')]),
+      ),
     ],
     setting: { ...options, ratePerSecond, model },
     raw: measured,

@@ -5,7 +5,6 @@
  * one with weights of its own. Each version is asked once at every worker, memory is read, and the server
  * is stopped again. The first start of onecopy compiles everything; the later ones find it in the cache.
  */
-
 import { join } from 'node:path'
 import { defineBench } from './harness/bench.js'
 import { sendToEach } from './harness/connections.js'
@@ -15,10 +14,11 @@ import { MODELS_DIR } from './harness/paths.js'
 import { createProgress, type Progress } from './harness/progress.js'
 import type { BenchReport } from './harness/report.js'
 import { addressedTo, type InferRequest, inferRequests } from './harness/requests.js'
+import { orderOf } from './harness/rounds.js'
 import { emptyCache, type RunningServer, startOnecopy, startVariant } from './harness/servers.js'
 import { Stage } from './harness/stage.js'
 import { formatMb, formatNumber, formatSpread, quantile, type Spread, spread } from './harness/statistics.js'
-import { spreadBar } from './harness/svg.js'
+import { spreadChart } from './harness/svg.js'
 import { verifySameAnswers } from './harness/verify.js'
 import { parseRecipe, type Recipe } from './models/recipes.js'
 import { ensureModel, type GeneratedModel } from './models/store.js'
@@ -115,15 +115,10 @@ async function measureAll(options: {
 }): Promise<Start[][]> {
   const { stage, progress, arms, requests, rounds } = options
   const starts: Start[][] = arms.map(() => [])
-  const measure = async (index: number) => {
-    const { start } = arms[index] as (typeof arms)[number]
-    starts[index]?.push(await measureStart({ stage, start, requests }))
-  }
   for (let round = 0; round <= rounds; round++) {
-    const order = arms.map((_, index) => index)
-    for (const index of round % 2 === 0 ? order : order.reverse()) {
-      progress.step(`${arms[index]?.name}: ${round === 0 ? 'first start' : `warm start ${round}`}`)
-      await measure(index)
+    for (const arm of orderOf(arms, round)) {
+      progress.step(`${arm.name}: ${round === 0 ? 'first start' : `warm start ${round}`}`)
+      starts[arms.indexOf(arm)]?.push(await measureStart({ stage, start: arm.start, requests }))
     }
   }
   return starts
@@ -188,17 +183,13 @@ async function manyModelsBench(options: ManyOptions): Promise<BenchReport> {
       `warm: median (min-max) of ${rounds} starts in turns; host memory: proportional set sizes of all processes, and what of the segments nobody maps`,
     ],
     charts: [
-      {
-        kind: 'bars',
-        title: `${models * versions} model versions, ${workers} workers: host memory in all`,
-        unit: 'MB, median and spread',
-        bars: [onecopyWarm, plainWarm].map((starts, index) =>
-          spreadBar(
-            arms[index]?.name ?? '',
-            starts.map(({ totalBytes }) => totalBytes / 1e6),
-          ),
-        ),
-      },
+      spreadChart(
+        { title: `${models * versions} model versions, ${workers} workers: total host memory`, unit: 'MB' },
+        [onecopyWarm, plainWarm].map((starts, index) => [
+          arms[index]?.name ?? '',
+          starts.map(({ totalBytes }) => totalBytes / 1e6),
+        ]),
+      ),
     ],
     setting: { ...options, models: generated },
     raw: { onecopy: onecopyStarts, plain: plainStarts },

@@ -3,7 +3,6 @@
  * time; every worker is asked, and then each page that any process of the server maps is counted once
  * (proportional set size), together with what of the segment nobody maps.
  */
-
 import { readFileSync } from 'node:fs'
 import { askAll } from './harness/ask.js'
 import { defineBench } from './harness/bench.js'

@@ -11,7 +11,7 @@ import type { InferRequest } from './harness/requests.js'
 import type { RunningServer } from './harness/servers.js'
 import { Stage } from './harness/stage.js'
 import { formatSpread, spread } from './harness/statistics.js'
-import { spreadBar } from './harness/svg.js'
+import { spreadChart } from './harness/svg.js'
 import { chooseVariants, variantsOption } from './harness/variants.js'
 import { findSubject, modelsOption, requestsTo } from './models/subject.js'
 
@@ -100,14 +100,7 @@ async function respawnBench(modelName: string, options: RespawnOptions): Promise
       ...notes,
       'a pool of threads is not here: what kills a thread natively kills its process, and all others with it',
     ],
-    charts: [
-      {
-        kind: 'bars',
-        title,
-        unit: 'milliseconds until another worker answers, median and spread',
-        bars: [...times].map(([label, taken]) => spreadBar(label, taken)),
-      },
-    ],
+    charts: [spreadChart({ title, unit: 'milliseconds until a replacement answers' }, times)],
     setting: { ...options, model },
     raw: Object.fromEntries(times),
   }

@@ -13,7 +13,7 @@ import type { InferRequest } from './harness/requests.js'
 import { emptyCache, type RunningServer, segmentFolder, startOnecopy } from './harness/servers.js'
 import { Stage } from './harness/stage.js'
 import { formatSpread, spread } from './harness/statistics.js'
-import { spreadBar } from './harness/svg.js'
+import { spreadChart } from './harness/svg.js'
 import { chooseVariants, orNote, variantsOption } from './harness/variants.js'
 import { findSubject, modelsOption, requestsTo, type Subject } from './models/subject.js'
 
@@ -141,17 +141,10 @@ async function startBench(modelName: string, options: StartOptions): Promise<Ben
       ...notes,
     ],
     charts: [
-      {
-        kind: 'bars',
-        title,
-        unit: 'milliseconds, median and spread',
-        bars: [...times].map(([label, starts]) =>
-          spreadBar(
-            label,
-            starts.map(({ firstAnswerMs }) => firstAnswerMs),
-          ),
-        ),
-      },
+      spreadChart(
+        { title, unit: 'milliseconds' },
+        [...times].map(([label, starts]) => [label, starts.map(({ firstAnswerMs }) => firstAnswerMs)]),
+      ),
     ],
     setting: { ...options, model },
     raw: Object.fromEntries(times),

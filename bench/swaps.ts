@@ -6,7 +6,6 @@
  * plain Koa, so every single answer tells which one gave it. Memory and files are read in quiet, after the
  * first swap, along the way and after the last; then a second model is loaded and unloaded.
  */
-
 import { join } from 'node:path'
 import { defineBench } from './harness/bench.js'
 import { sendToEach } from './harness/connections.js'

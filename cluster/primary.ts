@@ -2,7 +2,6 @@
  * The primary process: it starts and stops the server and never runs a model. `#stop` releases what `#start`
  * acquired, in reverse order, and the segments last.
  */
-
 import cluster from 'node:cluster'
 import { rmSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'

@@ -1,5 +1,4 @@
 /** Output and log entries when the server is ready or fails to start. */
-
 import type { PublishedModel } from '../src/compile/publish.js'
 import type { Config } from '../src/config/config.js'
 import { urlHost } from '../src/config/host-names.js'

@@ -2,7 +2,6 @@
  * Signals of the primary. The first SIGTERM or SIGINT drains, a second one ends immediately. SIGHUP replaces
  * the workers.
  */
-
 import { readFileSync } from 'node:fs'
 import { constants } from 'node:os'
 import { isatty } from 'node:tty'

@@ -2,15 +2,14 @@
  * Clients that keep one connection each for a while and send without a pause. For every request that fails it is
  * known which worker held its connection: a failure is only allowed where that very worker was killed.
  */
-
-import { Agent, request as httpRequest, type IncomingMessage } from 'node:http'
+import { Agent } from 'node:http'
 import type { Socket } from 'node:net'
 import { setTimeout as pause } from 'node:timers/promises'
+import { type Answer, send } from '../harness/client.js'
 import { ownerOf } from '../harness/connections.js'
 import type { InferRequest } from '../harness/requests.js'
 import { isSameOutput, outputOf } from '../harness/verify.js'
 
-const TIMEOUT_MS = 15_000
 const OWNER_POLL_MS = 5
 /** Then a client connects anew, so that workers that replaced others get their share. */
 const REQUESTS_PER_CONNECTION = 50
@@ -67,10 +66,6 @@ export interface ClientOptions {
   readonly isOver: () => boolean
 }
 
-type Reply =
-  | { readonly status: number; readonly headers: IncomingMessage['headers']; readonly body: Buffer }
-  | { readonly lost: string }
-
 export class ChaosClient {
   readonly #options: ClientOptions
   readonly #agent = new Agent({ keepAlive: true, maxSockets: 1 })
@@ -98,15 +93,20 @@ export class ChaosClient {
     const sentAtMs = performance.now()
     tally.sent++
     const isLast = ++this.#count % REQUESTS_PER_CONNECTION === 0
-    const reply = await this.#send(known.request, isLast ? { Connection: 'close' } : {})
-    if ('lost' in reply) {
+    const headers = { ...known.request.headers, ...(isLast ? { Connection: 'close' } : {}) }
+    const reply = await send({
+      ...{ agent: this.#agent, port: this.#options.port, request: { ...known.request, headers } },
+      onSocket: (socket) => this.#take(socket),
+    }).catch((thrown: Error) => thrown)
+    if (reply instanceof Error) {
+      const reason = (reply as NodeJS.ErrnoException).code ?? reply.message
       this.#takeLost({
         sentAtMs,
         lostAtMs: performance.now(),
-        reason: reply.lost,
+        reason,
         ownerPid: (this.#socket && this.#owners.get(this.#socket)) ?? null,
       })
-      return reply.lost === 'ECONNREFUSED'
+      return reason === 'ECONNREFUSED'
     }
     if (reply.status === 503) {
       tally.refused++
@@ -130,35 +130,6 @@ export class ChaosClient {
     else tally.unexplained.push(lost)
   }
 
-  #send({ method, path, headers, body }: InferRequest, extraHeaders: Record<string, string>): Promise<Reply> {
-    const { port } = this.#options
-    return new Promise((resolve) => {
-      const fail = (thrown: NodeJS.ErrnoException) => resolve({ lost: thrown.code ?? thrown.message })
-      const outgoing = httpRequest(
-        {
-          ...{ agent: this.#agent, host: '127.0.0.1', port, method, path, timeout: TIMEOUT_MS },
-          headers: { ...headers, ...extraHeaders, 'Content-Length': body.length },
-        },
-        (incoming) => {
-          const chunks: Buffer[] = []
-          incoming.on('data', (chunk: Buffer) => chunks.push(chunk))
-          incoming.on('error', fail)
-          incoming.on('end', () =>
-            resolve({
-              status: incoming.statusCode ?? 0,
-              headers: incoming.headers,
-              body: Buffer.concat(chunks),
-            }),
-          )
-        },
-      )
-      outgoing.on('socket', (socket) => this.#take(socket))
-      outgoing.on('timeout', () => outgoing.destroy(new Error(`no answer within ${TIMEOUT_MS} ms`)))
-      outgoing.on('error', fail)
-      outgoing.end(body)
-    })
-  }
-
   #take(socket: Socket): void {
     if (socket === this.#socket) return
     this.#socket = socket
@@ -177,10 +148,10 @@ export class ChaosClient {
 }
 
 /** What is wrong with an answer that came whole; null when it is right. */
-function problemOf(reply: Exclude<Reply, { lost: string }>, expected: readonly number[]): string | null {
+function problemOf(reply: Answer, expected: readonly number[]): string | null {
   if (reply.status !== 200) return `status ${reply.status}: ${reply.body.toString().slice(0, 200)}`
   try {
-    const got = outputOf({ ...reply, localPort: 0 })
+    const got = outputOf(reply)
     return isSameOutput(expected, got) ? null : `expected ${expected.join(' ')}, got ${got.join(' ')}`
   } catch (thrown) {
     return `unreadable: ${String(thrown)}`

@@ -1,5 +1,4 @@
 /** A server under load whose processes are killed again and again: what clients and metrics saw of it. */
-
 import { readdirSync } from 'node:fs'
 import { Agent } from 'node:http'
 import { setTimeout as pause } from 'node:timers/promises'

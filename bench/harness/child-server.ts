@@ -1,5 +1,4 @@
 /** One started variant: its process, the line that says it is ready, its last words where it is not. */
-
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createInterface } from 'node:readline'

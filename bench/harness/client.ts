@@ -17,8 +17,10 @@ export function send(options: {
   readonly agent: Agent
   readonly port: number
   readonly request: InferRequest
+  /** Called with the socket as soon as the request has one. */
+  readonly onSocket?: (socket: Socket) => void
 }): Promise<Answer> {
-  const { agent, port, request } = options
+  const { agent, port, request, onSocket } = options
   const { method, path, headers, body } = request
   return new Promise((resolve, reject) => {
     const outgoing = httpRequest(
@@ -46,6 +48,7 @@ export function send(options: {
         )
       },
     )
+    if (onSocket !== undefined) outgoing.on('socket', onSocket)
     outgoing.on('timeout', () => outgoing.destroy(new Error(`no answer within ${TIMEOUT_MS} ms`)))
     outgoing.on('error', reject)
     outgoing.end(body)

@@ -2,7 +2,7 @@
 import type { Check, Table } from './report.js'
 import type { MeasuredArm, Sample } from './rounds.js'
 import { formatNumber, formatSpread, ratios, spread } from './statistics.js'
-import { type BarChart, spreadBar } from './svg.js'
+import { type BarChart, spreadChart } from './svg.js'
 
 export type Metric = 'requestsPerSecond' | 'p50Ms' | 'p99Ms'
 
@@ -28,15 +28,11 @@ export function failuresOf(samples: readonly Sample[]): number {
 }
 
 export function comparisonChart(title: string, arms: readonly MeasuredArm[], metric: Metric): BarChart {
-  return {
-    kind: 'bars',
-    title,
-    unit:
-      metric === 'requestsPerSecond'
-        ? 'requests per second, median and spread'
-        : 'milliseconds, median and spread',
-    bars: arms.map((arm) => spreadBar(arm.name, valuesOf(arm, metric))),
-  }
+  const unit = metric === 'requestsPerSecond' ? 'requests per second' : 'milliseconds'
+  return spreadChart(
+    { title, unit },
+    arms.map((arm) => [arm.name, valuesOf(arm, metric)]),
+  )
 }
 
 export interface RatioBar {

@@ -1,5 +1,4 @@
 /** What a running server occupies: memory of all its processes, and its files in shared memory. */
-
 import { readdirSync } from 'node:fs'
 import { lstat, readdir } from 'node:fs/promises'
 import { join } from 'node:path'

@@ -3,7 +3,6 @@
  * requests of many independent clients do. A latency is counted from the moment its request was due, so
  * that neither a slow server nor a slow sender hides waiting time (coordinated omission).
  */
-
 import { Agent } from 'node:http'
 import { setTimeout as pause } from 'node:timers/promises'
 import { send } from './client.js'

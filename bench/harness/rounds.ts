@@ -36,6 +36,11 @@ const WARM_UP_SECONDS = 2
 /** Lets what a load generator cut off in mid-request run out before the next variant's turn. */
 const PAUSE_MS = 200
 
+/** The order of variants in a round: it reverses from round to round, to cancel drift. */
+export function orderOf<T>(variants: readonly T[], round: number): readonly T[] {
+  return round % 2 === 0 ? variants : [...variants].reverse()
+}
+
 export async function alternate(arms: readonly Arm[], options: RoundOptions): Promise<MeasuredArm[]> {
   const { rounds, seconds, progress } = options
   for (const arm of arms) {
@@ -44,7 +49,7 @@ export async function alternate(arms: readonly Arm[], options: RoundOptions): Pr
   }
   const measured = new Map<Arm, Sample[]>(arms.map((arm) => [arm, []]))
   for (let round = 0; round < rounds; round++) {
-    for (const arm of round % 2 === 0 ? arms : [...arms].reverse()) {
+    for (const arm of orderOf(arms, round)) {
       await pause(PAUSE_MS)
       progress.step(`${arm.name}: round ${round + 1}`)
       measured.get(arm)?.push(await arm.measure(seconds))

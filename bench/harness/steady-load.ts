@@ -2,7 +2,6 @@
  * Keep-alive connections that ask without a pause, each when it was last answered, in this process: every
  * answer is handed on with when it was asked for. It can be paused, so that memory is read in quiet.
  */
-
 import { Agent } from 'node:http'
 import { setTimeout as pause } from 'node:timers/promises'
 import { type Answer, send } from './client.js'

@@ -1,5 +1,4 @@
 /** Two small plots without a library: horizontal bars with their spread, and lines over time. */
-
 import { spread } from './statistics.js'
 
 const WIDTH = 720
@@ -31,17 +30,23 @@ export interface Bar {
   readonly max?: number
 }
 
-/** The median of several values, and how far they spread. */
-export function spreadBar(label: string, values: readonly number[]): Bar {
-  const { median, min, max } = spread(values)
-  return { label, value: median, min, max }
-}
-
 export interface BarChart {
   readonly kind: 'bars'
   readonly title: string
   readonly unit: string
   readonly bars: readonly Bar[]
+}
+
+/** Medians of several values for each label, with their spread. */
+export function spreadChart(
+  { title, unit }: Pick<BarChart, 'title' | 'unit'>,
+  samples: Iterable<readonly [label: string, values: readonly number[]]>,
+): BarChart {
+  const bars = Array.from(samples, ([label, values]): Bar => {
+    const { median, min, max } = spread(values)
+    return { label, value: median, min, max }
+  })
+  return { kind: 'bars', title, unit: `${unit}, median and spread`, bars }
 }
 
 export interface LineChart {

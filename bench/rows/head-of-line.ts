@@ -2,7 +2,6 @@
  * HTTP must keep answering while a model runs for half a second: one worker computes long requests without
  * a pause, and beside them the liveness route of the same worker is asked again and again.
  */
-
 import { Agent } from 'node:http'
 import { setTimeout as pause } from 'node:timers/promises'
 import { send } from '../harness/client.js'

@@ -2,7 +2,6 @@
  * What other clients notice of an attack on connections: their p99 at a constant rate with and without it,
  * in turns, and whether the workers give back the memory when the attackers have left.
  */
-
 import { once } from 'node:events'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'

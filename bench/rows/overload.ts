@@ -9,7 +9,7 @@ import type { Check } from '../harness/report.js'
 import { inferRequests } from '../harness/requests.js'
 import { startOnecopy } from '../harness/servers.js'
 import { formatNumber, formatSpread, quantile, spread } from '../harness/statistics.js'
-import { spreadBar } from '../harness/svg.js'
+import { spreadChart } from '../harness/svg.js'
 import { benchModel, type Row } from './row.js'
 
 const MODEL = 'convnet-16x64'
@@ -163,21 +163,10 @@ export const overload: Row = {
         'Latencies count from when a request was due; status 0 is a connection error, -1 a request not sent.',
       ],
       charts: [
-        {
-          kind: 'bars',
-          title,
-          unit: 'requests per second, median and spread',
-          bars: [
-            spreadBar(
-              'maximum',
-              rounds.map((round) => round.maximumPerSecond),
-            ),
-            spreadBar(
-              'goodput under overload',
-              rounds.map((round) => round.goodputPerSecond),
-            ),
-          ],
-        },
+        spreadChart({ title, unit: 'requests per second' }, [
+          ['maximum', rounds.map((round) => round.maximumPerSecond)],
+          ['goodput under overload', rounds.map((round) => round.goodputPerSecond)],
+        ]),
       ],
       setting: { ...options, model, overload: OVERLOAD, maxQueuedRequests: MAX_QUEUED_REQUESTS },
       raw: rounds,

@@ -1,5 +1,4 @@
 /** Tensors in POSIX shared memory, with a server of several workers. */
-
 import { spawnSync } from 'node:child_process'
 import {
   existsSync,
