@@ -1,6 +1,7 @@
 /**
- * What it takes to get tensors out of a request's body and an answer's body out of tensors, without a server: onecopy's
- * codec, which checks everything against the model, beside what the other Node variants do, which checks nothing.
+ * Time to decode tensors from a request body and to encode a response body, without a server. Compares the
+ * codec of onecopy, which validates everything against the model, with that of the other Node variants, which
+ * validates nothing.
  */
 import { decodeInferRequest, parseHeaderLength } from '../src/protocol/v2/request.js'
 import { encodeInferResponse } from '../src/protocol/v2/response.js'
@@ -23,7 +24,7 @@ const MODEL = {
   inputs: [{ name: 'input', datatype: 'FP32', shape: [-1, -1] }],
   outputs: [{ name: 'output', datatype: 'FP32', shape: [-1, -1] }],
 } as const
-/** The clock is not looked at after every single one. */
+/** Runs at least this often, even if the time is over. */
 const MIN_RUNS = 3
 
 interface CodecOptions {
@@ -39,7 +40,7 @@ interface Arm {
   readonly encoding: Encoding
   readonly work: Work
   readonly run: () => void
-  /** Milliseconds for one, the median of each round. */
+  /** Milliseconds per operation, the median of each round. */
   readonly samples: number[]
 }
 
@@ -67,7 +68,7 @@ function armsFor(elements: number): Arm[] {
         decode: () => decodeInferRequest({ body, jsonBytes, model: MODEL, limits: LIMITS }),
         encode: () => {
           const { chunks } = encodeInferResponse({ model: MODEL, outputs: [tensor], binary: [isBinary] })
-          // Text becomes bytes on its way to the socket: the other side has done that already.
+          // The socket would convert text to bytes; the other codec has already done it.
           for (const chunk of chunks) if (typeof chunk === 'string') Buffer.from(chunk)
         },
       },
@@ -84,7 +85,7 @@ function armsFor(elements: number): Arm[] {
   })
 }
 
-/** Median of as many runs as fit. */
+/** Median duration of as many runs as fit into the time. */
 function time(run: () => void, seconds: number): number {
   const taken: number[] = []
   const endMs = performance.now() + seconds * 1000
@@ -132,29 +133,29 @@ async function codecBench({ elements: sizes, seconds, rounds }: CodecOptions): P
       for (const { run, samples } of orderOf(arms, round)) {
         samples.push(time(run, seconds))
       }
-      // Signals and the bar are looked at between rounds.
+      // Lets the event loop handle signals and the progress bar.
       await new Promise((resolve) => setImmediate(resolve))
     }
   }
   const last = all.at(-1)
   return {
     name: 'codec',
-    title: 'request bodies to tensors, tensors to answer bodies, in one process without a server',
+    title: 'request bodies to tensors, tensors to response bodies, in one process without a server',
     table: {
       head: [
         'tensor',
         'work',
         'codec',
-        'ms for one, median (min-max)',
+        'ms per operation, median (min-max)',
         'MB/s of tensor',
-        'onecopy against it',
+        'onecopy compared',
       ],
       rows: all.flatMap(rowsOf),
     },
     checks: [],
     notes: [
       'plain: JSON.parse and Float32Array.from, one copy of a binary tensor, no checks',
-      'onecopy holds names, types, shapes, lengths and nesting against the model and its limits in the same pass',
+      'onecopy validates names, types, shapes, lengths and nesting against the model and its limits in the same pass',
     ],
     charts: [
       spreadChart(
@@ -175,8 +176,8 @@ export const codec = defineBench({
   summary: 'Bodies to tensors and tensors to bodies, JSON and binary, in one process without a server.',
   options: {
     elements: risingOption({ help: 'Elements of the tensor', default: '1000,100000,1000000' }),
-    seconds: positiveOption({ help: 'Length of one measurement', default: '0.5', quick: '0.1' }),
-    rounds: countOption({ help: 'Measurements of each, in turns', default: '10', quick: '4' }),
+    seconds: positiveOption({ help: 'Duration of one measurement', default: '0.5', quick: '0.1' }),
+    rounds: countOption({ help: 'Measurements of each, alternating', default: '10', quick: '4' }),
   },
   reports: (options) => [() => codecBench(options)],
 })

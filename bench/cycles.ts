@@ -1,6 +1,6 @@
 /**
- * Servers that are killed and started again. Many lives of a small model must
- * leave nothing; few of a large one show what a start saves that takes over a dead server's segment.
+ * Kills and restarts servers. Many cycles of a small model must leave nothing behind. A few cycles of a large
+ * model show the time that adopting a segment saves.
  */
 import { cyclesChecks, runCycles } from './cycles/cycles.js'
 import { measureStarts } from './cycles/start-times.js'
@@ -34,12 +34,12 @@ async function cyclesBench({ cycles, workers }: Options): Promise<BenchReport> {
   })
   return {
     name: 'cycles',
-    title: `${SMALL_MODEL}, ${cycles} times started, asked and killed with SIGKILL, ${workers} workers`,
+    title: `${SMALL_MODEL}, ${cycles} cycles of start, requests and SIGKILL, ${workers} workers`,
     table: {
       head: ['what', 'got'],
       rows: [
         ['starts', String(result.readyMs.length)],
-        ['that adopted a segment', String(result.adopted)],
+        ['starts that adopted a segment', String(result.adopted)],
         ['ready after, ms', formatSpread(spread(result.readyMs))],
       ],
     },
@@ -70,18 +70,14 @@ async function startsBench({ rounds, workers, model: name }: Options): Promise<B
     table: {
       head: ['start', 'ready after, ms', 'a cold start takes'],
       rows: [
-        ['nothing there', formatSpread(spread(cold)), '1x'],
-        [
-          'compiled model in the cache',
-          formatSpread(spread(cached)),
-          `${formatSpread(ratios(cold, cached))}x`,
-        ],
+        ['cold', formatSpread(spread(cold)), '1x'],
+        ['compile cache', formatSpread(spread(cached)), `${formatSpread(ratios(cold, cached))}x`],
         ['segment of a killed server', formatSpread(spread(adopting)), `${formatSpread(faster)}x`],
       ],
     },
     checks: [
       {
-        claim: 'a start that adopts, against a cold one',
+        claim: 'a start that adopts a segment, compared with a cold one',
         bar: `at least ${BAR_TIMES_FASTER} times faster`,
         got: `${formatSpread(faster)} times`,
         isMet: faster.median >= BAR_TIMES_FASTER,
@@ -103,9 +99,13 @@ async function startsBench({ rounds, workers, model: name }: Options): Promise<B
 export const cycles = defineBench({
   name: 'cycles',
   summary:
-    'Servers that are started, asked and killed: nothing is left, and the next start takes over what stands there.',
+    'Servers started, used and killed: nothing is left behind, and the next start adopts the segments.',
   options: {
-    cycles: countOption({ help: 'Lives of the small model that end by SIGKILL', default: '200', quick: '5' }),
+    cycles: countOption({
+      help: 'Cycles of the small model that end with SIGKILL',
+      default: '200',
+      quick: '5',
+    }),
     rounds: countOption({
       ...{
         help: 'Cold start, start from the cache and start after SIGKILL of the large model',

@@ -1,7 +1,7 @@
 /**
- * A model replaced under load, the two ways there are: onecopy loads the new one beside the old and changes all workers
- * over; a plain cluster replaces its workers one after the other, as pm2's reload does, each new one before an old one leaves. Two generations of the model
- * answer differently, so every answer tells which one gave it.
+ * Replaces a model under load in two ways. onecopy loads the new model next to the old one and then switches
+ * all workers. A plain cluster replaces its workers one after the other, like the reload of pm2. The two
+ * generations have different outputs, so every response identifies its generation.
  */
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
@@ -26,8 +26,8 @@ import { modelOption } from './models/subject.js'
 
 const REQUEST_COUNT = 4
 const WARM_UP_ANSWERS = 500
-/** Between two looks at the memory of all processes, which take time of their own. */
-const LOOK_MS = 500
+/** Poll interval for the memory of all processes, because each sample takes time. */
+const SAMPLE_MS = 500
 const REPLACED = '"msg":"replaced"'
 
 interface HotSwapOptions {
@@ -38,9 +38,9 @@ interface HotSwapOptions {
 }
 
 interface Swap {
-  /** Until the server said that it is done. */
+  /** Until the server reported completion. */
   readonly doneMs: number
-  /** Until the last answer of the old generation. */
+  /** Until the last response of the old generation. */
   readonly lastOldMs: number
   readonly answers: number
   readonly failures: number
@@ -50,19 +50,19 @@ interface Swap {
 
 interface Swapped {
   readonly name: string
-  /** In quiet, before the first swap. */
+  /** While idle, before the first swap. */
   readonly restBytes: number
   readonly swaps: Swap[]
 }
 
-/** A server, and how it is told that its model's file has changed; resolves when it is done. */
+/** A server, and the function that applies a changed model file; it resolves when the server is done. */
 interface Changeable {
   readonly server: RunningServer
   readonly repositoryDir: string
   change(): Promise<unknown>
 }
 
-type Begin = (stage: Stage, files: readonly GeneratedModel[], workers: number) => Promise<Changeable>
+type StartServer = (stage: Stage, files: readonly GeneratedModel[], workers: number) => Promise<Changeable>
 
 function repositoryWith(stage: Stage, [first]: readonly GeneratedModel[]): string {
   const repositoryDir = stage.folder(SCRATCH_DIR, 'hot-swap-')
@@ -70,18 +70,18 @@ function repositoryWith(stage: Stage, [first]: readonly GeneratedModel[]): strin
   return repositoryDir
 }
 
-const beginOnecopy: Begin = async (stage, files, workers) => {
+const beginOnecopy: StartServer = async (stage, files, workers) => {
   const repositoryDir = repositoryWith(stage, files)
   const server = await startOnecopy({
     ...{ stage, model: { repositoryDir }, workers },
-    // Its own: each generation is compiled on its first swap, which is in the numbers.
+    // A new cache: the first swap to each generation includes its compilation.
     cacheDir: emptyCache(stage),
     flags: ['--model-control', 'explicit', '--load-model', '*'],
   })
   return { server, repositoryDir, change: () => changeModel(server, 'load', files[0]?.name ?? '') }
 }
 
-const beginPlain: Begin = async (stage, files, workers) => {
+const beginPlain: StartServer = async (stage, files, workers) => {
   const repositoryDir = repositoryWith(stage, files)
   let onReplaced = () => {}
   const server = await startVariant('plain-koa', {
@@ -98,7 +98,7 @@ const beginPlain: Begin = async (stage, files, workers) => {
   return { server, repositoryDir, change }
 }
 
-const CONTESTANTS: Readonly<Record<string, Begin>> = {
+const CONTESTANTS: Readonly<Record<string, StartServer>> = {
   onecopy: beginOnecopy,
   'plain-koa, workers replaced': beginPlain,
 }
@@ -107,7 +107,7 @@ async function totalBytes(server: RunningServer): Promise<number> {
   try {
     return (await hostMemory(server)).totalBytes
   } catch {
-    // A worker that ended between two looks at it: the next look counts.
+    // A worker ended during the sample: the next one counts.
     return 0
   }
 }
@@ -120,22 +120,22 @@ async function swapOnce(options: {
   readonly connections: number
 }): Promise<Swap> {
   const { contestant, load, answers, isOld, connections } = options
-  // What came before is told already: a long bench would hold every answer there was.
+  // Drops earlier responses, which a long bench could not hold in memory.
   answers.length = 0
   const startedMs = performance.now()
   let mostBytes = 0
   let isDone = false
-  const looking = (async () => {
+  const sampling = (async () => {
     while (!isDone) {
       mostBytes = Math.max(mostBytes, await totalBytes(contestant.server))
-      await pause(LOOK_MS)
+      await pause(SAMPLE_MS)
     }
   })()
   await contestant.change()
   const doneMs = performance.now() - startedMs
   await load.more(4 * connections)
   isDone = true
-  await looking
+  await sampling
   const seen = [...answers]
   const failed = seen.filter(({ outcome }) => outcome instanceof Error || outcome.status !== 200)
   const old = seen.filter((answer) => !failed.includes(answer) && isOld(answer))
@@ -155,7 +155,7 @@ async function swapOnce(options: {
 async function measure(options: {
   readonly stage: Stage
   readonly name: string
-  readonly begin: Begin
+  readonly begin: StartServer
   readonly files: readonly GeneratedModel[]
   readonly settings: HotSwapOptions
   readonly step: (note: string) => void
@@ -200,14 +200,14 @@ function tableOf(all: readonly Swapped[]): BenchReport['table'] {
   return {
     head: [
       'way',
-      'last old answer after, ms',
-      'said to be done after, ms',
-      'requests meanwhile',
+      'last old response after, ms',
+      'reported done after, ms',
+      'requests during swap',
       'failed',
-      'p99 meanwhile, ms',
+      'p99 during swap, ms',
       'host memory before, MB',
-      'at most meanwhile, MB',
-      'onecopy against it, last old answer',
+      'peak during swap, MB',
+      'onecopy compared, last old response',
     ],
     rows: all.map((one) => [
       one.name,
@@ -232,7 +232,7 @@ async function hotSwapBench(settings: HotSwapOptions): Promise<BenchReport> {
   const name = recipeName(recipe)
   const contestants = Object.entries(CONTESTANTS)
   using progress = createProgress('hot-swap', contestants.length * (swaps + 1) + 1)
-  progress.step('making two generations')
+  progress.step('generating two models')
   const repositoryOf = join(MODELS_DIR, `${name}-generations-2`)
   const files = [
     await ensureModel(recipe, repositoryOf, { name, version: 1 }),
@@ -249,13 +249,11 @@ async function hotSwapBench(settings: HotSwapOptions): Promise<BenchReport> {
     name: 'hot-swap',
     title: `${name}, ${swaps} swaps under ${connections} connections, ${workers} workers`,
     table: tableOf(all),
-    checks: [
-      { claim: 'requests that onecopy failed', got: String(failures), bar: '0', isMet: failures === 0 },
-    ],
+    checks: [{ claim: 'failed requests of onecopy', got: String(failures), bar: '0', isMet: failures === 0 }],
     notes: [
-      'the first swap of onecopy compiles the other generation, later ones find it compiled',
-      'memory is looked at every half second, each page counted once',
-      'a plain cluster answers old and new mixed, from its first new worker to its last old one',
+      'the first swap of onecopy compiles the other generation; later ones use the cache',
+      'memory is sampled every half second; each page counts once',
+      'during a swap, a plain cluster returns outputs of both generations',
     ],
     charts: [
       spreadChart(
@@ -271,13 +269,13 @@ async function hotSwapBench(settings: HotSwapOptions): Promise<BenchReport> {
 export const hotSwap = defineBench({
   name: 'hot-swap',
   summary:
-    'A model replaced under load: until the last old answer, what failed, memory at most; beside replaced workers.',
+    'A model replaced under load: time to the last old response, failures and peak memory, compared with replaced workers.',
   options: {
-    swaps: countOption({ help: 'Times the model is replaced', default: '10', quick: '3' }),
+    swaps: countOption({ help: 'Number of swaps', default: '10', quick: '3' }),
     model: modelOption({ help: 'A generated model', default: '200MB' }),
-    connections: countOption({ help: 'Connections that ask without a pause', default: '16' }),
+    connections: countOption({ help: 'Connections that send requests without a pause', default: '16' }),
     workers: countOption({ help: 'Workers of each server', default: '2' }),
   },
-  failsWhen: 'onecopy failed a request',
+  failsWhen: 'a request to onecopy failed',
   reports: (options) => [() => hotSwapBench(options)],
 })

@@ -1,6 +1,6 @@
 /**
- * What a request waits at a load that every variant can carry: the same constant rate for all, in turns, each latency
- * counted from when its request was due. A closed loop slows down with its server and hides what others would wait.
+ * Latency at a load that every variant can sustain: the same constant rate for all, in alternation. Latency
+ * counts from the time a request was due. A closed loop slows down with its server and hides queueing time.
  */
 import { defineBench } from './harness/bench.js'
 import { closedLoop } from './harness/closed-loop.js'
@@ -15,7 +15,7 @@ import type { RunningServer } from './harness/servers.js'
 import { Stage } from './harness/stage.js'
 import { formatNumber, formatSpread, quantile, spread } from './harness/statistics.js'
 import { spreadChart } from './harness/svg.js'
-import { chooseVariants, orNote, variantsOption } from './harness/variants.js'
+import { chooseVariants, startOrSkip, variantsOption } from './harness/variants.js'
 import { verifySameAnswers } from './harness/verify.js'
 import { findSubject, modelsOption, requestsTo } from './models/subject.js'
 
@@ -37,7 +37,7 @@ interface Round {
   readonly percentilesMs: Readonly<Record<Percentile, number>>
   readonly answers: number
   readonly failures: number
-  /** The sender's own lateness, contained in the latencies. */
+  /** Delay of requests in the client. Latencies include it. */
   readonly sendLagP99Ms: number
 }
 
@@ -65,8 +65,8 @@ function tableOf(measured: readonly MeasuredVariant[]): BenchReport['table'] {
       'variant',
       ...percentiles.map((percentile) => `${percentile} ms`),
       'failures',
-      'sender late by, p99 ms',
-      'onecopy against it, p50',
+      'client delay, p99 ms',
+      'onecopy compared, p50',
       'p99',
     ],
     rows: measured.map((one) => [
@@ -90,7 +90,7 @@ async function latencyBench(modelName: string, options: LatencyOptions): Promise
   const arms: { server: RunningServer; measured: MeasuredVariant }[] = []
   for (const variant of variants) {
     progress.step(`${variant.name}: starting`)
-    const server = await orNote({ variant, notes }, () => variant.start({ stage, model, workers }))
+    const server = await startOrSkip({ variant, notes }, () => variant.start({ stage, model, workers }))
     if (server === null) continue
     progress.step(`${variant.name}: maximum`)
     const load = { port: server.port, requests, connections: SATURATING_CONNECTIONS }
@@ -129,17 +129,17 @@ async function latencyBench(modelName: string, options: LatencyOptions): Promise
   }
   const measured = arms.map((arm) => arm.measured)
   const failures = measured.flatMap((one) => one.rounds).reduce((sum, round) => sum + round.failures, 0)
-  const title = `${model.name}, ${encoding}, ${formatNumber(ratePerSecond)} requests/s to each of ${workers} workers' servers`
+  const title = `${model.name}, ${encoding}, ${formatNumber(ratePerSecond)} requests/s to each server, ${workers} workers`
   return {
     name: `latency-${model.name}`,
     title,
     table: tableOf(measured),
-    checks: [{ claim: 'requests that failed', got: String(failures), bar: '0', isMet: failures === 0 }],
+    checks: [{ claim: 'failed requests', got: String(failures), bar: '0', isMet: failures === 0 }],
     notes: [
-      `the rate is ${share} of what the slowest of them can do (${measured
+      `the rate is ${share} of the maximum of the slowest variant (${measured
         .map((one) => `${one.name} ${formatNumber(one.maximumPerSecond)}/s`)
         .join(', ')})`,
-      'counted from when a request was due; the sender shares the machine, and its lateness is in the numbers',
+      'latency counts from the time a request was due; it includes the delay of the client on the same machine',
       ...notes,
     ],
     charts: [
@@ -156,16 +156,24 @@ async function latencyBench(modelName: string, options: LatencyOptions): Promise
 export const latency = defineBench({
   name: 'latency',
   summary:
-    'What requests wait at a constant rate that every variant can carry, percentiles from when each was due.',
+    'Latency percentiles at a constant rate that every variant can sustain, from the time each request was due.',
   options: {
     models: modelsOption({
       default: 'mlp-6x512,200MB,convnet-16x64',
       quick: 'mlp-6x512,200MB',
     }),
-    share: positiveOption({ placeholder: 'X', help: 'Of what the slowest variant can do', default: '0.5' }),
-    encoding: choiceOption(ENCODINGS, { help: 'How tensors travel', default: 'json' }),
-    seconds: positiveOption({ help: 'Length of one measurement of one variant', default: '10', quick: '3' }),
-    rounds: countOption({ help: 'Measurements of each variant, in turns', default: '4', quick: '2' }),
+    share: positiveOption({
+      placeholder: 'X',
+      help: 'Share of the maximum rate of the slowest variant',
+      default: '0.5',
+    }),
+    encoding: choiceOption(ENCODINGS, { help: 'Encoding of tensors', default: 'json' }),
+    seconds: positiveOption({
+      help: 'Duration of one measurement of one variant',
+      default: '10',
+      quick: '3',
+    }),
+    rounds: countOption({ help: 'Measurements of each variant, alternating', default: '4', quick: '2' }),
     workers: countOption({ help: 'Workers of each variant', default: '2' }),
     variants: variantsOption({
       default: 'onecopy,plain-koa,pm2-koa,thread-pool,peers',

@@ -1,9 +1,9 @@
 /**
- * Many small models at once.
+ * Many small models in one server.
  *
- * onecopy and plain Koa start in turns on the same repository, many models in several versions each, every
- * one with weights of its own. Each version is asked once at every worker, memory is read, and the server
- * is stopped again. The first start of onecopy compiles everything; the later ones find it in the cache.
+ * onecopy and plain Koa start in alternation on the same repository: many models in several versions, each
+ * with its own weights. Every worker gets one request for each version, memory is read, and the server stops.
+ * The first start of onecopy compiles everything; later ones use the cache.
  */
 import { join } from 'node:path'
 import { defineBench } from './harness/bench.js'
@@ -39,7 +39,7 @@ interface Start {
   readonly segmentBytes: number
   readonly totalBytes: number
   readonly stopMs: number
-  /** In the segment folder, after it was stopped. */
+  /** Files in the segment folder after the stop. */
   readonly filesLeft: number
 }
 
@@ -54,7 +54,7 @@ async function generate(recipe: Recipe, { models, versions, model }: ManyOptions
   return generated
 }
 
-/** From the start to the stop of one server. */
+/** Measures one server from start to stop. */
 async function measureStart(options: {
   readonly stage: Stage
   readonly start: () => Promise<RunningServer>
@@ -75,7 +75,7 @@ async function measureStart(options: {
   return { server: server.name, readyMs, workerPrivateBytes, segmentBytes, totalBytes, stopMs, filesLeft }
 }
 
-/** Both at once, before anything is measured: every version answers, and as the other server does. */
+/** Checks that all servers return the same outputs for every version. Runs after the measurements. */
 async function verify(
   stage: Stage,
   starts: readonly (() => Promise<RunningServer>)[],
@@ -128,13 +128,13 @@ async function manyModelsBench(options: ManyOptions): Promise<BenchReport> {
   const { models, versions, workers, model: recipeText, rounds } = options
   await using stage = new Stage()
   using progress = createProgress('many-models', 2 * (rounds + 1) + 2)
-  progress.step('making the models')
+  progress.step('generating the models')
   const recipe = parseRecipe(recipeText)
   const generated = await generate(recipe, options)
   const [{ repositoryDir }] = generated as [GeneratedModel]
   const [request] = inferRequests(recipe, { encoding: 'json', count: 1 }) as [InferRequest]
   const requests = generated.map((model) => addressedTo(request, model))
-  // Its own: the first start compiles everything, in every run of the bench.
+  // A new cache, so that the first start compiles everything in every run of the bench.
   const cacheDir = emptyCache(stage)
   const onecopy = {
     name: 'onecopy',
@@ -149,22 +149,22 @@ async function manyModelsBench(options: ManyOptions): Promise<BenchReport> {
     [Start, ...Start[]],
     [Start, ...Start[]],
   ]
-  progress.step('comparing the answers')
+  progress.step('comparing the outputs')
   await verify(stage, [plain.start, onecopy.start], requests)
   const weightsBytes = generated.reduce((sum, { bytes }) => sum + bytes, 0)
   const filesLeft = onecopyStarts.reduce((sum, start) => sum + start.filesLeft, 0)
   const [[onecopyCold, ...onecopyWarm], [plainCold, ...plainWarm]] = [onecopyStarts, plainStarts]
   return {
     name: 'many-models',
-    title: `${models} models x ${versions} versions of ${recipeText} (${formatMb(weightsBytes)} MB in all), ${workers} workers`,
+    title: `${models} models x ${versions} versions of ${recipeText} (${formatMb(weightsBytes)} MB in total), ${workers} workers`,
     table: {
       head: [
         'server',
         'ready, first start, s',
         'ready, warm, s',
-        'private MB of a worker',
+        'private MB per worker',
         'segments MB',
-        'host memory in all MB',
+        'total host memory MB',
         'stop, s',
       ],
       rows: [rowOf('onecopy', onecopyCold, onecopyWarm), rowOf('plain-koa', plainCold, plainWarm)],
@@ -178,9 +178,9 @@ async function manyModelsBench(options: ManyOptions): Promise<BenchReport> {
       },
     ],
     notes: [
-      `every version was asked once at every worker, and answers as plain Koa does: ${requests.length} versions`,
-      'onecopy compiles everything on its first start; plain Koa optimises every model in every worker on every start',
-      `warm: median (min-max) of ${rounds} starts in turns; host memory: proportional set sizes of all processes, and what of the segments nobody maps`,
+      `every worker got one request for each of the ${requests.length} versions; the outputs equal those of plain Koa`,
+      'onecopy compiles everything on its first start; plain Koa optimizes every model in every worker on every start',
+      `warm: median (min-max) of ${rounds} alternating starts; host memory: proportional set sizes of all processes, plus unmapped parts of the segments`,
     ],
     charts: [
       spreadChart(
@@ -199,14 +199,14 @@ async function manyModelsBench(options: ManyOptions): Promise<BenchReport> {
 export const manyModels = defineBench({
   name: 'many-models',
   summary:
-    'Many small models in several versions: memory, time to ready and to stop, beside a plain Koa cluster.',
+    'Many small models in several versions: memory, time to ready and to stop, compared with a plain Koa cluster.',
   options: {
     models: countOption({ help: 'Models in the repository', default: '30', quick: '5' }),
     versions: countOption({ help: 'Versions of each', default: '2' }),
     workers: countOption({ minimum: 2, help: 'Workers of each server', default: '4', quick: '2' }),
-    model: modelOption({ help: 'The form of all of them', default: 'mlp-4x256' }),
-    rounds: countOption({ help: 'Warm starts of each server, in turns', default: '3', quick: '1' }),
+    model: modelOption({ help: 'Model of every version', default: 'mlp-4x256' }),
+    rounds: countOption({ help: 'Warm starts of each server, alternating', default: '3', quick: '1' }),
   },
-  failsWhen: 'onecopy leaves anything behind in its segment folder',
+  failsWhen: 'onecopy leaves files in its segment folder',
   reports: (options) => [() => manyModelsBench(options)],
 })

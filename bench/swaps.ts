@@ -1,10 +1,11 @@
 /**
- * A model replaced again and again under load.
+ * Replaces a model many times under load.
  *
- * Generations of one model, equal but for their weights, take turns in the model's file, and each is loaded
- * over the admin port while connections ask without a pause. What each generation answers is known from
- * plain Koa, so every single answer tells which one gave it. Memory and files are read in quiet, after the
- * first swap, along the way and after the last; then a second model is loaded and unloaded.
+ * Generations of one model that differ only in their weights alternate in the model file. Each is loaded over
+ * the admin port while connections send requests without a pause. Plain Koa computes the outputs of each
+ * generation, so every response identifies its generation. Memory and files are read while the server is
+ * idle: after the first swap, several times in between, and after the last. Then a second model is loaded and
+ * unloaded.
  */
 import { join } from 'node:path'
 import { defineBench } from './harness/bench.js'
@@ -35,8 +36,8 @@ import {
 
 const REQUESTS_PER_ENCODING = 8
 const SECOND_MODEL = 'second'
-/** Answers for each connection before each look: no worker is left out. */
-const ANSWERS_BEFORE_LOOK = 20
+/** Responses for each connection before each reading, so that every worker gets requests. */
+const RESPONSES_BEFORE_READING = 20
 const READINGS = 10
 
 interface Scene {
@@ -50,9 +51,9 @@ interface Scene {
   readonly options: SwapOptions
 }
 
-/** Reads while nothing is asked, after every worker was. */
-async function readInQuiet(swap: number, { server, load, tally, options }: Scene): Promise<Reading> {
-  await load.more(ANSWERS_BEFORE_LOOK * options.connections)
+/** Reads memory while the server is idle, after requests to every worker. */
+async function readWhileIdle(swap: number, { server, load, tally, options }: Scene): Promise<Reading> {
+  await load.more(RESPONSES_BEFORE_READING * options.connections)
   await load.pause()
   await settle(server)
   const pids = processTree(server.child.pid)
@@ -88,14 +89,14 @@ async function swapAll(scene: Scene): Promise<Swaps> {
     served.settle()
     const times = swap < files.length ? compiledMs : cachedMs
     times.push(elapsedMs)
-    // Each generation is asked before the next comes.
+    // Every generation gets requests before the next one is loaded.
     await load.more(2 * connections)
-    if (readAfter.has(swap)) readings.push(await readInQuiet(swap, scene))
+    if (readAfter.has(swap)) readings.push(await readWhileIdle(swap, scene))
   }
   return { readings, compiledMs, cachedMs, wallMs: performance.now() - startedMs }
 }
 
-/** Beside the first, under its load: a second model comes, is asked, and goes. */
+/** Loads, uses and unloads a second model while the first is under load. */
 async function loadAndUnload(
   scene: Scene,
   requests: readonly InferRequest[],
@@ -107,17 +108,17 @@ async function loadAndUnload(
   const loadMs = await changeModel(server, 'load', SECOND_MODEL)
   const toSecond = requests.map((request) => addressedTo(request, { name: SECOND_MODEL }))
   await sendToEach(server, { requests: toSecond, count: toSecond.length })
-  const loaded = await readInQuiet(swaps, scene)
+  const loaded = await readWhileIdle(swaps, scene)
   progress.step('unloading it')
   await changeModel(server, 'unload', SECOND_MODEL)
-  return { loadMs, loaded, unloaded: await readInQuiet(swaps, scene) }
+  return { loadMs, loaded, unloaded: await readWhileIdle(swaps, scene) }
 }
 
 async function swapsBench(options: SwapOptions): Promise<BenchReport> {
   const { swaps, model, connections, workers, generations, warmUp } = options
   await using stage = new Stage()
   using progress = createProgress('swaps', swaps + 6)
-  progress.step('making the generations')
+  progress.step('generating the models')
   const recipe = parseRecipe(model)
   const repositoryOf = join(MODELS_DIR, `${model}-generations-${generations}`)
   const files: GeneratedModel[] = []
@@ -126,7 +127,7 @@ async function swapsBench(options: SwapOptions): Promise<BenchReport> {
   const requests = (['binary', 'json'] as const).flatMap((encoding) =>
     inferRequests(recipe, { encoding, count: REQUESTS_PER_ENCODING }),
   )
-  progress.step('asking plain Koa what each answers')
+  progress.step('computing reference outputs with plain Koa')
   const references = await referencesOf(stage, files, requests)
   progress.step('starting onecopy')
   const repositoryDir = stage.folder(SCRATCH_DIR, 'swaps-')
@@ -135,7 +136,7 @@ async function swapsBench(options: SwapOptions): Promise<BenchReport> {
     stage,
     model: { repositoryDir },
     workers,
-    // Its own: the first swap to each generation compiles it, in every run of the bench.
+    // A new cache: the first swap to each generation compiles it, in every run of the bench.
     cacheDir: emptyCache(stage),
     flags: ['--model-control', 'explicit', '--load-model', '*'],
   })
@@ -160,21 +161,21 @@ async function swapsBench(options: SwapOptions): Promise<BenchReport> {
 export const swaps = defineBench({
   name: 'swaps',
   summary:
-    'A model is replaced again and again under load: every answer is of a generation that was current, nothing grows.',
+    'A model is replaced many times under load: every response is from a current generation, and nothing grows.',
   options: {
-    swaps: countOption({ minimum: 2, help: 'Times the model is replaced', default: '100', quick: '6' }),
-    model: modelOption({ help: 'What is replaced', default: 'mlp-12x2048' }),
-    connections: countOption({ help: 'Connections that ask without a pause', default: '32' }),
+    swaps: countOption({ minimum: 2, help: 'Number of swaps', default: '100', quick: '6' }),
+    model: modelOption({ help: 'Model to replace', default: 'mlp-12x2048' }),
+    connections: countOption({ help: 'Connections that send requests without a pause', default: '32' }),
     workers: countOption({ minimum: 2, help: 'Workers of the server', default: '2' }),
-    generations: countOption({ minimum: 2, help: 'Forms of the model that take turns', default: '3' }),
+    generations: countOption({ minimum: 2, help: 'Number of alternating generations', default: '3' }),
     'warm-up': countOption({
       ...{
-        help: 'Requests before the first swap: a fresh process grows by requests alone',
+        help: 'Requests before the first swap, because a new process grows with its first requests',
         default: '20000',
       },
       quick: '2000',
     }),
   },
-  failsWhen: 'a request failed, an answer was not of a generation that was current, or something grew',
+  failsWhen: 'a request failed, a response was not from a current generation, or something grew',
   reports: ({ 'warm-up': warmUp, ...rest }) => [() => swapsBench({ ...rest, warmUp })],
 })

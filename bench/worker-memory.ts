@@ -1,9 +1,9 @@
 /**
- * One copy of the weights, shown by the kernel's own books.
+ * Shows one copy of the weights, with the memory statistics of the kernel.
  *
- * onecopy and plain Koa serve the same 200 MB model, and beside each runs the same server on a model of
- * the same interface with next to no weights. All of them are sent the same requests and stay alive while
- * memory is read: private memory less that of the bare server is what the weights cost a worker.
+ * onecopy and plain Koa serve the same 200 MB model. Next to each runs the same server with a model of the
+ * same interface and almost no weights. All get the same requests and stay alive while memory is read. The
+ * private memory minus that of the bare server is the cost of the weights per worker.
  */
 import { defineBench } from './harness/bench.js'
 import { sendToEach } from './harness/connections.js'
@@ -22,7 +22,7 @@ import { modelOption } from './models/subject.js'
 import { benchModel } from './rows/row.js'
 
 const BAR_MB = 40
-/** A plain worker holds the raw weights or their packed copy at the least: below that the method is broken. */
+/** A plain worker has at least the raw weights or a packed copy; below that, the method is wrong. */
 const CONTROL_SHARE_OF_WEIGHTS = 1
 
 interface MemoryOptions {
@@ -34,7 +34,7 @@ interface MemoryOptions {
 interface WorkerMemory {
   readonly pid: number
   readonly privateMb: number
-  /** Resident pages of the segment's mappings that other processes map too. */
+  /** Resident pages of the segment that other processes map too. */
   readonly segmentSharedMb: number
   readonly segmentPrivateMb: number
 }
@@ -76,7 +76,7 @@ async function startAll(options: {
   readonly progress: Progress
 }): Promise<Servers> {
   const { stage, model, tiny, workers, progress } = options
-  progress.step('starting onecopy, and compiling the model where it is new')
+  progress.step('starting onecopy, compiling a new model')
   const onecopy = await startOnecopy({ stage, model, workers })
   const onecopyBare = await startOnecopy({ stage, model: tiny, workers, name: 'onecopy, no weights' })
   progress.step('starting plain Koa')
@@ -103,7 +103,7 @@ function medianPrivateMb({ workers }: MeasuredServer): number {
   )
 }
 
-function beyondBare(server: MeasuredServer, bare: MeasuredServer): number[] {
+function aboveBare(server: MeasuredServer, bare: MeasuredServer): number[] {
   return server.workers.map(({ privateMb }) => privateMb - medianPrivateMb(bare))
 }
 
@@ -116,13 +116,13 @@ function checksOf(options: {
   const list = (values: readonly number[]) => `${values.map(formatNumber).join(' / ')} MB`
   return [
     {
-      claim: 'private memory of a onecopy worker beyond a bare one',
+      claim: 'private memory of a onecopy worker above a bare one',
       got: list(onecopyMb),
       bar: `at most ${BAR_MB} MB each`,
       isMet: onecopyMb.every((mb) => mb <= BAR_MB),
     },
     {
-      claim: 'control: the same of a plain Koa worker, which holds copies of its own',
+      claim: 'control: the same for a plain Koa worker, which has its own copies',
       got: list(plainMb),
       bar: `at least the weights, ${formatNumber(weightsMb * CONTROL_SHARE_OF_WEIGHTS)} MB (about 330 MB measured before)`,
       isMet: plainMb.every((mb) => mb >= weightsMb * CONTROL_SHARE_OF_WEIGHTS),
@@ -142,7 +142,7 @@ async function memoryBench({
   const tiny = await benchModel(`tiny-${model.recipe.width}`)
   const servers = await startAll({ stage, model, tiny, workers, progress })
   const all = Object.values(servers) as RunningServer[]
-  // Half in JSON, half in binary: what either codec leaves behind is in the numbers.
+  // Half in JSON, half in binary, so that memory used by both codecs counts.
   const requestsFor = ({ recipe }: GeneratedModel) => [
     ...inferRequests(recipe, { encoding: 'json', count: 8 }),
     ...inferRequests(recipe, { encoding: 'binary', count: 8 }),
@@ -164,9 +164,9 @@ async function memoryBench({
     MeasuredServer,
     MeasuredServer,
   ]
-  const onecopyMb = beyondBare(onecopy, onecopyBare)
-  const plainMb = beyondBare(plain, plainBare)
-  // The strictest way to count: whatever the server itself adds to Koa and the library is in it.
+  const onecopyMb = aboveBare(onecopy, onecopyBare)
+  const plainMb = aboveBare(plain, plainBare)
+  // The strictest measure: it includes everything that the server adds to Koa and the library.
   const beyondLibraryMb = (worker: WorkerMemory) => worker.privateMb - medianPrivateMb(bareWorker)
   const rows = (server: MeasuredServer, beyondMb: readonly number[]) =>
     server.workers.map((worker, index) => [
@@ -199,7 +199,7 @@ async function memoryBench({
     charts: [
       {
         kind: 'bars',
-        title: `private memory of a worker beyond a bare one, ${model.name}`,
+        title: `private memory of a worker above a bare one, ${model.name}`,
         unit: 'MB',
         bars: [
           ...onecopyMb.map((value, index) => ({ label: `onecopy ${index + 1}`, value })),
@@ -215,12 +215,12 @@ async function memoryBench({
 export const workerMemory = defineBench({
   name: 'worker-memory',
   summary:
-    'What each worker holds for itself of a model, beside workers of a plain Koa cluster and beside bare ones.',
+    'Private memory of each worker for a model, compared with a plain Koa cluster and with bare workers.',
   options: {
     workers: countOption({ help: 'Workers of each server', default: '4' }),
     requests: countOption({ help: 'Requests to each worker', default: '60', quick: '16' }),
     model: modelOption({ help: 'An mlp', default: 'mlp-12x2048' }),
   },
-  failsWhen: `a worker of onecopy holds more than ${BAR_MB} MB beyond a bare one`,
+  failsWhen: `a worker of onecopy has more than ${BAR_MB} MB above a bare one`,
   reports: (options) => [() => memoryBench(options)],
 })

@@ -1,4 +1,4 @@
-/** One request over node:http, on an agent of the caller's choice. */
+/** Sends one request over node:http. */
 import { type Agent, request as httpRequest, type IncomingHttpHeaders } from 'node:http'
 import type { Socket } from 'node:net'
 import type { InferRequest } from './requests.js'
@@ -7,7 +7,7 @@ export interface Answer {
   readonly status: number
   readonly headers: IncomingHttpHeaders
   readonly body: Buffer
-  /** The client's port: names the connection. */
+  /** The client's port, which identifies the connection. */
   readonly localPort: number
 }
 
@@ -49,7 +49,7 @@ export function send(options: {
       },
     )
     if (onSocket !== undefined) outgoing.on('socket', onSocket)
-    outgoing.on('timeout', () => outgoing.destroy(new Error(`no answer within ${TIMEOUT_MS} ms`)))
+    outgoing.on('timeout', () => outgoing.destroy(new Error(`no response within ${TIMEOUT_MS} ms`)))
     outgoing.on('error', reject)
     outgoing.end(body)
   })

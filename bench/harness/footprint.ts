@@ -1,4 +1,4 @@
-/** What a running server occupies: memory of all its processes, and its files in shared memory. */
+/** Resources of a running server: memory of all its processes and files in shared memory. */
 import { readdirSync } from 'node:fs'
 import { lstat, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -17,7 +17,7 @@ const SETTLE_MS = 2000
 
 export interface FolderUse {
   readonly files: number
-  /** Allocated, holes not counted. */
+  /** Allocated bytes, without holes. */
   readonly bytes: number
 }
 
@@ -33,11 +33,11 @@ export async function folderUse(folder: string | null): Promise<FolderUse> {
   return { files, bytes }
 }
 
-/** Segments that the server keeps as they are. */
+/** Smaller segments keep their raw weights. */
 const SMALL_BYTES = 4_000_000
-/** Of its size; raw weights are about half of a segment. */
+/** Share of the segment size. Raw weights are about half of a segment. */
 const RELEASED_BELOW = 0.9
-/** Time for the server to give back what only a load needs; where it does not, it is measured as it is. */
+/** Timeout for the release. A server that releases nothing is measured as it is. */
 const RELEASE_MS = 20_000
 const RELEASE_POLL_MS = 100
 
@@ -50,7 +50,7 @@ async function isReleased(folder: string): Promise<boolean> {
   return true
 }
 
-/** Waits until every large segment takes less than its size: what only a load needs is given back. */
+/** Waits until the raw weights of every large segment are released. */
 export async function untilReleased(folder: string | null): Promise<void> {
   if (folder === null) return
   const deadlineMs = performance.now() + RELEASE_MS
@@ -85,20 +85,20 @@ export function openFiles(pid: number): number {
   return readdirSync(`/proc/${pid}/fd`).length
 }
 
-/** Where the memory of a host goes to a server, each page counted once. */
+/** Host memory of a server. Every page counts once. */
 export interface HostMemory {
   readonly processes: number
-  /** Proportional set sizes of all processes, added up. */
+  /** Sum of the proportional set sizes of all processes. */
   readonly proportionalBytes: number
-  /** Of these, in mappings of the segment folder's files, removed ones included. */
+  /** Part of it in mappings of segment files, including removed ones. */
   readonly segmentMappedBytes: number
-  /** Of these, in mappings of programs and libraries, which the page cache holds once for all. */
+  /** Part of it in mappings of programs and libraries, which all processes share. */
   readonly programBytes: number
-  /** Private to one process, neither segment nor program; by process, the primary first. */
+  /** Private memory of each process without segments and programs, the primary first. */
   readonly ownBytes: readonly number[]
-  /** Files in the segment folder, mapped by anyone or not. */
+  /** Files in the segment folder, mapped or not. */
   readonly segmentFolderBytes: number
-  /** All of it: what is mapped, and what of the segments nobody maps. */
+  /** Total: mapped memory plus unmapped parts of the segments. */
   readonly totalBytes: number
 }
 

@@ -1,8 +1,8 @@
-/** What is being measured, on standard error: a bar on a terminal, plain lines elsewhere. */
+/** Progress on standard error: a bar on a terminal, plain lines elsewhere. */
 import { SingleBar } from 'cli-progress'
 
 export interface Progress extends Disposable {
-  /** Begins the next step. */
+  /** Starts the next step. */
   step(note: string): void
 }
 
