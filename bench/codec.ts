@@ -61,7 +61,7 @@ function armsFor(elements: number): Arm[] {
     const buffer = Buffer.from(body.buffer)
     const jsonBytes = parseHeaderLength(headerLength)
     const isBinary = encoding === 'binary'
-    const plain = { id: undefined, feeds: {}, outputNames: undefined, isBinaryWanted: isBinary }
+    const plain = { id: undefined, feeds: {}, outputNames: undefined, wantsBinary: isBinary }
     const answer = { modelName: MODEL.name, version: '1', request: plain, results: { output: tensor } }
     const runs: Record<Arm['name'], Record<Work, () => void>> = {
       onecopy: {

@@ -98,7 +98,7 @@ const beginPlain: StartServer = async (stage, files, workers) => {
   return { server, repositoryDir, change }
 }
 
-const CONTESTANTS: Readonly<Record<string, StartServer>> = {
+const CANDIDATES: Readonly<Record<string, StartServer>> = {
   onecopy: beginOnecopy,
   'plain-koa, workers replaced': beginPlain,
 }
@@ -113,13 +113,13 @@ async function totalBytes(server: RunningServer): Promise<number> {
 }
 
 async function swapOnce(options: {
-  readonly contestant: Changeable
+  readonly candidate: Changeable
   readonly load: SteadyLoad
   readonly answers: AnswerInTime[]
   readonly isOld: (answer: AnswerInTime) => boolean
   readonly connections: number
 }): Promise<Swap> {
-  const { contestant, load, answers, isOld, connections } = options
+  const { candidate, load, answers, isOld, connections } = options
   // Drops earlier responses, which a long bench could not hold in memory.
   answers.length = 0
   const startedMs = performance.now()
@@ -127,11 +127,11 @@ async function swapOnce(options: {
   let isDone = false
   const sampling = (async () => {
     while (!isDone) {
-      mostBytes = Math.max(mostBytes, await totalBytes(contestant.server))
+      mostBytes = Math.max(mostBytes, await totalBytes(candidate.server))
       await pause(SAMPLE_MS)
     }
   })()
-  await contestant.change()
+  await candidate.change()
   const doneMs = performance.now() - startedMs
   await load.more(4 * connections)
   isDone = true
@@ -166,8 +166,8 @@ async function measure(options: {
   const requests = inferRequests(recipe, { encoding: 'binary', count: REQUEST_COUNT })
   const references = await referencesOf(stage, files, requests)
   step(`${name}: starting`)
-  const contestant = await begin(stage, files, workers)
-  const { server, repositoryDir } = contestant
+  const candidate = await begin(stage, files, workers)
+  const { server, repositoryDir } = candidate
   const answers: AnswerInTime[] = []
   const onAnswer = (answer: AnswerInTime) => answers.push(answer)
   const load = new SteadyLoad({ port: server.port, requests, connections, onAnswer })
@@ -185,7 +185,7 @@ async function measure(options: {
       putModel(repositoryDir, modelName, path)
       const isOld = ({ requestIndex, outcome }: AnswerInTime) =>
         !(outcome instanceof Error) && isSameOutput(old[requestIndex] ?? [], outputOf(outcome))
-      measured.swaps.push(await swapOnce({ contestant, load, answers, isOld, connections }))
+      measured.swaps.push(await swapOnce({ candidate, load, answers, isOld, connections }))
     }
     return measured
   } finally {
@@ -230,8 +230,8 @@ async function hotSwapBench(settings: HotSwapOptions): Promise<BenchReport> {
   const { swaps, workers, connections } = settings
   const recipe = parseRecipe(settings.model)
   const name = recipeName(recipe)
-  const contestants = Object.entries(CONTESTANTS)
-  using progress = createProgress('hot-swap', contestants.length * (swaps + 1) + 1)
+  const candidates = Object.entries(CANDIDATES)
+  using progress = createProgress('hot-swap', candidates.length * (swaps + 1) + 1)
   progress.step('generating two models')
   const repositoryOf = join(MODELS_DIR, `${name}-generations-2`)
   const files = [
@@ -239,7 +239,7 @@ async function hotSwapBench(settings: HotSwapOptions): Promise<BenchReport> {
     await ensureModel(recipe, repositoryOf, { name, version: 2 }),
   ]
   const all: Swapped[] = []
-  for (const [label, begin] of contestants) {
+  for (const [label, begin] of candidates) {
     all.push(
       await measure({ stage, name: label, begin, files, settings, step: (note) => progress.step(note) }),
     )

@@ -142,7 +142,7 @@ async function swapsBench(options: SwapOptions): Promise<BenchReport> {
   })
   const served = new Generations(references, 0)
   const tally = new Tally(served)
-  const onAnswer = (answer: AnswerInTime) => tally.take(answer)
+  const onAnswer = (answer: AnswerInTime) => tally.record(answer)
   const load = new SteadyLoad({ port: server.port, requests, connections, onAnswer })
   load.resume()
   try {

@@ -43,13 +43,17 @@ function isLimit(name: string): boolean {
   return LIMITS.some((limit) => limit === name)
 }
 
-interface Contest {
+interface Comparison {
   /** Servers under this many connections, and the limits. */
   readonly armsFor: (connections: number) => readonly Arm[]
   readonly notes: readonly string[]
 }
 
-async function startContest(stage: Stage, model: Subject, options: ThroughputOptions): Promise<Contest> {
+async function startComparison(
+  stage: Stage,
+  model: Subject,
+  options: ThroughputOptions,
+): Promise<Comparison> {
   const { encoding, workers } = options
   const { variants, notes } = chooseVariants(options.variants, encoding)
   const servers: RunningServer[] = []
@@ -124,7 +128,7 @@ function chartOf(
 async function throughputBench(modelName: string, options: ThroughputOptions): Promise<BenchReport> {
   await using stage = new Stage()
   const model = await findSubject(modelName)
-  const { armsFor, notes } = await startContest(stage, model, options)
+  const { armsFor, notes } = await startComparison(stage, model, options)
   const { connections: steps, encoding, workers, rounds } = options
   const perStep = stepsOf(armsFor(1).length, rounds)
   using progress = createProgress(`throughput ${model.name}`, perStep * steps.length)

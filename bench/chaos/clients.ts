@@ -1,6 +1,6 @@
 /**
- * Clients that keep one connection each for a while and send without a pause. For every request that fails it is
- * known which worker held its connection: a failure is only allowed where that very worker was killed.
+ * Clients that each keep one connection for a while and send requests without a pause. The worker behind
+ * every connection is known. A request may only fail if that worker was killed.
  */
 import { Agent } from 'node:http'
 import type { Socket } from 'node:net'
@@ -11,11 +11,11 @@ import type { InferRequest } from '../harness/requests.js'
 import { isSameOutput, outputOf } from '../harness/verify.js'
 
 const OWNER_POLL_MS = 5
-/** Then a client connects anew, so that workers that replaced others get their share. */
+/** A client then reconnects, so that replacement workers get their share. */
 const REQUESTS_PER_CONNECTION = 50
-/** A server that refuses is not asked again at once. */
+/** Back-off after a rejected request. */
 const PAUSE_AFTER_REFUSAL_MS = 20
-/** A connection may be dealt to a worker whose death was not noticed yet. */
+/** A connection may go to a dead worker until the primary notices its death. */
 const NOTICE_MS = 1000
 
 export interface KnownAnswer {
@@ -23,7 +23,7 @@ export interface KnownAnswer {
   readonly output: readonly number[]
 }
 
-/** A worker that was killed in a way that cuts its requests off. */
+/** A worker that was killed without a drain. */
 export interface Cut {
   readonly pid: number
   readonly atMs: number
@@ -33,7 +33,7 @@ export interface LostRequest {
   readonly sentAtMs: number
   readonly lostAtMs: number
   readonly reason: string
-  /** Null where the connection had not reached a worker. */
+  /** Null if no worker had accepted the connection. */
   readonly ownerPid: number | null
 }
 
@@ -44,15 +44,23 @@ export interface Tally {
   refused: number
   readonly wrong: string[]
   /** The worker that held the connection was killed. */
-  readonly cutOff: LostRequest[]
-  /** No worker had the connection yet, and one was just killed. */
-  readonly cutOffOnTheWay: LostRequest[]
-  /** Nothing explains these. */
+  readonly lostWithWorker: LostRequest[]
+  /** No worker had accepted the connection, and one had just been killed. */
+  readonly lostBeforeWorker: LostRequest[]
+  /** Failures without an explanation. */
   readonly unexplained: LostRequest[]
 }
 
 export function newTally(): Tally {
-  return { sent: 0, answered: 0, refused: 0, wrong: [], cutOff: [], cutOffOnTheWay: [], unexplained: [] }
+  return {
+    sent: 0,
+    answered: 0,
+    refused: 0,
+    wrong: [],
+    lostWithWorker: [],
+    lostBeforeWorker: [],
+    unexplained: [],
+  }
 }
 
 export interface ClientOptions {
@@ -61,7 +69,7 @@ export interface ClientOptions {
   readonly cuts: readonly Cut[]
   readonly tally: Tally
   readonly answers: readonly KnownAnswer[]
-  /** Between an answer and the next request of a client. */
+  /** Pause between a response and the next request of a client. */
   readonly pauseMs: number
   readonly isOver: () => boolean
 }
@@ -80,15 +88,15 @@ export class ChaosClient {
   async run(offset: number): Promise<void> {
     const { answers, isOver, pauseMs } = this.#options
     for (let index = offset; !isOver(); index++) {
-      const isRefused = await this.#ask(answers[index % answers.length] as KnownAnswer)
+      const isRefused = await this.#sendOne(answers[index % answers.length] as KnownAnswer)
       const ms = isRefused ? PAUSE_AFTER_REFUSAL_MS : pauseMs
       if (ms > 0) await pause(ms)
     }
     this.#agent.destroy()
   }
 
-  /** True when the server had no room for the request, or was not there. */
-  async #ask(known: KnownAnswer): Promise<boolean> {
+  /** True if the server rejected the request or did not listen. */
+  async #sendOne(known: KnownAnswer): Promise<boolean> {
     const { tally } = this.#options
     const sentAtMs = performance.now()
     tally.sent++
@@ -96,11 +104,11 @@ export class ChaosClient {
     const headers = { ...known.request.headers, ...(isLast ? { Connection: 'close' } : {}) }
     const reply = await send({
       ...{ agent: this.#agent, port: this.#options.port, request: { ...known.request, headers } },
-      onSocket: (socket) => this.#take(socket),
+      onSocket: (socket) => this.#track(socket),
     }).catch((thrown: Error) => thrown)
     if (reply instanceof Error) {
       const reason = (reply as NodeJS.ErrnoException).code ?? reply.message
-      this.#takeLost({
+      this.#recordLoss({
         sentAtMs,
         lostAtMs: performance.now(),
         reason,
@@ -118,26 +126,26 @@ export class ChaosClient {
     return false
   }
 
-  #takeLost(lost: LostRequest): void {
+  #recordLoss(lost: LostRequest): void {
     const { cuts, tally } = this.#options
-    if (cuts.some(({ pid }) => pid === lost.ownerPid)) tally.cutOff.push(lost)
+    if (cuts.some(({ pid }) => pid === lost.ownerPid)) tally.lostWithWorker.push(lost)
     else if (
       lost.ownerPid === null &&
       lost.reason !== 'ECONNREFUSED' &&
       cuts.some(({ atMs }) => atMs >= lost.sentAtMs - NOTICE_MS && atMs <= lost.lostAtMs)
     )
-      tally.cutOffOnTheWay.push(lost)
+      tally.lostBeforeWorker.push(lost)
     else tally.unexplained.push(lost)
   }
 
-  #take(socket: Socket): void {
+  #track(socket: Socket): void {
     if (socket === this.#socket) return
     this.#socket = socket
     if (socket.connecting) socket.once('connect', () => this.#findOwner(socket))
     else this.#findOwner(socket)
   }
 
-  /** The primary accepts a connection and hands it on: its worker is known a moment later. */
+  /** The primary accepts a connection and hands it over, so its worker is known only later. */
   #findOwner(socket: Socket): void {
     if (socket.destroyed || socket.localPort === undefined) return
     const { port, workerPids } = this.#options
@@ -147,7 +155,7 @@ export class ChaosClient {
   }
 }
 
-/** What is wrong with an answer that came whole; null when it is right. */
+/** The problem of a complete response; null if it is correct. */
 function problemOf(reply: Answer, expected: readonly number[]): string | null {
   if (reply.status !== 200) return `status ${reply.status}: ${reply.body.toString().slice(0, 200)}`
   try {

@@ -1,4 +1,4 @@
-/** Lives that all end by SIGKILL but the last: what they leave must not add up. */
+/** Cycles that all end with SIGKILL, except the last. Leftovers must not accumulate. */
 import { readdirSync } from 'node:fs'
 import { basename } from 'node:path'
 import type { Check } from '../harness/report.js'
@@ -18,7 +18,7 @@ export interface CyclesOptions {
 export interface CyclesResult {
   readonly readyMs: readonly number[]
   readonly adopted: number
-  /** Most segments that stood in the folder while one server lived. */
+  /** The most segments in the folder while a server ran. */
   readonly mostSegments: number
   readonly exit: string
   readonly filesLeft: readonly string[]

@@ -1,16 +1,22 @@
-/** How long a start takes that finds nothing, that finds a compiled model, that finds a dead server's segment. */
+/**
+ * Duration of a cold start, of a start with the compile cache, and of a start that adopts the segment of a
+ * dead server.
+ */
 import { rm } from 'node:fs/promises'
 import { emptyCache, segmentFolder } from '../harness/servers.js'
 import type { Stage } from '../harness/stage.js'
 import type { GeneratedModel } from '../models/store.js'
 import { beginLife, endLife, killLife } from './life.js'
 
-/** One round, in milliseconds until ready: all three right after each other, so that they saw the same noise. */
+/**
+ * Milliseconds to ready in one round. The three starts run one after the other, so that they see the same
+ * noise.
+ */
 export interface StartTimes {
   readonly coldMs: number
   readonly cachedMs: number
   readonly adoptingMs: number
-  /** Whether the server said that it adopted. */
+  /** Whether the server reported the adoption. */
   readonly isAdopted: boolean
 }
 

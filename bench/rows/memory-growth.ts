@@ -1,7 +1,7 @@
 /**
- * Whether a worker goes on growing: batches of every size, and its private memory as they pass. The heap
- * of a JavaScript process breathes by more than the bar from one look to the next, so growth is that of
- * the trend through all the looks of the second half, not the difference of two.
+ * Checks that workers stop growing: sends batches of every size and samples private memory. The JavaScript
+ * heap varies by more than the bar between two samples. Growth is therefore the trend over all samples of the
+ * second half.
  */
 import { type Connection, connectTo } from '../harness/connections.js'
 import { privateBytes } from '../harness/footprint.js'
@@ -13,10 +13,10 @@ import { benchModel, type Row } from './row.js'
 
 const MODEL = 'mlp-6x512'
 const CONNECTIONS_PER_WORKER = 4
-/** Even, so that one of the stages ends in the very middle. */
+/** Even, so that a stage ends exactly in the middle. */
 const STAGES = 20
 const BAR_MB = 5
-/** Rows of a request; large ones in binary only, where the text would cost more than the model. */
+/** Rows of a request. Large ones only in binary, because JSON would cost more than the model. */
 const BINARY_ROWS = [1, 2, 3, 5, 8, 13, 21, 32]
 const JSON_ROWS = [1, 2, 4]
 const REQUESTS_PER_SIZE = 4
@@ -59,7 +59,7 @@ export const memoryGrowth: Row = {
       ...BINARY_ROWS.map((rows) => ({ rows, encoding: 'binary' as const })),
       ...JSON_ROWS.map((rows) => ({ rows, encoding: 'json' as const })),
     ].flatMap((set) => inferRequests(model.recipe, { ...set, count: REQUESTS_PER_SIZE }))
-    // Two workers at least: pages of a segment that one process maps alone would count as private.
+    // At least two workers: segment pages mapped by one process count as private.
     const server = await startOnecopy({ stage, model, workers: Math.max(2, workers) })
     const connections = await connectToEach(server, requests[0] as InferRequest)
     using progress = createProgress(name, STAGES)
