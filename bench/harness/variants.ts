@@ -53,7 +53,7 @@ export function variantsOption(words: {
       const names = option.parse(text)
       const unknown = names.find((name) => !variantNames().includes(name))
       if (unknown === undefined) return names
-      throw new Error(`expected names out of ${variantNames().join(', ')}, got ${JSON.stringify(unknown)}`)
+      throw new Error(`expected names from ${variantNames().join(', ')}, got ${JSON.stringify(unknown)}`)
     },
   }
 }
