@@ -92,7 +92,7 @@ test('binary answers are held to the schema in front, and to as many bytes as it
     body: Buffer.concat([Buffer.from(text), Buffer.alloc(tail)]),
   })
   t.is(answerProblem(binary(4), 'public'), null)
-  t.regex(answerProblem(binary(5), 'public') ?? '', /4 bytes of tensors are announced, 5 follow/)
+  t.regex(answerProblem(binary(5), 'public') ?? '', /4 bytes of tensors declared, 5 present/)
   t.regex(answerProblem(binary(4, head.replace('"FP32"', '"FP31"')), 'public') ?? '', /FP31|allowed values/)
 })
 

@@ -51,7 +51,7 @@ test('a wrong command line is rejected with the name of the option, and nothing 
   for (const [args, message] of [
     [['--workers', '0'], /--workers: expected an integer from 1, got "0"/],
     [['--workers', ''], /--workers/],
-    [['--steps', '2,1'], /--steps: expected rising numbers/],
+    [['--steps', '2,1'], /--steps: expected ascending numbers/],
     [['--models', ','], /--models/],
     [['--unknown'], /--unknown/],
     [['second'], /unknown "second", expected one of first/],

@@ -315,7 +315,7 @@ test.serial(
     const failed = await load(adminUrl)
     t.is(failed.status, 500)
     t.is(failed.headers.get('x-error-code'), 'MODEL_CRASHED')
-    t.regex(await failed.text(), /model div version 1 ended worker \d+ with SIGFPE while it was loaded/)
+    t.regex(await failed.text(), /model div version 1 ended worker \d+ with SIGFPE during its load/)
     await until('a replacement', () => workersReady(running) === 4)
     for (let i = 0; i < 6; i++) {
       const response = await divide(url, 10, 3)

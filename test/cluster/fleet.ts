@@ -83,6 +83,7 @@ const SERVING_CONFIG = {
   ...{ deadlineStatus: 503, systemSharedMemory: false, rateLimit: null, maxClientRequests: 0 },
   ...{ trustedProxies: 0, corsOrigins: [], isAccessLogOn: false, isServerTimingOn: false, otlpEndpoint: '' },
   logLevel: 'info',
+  logFormat: 'json',
   maxResponseBytes: 1,
   isModelRequired: false,
 }

@@ -286,5 +286,5 @@ test.serial('a run.sh that asks onecopy in a bundle without a manifest ends with
     { env: { ...process.env, PATH: pathWithOnecopy(t) }, encoding: 'utf8' },
   )
   t.is(status, 1)
-  t.regex(stderr, /has no serve\.json that says what to run/)
+  t.regex(stderr, /calls onecopy, but the bundle has no serve\.json/)
 })

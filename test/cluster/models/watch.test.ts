@@ -55,7 +55,7 @@ test('a worker with a silent event loop is killed, and the running model is repo
   scene.state = { loopSilentMs: 10_000, running: { model: 'slow', version: '2', isLoading: false } }
   await until('the detection', () => scene.discarded.length > 0)
   t.is(scene.discarded[0]?.code, 'WORKER_STALLED')
-  t.regex(scene.discarded[0]?.message ?? '', /event loop of worker 1 .* while model slow version 2 ran/)
+  t.regex(scene.discarded[0]?.message ?? '', /event loop of worker 1 .* while it ran model slow version 2/)
 })
 
 test('a suspended primary does not mistake silence for a stall', async (t) => {

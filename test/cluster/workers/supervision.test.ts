@@ -177,7 +177,7 @@ test.serial('a memory ceiling below the size of a new worker is reported and ign
   const running = await serveAdd(t, ['--workers', '1', '--max-private-memory', '1MiB'])
   const { server, url } = running
   const line = await server.logged((one) => /--max-private-memory/.test(one.msg))
-  t.regex(line.msg, /holds .* MB of its own .* from the start: the ceiling is ignored/)
+  t.regex(line.msg, /has .* MB of private memory .* right after its start: the ceiling is ignored/)
   await inferOutputs({ url, model: 'add', inputs: [POINT] })
   t.is(workerPids(running).length, 1)
   await stopCleanly(t, server)
