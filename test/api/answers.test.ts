@@ -104,6 +104,6 @@ test("a wrong answer of a server that is watched fails the client's fetch", asyn
   t.is((await fetch(`${origin}/v2/health/live`)).status, 200)
   watchAnswers(origin, 'public')
   await t.throwsAsync(fetch(`${origin}/v2/health/live`), {
-    message: /GET \/v2\/health\/live on the public port answers 200/,
+    message: /GET \/v2\/health\/live on the public port returned 200/,
   })
 })
