@@ -218,7 +218,7 @@ export class WorkerHandle {
 
   #onUnload(key: string): void {
     this.holds.delete(key)
-    for (const send of this.#onUnloaded.get(key) ?? []) send()
+    for (const notify of this.#onUnloaded.get(key) ?? []) notify()
     this.#onUnloaded.delete(key)
   }
 
