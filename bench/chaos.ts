@@ -1,6 +1,6 @@
 /**
- * Processes killed at random under load, for minutes. Whoever was not at the
- * killed worker must not notice, counts must stay exact, and nothing may be left behind.
+ * Kills random processes under load, for minutes. Requests on other workers must succeed, counts must stay
+ * exact, and nothing may be left behind.
  */
 import { chaosChecks, recoveriesMs, recoveryCheck } from './chaos/checks.js'
 import { FAULTS, type Fault, isFault } from './chaos/faults.js'
@@ -30,7 +30,7 @@ function recoveryRows({ faults }: ChaosResult): string[][] {
     if (own.length === 0) return []
     const times = own.flatMap(({ recoveryMs }) => recoveryMs ?? [])
     const text = [quantile(times, 0.5), Math.max(...times)].map((ms) => `${formatNumber(ms)} ms`)
-    return [[`${fault}, ${own.length} times: back after, median / max`, text.join(' / ')]]
+    return [[`${fault}, ${own.length} times: recovered after, median / max`, text.join(' / ')]]
   })
 }
 
@@ -38,13 +38,8 @@ async function chaosBench(options: Options): Promise<BenchReport> {
   const { seconds, everyMs, workers, model: name } = options
   const model = await benchModel(name)
   await using stage = new Stage()
-  const progress = createProgress('chaos', Math.ceil((seconds * 1000) / everyMs))
-  let result: ChaosResult
-  try {
-    result = await runChaos({ ...options, stage, model, onFault: (note) => progress.step(note) })
-  } finally {
-    progress.end()
-  }
+  using progress = createProgress('chaos', Math.ceil((seconds * 1000) / everyMs))
+  const result = await runChaos({ ...options, stage, model, onFault: (note) => progress.step(note) })
   const { tally, watch } = result
   const times = recoveriesMs(result)
   return {
@@ -56,14 +51,14 @@ async function chaosBench(options: Options): Promise<BenchReport> {
         ['requests sent', String(tally.sent)],
         ['answered', String(tally.answered)],
         ['refused (503)', String(tally.refused)],
-        ['cut off at a killed worker', String(tally.cutOff.length)],
-        ['cut off on the way to one', String(tally.cutOffOnTheWay.length)],
+        ['lost with a killed worker', String(tally.lostWithWorker.length)],
+        ['lost before reaching a killed worker', String(tally.lostBeforeWorker.length)],
         ['lost otherwise', String(tally.unexplained.length)],
         ['wrong answers', String(tally.wrong.length)],
         ['scrapes', String(watch.scrapes)],
         ...recoveryRows(result),
         [
-          'after every kill: back after, median / max',
+          'after every kill: recovered after, median / max',
           `${formatNumber(quantile(times, 0.5))} / ${formatNumber(Math.max(...times))} ms`,
         ],
       ],
@@ -78,29 +73,27 @@ async function chaosBench(options: Options): Promise<BenchReport> {
 
 function parseFaults(names: readonly string[]): Fault[] {
   const unknown = names.find((name) => !isFault(name))
-  if (unknown !== undefined)
-    throw new UsageError(`expected faults out of ${FAULTS.join(', ')}, got ${unknown}`)
+  if (unknown !== undefined) throw new UsageError(`expected faults from ${FAULTS.join(', ')}, got ${unknown}`)
   return names.filter(isFault)
 }
 
 export const chaos = defineBench({
   name: 'chaos',
-  summary:
-    'Something is killed every few seconds under load: who was not there must not notice, and counts stay exact.',
+  summary: 'A process is killed every few seconds under load: other requests succeed, and counts stay exact.',
   options: {
-    seconds: positiveOption({ help: 'How long', default: '600', quick: '20' }),
+    seconds: positiveOption({ help: 'Duration', default: '600', quick: '20' }),
     every: positiveOption({
-      help: 'Seconds between two faults; the next one waits until all workers are ready',
+      help: 'Seconds between faults; the next one waits until all workers are ready',
       default: '2',
     }),
     pause: countOption({
       ...{ placeholder: 'MS', minimum: 0, default: '150' },
-      help: "Between an answer and a client's next request; 0 takes all CPUs, also those that a worker needs to boot",
+      help: "Pause between a response and a client's next request; 0 takes all CPUs, including those that booting workers need",
     }),
     workers: countOption({ help: 'Workers', default: '4' }),
-    model: modelOption({ help: 'Any model of the benches', default: 'mlp-12x2048' }),
-    seed: textOption({ placeholder: 'TEXT', help: 'Draws the faults', default: '1' }),
-    faults: namesOption({ help: 'Which faults', default: FAULTS.join(',') }),
+    model: modelOption({ help: 'A generated model', default: 'mlp-12x2048' }),
+    seed: textOption({ placeholder: 'TEXT', help: 'Seed of the random faults', default: '1' }),
+    faults: namesOption({ help: 'Faults to inject', default: FAULTS.join(',') }),
   },
   failsWhen: 'a bar is missed',
   reports: ({ every, pause, faults, ...rest }) => {

@@ -1,8 +1,8 @@
 /**
- * What it takes to get tensors out of a request's body and an answer's body out of tensors, without a server: onecopy's
- * codec, which checks everything against the model, beside what the other Node variants do, which checks nothing.
+ * Time to decode tensors from a request body and to encode a response body, without a server. Compares the
+ * codec of onecopy, which validates everything against the model, with that of the other Node variants, which
+ * validates nothing.
  */
-
 import { decodeInferRequest, parseHeaderLength } from '../src/protocol/v2/request.js'
 import { encodeInferResponse } from '../src/protocol/v2/response.js'
 import { defineBench } from './harness/bench.js'
@@ -11,8 +11,9 @@ import { countOption, positiveOption, risingOption } from './harness/options.js'
 import { createProgress } from './harness/progress.js'
 import type { BenchReport } from './harness/report.js'
 import { buildRequest, ENCODINGS, type Encoding, type InferRequest } from './harness/requests.js'
+import { orderOf } from './harness/rounds.js'
 import { formatNumber, formatSpread, quantile, spread } from './harness/statistics.js'
-import { spreadBar } from './harness/svg.js'
+import { spreadChart } from './harness/svg.js'
 import { createRandom } from './models/random.js'
 import { decodeRequest, encodeAnswer } from './variants/v2-codec.js'
 
@@ -23,7 +24,7 @@ const MODEL = {
   inputs: [{ name: 'input', datatype: 'FP32', shape: [-1, -1] }],
   outputs: [{ name: 'output', datatype: 'FP32', shape: [-1, -1] }],
 } as const
-/** The clock is not looked at after every single one. */
+/** Runs at least this often, even if the time is over. */
 const MIN_RUNS = 3
 
 interface CodecOptions {
@@ -39,7 +40,7 @@ interface Arm {
   readonly encoding: Encoding
   readonly work: Work
   readonly run: () => void
-  /** Milliseconds for one, the median of each round. */
+  /** Milliseconds per operation, the median of each round. */
   readonly samples: number[]
 }
 
@@ -60,14 +61,14 @@ function armsFor(elements: number): Arm[] {
     const buffer = Buffer.from(body.buffer)
     const jsonBytes = parseHeaderLength(headerLength)
     const isBinary = encoding === 'binary'
-    const plain = { id: undefined, feeds: {}, outputNames: undefined, isBinaryWanted: isBinary }
+    const plain = { id: undefined, feeds: {}, outputNames: undefined, wantsBinary: isBinary }
     const answer = { modelName: MODEL.name, version: '1', request: plain, results: { output: tensor } }
     const runs: Record<Arm['name'], Record<Work, () => void>> = {
       onecopy: {
         decode: () => decodeInferRequest({ body, jsonBytes, model: MODEL, limits: LIMITS }),
         encode: () => {
           const { chunks } = encodeInferResponse({ model: MODEL, outputs: [tensor], binary: [isBinary] })
-          // Text becomes bytes on its way to the socket: the other side has done that already.
+          // The socket would convert text to bytes; the other codec has already done it.
           for (const chunk of chunks) if (typeof chunk === 'string') Buffer.from(chunk)
         },
       },
@@ -84,7 +85,7 @@ function armsFor(elements: number): Arm[] {
   })
 }
 
-/** Median of as many runs as fit. */
+/** Median duration of as many runs as fit into the time. */
 function time(run: () => void, seconds: number): number {
   const taken: number[] = []
   const endMs = performance.now() + seconds * 1000
@@ -123,55 +124,50 @@ function rowsOf({ elements, arms }: Measured): string[][] {
 
 async function codecBench({ elements: sizes, seconds, rounds }: CodecOptions): Promise<BenchReport> {
   const all = sizes.map((elements) => ({ elements, arms: armsFor(elements) }))
-  const progress = createProgress('codec', sizes.length * (rounds + 1))
-  try {
-    for (const { elements, arms } of all) {
-      progress.step(`${elements} elements: warm-up`)
-      for (const { run } of arms) time(run, seconds)
-      for (let round = 0; round < rounds; round++) {
-        progress.step(`${elements} elements: round ${round + 1}`)
-        for (const { run, samples } of round % 2 === 0 ? arms : [...arms].reverse()) {
-          samples.push(time(run, seconds))
-        }
-        // Signals and the bar are looked at between rounds.
-        await new Promise((resolve) => setImmediate(resolve))
+  using progress = createProgress('codec', sizes.length * (rounds + 1))
+  for (const { elements, arms } of all) {
+    progress.step(`${elements} elements: warm-up`)
+    for (const { run } of arms) time(run, seconds)
+    for (let round = 0; round < rounds; round++) {
+      progress.step(`${elements} elements: round ${round + 1}`)
+      for (const { run, samples } of orderOf(arms, round)) {
+        samples.push(time(run, seconds))
       }
+      // Lets the event loop handle signals and the progress bar.
+      await new Promise((resolve) => setImmediate(resolve))
     }
-    const last = all.at(-1)
-    return {
-      name: 'codec',
-      title: 'request bodies to tensors, tensors to answer bodies, in one process without a server',
-      table: {
-        head: [
-          'tensor',
-          'work',
-          'codec',
-          'ms for one, median (min-max)',
-          'MB/s of tensor',
-          'onecopy against it',
-        ],
-        rows: all.flatMap(rowsOf),
-      },
-      checks: [],
-      notes: [
-        'plain: JSON.parse and Float32Array.from, one copy of a binary tensor, no checks',
-        'onecopy holds names, types, shapes, lengths and nesting against the model and its limits in the same pass',
+  }
+  const last = all.at(-1)
+  return {
+    name: 'codec',
+    title: 'request bodies to tensors, tensors to response bodies, in one process without a server',
+    table: {
+      head: [
+        'tensor',
+        'work',
+        'codec',
+        'ms per operation, median (min-max)',
+        'MB/s of tensor',
+        'onecopy compared',
       ],
-      charts: [
-        {
-          kind: 'bars',
-          title: `codec, ${last?.elements} FP32 elements`,
-          unit: 'milliseconds for one, median and spread',
-          bars: (last?.arms ?? []).map(({ work, encoding, name, samples }) =>
-            spreadBar(`${work} ${encoding}, ${name}`, samples),
-          ),
-        },
-      ],
-      setting: { elements: sizes, seconds, rounds },
-      raw: all.map(({ elements, arms }) => ({ elements, arms: arms.map(({ run: _, ...arm }) => arm) })),
-    }
-  } finally {
-    progress.end()
+      rows: all.flatMap(rowsOf),
+    },
+    checks: [],
+    notes: [
+      'plain: JSON.parse and Float32Array.from, one copy of a binary tensor, no checks',
+      'onecopy validates names, types, shapes, lengths and nesting against the model and its limits in the same pass',
+    ],
+    charts: [
+      spreadChart(
+        { title: `codec, ${last?.elements} FP32 elements`, unit: 'milliseconds per operation' },
+        (last?.arms ?? []).map(({ work, encoding, name, samples }) => [
+          `${work} ${encoding}, ${name}`,
+          samples,
+        ]),
+      ),
+    ],
+    setting: { elements: sizes, seconds, rounds },
+    raw: all.map(({ elements, arms }) => ({ elements, arms: arms.map(({ run: _, ...arm }) => arm) })),
   }
 }
 
@@ -180,8 +176,8 @@ export const codec = defineBench({
   summary: 'Bodies to tensors and tensors to bodies, JSON and binary, in one process without a server.',
   options: {
     elements: risingOption({ help: 'Elements of the tensor', default: '1000,100000,1000000' }),
-    seconds: positiveOption({ help: 'Length of one measurement', default: '0.5', quick: '0.1' }),
-    rounds: countOption({ help: 'Measurements of each, in turns', default: '10', quick: '4' }),
+    seconds: positiveOption({ help: 'Duration of one measurement', default: '0.5', quick: '0.1' }),
+    rounds: countOption({ help: 'Measurements of each, alternating', default: '10', quick: '4' }),
   },
   reports: (options) => [() => codecBench(options)],
 })

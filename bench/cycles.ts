@@ -1,6 +1,6 @@
 /**
- * Servers that are killed and started again. Many lives of a small model must
- * leave nothing; few of a large one show what a start saves that takes over a dead server's segment.
+ * Kills and restarts servers. Many cycles of a small model must leave nothing behind. A few cycles of a large
+ * model show the time that adopting a segment saves.
  */
 import { cyclesChecks, runCycles } from './cycles/cycles.js'
 import { measureStarts } from './cycles/start-times.js'
@@ -9,7 +9,7 @@ import { countOption } from './harness/options.js'
 import { createProgress } from './harness/progress.js'
 import type { BenchReport } from './harness/report.js'
 import { Stage } from './harness/stage.js'
-import { formatNumber, formatSpread, ratios, spread } from './harness/statistics.js'
+import { formatMb, formatSpread, ratios, spread } from './harness/statistics.js'
 import { modelOption } from './models/subject.js'
 import { benchModel } from './rows/row.js'
 
@@ -27,93 +27,85 @@ interface Options {
 async function cyclesBench({ cycles, workers }: Options): Promise<BenchReport> {
   const model = await benchModel(SMALL_MODEL)
   await using stage = new Stage()
-  const progress = createProgress('cycles', cycles + 1)
-  try {
-    const result = await runCycles({
-      ...{ stage, model, workers, cycles },
-      onCycle: (note) => progress.step(note),
-    })
-    return {
-      name: 'cycles',
-      title: `${SMALL_MODEL}, ${cycles} times started, asked and killed with SIGKILL, ${workers} workers`,
-      table: {
-        head: ['what', 'got'],
-        rows: [
-          ['starts', String(result.readyMs.length)],
-          ['that adopted a segment', String(result.adopted)],
-          ['ready after, ms', formatSpread(spread(result.readyMs))],
-        ],
-      },
-      checks: cyclesChecks(result),
-      notes: [],
-      charts: [],
-      setting: { cycles, workers, model },
-      raw: result,
-    }
-  } finally {
-    progress.end()
+  using progress = createProgress('cycles', cycles + 1)
+  const result = await runCycles({
+    ...{ stage, model, workers, cycles },
+    onCycle: (note) => progress.step(note),
+  })
+  return {
+    name: 'cycles',
+    title: `${SMALL_MODEL}, ${cycles} cycles of start, requests and SIGKILL, ${workers} workers`,
+    table: {
+      head: ['what', 'got'],
+      rows: [
+        ['starts', String(result.readyMs.length)],
+        ['starts that adopted a segment', String(result.adopted)],
+        ['ready after, ms', formatSpread(spread(result.readyMs))],
+      ],
+    },
+    checks: cyclesChecks(result),
+    notes: [],
+    charts: [],
+    setting: { cycles, workers, model },
+    raw: result,
   }
 }
 
 async function startsBench({ rounds, workers, model: name }: Options): Promise<BenchReport> {
   const model = await benchModel(name)
   await using stage = new Stage()
-  const progress = createProgress('starts', rounds * STARTS_PER_ROUND)
-  try {
-    const times = await measureStarts({
-      ...{ stage, model, workers, rounds },
-      onStart: (note) => progress.step(note),
-    })
-    const cold = times.map(({ coldMs }) => coldMs)
-    const cached = times.map(({ cachedMs }) => cachedMs)
-    const adopting = times.map(({ adoptingMs }) => adoptingMs)
-    const faster = ratios(cold, adopting)
-    const adopted = times.filter(({ isAdopted }) => isAdopted).length
-    return {
-      name: 'starts',
-      title: `${name} (${formatNumber(model.bytes / 1e6)} MB), ${workers} workers, time to ready in ${rounds} rounds`,
-      table: {
-        head: ['start', 'ready after, ms', 'a cold start takes'],
-        rows: [
-          ['nothing there', formatSpread(spread(cold)), '1x'],
-          [
-            'compiled model in the cache',
-            formatSpread(spread(cached)),
-            `${formatSpread(ratios(cold, cached))}x`,
-          ],
-          ['segment of a killed server', formatSpread(spread(adopting)), `${formatSpread(faster)}x`],
-        ],
-      },
-      checks: [
-        {
-          claim: 'a start that adopts, against a cold one',
-          bar: `at least ${BAR_TIMES_FASTER} times faster`,
-          got: `${formatSpread(faster)} times`,
-          isMet: faster.median >= BAR_TIMES_FASTER,
-        },
-        {
-          claim: 'starts after SIGKILL that adopted',
-          bar: String(rounds),
-          got: String(adopted),
-          isMet: adopted === rounds,
-        },
+  using progress = createProgress('starts', rounds * STARTS_PER_ROUND)
+  const times = await measureStarts({
+    ...{ stage, model, workers, rounds },
+    onStart: (note) => progress.step(note),
+  })
+  const cold = times.map(({ coldMs }) => coldMs)
+  const cached = times.map(({ cachedMs }) => cachedMs)
+  const adopting = times.map(({ adoptingMs }) => adoptingMs)
+  const faster = ratios(cold, adopting)
+  const adopted = times.filter(({ isAdopted }) => isAdopted).length
+  return {
+    name: 'starts',
+    title: `${name} (${formatMb(model.bytes)} MB), ${workers} workers, time to ready in ${rounds} rounds`,
+    table: {
+      head: ['start', 'ready after, ms', 'a cold start takes'],
+      rows: [
+        ['cold', formatSpread(spread(cold)), '1x'],
+        ['compile cache', formatSpread(spread(cached)), `${formatSpread(ratios(cold, cached))}x`],
+        ['segment of a killed server', formatSpread(spread(adopting)), `${formatSpread(faster)}x`],
       ],
-      notes: [],
-      charts: [],
-      setting: { rounds, workers, model },
-      raw: times,
-    }
-  } finally {
-    progress.end()
+    },
+    checks: [
+      {
+        claim: 'a start that adopts a segment, compared with a cold one',
+        bar: `at least ${BAR_TIMES_FASTER} times faster`,
+        got: `${formatSpread(faster)} times`,
+        isMet: faster.median >= BAR_TIMES_FASTER,
+      },
+      {
+        claim: 'starts after SIGKILL that adopted',
+        bar: String(rounds),
+        got: String(adopted),
+        isMet: adopted === rounds,
+      },
+    ],
+    notes: [],
+    charts: [],
+    setting: { rounds, workers, model },
+    raw: times,
   }
 }
 
 export const cycles = defineBench({
   name: 'cycles',
   summary:
-    'Servers that are started, asked and killed: nothing is left, and the next start takes over what stands there.',
+    'Servers started, used and killed: nothing is left behind, and the next start adopts the segments.',
   options: {
-    cycles: countOption({ help: 'Lives of the small model that end by SIGKILL', default: '200', quick: '5' }),
+    cycles: countOption({
+      help: 'Cycles of the small model that end with SIGKILL',
+      default: '200',
+      quick: '5',
+    }),
     rounds: countOption({
       ...{
         help: 'Cold start, start from the cache and start after SIGKILL of the large model',

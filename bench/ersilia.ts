@@ -1,7 +1,7 @@
 /**
- * A resident model behind SMILES against a process for every request that loads it. All are
- * served by the same server: one bundle has a serve.json, the others a run.sh that starts a small program with the
- * same libraries, in Node and, where Python has them, in Python.
+ * A resident model with SMILES input, compared with a process that loads it for every request. The same
+ * server serves all bundles: one has a serve.json; the others have a run.sh that starts a small program with
+ * the same libraries in Node and, if available, in Python.
  */
 import { spawnSync } from 'node:child_process'
 import { chmodSync, copyFileSync, mkdirSync, writeFileSync } from 'node:fs'
@@ -15,7 +15,7 @@ import { CACHE_DIR, COMPILED_ROOT, PACKAGE_ROOT } from './harness/paths.js'
 import { createProgress } from './harness/progress.js'
 import type { BenchReport } from './harness/report.js'
 import type { InferRequest } from './harness/requests.js'
-import { alternate, stepsOf } from './harness/rounds.js'
+import { alternate, orderOf, stepsOf } from './harness/rounds.js'
 import { type RunningServer, segmentFolder, startOnecopy } from './harness/servers.js'
 import { Stage } from './harness/stage.js'
 import { formatNumber, formatSpread, ratios, spread } from './harness/statistics.js'
@@ -50,7 +50,7 @@ interface Bundles {
 
 const FINGERPRINT = { radius: 1, bits: 2048 }
 
-/** Esters of growing chains: every one another molecule. */
+/** Esters with growing chains: all molecules differ. */
 function molecules(count: number): string[] {
   return Array.from(
     { length: count },
@@ -112,11 +112,11 @@ async function makeBundles(stage: Stage, model: string, python: string): Promise
       perRequest('python per request', `"${python}" "${inPython}" "${checkpoint}" ${bits} ${radius}`),
     )
   const notes = [
-    'resident: the model loaded once, RDKit in a thread beside it',
-    'per request: the same server starts a process for each, which imports RDKit and ONNX Runtime, loads the model, ends',
+    'resident: the model loaded once, RDKit in a separate thread',
+    'per request: the same server starts a process for each request, which imports RDKit and ONNX Runtime and loads the model',
     ...(isPythonThere
       ? []
-      : [`python per request: **skipped**, ${python} has not rdkit, numpy and onnxruntime (--python)`]),
+      : [`python per request: **skipped**, ${python} lacks rdkit, numpy or onnxruntime (--python)`]),
   ]
   return { resident: { name: 'resident', root: resident }, others, notes }
 }
@@ -147,7 +147,7 @@ async function startServers(stage: Stage, { resident, others }: Bundles, workers
     const server = await start(bundle)
     const values = await valuesFrom(server)
     const differ = expected.some((value, i) => !(Math.abs(value - (values[i] as number)) < 1e-4))
-    if (differ) throw new Error(`expected ${bundle.name} to answer as the resident model does`)
+    if (differ) throw new Error(`expected the outputs of ${bundle.name} to equal those of the resident model`)
     servers.push(server)
   }
   return servers
@@ -158,44 +158,40 @@ async function throughputBench(options: Options, molecules: number): Promise<Ben
   await using stage = new Stage()
   const bundles = await makeBundles(stage, model, python)
   const servers = await startServers(stage, bundles, workers)
-  const progress = createProgress(`${molecules} a request`, stepsOf(servers.length, rounds))
-  try {
-    const load = { requests: [requestOf(molecules)], connections: CONNECTIONS }
-    const arms = await alternate(
-      servers.map((server) => closedLoopArm(server, load)),
-      { rounds, seconds, progress },
-    )
-    const [over, ...unders] = arms
-    if (over === undefined) throw new Error('expected a resident model')
-    const title = `${model}, ${molecules} molecules a request, ${CONNECTIONS} connections, ${workers} workers`
-    return {
-      name: `ersilia-${molecules}`,
-      title,
-      table: comparisonTable(arms),
-      checks: [
-        ...unders.flatMap((under) => [
-          ratioCheck({
-            over,
-            under,
-            metric: 'requestsPerSecond',
-            bar: THROUGHPUT_BAR,
-            isMetWhen: 'at least',
-          }),
-          ratioCheck({ over, under, metric: 'p50Ms', bar: 1, isMetWhen: 'below' }),
-        ]),
-        noFailures(arms),
-      ],
-      notes: bundles.notes,
-      charts: [comparisonChart(title, arms, 'requestsPerSecond')],
-      setting: { model, molecules, workers, connections: CONNECTIONS, rounds, seconds },
-      raw: arms,
-    }
-  } finally {
-    progress.end()
+  using progress = createProgress(`${molecules} per request`, stepsOf(servers.length, rounds))
+  const load = { requests: [requestOf(molecules)], connections: CONNECTIONS }
+  const arms = await alternate(
+    servers.map((server) => closedLoopArm(server, load)),
+    { rounds, seconds, progress },
+  )
+  const [over, ...unders] = arms
+  if (over === undefined) throw new Error('expected a resident model')
+  const title = `${model}, ${molecules} molecules per request, ${CONNECTIONS} connections, ${workers} workers`
+  return {
+    name: `ersilia-${molecules}`,
+    title,
+    table: comparisonTable(arms),
+    checks: [
+      ...unders.flatMap((under) => [
+        ratioCheck({
+          over,
+          under,
+          metric: 'requestsPerSecond',
+          bar: THROUGHPUT_BAR,
+          isMetWhen: 'at least',
+        }),
+        ratioCheck({ over, under, metric: 'p50Ms', bar: 1, isMetWhen: 'below' }),
+      ]),
+      noFailures(arms),
+    ],
+    notes: bundles.notes,
+    charts: [comparisonChart(title, arms, 'requestsPerSecond')],
+    setting: { model, molecules, workers, connections: CONNECTIONS, rounds, seconds },
+    raw: arms,
   }
 }
 
-/** Milliseconds of one `onecopy run`, from its start to its end. */
+/** Duration of one `onecopy run` in milliseconds. */
 function timeRun(args: readonly string[]): number {
   const startedMs = performance.now()
   const { status, stderr } = spawnSync(process.execPath, [MAIN, 'run', ...args], { encoding: 'utf8' })
@@ -215,30 +211,26 @@ async function runBench({ model, runs, python }: Options): Promise<BenchReport> 
   const folder = stage.folder(tmpdir(), 'onecopy-bench-ersilia-')
   const input = join(folder, 'input.csv')
   writeFileSync(input, `input\n${molecules(100).join('\n')}\n`)
-  const ways = ['socket', 'segment', 'cold'] as const
-  const times: Record<(typeof ways)[number], number[]> = { socket: [], segment: [], cold: [] }
-  const progress = createProgress('onecopy run', runs + 1)
-  try {
-    for (let i = 0; i <= runs; i++) {
-      progress.step(`run ${i}`)
-      for (const via of i % 2 === 0 ? ways : [...ways].reverse()) {
-        const files = ['--input', input, '--output', join(folder, `${via}.csv`)]
-        const ms = timeRun([resident, ...files, '--via', via, '--segment-dir', segmentDir])
-        // The first of each fills the page cache.
-        if (i > 0) times[via].push(ms)
-      }
+  const methods = ['socket', 'segment', 'cold'] as const
+  const times: Record<(typeof methods)[number], number[]> = { socket: [], segment: [], cold: [] }
+  using progress = createProgress('onecopy run', runs + 1)
+  for (let i = 0; i <= runs; i++) {
+    progress.step(`run ${i}`)
+    for (const via of orderOf(methods, i)) {
+      const files = ['--input', input, '--output', join(folder, `${via}.csv`)]
+      const ms = timeRun([resident, ...files, '--via', via, '--segment-dir', segmentDir])
+      // The first run of each fills the page cache.
+      if (i > 0) times[via].push(ms)
     }
-  } finally {
-    progress.end()
   }
   const faster = ratios(times.cold, times.socket)
-  const title = `${model}, onecopy run of 100 molecules, ${runs} times each, in turns`
+  const title = `${model}, onecopy run of 100 molecules, ${runs} times each, alternating`
   return {
     name: 'ersilia-run',
     title,
     table: {
-      head: ['way', 'ms, median (min-max)', 'a cold run takes'],
-      rows: ways.map((via) => [
+      head: ['method', 'ms, median (min-max)', 'a cold run takes'],
+      rows: methods.map((via) => [
         via,
         formatSpread(spread(times[via])),
         `${formatSpread(ratios(times.cold, times[via]))}x`,
@@ -246,7 +238,7 @@ async function runBench({ model, runs, python }: Options): Promise<BenchReport> 
     },
     checks: [
       {
-        claim: 'a run through the resident server, against a cold one',
+        claim: 'a run through the resident server, compared with a cold one',
         bar: `at least ${formatNumber(RUN_BAR)} times faster`,
         got: `${formatSpread(faster)} times`,
         isMet: faster.median >= RUN_BAR,
@@ -261,12 +253,21 @@ async function runBench({ model, runs, python }: Options): Promise<BenchReport> 
 
 export const ersilia = defineBench({
   name: 'ersilia',
-  summary: 'Predictions from SMILES: a resident model against a process for every request, and onecopy run.',
+  summary:
+    'Predictions from SMILES: a resident model compared with a process for every request, and onecopy run.',
   options: {
     model: textOption({ help: `${BUILT_IN}, or an mlp of width 2048`, default: BUILT_IN }),
-    seconds: positiveOption({ help: 'Length of one measurement of one variant', default: '10', quick: '3' }),
-    rounds: countOption({ help: 'Measurements of each variant, in turns', default: '4', quick: '2' }),
-    runs: countOption({ help: 'Runs of onecopy run, of each kind, in turns', default: '20', quick: '3' }),
+    seconds: positiveOption({
+      help: 'Duration of one measurement of one variant',
+      default: '10',
+      quick: '3',
+    }),
+    rounds: countOption({ help: 'Measurements of each variant, alternating', default: '4', quick: '2' }),
+    runs: countOption({
+      help: 'Runs of onecopy run with each method, alternating',
+      default: '20',
+      quick: '3',
+    }),
     workers: countOption({ help: 'Workers of each server', default: '2' }),
     python: textOption({ help: 'A Python with rdkit, numpy and onnxruntime', default: 'python3' }),
   },

@@ -1,11 +1,10 @@
 /**
- * A model replaced under load, the two ways there are: onecopy loads the new one beside the old and changes all workers
- * over; a plain cluster replaces its workers one after the other, as pm2's reload does, each new one before an old one leaves. Two generations of the model
- * answer differently, so every answer tells which one gave it.
+ * Replaces a model under load in two ways. onecopy loads the new model next to the old one and then switches
+ * all workers. A plain cluster replaces its workers one after the other, like the reload of pm2. The two
+ * generations have different outputs, so every response identifies its generation.
  */
-
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
 import { defineBench } from './harness/bench.js'
 import { hostMemory, untilReleased } from './harness/footprint.js'
 import { leadCell } from './harness/lead.js'
@@ -15,11 +14,11 @@ import { MODELS_DIR, SCRATCH_DIR } from './harness/paths.js'
 import { createProgress } from './harness/progress.js'
 import type { BenchReport } from './harness/report.js'
 import { inferRequests } from './harness/requests.js'
-import { type RunningServer, startOnecopy, startVariant } from './harness/servers.js'
+import { emptyCache, type RunningServer, startOnecopy, startVariant } from './harness/servers.js'
 import { Stage } from './harness/stage.js'
-import { formatNumber, formatSpread, quantile, spread } from './harness/statistics.js'
+import { formatMb, formatSpread, quantile, spread } from './harness/statistics.js'
 import { type AnswerInTime, SteadyLoad } from './harness/steady-load.js'
-import { spreadBar } from './harness/svg.js'
+import { spreadChart } from './harness/svg.js'
 import { isSameOutput, outputOf } from './harness/verify.js'
 import { parseRecipe, recipeName } from './models/recipes.js'
 import { ensureModel, type GeneratedModel } from './models/store.js'
@@ -27,8 +26,8 @@ import { modelOption } from './models/subject.js'
 
 const REQUEST_COUNT = 4
 const WARM_UP_ANSWERS = 500
-/** Between two looks at the memory of all processes, which take time of their own. */
-const LOOK_MS = 500
+/** Poll interval for the memory of all processes, because each sample takes time. */
+const SAMPLE_MS = 500
 const REPLACED = '"msg":"replaced"'
 
 interface HotSwapOptions {
@@ -39,9 +38,9 @@ interface HotSwapOptions {
 }
 
 interface Swap {
-  /** Until the server said that it is done. */
+  /** Until the server reported completion. */
   readonly doneMs: number
-  /** Until the last answer of the old generation. */
+  /** Until the last response of the old generation. */
   readonly lastOldMs: number
   readonly answers: number
   readonly failures: number
@@ -51,19 +50,19 @@ interface Swap {
 
 interface Swapped {
   readonly name: string
-  /** In quiet, before the first swap. */
+  /** While idle, before the first swap. */
   readonly restBytes: number
   readonly swaps: Swap[]
 }
 
-/** A server, and how it is told that its model's file has changed; resolves when it is done. */
+/** A server, and the function that applies a changed model file; it resolves when the server is done. */
 interface Changeable {
   readonly server: RunningServer
   readonly repositoryDir: string
   change(): Promise<unknown>
 }
 
-type Begin = (stage: Stage, files: readonly GeneratedModel[], workers: number) => Promise<Changeable>
+type StartServer = (stage: Stage, files: readonly GeneratedModel[], workers: number) => Promise<Changeable>
 
 function repositoryWith(stage: Stage, [first]: readonly GeneratedModel[]): string {
   const repositoryDir = stage.folder(SCRATCH_DIR, 'hot-swap-')
@@ -71,18 +70,18 @@ function repositoryWith(stage: Stage, [first]: readonly GeneratedModel[]): strin
   return repositoryDir
 }
 
-const beginOnecopy: Begin = async (stage, files, workers) => {
+const beginOnecopy: StartServer = async (stage, files, workers) => {
   const repositoryDir = repositoryWith(stage, files)
   const server = await startOnecopy({
     ...{ stage, model: { repositoryDir }, workers },
-    // Its own: each generation is compiled on its first swap, which is in the numbers.
-    cacheDir: stage.folder(tmpdir(), 'onecopy-bench-cache-'),
+    // A new cache: the first swap to each generation includes its compilation.
+    cacheDir: emptyCache(stage),
     flags: ['--model-control', 'explicit', '--load-model', '*'],
   })
   return { server, repositoryDir, change: () => changeModel(server, 'load', files[0]?.name ?? '') }
 }
 
-const beginPlain: Begin = async (stage, files, workers) => {
+const beginPlain: StartServer = async (stage, files, workers) => {
   const repositoryDir = repositoryWith(stage, files)
   let onReplaced = () => {}
   const server = await startVariant('plain-koa', {
@@ -99,7 +98,7 @@ const beginPlain: Begin = async (stage, files, workers) => {
   return { server, repositoryDir, change }
 }
 
-const CONTESTANTS: Readonly<Record<string, Begin>> = {
+const CANDIDATES: Readonly<Record<string, StartServer>> = {
   onecopy: beginOnecopy,
   'plain-koa, workers replaced': beginPlain,
 }
@@ -108,35 +107,35 @@ async function totalBytes(server: RunningServer): Promise<number> {
   try {
     return (await hostMemory(server)).totalBytes
   } catch {
-    // A worker that ended between two looks at it: the next look counts.
+    // A worker ended during the sample: the next one counts.
     return 0
   }
 }
 
 async function swapOnce(options: {
-  readonly contestant: Changeable
+  readonly candidate: Changeable
   readonly load: SteadyLoad
   readonly answers: AnswerInTime[]
   readonly isOld: (answer: AnswerInTime) => boolean
   readonly connections: number
 }): Promise<Swap> {
-  const { contestant, load, answers, isOld, connections } = options
-  // What came before is told already: a long bench would hold every answer there was.
+  const { candidate, load, answers, isOld, connections } = options
+  // Drops earlier responses, which a long bench could not hold in memory.
   answers.length = 0
   const startedMs = performance.now()
   let mostBytes = 0
   let isDone = false
-  const looking = (async () => {
+  const sampling = (async () => {
     while (!isDone) {
-      mostBytes = Math.max(mostBytes, await totalBytes(contestant.server))
-      await new Promise((resolve) => setTimeout(resolve, LOOK_MS))
+      mostBytes = Math.max(mostBytes, await totalBytes(candidate.server))
+      await pause(SAMPLE_MS)
     }
   })()
-  await contestant.change()
+  await candidate.change()
   const doneMs = performance.now() - startedMs
   await load.more(4 * connections)
   isDone = true
-  await looking
+  await sampling
   const seen = [...answers]
   const failed = seen.filter(({ outcome }) => outcome instanceof Error || outcome.status !== 200)
   const old = seen.filter((answer) => !failed.includes(answer) && isOld(answer))
@@ -156,7 +155,7 @@ async function swapOnce(options: {
 async function measure(options: {
   readonly stage: Stage
   readonly name: string
-  readonly begin: Begin
+  readonly begin: StartServer
   readonly files: readonly GeneratedModel[]
   readonly settings: HotSwapOptions
   readonly step: (note: string) => void
@@ -167,8 +166,8 @@ async function measure(options: {
   const requests = inferRequests(recipe, { encoding: 'binary', count: REQUEST_COUNT })
   const references = await referencesOf(stage, files, requests)
   step(`${name}: starting`)
-  const contestant = await begin(stage, files, workers)
-  const { server, repositoryDir } = contestant
+  const candidate = await begin(stage, files, workers)
+  const { server, repositoryDir } = candidate
   const answers: AnswerInTime[] = []
   const onAnswer = (answer: AnswerInTime) => answers.push(answer)
   const load = new SteadyLoad({ port: server.port, requests, connections, onAnswer })
@@ -186,7 +185,7 @@ async function measure(options: {
       putModel(repositoryDir, modelName, path)
       const isOld = ({ requestIndex, outcome }: AnswerInTime) =>
         !(outcome instanceof Error) && isSameOutput(old[requestIndex] ?? [], outputOf(outcome))
-      measured.swaps.push(await swapOnce({ contestant, load, answers, isOld, connections }))
+      measured.swaps.push(await swapOnce({ candidate, load, answers, isOld, connections }))
     }
     return measured
   } finally {
@@ -198,18 +197,17 @@ async function measure(options: {
 function tableOf(all: readonly Swapped[]): BenchReport['table'] {
   const [onecopy] = all
   const old = ({ swaps }: Swapped) => swaps.map(({ lastOldMs }) => lastOldMs)
-  const mb = (bytes: number) => formatNumber(bytes / 1e6)
   return {
     head: [
       'way',
-      'last old answer after, ms',
-      'said to be done after, ms',
-      'requests meanwhile',
+      'last old response after, ms',
+      'reported done after, ms',
+      'requests during swap',
       'failed',
-      'p99 meanwhile, ms',
+      'p99 during swap, ms',
       'host memory before, MB',
-      'at most meanwhile, MB',
-      'onecopy against it, last old answer',
+      'peak during swap, MB',
+      'onecopy compared, last old response',
     ],
     rows: all.map((one) => [
       one.name,
@@ -218,8 +216,8 @@ function tableOf(all: readonly Swapped[]): BenchReport['table'] {
       String(one.swaps.reduce((sum, { answers }) => sum + answers, 0)),
       String(one.swaps.reduce((sum, { failures }) => sum + failures, 0)),
       formatSpread(spread(one.swaps.map(({ p99Ms }) => p99Ms))),
-      mb(one.restBytes),
-      mb(Math.max(...one.swaps.map(({ mostBytes }) => mostBytes))),
+      formatMb(one.restBytes),
+      formatMb(Math.max(...one.swaps.map(({ mostBytes }) => mostBytes))),
       onecopy === undefined || one === onecopy
         ? '-'
         : leadCell({ onecopy: old(onecopy), other: old(one), better: 'lower' }),
@@ -232,65 +230,52 @@ async function hotSwapBench(settings: HotSwapOptions): Promise<BenchReport> {
   const { swaps, workers, connections } = settings
   const recipe = parseRecipe(settings.model)
   const name = recipeName(recipe)
-  const contestants = Object.entries(CONTESTANTS)
-  const progress = createProgress('hot-swap', contestants.length * (swaps + 1) + 1)
-  try {
-    progress.step('making two generations')
-    const repositoryOf = join(MODELS_DIR, `${name}-generations-2`)
-    const files = [
-      await ensureModel(recipe, repositoryOf, { name, version: 1 }),
-      await ensureModel(recipe, repositoryOf, { name, version: 2 }),
-    ]
-    const all: Swapped[] = []
-    for (const [label, begin] of contestants) {
-      all.push(
-        await measure({ stage, name: label, begin, files, settings, step: (note) => progress.step(note) }),
-      )
-    }
-    const failures = all[0]?.swaps.reduce((sum, swap) => sum + swap.failures, 0) ?? 0
-    return {
-      name: 'hot-swap',
-      title: `${name}, ${swaps} swaps under ${connections} connections, ${workers} workers`,
-      table: tableOf(all),
-      checks: [
-        { claim: 'requests that onecopy failed', got: String(failures), bar: '0', isMet: failures === 0 },
-      ],
-      notes: [
-        'the first swap of onecopy compiles the other generation, later ones find it compiled',
-        'memory is looked at every half second, each page counted once',
-        'a plain cluster answers old and new mixed, from its first new worker to its last old one',
-      ],
-      charts: [
-        {
-          kind: 'bars',
-          title: `${name}: until the last answer of the old model`,
-          unit: 'milliseconds, median and spread',
-          bars: all.map(({ name: label, swaps: measured }) =>
-            spreadBar(
-              label,
-              measured.map(({ lastOldMs }) => lastOldMs),
-            ),
-          ),
-        },
-      ],
-      setting: { ...settings, files },
-      raw: all,
-    }
-  } finally {
-    progress.end()
+  const candidates = Object.entries(CANDIDATES)
+  using progress = createProgress('hot-swap', candidates.length * (swaps + 1) + 1)
+  progress.step('generating two models')
+  const repositoryOf = join(MODELS_DIR, `${name}-generations-2`)
+  const files = [
+    await ensureModel(recipe, repositoryOf, { name, version: 1 }),
+    await ensureModel(recipe, repositoryOf, { name, version: 2 }),
+  ]
+  const all: Swapped[] = []
+  for (const [label, begin] of candidates) {
+    all.push(
+      await measure({ stage, name: label, begin, files, settings, step: (note) => progress.step(note) }),
+    )
+  }
+  const failures = all[0]?.swaps.reduce((sum, swap) => sum + swap.failures, 0) ?? 0
+  return {
+    name: 'hot-swap',
+    title: `${name}, ${swaps} swaps under ${connections} connections, ${workers} workers`,
+    table: tableOf(all),
+    checks: [{ claim: 'failed requests of onecopy', got: String(failures), bar: '0', isMet: failures === 0 }],
+    notes: [
+      'the first swap of onecopy compiles the other generation; later ones use the cache',
+      'memory is sampled every half second; each page counts once',
+      'during a swap, a plain cluster returns outputs of both generations',
+    ],
+    charts: [
+      spreadChart(
+        { title: `${name}: time to the last response of the old model`, unit: 'milliseconds' },
+        all.map((one) => [one.name, one.swaps.map(({ lastOldMs }) => lastOldMs)]),
+      ),
+    ],
+    setting: { ...settings, files },
+    raw: all,
   }
 }
 
 export const hotSwap = defineBench({
   name: 'hot-swap',
   summary:
-    'A model replaced under load: until the last old answer, what failed, memory at most; beside replaced workers.',
+    'A model replaced under load: time to the last old response, failures and peak memory, compared with replaced workers.',
   options: {
-    swaps: countOption({ help: 'Times the model is replaced', default: '10', quick: '3' }),
+    swaps: countOption({ help: 'Number of swaps', default: '10', quick: '3' }),
     model: modelOption({ help: 'A generated model', default: '200MB' }),
-    connections: countOption({ help: 'Connections that ask without a pause', default: '16' }),
+    connections: countOption({ help: 'Connections that send requests without a pause', default: '16' }),
     workers: countOption({ help: 'Workers of each server', default: '2' }),
   },
-  failsWhen: 'onecopy failed a request',
+  failsWhen: 'a request to onecopy failed',
   reports: (options) => [() => hotSwapBench(options)],
 })

@@ -1,6 +1,6 @@
 /**
- * What a request waits at a load that every variant can carry: the same constant rate for all, in turns, each latency
- * counted from when its request was due. A closed loop slows down with its server and hides what others would wait.
+ * Latency at a load that every variant can sustain: the same constant rate for all, in alternation. Latency
+ * counts from the time a request was due. A closed loop slows down with its server and hides queueing time.
  */
 import { defineBench } from './harness/bench.js'
 import { closedLoop } from './harness/closed-loop.js'
@@ -10,11 +10,12 @@ import { choiceOption, countOption, positiveOption } from './harness/options.js'
 import { createProgress } from './harness/progress.js'
 import type { BenchReport } from './harness/report.js'
 import { ENCODINGS, type Encoding } from './harness/requests.js'
+import { orderOf } from './harness/rounds.js'
 import type { RunningServer } from './harness/servers.js'
 import { Stage } from './harness/stage.js'
 import { formatNumber, formatSpread, quantile, spread } from './harness/statistics.js'
-import { spreadBar } from './harness/svg.js'
-import { chooseVariants, orNote, variantsOption } from './harness/variants.js'
+import { spreadChart } from './harness/svg.js'
+import { chooseVariants, startOrSkip, variantsOption } from './harness/variants.js'
 import { verifySameAnswers } from './harness/verify.js'
 import { findSubject, modelsOption, requestsTo } from './models/subject.js'
 
@@ -36,7 +37,7 @@ interface Round {
   readonly percentilesMs: Readonly<Record<Percentile, number>>
   readonly answers: number
   readonly failures: number
-  /** The sender's own lateness, contained in the latencies. */
+  /** Delay of requests in the client. Latencies include it. */
   readonly sendLagP99Ms: number
 }
 
@@ -64,8 +65,8 @@ function tableOf(measured: readonly MeasuredVariant[]): BenchReport['table'] {
       'variant',
       ...percentiles.map((percentile) => `${percentile} ms`),
       'failures',
-      'sender late by, p99 ms',
-      'onecopy against it, p50',
+      'client delay, p99 ms',
+      'onecopy compared, p50',
       'p99',
     ],
     rows: measured.map((one) => [
@@ -85,92 +86,94 @@ async function latencyBench(modelName: string, options: LatencyOptions): Promise
   const model = await findSubject(modelName)
   const { variants, notes } = chooseVariants(options.variants, encoding)
   const requests = requestsTo(model, { encoding, count: REQUEST_COUNT })
-  const progress = createProgress(`latency ${model.name}`, variants.length * (rounds + 2))
-  try {
-    const arms: { server: RunningServer; measured: MeasuredVariant }[] = []
-    for (const variant of variants) {
-      progress.step(`${variant.name}: starting`)
-      const server = await orNote({ variant, notes }, () => variant.start({ stage, model, workers }))
-      if (server === null) continue
-      progress.step(`${variant.name}: maximum`)
-      const load = { port: server.port, requests, connections: SATURATING_CONNECTIONS }
-      await closedLoop({ ...load, seconds: Math.min(2, seconds) })
-      const { requestsPerSecond: maximumPerSecond } = await closedLoop({
-        ...load,
-        seconds: Math.min(3, seconds),
+  using progress = createProgress(`latency ${model.name}`, variants.length * (rounds + 2))
+  const arms: { server: RunningServer; measured: MeasuredVariant }[] = []
+  for (const variant of variants) {
+    progress.step(`${variant.name}: starting`)
+    const server = await startOrSkip({ variant, notes }, () => variant.start({ stage, model, workers }))
+    if (server === null) continue
+    progress.step(`${variant.name}: maximum`)
+    const load = { port: server.port, requests, connections: SATURATING_CONNECTIONS }
+    await closedLoop({ ...load, seconds: Math.min(2, seconds) })
+    const { requestsPerSecond: maximumPerSecond } = await closedLoop({
+      ...load,
+      seconds: Math.min(3, seconds),
+    })
+    arms.push({ server, measured: { name: variant.name, maximumPerSecond, rounds: [] } })
+  }
+  await verifySameAnswers(
+    arms.map(({ server }) => server),
+    requests,
+  )
+  const slowest = Math.min(...arms.map(({ measured }) => measured.maximumPerSecond))
+  const ratePerSecond = Math.max(1, slowest * share)
+  for (let round = 0; round < rounds; round++) {
+    for (const { server, measured } of orderOf(arms, round)) {
+      progress.step(`${measured.name}: round ${round + 1}`)
+      const { answers, sendLagsMs } = await openLoop({
+        port: server.port,
+        requests,
+        ratePerSecond,
+        seconds,
       })
-      arms.push({ server, measured: { name: variant.name, maximumPerSecond, rounds: [] } })
+      server.child.assertAlive()
+      const latencies = answers.filter(({ status }) => status === 200).map(({ latencyMs }) => latencyMs)
+      const percentiles = Object.entries(PERCENTILES).map(([name, q]) => [name, quantile(latencies, q)])
+      measured.rounds.push({
+        percentilesMs: Object.fromEntries(percentiles) as Record<Percentile, number>,
+        answers: answers.length,
+        failures: answers.length - latencies.length,
+        sendLagP99Ms: quantile(sendLagsMs, 0.99),
+      })
     }
-    await verifySameAnswers(
-      arms.map(({ server }) => server),
-      requests,
-    )
-    const slowest = Math.min(...arms.map(({ measured }) => measured.maximumPerSecond))
-    const ratePerSecond = Math.max(1, slowest * share)
-    for (let round = 0; round < rounds; round++) {
-      for (const { server, measured } of round % 2 === 0 ? arms : [...arms].reverse()) {
-        progress.step(`${measured.name}: round ${round + 1}`)
-        const { answers, sendLagsMs } = await openLoop({
-          port: server.port,
-          requests,
-          ratePerSecond,
-          seconds,
-        })
-        server.child.assertAlive()
-        const latencies = answers.filter(({ status }) => status === 200).map(({ latencyMs }) => latencyMs)
-        const percentiles = Object.entries(PERCENTILES).map(([name, q]) => [name, quantile(latencies, q)])
-        measured.rounds.push({
-          percentilesMs: Object.fromEntries(percentiles) as Record<Percentile, number>,
-          answers: answers.length,
-          failures: answers.length - latencies.length,
-          sendLagP99Ms: quantile(sendLagsMs, 0.99),
-        })
-      }
-    }
-    const measured = arms.map((arm) => arm.measured)
-    const failures = measured.flatMap((one) => one.rounds).reduce((sum, round) => sum + round.failures, 0)
-    const title = `${model.name}, ${encoding}, ${formatNumber(ratePerSecond)} requests/s to each of ${workers} workers' servers`
-    return {
-      name: `latency-${model.name}`,
-      title,
-      table: tableOf(measured),
-      checks: [{ claim: 'requests that failed', got: String(failures), bar: '0', isMet: failures === 0 }],
-      notes: [
-        `the rate is ${share} of what the slowest of them can do (${measured
-          .map((one) => `${one.name} ${formatNumber(one.maximumPerSecond)}/s`)
-          .join(', ')})`,
-        'counted from when a request was due; the sender shares the machine, and its lateness is in the numbers',
-        ...notes,
-      ],
-      charts: [
-        {
-          kind: 'bars',
-          title: `${model.name} at ${formatNumber(ratePerSecond)} requests/s: p99`,
-          unit: 'milliseconds, median and spread of the rounds',
-          bars: measured.map((one) => spreadBar(one.name, valuesOf(one, 'p99'))),
-        },
-      ],
-      setting: { ...options, ratePerSecond, model },
-      raw: measured,
-    }
-  } finally {
-    progress.end()
+  }
+  const measured = arms.map((arm) => arm.measured)
+  const failures = measured.flatMap((one) => one.rounds).reduce((sum, round) => sum + round.failures, 0)
+  const title = `${model.name}, ${encoding}, ${formatNumber(ratePerSecond)} requests/s to each server, ${workers} workers`
+  return {
+    name: `latency-${model.name}`,
+    title,
+    table: tableOf(measured),
+    checks: [{ claim: 'failed requests', got: String(failures), bar: '0', isMet: failures === 0 }],
+    notes: [
+      `the rate is ${share} of the maximum of the slowest variant (${measured
+        .map((one) => `${one.name} ${formatNumber(one.maximumPerSecond)}/s`)
+        .join(', ')})`,
+      'latency counts from the time a request was due; it includes the delay of the client on the same machine',
+      ...notes,
+    ],
+    charts: [
+      spreadChart(
+        { title: `${model.name} at ${formatNumber(ratePerSecond)} requests/s: p99`, unit: 'milliseconds' },
+        measured.map((one) => [one.name, valuesOf(one, 'p99')]),
+      ),
+    ],
+    setting: { ...options, ratePerSecond, model },
+    raw: measured,
   }
 }
 
 export const latency = defineBench({
   name: 'latency',
   summary:
-    'What requests wait at a constant rate that every variant can carry, percentiles from when each was due.',
+    'Latency percentiles at a constant rate that every variant can sustain, from the time each request was due.',
   options: {
     models: modelsOption({
       default: 'mlp-6x512,200MB,convnet-16x64',
       quick: 'mlp-6x512,200MB',
     }),
-    share: positiveOption({ placeholder: 'X', help: 'Of what the slowest variant can do', default: '0.5' }),
-    encoding: choiceOption(ENCODINGS, { help: 'How tensors travel', default: 'json' }),
-    seconds: positiveOption({ help: 'Length of one measurement of one variant', default: '10', quick: '3' }),
-    rounds: countOption({ help: 'Measurements of each variant, in turns', default: '4', quick: '2' }),
+    share: positiveOption({
+      placeholder: 'X',
+      help: 'Share of the maximum rate of the slowest variant',
+      default: '0.5',
+    }),
+    encoding: choiceOption(ENCODINGS, { help: 'Encoding of tensors', default: 'json' }),
+    seconds: positiveOption({
+      help: 'Duration of one measurement of one variant',
+      default: '10',
+      quick: '3',
+    }),
+    rounds: countOption({ help: 'Measurements of each variant, alternating', default: '4', quick: '2' }),
     workers: countOption({ help: 'Workers of each variant', default: '2' }),
     variants: variantsOption({
       default: 'onecopy,plain-koa,pm2-koa,thread-pool,peers',

@@ -1,6 +1,7 @@
 /**
- * Every bench by its name: `npm run bench` runs a short one of each that README shows, `npm run bench -- NAME` one of
- * them in full. Markdown goes to standard output, progress to standard error, everything else to bench/results.
+ * The bench command. `npm run bench` runs a short version of each bench that the README shows; `npm run bench
+ * -- NAME` runs one in full. Markdown goes to standard output, progress to standard error, and all results to
+ * bench/results.
  */
 import { chaos } from './chaos.js'
 import { codec } from './codec.js'
@@ -22,7 +23,7 @@ import { swaps } from './swaps.js'
 import { throughput } from './throughput.js'
 import { workerMemory } from './worker-memory.js'
 
-/** In this order: about ten minutes on two cores, once the models are made. */
+/** In this order: about ten minutes on two cores, once the models are generated. */
 const SHOWN: readonly Bench[] = [memory, throughput, latency, start, respawn, hotSwap, requestLoad, codec]
 const OTHERS: readonly Bench[] = [workerMemory, rows, swaps, cycles, chaos, manyModels, ersilia]
 const BENCHES = [...SHOWN, ...OTHERS]
@@ -33,17 +34,17 @@ function listed(benches: readonly Bench[]): string {
 
 const USAGE = `Usage: npm run bench [-- NAME [options]]
 
-Without a name, a short run of each of these, about ten minutes in all:
+Without a name, a short run of each of these, about ten minutes in total:
 ${listed(SHOWN)}
 
 On demand:
 ${listed(OTHERS)}
 
 Options of each: npm run bench -- NAME --help. Common to all: --quick for a short run.
-Results are written to bench/results: JSON with every sample, a Markdown table and SVG pictures.
+Results are written to bench/results: JSON with every sample, a Markdown table and SVG charts.
 `
 
-/** The reports that the arguments ask for; null where they ask for the help, which is written. */
+/** The reports that the arguments select; null if they ask for the help, which is printed. */
 function prepare(args: readonly string[]): readonly RunReport[] | null {
   const [name, ...rest] = args
   if (name === undefined) return SHOWN.flatMap((bench) => bench.prepare(['--quick']) ?? [])

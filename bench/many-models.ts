@@ -1,31 +1,28 @@
 /**
- * Many small models at once.
+ * Many small models in one server.
  *
- * onecopy and plain Koa start in turns on the same repository, many models in several versions each, every
- * one with weights of its own. Each version is asked once at every worker, memory is read, and the server
- * is stopped again. The first start of onecopy compiles everything; the later ones find it in the cache.
+ * onecopy and plain Koa start in alternation on the same repository: many models in several versions, each
+ * with its own weights. Every worker gets one request for each version, memory is read, and the server stops.
+ * The first start of onecopy compiles everything; later ones use the cache.
  */
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { defineBench } from './harness/bench.js'
 import { sendToEach } from './harness/connections.js'
-import { folderUse, hostMemory, privateBytes, untilReleased } from './harness/footprint.js'
+import { folderUse, hostMemory, privateBytes, settle } from './harness/footprint.js'
 import { countOption } from './harness/options.js'
 import { MODELS_DIR } from './harness/paths.js'
 import { createProgress, type Progress } from './harness/progress.js'
 import type { BenchReport } from './harness/report.js'
 import { addressedTo, type InferRequest, inferRequests } from './harness/requests.js'
-import { type RunningServer, startOnecopy, startVariant } from './harness/servers.js'
+import { orderOf } from './harness/rounds.js'
+import { emptyCache, type RunningServer, startOnecopy, startVariant } from './harness/servers.js'
 import { Stage } from './harness/stage.js'
-import { formatNumber, formatSpread, quantile, type Spread, spread } from './harness/statistics.js'
-import { spreadBar } from './harness/svg.js'
+import { formatMb, formatNumber, formatSpread, quantile, type Spread, spread } from './harness/statistics.js'
+import { spreadChart } from './harness/svg.js'
 import { verifySameAnswers } from './harness/verify.js'
 import { parseRecipe, type Recipe } from './models/recipes.js'
 import { ensureModel, type GeneratedModel } from './models/store.js'
 import { modelOption } from './models/subject.js'
-
-/** Idle time before memory is read: what requests left behind is collected. */
-const SETTLE_MS = 2000
 
 interface ManyOptions {
   readonly models: number
@@ -42,7 +39,7 @@ interface Start {
   readonly segmentBytes: number
   readonly totalBytes: number
   readonly stopMs: number
-  /** In the segment folder, after it was stopped. */
+  /** Files in the segment folder after the stop. */
   readonly filesLeft: number
 }
 
@@ -57,7 +54,7 @@ async function generate(recipe: Recipe, { models, versions, model }: ManyOptions
   return generated
 }
 
-/** From the start to the stop of one server. */
+/** Measures one server from start to stop. */
 async function measureStart(options: {
   readonly stage: Stage
   readonly start: () => Promise<RunningServer>
@@ -68,9 +65,7 @@ async function measureStart(options: {
   const server = await start()
   const readyMs = performance.now() - startedMs
   await sendToEach(server, { requests, count: requests.length })
-  await untilReleased(server.segmentDir)
-  await new Promise((resolve) => setTimeout(resolve, SETTLE_MS))
-  server.child.assertAlive()
+  await settle(server)
   const workerPrivateBytes = await Promise.all(server.workerPids.map(privateBytes))
   const { totalBytes, segmentFolderBytes: segmentBytes } = await hostMemory(server)
   const stoppingMs = performance.now()
@@ -80,7 +75,7 @@ async function measureStart(options: {
   return { server: server.name, readyMs, workerPrivateBytes, segmentBytes, totalBytes, stopMs, filesLeft }
 }
 
-/** Both at once, before anything is measured: every version answers, and as the other server does. */
+/** Checks that all servers return the same outputs for every version. Runs after the measurements. */
 async function verify(
   stage: Stage,
   starts: readonly (() => Promise<RunningServer>)[],
@@ -90,8 +85,6 @@ async function verify(
   await verifySameAnswers(servers, requests)
   for (const { child } of servers) await stage.stop(child)
 }
-
-const mb = (bytes: number) => formatNumber(bytes / 1e6)
 
 function spreadOf(starts: readonly Start[], value: (start: Start) => number): Spread {
   return spread(starts.map(value))
@@ -107,7 +100,7 @@ function rowOf(name: string, cold: Start, warm: readonly Start[]): string[] {
     formatNumber(cold.readyMs / 1000),
     formatSpread(spreadOf(warm, ({ readyMs }) => readyMs / 1000)),
     formatSpread(spreadOf(warm, workerMb)),
-    cold.segmentBytes === 0 ? '-' : mb(cold.segmentBytes),
+    cold.segmentBytes === 0 ? '-' : formatMb(cold.segmentBytes),
     formatSpread(spreadOf(warm, ({ totalBytes }) => totalBytes / 1e6)),
     formatSpread(spreadOf(warm, ({ stopMs }) => stopMs / 1000)),
   ]
@@ -122,15 +115,10 @@ async function measureAll(options: {
 }): Promise<Start[][]> {
   const { stage, progress, arms, requests, rounds } = options
   const starts: Start[][] = arms.map(() => [])
-  const measure = async (index: number) => {
-    const { start } = arms[index] as (typeof arms)[number]
-    starts[index]?.push(await measureStart({ stage, start, requests }))
-  }
   for (let round = 0; round <= rounds; round++) {
-    const order = arms.map((_, index) => index)
-    for (const index of round % 2 === 0 ? order : order.reverse()) {
-      progress.step(`${arms[index]?.name}: ${round === 0 ? 'first start' : `warm start ${round}`}`)
-      await measure(index)
+    for (const arm of orderOf(arms, round)) {
+      progress.step(`${arm.name}: ${round === 0 ? 'first start' : `warm start ${round}`}`)
+      starts[arms.indexOf(arm)]?.push(await measureStart({ stage, start: arm.start, requests }))
     }
   }
   return starts
@@ -139,94 +127,86 @@ async function measureAll(options: {
 async function manyModelsBench(options: ManyOptions): Promise<BenchReport> {
   const { models, versions, workers, model: recipeText, rounds } = options
   await using stage = new Stage()
-  const progress = createProgress('many-models', 2 * (rounds + 1) + 2)
-  try {
-    progress.step('making the models')
-    const recipe = parseRecipe(recipeText)
-    const generated = await generate(recipe, options)
-    const [{ repositoryDir }] = generated as [GeneratedModel]
-    const [request] = inferRequests(recipe, { encoding: 'json', count: 1 }) as [InferRequest]
-    const requests = generated.map((model) => addressedTo(request, model))
-    // Its own: the first start compiles everything, in every run of the bench.
-    const cacheDir = stage.folder(tmpdir(), 'onecopy-bench-cache-')
-    const onecopy = {
-      name: 'onecopy',
-      start: () => startOnecopy({ stage, model: { repositoryDir }, workers, cacheDir }),
-    }
-    const plain = {
-      name: 'plain-koa',
-      start: () => startVariant('plain-koa', { stage, model: { repositoryDir }, workers }),
-    }
-    const arms = [onecopy, plain]
-    const [onecopyStarts, plainStarts] = (await measureAll({ stage, progress, arms, requests, rounds })) as [
-      [Start, ...Start[]],
-      [Start, ...Start[]],
-    ]
-    progress.step('comparing the answers')
-    await verify(stage, [plain.start, onecopy.start], requests)
-    const weightsBytes = generated.reduce((sum, { bytes }) => sum + bytes, 0)
-    const filesLeft = onecopyStarts.reduce((sum, start) => sum + start.filesLeft, 0)
-    const [[onecopyCold, ...onecopyWarm], [plainCold, ...plainWarm]] = [onecopyStarts, plainStarts]
-    return {
-      name: 'many-models',
-      title: `${models} models x ${versions} versions of ${recipeText} (${mb(weightsBytes)} MB in all), ${workers} workers`,
-      table: {
-        head: [
-          'server',
-          'ready, first start, s',
-          'ready, warm, s',
-          'private MB of a worker',
-          'segments MB',
-          'host memory in all MB',
-          'stop, s',
-        ],
-        rows: [rowOf('onecopy', onecopyCold, onecopyWarm), rowOf('plain-koa', plainCold, plainWarm)],
+  using progress = createProgress('many-models', 2 * (rounds + 1) + 2)
+  progress.step('generating the models')
+  const recipe = parseRecipe(recipeText)
+  const generated = await generate(recipe, options)
+  const [{ repositoryDir }] = generated as [GeneratedModel]
+  const [request] = inferRequests(recipe, { encoding: 'json', count: 1 }) as [InferRequest]
+  const requests = generated.map((model) => addressedTo(request, model))
+  // A new cache, so that the first start compiles everything in every run of the bench.
+  const cacheDir = emptyCache(stage)
+  const onecopy = {
+    name: 'onecopy',
+    start: () => startOnecopy({ stage, model: { repositoryDir }, workers, cacheDir }),
+  }
+  const plain = {
+    name: 'plain-koa',
+    start: () => startVariant('plain-koa', { stage, model: { repositoryDir }, workers }),
+  }
+  const arms = [onecopy, plain]
+  const [onecopyStarts, plainStarts] = (await measureAll({ stage, progress, arms, requests, rounds })) as [
+    [Start, ...Start[]],
+    [Start, ...Start[]],
+  ]
+  progress.step('comparing the outputs')
+  await verify(stage, [plain.start, onecopy.start], requests)
+  const weightsBytes = generated.reduce((sum, { bytes }) => sum + bytes, 0)
+  const filesLeft = onecopyStarts.reduce((sum, start) => sum + start.filesLeft, 0)
+  const [[onecopyCold, ...onecopyWarm], [plainCold, ...plainWarm]] = [onecopyStarts, plainStarts]
+  return {
+    name: 'many-models',
+    title: `${models} models x ${versions} versions of ${recipeText} (${formatMb(weightsBytes)} MB in total), ${workers} workers`,
+    table: {
+      head: [
+        'server',
+        'ready, first start, s',
+        'ready, warm, s',
+        'private MB per worker',
+        'segments MB',
+        'total host memory MB',
+        'stop, s',
+      ],
+      rows: [rowOf('onecopy', onecopyCold, onecopyWarm), rowOf('plain-koa', plainCold, plainWarm)],
+    },
+    checks: [
+      {
+        claim: 'files left in the segment folders after every stop',
+        got: String(filesLeft),
+        bar: '0',
+        isMet: filesLeft === 0,
       },
-      checks: [
-        {
-          claim: 'files left in the segment folders after every stop',
-          got: String(filesLeft),
-          bar: '0',
-          isMet: filesLeft === 0,
-        },
-      ],
-      notes: [
-        `every version was asked once at every worker, and answers as plain Koa does: ${requests.length} versions`,
-        'onecopy compiles everything on its first start; plain Koa optimises every model in every worker on every start',
-        `warm: median (min-max) of ${rounds} starts in turns; host memory: proportional set sizes of all processes, and what of the segments nobody maps`,
-      ],
-      charts: [
-        {
-          kind: 'bars',
-          title: `${models * versions} model versions, ${workers} workers: host memory in all`,
-          unit: 'MB, median and spread',
-          bars: [onecopyWarm, plainWarm].map((starts, index) =>
-            spreadBar(
-              arms[index]?.name ?? '',
-              starts.map(({ totalBytes }) => totalBytes / 1e6),
-            ),
-          ),
-        },
-      ],
-      setting: { ...options, models: generated },
-      raw: { onecopy: onecopyStarts, plain: plainStarts },
-    }
-  } finally {
-    progress.end()
+    ],
+    notes: [
+      `every worker got one request for each of the ${requests.length} versions; the outputs equal those of plain Koa`,
+      'onecopy compiles everything on its first start; plain Koa optimizes every model in every worker on every start',
+      `warm: median (min-max) of ${rounds} alternating starts; host memory: proportional set sizes of all processes, plus unmapped parts of the segments`,
+    ],
+    charts: [
+      spreadChart(
+        { title: `${models * versions} model versions, ${workers} workers: total host memory`, unit: 'MB' },
+        [onecopyWarm, plainWarm].map((starts, index) => [
+          arms[index]?.name ?? '',
+          starts.map(({ totalBytes }) => totalBytes / 1e6),
+        ]),
+      ),
+    ],
+    setting: { ...options, models: generated },
+    raw: { onecopy: onecopyStarts, plain: plainStarts },
   }
 }
 
 export const manyModels = defineBench({
   name: 'many-models',
   summary:
-    'Many small models in several versions: memory, time to ready and to stop, beside a plain Koa cluster.',
+    'Many small models in several versions: memory, time to ready and to stop, compared with a plain Koa cluster.',
   options: {
     models: countOption({ help: 'Models in the repository', default: '30', quick: '5' }),
     versions: countOption({ help: 'Versions of each', default: '2' }),
     workers: countOption({ minimum: 2, help: 'Workers of each server', default: '4', quick: '2' }),
-    model: modelOption({ help: 'The form of all of them', default: 'mlp-4x256' }),
-    rounds: countOption({ help: 'Warm starts of each server, in turns', default: '3', quick: '1' }),
+    model: modelOption({ help: 'Model of every version', default: 'mlp-4x256' }),
+    rounds: countOption({ help: 'Warm starts of each server, alternating', default: '3', quick: '1' }),
   },
-  failsWhen: 'onecopy leaves anything behind in its segment folder',
+  failsWhen: 'onecopy leaves files in its segment folder',
   reports: (options) => [() => manyModelsBench(options)],
 })

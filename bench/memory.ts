@@ -1,26 +1,24 @@
 /**
- * What a host pays for more workers: every variant serves the same model from more and more workers, one server at a
- * time; every worker is asked, and then each page that any process of the server maps is counted once
- * (proportional set size), together with what of the segment nobody maps.
+ * Host memory by number of workers. Each variant serves the same model with more and more workers, one server
+ * at a time. After requests to every worker, each page mapped by the server counts once (proportional set
+ * size), plus unmapped parts of the segment.
  */
 import { readFileSync } from 'node:fs'
-import { askAll } from './harness/ask.js'
 import { defineBench } from './harness/bench.js'
-import { type HostMemory, hostMemory, untilReleased } from './harness/footprint.js'
+import { type HostMemory, hostMemory, settle } from './harness/footprint.js'
 import { countOption, risingOption } from './harness/options.js'
 import { createProgress, type Progress } from './harness/progress.js'
 import type { BenchReport, Check } from './harness/report.js'
 import { ENCODINGS, type InferRequest } from './harness/requests.js'
 import { Stage } from './harness/stage.js'
-import { formatNumber } from './harness/statistics.js'
-import { chooseVariants, orNote, type Variant, variantsOption } from './harness/variants.js'
+import { formatMb, formatNumber } from './harness/statistics.js'
+import { chooseVariants, startOrSkip, type Variant, variantsOption } from './harness/variants.js'
+import { sendToWorkers } from './harness/warm-up.js'
 import { findSubject, modelsOption, requestsTo, type Subject } from './models/subject.js'
 
 const REQUESTS_PER_ENCODING = 8
-/** Idle time before memory is read: what requests left behind is collected. */
-const SETTLE_MS = 2000
 const SHARED_RATIO_BAR = { min: 1, max: 1.1 }
-/** Of the memory that is free, what a start may be expected to take. */
+/** Share of the available memory that a start may take. */
 const MEMORY_SHARE = 0.8
 
 interface MemoryOptions {
@@ -43,24 +41,22 @@ async function measure(options: {
   readonly notes: string[]
 }): Promise<Measured | null> {
   const { stage, variant, model, workers, requests, count, notes } = options
-  const server = await orNote({ variant, notes }, () => variant.start({ stage, model, workers }))
+  const server = await startOrSkip({ variant, notes }, () => variant.start({ stage, model, workers }))
   if (server === null) return null
-  await askAll(variant, server, { requests, count, workers })
-  await untilReleased(server.segmentDir)
-  await new Promise((resolve) => setTimeout(resolve, SETTLE_MS))
-  server.child.assertAlive()
+  await sendToWorkers(variant, server, { requests, count, workers })
+  await settle(server)
   const memory = await hostMemory(server)
   await stage.stop(server.child)
   return { workers, ...memory }
 }
 
-/** What the kernel could give without swapping. Source: proc_meminfo(5). */
+/** Available memory without swapping. Source: proc_meminfo(5). */
 function availableBytes(): number {
   const text = readFileSync('/proc/meminfo', 'latin1')
   return Number(text.match(/^MemAvailable:\s+(\d+) kB/m)?.[1] ?? 0) * 1024
 }
 
-/** What a start with more workers will take, by the last two that were measured. */
+/** Memory that a start with more workers will take, extrapolated from the last two measurements. */
 function expectedBytes(measured: readonly Measured[], workers: number): number {
   const [before, last] = measured.slice(-2)
   if (before === undefined || last === undefined) return 0
@@ -68,16 +64,14 @@ function expectedBytes(measured: readonly Measured[], workers: number): number {
   return last.totalBytes + perWorker * (workers - last.workers)
 }
 
-const mb = (bytes: number) => formatNumber(bytes / 1e6)
-
 const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0)
 
-/** What of a server's memory is neither private to one process nor a program's: the copies that are shared. */
+/** Memory that is neither private to one process nor part of a program: the shared copies. */
 function sharedBytes({ totalBytes, ownBytes, programBytes }: HostMemory): number {
   return totalBytes - sum(ownBytes) - programBytes
 }
 
-/** For each further worker, from the fewest to the most. */
+/** Memory per additional worker, between the fewest and the most workers. */
 function perWorkerBytes(measured: readonly Measured[]): number {
   const [first, last] = [measured[0], measured.at(-1)]
   if (first === undefined || last === undefined || first === last) return Number.NaN
@@ -89,17 +83,17 @@ function checksOf(measured: readonly Measured[], weightsBytes: number): Check[] 
   const { min, max } = SHARED_RATIO_BAR
   const ratio = sharedBytes(last) / weightsBytes
   const grown = (sharedBytes(last) - sharedBytes(first)) / weightsBytes
-  const beyond = `what is neither private to a process nor a program's`
+  const shared = `memory that is neither private nor part of a program`
   return [
     {
-      claim: `${beyond}, with ${last.workers} workers`,
+      claim: `${shared}, with ${last.workers} workers`,
       got: `${ratio.toFixed(3)}x the weights`,
       bar: `${min}x to ${max}x`,
-      // Kernel pages and their rounding are in both numbers.
+      // Both numbers include the rounding to pages.
       isMet: Number(ratio.toFixed(2)) >= min && ratio <= max,
     },
     {
-      claim: `growth of that from ${first.workers} to ${last.workers} workers`,
+      claim: `growth of this memory from ${first.workers} to ${last.workers} workers`,
       got: `${grown.toFixed(3)}x the weights`,
       bar: `at most ${(max - min).toFixed(1)}x`,
       isMet: grown <= max - min,
@@ -107,11 +101,11 @@ function checksOf(measured: readonly Measured[], weightsBytes: number): Check[] 
   ]
 }
 
-/** One variant from the fewest workers to the most, as far as there is memory for it. */
+/** One variant with increasing numbers of workers, as far as memory allows. */
 interface Series {
   readonly name: string
   readonly measured: readonly Measured[]
-  /** Workers that would have taken most of the memory that is free, and how much. */
+  /** Starts left out because they would have taken most of the available memory. */
   readonly leftOut: readonly { readonly workers: number; readonly bytes: number }[]
 }
 
@@ -143,7 +137,7 @@ async function measureSeries(options: {
   return { name: variant.name, measured, leftOut }
 }
 
-/** Above 1 onecopy takes less; said in the same words as everywhere. */
+/** Above 1, onecopy takes less memory. */
 function lessCell(series: Series, onecopy: Series | undefined): string {
   const last = series.measured.at(-1)
   const ours = onecopy?.measured.find(({ workers }) => workers === last?.workers)
@@ -156,11 +150,11 @@ function tableOf(all: readonly Series[], steps: readonly number[]): BenchReport[
   const onecopy = all.find(({ name }) => name === 'onecopy')
   return {
     head: [
-      'host memory in all, MB',
+      'total host memory, MB',
       ...steps.map((workers) => (workers === 1 ? '1 worker' : `${workers} workers`)),
-      'each further worker',
-      'private MB of the largest process',
-      'onecopy against it',
+      'each additional worker',
+      'private MB, largest process',
+      'onecopy compared',
     ],
     rows: all.map((series) => [
       series.name,
@@ -168,11 +162,11 @@ function tableOf(all: readonly Series[], steps: readonly number[]): BenchReport[
         const found = series.measured.find((measured) => measured.workers === workers)
         const skipped = series.leftOut.find((one) => one.workers === workers)
         return found === undefined
-          ? `not started: some ${mb(skipped?.bytes ?? Number.NaN)}`
-          : mb(found.totalBytes)
+          ? `not started: about ${formatMb(skipped?.bytes ?? Number.NaN)}`
+          : formatMb(found.totalBytes)
       }),
-      series.measured.length > 1 ? mb(perWorkerBytes(series.measured)) : '-',
-      mb(Math.max(...(series.measured.at(-1)?.ownBytes ?? []))),
+      series.measured.length > 1 ? formatMb(perWorkerBytes(series.measured)) : '-',
+      formatMb(Math.max(...(series.measured.at(-1)?.ownBytes ?? []))),
       lessCell(series, onecopy),
     ]),
   }
@@ -182,53 +176,49 @@ async function memoryBench(modelName: string, settings: MemoryOptions): Promise<
   await using stage = new Stage()
   const { workers: steps } = settings
   const { variants, notes } = chooseVariants(settings.variants)
-  const progress = createProgress(`memory ${modelName}`, variants.length * steps.length + 1)
-  try {
-    progress.step('making the model')
-    const model = await findSubject(modelName)
-    const all: Series[] = []
-    for (const variant of variants) {
-      const series = await measureSeries({ stage, progress, variant, model, settings, notes })
-      if (series !== null) all.push(series)
-    }
-    const title = `${model.name} (${mb(model.bytes)} MB), host memory by workers`
-    const onecopy = all.find(({ name }) => name === 'onecopy')
-    return {
-      name: `memory-${model.name}`,
-      title,
-      table: tableOf(all, steps),
-      checks: onecopy === undefined ? [] : checksOf(onecopy.measured, model.bytes),
-      notes: [
-        ...notes,
-        'each page is counted once: proportional set sizes of all processes, and what of the segments nobody maps',
-        'a worker of thread-pool is a thread: it has no event loop of its own, and a crash takes all of them',
-        ...(all.some(({ leftOut }) => leftOut.length > 0)
-          ? ['not started: it would have taken most of the memory that is free']
-          : []),
-      ],
-      charts: [
-        {
-          kind: 'lines',
-          title,
-          xLabel: 'workers',
-          yLabel: 'host memory MB',
-          series: all.map(({ name: label, measured }) => ({
-            label,
-            points: measured.map(({ workers, totalBytes }) => [workers, totalBytes / 1e6] as const),
-          })),
-        },
-      ],
-      setting: { ...settings, model },
-      raw: all,
-    }
-  } finally {
-    progress.end()
+  using progress = createProgress(`memory ${modelName}`, variants.length * steps.length + 1)
+  progress.step('generating the model')
+  const model = await findSubject(modelName)
+  const all: Series[] = []
+  for (const variant of variants) {
+    const series = await measureSeries({ stage, progress, variant, model, settings, notes })
+    if (series !== null) all.push(series)
+  }
+  const title = `${model.name} (${formatMb(model.bytes)} MB), host memory by workers`
+  const onecopy = all.find(({ name }) => name === 'onecopy')
+  return {
+    name: `memory-${model.name}`,
+    title,
+    table: tableOf(all, steps),
+    checks: onecopy === undefined ? [] : checksOf(onecopy.measured, model.bytes),
+    notes: [
+      ...notes,
+      'each page counts once: proportional set sizes of all processes, plus unmapped parts of the segments',
+      'a worker of thread-pool is a thread: all share one event loop, and a crash ends all of them',
+      ...(all.some(({ leftOut }) => leftOut.length > 0)
+        ? ['not started: it would have taken most of the available memory']
+        : []),
+    ],
+    charts: [
+      {
+        kind: 'lines',
+        title,
+        xLabel: 'workers',
+        yLabel: 'host memory MB',
+        series: all.map(({ name: label, measured }) => ({
+          label,
+          points: measured.map(({ workers, totalBytes }) => [workers, totalBytes / 1e6] as const),
+        })),
+      },
+    ],
+    setting: { ...settings, model },
+    raw: all,
   }
 }
 
 export const memory = defineBench({
   name: 'memory',
-  summary: 'What a host pays for more workers: all of its memory, each page counted once.',
+  summary: 'Total host memory by number of workers, each page counted once.',
   options: {
     models: modelsOption({ default: '200MB,1GB', quick: '200MB' }),
     workers: risingOption({ help: 'Numbers of workers', default: '1,2,4,8,16', quick: '1,2,4' }),
@@ -238,6 +228,6 @@ export const memory = defineBench({
       quick: 'onecopy,plain-koa,thread-pool,peers',
     }),
   },
-  failsWhen: 'workers of onecopy share more than one copy of the weights, or less',
+  failsWhen: 'workers of onecopy do not share exactly one copy of the weights',
   reports: ({ models, ...settings }) => models.map((model) => () => memoryBench(model, settings)),
 })

@@ -1,6 +1,4 @@
-/**
- * The model loaded for every request, which is how it began, against servers that keep it: what an answer takes.
- */
+/** Latency with the model loaded for every request, compared with servers that keep it in memory. */
 import { defineBench } from './harness/bench.js'
 import { closedLoopArm } from './harness/closed-loop.js'
 import { comparisonChart, failuresOf, noFailures, valuesOf } from './harness/compare.js'
@@ -11,7 +9,7 @@ import type { BenchReport } from './harness/report.js'
 import { alternate, type MeasuredArm, stepsOf } from './harness/rounds.js'
 import type { RunningServer } from './harness/servers.js'
 import { Stage } from './harness/stage.js'
-import { formatNumber, formatSpread, quantile, spread } from './harness/statistics.js'
+import { formatMb, formatNumber, formatSpread, quantile, spread } from './harness/statistics.js'
 import { chooseVariants, variantsOption } from './harness/variants.js'
 import { verifySameAnswers } from './harness/verify.js'
 import { findSubject, modelsOption, requestsTo } from './models/subject.js'
@@ -45,42 +43,42 @@ async function requestLoadBench(modelName: string, options: RequestLoadOptions):
   const model = await findSubject(modelName)
   const { variants, notes } = chooseVariants(options.variants, 'binary')
   const requests = requestsTo(model, { encoding: 'binary', count: REQUEST_COUNT })
-  const progress = createProgress(`request-load ${model.name}`, stepsOf(variants.length, rounds))
-  try {
-    const servers: RunningServer[] = []
-    for (const variant of variants) servers.push(await variant.start({ stage, model, workers }))
-    await verifySameAnswers(servers, requests)
-    // One request in flight for each worker: nothing waits for anything but its own answer.
-    const arms = servers.map((server) => closedLoopArm(server, { requests, connections: workers }))
-    const measured = await alternate(arms, { ...options, progress })
-    const title = `${model.name} (${formatNumber(model.bytes / 1e6)} MB), ${workers} requests at a time`
-    return {
-      name: `request-load-${model.name}`,
-      title,
-      table: {
-        head: ['variant', 'p50 ms', 'p99 ms', 'req/s', 'failures', 'onecopy against it, p50'],
-        rows: rowsOf(measured),
-      },
-      checks: [noFailures(measured)],
-      notes,
-      charts: [comparisonChart(`${title}: p50`, measured, 'p50Ms')],
-      setting: { ...options, model },
-      raw: measured,
-    }
-  } finally {
-    progress.end()
+  using progress = createProgress(`request-load ${model.name}`, stepsOf(variants.length, rounds))
+  const servers: RunningServer[] = []
+  for (const variant of variants) servers.push(await variant.start({ stage, model, workers }))
+  await verifySameAnswers(servers, requests)
+  // One request in flight per worker, so that no request queues.
+  const arms = servers.map((server) => closedLoopArm(server, { requests, connections: workers }))
+  const measured = await alternate(arms, { ...options, progress })
+  const title = `${model.name} (${formatMb(model.bytes)} MB), ${workers} concurrent requests`
+  return {
+    name: `request-load-${model.name}`,
+    title,
+    table: {
+      head: ['variant', 'p50 ms', 'p99 ms', 'req/s', 'failures', 'onecopy compared, p50'],
+      rows: rowsOf(measured),
+    },
+    checks: [noFailures(measured)],
+    notes,
+    charts: [comparisonChart(`${title}: p50`, measured, 'p50Ms')],
+    setting: { ...options, model },
+    raw: measured,
   }
 }
 
 export const requestLoad = defineBench({
   name: 'request-load',
   summary:
-    'A model loaded for every request, in the worker or in a process of its own, against one that stays loaded.',
+    'A model loaded for every request, in the worker or in a new process, compared with one that stays loaded.',
   options: {
     models: modelsOption({ default: '20MB,200MB' }),
-    seconds: positiveOption({ help: 'Length of one measurement of one variant', default: '10', quick: '3' }),
-    rounds: countOption({ help: 'Measurements of each variant, in turns', default: '4', quick: '2' }),
-    workers: countOption({ help: 'Workers of each variant, and requests at a time', default: '2' }),
+    seconds: positiveOption({
+      help: 'Duration of one measurement of one variant',
+      default: '10',
+      quick: '3',
+    }),
+    rounds: countOption({ help: 'Measurements of each variant, alternating', default: '4', quick: '2' }),
+    workers: countOption({ help: 'Workers of each variant, and concurrent requests', default: '2' }),
     variants: variantsOption({ default: 'onecopy,plain-koa,reload-per-request,process-per-request' }),
   },
   failsWhen: 'a request failed',

@@ -1,6 +1,5 @@
-/** A worker is killed: how long until another one answers in its place. */
+/** Time from the kill of a worker until its replacement answers. */
 import { setTimeout as pause } from 'node:timers/promises'
-import { askAll } from './harness/ask.js'
 import { defineBench } from './harness/bench.js'
 import { Connection } from './harness/connections.js'
 import { leadCell } from './harness/lead.js'
@@ -11,13 +10,14 @@ import type { InferRequest } from './harness/requests.js'
 import type { RunningServer } from './harness/servers.js'
 import { Stage } from './harness/stage.js'
 import { formatSpread, spread } from './harness/statistics.js'
-import { spreadBar } from './harness/svg.js'
+import { spreadChart } from './harness/svg.js'
 import { chooseVariants, variantsOption } from './harness/variants.js'
+import { sendToWorkers } from './harness/warm-up.js'
 import { findSubject, modelsOption, requestsTo } from './models/subject.js'
 
 const DEADLINE_MS = 120_000
 const POLL_MS = 5
-/** Between two kills: supervisors that wait longer after each death in a row begin anew. */
+/** Pause between kills, so that the back-off of supervisors resets. */
 const SETTLE_MS = 1000
 
 interface RespawnOptions {
@@ -30,14 +30,14 @@ function workersNow({ child, isWorker }: RunningServer): number[] {
   return child.workersNow(isWorker)
 }
 
-/** Until a connection that ends at the new worker is answered with 200. */
-async function untilItAnswers(server: RunningServer, pid: number, request: InferRequest): Promise<boolean> {
+/** Whether a connection to the new worker gets a 200. */
+async function doesAnswer(server: RunningServer, pid: number, request: InferRequest): Promise<boolean> {
   const connection = new Connection({ ...server, workerPids: [pid] })
   try {
     const { status } = await connection.send(request)
     return status === 200 && connection.ownerPid === pid
   } catch {
-    // The connection went to nobody: asked again.
+    // No worker accepted the connection: try again.
     return false
   } finally {
     connection.close()
@@ -52,7 +52,7 @@ async function killOne(server: RunningServer, request: InferRequest): Promise<nu
   process.kill(victim, 'SIGKILL')
   while (performance.now() - startedMs < DEADLINE_MS) {
     const fresh = workersNow(server).find((pid) => !before.includes(pid))
-    if (fresh !== undefined && (await untilItAnswers(server, fresh, request))) {
+    if (fresh !== undefined && (await doesAnswer(server, fresh, request))) {
       server.child.assertAlive()
       return performance.now() - startedMs
     }
@@ -68,58 +68,44 @@ async function respawnBench(modelName: string, options: RespawnOptions): Promise
   const requests = requestsTo(model, { encoding: 'json', count: 1 })
   const [request] = requests as [InferRequest]
   const { variants, notes } = chooseVariants(options.variants)
-  const progress = createProgress(`respawn ${model.name}`, variants.length * kills)
-  try {
-    const times = new Map<string, number[]>()
-    for (const variant of variants) {
-      const server = await variant.start({ stage, model, workers, isSupervised: true })
-      await askAll(variant, server, { requests, count: 1, workers })
-      const taken: number[] = []
-      for (let kill = 0; kill < kills; kill++) {
-        progress.step(`${variant.name}: kill ${kill + 1}`)
-        taken.push(await killOne(server, request))
-        await pause(SETTLE_MS)
-      }
-      times.set(variant.name, taken)
-      await stage.stop(server.child)
+  using progress = createProgress(`respawn ${model.name}`, variants.length * kills)
+  const times = new Map<string, number[]>()
+  for (const variant of variants) {
+    const server = await variant.start({ stage, model, workers, isSupervised: true })
+    await sendToWorkers(variant, server, { requests, count: 1, workers })
+    const taken: number[] = []
+    for (let kill = 0; kill < kills; kill++) {
+      progress.step(`${variant.name}: kill ${kill + 1}`)
+      taken.push(await killOne(server, request))
+      await pause(SETTLE_MS)
     }
-    const onecopy = times.get('onecopy') ?? []
-    const title = `${model.name} (${Math.round(model.bytes / 1e6)} MB), ${workers} workers, SIGKILL to one of them`
-    return {
-      name: `respawn-${model.name}`,
-      title,
-      table: {
-        head: ['variant', 'another answers after, ms', 'onecopy against it'],
-        rows: [...times].map(([name, taken]) => [
-          name,
-          formatSpread(spread(taken)),
-          name === 'onecopy' ? '-' : leadCell({ onecopy, other: taken, better: 'lower' }),
-        ]),
-      },
-      checks: [],
-      notes: [
-        ...notes,
-        'a pool of threads is not here: what kills a thread natively kills its process, and all others with it',
-      ],
-      charts: [
-        {
-          kind: 'bars',
-          title,
-          unit: 'milliseconds until another worker answers, median and spread',
-          bars: [...times].map(([label, taken]) => spreadBar(label, taken)),
-        },
-      ],
-      setting: { ...options, model },
-      raw: Object.fromEntries(times),
-    }
-  } finally {
-    progress.end()
+    times.set(variant.name, taken)
+    await stage.stop(server.child)
+  }
+  const onecopy = times.get('onecopy') ?? []
+  const title = `${model.name} (${Math.round(model.bytes / 1e6)} MB), ${workers} workers, SIGKILL to one of them`
+  return {
+    name: `respawn-${model.name}`,
+    title,
+    table: {
+      head: ['variant', 'replacement answers after, ms', 'onecopy compared'],
+      rows: [...times].map(([name, taken]) => [
+        name,
+        formatSpread(spread(taken)),
+        name === 'onecopy' ? '-' : leadCell({ onecopy, other: taken, better: 'lower' }),
+      ]),
+    },
+    checks: [],
+    notes: [...notes, 'thread-pool is left out: a native crash of a thread ends the whole process'],
+    charts: [spreadChart({ title, unit: 'milliseconds until a replacement answers' }, times)],
+    setting: { ...options, model },
+    raw: Object.fromEntries(times),
   }
 }
 
 export const respawn = defineBench({
   name: 'respawn',
-  summary: 'A worker is killed: how long until another one answers in its place.',
+  summary: 'Time from the kill of a worker until its replacement answers.',
   options: {
     models: modelsOption({ default: '200MB,1GB', quick: '200MB' }),
     kills: countOption({ help: 'Kills of each variant', default: '10', quick: '3' }),

@@ -1,4 +1,4 @@
-/** Speed and steadiness, one row a claim with its bar. */
+/** Claims about speed and stability, one row with a bar for each. */
 import { defineBench } from './harness/bench.js'
 import { countOption, positiveOption } from './harness/options.js'
 import type { BenchReport } from './harness/report.js'
@@ -32,12 +32,11 @@ async function runRow(row: Row, options: RowOptions): Promise<BenchReport> {
 
 export const rows = defineBench({
   name: 'rows',
-  summary:
-    'Claims about speed and steadiness, one row each, every row in one alternated run against its baseline.',
+  summary: 'Claims about speed and stability, one row each, measured in alternation with a baseline.',
   choices: { word: 'ROW', entries: ROWS },
   options: {
-    seconds: positiveOption({ help: 'Length of one measurement of one variant', default: '5', quick: '1' }),
-    rounds: countOption({ help: 'Measurements of each variant, in turns', default: '4', quick: '2' }),
+    seconds: positiveOption({ help: 'Duration of one measurement of one variant', default: '5', quick: '1' }),
+    rounds: countOption({ help: 'Measurements of each variant, alternating', default: '4', quick: '2' }),
     workers: countOption({ help: 'Workers of each variant', default: '2' }),
     batches: countOption({
       help: 'Requests to each worker in memory-growth',
@@ -47,7 +46,7 @@ export const rows = defineBench({
   },
   failsWhen: 'a bar is missed',
   reports: (options: RowOptions, chosen) => {
-    const wanted = chosen.length === 0 ? ROWS : ROWS.filter(({ name }) => chosen.includes(name))
-    return wanted.map((row) => () => runRow(row, options))
+    const selected = chosen.length === 0 ? ROWS : ROWS.filter(({ name }) => chosen.includes(name))
+    return selected.map((row) => () => runRow(row, options))
   },
 })

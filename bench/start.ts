@@ -1,28 +1,23 @@
 /**
- * From the start of a process to its first answer: onecopy with nothing there, with the model compiled before, and with
- * the segment that a killed server left; the others, which load the model in every worker every time.
+ * Time from process start to first response. onecopy starts in three ways: cold, with the compile cache, and
+ * with the segment of a killed server. The others load the model in every worker every time.
  */
-import { tmpdir } from 'node:os'
 import { killLife } from './cycles/life.js'
-import { askOnce } from './harness/ask.js'
 import { defineBench } from './harness/bench.js'
 import { leadCell } from './harness/lead.js'
 import { countOption } from './harness/options.js'
 import { createProgress } from './harness/progress.js'
 import type { BenchReport } from './harness/report.js'
 import type { InferRequest } from './harness/requests.js'
-import { type RunningServer, segmentFolder, startOnecopy } from './harness/servers.js'
+import { emptyCache, type RunningServer, segmentFolder, startOnecopy } from './harness/servers.js'
 import { Stage } from './harness/stage.js'
 import { formatSpread, spread } from './harness/statistics.js'
-import { spreadBar } from './harness/svg.js'
-import { chooseVariants, orNote, variantsOption } from './harness/variants.js'
+import { spreadChart } from './harness/svg.js'
+import { chooseVariants, startOrSkip, variantsOption } from './harness/variants.js'
+import { sendOnce } from './harness/warm-up.js'
 import { findSubject, modelsOption, requestsTo, type Subject } from './models/subject.js'
 
-const ONECOPY_STARTS = [
-  'onecopy, nothing there',
-  'onecopy, compiled before',
-  'onecopy, after SIGKILL',
-] as const
+const ONECOPY_STARTS = ['onecopy, cold', 'onecopy, compile cache', 'onecopy, after SIGKILL'] as const
 
 interface StartOptions {
   readonly rounds: number
@@ -49,14 +44,14 @@ async function timeStart(
   const startedMs = performance.now()
   const server = await start()
   const readyMs = performance.now() - startedMs
-  await askOnce(server, request)
+  await sendOnce(server, request)
   return { readyMs, firstAnswerMs: performance.now() - startedMs, server }
 }
 
-/** The three starts of one server, each made possible by the one before it. */
+/** The three kinds of start; each prepares the next. */
 async function onecopyStarts({ stage, model, workers, request }: Scene): Promise<TimedStart[]> {
   const segmentDir = segmentFolder(stage)
-  const cacheDir = stage.folder(tmpdir(), 'onecopy-bench-cache-')
+  const cacheDir = emptyCache(stage)
   const start = () => startOnecopy({ stage, model, workers, segmentDir, cacheDir })
   const cold = await timeStart(start, request)
   await stage.stop(cold.server.child)
@@ -86,7 +81,7 @@ async function measureRounds(
         for (const [index, name] of ONECOPY_STARTS.entries()) keep(name, starts[index] as TimedStart)
         continue
       }
-      const timed = await orNote({ variant, notes }, () =>
+      const timed = await startOrSkip({ variant, notes }, () =>
         timeStart(() => variant.start({ stage, model, workers }), request),
       )
       if (timed === null) continue
@@ -105,9 +100,9 @@ function tableOf(times: Times): BenchReport['table'] {
   return {
     head: [
       'start',
-      'first answer after, ms',
+      'first response after, ms',
       'every worker ready after, ms',
-      ...ONECOPY_STARTS.map((name) => `against it: ${name}`),
+      ...ONECOPY_STARTS.map((name) => `compared: ${name}`),
     ],
     rows: [...times].map(([name, starts]) => [
       name,
@@ -124,52 +119,41 @@ async function startBench(modelName: string, options: StartOptions): Promise<Ben
   const model = await findSubject(modelName)
   const [request] = requestsTo(model, { encoding: 'json', count: 1 }) as [InferRequest]
   const { variants } = chooseVariants(options.variants)
-  const progress = createProgress(`start ${model.name}`, variants.length * rounds)
-  try {
-    const { times, notes } = await measureRounds(
-      { stage, model, workers, request },
-      { ...options, step: (note) => progress.step(note) },
-    )
-    const title = `${model.name} (${Math.round(model.bytes / 1e6)} MB), ${workers} workers, from start to first answer`
-    return {
-      name: `start-${model.name}`,
-      title,
-      table: tableOf(times),
-      checks: [],
-      notes: [
-        'a first start compiles the model; it is done once for each model file, whatever starts after it',
-        'the model file is in the page cache for all of them',
-        'thread-pool listens before its threads have loaded the model: its first answer waits for one of them',
-        ...notes,
-      ],
-      charts: [
-        {
-          kind: 'bars',
-          title,
-          unit: 'milliseconds, median and spread',
-          bars: [...times].map(([label, starts]) =>
-            spreadBar(
-              label,
-              starts.map(({ firstAnswerMs }) => firstAnswerMs),
-            ),
-          ),
-        },
-      ],
-      setting: { ...options, model },
-      raw: Object.fromEntries(times),
-    }
-  } finally {
-    progress.end()
+  using progress = createProgress(`start ${model.name}`, variants.length * rounds)
+  const { times, notes } = await measureRounds(
+    { stage, model, workers, request },
+    { ...options, step: (note) => progress.step(note) },
+  )
+  const title = `${model.name} (${Math.round(model.bytes / 1e6)} MB), ${workers} workers, from start to first response`
+  return {
+    name: `start-${model.name}`,
+    title,
+    table: tableOf(times),
+    checks: [],
+    notes: [
+      'a cold start compiles the model, once for each model file',
+      'the model file is in the page cache for all variants',
+      'thread-pool listens before its threads have loaded the model: its first response waits for one of them',
+      ...notes,
+    ],
+    charts: [
+      spreadChart(
+        { title, unit: 'milliseconds' },
+        [...times].map(([label, starts]) => [label, starts.map(({ firstAnswerMs }) => firstAnswerMs)]),
+      ),
+    ],
+    setting: { ...options, model },
+    raw: Object.fromEntries(times),
   }
 }
 
 export const start = defineBench({
   name: 'start',
   summary:
-    'From start to first answer: cold, with the compile cache, after a kill; and servers that load every time.',
+    'Time to first response: cold, with the compile cache, and after a kill, compared with servers that load every time.',
   options: {
     models: modelsOption({ default: '200MB', quick: '200MB' }),
-    rounds: countOption({ help: 'Starts of each kind, in turns', default: '5', quick: '2' }),
+    rounds: countOption({ help: 'Starts of each kind, alternating', default: '5', quick: '2' }),
     workers: countOption({ help: 'Workers of each variant', default: '4', quick: '2' }),
     variants: variantsOption({
       default: 'onecopy,plain-koa,pm2-koa,thread-pool,peers',

@@ -1,6 +1,6 @@
 /**
- * Requests per second and what they wait, by model and by number of connections: every variant in one alternated run,
- * and in the same tables the two limits, the runtime in a loop without a server and Koa without a model.
+ * Throughput and latency by model and number of connections. All variants run in alternation. The same tables
+ * show two limits: the runtime in a loop without a server, and Koa without a model.
  */
 import { startBareLoop } from './harness/bare-loop.js'
 import { defineBench } from './harness/bench.js'
@@ -14,13 +14,13 @@ import { ENCODINGS, type Encoding } from './harness/requests.js'
 import { type Arm, alternate, type MeasuredArm, stepsOf } from './harness/rounds.js'
 import { type RunningServer, startVariant } from './harness/servers.js'
 import { Stage } from './harness/stage.js'
-import { formatNumber, formatSpread, quantile, spread } from './harness/statistics.js'
+import { formatMb, formatNumber, formatSpread, quantile, spread } from './harness/statistics.js'
 import type { Chart } from './harness/svg.js'
-import { chooseVariants, orNote, variantsOption } from './harness/variants.js'
+import { chooseVariants, startOrSkip, variantsOption } from './harness/variants.js'
 import { verifySameAnswers } from './harness/verify.js'
 import { findSubject, modelsOption, requestsTo, type Subject } from './models/subject.js'
 
-/** Different bodies, so that nothing can be answered from memory. */
+/** Different bodies, so that no response can come from a cache. */
 const REQUEST_COUNT = 16
 
 interface ThroughputOptions {
@@ -43,18 +43,22 @@ function isLimit(name: string): boolean {
   return LIMITS.some((limit) => limit === name)
 }
 
-interface Arena {
-  /** Servers under so many connections, and the limits. */
+interface Comparison {
+  /** Servers under this many connections, and the limits. */
   readonly armsFor: (connections: number) => readonly Arm[]
   readonly notes: readonly string[]
 }
 
-async function startArena(stage: Stage, model: Subject, options: ThroughputOptions): Promise<Arena> {
+async function startComparison(
+  stage: Stage,
+  model: Subject,
+  options: ThroughputOptions,
+): Promise<Comparison> {
   const { encoding, workers } = options
   const { variants, notes } = chooseVariants(options.variants, encoding)
   const servers: RunningServer[] = []
   for (const variant of variants) {
-    const server = await orNote({ variant, notes }, () => variant.start({ stage, model, workers }))
+    const server = await startOrSkip({ variant, notes }, () => variant.start({ stage, model, workers }))
     if (server !== null) servers.push(server)
   }
   const requests = requestsTo(model, { encoding, count: REQUEST_COUNT })
@@ -69,8 +73,8 @@ async function startArena(stage: Stage, model: Subject, options: ThroughputOptio
     ],
     notes: [
       ...notes,
-      `${LIMITS[0]}: the runtime in a loop in as many processes, without HTTP, whatever the connections`,
-      `${LIMITS[1]}: takes the same bodies in and answers ok, without a model`,
+      `${LIMITS[0]}: the runtime in a loop, in as many processes as there are workers, without HTTP`,
+      `${LIMITS[1]}: reads the same bodies and returns ok, without a model`,
     ],
   }
 }
@@ -124,56 +128,51 @@ function chartOf(
 async function throughputBench(modelName: string, options: ThroughputOptions): Promise<BenchReport> {
   await using stage = new Stage()
   const model = await findSubject(modelName)
-  const { armsFor, notes } = await startArena(stage, model, options)
+  const { armsFor, notes } = await startComparison(stage, model, options)
   const { connections: steps, encoding, workers, rounds } = options
   const perStep = stepsOf(armsFor(1).length, rounds)
-  const progress = createProgress(`throughput ${model.name}`, perStep * steps.length)
-  try {
-    const measured: Measured[] = []
-    for (const connections of steps) {
-      measured.push({ connections, arms: await alternate(armsFor(connections), { ...options, progress }) })
-    }
-    const title = `${model.name} (${formatNumber(model.bytes / 1e6)} MB), ${encoding}, ${workers} workers`
-    const names = measured[0]?.arms.map(({ name }) => name) ?? []
-    const servers = names.filter((name) => !isLimit(name))
-    return {
-      name: `throughput-${model.name}`,
-      title,
-      table: {
-        head: [
-          'connections',
-          'variant',
-          'req/s, median (min-max)',
-          'p50 ms',
-          'p99 ms',
-          'failures',
-          'onecopy against it, req/s',
-          'p99',
-        ],
-        rows: measured.flatMap(rowsOf),
-      },
-      checks: [noFailures(measured.flatMap(({ arms }) => arms))],
-      notes,
-      charts: [
-        // Beside a model's, the numbers of bare Koa would press all others to the ground.
-        chartOf(measured, {
-          ...{ title: `${title}: requests per second`, metric: 'requestsPerSecond', yLabel: 'requests/s' },
-          names: [...servers, LIMITS[0]],
-        }),
-        chartOf(measured, { title: `${title}: p99`, metric: 'p99Ms', yLabel: 'ms', names: servers }),
+  using progress = createProgress(`throughput ${model.name}`, perStep * steps.length)
+  const measured: Measured[] = []
+  for (const connections of steps) {
+    measured.push({ connections, arms: await alternate(armsFor(connections), { ...options, progress }) })
+  }
+  const title = `${model.name} (${formatMb(model.bytes)} MB), ${encoding}, ${workers} workers`
+  const names = measured[0]?.arms.map(({ name }) => name) ?? []
+  const servers = names.filter((name) => !isLimit(name))
+  return {
+    name: `throughput-${model.name}`,
+    title,
+    table: {
+      head: [
+        'connections',
+        'variant',
+        'req/s, median (min-max)',
+        'p50 ms',
+        'p99 ms',
+        'failures',
+        'onecopy compared, req/s',
+        'p99',
       ],
-      setting: { ...options, model },
-      raw: measured,
-    }
-  } finally {
-    progress.end()
+      rows: measured.flatMap(rowsOf),
+    },
+    checks: [noFailures(measured.flatMap(({ arms }) => arms))],
+    notes,
+    charts: [
+      // Bare Koa is left out: it would dwarf all other lines.
+      chartOf(measured, {
+        ...{ title: `${title}: requests per second`, metric: 'requestsPerSecond', yLabel: 'requests/s' },
+        names: [...servers, LIMITS[0]],
+      }),
+      chartOf(measured, { title: `${title}: p99`, metric: 'p99Ms', yLabel: 'ms', names: servers }),
+    ],
+    setting: { ...options, model },
+    raw: measured,
   }
 }
 
 export const throughput = defineBench({
   name: 'throughput',
-  summary:
-    'Requests/s and p50/p99 for several models at rising numbers of connections, with the limits beside them.',
+  summary: 'Requests/s and p50/p99 for several models by number of connections, with two limits.',
   options: {
     models: modelsOption({
       default:
@@ -181,9 +180,9 @@ export const throughput = defineBench({
       quick: 'mlp-6x512,200MB,convnet-16x64,transformer-4x256',
     }),
     connections: risingOption({ help: 'Numbers of connections', default: '1,8,32,128', quick: '1,32' }),
-    encoding: choiceOption(ENCODINGS, { help: 'How tensors travel', default: 'binary' }),
-    seconds: positiveOption({ help: 'Length of one measurement of one variant', default: '3', quick: '1' }),
-    rounds: countOption({ help: 'Measurements of each variant, in turns', default: '3', quick: '2' }),
+    encoding: choiceOption(ENCODINGS, { help: 'Encoding of tensors', default: 'binary' }),
+    seconds: positiveOption({ help: 'Duration of one measurement of one variant', default: '3', quick: '1' }),
+    rounds: countOption({ help: 'Measurements of each variant, alternating', default: '3', quick: '2' }),
     workers: countOption({ help: 'Workers of each variant', default: '2' }),
     variants: variantsOption({
       default: 'onecopy,plain-koa,pm2-koa,thread-pool,peers',

@@ -1,13 +1,13 @@
 /**
- * One copy of the weights, shown by the kernel's own books.
+ * Shows one copy of the weights, with the memory statistics of the kernel.
  *
- * onecopy and plain Koa serve the same 200 MB model, and beside each runs the same server on a model of
- * the same interface with next to no weights. All of them are sent the same requests and stay alive while
- * memory is read: private memory less that of the bare server is what the weights cost a worker.
+ * onecopy and plain Koa serve the same 200 MB model. Next to each runs the same server with a model of the
+ * same interface and almost no weights. All get the same requests and stay alive while memory is read. The
+ * private memory minus that of the bare server is the cost of the weights per worker.
  */
-import { readProcessMemory } from '../src/process/memory.js'
 import { defineBench } from './harness/bench.js'
 import { sendToEach } from './harness/connections.js'
+import { memoryOf, settle } from './harness/footprint.js'
 import { countOption } from './harness/options.js'
 import { mappedMemory } from './harness/processes.js'
 import { createProgress, type Progress } from './harness/progress.js'
@@ -15,17 +15,15 @@ import type { BenchReport, Check } from './harness/report.js'
 import { inferRequests } from './harness/requests.js'
 import { type RunningServer, startOnecopy, startVariant } from './harness/servers.js'
 import { Stage } from './harness/stage.js'
-import { formatNumber, quantile } from './harness/statistics.js'
+import { formatMb, formatNumber, quantile } from './harness/statistics.js'
 import { verifySameAnswers } from './harness/verify.js'
 import type { GeneratedModel } from './models/store.js'
 import { modelOption } from './models/subject.js'
 import { benchModel } from './rows/row.js'
 
 const BAR_MB = 40
-/** A plain worker holds the raw weights or their packed copy at the least: below that the method is broken. */
+/** A plain worker has at least the raw weights or a packed copy; below that, the method is wrong. */
 const CONTROL_SHARE_OF_WEIGHTS = 1
-/** Idle time before memory is read: what requests left behind is collected. */
-const SETTLE_MS = 2000
 
 interface MemoryOptions {
   readonly workers: number
@@ -36,7 +34,7 @@ interface MemoryOptions {
 interface WorkerMemory {
   readonly pid: number
   readonly privateMb: number
-  /** Resident pages of the segment's mappings that other processes map too. */
+  /** Resident pages of the segment that other processes map too. */
   readonly segmentSharedMb: number
   readonly segmentPrivateMb: number
 }
@@ -49,8 +47,7 @@ interface MeasuredServer {
 async function measure({ name, workerPids, segmentDir }: RunningServer): Promise<MeasuredServer> {
   const workers = await Promise.all(
     workerPids.map(async (pid) => {
-      const memory = await readProcessMemory(pid)
-      if (memory === null) throw new Error(`${name}: worker ${pid} is gone`)
+      const memory = await memoryOf(pid)
       const segment = segmentDir === null ? null : await mappedMemory(pid, segmentDir)
       return {
         pid,
@@ -79,7 +76,7 @@ async function startAll(options: {
   readonly progress: Progress
 }): Promise<Servers> {
   const { stage, model, tiny, workers, progress } = options
-  progress.step('starting onecopy, and compiling the model where it is new')
+  progress.step('starting onecopy, compiling a new model')
   const onecopy = await startOnecopy({ stage, model, workers })
   const onecopyBare = await startOnecopy({ stage, model: tiny, workers, name: 'onecopy, no weights' })
   progress.step('starting plain Koa')
@@ -106,7 +103,7 @@ function medianPrivateMb({ workers }: MeasuredServer): number {
   )
 }
 
-function beyondBare(server: MeasuredServer, bare: MeasuredServer): number[] {
+function aboveBare(server: MeasuredServer, bare: MeasuredServer): number[] {
   return server.workers.map(({ privateMb }) => privateMb - medianPrivateMb(bare))
 }
 
@@ -119,13 +116,13 @@ function checksOf(options: {
   const list = (values: readonly number[]) => `${values.map(formatNumber).join(' / ')} MB`
   return [
     {
-      claim: 'private memory of a onecopy worker beyond a bare one',
+      claim: 'private memory of a onecopy worker above a bare one',
       got: list(onecopyMb),
       bar: `at most ${BAR_MB} MB each`,
       isMet: onecopyMb.every((mb) => mb <= BAR_MB),
     },
     {
-      claim: 'control: the same of a plain Koa worker, which holds copies of its own',
+      claim: 'control: the same for a plain Koa worker, which has its own copies',
       got: list(plainMb),
       bar: `at least the weights, ${formatNumber(weightsMb * CONTROL_SHARE_OF_WEIGHTS)} MB (about 330 MB measured before)`,
       isMet: plainMb.every((mb) => mb >= weightsMb * CONTROL_SHARE_OF_WEIGHTS),
@@ -139,96 +136,91 @@ async function memoryBench({
   model: modelName,
 }: MemoryOptions): Promise<BenchReport> {
   await using stage = new Stage()
-  const progress = createProgress('worker-memory', 5)
-  try {
-    const model = await benchModel(modelName)
-    if (model.recipe.kind !== 'mlp') throw new Error(`expected an mlp, got ${modelName}`)
-    const tiny = await benchModel(`tiny-${model.recipe.width}`)
-    const servers = await startAll({ stage, model, tiny, workers, progress })
-    const all = Object.values(servers) as RunningServer[]
-    // Half in JSON, half in binary: what either codec leaves behind is in the numbers.
-    const requestsFor = ({ recipe }: GeneratedModel) => [
-      ...inferRequests(recipe, { encoding: 'json', count: 8 }),
-      ...inferRequests(recipe, { encoding: 'binary', count: 8 }),
-    ]
-    await verifySameAnswers([servers.plain, servers.onecopy], requestsFor(model))
-    await verifySameAnswers([servers.plainBare, servers.onecopyBare], requestsFor(tiny))
-    progress.step(`${count} requests to each worker`)
-    for (const server of all) {
-      const isBare = server !== servers.onecopy && server !== servers.plain
-      await sendToEach(server, { requests: requestsFor(isBare ? tiny : model), count })
-    }
-    progress.step('settling')
-    await new Promise((resolve) => setTimeout(resolve, SETTLE_MS))
-    progress.step('reading /proc')
-    const [onecopy, onecopyBare, plain, plainBare, bareWorker] = (await Promise.all(all.map(measure))) as [
-      MeasuredServer,
-      MeasuredServer,
-      MeasuredServer,
-      MeasuredServer,
-      MeasuredServer,
-    ]
-    for (const { child } of all) child.assertAlive()
-    const onecopyMb = beyondBare(onecopy, onecopyBare)
-    const plainMb = beyondBare(plain, plainBare)
-    // The strictest way to count: whatever the server itself adds to Koa and the library is in it.
-    const beyondLibraryMb = (worker: WorkerMemory) => worker.privateMb - medianPrivateMb(bareWorker)
-    const rows = (server: MeasuredServer, beyondMb: readonly number[]) =>
-      server.workers.map((worker, index) => [
-        `${server.name} ${index + 1}`,
-        formatNumber(worker.privateMb),
-        formatNumber(beyondMb[index] ?? Number.NaN),
-        formatNumber(beyondLibraryMb(worker)),
-        formatNumber(worker.segmentSharedMb),
-        formatNumber(worker.segmentPrivateMb),
-      ])
-    return {
-      name: 'worker-memory',
-      title: `${model.name} (${formatNumber(model.bytes / 1e6)} MB), ${workers} workers, after ${count} requests to each`,
-      table: {
-        head: [
-          'worker',
-          'private MB',
-          'minus bare MB',
-          'minus Koa and library MB',
-          'segment, shared MB',
-          'segment, private MB',
-        ],
-        rows: [...rows(onecopy, onecopyMb), ...rows(plain, plainMb)],
-      },
-      checks: checksOf({ onecopyMb, plainMb, weightsMb: model.bytes / 1e6 }),
-      notes: [onecopyBare, plainBare, bareWorker].map(
-        (server) =>
-          `bare: ${server.name}, median private memory of a worker ${formatNumber(medianPrivateMb(server))} MB`,
-      ),
-      charts: [
-        {
-          kind: 'bars',
-          title: `private memory of a worker beyond a bare one, ${model.name}`,
-          unit: 'MB',
-          bars: [
-            ...onecopyMb.map((value, index) => ({ label: `onecopy ${index + 1}`, value })),
-            ...plainMb.map((value, index) => ({ label: `plain-koa ${index + 1}`, value })),
-          ],
-        },
+  using progress = createProgress('worker-memory', 5)
+  const model = await benchModel(modelName)
+  if (model.recipe.kind !== 'mlp') throw new Error(`expected an mlp, got ${modelName}`)
+  const tiny = await benchModel(`tiny-${model.recipe.width}`)
+  const servers = await startAll({ stage, model, tiny, workers, progress })
+  const all = Object.values(servers) as RunningServer[]
+  // Half in JSON, half in binary, so that memory used by both codecs counts.
+  const requestsFor = ({ recipe }: GeneratedModel) => [
+    ...inferRequests(recipe, { encoding: 'json', count: 8 }),
+    ...inferRequests(recipe, { encoding: 'binary', count: 8 }),
+  ]
+  await verifySameAnswers([servers.plain, servers.onecopy], requestsFor(model))
+  await verifySameAnswers([servers.plainBare, servers.onecopyBare], requestsFor(tiny))
+  progress.step(`${count} requests to each worker`)
+  for (const server of all) {
+    const isBare = server !== servers.onecopy && server !== servers.plain
+    await sendToEach(server, { requests: requestsFor(isBare ? tiny : model), count })
+  }
+  progress.step('settling')
+  await Promise.all(all.map(settle))
+  progress.step('reading /proc')
+  const [onecopy, onecopyBare, plain, plainBare, bareWorker] = (await Promise.all(all.map(measure))) as [
+    MeasuredServer,
+    MeasuredServer,
+    MeasuredServer,
+    MeasuredServer,
+    MeasuredServer,
+  ]
+  const onecopyMb = aboveBare(onecopy, onecopyBare)
+  const plainMb = aboveBare(plain, plainBare)
+  // The strictest measure: it includes everything that the server adds to Koa and the library.
+  const beyondLibraryMb = (worker: WorkerMemory) => worker.privateMb - medianPrivateMb(bareWorker)
+  const rows = (server: MeasuredServer, beyondMb: readonly number[]) =>
+    server.workers.map((worker, index) => [
+      `${server.name} ${index + 1}`,
+      formatNumber(worker.privateMb),
+      formatNumber(beyondMb[index] ?? Number.NaN),
+      formatNumber(beyondLibraryMb(worker)),
+      formatNumber(worker.segmentSharedMb),
+      formatNumber(worker.segmentPrivateMb),
+    ])
+  return {
+    name: 'worker-memory',
+    title: `${model.name} (${formatMb(model.bytes)} MB), ${workers} workers, after ${count} requests to each`,
+    table: {
+      head: [
+        'worker',
+        'private MB',
+        'minus bare MB',
+        'minus Koa and library MB',
+        'segment, shared MB',
+        'segment, private MB',
       ],
-      setting: { workers, requests: count, model, tiny },
-      raw: { onecopy, onecopyBare, plain, plainBare, bareWorker },
-    }
-  } finally {
-    progress.end()
+      rows: [...rows(onecopy, onecopyMb), ...rows(plain, plainMb)],
+    },
+    checks: checksOf({ onecopyMb, plainMb, weightsMb: model.bytes / 1e6 }),
+    notes: [onecopyBare, plainBare, bareWorker].map(
+      (server) =>
+        `bare: ${server.name}, median private memory of a worker ${formatNumber(medianPrivateMb(server))} MB`,
+    ),
+    charts: [
+      {
+        kind: 'bars',
+        title: `private memory of a worker above a bare one, ${model.name}`,
+        unit: 'MB',
+        bars: [
+          ...onecopyMb.map((value, index) => ({ label: `onecopy ${index + 1}`, value })),
+          ...plainMb.map((value, index) => ({ label: `plain-koa ${index + 1}`, value })),
+        ],
+      },
+    ],
+    setting: { workers, requests: count, model, tiny },
+    raw: { onecopy, onecopyBare, plain, plainBare, bareWorker },
   }
 }
 
 export const workerMemory = defineBench({
   name: 'worker-memory',
   summary:
-    'What each worker holds for itself of a model, beside workers of a plain Koa cluster and beside bare ones.',
+    'Private memory of each worker for a model, compared with a plain Koa cluster and with bare workers.',
   options: {
     workers: countOption({ help: 'Workers of each server', default: '4' }),
     requests: countOption({ help: 'Requests to each worker', default: '60', quick: '16' }),
     model: modelOption({ help: 'An mlp', default: 'mlp-12x2048' }),
   },
-  failsWhen: `a worker of onecopy holds more than ${BAR_MB} MB beyond a bare one`,
+  failsWhen: `a worker of onecopy has more than ${BAR_MB} MB above a bare one`,
   reports: (options) => [() => memoryBench(options)],
 })

@@ -1,4 +1,7 @@
-/** The schema of every message between the primary and its workers. They carry paths and digests, never bytes. */
+/**
+ * Schemas of the messages between the primary and its workers. Messages carry paths and digests, never
+ * weights.
+ */
 import { z } from 'zod'
 import { ApiKeySchema } from '../src/access/api-keys.js'
 import { ServingConfigSchema } from '../src/config/config.js'
@@ -17,33 +20,36 @@ export const SegmentReferenceSchema = z.object({
 })
 
 const segment = z.object({
-  /** Names this generation of the model version. */
+  /** Identifies this generation of the model version. */
   key: z.string(),
   name: z.string(),
   version: z.string(),
   segment: SegmentReferenceSchema,
   config: ServedModelConfigSchema,
-  /** How the stats pages name the model version. */
+  /** Identifies the model version in the stats pages. */
   number: z.int().positive(),
   stats: StatsPageReferenceSchema,
 })
 
-/** A model version that answers no request, loaded or not. */
+/** A model version that refuses every request, loaded or not. */
 const versionOutOfService = z.object({
   name: z.string(),
   version: z.string(),
-  /** Where its requests are counted. */
+  /** Counts its requests. */
   stats: StatsPageReferenceSchema,
   state: OutOfServiceSchema,
 })
 
-/** The exception to digests only: a worker that starts while a bad file lies on the disk gets the last good one. */
+/**
+ * Keys and certificates travel by value: a worker that starts while an invalid file is on disk gets the last
+ * valid content.
+ */
 const secrets = z.object({
   apiKeys: z.array(ApiKeySchema).readonly().nullable(),
   tls: TlsMaterialSchema.nullable(),
 })
 
-/** How much clients ask for, over all workers: counted where limits are on. */
+/** Request counts for each client, over all workers. Used only where client limits are on. */
 const clients = z.object({ page: StatsPageReferenceSchema, secret: z.string() })
 
 export const ToWorkerSchema = z.discriminatedUnion('type', [
@@ -54,43 +60,45 @@ export const ToWorkerSchema = z.discriminatedUnion('type', [
     outOfService: z.array(versionOutOfService),
     bundle: MountedBundleSchema.nullable(),
     identity: z.object({ name: z.string(), version: z.string() }),
-    /** Folder that a worker removes when the primary is gone and cannot. */
+    /** A worker removes this folder when the primary has died. */
     serverFolder: z.string(),
-    /** The slot of the stats pages that is this worker's. */
+    /** This worker's slot in the stats pages. */
     statsSlot: z.int().nonnegative(),
     processStats: StatsPageReferenceSchema,
     unknownStats: StatsPageReferenceSchema,
     secrets,
     clients: clients.nullable(),
   }),
-  /** Keys or a certificate were renewed. */
+  /** API keys or a certificate were renewed. */
   z.object({ type: z.literal('secrets'), secrets }),
-  /** Load a generation beside what answers. */
+  /** Load a generation next to the one that serves. */
   z.object({ type: z.literal('prepare'), id: z.int().nonnegative(), segment }),
-  /** Change what answers: generations by key. What is retired is unloaded when its last request is answered. */
+  /** Switch generations, by key. A retired generation is unloaded after its last request. */
   z.object({
     type: z.literal('change'),
     id: z.int().nonnegative(),
     activate: z.array(z.string()),
     retire: z.array(z.string()),
   }),
-  /** A model version answers no request from here on. */
+  /** A model version refuses every request from now on. */
   z.object({ type: z.literal('takeOut'), version: versionOutOfService }),
-  /** A model version answers again, where it is loaded. */
+  /** A model version accepts requests again, if it is loaded. */
   z.object({ type: z.literal('putBack'), name: z.string(), version: z.string() }),
   z.object({ type: z.literal('drain') }),
-  /** Give up one busy connection. */
+  /** Close one busy connection. */
   z.object({ type: z.literal('shed') }),
 ])
 
 export const ToPrimarySchema = z.discriminatedUnion('type', [
-  /** The first word: a message sent before the worker listens would be lost. */
+  /** The first message: the primary sends nothing before it, because the worker would not receive it. */
   z.object({ type: z.literal('hello') }),
-  /** Port 0: it serves on none, only on a Unix socket. */
+  /** Port 0 means that the worker serves only on a Unix socket. */
   z.object({
     type: z.literal('ready'),
     port: z.int().nonnegative(),
-    /** Generations that it could not load: their versions are out of service in it, and the others serve. */
+    /**
+     * Generations that failed to load. Their versions are out of service in this worker; the others serve.
+     */
     failed: z.array(z.object({ key: z.string(), state: OutOfServiceSchema })),
   }),
   z.object({
@@ -98,7 +106,7 @@ export const ToPrimarySchema = z.discriminatedUnion('type', [
     code: ErrorCodeSchema,
     message: z.string(),
   }),
-  /** The answer to `prepare` and `change`. */
+  /** The reply to `prepare` and `change`. */
   z.object({
     type: z.literal('done'),
     id: z.int().nonnegative(),
@@ -109,11 +117,13 @@ export const ToPrimarySchema = z.discriminatedUnion('type', [
       })
       .nullable(),
   }),
-  /** A generation that was retired is unloaded. */
+  /** A retired generation is unloaded. */
   z.object({ type: z.literal('unloaded'), key: z.string() }),
-  /** The inference thread has been silent for so long: everything is answered with 503 until `drain` comes. */
+  /**
+   * The inference thread has not responded for this long. The worker answers 503 until it receives `drain`.
+   */
   z.object({ type: z.literal('stalled'), silentMs: z.number().nonnegative() }),
-  /** What was carried since the last report; nothing comes while there is nothing, but for one report that says so. */
+  /** Load since the last report. An idle worker sends one final report and then none. */
   z.object({
     type: z.literal('load'),
     load: z.object({

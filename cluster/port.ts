@@ -1,12 +1,12 @@
-/** The port that workers are told to serve on. */
+/** The port that workers serve on. */
 import { once } from 'node:events'
 import { createServer } from 'node:net'
 import type { Config } from '../src/config/config.js'
 import { listen } from '../src/http/listen.js'
 
 /**
- * The port to serve on. Where any free one is asked for, it is chosen here: workers that ask for port 0
- * after all others died would be given another one.
+ * Returns the port to serve on. Port 0 is resolved here, once: workers that bind port 0 after all others died
+ * would get a different port.
  */
 export async function concretePort({ host, port, isHttp }: Config): Promise<number> {
   if (port !== 0 || !isHttp) return port

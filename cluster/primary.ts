@@ -1,8 +1,7 @@
 /**
- * The primary: it never runs a model. Start and stop read top to bottom in `#start` and `#stop`; what
- * stop does is what start did, in reverse, and the segments go last.
+ * The primary process: it starts and stops the server and never runs a model. `#stop` releases what `#start`
+ * acquired, in reverse order, and the segments last.
  */
-
 import cluster from 'node:cluster'
 import { rmSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -24,17 +23,17 @@ import { FleetMetrics } from './admin/metrics.js'
 import { Secrets } from './admin/secrets.js'
 import { EXIT } from './exit-codes.js'
 import type { SecretsMessage } from './messages.js'
-import { type Beginning, beginWith, residentNote } from './models/bundles.js'
+import { type InitialModels, residentNote, resolveInitialModels } from './models/bundles.js'
 import { Catalogue } from './models/catalogue.js'
 import { createBreakers } from './models/disabled-models.js'
-import { publishFirst } from './models/first-models.js'
+import { publishInitialModels } from './models/initial-models.js'
 import { Publisher } from './models/publisher.js'
 import { repositoryApiOf } from './models/repository-api.js'
 import { RepositoryControl } from './models/repository-control.js'
 import { requireAllInService } from './models/service-states.js'
 import { concretePort } from './port.js'
 import { reportFailure, reportReady } from './ready-report.js'
-import { exitCodeOf, onHangUp, onTermination, SAME_WISH_MS } from './signals.js'
+import { DUPLICATE_SIGNAL_MS, exitCodeOf, onHangUp, onTermination } from './signals.js'
 import type { Breakers } from './workers/breaker.js'
 import { FleetStats } from './workers/stats.js'
 import { Supervisor } from './workers/supervisor.js'
@@ -59,8 +58,8 @@ class Primary {
   #watch: Watch | undefined
   #failure: string | null = null
   #hasFailedToStart = false
-  #beginning: Beginning | undefined
-  /** Null where none is listened on. */
+  #initial: InitialModels | undefined
+  /** Null without a Unix socket. */
   #socket: SocketFile | null = null
 
   constructor(config: Config, version: string) {
@@ -95,28 +94,29 @@ class Primary {
           this.#log.info({ signal }, 'stopping')
           this.#lifecycle.move('draining')
           this.#stopRequested.abort()
-          // Also ends a start that waits for its workers.
+          // Also aborts a start that waits for its workers.
           void this.#supervisor?.drain(this.#config.drainTimeoutMs)
           resolve()
         },
-        onSecond: (signal) => this.#endAtOnce(signal),
+        onSecond: (signal) => this.#endImmediately(signal),
       })
     })
     onHangUp({
-      onAsked: () => {
+      onRestart: () => {
         void this.#secrets?.reload()
         const reason = this.#restart('SIGHUP')
-        if (reason !== null) this.#log.warn({ reason }, 'SIGHUP: no worker is replaced')
+        if (reason !== null) this.#log.warn({ reason }, 'SIGHUP: the workers cannot be replaced')
       },
-      onTerminalGone: () => process.kill(process.pid, 'SIGTERM'),
+      onTerminalClosed: () => process.kill(process.pid, 'SIGTERM'),
     })
     let exitCode = 0
     try {
       await this.#start()
       await stopped
     } catch (thrown) {
-      // One Ctrl-C reaches every process of the terminal: a worker that boots can be ended by it before it is heard here.
-      await Promise.race([stopped, delay(SAME_WISH_MS)])
+      // Ctrl-C reaches every process of the terminal: a booting worker can end before the primary handles the
+      // signal.
+      await Promise.race([stopped, delay(DUPLICATE_SIGNAL_MS)])
       exitCode = this.#stopRequested.signal.aborted ? 0 : EXIT.failed
       if (exitCode !== 0) {
         this.#hasFailedToStart = true
@@ -134,9 +134,9 @@ class Primary {
       log: this.#log,
       onRenewed: (renewed) => this.#onSecretsRenewed(renewed),
     })
-    const beginning = await beginWith(config, this.#log)
-    const { sources, workerBytes } = beginning
-    this.#beginning = beginning
+    const initial = await resolveInitialModels(config, this.#log)
+    const { sources, workerBytes } = initial
+    this.#initial = initial
     this.#budget.reserveInWorkers(workerBytes)
     const publisher = new Publisher({
       config,
@@ -150,9 +150,9 @@ class Primary {
     const { segmentDir } = config
     if (!(await isInMemory(segmentDir)))
       this.#log.warn({ segmentDir }, 'the segment folder is not in memory: weights are read from a disk')
-    this.#socket = await this.#chooseSocket(this.#serverFolder.path, beginning)
+    this.#socket = await this.#chooseSocket(this.#serverFolder.path, initial)
     if (config.isHttp) this.#admin = await this.#startAdmin(this.#secrets)
-    // A worker that is replaced and its successor serve side by side, one at a time; stalls and crashes come on top.
+    // At most one replica at a time has an old and a new worker; stalls and crashes need more slots.
     this.#stats = await FleetStats.create({
       folder: this.#serverFolder.path,
       slots: config.workers * 3 + 2,
@@ -171,19 +171,19 @@ class Primary {
       catalogue: this.#catalogue,
       log: this.#log,
     })
-    await publishFirst(beginning, {
+    await publishInitialModels(initial, {
       ...{ publisher, leftovers, repository },
       ...{ catalogue: this.#catalogue, server: this.#serverFolder },
-      // Workers start while segments are written. Not before: what compiles takes most memory of all.
+      // Workers start while segments are written, but not during compilation, which takes the most memory.
       onAllCompiled: () => void supervisor.start(),
     })
     await supervisor.start()
-    if (!beginning.isTolerant) requireAllInService(this.#catalogue.outOfService)
+    if (!initial.isTolerant) requireAllInService(this.#catalogue.outOfService)
     this.#watch = new Watch({ ...config, supervisor, stats: this.#stats, log: this.#log })
     if (this.#stopRequested.signal.aborted) return
     this.#repository = repository
     if (config.modelControl === 'watch') await repository.watch()
-    const note = residentNote(beginning, this.#socket?.path ?? null)
+    const note = residentNote(initial, this.#socket?.path ?? null)
     if (note !== null) await writeResidentNote(this.#serverFolder.path, note)
     this.#lifecycle.move('ready')
     this.#sayReady()
@@ -192,7 +192,7 @@ class Primary {
   #onSecretsRenewed(renewed: SecretsMessage): void {
     const { adminTls } = this.#secrets ?? {}
     if (adminTls) this.#admin?.renew(adminTls)
-    for (const worker of this.#supervisor?.staying ?? []) worker.renew(renewed)
+    for (const worker of this.#supervisor?.active ?? []) worker.renew(renewed)
   }
 
   async #startAdmin(secrets: Secrets): Promise<AdminServer> {
@@ -214,14 +214,14 @@ class Primary {
     })
   }
 
-  /** Where neighbours on this machine are answered: as asked for, else beside the segment of what has a name. */
-  async #chooseSocket(serverFolder: string, { names }: Beginning): Promise<SocketFile | null> {
+  /** The Unix socket path: the configured one, else a path next to the segment if the model has a name. */
+  async #chooseSocket(serverFolder: string, { names }: InitialModels): Promise<SocketFile | null> {
     const asked = this.#config.socketPath
     const path = asked !== '' ? asked : names.length === 0 ? null : ownSocketPath(serverFolder)
     return path === null ? null : await SocketFile.claim(path)
   }
 
-  /** A start fails where another server has the path; later, those who found this server there are told by the log. */
+  /** At start, a path that another server uses is an error. Later it is only logged. */
   async #publishSocket(): Promise<void> {
     try {
       await this.#socket?.publish()
@@ -239,9 +239,9 @@ class Primary {
       publish: (source, choices) => publisher.publishOne(source, server, choices),
       release: (folderName) => this.#budget.release(folderName),
       processes: () => this.#supervisor?.pids ?? [],
-      workers: () => this.#supervisor?.staying ?? [],
+      workers: () => this.#supervisor?.active ?? [],
       allWorkers: () => this.#supervisor?.alive ?? [],
-      condemn: (worker, failure) => this.#supervisor?.condemn(worker, failure),
+      discard: (worker, failure) => this.#supervisor?.discard(worker, failure),
       onChange: ({ name: model, version }, outcome) => {
         this.#metrics.modelChanged({ model, version }, outcome)
         if (outcome !== 'failed') this.#breakers.reset({ model, version })
@@ -261,12 +261,12 @@ class Primary {
     cluster.setupPrimary({
       exec: fileURLToPath(new URL('main.js', import.meta.url)),
       args: ['worker'],
-      // The folder that the server was started in may be removed.
+      // The folder in which the server started may be removed.
       cwd: CHILD_DIR,
       execArgv: [...process.execArgv, ...WORKER_FLAGS],
     })
     const port = await concretePort(this.#config)
-    const { isModelRequired, mounted } = this.#beginning as Beginning
+    const { isModelRequired, mounted } = this.#initial as InitialModels
     return new Supervisor({
       workers: shared.workers,
       bootTimeoutMs: shared.bootTimeoutMs,
@@ -277,7 +277,7 @@ class Primary {
         catalogue.lease((models) =>
           take({
             type: 'start',
-            // What a worker does not need is left out when it parses the message.
+            // The schema of the message drops fields that workers do not need.
             config: { ...shared, port, socketPath: this.#socket?.bindPath ?? '', isModelRequired },
             bundle: mounted,
             identity: this.#identity,
@@ -294,14 +294,14 @@ class Primary {
         await this.#publishSocket()
       },
       onModelFault: (fault) => this.#breakers.record(fault),
-      onModelFaultMended: (model) => this.#breakers.replaced(model),
+      onFaultyWorkerReplaced: (model) => this.#breakers.replaced(model),
       onEnded: (reason) => this.#metrics.workerEnded(reason),
-      onGivenUp: (reason) => this.#giveUp(reason),
+      onBootLimitReached: (reason) => this.#reportBootLimit(reason),
       onRecovered: () => this.#recover(),
     })
   }
 
-  /** Begins to replace every worker, one at a time; returns why not where it cannot. */
+  /** Starts to replace every worker, one at a time. Returns the reason if it cannot, else null. */
   #restart(reason: string): string | null {
     const { state } = this.#lifecycle
     if (this.#supervisor === undefined || (state !== 'ready' && state !== 'failed'))
@@ -309,13 +309,12 @@ class Primary {
     this.#log.info({ reason }, 'replacing every worker')
     this.#supervisor.restart(reason).then(
       () => this.#log.info({ reason }, 'every worker was replaced'),
-      (thrown) =>
-        this.#log.error({ reason, err: thrown }, `workers serve on as they are: ${messageOf(thrown)}`),
+      (thrown) => this.#log.error({ reason, err: thrown }, `workers were not replaced: ${messageOf(thrown)}`),
     )
     return null
   }
 
-  #giveUp(reason: OnecopyError): void {
+  #reportBootLimit(reason: OnecopyError): void {
     if (this.#lifecycle.state === 'draining') return
     this.#log.fatal({ code: reason.code }, reason.message)
     this.#failure = reason.message
@@ -333,8 +332,8 @@ class Primary {
     if (state === 'failed') return this.#failure ?? 'the server has failed'
     if (state !== 'ready') return `the server is ${state}`
     if (this.#supervisor?.ready.length === 0) return 'no worker is ready'
-    const isServing = this.#catalogue?.isServing(this.#beginning?.isModelRequired ?? false)
-    return isServing === false ? 'no model is served: POST /v2/repository/index says why' : null
+    const isServing = this.#catalogue?.isServing(this.#initial?.isModelRequired ?? false)
+    return isServing === false ? 'no model is served: POST /v2/repository/index gives the reason' : null
   }
 
   #sayReady(): void {
@@ -349,7 +348,7 @@ class Primary {
     })
   }
 
-  /** Everything that start opened, closed in reverse; the segments last, when nobody can need them. */
+  /** Releases what `#start` acquired, in reverse order. The segments come last. */
   async #stop(): Promise<number> {
     let exitCode = 0
     this.#watch?.close()
@@ -368,14 +367,14 @@ class Primary {
     await this.#socket?.remove()
     if (this.#serverFolder !== undefined) await removeFolder(this.#serverFolder.path)
     this.#lifecycle.move('closed')
-    // On a terminal, the sentence that says why a start failed stays the last line.
+    // On a terminal, the reason for a failed start stays the last line.
     if (!this.#hasFailedToStart || this.#config.logFormat === 'json') this.#log.info('stopped')
     return exitCode
   }
 
-  /** A second signal: nobody waits any more, but nothing is left behind. */
-  #endAtOnce(signal: NodeJS.Signals): void {
-    this.#log.warn({ signal }, 'second signal: ending at once')
+  /** A second signal: ends without waiting, but still cleans up. */
+  #endImmediately(signal: NodeJS.Signals): void {
+    this.#log.warn({ signal }, 'second signal: ending immediately')
     this.#supervisor?.kill()
     this.#socket?.removeNow()
     if (this.#serverFolder !== undefined) rmSync(this.#serverFolder.path, { recursive: true, force: true })

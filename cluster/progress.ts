@@ -1,4 +1,4 @@
-/** What people see while the server starts: a bar on a terminal, plain lines elsewhere, a table at the end. */
+/** Progress of a start: a bar on a terminal, plain lines elsewhere, and a table of models at the end. */
 import { SingleBar } from 'cli-progress'
 import Table from 'cli-table3'
 import type { PublishedModel } from '../src/compile/publish.js'
@@ -15,7 +15,7 @@ export interface Progress {
 const DONE: Record<PublishedModel['origin'], string> = {
   compiled: 'compiled, segment written',
   cache: 'segment written from the cache',
-  'dead server': 'segment adopted from a server that is gone',
+  'dead server': 'segment adopted from a dead server',
 }
 
 export function createProgress(total: number, log: Log): Progress {
@@ -44,7 +44,7 @@ export function createProgress(total: number, log: Log): Progress {
   }
 }
 
-/** One row a model version: what is served, what it takes, and how much of it is shared. */
+/** One row for each model version: its size, its memory and how much of it workers share. */
 export function readyTable(published: readonly PublishedModel[], workers: number): string {
   const table = new Table({
     head: ['model', 'version', 'weights', 'segment', 'each worker', 'sharing', 'workers'],

@@ -1,5 +1,4 @@
-/** What is printed and logged when the server is ready, or cannot start. */
-
+/** Output and log entries when the server is ready or fails to start. */
 import type { PublishedModel } from '../src/compile/publish.js'
 import type { Config } from '../src/config/config.js'
 import { urlHost } from '../src/config/host-names.js'
@@ -15,12 +14,12 @@ export interface ReadyReport {
   readonly port: number
   readonly adminPort: number
   readonly hasTls: boolean
-  /** Null where none is listened on. */
+  /** Null without a Unix socket. */
   readonly socketPath: string | null
   readonly published: readonly PublishedModel[]
 }
 
-/** The table of models and the addresses on standard output, the notes on each model and `ready` in the log. */
+/** Prints the models and addresses to standard output; logs the notes on each model and `ready`. */
 export function reportReady({
   config,
   log,
@@ -48,7 +47,7 @@ export function reportReady({
   log.info({ host, port, adminHost, adminPort, workers, models: published.length, ...socket }, 'ready')
 }
 
-/** A sentence and a remedy for people; lines of the log stay lines. */
+/** On a terminal, prints the error and a remedy. With JSON logs, writes a log line. */
 export function reportFailure(
   thrown: unknown,
   { log, format }: { readonly log: Log; readonly format: LogFormat },

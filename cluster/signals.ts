@@ -1,16 +1,20 @@
-/** Signals of the primary: the first to terminate asks for an orderly end, a second one ends at once; SIGHUP restarts. */
-
+/**
+ * Signals of the primary. The first SIGTERM or SIGINT drains, a second one ends immediately. SIGHUP replaces
+ * the workers.
+ */
 import { readFileSync } from 'node:fs'
 import { constants } from 'node:os'
 import { isatty } from 'node:tty'
 
 const STDIN = 0
 /**
- * One Ctrl-C under a package manager reaches the process twice: from the terminal, which signals the whole process
- * group, and from the package manager, which forwards what it gets. Copies that arrive within this time are one wish.
+ * Under a package manager, one Ctrl-C arrives twice: from the terminal, which signals the whole process
+ * group, and from the package manager, which forwards it. Copies within this time count as one signal.
  */
-export const SAME_WISH_MS = 100
-/** npm forwards when its event loop gets to it: on a busy machine that is later, and it is one copy at the most. */
+export const DUPLICATE_SIGNAL_MS = 100
+/**
+ * npm forwards a signal from its event loop, which is late on a busy machine. It forwards at most one copy.
+ */
 const NPM_COPY_MS = 2000
 
 export interface TerminationHandlers {
@@ -18,8 +22,8 @@ export interface TerminationHandlers {
   readonly onSecond: (signal: NodeJS.Signals) => void
 }
 
-/** How soon the end of a shell is noticed that stands between npx and this process. */
-const SHELL_LOOK_MS = 200
+/** Poll interval for the exit of the shell between npx and this process. */
+const SHELL_POLL_MS = 200
 
 function readProc(pid: number, file: 'comm' | 'cmdline' | 'stat'): string {
   try {
@@ -29,12 +33,12 @@ function readProc(pid: number, file: 'comm' | 'cmdline' | 'stat'): string {
   }
 }
 
-/** npm names its process after the command. The environment is no proof: every descendant has that. */
+/** npm sets its process title. The environment does not tell: every descendant inherits it. */
 function isNpm(pid: number): boolean {
   return readProc(pid, 'comm').startsWith('npm')
 }
 
-/** Whether the parent is the shell that npx has started for this command alone. */
+/** Whether the parent is a shell that npx started for this command. */
 function isRunByShellOfNpx(): boolean {
   const { npm_lifecycle_event: event, npm_lifecycle_script: script = '' } = process.env
   if (event !== 'npx' || script === '') return false
@@ -45,18 +49,18 @@ function isRunByShellOfNpx(): boolean {
 }
 
 /**
- * npx signals its shell, which ends and forwards nothing: the end of that shell is the end that was asked for.
- * (`npm start` has no such shell: its script says `exec`.)
+ * npx signals its shell, which exits without forwarding the signal. The exit of the shell therefore counts as
+ * SIGTERM. (`npm start` has no such shell: its script uses `exec`.)
  */
-function onShellGone(onGone: () => void): void {
+function onShellExit(onExit: () => void): void {
   if (!isRunByShellOfNpx()) return
   const shell = process.ppid
-  const look = setInterval(() => {
+  const poll = setInterval(() => {
     if (process.ppid === shell) return
-    clearInterval(look)
-    onGone()
-  }, SHELL_LOOK_MS)
-  look.unref()
+    clearInterval(poll)
+    onExit()
+  }, SHELL_POLL_MS)
+  poll.unref()
 }
 
 export function onTermination(handlers: TerminationHandlers): void {
@@ -72,31 +76,31 @@ export function onTermination(handlers: TerminationHandlers): void {
     const sinceMs = nowMs - first.atMs
     const isCopy = isCopyExpected && signal === first.signal && sinceMs <= NPM_COPY_MS
     if (isCopy) isCopyExpected = false
-    else if (sinceMs > SAME_WISH_MS) handlers.onSecond(signal)
+    else if (sinceMs > DUPLICATE_SIGNAL_MS) handlers.onSecond(signal)
   }
   process.on('SIGTERM', handle)
   process.on('SIGINT', handle)
-  onShellGone(() => {
+  onShellExit(() => {
     if (first === undefined) handle('SIGTERM')
   })
 }
 
 /**
- * `kill -HUP` asks for fresh workers. The same signal comes when the terminal that the server was started in is
- * closed; nobody could stop it there any more, so it ends.
+ * `kill -HUP` restarts the workers. SIGHUP also arrives when the controlling terminal closes; the server then
+ * drains, because no user could stop it any more.
  */
 export function onHangUp(handlers: {
-  readonly onAsked: () => void
-  readonly onTerminalGone: () => void
+  readonly onRestart: () => void
+  readonly onTerminalClosed: () => void
 }): void {
   const hadTerminal = isatty(STDIN)
   process.on('SIGHUP', () => {
-    if (hadTerminal && !isatty(STDIN)) handlers.onTerminalGone()
-    else handlers.onAsked()
+    if (hadTerminal && !isatty(STDIN)) handlers.onTerminalClosed()
+    else handlers.onRestart()
   })
 }
 
-/** By convention 128 + the number of the signal. */
+/** By convention, 128 plus the signal number. */
 export function exitCodeOf(signal: NodeJS.Signals): number {
   return 128 + constants.signals[signal]
 }

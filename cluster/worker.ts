@@ -1,7 +1,7 @@
 /**
- * A worker: one serving process joined to the primary by messages. It ends in three ways: drained by the
- * primary, drained by itself when the primary is gone, or loudly after a bug. One whose inference thread does not come
- * back says so, and is drained by the primary as soon as others serve.
+ * A worker: one serving process, controlled by messages from the primary. It ends in one of three ways: the
+ * primary drains it, it drains itself after the primary has died, or it exits after a bug. A worker with a
+ * stalled inference thread reports the stall; the primary drains it as soon as other workers serve.
  */
 import cluster, { type Worker } from 'node:cluster'
 import { join } from 'node:path'
@@ -28,13 +28,15 @@ import {
   ToWorkerSchema,
 } from './messages.js'
 
-/** After a bug nothing is certain any more: other requests get this long, not the whole drain timeout. */
+/**
+ * After a bug the state of the process is uncertain: requests in flight get this long, not --drain-timeout.
+ */
 const BUG_DRAIN_MS = 5000
 const LOAD_REPORT_INTERVAL_MS = 100
 
 function send(message: ToPrimary): Promise<void> {
   return new Promise((resolve) => {
-    // A primary that is gone is found out by the disconnect, not here.
+    // A dead primary is detected by the disconnect event, not here.
     if (!process.connected) resolve()
     else process.send?.(message, undefined, undefined, () => resolve())
   })
@@ -42,14 +44,14 @@ function send(message: ToPrimary): Promise<void> {
 
 class WorkerProcess {
   readonly #worker: Worker
-  /** Begun with the process: it is there when the models are. */
+  /** Starts with the process, so that it is ready when the models arrive. */
   readonly #engine = beginEngine()
   #log: Log = createLog({ level: 'info', role: 'worker', format: logFormatOf('auto') })
   #start: StartMessage | undefined
   #serving: ServingProcess | undefined
   #booting: Promise<void> | undefined
   #serviceTurn: Promise<void> = Promise.resolve()
-  /** Renewed while it boots. */
+  /** Secrets that arrived while the worker boots. */
   #renewed: SecretsMessage | undefined
   #wasIdle = true
   #isEnding = false
@@ -59,7 +61,7 @@ class WorkerProcess {
   }
 
   listen(): void {
-    // The terminal signals a whole process group; the primary decides what they mean.
+    // The terminal signals the whole process group; the primary decides how to react.
     for (const signal of ['SIGINT', 'SIGHUP'] as const) process.on(signal, () => {})
     process.on('SIGTERM', () => void this.#end({ exitCode: 0, timeoutMs: this.#drainTimeoutMs }))
     process.on('message', (message) => void this.#receive(message))
@@ -83,14 +85,14 @@ class WorkerProcess {
     else await this.#answer(message)
   }
 
-  /** Does what changes the models, and says how it went. */
+  /** Loads or switches generations and reports the outcome. */
   async #answer(message: Extract<ToWorker, { type: 'prepare' | 'change' }>): Promise<void> {
     let problem: Extract<ToPrimary, { type: 'done' }>['problem'] = null
     try {
       if (message.type === 'change') this.#serving?.change(message)
       else await this.#serving?.prepare(await this.#withCounts(message.segment))
     } catch (thrown) {
-      // Bugs are not answered with.
+      // A bug ends the worker instead of being reported as a failure.
       if (!(thrown instanceof OnecopyError)) {
         this.#onBug(thrown)
         return
@@ -109,7 +111,7 @@ class WorkerProcess {
     return { ...segment, statsPage, counts: new ModelRecorder(statsPage.slot(this.#start?.statsSlot ?? 0)) }
   }
 
-  /** In the order of the messages: the last one counts. */
+  /** Applies messages in the order of arrival, so the last one wins. */
   async #serveOrNot(message: Extract<ToWorker, { type: 'takeOut' | 'putBack' }>): Promise<void> {
     this.#serviceTurn = this.#serviceTurn.then(async () => {
       await this.#booting
@@ -167,7 +169,7 @@ class WorkerProcess {
     }
   }
 
-  /** Silence means idle: the last report before it says so. */
+  /** An idle worker sends one final report and then none. */
   #reportLoad(): void {
     if (this.#serving === undefined || this.#isEnding) return
     const load = this.#serving.connections.takeLoad()
@@ -176,17 +178,17 @@ class WorkerProcess {
   }
 
   #onBug(error: unknown): void {
-    this.#log.fatal({ err: error }, 'a bug: this worker ends')
+    this.#log.fatal({ err: error }, 'bug: this worker exits')
     void this.#end({ exitCode: EXIT.bug, timeoutMs: BUG_DRAIN_MS })
   }
 
-  /** Without the primary nobody restarts, counts or unlinks: answer what was accepted, clean up, end. */
+  /** The primary has died: nothing restarts or cleans up. Drain, remove the server's folder and exit. */
   async #survivePrimary(): Promise<void> {
-    // Node would end the process at once, with requests in flight.
+    // Node would otherwise exit immediately, with requests in flight.
     this.#worker.exitedAfterDisconnect = true
     if (this.#start !== undefined) await removeFolder(this.#start.serverFolder)
     if (this.#isEnding) return
-    this.#log.error('the primary is gone: draining')
+    this.#log.error('lost the primary: draining')
     await this.#end({ exitCode: 0, timeoutMs: this.#drainTimeoutMs })
   }
 
@@ -202,7 +204,7 @@ class WorkerProcess {
         code = exitCode === 0 ? 1 : exitCode
       }
     }
-    // Ended by itself, a process whose runtime is at work aborts.
+    // A regular exit while the runtime computes would abort the process.
     if (this.#serving?.isThreadBusy === true) process.kill(process.pid, 'SIGKILL')
     process.exit(code)
   }

@@ -1,8 +1,8 @@
-/** What has to hold of a server whose processes are killed under load. */
+/** Checks of a server whose processes are killed under load. */
 import type { Check } from '../harness/report.js'
 import { formatNumber, quantile } from '../harness/statistics.js'
 import type { LostRequest } from './clients.js'
-import { cutsOff } from './faults.js'
+import { losesRequests } from './faults.js'
 import type { ChaosResult } from './run.js'
 
 const RECOVERY_BAR_MS = 1000
@@ -17,10 +17,10 @@ function describe({ reason, ownerPid, sentAtMs, lostAtMs }: LostRequest): string
   return `${reason} at ${where} after ${Math.round(lostAtMs - sentAtMs)} ms`
 }
 
-/** Milliseconds to full strength after each worker that was cut off. */
+/** Time until all workers are ready again, after each worker that was killed without a drain. */
 export function recoveriesMs({ faults }: ChaosResult): number[] {
   return faults.flatMap(({ fault, recoveryMs }) =>
-    cutsOff(fault) && recoveryMs !== null ? [recoveryMs] : [],
+    losesRequests(fault) && recoveryMs !== null ? [recoveryMs] : [],
   )
 }
 
@@ -29,20 +29,20 @@ export function chaosChecks(result: ChaosResult): Check[] {
   return [
     none('wrong answers', tally.wrong),
     none('requests lost on connections of workers that were not killed', tally.unexplained.map(describe)),
-    none('workers that ended unasked', strayEnds),
-    none('log lines that say fatal', fatalLines),
+    none('workers that ended unexpectedly', strayEnds),
+    none('fatal log lines', fatalLines),
     none(
-      'faults after which the server never had all workers again',
+      'faults without recovery of all workers',
       faults.filter(({ recoveryMs }) => recoveryMs === null).map(({ fault }) => fault),
     ),
-    none('scrapes that failed, lost a count, or knew less than the clients', watch.problems),
+    none('scrapes that failed, lost a count, or counted less than the clients', watch.problems),
     none('files left in the segment folder', filesLeft),
     { claim: 'processes left', bar: '0', got: String(processesLeft), isMet: processesLeft === 0 },
     { claim: 'exit of the primary', bar: 'code 0', got: exit, isMet: exit === 'code 0' },
     {
-      claim: 'something was killed, answered and scraped',
+      claim: 'faults, responses and scrapes took place',
       bar: 'each at least once',
-      got: `${faults.length} faults, ${tally.answered} answers, ${watch.scrapes} scrapes`,
+      got: `${faults.length} faults, ${tally.answered} responses, ${watch.scrapes} scrapes`,
       isMet: faults.length > 0 && tally.answered > 0 && watch.scrapes > 0,
     },
   ]
@@ -51,7 +51,7 @@ export function chaosChecks(result: ChaosResult): Check[] {
 export function recoveryCheck(result: ChaosResult): Check {
   const medianMs = quantile(recoveriesMs(result), 0.5)
   return {
-    claim: 'time back to full strength after a worker was killed, median',
+    claim: 'time until all workers are ready after a kill, median',
     bar: `at most ${RECOVERY_BAR_MS} ms`,
     got: `${formatNumber(medianMs)} ms`,
     isMet: medianMs <= RECOVERY_BAR_MS,

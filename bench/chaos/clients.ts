@@ -1,20 +1,21 @@
 /**
- * Clients that keep one connection each for a while and send without a pause. For every request that fails it is
- * known which worker held its connection: a failure is only allowed where that very worker was killed.
+ * Clients that each keep one connection for a while and send requests without a pause. The worker behind
+ * every connection is known. A request may only fail if that worker was killed.
  */
-import { Agent, request as httpRequest, type IncomingMessage } from 'node:http'
+import { Agent } from 'node:http'
 import type { Socket } from 'node:net'
+import { setTimeout as pause } from 'node:timers/promises'
+import { type Answer, send } from '../harness/client.js'
 import { ownerOf } from '../harness/connections.js'
 import type { InferRequest } from '../harness/requests.js'
 import { isSameOutput, outputOf } from '../harness/verify.js'
 
-const TIMEOUT_MS = 15_000
 const OWNER_POLL_MS = 5
-/** Then a client connects anew, so that workers that replaced others get their share. */
+/** A client then reconnects, so that replacement workers get their share. */
 const REQUESTS_PER_CONNECTION = 50
-/** A server that refuses is not asked again at once. */
+/** Back-off after a rejected request. */
 const PAUSE_AFTER_REFUSAL_MS = 20
-/** A connection may be dealt to a worker whose death was not noticed yet. */
+/** A connection may go to a dead worker until the primary notices its death. */
 const NOTICE_MS = 1000
 
 export interface KnownAnswer {
@@ -22,7 +23,7 @@ export interface KnownAnswer {
   readonly output: readonly number[]
 }
 
-/** A worker that was killed in a way that cuts its requests off. */
+/** A worker that was killed without a drain. */
 export interface Cut {
   readonly pid: number
   readonly atMs: number
@@ -32,7 +33,7 @@ export interface LostRequest {
   readonly sentAtMs: number
   readonly lostAtMs: number
   readonly reason: string
-  /** Null where the connection had not reached a worker. */
+  /** Null if no worker had accepted the connection. */
   readonly ownerPid: number | null
 }
 
@@ -43,15 +44,23 @@ export interface Tally {
   refused: number
   readonly wrong: string[]
   /** The worker that held the connection was killed. */
-  readonly cutOff: LostRequest[]
-  /** No worker had the connection yet, and one was just killed. */
-  readonly cutOffOnTheWay: LostRequest[]
-  /** Nothing explains these. */
+  readonly lostWithWorker: LostRequest[]
+  /** No worker had accepted the connection, and one had just been killed. */
+  readonly lostBeforeWorker: LostRequest[]
+  /** Failures without an explanation. */
   readonly unexplained: LostRequest[]
 }
 
 export function newTally(): Tally {
-  return { sent: 0, answered: 0, refused: 0, wrong: [], cutOff: [], cutOffOnTheWay: [], unexplained: [] }
+  return {
+    sent: 0,
+    answered: 0,
+    refused: 0,
+    wrong: [],
+    lostWithWorker: [],
+    lostBeforeWorker: [],
+    unexplained: [],
+  }
 }
 
 export interface ClientOptions {
@@ -60,14 +69,10 @@ export interface ClientOptions {
   readonly cuts: readonly Cut[]
   readonly tally: Tally
   readonly answers: readonly KnownAnswer[]
-  /** Between an answer and the next request of a client. */
+  /** Pause between a response and the next request of a client. */
   readonly pauseMs: number
   readonly isOver: () => boolean
 }
-
-type Reply =
-  | { readonly status: number; readonly headers: IncomingMessage['headers']; readonly body: Buffer }
-  | { readonly lost: string }
 
 export class ChaosClient {
   readonly #options: ClientOptions
@@ -83,28 +88,33 @@ export class ChaosClient {
   async run(offset: number): Promise<void> {
     const { answers, isOver, pauseMs } = this.#options
     for (let index = offset; !isOver(); index++) {
-      const isRefused = await this.#ask(answers[index % answers.length] as KnownAnswer)
+      const isRefused = await this.#sendOne(answers[index % answers.length] as KnownAnswer)
       const ms = isRefused ? PAUSE_AFTER_REFUSAL_MS : pauseMs
-      if (ms > 0) await new Promise((resolve) => setTimeout(resolve, ms))
+      if (ms > 0) await pause(ms)
     }
     this.#agent.destroy()
   }
 
-  /** True when the server had no room for the request, or was not there. */
-  async #ask(known: KnownAnswer): Promise<boolean> {
+  /** True if the server rejected the request or did not listen. */
+  async #sendOne(known: KnownAnswer): Promise<boolean> {
     const { tally } = this.#options
     const sentAtMs = performance.now()
     tally.sent++
     const isLast = ++this.#count % REQUESTS_PER_CONNECTION === 0
-    const reply = await this.#send(known.request, isLast ? { Connection: 'close' } : {})
-    if ('lost' in reply) {
-      this.#takeLost({
+    const headers = { ...known.request.headers, ...(isLast ? { Connection: 'close' } : {}) }
+    const reply = await send({
+      ...{ agent: this.#agent, port: this.#options.port, request: { ...known.request, headers } },
+      onSocket: (socket) => this.#track(socket),
+    }).catch((thrown: Error) => thrown)
+    if (reply instanceof Error) {
+      const reason = (reply as NodeJS.ErrnoException).code ?? reply.message
+      this.#recordLoss({
         sentAtMs,
         lostAtMs: performance.now(),
-        reason: reply.lost,
+        reason,
         ownerPid: (this.#socket && this.#owners.get(this.#socket)) ?? null,
       })
-      return reply.lost === 'ECONNREFUSED'
+      return reason === 'ECONNREFUSED'
     }
     if (reply.status === 503) {
       tally.refused++
@@ -116,55 +126,26 @@ export class ChaosClient {
     return false
   }
 
-  #takeLost(lost: LostRequest): void {
+  #recordLoss(lost: LostRequest): void {
     const { cuts, tally } = this.#options
-    if (cuts.some(({ pid }) => pid === lost.ownerPid)) tally.cutOff.push(lost)
+    if (cuts.some(({ pid }) => pid === lost.ownerPid)) tally.lostWithWorker.push(lost)
     else if (
       lost.ownerPid === null &&
       lost.reason !== 'ECONNREFUSED' &&
       cuts.some(({ atMs }) => atMs >= lost.sentAtMs - NOTICE_MS && atMs <= lost.lostAtMs)
     )
-      tally.cutOffOnTheWay.push(lost)
+      tally.lostBeforeWorker.push(lost)
     else tally.unexplained.push(lost)
   }
 
-  #send({ method, path, headers, body }: InferRequest, extraHeaders: Record<string, string>): Promise<Reply> {
-    const { port } = this.#options
-    return new Promise((resolve) => {
-      const fail = (thrown: NodeJS.ErrnoException) => resolve({ lost: thrown.code ?? thrown.message })
-      const outgoing = httpRequest(
-        {
-          ...{ agent: this.#agent, host: '127.0.0.1', port, method, path, timeout: TIMEOUT_MS },
-          headers: { ...headers, ...extraHeaders, 'Content-Length': body.length },
-        },
-        (incoming) => {
-          const chunks: Buffer[] = []
-          incoming.on('data', (chunk: Buffer) => chunks.push(chunk))
-          incoming.on('error', fail)
-          incoming.on('end', () =>
-            resolve({
-              status: incoming.statusCode ?? 0,
-              headers: incoming.headers,
-              body: Buffer.concat(chunks),
-            }),
-          )
-        },
-      )
-      outgoing.on('socket', (socket) => this.#take(socket))
-      outgoing.on('timeout', () => outgoing.destroy(new Error(`no answer within ${TIMEOUT_MS} ms`)))
-      outgoing.on('error', fail)
-      outgoing.end(body)
-    })
-  }
-
-  #take(socket: Socket): void {
+  #track(socket: Socket): void {
     if (socket === this.#socket) return
     this.#socket = socket
     if (socket.connecting) socket.once('connect', () => this.#findOwner(socket))
     else this.#findOwner(socket)
   }
 
-  /** The primary accepts a connection and hands it on: its worker is known a moment later. */
+  /** The primary accepts a connection and hands it over, so its worker is known only later. */
   #findOwner(socket: Socket): void {
     if (socket.destroyed || socket.localPort === undefined) return
     const { port, workerPids } = this.#options
@@ -174,11 +155,11 @@ export class ChaosClient {
   }
 }
 
-/** What is wrong with an answer that came whole; null when it is right. */
-function problemOf(reply: Exclude<Reply, { lost: string }>, expected: readonly number[]): string | null {
+/** The problem of a complete response; null if it is correct. */
+function problemOf(reply: Answer, expected: readonly number[]): string | null {
   if (reply.status !== 200) return `status ${reply.status}: ${reply.body.toString().slice(0, 200)}`
   try {
-    const got = outputOf({ ...reply, localPort: 0 })
+    const got = outputOf(reply)
     return isSameOutput(expected, got) ? null : `expected ${expected.join(' ')}, got ${got.join(' ')}`
   } catch (thrown) {
     return `unreadable: ${String(thrown)}`

@@ -1,7 +1,7 @@
-/** What is done to a server, drawn from a seed: mostly one worker ends, seldom all are replaced in turn. */
+/** Random faults from a seed: mostly one worker ends, sometimes all are replaced. */
 import { createRandom } from '../models/random.js'
 
-/** How often each comes, of all weights together. `freeze` is SIGSTOP, and SIGKILL half a second later. */
+/** Relative frequencies. `freeze` is SIGSTOP, followed by SIGKILL after half a second. */
 const WEIGHTS = { SIGKILL: 4, SIGSEGV: 2, SIGABRT: 2, SIGTERM: 2, freeze: 1, SIGHUP: 1 } as const
 
 export type Fault = keyof typeof WEIGHTS
@@ -11,8 +11,8 @@ export function isFault(name: string): name is Fault {
   return name in WEIGHTS
 }
 
-/** Whether the requests of the worker that is hit may be lost; all others drain. */
-export function cutsOff(fault: Fault): boolean {
+/** Whether requests of the worker may be lost. With other faults, workers drain. */
+export function losesRequests(fault: Fault): boolean {
   return fault !== 'SIGTERM' && fault !== 'SIGHUP'
 }
 

@@ -1,22 +1,23 @@
-/** A server under load whose processes are killed again and again: what clients and metrics saw of it. */
+/** Kills processes of a server under load and collects what clients and metrics observe. */
 import { readdirSync } from 'node:fs'
 import { Agent } from 'node:http'
+import { setTimeout as pause } from 'node:timers/promises'
 import { send } from '../harness/client.js'
-import { childrenOf, isWorker, processesInGroup, signalIfThere } from '../harness/process-list.js'
+import { childrenOf, isWorker, processesInGroup, signalIfThere } from '../harness/processes.js'
 import { type InferRequest, inferRequests } from '../harness/requests.js'
 import { type RunningServer, startOnecopy } from '../harness/servers.js'
 import type { Stage } from '../harness/stage.js'
 import { outputOf } from '../harness/verify.js'
 import type { GeneratedModel } from '../models/store.js'
 import { ChaosClient, type Cut, type KnownAnswer, newTally, type Tally } from './clients.js'
-import { cutsOff, type Fault, FaultDraw } from './faults.js'
+import { type Fault, FaultDraw, losesRequests } from './faults.js'
 import { MetricsWatch, type Strength, type Watch } from './watch.js'
 
 const REQUESTS_PER_ENCODING = 8
 const CONNECTIONS_PER_WORKER = 2
 const FROZEN_MS = 500
-/** Also for a rolling restart of all workers, with a boot and a drain each. */
-/** Between two looks at the list of processes. */
+/** Enough for a rolling restart of all workers, with a boot and a drain each. */
+/** Poll interval of the process list. */
 const SETTLE_POLL_MS = 50
 const STRENGTH_DEADLINE_MS = 60_000
 
@@ -26,7 +27,7 @@ export interface ChaosOptions {
   readonly workers: number
   readonly seconds: number
   readonly everyMs: number
-  /** Between an answer and a client's next request; 0 takes all CPUs there are. */
+  /** Pause between a response and a client's next request; 0 takes all CPUs. */
   readonly pauseMs: number
   readonly seed: string
   readonly faults: readonly Fault[]
@@ -36,7 +37,7 @@ export interface ChaosOptions {
 export interface DoneFault {
   readonly fault: Fault
   readonly atMs: number
-  /** From the signal that ends the worker until all workers were ready; null when they never were. */
+  /** From the signal until all workers were ready; null if they never were. */
   readonly recoveryMs: number | null
 }
 
@@ -44,9 +45,9 @@ export interface ChaosResult {
   readonly tally: Tally
   readonly faults: readonly DoneFault[]
   readonly watch: Watch
-  /** Ends of workers that nobody was told to end. */
+  /** Log lines of workers that ended without a fault. */
   readonly strayEnds: readonly string[]
-  /** What the server itself called fatal. */
+  /** Fatal log lines of the server. */
   readonly fatalLines: readonly string[]
   readonly exit: string
   readonly filesLeft: readonly string[]
@@ -66,10 +67,10 @@ async function recordAnswers(
   return answers
 }
 
-/** Hits one server, and remembers whom. */
-class Tormentor {
+/** Injects faults into one server and records the affected workers. */
+class FaultInjector {
   readonly cuts: Cut[] = []
-  readonly hitPids = new Set<number>()
+  readonly affectedPids = new Set<number>()
   readonly #primaryPid: number
   readonly #draw: FaultDraw
 
@@ -83,28 +84,28 @@ class Tormentor {
       .filter(isWorker)
       .map(({ pid }) => pid)
 
-  /** Resolves with the time of the signal from which on the server has to recover. */
-  async hit(fault: Fault): Promise<number> {
+  /** Resolves with the time of the signal, at which recovery starts. */
+  async inject(fault: Fault): Promise<number> {
     if (fault === 'SIGHUP') {
       signalIfThere(this.#primaryPid, 'SIGHUP')
       return performance.now()
     }
     const pid = this.#draw.pick(this.workerPids())
     if (pid === undefined) return performance.now()
-    this.hitPids.add(pid)
+    this.affectedPids.add(pid)
     if (fault === 'freeze') {
       signalIfThere(pid, 'SIGSTOP')
-      await new Promise((resolve) => setTimeout(resolve, FROZEN_MS))
+      await pause(FROZEN_MS)
     }
-    // Noted first: its requests fail before the next line runs.
+    // Recorded before the signal, because requests fail immediately after it.
     const atMs = performance.now()
-    if (cutsOff(fault)) this.cuts.push({ pid, atMs })
+    if (losesRequests(fault)) this.cuts.push({ pid, atMs })
     signalIfThere(pid, fault === 'freeze' ? 'SIGKILL' : fault)
     return atMs
   }
 }
 
-/** All workers ready, and those that were hit among them no more. */
+/** Whether all workers are ready, with a replacement for each affected one. */
 function isRecovered(fault: Fault, before: Strength, workers: number) {
   return ({ workersReady, workerIds }: Strength): boolean => {
     const fresh = workerIds.filter((id) => !before.workerIds.includes(id))
@@ -113,17 +114,17 @@ function isRecovered(fault: Fault, before: Strength, workers: number) {
   }
 }
 
-async function untilTrue(isTrue: () => boolean): Promise<boolean> {
+async function waitUntil(isTrue: () => boolean): Promise<boolean> {
   const deadlineMs = performance.now() + STRENGTH_DEADLINE_MS
   while (!isTrue()) {
     if (performance.now() > deadlineMs) return false
-    await new Promise((resolve) => setTimeout(resolve, SETTLE_POLL_MS))
+    await pause(SETTLE_POLL_MS)
   }
   return true
 }
 
-async function torment(
-  tormentor: Tormentor,
+async function injectFaults(
+  injector: FaultInjector,
   draw: FaultDraw,
   watch: MetricsWatch,
   { workers, seconds, everyMs, faults, onFault = () => {} }: ChaosOptions,
@@ -136,18 +137,20 @@ async function torment(
     const nextMs = performance.now() + everyMs
     const before = await watch.untilStrength(isFull, STRENGTH_DEADLINE_MS)
     if (before === null || faults.length === 0) break
-    // A worker that was replaced and still answers its last requests is not replaced again when it is hit.
-    const isSettled = await untilTrue(() => tormentor.workerPids().length === workers)
+    // A retiring worker that still drains would not be replaced after a fault.
+    const isSettled = await waitUntil(() => injector.workerPids().length === workers)
     if (!isSettled) break
     const fault = draw.fault()
-    const atMs = await tormentor.hit(fault)
+    const atMs = await injector.inject(fault)
     const after = await watch.untilStrength(isRecovered(fault, before, workers), STRENGTH_DEADLINE_MS)
     const recoveryMs = after === null ? null : after.atMs - atMs
     done.push({ fault, atMs: atMs - startedMs, recoveryMs })
-    onFault(`${fault}: ${recoveryMs === null ? 'never back' : `back after ${Math.round(recoveryMs)} ms`}`)
-    // A server that does not come back has nothing left to show.
+    onFault(
+      `${fault}: ${recoveryMs === null ? 'no recovery' : `recovered after ${Math.round(recoveryMs)} ms`}`,
+    )
+    // A server without recovery ends the run.
     if (after === null) break
-    await new Promise((resolve) => setTimeout(resolve, Math.max(0, nextMs - performance.now())))
+    await pause(Math.max(0, nextMs - performance.now()))
   }
   return done
 }
@@ -160,7 +163,7 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosResult> {
     ...{ stage, model, workers },
     onLine: (line) => {
       if (line.includes('"level":"fatal"')) fatalLines.push(line)
-      const isEnd = /"msg":"worker (?:ended|killed|crashed|failed)/.test(line)
+      const isEnd = /"msg":"worker (?:ended|exited|killed|terminated|crashed|failed)/.test(line)
       const [, pid] = isEnd ? (line.match(/"workerPid":(\d+)/) ?? []) : []
       if (pid !== undefined) ends.push({ pid: Number(pid), line })
     },
@@ -172,12 +175,12 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosResult> {
   const tally = newTally()
   const answers = await recordAnswers(server, requests)
   const draw = new FaultDraw(seed, faults)
-  const tormentor = new Tormentor(server.child.pid, draw)
+  const injector = new FaultInjector(server.child.pid, draw)
   const watch = new MetricsWatch(server.adminPort, () => tally.answered + answers.length)
-  server.child.process.once('exit', () => watch.giveUp())
+  server.child.process.once('exit', () => watch.abort())
   let isOver = false
   const clients = Array.from({ length: workers * CONNECTIONS_PER_WORKER }, (_, index) => {
-    const { cuts, workerPids } = tormentor
+    const { cuts, workerPids } = injector
     return new ChaosClient({
       port: server.port,
       workerPids,
@@ -188,7 +191,7 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosResult> {
       isOver: () => isOver,
     }).run(index)
   })
-  const done = await torment(tormentor, draw, watch, options)
+  const done = await injectFaults(injector, draw, watch, options)
   isOver = true
   await Promise.all(clients)
   const watched = await watch.stop()
@@ -201,7 +204,7 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosResult> {
     watch: watched,
     strayEnds: ends
       .filter(
-        ({ pid, line }) => !tormentor.hitPids.has(pid) && !(isRolling && line.includes('"how":"code 0"')),
+        ({ pid, line }) => !injector.affectedPids.has(pid) && !(isRolling && line.includes('"how":"code 0"')),
       )
       .map(({ line }) => line),
     fatalLines,

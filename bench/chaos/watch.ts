@@ -1,7 +1,9 @@
 /**
- * Scrapes `/metrics` all through and holds every answer against the one before it and against what the
- * clients have seen: no counter goes down, and no answer that a client has received is missing.
+ * Scrapes `/metrics` continuously. Compares every scrape with the previous one and with the clients: no
+ * counter decreases, and every response that a client received is counted.
  */
+import { setTimeout as pause } from 'node:timers/promises'
+
 const PAUSE_MS = 20
 const MAX_PROBLEMS = 20
 
@@ -16,7 +18,7 @@ export interface Watch {
   readonly problems: readonly string[]
 }
 
-/** Series and their values, of the metrics that can only grow. */
+/** Values of all series that can only increase. */
 function growingSeries(text: string): Map<string, number> {
   const kinds = new Map([...text.matchAll(/^# TYPE (\S+) (\S+)$/gm)].map(([, name, kind]) => [name, kind]))
   const series = new Map<string, number>()
@@ -48,13 +50,13 @@ function successes(series: ReadonlyMap<string, number>): number {
 
 export class MetricsWatch {
   readonly #url: string
-  /** 200 answers that clients have received so far. */
+  /** Number of 200 responses that clients have received. */
   readonly #answered: () => number
   readonly #problems: string[] = []
   #before: ReadonlyMap<string, number> = new Map()
   #scrapes = 0
   #isStopped = false
-  #isGivenUp = false
+  #isAborted = false
   readonly #waiting = new Set<() => void>()
   #listeners: ((strength: Strength) => void)[] = []
   readonly #ended: Promise<void>
@@ -68,7 +70,7 @@ export class MetricsWatch {
   async #run(): Promise<void> {
     while (!this.#isStopped) {
       await this.#scrape().catch((thrown: unknown) => this.#note(`a scrape failed: ${String(thrown)}`))
-      await new Promise((resolve) => setTimeout(resolve, PAUSE_MS))
+      await pause(PAUSE_MS)
     }
   }
 
@@ -93,29 +95,29 @@ export class MetricsWatch {
     if (this.#problems.length < MAX_PROBLEMS) this.#problems.push(problem)
   }
 
-  /** The server is gone: whoever waits, now or later, is told so. */
-  giveUp(): void {
-    this.#isGivenUp = true
+  /** The server has exited: ends all current and future waits. */
+  abort(): void {
+    this.#isAborted = true
     for (const end of this.#waiting) end()
   }
 
-  /** The first scrape from now on that shows what is waited for; null past the deadline. */
+  /** Resolves with the next scrape that satisfies the condition; null after the deadline. */
   untilStrength(holds: (strength: Strength) => boolean, deadlineMs: number): Promise<Strength | null> {
     return new Promise((resolve) => {
       const end = (strength: Strength | null) => {
         clearTimeout(timer)
         this.#listeners = this.#listeners.filter((one) => one !== listener)
-        this.#waiting.delete(giveUp)
+        this.#waiting.delete(abort)
         resolve(strength)
       }
-      const giveUp = () => end(null)
+      const abort = () => end(null)
       const listener = (strength: Strength) => {
         if (holds(strength)) end(strength)
       }
       const timer = setTimeout(() => end(null), deadlineMs)
       this.#listeners.push(listener)
-      this.#waiting.add(giveUp)
-      if (this.#isGivenUp) giveUp()
+      this.#waiting.add(abort)
+      if (this.#isAborted) abort()
     })
   }
 

@@ -1,9 +1,8 @@
-/** Lives that all end by SIGKILL but the last: what they leave must not add up. */
+/** Cycles that all end with SIGKILL, except the last. Leftovers must not accumulate. */
 import { readdirSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { basename } from 'node:path'
 import type { Check } from '../harness/report.js'
-import { segmentFolder } from '../harness/servers.js'
+import { emptyCache, segmentFolder } from '../harness/servers.js'
 import type { Stage } from '../harness/stage.js'
 import type { GeneratedModel } from '../models/store.js'
 import { beginLife, endLife, killLife } from './life.js'
@@ -19,7 +18,7 @@ export interface CyclesOptions {
 export interface CyclesResult {
   readonly readyMs: readonly number[]
   readonly adopted: number
-  /** Most segments that stood in the folder while one server lived. */
+  /** The most segments in the folder while a server ran. */
   readonly mostSegments: number
   readonly exit: string
   readonly filesLeft: readonly string[]
@@ -33,7 +32,7 @@ function filesIn(folder: string): string[] {
 export async function runCycles(options: CyclesOptions): Promise<CyclesResult> {
   const { stage, model, workers, cycles, onCycle = () => {} } = options
   const segmentDir = segmentFolder(stage)
-  const cacheDir = stage.folder(tmpdir(), 'onecopy-bench-cache-')
+  const cacheDir = emptyCache(stage)
   const readyMs: number[] = []
   let adopted = 0
   let mostSegments = 0

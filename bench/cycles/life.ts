@@ -1,6 +1,6 @@
-/** One life of a server: started in given folders, asked a few things, and ended in one way or the other. */
+/** One run of a server: starts it in the given folders, sends a few requests, and ends it. */
 import { setTimeout as pause } from 'node:timers/promises'
-import { processesInGroup } from '../harness/process-list.js'
+import { processesInGroup } from '../harness/processes.js'
 import { inferRequests } from '../harness/requests.js'
 import { type RunningServer, startOnecopy } from '../harness/servers.js'
 import type { Stage } from '../harness/stage.js'
@@ -8,9 +8,9 @@ import { verifySameAnswers } from '../harness/verify.js'
 import type { GeneratedModel } from '../models/store.js'
 
 const REQUESTS = 4
-const GONE_DEADLINE_MS = 20_000
+const EXIT_DEADLINE_MS = 20_000
 const POLL_MS = 5
-const ADOPTED = '"msg":"segment adopted from a server that is gone"'
+const ADOPTED = '"msg":"segment adopted from a dead server"'
 
 export interface LifeOptions {
   readonly stage: Stage
@@ -22,12 +22,12 @@ export interface LifeOptions {
 
 export interface Life {
   readonly server: RunningServer
-  /** From the spawn of the process to its line that says so. */
+  /** From the spawn of the process to its ready line. */
   readonly readyMs: number
   readonly isAdopted: boolean
 }
 
-/** @throws Error when the server does not get ready or answers differently from the server before it. */
+/** @throws Error if the server does not become ready or its outputs vary. */
 export async function beginLife(options: LifeOptions): Promise<Life> {
   const startedMs = performance.now()
   let readyMs = Number.NaN
@@ -44,18 +44,18 @@ export async function beginLife(options: LifeOptions): Promise<Life> {
   return { server, readyMs, isAdopted }
 }
 
-/** SIGKILL to all processes at once; resolves when the last is gone. */
+/** Sends SIGKILL to all processes; resolves when the last has exited. */
 export async function killLife(stage: Stage, { server: { child } }: Pick<Life, 'server'>): Promise<void> {
   child.killGroup()
-  const deadlineMs = performance.now() + GONE_DEADLINE_MS
+  const deadlineMs = performance.now() + EXIT_DEADLINE_MS
   while (processesInGroup(child.pid).length > 0) {
-    if (performance.now() > deadlineMs) throw new Error(`processes of ${child.name} outlived SIGKILL`)
+    if (performance.now() > deadlineMs) throw new Error(`processes of ${child.name} survived SIGKILL`)
     await pause(POLL_MS)
   }
   await stage.stop(child)
 }
 
-/** SIGTERM; how the primary ended. */
+/** Sends SIGTERM; resolves with the exit of the primary. */
 export async function endLife(stage: Stage, { server: { child } }: Life): Promise<string> {
   await stage.stop(child)
   const { exitCode, signalCode } = child.process

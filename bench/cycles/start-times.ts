@@ -1,17 +1,22 @@
-/** How long a start takes that finds nothing, that finds a compiled model, that finds a dead server's segment. */
+/**
+ * Duration of a cold start, of a start with the compile cache, and of a start that adopts the segment of a
+ * dead server.
+ */
 import { rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { segmentFolder } from '../harness/servers.js'
+import { emptyCache, segmentFolder } from '../harness/servers.js'
 import type { Stage } from '../harness/stage.js'
 import type { GeneratedModel } from '../models/store.js'
 import { beginLife, endLife, killLife } from './life.js'
 
-/** One round, in milliseconds until ready: all three right after each other, so that they saw the same noise. */
+/**
+ * Milliseconds to ready in one round. The three starts run one after the other, so that they see the same
+ * noise.
+ */
 export interface StartTimes {
   readonly coldMs: number
   readonly cachedMs: number
   readonly adoptingMs: number
-  /** Whether the server said that it adopted. */
+  /** Whether the server reported the adoption. */
   readonly isAdopted: boolean
 }
 
@@ -28,7 +33,7 @@ export async function measureStarts(options: StartTimesOptions): Promise<StartTi
   const times: StartTimes[] = []
   for (let round = 1; round <= rounds; round++) {
     const segmentDir = segmentFolder(stage)
-    const cacheDir = stage.folder(tmpdir(), 'onecopy-bench-cache-')
+    const cacheDir = emptyCache(stage)
     const begin = async (note: string) => {
       onStart(`round ${round}: ${note}`)
       return await beginLife({ stage, model, workers, segmentDir, cacheDir })

@@ -1,4 +1,4 @@
-/** The bare runtime as something that can be measured in turn with servers. */
+/** The bare runtime as one side of a comparison with servers. */
 import { once } from 'node:events'
 import { join } from 'node:path'
 import type { LoopReply, LoopRequest } from '../variants/loop-messages.js'
@@ -9,10 +9,10 @@ import { quantile } from './statistics.js'
 
 export interface BareLoopOptions {
   readonly stage: Stage
-  /** `id` is what it was asked for by, where that is not its name. */
+  /** `id` is the name on the command line, if it differs from `name`. */
   readonly model: { readonly id?: string; readonly name: string; readonly path: string }
   readonly processes: number
-  /** Different inputs, taken in turn: as many as the servers are sent. */
+  /** Different inputs, used in turn: as many as the servers get. */
   readonly inputs: number
 }
 

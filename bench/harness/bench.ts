@@ -1,13 +1,13 @@
-/** What a bench is: a name, what it shows, what it can be told, and the reports that it runs. */
+/** Defines a bench: its name, summary, options and reports. */
 import { type OptionTable, type OptionValues, optionsHelp, readOptions, UsageError } from './options.js'
 import type { BenchReport } from './report.js'
 
-/** Measures and reports; started one after the other. */
+/** Measures and returns a report. Reports run one after the other. */
 export type RunReport = () => Promise<BenchReport>
 
-/** Parts of a bench that can be named on its command line; all of them where none is. */
+/** Parts of a bench that the command line can select; all by default. */
 export interface Choices {
-  /** One of them, in the help. */
+  /** The placeholder in the help. */
   readonly word: string
   readonly entries: readonly { readonly name: string; readonly title: string }[]
 }
@@ -17,9 +17,9 @@ export interface BenchDefinition<O extends OptionTable> {
   readonly summary: string
   readonly options: O
   readonly choices?: Choices
-  /** Ends the help: what exit code 1 means. */
+  /** The meaning of exit code 1, at the end of the help. */
   readonly failsWhen?: string
-  /** `chosen` is empty where nothing was named. */
+  /** `chosen` is empty if no part is selected. */
   reports(values: OptionValues<O>, chosen: readonly string[]): readonly RunReport[]
 }
 
@@ -27,7 +27,10 @@ export interface Bench {
   readonly name: string
   readonly summary: string
   readonly help: string
-  /** @throws UsageError. Null where the arguments ask for the help. */
+  /**
+   * Returns null if the arguments ask for the help.
+   * @throws UsageError.
+   */
   prepare(args: readonly string[]): readonly RunReport[] | null
 }
 
@@ -38,13 +41,13 @@ export function defineBench<const O extends OptionTable>(definition: BenchDefini
     summary,
     help: helpOf(definition),
     prepare: (args) => {
-      const { values, positionals, isHelpWanted } = readOptions(options, args)
-      if (isHelpWanted) return null
+      const { values, positionals, isHelp } = readOptions(options, args)
+      if (isHelp) return null
       const known = choices?.entries.map((entry) => entry.name) ?? []
       const unknown = positionals.find((one) => !known.includes(one))
       if (unknown !== undefined) {
         throw new UsageError(
-          `${name} knows no ${JSON.stringify(unknown)}${known.length === 0 ? '' : `, but ${known.join(', ')}`}`,
+          `${name}: unknown ${JSON.stringify(unknown)}${known.length === 0 ? '' : `, expected one of ${known.join(', ')}`}`,
         )
       }
       return reports(values, positionals)
@@ -60,7 +63,7 @@ function helpOf({ name, summary, options, choices, failsWhen }: BenchDefinition<
     ...(choices === undefined
       ? []
       : [
-          `${choices.word} (all of them where none is named):\n${choices.entries
+          `${choices.word} (default: all):\n${choices.entries
             .map((entry) => `  ${entry.name.padEnd(width)}${entry.title}`)
             .join('\n')}`,
         ]),

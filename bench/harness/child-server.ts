@@ -1,32 +1,33 @@
-/** One started variant: its process, the line that says it is ready, its last words where it is not. */
+/** The process of a started variant: waits for its ready line and reports its last output if it fails. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createInterface } from 'node:readline'
+import { setTimeout as pause } from 'node:timers/promises'
 import { z } from 'zod'
-import { childArguments } from './processes.js'
+import { childrenOf, type ListedProcess } from './processes.js'
 
-/** Sixty models are compiled one after the other before a server is ready for the first time. */
+/** The first start of a server can compile sixty models. */
 const READY_TIMEOUT_MS = 600_000
-/** Of servers that only a probe tells ready: their own words may not reach us. */
+/** For servers without a ready line. Their output may not reach the bench. */
 const PROBE_TIMEOUT_MS = 180_000
 const STOP_TIMEOUT_MS = 10_000
 const WORKERS_TIMEOUT_MS = 5000
 const POLL_MS = 50
-/** Often: what it takes is part of what is measured. */
+/** Short, because the poll interval is part of the measurement. */
 const PROBE_MS = 10
 const LAST_WORDS_LINES = 20
 
 export interface ChildOptions {
   readonly name: string
-  /** This very Node where none is named. */
+  /** Default: this Node executable. */
   readonly command?: string
   readonly args: readonly string[]
   readonly env?: Readonly<Record<string, string>>
-  /** For servers that say nothing: ready when this port answers a GET of this path with 200. */
+  /** For servers without a ready line: ready when a GET of this path on this port returns 200. */
   readonly probe?: { readonly port: number; readonly path: string }
-  /** A variant that is told what to do by messages; it also learns from the channel that the bench is gone. */
+  /** Whether it has an IPC channel. The variant also exits when the channel closes. */
   readonly hasChannel: boolean
-  /** Told every line of its standard error. */
+  /** Receives every line of its standard error. */
   readonly onLine?: (line: string) => void
 }
 
@@ -46,7 +47,7 @@ function parseReady(line: string): Ready | null {
   }
 }
 
-/** Settings of whoever runs the bench must not configure the servers. */
+/** ONECOPY_ variables of the caller must not configure the servers. */
 function cleanEnvironment(): NodeJS.ProcessEnv {
   const inherited = Object.entries(process.env).filter(([name]) => !name.startsWith('ONECOPY_'))
   return { ...Object.fromEntries(inherited), NODE_ENV: 'production' }
@@ -63,13 +64,13 @@ export class ChildServer {
     const { name, command = process.execPath, args, env = {}, hasChannel } = options
     this.name = name
     this.process = spawn(command, args, {
-      // A group of its own: the terminal's Ctrl-C reaches only the bench, which stops it in good order.
+      // A separate process group: Ctrl-C reaches only the bench, which then stops the process.
       detached: true,
       stdio: ['ignore', 'ignore', 'pipe', ...(hasChannel ? (['ipc'] as const) : [])],
       env: { ...cleanEnvironment(), ...env },
     })
     this.#exited = once(this.process, 'exit')
-    // Its end is noticed where it matters; a failed start is reported by `ready`.
+    // Prevents an unhandled rejection; `ready` reports a failed start.
     this.#exited.catch(() => {})
     this.ready = this.#waitUntilReady(options)
     this.ready.catch(() => {})
@@ -82,10 +83,10 @@ export class ChildServer {
         await response.arrayBuffer()
         if (response.status === 200) return { msg: 'ready', port }
       } catch {
-        // It does not listen yet.
+        // Not listening yet.
       }
-      if (this.#isGone) throw new Error(`${this.name} is gone`)
-      await new Promise((resolve) => setTimeout(resolve, PROBE_MS))
+      if (this.#isGone) throw new Error(`${this.name} has exited`)
+      await pause(PROBE_MS)
     }
   }
 
@@ -102,7 +103,7 @@ export class ChildServer {
         clearTimeout(timer)
         resolve(ready)
       }
-      // Why it is gone is said below.
+      // The exit handler below reports why it ended.
       if (probe !== undefined) this.#probe(probe).then(succeed, () => {})
       const { stderr } = this.process
       if (stderr === null) throw new Error('expected the child to have a standard error')
@@ -116,7 +117,7 @@ export class ChildServer {
       this.process.once('error', (thrown) => fail(`did not start (${thrown.message})`))
       this.process.once('exit', (exitCode, signal) => {
         clearTimeout(timer)
-        // Its last line may still be on its way.
+        // Its last line may still be buffered.
         setImmediate(() => fail(`ended with ${signal ?? exitCode} before it was ready`))
       })
     })
@@ -126,20 +127,22 @@ export class ChildServer {
     return this.process.pid ?? 0
   }
 
-  /** Throws with its last words when the process is gone: what was measured meanwhile is worth nothing. */
+  /** Throws with its last output if the process has exited: the measurement is then invalid. */
   assertAlive(): void {
     if (!this.#isGone) return
     const { exitCode, signalCode } = this.process
     throw new Error(`${this.name} ended with ${signalCode ?? exitCode}:\n${this.#lastWords.join('\n')}`)
   }
 
-  /** Pids of the children that are alive now whose arguments `isWorker` accepts. */
-  workersNow(isWorker: (args: readonly string[]) => boolean): number[] {
-    return [...childArguments(this.pid)].filter(([, args]) => isWorker(args)).map(([pid]) => pid)
+  /** Pids of the live children that `isWorker` accepts. */
+  workersNow(isWorker: (child: ListedProcess) => boolean): number[] {
+    return childrenOf(this.pid)
+      .filter(isWorker)
+      .map(({ pid }) => pid)
   }
 
-  /** The same, once there are exactly `count`. */
-  async workerPids(count: number, isWorker: (args: readonly string[]) => boolean): Promise<number[]> {
+  /** Waits until there are exactly `count` of them. */
+  async workerPids(count: number, isWorker: (child: ListedProcess) => boolean): Promise<number[]> {
     const deadlineMs = performance.now() + WORKERS_TIMEOUT_MS
     for (;;) {
       const workers = this.workersNow(isWorker)
@@ -147,11 +150,11 @@ export class ChildServer {
       if (performance.now() > deadlineMs) {
         throw new Error(`expected ${this.name} to have ${count} workers, found ${workers.length}`)
       }
-      await new Promise((resolve) => setTimeout(resolve, POLL_MS))
+      await pause(POLL_MS)
     }
   }
 
-  /** SIGKILL to the process and whatever it started. */
+  /** Sends SIGKILL to the process and all its descendants in the group. */
   killGroup(): void {
     if (this.process.pid === undefined) return
     try {

@@ -1,4 +1,4 @@
-/** One request over node:http, on an agent of the caller's choice. */
+/** Sends one request over node:http. */
 import { type Agent, request as httpRequest, type IncomingHttpHeaders } from 'node:http'
 import type { Socket } from 'node:net'
 import type { InferRequest } from './requests.js'
@@ -7,7 +7,7 @@ export interface Answer {
   readonly status: number
   readonly headers: IncomingHttpHeaders
   readonly body: Buffer
-  /** The client's port: names the connection. */
+  /** The client's port, which identifies the connection. */
   readonly localPort: number
 }
 
@@ -17,8 +17,10 @@ export function send(options: {
   readonly agent: Agent
   readonly port: number
   readonly request: InferRequest
+  /** Called with the socket as soon as the request has one. */
+  readonly onSocket?: (socket: Socket) => void
 }): Promise<Answer> {
-  const { agent, port, request } = options
+  const { agent, port, request, onSocket } = options
   const { method, path, headers, body } = request
   return new Promise((resolve, reject) => {
     const outgoing = httpRequest(
@@ -46,7 +48,8 @@ export function send(options: {
         )
       },
     )
-    outgoing.on('timeout', () => outgoing.destroy(new Error(`no answer within ${TIMEOUT_MS} ms`)))
+    if (onSocket !== undefined) outgoing.on('socket', onSocket)
+    outgoing.on('timeout', () => outgoing.destroy(new Error(`no response within ${TIMEOUT_MS} ms`)))
     outgoing.on('error', reject)
     outgoing.end(body)
   })

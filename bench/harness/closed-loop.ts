@@ -1,6 +1,6 @@
 /**
- * Closed-loop load: each connection sends its next request when the last was answered. It finds how much
- * a server can do; its latencies are those of a server under exactly that load, no more.
+ * Closed-loop load: each connection sends its next request after the last response. Measures the throughput
+ * of a server; its latencies apply to exactly that load.
  */
 import autocannon from 'autocannon'
 import { untilIdle } from './idle.js'
@@ -21,7 +21,7 @@ const TIMEOUT_SECONDS = 30
 /** The generator ends at the first of its samples after the duration: a second, by default. */
 const SAMPLE_MS = 50
 
-/** By wrk where it is installed, by autocannon elsewhere. */
+/** Uses wrk if it is installed, else autocannon. */
 export async function closedLoop(options: ClosedLoopOptions): Promise<Sample> {
   return hasWrk() ? await wrkClosedLoop(options) : await autocannonClosedLoop(options)
 }
@@ -44,7 +44,7 @@ async function autocannonClosedLoop({
         duration: seconds,
         timeout: TIMEOUT_SECONDS,
         sampleInt: SAMPLE_MS,
-        // Copies: the generator writes into what it is given.
+        // Copies, because the generator modifies its input.
         requests: requests.map(({ method, path, headers, body }) => ({
           method,
           path,
@@ -54,7 +54,7 @@ async function autocannonClosedLoop({
       },
       (thrown: Error | null) => (thrown === null || thrown === undefined ? resolve() : reject(thrown)),
     )
-    // Its own histogram counts whole milliseconds, too coarse for a small model.
+    // Its own histogram has a resolution of one millisecond, too coarse for a small model.
     load.on('response', (_, statusCode, __, responseMs) => {
       lastMs = performance.now()
       if (statusCode === 200) latenciesMs.push(responseMs)
@@ -70,7 +70,10 @@ async function autocannonClosedLoop({
   }
 }
 
-/** A server under closed-loop load, as one side of a comparison; the next one's turn begins when it is idle. */
+/**
+ * A server under closed-loop load, as one side of a comparison. Waits until the server is idle after each
+ * measurement.
+ */
 export function closedLoopArm(
   server: RunningServer,
   options: {

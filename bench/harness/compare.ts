@@ -1,8 +1,8 @@
-/** From the samples of two or more arms to the table, the ratios and the plot of a comparison. */
+/** Turns the samples of a comparison into a table, ratios and a chart. */
 import type { Check, Table } from './report.js'
 import type { MeasuredArm, Sample } from './rounds.js'
 import { formatNumber, formatSpread, ratios, spread } from './statistics.js'
-import { type BarChart, spreadBar } from './svg.js'
+import { type BarChart, spreadChart } from './svg.js'
 
 export type Metric = 'requestsPerSecond' | 'p50Ms' | 'p99Ms'
 
@@ -28,15 +28,11 @@ export function failuresOf(samples: readonly Sample[]): number {
 }
 
 export function comparisonChart(title: string, arms: readonly MeasuredArm[], metric: Metric): BarChart {
-  return {
-    kind: 'bars',
-    title,
-    unit:
-      metric === 'requestsPerSecond'
-        ? 'requests per second, median and spread'
-        : 'milliseconds, median and spread',
-    bars: arms.map((arm) => spreadBar(arm.name, valuesOf(arm, metric))),
-  }
+  const unit = metric === 'requestsPerSecond' ? 'requests per second' : 'milliseconds'
+  return spreadChart(
+    { title, unit },
+    arms.map((arm) => [arm.name, valuesOf(arm, metric)]),
+  )
 }
 
 export interface RatioBar {
@@ -47,7 +43,7 @@ export interface RatioBar {
   readonly isMetWhen: 'at least' | 'at most' | 'below'
 }
 
-/** Judges the median of the ratios of each round. */
+/** Compares the median of the ratios of all rounds with the bar. */
 export function ratioCheck({ over, under, metric, bar, isMetWhen }: RatioBar): Check {
   const ratio = ratios(valuesOf(over, metric), valuesOf(under, metric))
   const { median } = ratio
@@ -62,11 +58,11 @@ export function ratioCheck({ over, under, metric, bar, isMetWhen }: RatioBar): C
   }
 }
 
-/** A variant that failed requests has not done the work it is compared by. */
+/** A variant with failed requests has not done the work, so its numbers are invalid. */
 export function noFailures(arms: readonly MeasuredArm[]): Check {
   const failed = arms.filter(({ samples }) => failuresOf(samples) > 0)
   return {
-    claim: 'every request answered with 200',
+    claim: 'every response has status 200',
     got:
       failed.length === 0
         ? 'yes'

@@ -1,7 +1,7 @@
 /**
- * Connections whose worker is known. Clients cannot choose a worker, and a server does not say which one
- * answered; but the kernel knows who holds the other end: /proc/net/tcp gives the inode of the server's
- * socket, /proc/PID/fd the process that has it open. Source: proc_net_tcp(5).
+ * Connections to a known worker. Clients cannot choose a worker, and a server does not say which one
+ * answered. The kernel knows: /proc/net/tcp has the inode of the server's socket, and /proc/PID/fd shows
+ * which process has it open. Source: proc_net_tcp(5).
  */
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { Agent } from 'node:http'
@@ -30,7 +30,7 @@ function openFiles(pid: number): string[] {
   try {
     return readdirSync(`/proc/${pid}/fd`)
   } catch {
-    // A process that is gone holds nothing.
+    // The process has exited.
     return []
   }
 }
@@ -40,13 +40,13 @@ function hasSocket(pid: number, inode: string): boolean {
     try {
       if (readlinkSync(`/proc/${pid}/fd/${fd}`) === `socket:[${inode}]`) return true
     } catch {
-      // Closed between the two looks.
+      // The file was closed meanwhile.
     }
   }
   return false
 }
 
-/** Pid of the worker that holds the server's end of a connection; null when it is closed. */
+/** Pid of the worker that holds the server's end of a connection; null if it is closed. */
 export function ownerOf(
   server: Pick<RunningServer, 'port' | 'workerPids'>,
   clientPort: number,
@@ -56,12 +56,12 @@ export function ownerOf(
   return server.workerPids.find((pid) => hasSocket(pid, inode)) ?? null
 }
 
-/** One keep-alive connection, opened anew when the server closes it. */
+/** One keep-alive connection. Reconnects after the server closes it. */
 export class Connection {
   readonly #agent = new Agent({ keepAlive: true, maxSockets: 1 })
   readonly #server: RunningServer
   #localPort = 0
-  /** Worker at the other end when last looked. */
+  /** The worker at the other end at the last check. */
   ownerPid: number | null = null
 
   constructor(server: RunningServer) {
@@ -82,12 +82,12 @@ export class Connection {
   }
 }
 
-/** Opens connections until `count` of them end at the worker `ownerPid`; the others are closed again. */
+/** Opens connections until `count` of them reach the worker `ownerPid`, and closes the others. */
 export async function connectTo(options: {
   readonly server: RunningServer
   readonly ownerPid: number
   readonly count: number
-  /** Sent once on each connection, since only a connection in use can be looked up. */
+  /** Sent once on each connection: the worker is unknown until it accepts the connection. */
   readonly probe: InferRequest
 }): Promise<Connection[]> {
   const { server, ownerPid, count, probe } = options
@@ -106,7 +106,7 @@ export async function connectTo(options: {
   return connections
 }
 
-/** Sends `count` requests to each worker, over a connection that is known to end there. */
+/** Sends `count` requests to each worker, over a connection to that worker. */
 export async function sendToEach(
   server: RunningServer,
   { requests, count }: { readonly requests: readonly InferRequest[]; readonly count: number },

@@ -1,20 +1,23 @@
-/** What a running server occupies: memory of all its processes, and its files in shared memory. */
+/** Resources of a running server: memory of all its processes and files in shared memory. */
 import { readdirSync } from 'node:fs'
 import { lstat, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { readProcessMemory } from '../../src/process/memory.js'
+import { setTimeout as pause } from 'node:timers/promises'
+import { type ProcessMemory, readProcessMemory } from '../../src/process/memory.js'
 import { allocatedBytes, BLOCK_BYTES } from '../../src/segment/holes.js'
 import { mappedMemory, mappedMemoryWhere, processTree } from './processes.js'
 import type { RunningServer } from './servers.js'
 import { quantile } from './statistics.js'
 
-/** The collector's work is not the process's need: several looks while nothing is asked. */
-const LOOKS = 5
-const LOOK_PAUSE_MS = 50
+/** Several samples of an idle process, because garbage collection changes the private memory. */
+const SAMPLES = 5
+const SAMPLE_PAUSE_MS = 50
+/** Idle time before memory is read, so that garbage of earlier requests is collected. */
+const SETTLE_MS = 2000
 
 export interface FolderUse {
   readonly files: number
-  /** Allocated, holes not counted. */
+  /** Allocated bytes, without holes. */
   readonly bytes: number
 }
 
@@ -30,13 +33,13 @@ export async function folderUse(folder: string | null): Promise<FolderUse> {
   return { files, bytes }
 }
 
-/** Segments that the server keeps as they are. */
+/** Smaller segments keep their raw weights. */
 const SMALL_BYTES = 4_000_000
-/** Of its size; raw weights are about half of a segment. */
+/** Share of the segment size. Raw weights are about half of a segment. */
 const RELEASED_BELOW = 0.9
-/** Time for the server to give back what only a load needs; where it does not, it is measured as it is. */
+/** Timeout for the release. A server that releases nothing is measured as it is. */
 const RELEASE_MS = 20_000
-const RELEASE_LOOK_MS = 100
+const RELEASE_POLL_MS = 100
 
 async function isReleased(folder: string): Promise<boolean> {
   for (const entry of await readdir(folder, { recursive: true, withFileTypes: true })) {
@@ -47,44 +50,55 @@ async function isReleased(folder: string): Promise<boolean> {
   return true
 }
 
-/** Waits until every large segment takes less than its size: what only a load needs is given back. */
+/** Waits until the raw weights of every large segment are released. */
 export async function untilReleased(folder: string | null): Promise<void> {
   if (folder === null) return
   const deadlineMs = performance.now() + RELEASE_MS
-  while (!(await isReleased(folder)) && performance.now() < deadlineMs)
-    await new Promise((resolve) => setTimeout(resolve, RELEASE_LOOK_MS))
+  while (!(await isReleased(folder)) && performance.now() < deadlineMs) await pause(RELEASE_POLL_MS)
 }
 
-/** Private memory of a process, as the median of several looks. */
+/** Waits until an idle server has released what requests and loads need. */
+export async function settle({ child, segmentDir }: RunningServer): Promise<void> {
+  await untilReleased(segmentDir)
+  await pause(SETTLE_MS)
+  child.assertAlive()
+}
+
+/** @throws Error if the process has exited. */
+export async function memoryOf(pid: number): Promise<ProcessMemory> {
+  const memory = await readProcessMemory(pid)
+  if (memory === null) throw new Error(`process ${pid} has exited`)
+  return memory
+}
+
+/** Private memory of an idle process, as the median of several samples. */
 export async function privateBytes(pid: number): Promise<number> {
-  const looks: number[] = []
-  for (let look = 0; look < LOOKS; look++) {
-    await new Promise((resolve) => setTimeout(resolve, LOOK_PAUSE_MS))
-    const memory = await readProcessMemory(pid)
-    if (memory === null) throw new Error(`process ${pid} is gone`)
-    looks.push(memory.privateBytes)
+  const samples: number[] = []
+  for (let sample = 0; sample < SAMPLES; sample++) {
+    await pause(SAMPLE_PAUSE_MS)
+    samples.push((await memoryOf(pid)).privateBytes)
   }
-  return quantile(looks, 0.5)
+  return quantile(samples, 0.5)
 }
 
 export function openFiles(pid: number): number {
   return readdirSync(`/proc/${pid}/fd`).length
 }
 
-/** Where the memory of a host goes to a server, each page counted once. */
+/** Host memory of a server. Every page counts once. */
 export interface HostMemory {
   readonly processes: number
-  /** Proportional set sizes of all processes, added up. */
+  /** Sum of the proportional set sizes of all processes. */
   readonly proportionalBytes: number
-  /** Of these, in mappings of the segment folder's files, removed ones included. */
+  /** Part of it in mappings of segment files, including removed ones. */
   readonly segmentMappedBytes: number
-  /** Of these, in mappings of programs and libraries, which the page cache holds once for all. */
+  /** Part of it in mappings of programs and libraries, which all processes share. */
   readonly programBytes: number
-  /** Private to one process, neither segment nor program; by process, the primary first. */
+  /** Private memory of each process without segments and programs, the primary first. */
   readonly ownBytes: readonly number[]
-  /** Files in the segment folder, mapped by anyone or not. */
+  /** Files in the segment folder, mapped or not. */
   readonly segmentFolderBytes: number
-  /** All of it: what is mapped, and what of the segments nobody maps. */
+  /** Total: mapped memory plus unmapped parts of the segments. */
   readonly totalBytes: number
 }
 
@@ -93,13 +107,12 @@ function isProgram(path: string, segmentDir: string | null): boolean {
   return segmentDir === null || !path.startsWith(`${segmentDir}/`)
 }
 
-export async function hostMemory({ child, segmentDir, name }: RunningServer): Promise<HostMemory> {
+export async function hostMemory({ child, segmentDir }: RunningServer): Promise<HostMemory> {
   const pids = processTree(child.pid)
   const ownBytes: number[] = []
   let [proportionalBytes, segmentMappedBytes, programBytes] = [0, 0, 0]
   for (const pid of pids) {
-    const memory = await readProcessMemory(pid)
-    if (memory === null) throw new Error(`${name}: process ${pid} is gone`)
+    const memory = await memoryOf(pid)
     const segment =
       segmentDir === null ? { proportionalBytes: 0, privateBytes: 0 } : await mappedMemory(pid, segmentDir)
     const program = await mappedMemoryWhere(pid, (path) => isProgram(path, segmentDir))

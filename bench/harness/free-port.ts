@@ -1,8 +1,8 @@
-/** Ports for programs that cannot say which free one they took. */
+/** Ports for programs that cannot report a port chosen by the kernel. */
 import { once } from 'node:events'
 import { type AddressInfo, createServer } from 'node:net'
 
-/** Nobody listens there now. */
+/** A port that is free at this moment. */
 export async function freePort(): Promise<number> {
   const server = createServer().listen(0, '127.0.0.1')
   await once(server, 'listening')

@@ -1,17 +1,17 @@
 /**
- * Which generation of a model gave an answer, and whether it could. A generation may answer from the moment
- * its load is asked for; the one before it may until that load is answered. Times are those of this process:
- * taken before what begins and after what ends, so a span is never too short.
+ * Identifies the generation of a model that produced a response, and checks that it was current. A generation
+ * is current from the start of its load request until the response to the next load. Times are taken before a
+ * start and after an end, so a span is never too short.
  */
 
-/** Of an answer's scale: batches sum in another order. */
+/** Relative to the scale of the output: the order of summation depends on the batch. */
 const TOLERANCE = 1e-4
-/** Generations must differ by more than rounding ever could, or the answers would show nothing. */
+/** Generations must differ by far more than rounding, else responses cannot be told apart. */
 const MIN_DISTANCE = 100 * TOLERANCE
 
-export type Verdict = 'current' | 'not current' | 'of no generation'
+export type Verdict = 'current' | 'not current' | 'unknown generation'
 
-/** By generation and request, what the model answers. */
+/** Outputs of the model by generation and request. */
 export type References = readonly (readonly (readonly number[])[])[]
 
 interface Span {
@@ -21,7 +21,7 @@ interface Span {
   answers: number
 }
 
-/** Largest difference of two answers, relative to the scale of the second. */
+/** Largest difference of two outputs, relative to the scale of the second. */
 function distance(values: readonly number[], reference: readonly number[]): number {
   if (values.length !== reference.length) return Number.POSITIVE_INFINITY
   const scale = Math.max(...reference.map(Math.abs))
@@ -29,13 +29,13 @@ function distance(values: readonly number[], reference: readonly number[]): numb
   return differences.some(Number.isNaN) ? Number.POSITIVE_INFINITY : Math.max(...differences) / scale
 }
 
-/** @throws Error when two generations answer alike. */
-export function assertTellable(references: References): void {
+/** @throws Error if two generations have the same outputs. */
+export function assertDistinct(references: References): void {
   for (const [a, first] of references.entries()) {
     for (const [b, second] of references.entries()) {
       for (const [i, values] of first.entries()) {
         if (a === b || distance(values, second[i] ?? []) > MIN_DISTANCE) continue
-        throw new Error(`generations ${a + 1} and ${b + 1} answer request ${i + 1} alike`)
+        throw new Error(`generations ${a + 1} and ${b + 1} have the same output for request ${i + 1}`)
       }
     }
   }
@@ -46,17 +46,17 @@ export class Generations {
   readonly #spans: Span[] = []
 
   constructor(references: References, first: number) {
-    assertTellable(references)
+    assertDistinct(references)
     this.#references = references
     this.begin(first)
   }
 
-  /** Before a load is asked for. */
+  /** To be called before a load request. */
   begin(generation: number): void {
     this.#spans.push({ generation, fromMs: performance.now(), untilMs: Number.POSITIVE_INFINITY, answers: 0 })
   }
 
-  /** After the load was answered: what came before the newest must not answer requests sent from here on. */
+  /** To be called after the response to the load: earlier generations must not answer later requests. */
   settle(): void {
     for (const span of this.#spans.slice(0, -1).reverse()) {
       if (span.untilMs !== Number.POSITIVE_INFINITY) return
@@ -64,7 +64,7 @@ export class Generations {
     }
   }
 
-  /** Generations that answered nothing while they could. */
+  /** Generations without a response while they were current. */
   get silent(): number {
     return this.#spans.filter(({ answers }) => answers === 0).length
   }
@@ -79,10 +79,10 @@ export class Generations {
     const generation = this.#references.findIndex(
       (requests) => distance(values, requests[requestIndex] ?? []) <= TOLERANCE,
     )
-    if (generation === -1) return 'of no generation'
+    if (generation === -1) return 'unknown generation'
     for (let i = this.#spans.length - 1; i >= 0; i--) {
       const span = this.#spans[i]
-      // The newest first: those that ended before it was sent are all that is left.
+      // Newest first: all further spans ended before the request was sent.
       if (span === undefined || span.untilMs < sentMs) return 'not current'
       if (span.generation !== generation || span.fromMs > answeredMs) continue
       span.answers++

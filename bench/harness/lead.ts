@@ -1,11 +1,9 @@
-/**
- * Who is ahead, said in words in the table itself: the ratio to onecopy of the same round, and whether all rounds agree.
- */
+/** Cells that compare onecopy with another variant: the ratio per round, and whether all rounds agree. */
 import { formatSpread, ratios } from './statistics.js'
 
 export type Better = 'higher' | 'lower'
 
-/** What onecopy gains over a variant, round by round: above 1 onecopy is ahead. */
+/** The gain of onecopy over a variant, round by round. Above 1, onecopy is ahead. */
 export function leadCell(options: {
   readonly onecopy: readonly number[]
   readonly other: readonly number[]
@@ -17,9 +15,9 @@ export function leadCell(options: {
   return `${verdict(lead)} ${formatSpread(lead)}x`
 }
 
-/** How much of a limit onecopy reaches; nobody is ahead of a limit. */
+/** The share of a limit that onecopy reaches. */
 export function limitCell(onecopy: readonly number[], limit: readonly number[]): string {
-  return `${formatSpread(ratios(onecopy, limit))}x of it`
+  return `${formatSpread(ratios(onecopy, limit))}x of the limit`
 }
 
 function verdict({ min, max }: { readonly min: number; readonly max: number }): string {

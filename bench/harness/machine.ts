@@ -1,4 +1,4 @@
-/** What a number was measured on and with: without it the number says nothing. */
+/** The machine and the versions that a result was measured with. */
 import { readFileSync } from 'node:fs'
 import { availableParallelism, cpus, loadavg, release, totalmem } from 'node:os'
 import { join } from 'node:path'
@@ -15,9 +15,9 @@ export interface Machine {
   readonly memoryBytes: number
   readonly kernel: string
   readonly node: string
-  /** Versions by package name; onecopy's own among them. */
+  /** Versions by package name, including onecopy itself. */
   readonly packages: Readonly<Record<string, string>>
-  /** Before the bench began: what else the machine was busy with, averaged over the last minute. */
+  /** Load average over the minute before the bench. */
   readonly loadAverage: number
 }
 

@@ -1,4 +1,4 @@
-/** A model's file replaced under a running server, and who is told. */
+/** Replaces the file of a model while a server runs, and loads it. */
 import { linkSync, mkdirSync, renameSync } from 'node:fs'
 import { Agent } from 'node:http'
 import { dirname, join } from 'node:path'
@@ -12,7 +12,7 @@ import { outputOf } from './verify.js'
 
 const LOAD_TIMEOUT_MS = 600_000
 
-/** As a careful copy does it: complete under another name, then renamed. */
+/** Writes the file completely under another name, then renames it. */
 export function putModel(repositoryDir: string, name: string, source: string): void {
   const path = join(repositoryDir, name, '1', 'model.onnx')
   mkdirSync(dirname(path), { recursive: true })
@@ -21,7 +21,7 @@ export function putModel(repositoryDir: string, name: string, source: string): v
   renameSync(staging, path)
 }
 
-/** Over the admin port; how long it took. */
+/** Sends the request to the admin port; returns its duration in milliseconds. */
 export async function changeModel(
   server: RunningServer,
   action: 'load' | 'unload',
@@ -37,7 +37,7 @@ export async function changeModel(
   return performance.now() - startedMs
 }
 
-/** What each generation answers, by a server that shares nothing with those measured. */
+/** Outputs of each generation, computed by a separate plain Koa server. */
 export async function referencesOf(
   stage: Stage,
   generations: readonly GeneratedModel[],
@@ -50,8 +50,8 @@ export async function referencesOf(
   for (const { name, version } of generations) {
     const answers: number[][] = []
     for (const request of requests) {
-      const asked = addressedTo(request, { name, version })
-      answers.push([...outputOf(await send({ agent, port: plain.port, request: asked }))])
+      const addressed = addressedTo(request, { name, version })
+      answers.push([...outputOf(await send({ agent, port: plain.port, request: addressed }))])
     }
     references.push(answers)
   }

@@ -1,9 +1,10 @@
 /**
- * Open-loop load: requests leave at a constant rate, whether or not the last were answered, as the
- * requests of many independent clients do. A latency is counted from the moment its request was due, so
- * that neither a slow server nor a slow sender hides waiting time (coordinated omission).
+ * Open-loop load: sends requests at a constant rate, regardless of responses, like many independent clients.
+ * Latency counts from the time a request was due, so that neither a slow server nor a slow client hides
+ * queueing time (coordinated omission).
  */
 import { Agent } from 'node:http'
+import { setTimeout as pause } from 'node:timers/promises'
 import { send } from './client.js'
 import type { InferRequest } from './requests.js'
 
@@ -15,9 +16,11 @@ export interface OpenLoopOptions {
 }
 
 export interface OpenLoopAnswer {
-  /** HTTP status; 0 for a connection error, -1 for a request that was not sent because too many were out. */
+  /**
+   * HTTP status; 0 for a connection error, -1 for a request that was not sent because of too many in flight.
+   */
   readonly status: number
-  /** From the start of the run. */
+  /** Since the start of the run. */
   readonly dueMs: number
   readonly endedMs: number
   readonly latencyMs: number
@@ -25,12 +28,12 @@ export interface OpenLoopAnswer {
 
 export interface OpenLoopResult {
   readonly answers: readonly OpenLoopAnswer[]
-  /** How much too late each request left: the sender's own fault, contained in the latencies. */
+  /** Delay of each request in the client. Latencies include it. */
   readonly sendLagsMs: readonly number[]
   readonly elapsedMs: number
 }
 
-/** Below the usual limit of open files; a server this far behind has failed anyway. */
+/** Below the usual limit of open files. A server this far behind has failed anyway. */
 const MAX_IN_FLIGHT = 8000
 
 export async function openLoop({
@@ -69,7 +72,7 @@ export async function openLoop({
   for (let index = 0; index < total; ) {
     const dueCount = Math.min(total, Math.floor(((performance.now() - startedMs) * ratePerSecond) / 1000) + 1)
     for (; index < dueCount; index++) sendOne(index, (index * 1000) / ratePerSecond)
-    await new Promise((resolve) => setTimeout(resolve, 1))
+    await pause(1)
   }
   const elapsedMs = performance.now() - startedMs
   await Promise.all(inFlight)

@@ -1,14 +1,14 @@
-/** What a bench can be told on its command line: one table says names, units, defaults and what a short run takes. */
+/** Command-line options of a bench: names, units, defaults, and values for a quick run. */
 import { parseArgs } from 'node:util'
 
 export interface Option<T> {
-  /** What stands for the value in the help: N, S, LIST, NAME. */
+  /** Placeholder of the value in the help: N, S, LIST, NAME. */
   readonly placeholder: string
   readonly help: string
   readonly default: string
-  /** In a short run, where that differs. */
+  /** Default of a quick run, if it differs. */
   readonly quick?: string
-  /** @throws Error that says what was expected; the option's name is put before it. */
+  /** @throws Error with what was expected. The name of the option is prepended. */
   readonly parse: (text: string) => T
 }
 
@@ -44,12 +44,12 @@ export function textOption(words: Words): Option<string> {
     ...words,
     parse: (text) => {
       if (text !== '') return text
-      throw new Error('expected a text, got none')
+      throw new Error('expected a text, got an empty string')
     },
   }
 }
 
-/** One of a few words. */
+/** One of a fixed set of values. */
 export function choiceOption<T extends string>(choices: readonly T[], words: Words): Option<T> {
   return {
     placeholder: choices.join('|'),
@@ -62,7 +62,7 @@ export function choiceOption<T extends string>(choices: readonly T[], words: Wor
   }
 }
 
-/** Names, separated by commas. */
+/** Comma-separated names. */
 export function namesOption(words: Words): Option<readonly string[]> {
   return {
     placeholder: 'LIST',
@@ -70,12 +70,12 @@ export function namesOption(words: Words): Option<readonly string[]> {
     parse: (text) => {
       const names = text.split(',').filter((name) => name !== '')
       if (names.length > 0) return names
-      throw new Error('expected names, separated by commas, got none')
+      throw new Error('expected comma-separated names, got none')
     },
   }
 }
 
-/** Rising integers from 1, separated by commas. */
+/** Comma-separated integers from 1, in ascending order. */
 export function risingOption(words: Words): Option<readonly number[]> {
   return {
     placeholder: 'LIST',
@@ -83,7 +83,7 @@ export function risingOption(words: Words): Option<readonly number[]> {
     parse: (text) => {
       const values = text.split(',').map((part) => parseCount(part, 1))
       if (values.every((value, index) => value > (values[index - 1] ?? 0))) return values
-      throw new Error(`expected rising numbers, got ${text}`)
+      throw new Error(`expected ascending numbers, got ${text}`)
     },
   }
 }
@@ -94,13 +94,13 @@ function parseCount(text: string, minimum: number): number {
   throw new Error(`expected an integer from ${minimum}, got ${JSON.stringify(text)}`)
 }
 
-/** The command line itself is wrong: answered with the message and the help, exit code 2. */
+/** The command line is wrong: prints the message and the help, exit code 2. */
 export class UsageError extends Error {}
 
 export interface ReadOptions<O extends OptionTable> {
   readonly values: OptionValues<O>
   readonly positionals: readonly string[]
-  readonly isHelpWanted: boolean
+  readonly isHelp: boolean
   readonly isQuick: boolean
 }
 
@@ -118,7 +118,7 @@ export function readOptions<O extends OptionTable>(table: O, args: readonly stri
       }
     }),
   )
-  return { values: values as OptionValues<O>, positionals, isHelpWanted: given.help === true, isQuick }
+  return { values: values as OptionValues<O>, positionals, isHelp: given.help === true, isQuick }
 }
 
 function parse(
@@ -141,14 +141,14 @@ function parse(
   }
 }
 
-/** The lines of a help, one option each. */
+/** One help line for each option. */
 export function optionsHelp(table: OptionTable): string {
   const rows = Object.entries(table).map(([name, option]) => {
     const short = option.quick === undefined ? '' : `; quick: ${option.quick}`
     return [`--${name} ${option.placeholder}`, `${option.help} (${option.default}${short})`] as const
   })
   const common = [
-    ['--quick', 'A short run: enough to see the picture, not to quote its numbers'],
+    ['--quick', 'A short run: shows the trend, but its numbers are not reliable'],
     ['--help', 'Print this text'],
   ] as const
   const all = [...rows, ...common]

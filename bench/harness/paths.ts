@@ -1,4 +1,4 @@
-/** Where things are: compiled code runs from OUT/bench/harness, and OUT stands in the package's folder. */
+/** Paths. Compiled code runs from OUT/bench/harness, and OUT is in the package folder. */
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -7,7 +7,7 @@ export const COMPILED_ROOT = fileURLToPath(new URL('../../', import.meta.url))
 export const PACKAGE_ROOT = fileURLToPath(new URL('../../../', import.meta.url))
 export const RESULTS_DIR = join(PACKAGE_ROOT, 'bench', 'results')
 
-/** Generated models and compiled ones: kept between runs, outside the tree, safe to delete. */
+/** Generated and compiled models: kept between runs, outside the source tree, safe to delete. */
 export const SCRATCH_DIR = join(tmpdir(), 'onecopy-bench')
 export const CACHE_DIR = join(SCRATCH_DIR, 'cache')
 export const MODELS_DIR = join(SCRATCH_DIR, 'models')

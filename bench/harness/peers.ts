@@ -1,6 +1,6 @@
 /**
- * Servers in other languages, as far as the reader has them: each a folder of bench/peers with a `peer.json` that says
- * what must be there and how it is started. They are sent the same requests and land in the same tables.
+ * Servers in other languages, if they are installed. Each is a folder of bench/peers with a `peer.json` that
+ * defines how to check and start it. All get the same requests and appear in the same tables.
  */
 import { spawnSync } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
@@ -17,24 +17,24 @@ const PEERS_DIR = join(PACKAGE_ROOT, 'bench', 'peers')
 
 const PeerSchema = z.strictObject({
   about: z.string(),
-  /** A program that exits with 0 where the peer is installed; the same placeholders as in `command`. */
+  /** A command that exits with 0 if the peer is installed; same placeholders as in `command`. */
   check: z.array(z.string()).min(1),
   /**
-   * {python}: that of the peer's own .venv, {folder}: the peer's, {repository}, {model}, {path}: of the model,
-   * {port}, {workers}, {scratch}: a folder that goes with the bench.
+   * {python}: the peer's .venv; {folder}: the peer's folder; {repository}, {model}, {path}: the model;
+   * {port}, {workers}; {scratch}: a folder that the bench removes.
    */
   command: z.array(z.string()).min(1),
   env: z.record(z.string(), z.string()).default({}),
   encodings: z.array(z.enum(['json', 'binary'])).min(1),
-  /** Answers 200 to a GET when requests may come. */
+  /** Path that returns 200 to a GET once the peer is ready. */
   readyPath: z.string().startsWith('/'),
-  /** How it is had, in a few words. */
+  /** How to install it, in a few words. */
   install: z.string(),
 })
 type Peer = z.infer<typeof PeerSchema>
 
-function fillIn(text: string, places: Readonly<Record<string, string>>): string {
-  return text.replaceAll(/\{([a-z]+)\}/g, (whole, name: string) => places[name] ?? whole)
+function substitute(text: string, values: Readonly<Record<string, string>>): string {
+  return text.replaceAll(/\{([a-z]+)\}/g, (whole, name: string) => values[name] ?? whole)
 }
 
 function readPeer(name: string): Peer {
@@ -53,11 +53,11 @@ function peerVariant(name: string): Variant {
   const folder = join(PEERS_DIR, name)
   const peer = readPeer(name)
   const fixed = { folder, python: join(folder, '.venv', 'bin', 'python') }
-  const check = peer.check.map((text) => fillIn(text, fixed))
+  const check = peer.check.map((text) => substitute(text, fixed))
   return {
     name,
     about: peer.about,
-    missing: isInstalled(check) ? null : `it is not installed here (${peer.install})`,
+    missing: isInstalled(check) ? null : `not installed (${peer.install})`,
     encodings: peer.encodings,
     hasKnownWorkers: false,
     start: (options) => startPeer({ ...options, name, peer, fixed }),
@@ -73,7 +73,7 @@ async function startPeer(
 ): Promise<RunningServer> {
   const { stage, model, workers, name, peer, fixed } = options
   const port = await freePort()
-  const places = {
+  const values = {
     ...fixed,
     repository: model.repositoryDir,
     model: model.name,
@@ -82,17 +82,17 @@ async function startPeer(
     workers: String(workers),
     scratch: stage.folder(tmpdir(), `onecopy-bench-${name}-`),
   }
-  const [command = '', ...args] = peer.command.map((text) => fillIn(text, places))
-  const env = Object.entries(peer.env).map(([key, text]) => [key, fillIn(text, places)])
+  const [command = '', ...args] = peer.command.map((text) => substitute(text, values))
+  const env = Object.entries(peer.env).map(([key, text]) => [key, substitute(text, values)])
   const child = await stage.start({
     ...{ name, command, args, env: Object.fromEntries(env) as Record<string, string>, hasChannel: false },
-    probe: { port, path: fillIn(peer.readyPath, places) },
+    probe: { port, path: substitute(peer.readyPath, values) },
   })
   await child.ready
   return { ...singleServer(child, port), workerPids: processTree(child.pid).slice(1) }
 }
 
-/** Every folder that describes one. */
+/** Every folder with a peer.json. */
 export function peerNames(): string[] {
   if (!existsSync(PEERS_DIR)) return []
   return readdirSync(PEERS_DIR, { withFileTypes: true })
@@ -102,7 +102,7 @@ export function peerNames(): string[] {
 
 let found: readonly Variant[] | undefined
 
-/** All of them; looked for once, because asking takes a moment each. */
+/** All peers. The result is cached, because every check takes a moment. */
 export function peerVariants(): readonly Variant[] {
   found ??= peerNames().map(peerVariant)
   return found

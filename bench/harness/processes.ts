@@ -1,46 +1,110 @@
-/** What the kernel says about processes that are not ours. Source: proc_pid_stat(5), proc_pid_smaps(5). */
+/** What the kernel says about processes of others. Source: proc_pid_stat(5), proc_pid_smaps(5). */
 import { readdirSync, readFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 
-/** Ticks of /proc/PID/stat: USER_HZ, 100 on every Linux that Node runs on. */
+/** Unit of the times in /proc/PID/stat: USER_HZ, 100 on every Linux that Node runs on. */
 const TICKS_PER_SECOND = 100
 
-function statFields(pid: number): string[] | null {
+export interface ListedProcess {
+  readonly pid: number
+  readonly groupId: number
+  readonly parentPid: number
+  /** Clock ticks from boot to its start. Together with the pid, this is unique. */
+  readonly startTicks: number
+  readonly args: readonly string[]
+}
+
+function readOrNull(path: string): string | null {
   try {
-    const text = readFileSync(`/proc/${pid}/stat`, 'latin1')
-    // The command name may hold spaces: fields start after its closing parenthesis, with field 3.
-    return text.slice(text.lastIndexOf(')') + 2).split(' ')
+    return readFileSync(path, 'utf8')
   } catch {
     return null
   }
 }
 
-/** The living children of a process, by pid, with their arguments. */
-export function childArguments(parentPid: number): Map<number, string[]> {
-  const children = new Map<number, string[]>()
-  for (const entry of readdirSync('/proc')) {
-    const pid = Number(entry)
-    if (!Number.isInteger(pid) || Number(statFields(pid)?.[1]) !== parentPid) continue
-    try {
-      const text = readFileSync(`/proc/${pid}/cmdline`, 'utf8')
-      // A zombie has no arguments left.
-      if (text !== '') children.set(pid, text.split('\0').slice(0, -1))
-    } catch {
-      // Gone between the two looks.
-    }
+/** The fields of /proc/PID/stat from field 3 on, after the command name, which may contain spaces. */
+function statFields(pid: number): string[] | null {
+  const stat = readOrNull(`/proc/${pid}/stat`)
+  return stat === null ? null : stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+}
+
+/** A live process; null if it has exited or is a zombie. */
+export function listedProcess(pid: number): ListedProcess | null {
+  const fields = statFields(pid)
+  const cmdline = readOrNull(`/proc/${pid}/cmdline`)
+  if (fields === null || cmdline === null || fields[0] === 'Z' || fields[0] === 'X') return null
+  return {
+    pid,
+    parentPid: Number(fields[1]),
+    groupId: Number(fields[2]),
+    startTicks: Number(fields[19]),
+    args: cmdline.split('\0').slice(0, -1),
   }
-  return children
+}
+
+export function isRunning({ pid, startTicks }: ListedProcess): boolean {
+  return listedProcess(pid)?.startTicks === startTicks
+}
+
+function listed(pids: readonly number[]): ListedProcess[] {
+  return pids.map(listedProcess).filter((one) => one !== null)
+}
+
+function allPids(): number[] {
+  return readdirSync('/proc').map(Number).filter(Number.isInteger)
+}
+
+/** Live processes of a group, including those whose parent has died. */
+export function processesInGroup(groupId: number): ListedProcess[] {
+  return listed(allPids()).filter((one) => one.groupId === groupId)
+}
+
+/** Live processes whose environment contains `entry`, which is NAME=VALUE. */
+export function processesMarked(entry: string): ListedProcess[] {
+  return listed(allPids().filter((pid) => readOrNull(`/proc/${pid}/environ`)?.split('\0').includes(entry)))
+}
+
+/** The live children of a process. */
+export function childrenOf(pid: number): ListedProcess[] {
+  let threads: string[]
+  try {
+    threads = readdirSync(`/proc/${pid}/task`)
+  } catch {
+    return []
+  }
+  const pids = threads
+    .flatMap((thread) => readOrNull(`/proc/${pid}/task/${thread}/children`)?.split(' ') ?? [])
+    .filter((text) => text.trim() !== '')
+  return listed(pids.map(Number))
+}
+
+/** Pids of a process and all its descendants, the process first. */
+export function processTree(rootPid: number): number[] {
+  return [rootPid, ...childrenOf(rootPid).flatMap(({ pid }) => processTree(pid))]
+}
+
+export function isWorker({ args }: Pick<ListedProcess, 'args'>): boolean {
+  return args.at(-1) === 'worker'
+}
+
+export function isCompiler({ args }: ListedProcess): boolean {
+  return args.at(-1)?.endsWith('compile-main.js') === true
+}
+
+/** Sends a signal to a process that may have exited. Returns whether it still existed. */
+export function signalIfThere(pid: number, signal: NodeJS.Signals): boolean {
+  try {
+    return process.kill(pid, signal)
+  } catch (thrown) {
+    if ((thrown as NodeJS.ErrnoException).code !== 'ESRCH') throw thrown
+    return false
+  }
 }
 
 /** CPU time of a process so far, all threads, user and system. */
 export function cpuSeconds(pid: number): number {
   const fields = statFields(pid)
   return fields === null ? 0 : (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND
-}
-
-/** Every process below a process, itself first. */
-export function processTree(rootPid: number): number[] {
-  return [rootPid, ...[...childArguments(rootPid).keys()].flatMap(processTree)]
 }
 
 export interface MappedMemory {

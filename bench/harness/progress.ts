@@ -1,10 +1,9 @@
-/** What is being measured, on standard error: a bar on a terminal, plain lines elsewhere. */
+/** Progress on standard error: a bar on a terminal, plain lines elsewhere. */
 import { SingleBar } from 'cli-progress'
 
-export interface Progress {
-  /** Begins the next step. */
+export interface Progress extends Disposable {
+  /** Starts the next step. */
   step(note: string): void
-  end(): void
 }
 
 export function createProgress(title: string, total: number): Progress {
@@ -12,7 +11,7 @@ export function createProgress(title: string, total: number): Progress {
   if (!process.stderr.isTTY) {
     return {
       step: (note) => process.stderr.write(`${title} ${++steps}/${total} ${note}\n`),
-      end: () => {},
+      [Symbol.dispose]: () => {},
     }
   }
   const bar = new SingleBar({
@@ -24,6 +23,6 @@ export function createProgress(title: string, total: number): Progress {
   bar.start(total, 0, { note: 'starting' })
   return {
     step: (note) => bar.update(++steps, { note }),
-    end: () => bar.stop(),
+    [Symbol.dispose]: () => bar.stop(),
   }
 }

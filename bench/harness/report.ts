@@ -1,4 +1,7 @@
-/** What a bench hands in, and how it is told: Markdown on standard output; JSON, the same Markdown and plots in bench/results. */
+/**
+ * The result of a bench. Prints Markdown to standard output; writes JSON, the same Markdown and charts to
+ * bench/results.
+ */
 import { mkdir, writeFile } from 'node:fs/promises'
 import { join, relative } from 'node:path'
 import { describeMachine, type Machine, machineLine } from './machine.js'
@@ -6,7 +9,7 @@ import { PACKAGE_ROOT, RESULTS_DIR } from './paths.js'
 import { wasStopped } from './stage.js'
 import { type Chart, drawChart } from './svg.js'
 
-/** One claim and whether this run bears it out. */
+/** One claim and whether this run meets it. */
 export interface Check {
   readonly claim: string
   readonly bar: string
@@ -26,7 +29,7 @@ export interface BenchReport {
   readonly checks: readonly Check[]
   readonly notes: readonly string[]
   readonly charts: readonly Chart[]
-  /** Everything needed to run it again: models with seeds and digests, loads, options. */
+  /** Everything needed to repeat it: models with seeds and digests, loads, options. */
   readonly setting: unknown
   /** Every sample. */
   readonly raw: unknown
@@ -66,7 +69,10 @@ async function writeResults(report: BenchReport, machine: Machine): Promise<stri
   return `${base}.json`
 }
 
-/** Runs each bench in turn and tells its result; resolves with the exit code: 1 when any bar was missed or a report failed. */
+/**
+ * Runs each bench in turn and prints its result. Resolves with the exit code: 1 if any bar was missed or a
+ * report failed.
+ */
 export async function runBenches(benches: readonly (() => Promise<BenchReport>)[]): Promise<number> {
   const machine = describeMachine()
   process.stdout.write(`${machineLine(machine)}\n\n`)
@@ -77,12 +83,12 @@ export async function runBenches(benches: readonly (() => Promise<BenchReport>)[
     try {
       report = await bench()
     } catch (thrown) {
-      // The stage ends the process when everything is gone.
+      // The stage exits the process after its cleanup.
       if (wasStopped()) await new Promise<never>(() => {})
-      // The others are worth their numbers all the same.
+      // The other reports are still valid.
       const text = thrown instanceof Error ? (thrown.stack ?? thrown.message) : String(thrown)
       process.stderr.write(`${text}\n`)
-      missed.push(`report ${index + 1} could not be made: ${text.split('\n')[0]}`)
+      missed.push(`report ${index + 1} failed: ${text.split('\n')[0]}`)
       continue
     }
     const path = await writeResults(report, machine)

@@ -1,4 +1,4 @@
-/** The requests of a bench: prebuilt, from a seed, the same bytes for every variant. */
+/** The requests of a bench: built from a seed, the same bytes for every variant. */
 import { createRandom } from '../models/random.js'
 import { type Recipe, recipeName, recipeSeed, rowShape } from '../models/recipes.js'
 
@@ -21,7 +21,7 @@ export interface InferRequest {
   readonly body: Buffer
 }
 
-/** `count` inputs of `rows` rows each: numbers uniform in [-1, 1), ids uniform in what can be looked up. */
+/** Makes `count` inputs of `rows` rows each: floats uniform in [-1, 1), ids uniform over the table. */
 export function inputTensors(recipe: Recipe, count: number, rows: number): InputTensor[] {
   const shape = [rows, ...rowShape(recipe)]
   const length = shape.reduce((product, dim) => product * dim, 1)
@@ -47,7 +47,7 @@ export function buildRequest({ modelName, inputs, outputName, encoding }: Reques
   const path = `/v2/models/${modelName}/infer`
   if (encoding === 'json') {
     const tensors = inputs.map(({ name, shape, datatype, data }) => {
-      // Every digit of each float, as the usual clients print them.
+      // All digits of each float, as common clients print them.
       return { name, shape, datatype, data: Array.from<number | bigint, number>(data, Number) }
     })
     const body = Buffer.from(JSON.stringify({ inputs: tensors, outputs: [{ name: outputName }] }))
@@ -84,7 +84,7 @@ export function inferRequests(recipe: Recipe, { encoding, count, rows = 1 }: Req
   return inputTensors(recipe, count, rows).map((tensor) => encodeRequest(recipe, tensor, encoding))
 }
 
-/** The same request to another model, or to one version of it. */
+/** The same request for another model, or for one version of it. */
 export function addressedTo(
   request: InferRequest,
   { name, version }: { readonly name: string; readonly version?: number },

@@ -1,15 +1,16 @@
 /**
- * Variants measured in turns. Machines are noisy for seconds at a time: within a round every variant is
- * measured once, right after each other, in an order that turns around each round, and only ratios of
- * the same round are formed.
+ * Measures variants in alternation, because machines are noisy for seconds at a time. A round measures every
+ * variant once, one after the other, in an order that reverses each round. Only ratios within a round are
+ * compared.
  */
+import { setTimeout as pause } from 'node:timers/promises'
 import type { Progress } from './progress.js'
 
 export interface Sample {
   readonly requestsPerSecond: number
   readonly p50Ms: number
   readonly p99Ms: number
-  /** Answers other than 200 and connection errors: a number with failures in it is not a result. */
+  /** Responses other than 200, and connection errors. A sample with failures is not a result. */
   readonly failures: number
 }
 
@@ -20,7 +21,7 @@ export interface Arm {
 
 export interface MeasuredArm {
   readonly name: string
-  /** One sample a round. */
+  /** One sample per round. */
   readonly samples: readonly Sample[]
 }
 
@@ -30,10 +31,15 @@ export interface RoundOptions {
   readonly progress: Progress
 }
 
-/** Long enough for the just-in-time compiler and the arenas to settle. */
+/** Long enough for the JIT compiler and the memory arenas to settle. */
 const WARM_UP_SECONDS = 2
-/** Lets what a load generator cut off in mid-request run out before the next variant's turn. */
+/** Lets requests in flight at the end of a measurement finish before the next variant. */
 const PAUSE_MS = 200
+
+/** The order of variants in a round: it reverses from round to round, to cancel drift. */
+export function orderOf<T>(variants: readonly T[], round: number): readonly T[] {
+  return round % 2 === 0 ? variants : [...variants].reverse()
+}
 
 export async function alternate(arms: readonly Arm[], options: RoundOptions): Promise<MeasuredArm[]> {
   const { rounds, seconds, progress } = options
@@ -43,8 +49,8 @@ export async function alternate(arms: readonly Arm[], options: RoundOptions): Pr
   }
   const measured = new Map<Arm, Sample[]>(arms.map((arm) => [arm, []]))
   for (let round = 0; round < rounds; round++) {
-    for (const arm of round % 2 === 0 ? arms : [...arms].reverse()) {
-      await new Promise((resolve) => setTimeout(resolve, PAUSE_MS))
+    for (const arm of orderOf(arms, round)) {
+      await pause(PAUSE_MS)
       progress.step(`${arm.name}: round ${round + 1}`)
       measured.get(arm)?.push(await arm.measure(seconds))
     }

@@ -1,10 +1,11 @@
-/** How each HTTP variant is started. */
+/** Starts the HTTP variants. */
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { GeneratedModel } from '../models/store.js'
 import type { ChildServer } from './child-server.js'
 import { freePort } from './free-port.js'
 import { CACHE_DIR, COMPILED_ROOT } from './paths.js'
+import { isWorker, type ListedProcess } from './processes.js'
 import type { Stage } from './stage.js'
 
 const SHARED_MEMORY_DIR = '/dev/shm'
@@ -15,8 +16,8 @@ export interface RunningServer {
   /** Metrics and probes; null for servers that have none. */
   readonly adminPort: number | null
   readonly workerPids: readonly number[]
-  /** By its arguments: which of the children is a worker. */
-  readonly isWorker: (args: readonly string[]) => boolean
+  /** Whether a child process is a worker. */
+  readonly isWorker: (child: ListedProcess) => boolean
   readonly child: ChildServer
   /** Folder of its segments; null for servers that have none. */
   readonly segmentDir: string | null
@@ -24,7 +25,7 @@ export interface RunningServer {
 
 export interface ServerOptions {
   readonly stage: Stage
-  /** What is served: everything in its repository. */
+  /** The server serves everything in its repository. */
   readonly model: Pick<GeneratedModel, 'repositoryDir'>
   readonly workers: number
   readonly name?: string
@@ -33,7 +34,7 @@ export interface ServerOptions {
 async function running(options: {
   readonly child: ChildServer
   readonly workers: number
-  readonly isWorker: (args: readonly string[]) => boolean
+  readonly isWorker: (child: ListedProcess) => boolean
   readonly segmentDir: string | null
 }): Promise<RunningServer> {
   const { child, workers, isWorker, segmentDir } = options
@@ -51,21 +52,26 @@ async function running(options: {
 
 export interface OnecopyOptions extends ServerOptions {
   readonly flags?: readonly string[]
-  /** A folder that outlives this start; one of its own where none is given. */
+  /** A folder that outlives this server; default: a new one. */
   readonly segmentDir?: string
   readonly cacheDir?: string
   readonly onLine?: (line: string) => void
 }
 
-/** A folder for segments that goes when the stage does. */
+/** A segment folder that the stage removes. */
 export function segmentFolder(stage: Stage): string {
   return stage.folder(SHARED_MEMORY_DIR, 'onecopy-bench-')
 }
 
-/** The server with its defaults, but for what is named here and in `flags`. */
+/** An empty compile cache that the stage removes. */
+export function emptyCache(stage: Stage): string {
+  return stage.folder(tmpdir(), 'onecopy-bench-cache-')
+}
+
+/** Starts onecopy with its defaults, except for the options here and in `flags`. */
 export async function startOnecopy(options: OnecopyOptions): Promise<RunningServer> {
   const { stage, model, workers, name = 'onecopy', flags = [], cacheDir = CACHE_DIR, onLine } = options
-  // Segments in a folder of the bench's own: nothing to mix up, and nothing left behind by a killed server.
+  // A separate segment folder: a killed server leaves nothing behind.
   const segmentDir = options.segmentDir ?? segmentFolder(stage)
   const settings = {
     '--models': model.repositoryDir,
@@ -81,8 +87,8 @@ export async function startOnecopy(options: OnecopyOptions): Promise<RunningServ
     hasChannel: false,
     ...(onLine === undefined ? {} : { onLine }),
   })
-  // The primary also starts compile processes.
-  return await running({ child, workers, isWorker: (args) => args.at(-1) === 'worker', segmentDir })
+  // The primary also has compiler processes as children.
+  return await running({ child, workers, isWorker, segmentDir })
 }
 
 export type FleetName = 'plain-koa' | 'reload-per-request' | 'bare-koa' | 'bare-worker'
@@ -92,7 +98,7 @@ function variantScript(variant: string): string {
   return join(COMPILED_ROOT, 'bench', 'variants', `${variant}.js`)
 }
 
-/** A variant of cluster workers. */
+/** Starts a variant of cluster workers. */
 export async function startVariant(
   variant: FleetName,
   options: ServerOptions & { readonly flags?: readonly string[]; readonly onLine?: (line: string) => void },
@@ -107,7 +113,7 @@ export async function startVariant(
   return await running({ child, workers, isWorker: () => true, segmentDir: null })
 }
 
-/** A variant whose one process answers; what it counts as workers are threads or passing processes. */
+/** Starts a variant with one HTTP process. Its workers are threads or short-lived processes. */
 export async function startSingle(
   variant: SingleName,
   { stage, model, workers, name = variant }: ServerOptions,
@@ -144,7 +150,7 @@ export async function startPm2(
     name,
     command,
     args: ['start', script, '--instances', String(workers), '--name', 'bench'],
-    // Its daemon's sockets, logs and lists go with the bench.
+    // Sockets, logs and lists of its daemon, removed with the stage.
     env: {
       PM2_HOME: stage.folder(tmpdir(), 'onecopy-bench-pm2-'),
       BENCH_MODELS: model.repositoryDir,
@@ -154,7 +160,11 @@ export async function startPm2(
     probe: { port, path: '/v2/health/ready' },
   })
   await child.ready
-  // An instance's title is its script; those that are there may still be loading.
-  const isWorker = (args: readonly string[]) => args.join(' ').includes(script)
-  return { ...singleServer(child, port), workerPids: await child.workerPids(workers, isWorker), isWorker }
+  // The title of an instance is its script. An existing instance may still be loading.
+  const isInstance = ({ args }: ListedProcess) => args.join(' ').includes(script)
+  return {
+    ...singleServer(child, port),
+    workerPids: await child.workerPids(workers, isInstance),
+    isWorker: isInstance,
+  }
 }

@@ -1,7 +1,7 @@
 /**
- * Owns everything that a bench starts: child processes, each in a process group of its own, and folders
- * in shared memory. Whatever way the bench ends (done, failed, Ctrl-C, a signal), they are gone after it:
- * SIGTERM first, past a deadline SIGKILL to the whole group, so that no worker outlives its primary.
+ * Owns everything that a bench starts: child processes, each in its own process group, and folders in shared
+ * memory. All are removed however the bench ends: success, failure, Ctrl-C or another signal. SIGTERM comes
+ * first, then SIGKILL to the whole group after a deadline, so no worker outlives its primary.
  */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { rm } from 'node:fs/promises'
@@ -13,14 +13,14 @@ const SIGNALS = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 } as const
 let openStages = 0
 let isStopped = false
 
-/** A signal came: what fails from here on fails because it was stopped. */
+/** Whether a signal has arrived. Later failures are a consequence of it. */
 export function wasStopped(): boolean {
   return isStopped
 }
 
 /**
- * For the time between stages: a signal ends the process through its exit handlers, which remove what is half written.
- * While a stage is open, the stage ends it.
+ * Handles signals between stages: the process ends through its exit handlers, which remove partial files.
+ * While a stage is open, the stage handles the signal.
  */
 export function exitOnSignals(): void {
   for (const [signal, exitCode] of Object.entries(SIGNALS)) {
@@ -38,12 +38,12 @@ export class Stage {
 
   readonly #onSignal = (signal: NodeJS.Signals) => {
     const exitCode = SIGNALS[signal as keyof typeof SIGNALS]
-    // The second wish is not kept waiting: the exit handler kills what is left.
+    // A second signal ends immediately; the exit handler kills the remaining processes.
     if (this.#isEnding) process.exit(exitCode)
     this.#isEnding = true
     isStopped = true
     process.stderr.write(`\n${signal}: stopping\n`)
-    // What fails from here on fails because its server was stopped.
+    // Later failures are a consequence of stopped servers.
     process.on('uncaughtException', () => {})
     void this.close().finally(() => process.exit(exitCode))
   }
@@ -73,7 +73,7 @@ export class Stage {
     this.#children.delete(child)
   }
 
-  /** A new folder that goes when the stage does. */
+  /** Creates a folder that the stage removes. */
   folder(parent: string, prefix: string): string {
     const folder = mkdtempSync(join(parent, prefix))
     this.#folders.add(folder)

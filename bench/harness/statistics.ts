@@ -1,6 +1,6 @@
-/** Numbers of several rounds, summed up: the median, and the spread beside it. */
+/** Statistics over several rounds: the median and the spread. */
 
-/** The value below which a fraction `q` of the values lies; NaN where there are none. */
+/** The value below which a fraction `q` of the values lies; NaN for no values. */
 export function quantile(values: readonly number[], q: number): number {
   if (values.length === 0) return Number.NaN
   const sorted = Float64Array.from(values).sort()
@@ -20,14 +20,14 @@ export function spread(values: readonly number[]): Spread {
   return { median: quantile(values, 0.5), min: Math.min(...values), max: Math.max(...values) }
 }
 
-/** Ratios round by round: two numbers of one round saw the same noise. */
+/** Ratios round by round, because values of one round saw the same noise. */
 export function ratios(over: readonly number[], under: readonly number[]): Spread {
   return spread(over.map((value, round) => value / (under[round] ?? Number.NaN)))
 }
 
 /**
- * Change per step of evenly spaced values, as the median of the slopes between all pairs (Theil-Sen):
- * a few values far off the line do not turn it.
+ * Change per step of evenly spaced values: the median of the slopes between all pairs (Theil-Sen), which is
+ * robust against outliers.
  */
 export function trendSlope(values: readonly number[]): number {
   const slopes: number[] = []
@@ -37,10 +37,15 @@ export function trendSlope(values: readonly number[]): number {
   return quantile(slopes, 0.5)
 }
 
-/** Three significant digits or all the integer ones. */
+/** Three significant digits, or all integer digits. */
 export function formatNumber(value: number): string {
   if (!Number.isFinite(value)) return String(value)
   return Math.abs(value) >= 100 ? value.toFixed(0) : value.toPrecision(3)
+}
+
+/** Bytes as MB, without the unit. */
+export function formatMb(bytes: number): string {
+  return formatNumber(bytes / 1e6)
 }
 
 export function formatSpread({ median, min, max }: Spread): string {

@@ -1,8 +1,9 @@
 /**
- * Keep-alive connections that ask without a pause, each when it was last answered, in this process: every
- * answer is handed on with when it was asked for. It can be paused, so that memory is read in quiet.
+ * Keep-alive connections that send requests without a pause, in this process. Every response is passed on
+ * with its send time. The load can pause, so that memory is read while the server is idle.
  */
 import { Agent } from 'node:http'
+import { setTimeout as pause } from 'node:timers/promises'
 import { type Answer, send } from './client.js'
 import type { InferRequest } from './requests.js'
 
@@ -13,7 +14,7 @@ export interface AnswerInTime {
   readonly requestIndex: number
   readonly sentMs: number
   readonly answeredMs: number
-  /** The answer, or why there is none. */
+  /** The response, or the error. */
   readonly outcome: Answer | Error
 }
 
@@ -40,7 +41,7 @@ export class SteadyLoad {
     )
   }
 
-  /** Answers so far, failures among them. */
+  /** Responses so far, including failures. */
   get answered(): number {
     return this.#answered
   }
@@ -48,11 +49,11 @@ export class SteadyLoad {
   resume(): void {
     if (!this.#isPaused) return
     this.#isPaused = false
-    this.#running = Promise.all(this.#agents.map((agent) => this.#ask(agent)))
+    this.#running = Promise.all(this.#agents.map((agent) => this.#sendRequests(agent)))
     this.#running.catch(() => {})
   }
 
-  async #ask(agent: Agent): Promise<void> {
+  async #sendRequests(agent: Agent): Promise<void> {
     const { port, requests, onAnswer } = this.#options
     while (!this.#isPaused) {
       const requestIndex = this.#sent++ % requests.length
@@ -65,19 +66,19 @@ export class SteadyLoad {
     }
   }
 
-  /** Resolves when so many more requests were answered. */
+  /** Resolves after `count` more responses. */
   async more(count: number): Promise<void> {
     const until = this.#answered + count
     let deadlineMs = performance.now() + PROGRESS_TIMEOUT_MS
     for (let last = this.#answered; this.#answered < until; ) {
-      await new Promise((resolve) => setTimeout(resolve, POLL_MS))
+      await pause(POLL_MS)
       if (this.#answered > last) deadlineMs = performance.now() + PROGRESS_TIMEOUT_MS
       last = this.#answered
-      if (performance.now() > deadlineMs) throw new Error(`no answer for ${PROGRESS_TIMEOUT_MS} ms`)
+      if (performance.now() > deadlineMs) throw new Error(`no response for ${PROGRESS_TIMEOUT_MS} ms`)
     }
   }
 
-  /** Resolves when the last request that is out was answered; connections stay open. */
+  /** Resolves when no request is in flight; connections stay open. */
   async pause(): Promise<void> {
     this.#isPaused = true
     await this.#running

@@ -1,5 +1,4 @@
-/** Two small plots without a library: horizontal bars with their spread, and lines over time. */
-
+/** Two small charts without a library: horizontal bars with their spread, and lines. */
 import { spread } from './statistics.js'
 
 const WIDTH = 720
@@ -7,7 +6,7 @@ const MARGIN = { top: 52, right: 96, bottom: 44, left: 220 }
 const BAR_HEIGHT = 26
 const BAR_GAP = 14
 const LINE_HEIGHT = 240
-/** Lines of few points show where they were measured. */
+/** Lines with few points have dots at the points. */
 const MAX_DOTS = 24
 const MAX_MARKS = 6
 const COLORS = [
@@ -26,15 +25,9 @@ const COLORS = [
 export interface Bar {
   readonly label: string
   readonly value: number
-  /** Drawn as a whisker where given. */
+  /** Drawn as a whisker. */
   readonly min?: number
   readonly max?: number
-}
-
-/** The median of several values, and how far they spread. */
-export function spreadBar(label: string, values: readonly number[]): Bar {
-  const { median, min, max } = spread(values)
-  return { label, value: median, min, max }
 }
 
 export interface BarChart {
@@ -44,12 +37,24 @@ export interface BarChart {
   readonly bars: readonly Bar[]
 }
 
+/** Medians of several values for each label, with their spread. */
+export function spreadChart(
+  { title, unit }: Pick<BarChart, 'title' | 'unit'>,
+  samples: Iterable<readonly [label: string, values: readonly number[]]>,
+): BarChart {
+  const bars = Array.from(samples, ([label, values]): Bar => {
+    const { median, min, max } = spread(values)
+    return { label, value: median, min, max }
+  })
+  return { kind: 'bars', title, unit: `${unit}, median and spread`, bars }
+}
+
 export interface LineChart {
   readonly kind: 'lines'
   readonly title: string
   readonly xLabel: string
   readonly yLabel: string
-  /** Equal steps are equal ratios, and what was measured stands on the axis. */
+  /** Logarithmic axis with a mark at every measured value. */
   readonly isLogX?: boolean
   readonly series: readonly {
     readonly label: string
@@ -91,7 +96,7 @@ function label(value: number): string {
   return Math.abs(value) >= 100 ? value.toFixed(0) : value.toPrecision(3)
 }
 
-/** The next 1, 2 or 5 times a power of ten: a readable end of an axis. */
+/** The next 1, 2 or 5 times a power of ten, for a readable axis. */
 function niceCeiling(value: number): number {
   if (!(value > 0)) return 1
   const magnitude = 10 ** Math.floor(Math.log10(value))
@@ -124,35 +129,35 @@ function drawBars({ title, unit, bars }: BarChart): string {
   return document(height, title, [...parts, text(unit, { x: MARGIN.left, y: height - 16, color: '#666' })])
 }
 
-/** Where values of an axis stand, from 0 to 1, and which of them are written beside it. */
+/** Positions of the values of an axis, from 0 to 1, and its marks. */
 interface Axis {
-  readonly place: (value: number) => number
+  readonly position: (value: number) => number
   readonly marks: readonly number[]
 }
 
 function linearAxis(values: readonly number[]): Axis {
   const end = niceCeiling(Math.max(...values))
-  return { place: (value) => value / end, marks: [0, 0.25, 0.5, 0.75, 1].map((part) => end * part) }
+  return { position: (value) => value / end, marks: [0, 0.25, 0.5, 0.75, 1].map((part) => end * part) }
 }
 
-/** A few measured places are marked themselves. */
+/** A linear axis. Few measured values become the marks. */
 function measuredAxis(values: readonly number[]): Axis {
   const axis = linearAxis(values)
   const measured = [...new Set(values)].sort((a, b) => a - b)
   return measured.length > MAX_MARKS
     ? axis
-    : { place: (value) => value / (Math.max(...measured) || 1), marks: measured }
+    : { position: (value) => value / (Math.max(...measured) || 1), marks: measured }
 }
 
 function logAxis(values: readonly number[]): Axis {
   const marks = [...new Set(values)].sort((a, b) => a - b)
   const [first = 1, last = 1] = [marks[0], marks.at(-1)]
   const range = Math.log(last / first) || 1
-  return { place: (value) => Math.log(value / first) / range, marks }
+  return { position: (value) => Math.log(value / first) / range, marks }
 }
 
 function drawLines({ title, xLabel, yLabel, isLogX = false, series: given }: LineChart): string {
-  // What could not be measured is left out of its line.
+  // Values that could not be measured are omitted.
   const series = given.map((line) => ({ ...line, points: line.points.filter(([, y]) => Number.isFinite(y)) }))
   const points = series.flatMap((line) => line.points)
   const across = (isLogX ? logAxis : measuredAxis)(points.map(([x]) => x))
@@ -160,8 +165,8 @@ function drawLines({ title, xLabel, yLabel, isLogX = false, series: given }: Lin
   const left = 70
   const plotWidth = WIDTH - left - 190
   const bottom = MARGIN.top + LINE_HEIGHT
-  const x = (value: number) => left + across.place(value) * plotWidth
-  const y = (value: number) => bottom - up.place(Math.max(0, value)) * LINE_HEIGHT
+  const x = (value: number) => left + across.position(value) * plotWidth
+  const y = (value: number) => bottom - up.position(Math.max(0, value)) * LINE_HEIGHT
   const grid = [
     ...up.marks.flatMap((mark) => [
       `<path d="M${left} ${y(mark).toFixed(1)}h${plotWidth}" stroke="#ddd"/>`,

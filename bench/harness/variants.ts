@@ -1,4 +1,4 @@
-/** Every server that the benches compare, by name: how it is started, and what is missing where it cannot be. */
+/** Every server that the benches compare: how to start it, and why it cannot be started. */
 import { existsSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
 import { namesOption, type Option } from './options.js'
@@ -18,30 +18,30 @@ import { wasStopped } from './stage.js'
 export interface Variant {
   readonly name: string
   readonly about: string
-  /** What it lacks on this machine, in a sentence; null where it can be started. */
+  /** Why it cannot be started on this machine; null if it can. */
   readonly missing: string | null
   readonly encodings: readonly Encoding[]
-  /** Which process answers a connection can be found out: each worker can be asked. */
+  /** Whether the worker behind a connection can be identified, so that each can be reached. */
   readonly hasKnownWorkers: boolean
   start(options: StartOptions): Promise<RunningServer>
 }
 
 export interface StartOptions extends ServerOptions {
   readonly model: ServerOptions['model'] & { readonly name: string; readonly path: string }
-  /** Workers that die are replaced, as in production; without, a variant that lost one ends. */
+  /** Dead workers are replaced, as in production. Otherwise a variant ends when it loses one. */
   readonly isSupervised?: boolean
 }
 
-/** Stands for all that are there. */
+/** Means all installed peers. */
 const PEERS = 'peers'
 
-/** Without looking whether they are installed. */
+/** Does not check whether they are installed. */
 export function variantNames(): string[] {
   const node = ['onecopy', 'plain-koa', 'pm2-koa', 'thread-pool', 'reload-per-request', 'process-per-request']
   return [...node, ...peerNames(), PEERS]
 }
 
-/** Servers on a bench's command line; a name that none has is refused before anything starts. */
+/** The variants option of a bench; rejects unknown names. */
 export function variantsOption(words: {
   readonly default: string
   readonly quick?: string
@@ -53,20 +53,20 @@ export function variantsOption(words: {
       const names = option.parse(text)
       const unknown = names.find((name) => !variantNames().includes(name))
       if (unknown === undefined) return names
-      throw new Error(`expected names out of ${variantNames().join(', ')}, got ${JSON.stringify(unknown)}`)
+      throw new Error(`expected names from ${variantNames().join(', ')}, got ${JSON.stringify(unknown)}`)
     },
   }
 }
 
 const OURS = { missing: null, encodings: ['json', 'binary'], hasKnownWorkers: true } as const
 
-/** pm2 of the project's own folder or on the PATH: it is not installed with the project, being 25 MB under the AGPL. */
+/** pm2 in the project folder or on the PATH. It is not a dependency, because it has 25 MB and the AGPL. */
 function findPm2(): string | null {
   const folders = [join(PACKAGE_ROOT, 'node_modules', '.bin'), ...(process.env.PATH ?? '').split(delimiter)]
   return folders.map((folder) => join(folder, 'pm2-runtime')).find((path) => existsSync(path)) ?? null
 }
 
-/** Where every variant is, skipped ones included. */
+/** All variants, including those that cannot be started. */
 export function allVariants(): Variant[] {
   const pm2 = findPm2()
   return [
@@ -108,20 +108,22 @@ export function allVariants(): Variant[] {
 }
 
 export interface Chosen {
-  /** onecopy first, where it was named. */
+  /** onecopy first, if selected. */
   readonly variants: readonly Variant[]
-  /** For the notes: who is not in the table, and why. */
+  /** Notes for the report: what is left out, and why. */
   readonly notes: string[]
 }
 
-/** One that cannot be started here is left out, and said. */
+/** Selects variants. Those that cannot be started are left out, with a note. */
 export function chooseVariants(names: readonly string[], encoding?: Encoding): Chosen {
   const all = allVariants()
   const wanted = names.flatMap((name) => (name === PEERS ? peerNames() : [name]))
   const chosen = all.filter(({ name }) => wanted.includes(name))
   const reasonOf = ({ missing, encodings }: Variant) =>
     missing ??
-    (encoding === undefined || encodings.includes(encoding) ? null : `it does not speak ${encoding} tensors`)
+    (encoding === undefined || encodings.includes(encoding)
+      ? null
+      : `it does not support ${encoding} tensors`)
   return {
     variants: chosen.filter((variant) => reasonOf(variant) === null),
     notes: [
@@ -134,8 +136,10 @@ export function chooseVariants(names: readonly string[], encoding?: Encoding): C
   }
 }
 
-/** A peer that does not start is left out and said: what the reader has installed is no part of the project. */
-export async function orNote<Result>(
+/**
+ * A peer that fails to start is left out with a note: the installation of a peer is not part of the project.
+ */
+export async function startOrSkip<Result>(
   { variant, notes }: { readonly variant: Variant; readonly notes: string[] },
   start: () => Promise<Result>,
 ): Promise<Result | null> {

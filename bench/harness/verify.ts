@@ -1,11 +1,11 @@
-/** Before anything is timed: do all variants answer the same request with the same numbers? */
+/** Checks before a measurement that all variants return the same outputs. */
 import { Agent } from 'node:http'
 import { z } from 'zod'
 import { type Answer, send } from './client.js'
 import type { InferRequest } from './requests.js'
 import type { RunningServer } from './servers.js'
 
-/** Kernels round differently where batches differ; a wrong answer is off by far more. */
+/** Rounding depends on the batch; a wrong output differs by far more. */
 const ABSOLUTE_TOLERANCE = 1e-4
 const RELATIVE_TOLERANCE = 1e-3
 
@@ -33,7 +33,7 @@ export function isSameOutput(expected: readonly number[], got: readonly number[]
   )
 }
 
-/** @throws Error that names the servers whose answers differ. */
+/** @throws Error with the servers whose outputs differ. */
 export async function verifySameAnswers(
   servers: readonly RunningServer[],
   requests: readonly InferRequest[],
@@ -47,7 +47,7 @@ export async function verifySameAnswers(
         expected ??= got
         if (!isSameOutput(expected, got)) {
           throw new Error(
-            `${server.name} answered ${got.join(' ')}, ${servers[0]?.name} ${expected.join(' ')}`,
+            `${server.name} returned ${got.join(' ')}, ${servers[0]?.name} ${expected.join(' ')}`,
           )
         }
       }

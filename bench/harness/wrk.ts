@@ -1,6 +1,6 @@
 /**
- * Closed-loop load by wrk, where it is installed (`apt-get install wrk`): a tenth of the CPU of a load
- * generator in JavaScript, which matters where server and generator share two cores.
+ * Closed-loop load by wrk, if it is installed (`apt-get install wrk`). It takes a tenth of the CPU time of a
+ * JavaScript load generator, which matters if server and generator share two cores.
  */
 import { type ChildProcessByStdio, spawn, spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
@@ -19,7 +19,10 @@ export function hasWrk(): boolean {
   return isInstalled
 }
 
-/** Sends the requests in turn; at the end one line of JSON. Latencies in wrk are in microseconds. */
+/**
+ * A Lua script that sends the requests in turn and prints one line of JSON. wrk measures latencies in
+ * microseconds.
+ */
 function script(folder: string, { requests }: ClosedLoopOptions): string {
   const lines = [
     'local requests = {}',
@@ -43,7 +46,7 @@ function script(folder: string, { requests }: ClosedLoopOptions): string {
     '    e.connect + e.read + e.write + e.status + e.timeout))',
     'end',
   )
-  // Requests are formatted when wrk knows its host: in init.
+  // Requests are formatted in init, where wrk knows its host.
   const format = lines.filter((line) => line.startsWith('requests['))
   const rest = lines.filter((line) => !line.startsWith('requests['))
   const path = join(folder, 'requests.lua')
@@ -55,7 +58,7 @@ export async function wrkClosedLoop(options: ClosedLoopOptions): Promise<Sample>
   const { port, connections, seconds } = options
   const folder = mkdtempSync(join(tmpdir(), 'onecopy-wrk-'))
   let wrk: ChildProcessByStdio<null, Readable, null> | undefined
-  // A bench that is stopped in the middle leaves neither the folder nor the generator.
+  // Also runs when the bench is stopped.
   const clean = () => {
     wrk?.kill('SIGKILL')
     rmSync(folder, { recursive: true, force: true })
@@ -86,7 +89,7 @@ export async function wrkClosedLoop(options: ClosedLoopOptions): Promise<Sample>
     >
     return {
       requestsPerSecond: (result.requests * 1e6) / result.durationUs,
-      // Of no answers at all there is nothing to say.
+      // No latencies without responses.
       p50Ms: result.requests > 0 ? result.p50Us / 1000 : Number.NaN,
       p99Ms: result.requests > 0 ? result.p99Us / 1000 : Number.NaN,
       failures: result.failures,

@@ -1,4 +1,4 @@
-/** From a recipe to a model: every kind maps `input` [batch, ...] to `output` [batch, 10]. */
+/** Builds a model from a recipe. Every kind maps `input` [batch, ...] to `output` [batch, 10]. */
 import { Chain, intAttribute, intsAttribute } from './chain.js'
 import { FLOAT, INT64, type OnnxModel } from './onnx-file.js'
 import { type Recipe, recipeName, recipeSeed, rowShape, SEQUENCE } from './recipes.js'
@@ -9,7 +9,7 @@ const CLASSES = 10
 const KERNEL_SIZE = 3
 const HEAD_WIDTH = 64
 const BIAS_AMPLITUDE = 0.01
-/** Feed-forward layers of a transformer are that much wider. */
+/** Width of the feed-forward layers of a transformer, relative to the model width. */
 const FEED_FORWARD = 4
 const LSTM_GATES = 4
 
@@ -44,7 +44,7 @@ function addMlp(chain: Chain, { layers, width, isMatMul }: Extract<Recipe, { kin
   addDense(chain, { name: 'head', from: width, to: CLASSES, amplitude: Math.sqrt(1 / width), isMatMul })
 }
 
-/** As `quantize_dynamic` of the runtime's tools writes it: activations are quantised row block by row block. */
+/** Like the output of `quantize_dynamic` of ONNX Runtime: activations are quantized block by block. */
 function addInt8(chain: Chain, { layers, width }: Extract<Recipe, { kind: 'int8' }>): void {
   for (let layer = 0; layer < layers; layer++) {
     const name = `layer${layer}`
@@ -53,10 +53,10 @@ function addInt8(chain: Chain, { layers, width }: Extract<Recipe, { kind: 'int8'
     )
     const scale = chain.weight(floatWeight(`${name}.scale`, [reluAmplitude(width) / 127]))
     const bias = chain.random(`${name}.bias`, [width], BIAS_AMPLITUDE)
-    const [quantised = '', inputScale = '', zero = ''] = chain.add({
+    const [quantized = '', inputScale = '', zero = ''] = chain.add({
       ...{ opType: 'DynamicQuantizeLinear', outputs: 3 },
     })
-    chain.add({ opType: 'MatMulInteger', inputs: [quantised, weight, zero] })
+    chain.add({ opType: 'MatMulInteger', inputs: [quantized, weight, zero] })
     const [product = ''] = chain.add({ opType: 'Cast', attributes: [intAttribute('to', FLOAT)] })
     const [bothScales = ''] = chain.add({ opType: 'Mul', inputs: [inputScale, scale] })
     chain.add({ opType: 'Mul', inputs: [product, bothScales] })
@@ -82,7 +82,7 @@ function addConvnet(chain: Chain, recipe: Extract<Recipe, { kind: 'convnet' }>):
   addHead(chain, channels)
 }
 
-/** Attention and feed-forward with a sum and a norm behind each (Vaswani et al. 2017). */
+/** Attention and feed-forward, each followed by a sum and a normalization (Vaswani et al. 2017). */
 function addTransformer(chain: Chain, { layers, width }: Extract<Recipe, { kind: 'transformer' }>): void {
   const heads = chain.weight(int64Weight('heads', [0, SEQUENCE, width / HEAD_WIDTH, HEAD_WIDTH]))
   const flat = chain.weight(int64Weight('flat', [0, SEQUENCE, width]))
@@ -142,7 +142,7 @@ function addTransformer(chain: Chain, { layers, width }: Extract<Recipe, { kind:
   addHead(chain, width)
 }
 
-/** The runtime's LSTM takes the steps first. */
+/** The LSTM operator expects the steps as the first dimension. */
 function addLstm(chain: Chain, { layers, width }: Extract<Recipe, { kind: 'lstm' }>): void {
   const gates = LSTM_GATES * width
   chain.add({ opType: 'Transpose', attributes: [intsAttribute('perm', [1, 0, 2])] })
@@ -155,7 +155,7 @@ function addLstm(chain: Chain, { layers, width }: Extract<Recipe, { kind: 'lstm'
     ]
     chain.add({
       ...{ opType: 'LSTM', weights, attributes: [intAttribute('hidden_size', width)] },
-      // All steps to the next layer, the state after the last one to the head.
+      // Passes all steps to the next layer, and the last state to the head.
       ...{ outputs: 2, next: isLast ? 1 : 0 },
     })
     const direction = isLast ? int64Weight('last_direction', [0]) : int64Weight('direction', [1])
@@ -195,7 +195,7 @@ const ADD: Add = {
 
 export function buildModel(recipe: Recipe, seed: string = recipeSeed(recipe)): OnnxModel {
   const chain = new Chain(seed)
-  // Each kind's own function is given a recipe of its kind.
+  // TypeScript cannot relate the function to the kind of the recipe.
   const add = ADD[recipe.kind] as (chain: Chain, recipe: Recipe) => void
   add(chain, recipe)
   return chain.end({

@@ -1,4 +1,4 @@
-/** Grows a graph node by node; unless said otherwise, every node reads what the one before it wrote. */
+/** Builds a graph node by node. By default, every node reads the output of the previous one. */
 import { create, type MessageInitShape } from '@bufbuild/protobuf'
 import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire'
 import {
@@ -19,7 +19,7 @@ const INT = 2
 const FLOATS = 6
 const INTS = 7
 const STRINGS = 8
-/** Field numbers of AttributeProto that the server's own schema leaves out. */
+/** Field numbers of AttributeProto that the schema of the server omits. */
 const FLOATS_FIELD = 7
 const INTS_FIELD = 8
 const STRINGS_FIELD = 9
@@ -49,7 +49,7 @@ export function floatsAttribute(name: string, values: readonly number[]): Attrib
   return packedAttribute(name, { type: FLOATS, field: FLOATS_FIELD, bytes })
 }
 
-/** Strings are never packed: one field each. */
+/** Strings are never packed: each has its own field. */
 export function stringsAttribute(name: string, values: readonly string[]): AttributeProto {
   const attribute = create(AttributeProtoSchema, { name, type: STRINGS })
   attribute.$unknown = values.map((value) => ({
@@ -62,11 +62,11 @@ export function stringsAttribute(name: string, values: readonly string[]): Attri
 
 export interface Operation {
   readonly opType: string
-  /** All of its inputs; the last value and `weights` where left out. */
+  /** All inputs; default: the last value and `weights`. */
   readonly inputs?: readonly string[]
   readonly weights?: readonly string[]
   readonly attributes?: readonly AttributeProto[]
-  /** How many outputs it has, and which of them the next node reads. */
+  /** Number of outputs, and the index of the one that the next node reads. */
   readonly outputs?: number
   readonly next?: number
   readonly domain?: string
@@ -98,14 +98,14 @@ export class Chain {
   readonly nodes: Node[] = []
   readonly weights: Weight[] = []
   readonly seed: string
-  /** Name of the value that the next node reads. */
+  /** The value that the next node reads. */
   last = 'input'
 
   constructor(seed: string) {
     this.seed = seed
   }
 
-  /** Adds a node; its outputs' names. */
+  /** Adds a node; returns the names of its outputs. */
   add({ opType, inputs, weights = [], attributes = [], outputs = 1, next = 0, domain }: Operation): string[] {
     const name = `${opType.toLowerCase()}_${this.nodes.length}`
     const written = Array.from({ length: outputs }, (_, i) => (i === 0 ? name : `${name}_${i}`))
@@ -125,7 +125,7 @@ export class Chain {
     return this.weight(randomWeight({ seed: this.seed, name, dims, amplitude }))
   }
 
-  /** Weights of one name are one weight. */
+  /** Adds a weight once per name; returns its name. */
   weight(weight: Weight): string {
     if (!this.weights.some(({ name }) => name === weight.name)) this.weights.push(weight)
     return weight.name

@@ -1,8 +1,8 @@
 /**
- * Writes ONNX files as a stream. Only the graph's structure is built in memory; each weight is made in
- * pieces while it is written, so a model of any size costs a megabyte or two. That works because a
- * protobuf message may list its fields in any order, and because the length of each weight, and so of
- * the graph around them, is known before the first of its bytes is.
+ * Writes ONNX files as a stream. Only the structure of the graph is built in memory; weights are generated in
+ * chunks while they are written, so a model of any size needs one or two megabytes. This works because a
+ * protobuf message may have its fields in any order, and because the lengths of all weights are known in
+ * advance.
  */
 import { createHash } from 'node:crypto'
 import { rmSync } from 'node:fs'
@@ -12,7 +12,7 @@ import { GraphProtoSchema, ModelProtoSchema, TensorProtoSchema } from '../../src
 
 const IR_VERSION = 8n
 const OPSET_VERSION = 18n
-/** Of every other domain. */
+/** Version of every other domain. */
 const EXTRA_OPSET_VERSION = 3n
 const LENGTH_DELIMITED = 2
 /** Field numbers of onnx.proto. */
@@ -30,15 +30,15 @@ export interface Weight {
   readonly dataType: typeof FLOAT | typeof INT8 | typeof INT64
   readonly dims: readonly number[]
   readonly bytes: number
-  /** The elements, little-endian, in pieces. */
-  readonly pieces: () => Iterable<Uint8Array>
+  /** The elements, little-endian, in chunks. */
+  readonly chunks: () => Iterable<Uint8Array>
 }
 
 export interface OnnxModel {
   /** The graph without its initializers. */
   readonly graph: MessageInitShape<typeof GraphProtoSchema>
   readonly weights: readonly Weight[]
-  /** Of operators beyond ONNX's own. */
+  /** Domains of operators outside standard ONNX. */
   readonly domains: readonly string[]
 }
 
@@ -60,7 +60,7 @@ function fieldHead(fieldNumber: number, lengthBytes: number): Uint8Array {
   return Buffer.concat([varint(fieldNumber * 8 + LENGTH_DELIMITED), varint(lengthBytes)])
 }
 
-/** Everything of an initializer that stands before its raw bytes. */
+/** Everything of an initializer before its raw bytes. */
 function weightHead({ name, dataType, dims, bytes }: Weight): Uint8Array {
   const described = create(TensorProtoSchema, { name, dataType, dims: dims.map(BigInt) })
   const tensor = Buffer.concat([toBinary(TensorProtoSchema, described), fieldHead(TENSOR_RAW_DATA, bytes)])
@@ -81,9 +81,9 @@ function* fileParts({ graph, weights, domains }: OnnxModel): Iterable<Uint8Array
     ],
   })
   yield Buffer.concat([toBinary(ModelProtoSchema, model), fieldHead(MODEL_GRAPH, graphBytes), structure])
-  for (const [index, { pieces }] of weights.entries()) {
+  for (const [index, { chunks }] of weights.entries()) {
     yield heads[index] ?? new Uint8Array()
-    yield* pieces()
+    yield* chunks()
   }
 }
 
@@ -98,11 +98,11 @@ async function writeParts(file: FileHandle, parts: Iterable<Uint8Array>): Promis
   return { bytes, sha256: hash.digest('hex') }
 }
 
-/** Writes under a temporary name and renames: a file that stands at `path` is whole. */
+/** Writes to a temporary file and renames it: a file at `path` is always complete. */
 export async function writeOnnxFile(path: string, model: OnnxModel): Promise<WrittenFile> {
   const temporaryPath = `${path}.${process.pid}.part`
   const remove = () => rmSync(temporaryPath, { force: true })
-  // A process that is stopped meanwhile leaves no half of it.
+  // A process that is stopped meanwhile leaves no partial file.
   process.once('exit', remove)
   try {
     const file = await open(temporaryPath, 'w')

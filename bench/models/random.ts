@@ -1,4 +1,4 @@
-/** Seeded pseudo-random numbers: the same seed text gives the same models and the same requests everywhere. */
+/** Seeded pseudo-random numbers: the same seed gives the same models and requests on every machine. */
 
 /** FNV-1a, 32 bits. */
 function hashText(text: string): number {
@@ -7,7 +7,9 @@ function hashText(text: string): number {
   return hash >>> 0
 }
 
-/** Uniform in [0, 1). The generator is mulberry32: 32 bits of state, fast enough for fifty million weights. */
+/**
+ * Uniform in [0, 1). The generator is mulberry32: 32 bits of state, fast enough for fifty million weights.
+ */
 export function createRandom(seed: string): () => number {
   let state = hashText(seed)
   return () => {

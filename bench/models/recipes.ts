@@ -1,7 +1,7 @@
-/** The models that the benches serve, each made from its name alone. */
+/** The models of the benches, each defined by its name. */
 
 const IMAGE_SHAPE = [3, 96, 96] as const
-/** A part of every seed: raise it when a recipe changes, so that no file of the old one is taken for a new one. */
+/** Part of every seed. Increment it when a recipe changes, so that old files are not reused. */
 const SEED = 'onecopy-bench-1'
 
 /** Rows of a sequence: tokens of a transformer, steps of an LSTM, ids of an embedding. */
@@ -20,17 +20,17 @@ export type Recipe =
 
 export type RecipeKind = Recipe['kind']
 
-/** Of each kind: how its name is written, and what it is. */
+/** Pattern and description of each kind. */
 export const RECIPE_HELP: Readonly<Record<RecipeKind, readonly [pattern: string, what: string]>> = {
   mlp: ['mlp-LAYERSxWIDTH[-matmul]', 'fully connected, FP32; Gemm, or MatMul and Add'],
-  int8: ['int8-LAYERSxWIDTH', 'the same with 8-bit weights, quantised dynamically'],
+  int8: ['int8-LAYERSxWIDTH', 'the same with 8-bit weights, dynamically quantized'],
   convnet: ['convnet-LAYERSxCHANNELS', `3x3 convolutions on images of ${IMAGE_SHAPE.join('x')}`],
   transformer: [
     'transformer-LAYERSxWIDTH',
     `encoder on ${SEQUENCE} tokens, heads of 64: WIDTH is a multiple`,
   ],
   lstm: ['lstm-LAYERSxWIDTH', `${SEQUENCE} steps of WIDTH numbers`],
-  embedding: ['embedding-ENTRIESxWIDTH', `the mean of ${SEQUENCE} looked-up rows of a table`],
+  embedding: ['embedding-ENTRIESxWIDTH', `the mean of ${SEQUENCE} rows of a table`],
   trees: [
     'trees-TREESxDEPTH',
     `a tree ensemble on ${TREE_FEATURES} features; its weights are node attributes`,
@@ -62,7 +62,7 @@ export function recipeName(recipe: Recipe): string {
   }
 }
 
-/** @throws Error that lists the names there are. */
+/** @throws Error with all valid names. */
 export function parseRecipe(text: string): Recipe {
   const name = SIZES[text] ?? text
   const [, kind, firstText, , secondText, suffix] =

@@ -1,4 +1,7 @@
-/** Generated models on disk, as a model repository: OUT/NAME/VERSION/model.onnx, and what it was made from beside it. */
+/**
+ * Generated models on disk, as a model repository: OUT/NAME/VERSION/model.onnx, with a record of its seed and
+ * digest.
+ */
 import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
@@ -17,7 +20,7 @@ export interface GeneratedModel extends FileRecord {
   readonly name: string
   readonly version: number
   readonly recipe: Recipe
-  /** Folder to serve: it holds this model, and whatever else was generated into it. */
+  /** Folder to serve. It contains this model and others generated into it. */
   readonly repositoryDir: string
   readonly path: string
   readonly isReused: boolean
@@ -41,15 +44,15 @@ async function readRecord(path: string): Promise<FileRecord | null> {
   }
 }
 
-/** A model of the recipe's form with weights of its own. */
+/** A model of the same recipe with other weights. */
 export interface Variant {
   readonly name: string
   readonly version: number
 }
 
 /**
- * Makes the model, or finds it whole: same seed, same digest. It is made in a repository of its own where none is named.
- * A variant's weights are made from its name and version.
+ * Generates the model, or reuses it if seed and digest match. By default it gets a separate repository. The
+ * weights of a variant depend on its name and version.
  */
 export async function ensureModel(
   recipe: Recipe,

@@ -1,6 +1,6 @@
 /**
- * What a bench serves: a generated model by its recipe's name, or a real one of ../shared/models by `real/NAME`, linked
- * into a repository of its own, with inputs from its test data.
+ * The model of a bench: a generated one by the name of its recipe, or a real one from ../shared/models as
+ * `real/NAME`, copied into a separate repository, with inputs from its test data.
  */
 import { existsSync, readFileSync } from 'node:fs'
 import { copyFile, mkdir, readdir, stat } from 'node:fs/promises'
@@ -25,40 +25,40 @@ const REAL = 'real/'
 const REAL_DIR = resolve(PACKAGE_ROOT, '..', 'shared', 'models')
 const INT32 = 6
 
-/** @throws Error that says which names there are. */
+/** @throws Error with all valid names. */
 function checkName(name: string): string {
   if (name.startsWith(REAL)) realPath(name.slice(REAL.length))
   else parseRecipe(name)
   return name
 }
 
-/** A generated model on a bench's command line. */
+/** A command-line option for a generated model. */
 export function modelOption(words: { readonly help: string; readonly default: string }): Option<string> {
   return { placeholder: 'NAME', ...words, parse: (text) => recipeName(parseRecipe(text)) }
 }
 
-/** Models on a bench's command line, generated and real ones. */
+/** A command-line option for generated and real models. */
 export function modelsOption(words: {
   readonly default: string
   readonly quick?: string
 }): Option<readonly string[]> {
   const option = namesOption({
-    help: 'Models, one table each; real/NAME is one of ../shared/models',
+    help: 'Models, one table for each; real/NAME is in ../shared/models',
     ...words,
   })
   return { ...option, parse: (text) => option.parse(text).map(checkName) }
 }
 
 export interface Subject {
-  /** Finds it again. */
+  /** The name on the command line. */
   readonly id: string
   readonly name: string
   readonly bytes: number
-  /** Holds this model and no other. */
+  /** Contains only this model. */
   readonly repositoryDir: string
   readonly path: string
   readonly outputName: string
-  /** `count` sets of inputs, of one row each. A real model has one set, over and over. */
+  /** `count` sets of inputs with one row each. A real model repeats a single set. */
   inputs(count: number): readonly (readonly InputTensor[])[]
 }
 
@@ -70,7 +70,7 @@ export function requestsTo(
   return subject.inputs(count).map((inputs) => buildRequest({ modelName, inputs, outputName, encoding }))
 }
 
-/** @throws Error when there is no such model, or it has inputs or outputs that the variants do not speak. */
+/** @throws Error if the model does not exist or its inputs or outputs are not supported by the variants. */
 export async function findSubject(name: string): Promise<Subject> {
   return name.startsWith(REAL) ? await realSubject(name.slice(REAL.length)) : await generatedSubject(name)
 }

@@ -1,11 +1,13 @@
-/** A tree ensemble of full binary trees: TreeEnsembleRegressor of ai.onnx.ml, its weights in the node's attributes. */
+/**
+ * An ensemble of full binary trees: TreeEnsembleRegressor of ai.onnx.ml, with its weights in node attributes.
+ */
 import { type Chain, floatsAttribute, intAttribute, intsAttribute, stringsAttribute } from './chain.js'
 import { createRandom } from './random.js'
 import { TREE_FEATURES } from './recipes.js'
 
 export interface Trees {
   readonly trees: number
-  /** Questions from the root to a leaf. */
+  /** Decisions from the root to a leaf. */
   readonly depth: number
   readonly classes: number
 }
@@ -29,7 +31,7 @@ export function addTrees(chain: Chain, { trees, depth, classes }: Trees): void {
   const modes: string[] = []
   for (let tree = 0; tree < trees; tree++) {
     for (let node = 0; node < nodes; node++) {
-      // Numbered level by level: the children of a node follow from its number.
+      // Nodes are numbered level by level, so the children of a node follow from its number.
       const isLeaf = node >= questions
       ints.nodes_treeids.push(tree)
       ints.nodes_nodeids.push(node)

@@ -1,4 +1,4 @@
-/** The weights of generated models: uniform random numbers, each tensor from a seed of its own. */
+/** The weights of generated models: uniform random numbers, with a separate seed for each tensor. */
 import { FLOAT, INT8, INT64, type Weight } from './onnx-file.js'
 import { createRandom } from './random.js'
 
@@ -29,14 +29,14 @@ export function randomWeight({ seed, name, dims, amplitude }: RandomWeight): Wei
     dataType: FLOAT,
     dims,
     bytes: count * FLOAT_BYTES,
-    pieces: () => randomFloats(`${seed}/${name}`, count, amplitude),
+    chunks: () => randomFloats(`${seed}/${name}`, count, amplitude),
   }
 }
 
 /** Uniform in [-127, 127]. */
 export function int8Weight({ seed, name, dims }: Omit<RandomWeight, 'amplitude'>): Weight {
   const count = dims.reduce((product, dim) => product * dim, 1)
-  return { name, dataType: INT8, dims, bytes: count, pieces: () => randomBytes(`${seed}/${name}`, count) }
+  return { name, dataType: INT8, dims, bytes: count, chunks: () => randomBytes(`${seed}/${name}`, count) }
 }
 
 function* randomBytes(seed: string, count: number): Iterable<Uint8Array> {
@@ -48,7 +48,7 @@ function* randomBytes(seed: string, count: number): Iterable<Uint8Array> {
   }
 }
 
-/** A vector of these very numbers. */
+/** A vector of the given numbers. */
 export function floatWeight(name: string, values: readonly number[]): Weight {
   const elements = Float32Array.from(values)
   return {
@@ -56,7 +56,7 @@ export function floatWeight(name: string, values: readonly number[]): Weight {
     dataType: FLOAT,
     dims: [values.length],
     bytes: elements.byteLength,
-    pieces: () => [new Uint8Array(elements.buffer)],
+    chunks: () => [new Uint8Array(elements.buffer)],
   }
 }
 
@@ -67,16 +67,16 @@ export function int64Weight(name: string, values: readonly number[]): Weight {
     dataType: INT64,
     dims: [values.length],
     bytes: elements.byteLength,
-    pieces: () => [new Uint8Array(elements.buffer)],
+    chunks: () => [new Uint8Array(elements.buffer)],
   }
 }
 
-/** Keeps the variance of activations through a layer that ends in Relu (He et al. 2015), so that depth is no limit. */
+/** Keeps the variance of activations constant in a layer with Relu (He et al. 2015), for any depth. */
 export function reluAmplitude(fanIn: number): number {
   return Math.sqrt(6 / fanIn)
 }
 
-/** Keeps it through a layer without Relu. */
+/** The same for a layer without Relu. */
 export function unitAmplitude(fanIn: number): number {
   return Math.sqrt(3 / fanIn)
 }

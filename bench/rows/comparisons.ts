@@ -1,4 +1,4 @@
-/** The rows that compare two variants under the same closed-loop load. */
+/** Rows that compare two variants under the same closed-loop load. */
 import { startBareLoop } from '../harness/bare-loop.js'
 import { closedLoopArm } from '../harness/closed-loop.js'
 import { comparisonChart, comparisonTable, type Metric, noFailures, ratioCheck } from '../harness/compare.js'
@@ -10,7 +10,7 @@ import { startOnecopy, startVariant } from '../harness/servers.js'
 import { verifySameAnswers } from '../harness/verify.js'
 import { benchModel, type Row, type RowContext } from './row.js'
 
-/** Different bodies, so that nothing can be answered from memory. */
+/** Different bodies, so that no response can come from a cache. */
 const REQUEST_COUNT = 16
 
 interface Comparison {
@@ -31,22 +31,18 @@ async function compare({
   setting,
 }: Comparison): Promise<BenchReport> {
   const { name, title, options } = context
-  const progress = createProgress(name, stepsOf(2, options.rounds))
-  try {
-    const measured = await alternate([first, second], { ...options, progress })
-    const [a, b] = measured as [MeasuredArm, MeasuredArm]
-    return {
-      name,
-      title,
-      table: comparisonTable(measured),
-      checks: [...checks(a, b), noFailures(measured)],
-      notes: [],
-      charts: [comparisonChart(title, measured, metric)],
-      setting: { ...options, ...setting },
-      raw: measured,
-    }
-  } finally {
-    progress.end()
+  using progress = createProgress(name, stepsOf(2, options.rounds))
+  const measured = await alternate([first, second], { ...options, progress })
+  const [a, b] = measured as [MeasuredArm, MeasuredArm]
+  return {
+    name,
+    title,
+    table: comparisonTable(measured),
+    checks: [...checks(a, b), noFailures(measured)],
+    notes: [],
+    charts: [comparisonChart(title, measured, metric)],
+    setting: { ...options, ...setting },
+    raw: measured,
   }
 }
 
@@ -100,7 +96,7 @@ export const largeBinary = againstPlainKoa({
   bar: 5,
 })
 
-/** Four requests in flight per worker: one computed, the others on their way in and out. */
+/** Four requests in flight per worker: one is computed, the others are received, queued or sent. */
 const CONVNET_CONNECTIONS_PER_WORKER = 4
 
 export const convnet: Row = {

@@ -1,8 +1,9 @@
 /**
- * HTTP must keep answering while a model runs for half a second: one worker computes long requests without
- * a pause, and beside them the liveness route of the same worker is asked again and again.
+ * HTTP must respond while a model runs for half a second. One worker computes long requests without a pause,
+ * and a client polls its liveness route.
  */
 import { Agent } from 'node:http'
+import { setTimeout as pause } from 'node:timers/promises'
 import { send } from '../harness/client.js'
 import { createProgress } from '../harness/progress.js'
 import { encodeRequest, type InferRequest, inputTensors } from '../harness/requests.js'
@@ -24,7 +25,7 @@ async function eventLoopLagMs(adminPort: number): Promise<number> {
 
 export const headOfLine: Row = {
   name: 'head-of-line',
-  title: `${MODEL}, ${ROWS} rows a request: liveness of the same worker meanwhile`,
+  title: `${MODEL}, ${ROWS} rows per request: liveness of the same worker during inference`,
   run: async ({ name, title, stage, options }) => {
     const model = await benchModel(MODEL)
     const long = inputTensors(model.recipe, 2, ROWS).map((tensor) =>
@@ -32,7 +33,7 @@ export const headOfLine: Row = {
     )
     const server = await startOnecopy({ stage, model, workers: 1 })
     const agent = new Agent({ keepAlive: true })
-    const progress = createProgress(name, 1)
+    using progress = createProgress(name, 1)
     const computeMs: number[] = []
     const liveMs: number[] = []
     let lagMs = Number.NaN
@@ -47,20 +48,19 @@ export const headOfLine: Row = {
           computeMs.push(performance.now() - startedMs)
         }
       }
-      const ask = async () => {
+      const poll = async () => {
         while (performance.now() < endMs) {
           const startedMs = performance.now()
           await send({ agent, port: server.port, request: LIVE })
           liveMs.push(performance.now() - startedMs)
-          await new Promise((resolve) => setTimeout(resolve, 2))
+          await pause(2)
         }
       }
-      await Promise.all([compute(), ask()])
+      await Promise.all([compute(), poll()])
       lagMs = await eventLoopLagMs(server.adminPort ?? 0)
       server.child.assertAlive()
     } finally {
       agent.destroy()
-      progress.end()
     }
     const liveP99Ms = quantile(liveMs, 0.99)
     return {

@@ -1,12 +1,13 @@
 /**
- * What other clients notice of an attack on connections: their p99 at a constant rate with and without it,
- * in turns, and whether the workers give back the memory when the attackers have left.
+ * Effect of a connection attack on other clients: their p99 at a constant rate with and without it, in
+ * alternation, and whether workers release the memory after the attack.
  */
 import { once } from 'node:events'
 import { join } from 'node:path'
-import { readProcessMemory } from '../../src/process/memory.js'
+import { setTimeout as pause } from 'node:timers/promises'
 import type { ChildServer } from '../harness/child-server.js'
 import { comparisonChart, comparisonTable, noFailures, ratioCheck } from '../harness/compare.js'
+import { memoryOf } from '../harness/footprint.js'
 import { openLoop } from '../harness/open-loop.js'
 import { COMPILED_ROOT } from '../harness/paths.js'
 import { createProgress } from '../harness/progress.js'
@@ -19,12 +20,12 @@ import { benchModel, type Row } from './row.js'
 
 const MODEL = 'mlp-2x64'
 const IDLE_CONNECTIONS = 10_000
-/** Some per cent of what the machine can do: what is measured is waiting, not queueing for the CPU. */
+/** A few percent of the maximum, so that requests do not queue for the CPU. */
 const RATE_PER_SECOND = 200
 const REQUEST_COUNT = 64
 const BAR_RATIO = 2
 const BAR_MB = 20
-/** Short, so that slow clients are ended, and come again, within a measurement. */
+/** Short, so that slow clients are disconnected and reconnect within a measurement. */
 const TIME_LIMITS = ['--headers-timeout', '2s', '--request-timeout', '3s']
 const CLEAN_UP_MS = 2000
 const MEMORY_DEADLINE_MS = 60_000
@@ -37,13 +38,7 @@ async function order(attackers: ChildServer, action: AttackOrder['action']): Pro
 }
 
 async function privateMb(server: RunningServer): Promise<number[]> {
-  return await Promise.all(
-    server.workerPids.map(async (pid) => {
-      const memory = await readProcessMemory(pid)
-      if (memory === null) throw new Error(`worker ${pid} is gone`)
-      return memory.privateBytes / 1e6
-    }),
-  )
+  return await Promise.all(server.workerPids.map(async (pid) => (await memoryOf(pid)).privateBytes / 1e6))
 }
 
 async function measureOthers(
@@ -64,7 +59,7 @@ async function measureOthers(
   }
 }
 
-/** The collector works when something is asked: other clients go on meanwhile. */
+/** Keeps sending requests meanwhile, because garbage is collected only under load. */
 async function memoryAfter(options: {
   readonly server: RunningServer
   readonly requests: readonly InferRequest[]
@@ -82,11 +77,11 @@ async function memoryAfter(options: {
 
 export const hostile: Row = {
   name: 'hostile',
-  title: `${MODEL}, JSON, ${RATE_PER_SECOND} requests a second beside ${IDLE_CONNECTIONS} idle connections, slow headers and bodies, and resets`,
+  title: `${MODEL}, JSON, ${RATE_PER_SECOND} requests per second next to ${IDLE_CONNECTIONS} idle connections, slow headers and bodies, and resets`,
   run: async ({ name, title, stage, options }) => {
     const model = await benchModel(MODEL)
     const requests = inferRequests(model.recipe, { encoding: 'json', count: REQUEST_COUNT })
-    // Two workers at least: pages of a segment that one process maps alone would count as private.
+    // At least two workers: segment pages mapped by one process count as private.
     const workers = Math.max(2, options.workers)
     const server = await startOnecopy({ stage, model, workers, flags: TIME_LIMITS })
     const { path } = requests[0] as InferRequest
@@ -108,25 +103,18 @@ export const hostile: Row = {
         } finally {
           attackedMb.push(await privateMb(server))
           reports.push(await order(attackers, 'leave'))
-          // What a worker cleans up behind them is not the calm that follows.
-          await new Promise((resolve) => setTimeout(resolve, CLEAN_UP_MS))
+          // Cleanup after the attack must not affect the following calm phase.
+          await pause(CLEAN_UP_MS)
         }
       },
     }
-    const progress = createProgress(name, stepsOf(2, options.rounds) + 2)
-    let measured: MeasuredArm[]
-    let beforeMb: number[]
-    let after: Awaited<ReturnType<typeof memoryAfter>>
-    try {
-      progress.step('before the attack')
-      await calm.measure(options.seconds)
-      beforeMb = await privateMb(server)
-      measured = await alternate([calm, attacked], { ...options, progress })
-      progress.step('after the attack')
-      after = await memoryAfter({ server, requests, beforeMb })
-    } finally {
-      progress.end()
-    }
+    using progress = createProgress(name, stepsOf(2, options.rounds) + 2)
+    progress.step('before the attack')
+    await calm.measure(options.seconds)
+    const beforeMb = await privateMb(server)
+    const measured = await alternate([calm, attacked], { ...options, progress })
+    progress.step('after the attack')
+    const after = await memoryAfter({ server, requests, beforeMb })
     const [calmArm, attackedArm] = measured as [MeasuredArm, MeasuredArm]
     const fewestIdle = Math.min(...reports.map(({ idleConnections }) => idleConnections))
     const last = reports.at(-1)
@@ -151,7 +139,7 @@ export const hostile: Row = {
           isMet: fewestIdle >= IDLE_CONNECTIONS,
         },
         {
-          claim: 'growth of private memory when the attackers have left',
+          claim: 'growth of private memory after the attack',
           got: `${after.growthMb.map(formatNumber).join(' / ')} MB, ${formatNumber(after.tookMs / 1000)} s later`,
           bar: `at most ${BAR_MB} MB each within ${MEMORY_DEADLINE_MS / 1000} s`,
           isMet: after.growthMb.every((mb) => mb <= BAR_MB),
@@ -159,7 +147,7 @@ export const hostile: Row = {
       ],
       notes: [
         `a worker grew by up to ${formatNumber(peakMb)} MB during the attacks`,
-        `ended by the server: ${last?.slowHeadersEnded} slow headers, ${last?.slowBodiesEnded} slow bodies; reset in mid-body: ${last?.resets}`,
+        `closed by the server: ${last?.slowHeadersClosed} slow headers, ${last?.slowBodiesClosed} slow bodies; reset during the body: ${last?.resets}`,
       ],
       charts: [comparisonChart(title, measured, 'p99Ms')],
       setting: { ...options, workers, model, ratePerSecond: RATE_PER_SECOND },

@@ -1,38 +1,28 @@
 /**
- * Whether a worker goes on growing: batches of every size, and its private memory as they pass. The heap
- * of a JavaScript process breathes by more than the bar from one look to the next, so growth is that of
- * the trend through all the looks of the second half, not the difference of two.
+ * Checks that workers stop growing: sends batches of every size and samples private memory. The JavaScript
+ * heap varies by more than the bar between two samples. Growth is therefore the trend over all samples of the
+ * second half.
  */
-import { readProcessMemory } from '../../src/process/memory.js'
 import { type Connection, connectTo } from '../harness/connections.js'
+import { privateBytes } from '../harness/footprint.js'
 import { createProgress } from '../harness/progress.js'
 import { type InferRequest, inferRequests } from '../harness/requests.js'
 import { type RunningServer, startOnecopy } from '../harness/servers.js'
-import { formatNumber, quantile, trendSlope } from '../harness/statistics.js'
+import { formatNumber, trendSlope } from '../harness/statistics.js'
 import { benchModel, type Row } from './row.js'
 
 const MODEL = 'mlp-6x512'
 const CONNECTIONS_PER_WORKER = 4
-/** Even, so that one of the stages ends in the very middle. */
+/** Even, so that a stage ends exactly in the middle. */
 const STAGES = 20
 const BAR_MB = 5
-/** Rows of a request; large ones in binary only, where the text would cost more than the model. */
+/** Rows of a request. Large ones only in binary, because JSON would cost more than the model. */
 const BINARY_ROWS = [1, 2, 3, 5, 8, 13, 21, 32]
 const JSON_ROWS = [1, 2, 4]
 const REQUESTS_PER_SIZE = 4
-/** The collector's work is not the worker's need: several looks while nothing is asked. */
-const LOOKS = 5
-const LOOK_PAUSE_MS = 50
 
-async function privateMb(pid: number): Promise<number> {
-  const looks: number[] = []
-  for (let look = 0; look < LOOKS; look++) {
-    await new Promise((resolve) => setTimeout(resolve, LOOK_PAUSE_MS))
-    const memory = await readProcessMemory(pid)
-    if (memory === null) throw new Error(`worker ${pid} is gone`)
-    looks.push(memory.privateBytes / 1e6)
-  }
-  return quantile(looks, 0.5)
+async function privateMb({ workerPids }: RunningServer): Promise<number[]> {
+  return (await Promise.all(workerPids.map(privateBytes))).map((bytes) => bytes / 1e6)
 }
 
 async function sendMany(
@@ -69,19 +59,18 @@ export const memoryGrowth: Row = {
       ...BINARY_ROWS.map((rows) => ({ rows, encoding: 'binary' as const })),
       ...JSON_ROWS.map((rows) => ({ rows, encoding: 'json' as const })),
     ].flatMap((set) => inferRequests(model.recipe, { ...set, count: REQUESTS_PER_SIZE }))
-    // Two workers at least: pages of a segment that one process maps alone would count as private.
+    // At least two workers: segment pages mapped by one process count as private.
     const server = await startOnecopy({ stage, model, workers: Math.max(2, workers) })
     const connections = await connectToEach(server, requests[0] as InferRequest)
-    const progress = createProgress(name, STAGES)
-    const measured: number[][] = [await Promise.all(server.workerPids.map(privateMb))]
+    using progress = createProgress(name, STAGES)
+    const measured: number[][] = [await privateMb(server)]
     try {
       for (let at = 1; at <= STAGES; at++) {
         progress.step(`${Math.round((batches * at) / STAGES)} of ${batches} batches to each worker`)
         await Promise.all(connections.map((own) => sendMany(own, requests, batches / STAGES)))
-        measured.push(await Promise.all(server.workerPids.map(privateMb)))
+        measured.push(await privateMb(server))
       }
     } finally {
-      progress.end()
       for (const connection of connections.flat()) connection.close()
     }
     server.child.assertAlive()

@@ -1,6 +1,6 @@
 /**
- * Four times more requests than the server can answer, sent open loop: it must go on doing what it can,
- * bound the wait of what it accepts by its queue limit, and refuse the rest at once.
+ * Open-loop load at four times the maximum. The server must keep its throughput, bound the latency of
+ * accepted requests by its queue limit, and reject the rest immediately.
  */
 import { closedLoop } from '../harness/closed-loop.js'
 import { type OpenLoopResult, openLoop } from '../harness/open-loop.js'
@@ -9,18 +9,18 @@ import type { Check } from '../harness/report.js'
 import { inferRequests } from '../harness/requests.js'
 import { startOnecopy } from '../harness/servers.js'
 import { formatNumber, formatSpread, quantile, spread } from '../harness/statistics.js'
-import { spreadBar } from '../harness/svg.js'
+import { spreadChart } from '../harness/svg.js'
 import { benchModel, type Row } from './row.js'
 
 const MODEL = 'convnet-16x64'
 const REQUEST_COUNT = 16
 const OVERLOAD = 4
-/** The server's default, said here because the bar is made of it. */
+/** The default of the server, stated because the bar depends on it. */
 const MAX_QUEUED_REQUESTS = 32
 const SATURATING_CONNECTIONS = 16
 const GOODPUT_BAR = 0.9
 const REFUSAL_BAR_MS = 50
-/** Part of the run left out at its start: the queues fill. */
+/** Share at the start of the run that is ignored, while the queues fill. */
 const RAMP_SHARE = 0.3
 const ROUNDS = 3
 const WARM_UP_SECONDS = 2
@@ -31,14 +31,14 @@ interface OverloadRound {
   readonly goodputPerSecond: number
   readonly goodputRatio: number
   readonly acceptedP99Ms: number
-  /** What a full queue takes to drain, at the lowest goodput that the bar allows. */
-  readonly queueWorthMs: number
+  /** Time to drain a full queue, at the lowest goodput that the bar allows. */
+  readonly queueDrainMs: number
   readonly refusedP99Ms: number
   readonly answersByStatus: Record<string, number>
   readonly sendLagP99Ms: number
 }
 
-function summarise(
+function summarize(
   result: OpenLoopResult,
   options: { maximumPerSecond: number; workers: number },
 ): OverloadRound {
@@ -55,7 +55,7 @@ function summarise(
     ({ status, endedMs }) => status === 200 && endedMs >= fromMs && endedMs < elapsedMs,
   )
   const goodputPerSecond = (done.length * 1000) / (elapsedMs - fromMs)
-  // One more than may wait: the one that runs.
+  // The queue, plus the request that runs.
   const heldRequests = (MAX_QUEUED_REQUESTS + 1) * workers
   return {
     maximumPerSecond,
@@ -63,7 +63,7 @@ function summarise(
     goodputPerSecond,
     goodputRatio: goodputPerSecond / maximumPerSecond,
     acceptedP99Ms: quantile(latencies(200), 0.99),
-    queueWorthMs: (heldRequests * 1000) / (maximumPerSecond * GOODPUT_BAR),
+    queueDrainMs: (heldRequests * 1000) / (maximumPerSecond * GOODPUT_BAR),
     refusedP99Ms: quantile(latencies(503), 0.99),
     answersByStatus,
     sendLagP99Ms: quantile(sendLagsMs, 0.99),
@@ -73,7 +73,7 @@ function summarise(
 function checksOf(rounds: readonly OverloadRound[]): Check[] {
   const of = (pick: (round: OverloadRound) => number) => spread(rounds.map(pick))
   const goodput = of((round) => round.goodputRatio)
-  const wait = of((round) => round.acceptedP99Ms / round.queueWorthMs)
+  const wait = of((round) => round.acceptedP99Ms / round.queueDrainMs)
   const refused = of((round) => round.refusedP99Ms)
   const others = rounds.flatMap(({ answersByStatus }) =>
     Object.entries(answersByStatus).filter(([status]) => status !== '200' && status !== '503'),
@@ -86,7 +86,7 @@ function checksOf(rounds: readonly OverloadRound[]): Check[] {
       isMet: goodput.median >= GOODPUT_BAR,
     },
     {
-      claim: `accepted p99 / worth of a queue of ${MAX_QUEUED_REQUESTS}`,
+      claim: `accepted p99 / drain time of a queue of ${MAX_QUEUED_REQUESTS}`,
       got: `${formatSpread(wait)}x`,
       bar: 'at most 1x',
       isMet: wait.median <= 1,
@@ -98,9 +98,9 @@ function checksOf(rounds: readonly OverloadRound[]): Check[] {
       isMet: refused.median <= REFUSAL_BAR_MS,
     },
     {
-      claim: 'every request answered with 200 or 503',
+      claim: 'every response has status 200 or 503',
       got: others.length === 0 ? 'yes' : others.map(([status, count]) => `${count} of ${status}`).join(', '),
-      bar: 'no other answer',
+      bar: 'no other status',
       isMet: others.length === 0,
     },
   ]
@@ -115,23 +115,19 @@ export const overload: Row = {
     const requests = inferRequests(model.recipe, { encoding: 'binary', count: REQUEST_COUNT })
     const flags = ['--max-queue', String(MAX_QUEUED_REQUESTS)]
     const { port, child } = await startOnecopy({ stage, model, workers, flags })
-    const progress = createProgress(name, ROUNDS * 2 + 1)
+    using progress = createProgress(name, ROUNDS * 2 + 1)
     const saturate = (forSeconds: number) =>
       closedLoop({ port, requests, connections: SATURATING_CONNECTIONS, seconds: forSeconds })
     const rounds: OverloadRound[] = []
-    try {
-      progress.step('warm-up')
-      await saturate(Math.min(WARM_UP_SECONDS, seconds))
-      for (let round = 1; round <= ROUNDS; round++) {
-        progress.step(`maximum: round ${round}`)
-        const { requestsPerSecond: maximumPerSecond } = await saturate(seconds)
-        progress.step(`overload: round ${round}`)
-        const result = await openLoop({ port, requests, ratePerSecond: maximumPerSecond * OVERLOAD, seconds })
-        child.assertAlive()
-        rounds.push(summarise(result, { maximumPerSecond, workers }))
-      }
-    } finally {
-      progress.end()
+    progress.step('warm-up')
+    await saturate(Math.min(WARM_UP_SECONDS, seconds))
+    for (let round = 1; round <= ROUNDS; round++) {
+      progress.step(`maximum: round ${round}`)
+      const { requestsPerSecond: maximumPerSecond } = await saturate(seconds)
+      progress.step(`overload: round ${round}`)
+      const result = await openLoop({ port, requests, ratePerSecond: maximumPerSecond * OVERLOAD, seconds })
+      child.assertAlive()
+      rounds.push(summarize(result, { maximumPerSecond, workers }))
     }
     return {
       name,
@@ -143,9 +139,9 @@ export const overload: Row = {
           'offered/s',
           'goodput/s',
           'accepted p99 ms',
-          'queue worth ms',
+          'queue drain ms',
           '503 p99 ms',
-          'answers',
+          'responses',
           'send lag p99 ms',
         ],
         rows: rounds.map((round, index) => [
@@ -154,7 +150,7 @@ export const overload: Row = {
           formatNumber(round.offeredPerSecond),
           formatNumber(round.goodputPerSecond),
           formatNumber(round.acceptedP99Ms),
-          formatNumber(round.queueWorthMs),
+          formatNumber(round.queueDrainMs),
           formatNumber(round.refusedP99Ms),
           Object.entries(round.answersByStatus)
             .map(([status, count]) => `${status}: ${count}`)
@@ -167,21 +163,10 @@ export const overload: Row = {
         'Latencies count from when a request was due; status 0 is a connection error, -1 a request not sent.',
       ],
       charts: [
-        {
-          kind: 'bars',
-          title,
-          unit: 'requests per second, median and spread',
-          bars: [
-            spreadBar(
-              'maximum',
-              rounds.map((round) => round.maximumPerSecond),
-            ),
-            spreadBar(
-              'goodput under overload',
-              rounds.map((round) => round.goodputPerSecond),
-            ),
-          ],
-        },
+        spreadChart({ title, unit: 'requests per second' }, [
+          ['maximum', rounds.map((round) => round.maximumPerSecond)],
+          ['goodput under overload', rounds.map((round) => round.goodputPerSecond)],
+        ]),
       ],
       setting: { ...options, model, overload: OVERLOAD, maxQueuedRequests: MAX_QUEUED_REQUESTS },
       raw: rounds,

@@ -1,22 +1,22 @@
-/** One claim about speed or steadiness, measured in one run of its own. */
+/** One claim about speed or stability, measured in one run. */
 import type { BenchReport } from '../harness/report.js'
 import type { Stage } from '../harness/stage.js'
 import { parseRecipe } from '../models/recipes.js'
 import { ensureModel, type GeneratedModel } from '../models/store.js'
 
 export interface RowOptions {
-  /** Length of one measurement of one variant. */
+  /** Duration of one measurement of one variant. */
   readonly seconds: number
   readonly rounds: number
   readonly workers: number
-  /** Requests to each worker, where a row counts them and not seconds. */
+  /** Requests to each worker, for rows with a number of requests instead of a duration. */
   readonly batches: number
 }
 
 export interface RowContext {
   readonly name: string
   readonly title: string
-  /** Stops all that the row started, whatever happens. */
+  /** Stops everything that the row starts. */
   readonly stage: Stage
   readonly options: RowOptions
 }
@@ -27,7 +27,7 @@ export interface Row {
   run(context: RowContext): Promise<BenchReport>
 }
 
-/** Each model in a repository of its own: a server is started on nothing but the model measured. */
+/** A generated model in a separate repository, so that a server serves nothing else. */
 export function benchModel(name: string): Promise<GeneratedModel> {
   return ensureModel(parseRecipe(name))
 }

@@ -1,8 +1,8 @@
-/** What swaps under load came to: every answer judged, every reading kept, and what is claimed of them. */
+/** The report of swaps under load: the check of every response, all readings, and the claims. */
 import type { FolderUse } from '../harness/footprint.js'
 import type { Generations } from '../harness/generations.js'
 import type { BenchReport, Check } from '../harness/report.js'
-import { formatNumber, formatSpread, spread } from '../harness/statistics.js'
+import { formatMb, formatNumber, formatSpread, spread } from '../harness/statistics.js'
 import type { AnswerInTime } from '../harness/steady-load.js'
 import { outputOf } from '../harness/verify.js'
 import type { GeneratedModel } from '../models/store.js'
@@ -10,10 +10,10 @@ import type { GeneratedModel } from '../models/store.js'
 const MAX_GROWTH_SHARE = 0.05
 const MAX_GROWTH_BYTES = 5e6
 const MAX_GROWTH_AFTER_UNLOAD_BYTES = 10e6
-/** What was unloaded stays counted: a page of numbers for each model version there ever was. */
+/** The stats page of an unloaded model version may remain. */
 const MAX_LEFT_AFTER_UNLOAD_BYTES = 1e6
-/** Heaps breathe by more than the bar: what stays is what the lowest of the last looks shows. */
-const LAST_LOOKS = 3
+/** Heaps vary by more than the bar: the lowest of the last readings counts. */
+const LAST_READINGS = 3
 const SAMPLE_FAILURES = 5
 
 export interface SwapOptions {
@@ -27,23 +27,23 @@ export interface SwapOptions {
 
 export interface Reading {
   readonly swap: number
-  /** So far. */
+  /** Since the start. */
   readonly answers: number
   readonly failures: number
   readonly pids: readonly number[]
   readonly privateBytes: readonly number[]
   readonly segments: FolderUse
-  /** Of all processes. */
+  /** Open files of all processes. */
   readonly openFiles: number
 }
 
-/** What was answered, and how it was judged. */
+/** Counts of responses, by result of the check. */
 export class Tally {
   answers = 0
   failures = 0
   notCurrent = 0
   ofNone = 0
-  /** The first few of what went wrong. */
+  /** The first few failures. */
   readonly samples: string[] = []
   readonly #generations: Generations
 
@@ -51,7 +51,7 @@ export class Tally {
     this.#generations = generations
   }
 
-  take({ requestIndex, sentMs, answeredMs, outcome }: AnswerInTime): void {
+  record({ requestIndex, sentMs, answeredMs, outcome }: AnswerInTime): void {
     this.answers++
     let values: readonly number[]
     try {
@@ -78,7 +78,7 @@ export class Tally {
 
 export interface Swaps {
   readonly readings: readonly Reading[]
-  /** Of the swaps that compiled a generation for the first time, and of the others. */
+  /** Durations of the swaps that compiled a generation, and of the others. */
   readonly compiledMs: readonly number[]
   readonly cachedMs: readonly number[]
   readonly wallMs: number
@@ -87,18 +87,16 @@ export interface Swaps {
 export interface MeasuredSwaps extends Swaps {
   readonly second: { readonly loadMs: number; readonly loaded: Reading; readonly unloaded: Reading }
 }
-
-const mb = (bytes: number) => formatNumber(bytes / 1e6)
-const list = (bytes: readonly number[]) => `${bytes.map(mb).join(' / ')} MB`
+const list = (bytes: readonly number[]) => `${bytes.map(formatMb).join(' / ')} MB`
 
 function hasGrown(first: number, last: number): boolean {
   return last - first > Math.max(MAX_GROWTH_BYTES, first * MAX_GROWTH_SHARE)
 }
 
 function lowestOfLast(readings: readonly Reading[]): number[] {
-  const looks = readings.slice(1).slice(-LAST_LOOKS)
-  return (looks[0]?.pids ?? []).map((_, i) =>
-    Math.min(...looks.map((look) => look.privateBytes[i] ?? Number.NaN)),
+  const selected = readings.slice(1).slice(-LAST_READINGS)
+  return (selected[0]?.pids ?? []).map((_, i) =>
+    Math.min(...selected.map((reading) => reading.privateBytes[i] ?? Number.NaN)),
   )
 }
 
@@ -116,7 +114,7 @@ function checksOf(options: {
   const [first, last] = [readings[0], readings.at(-1)] as [Reading, Reading]
   const lowest = lowestOfLast(readings)
   const { unloaded } = second
-  const growthBar = `at most ${MAX_GROWTH_SHARE * 100}% or ${mb(MAX_GROWTH_BYTES)} MB more than after the first swap`
+  const growthBar = `at most ${MAX_GROWTH_SHARE * 100}% or ${formatMb(MAX_GROWTH_BYTES)} MB more than after the first swap`
   const workersAfter = differences(unloaded.privateBytes, last.privateBytes).slice(1)
   return [
     {
@@ -126,26 +124,26 @@ function checksOf(options: {
       isMet: tally.failures === 0 && tally.answers > 0,
     },
     {
-      claim: 'answers of a generation that was not current between request and answer, or of none',
+      claim: 'responses from a generation that was not current, or from none',
       got: `${tally.notCurrent} and ${tally.ofNone}`,
       bar: '0 and 0',
       isMet: tally.notCurrent === 0 && tally.ofNone === 0,
     },
     {
-      claim: 'control: generations that never answered while they were current',
+      claim: 'control: generations without a response while they were current',
       got: String(silent),
       bar: '0',
       isMet: silent === 0,
     },
     {
-      claim: 'processes that were replaced',
+      claim: 'replaced processes',
       got: String(unloaded.pids.filter((pid) => !first.pids.includes(pid)).length),
       bar: '0',
       isMet: String(unloaded.pids) === String(first.pids) && String(last.pids) === String(first.pids),
     },
     {
       claim: 'segment folder after the last swap',
-      got: `${mb(last.segments.bytes)} MB`,
+      got: `${formatMb(last.segments.bytes)} MB`,
       bar: growthBar,
       isMet: !hasGrown(first.segments.bytes, last.segments.bytes),
     },
@@ -156,22 +154,21 @@ function checksOf(options: {
       isMet: last.segments.files === first.segments.files,
     },
     {
-      claim:
-        'growth of private memory over the swaps, by the lowest of the last three looks: primary, workers',
+      claim: 'growth of private memory over the swaps, lowest of the last three readings: primary, workers',
       got: list(differences(lowest, first.privateBytes)),
       bar: growthBar,
       isMet: lowest.every((bytes, i) => !hasGrown(first.privateBytes[i] ?? Number.NaN, bytes)),
     },
     {
-      claim: 'segment folder after the second model was unloaded, less before it was loaded',
-      got: `${mb(unloaded.segments.bytes - last.segments.bytes)} MB`,
-      bar: `at most ${mb(MAX_LEFT_AFTER_UNLOAD_BYTES)} MB`,
+      claim: 'segment folder after the unload of the second model, minus before its load',
+      got: `${formatMb(unloaded.segments.bytes - last.segments.bytes)} MB`,
+      bar: `at most ${formatMb(MAX_LEFT_AFTER_UNLOAD_BYTES)} MB`,
       isMet: unloaded.segments.bytes - last.segments.bytes <= MAX_LEFT_AFTER_UNLOAD_BYTES,
     },
     {
-      claim: 'the same of the private memory of the workers',
+      claim: 'private memory of the workers, likewise',
       got: list(workersAfter),
-      bar: `at most ${mb(MAX_GROWTH_AFTER_UNLOAD_BYTES)} MB each`,
+      bar: `at most ${formatMb(MAX_GROWTH_AFTER_UNLOAD_BYTES)} MB each`,
       isMet: workersAfter.every((bytes) => bytes <= MAX_GROWTH_AFTER_UNLOAD_BYTES),
     },
   ]
@@ -181,7 +178,7 @@ function processName(index: number): string {
   return index === 0 ? 'primary' : `worker ${index}`
 }
 
-/** Of the first, and of all. */
+/** The first time, and the spread of all. */
 function swapTimes(timesMs: readonly number[]): [string, string] {
   const [firstMs] = timesMs
   if (firstMs === undefined) return ['-', '-']
@@ -199,36 +196,31 @@ export function swapsReport(options: {
   const { readings, compiledMs, cachedMs, wallMs, second } = measured
   const [first, last] = [readings[0], readings.at(-1)] as [Reading, Reading]
   const { loaded, unloaded } = second
-  const looks = [first, last, loaded, unloaded]
-  const title = `${settings.model} (${mb(files[0]?.bytes ?? 0)} MB) replaced ${settings.swaps} times under ${settings.connections} connections, ${settings.workers} workers`
+  const selected = [first, last, loaded, unloaded]
+  const title = `${settings.model} (${formatMb(files[0]?.bytes ?? 0)} MB) replaced ${settings.swaps} times under ${settings.connections} connections, ${settings.workers} workers`
   return {
     name: 'swaps',
     title,
     table: {
-      head: ['', 'after the first swap', 'after the last', 'with a second model', 'without it again'],
+      head: ['', 'after the first swap', 'after the last', 'with a second model', 'after its unload'],
       rows: [
         ...first.pids.map((_, i) => [
           `private memory, ${processName(i)}, MB`,
-          ...looks.map((look) => mb(look.privateBytes[i] ?? Number.NaN)),
+          ...selected.map((reading) => formatMb(reading.privateBytes[i] ?? Number.NaN)),
         ]),
-        ['segment folder, MB', ...looks.map(({ segments }) => mb(segments.bytes))],
-        ['files in it', ...looks.map(({ segments }) => String(segments.files))],
-        ['open files, all processes', ...looks.map((look) => String(look.openFiles))],
-        ['requests so far', ...looks.map(({ answers }) => String(answers))],
-        ['failures so far', ...looks.map(({ failures }) => String(failures))],
+        ['segment folder, MB', ...selected.map(({ segments }) => formatMb(segments.bytes))],
+        ['files in it', ...selected.map(({ segments }) => String(segments.files))],
+        ['open files, all processes', ...selected.map((reading) => String(reading.openFiles))],
+        ['requests so far', ...selected.map(({ answers }) => String(answers))],
+        ['failures so far', ...selected.map(({ failures }) => String(failures))],
         ['a swap that compiles, s', ...swapTimes(compiledMs), '-', '-'],
-        [
-          'a swap to what was compiled before, s',
-          ...swapTimes(cachedMs),
-          formatNumber(second.loadMs / 1000),
-          '-',
-        ],
+        ['a swap from the cache, s', ...swapTimes(cachedMs), formatNumber(second.loadMs / 1000), '-'],
       ],
     },
     checks: checksOf({ tally, silent, readings, second }),
     notes: [
       `times after the last swap are median (min-max), of ${compiledMs.length} swaps that compiled and ${cachedMs.length} others; with the second model: its load`,
-      `the swaps took ${formatNumber(wallMs / 1000)} s in all, the pauses for reading memory included`,
+      `the swaps took ${formatNumber(wallMs / 1000)} s in total, including pauses for reading memory`,
       ...tally.samples,
     ],
     charts: [
@@ -239,7 +231,7 @@ export function swapsReport(options: {
         yLabel: 'private MB',
         series: first.pids.map((_, i) => ({
           label: processName(i),
-          points: readings.map((look) => [look.swap, (look.privateBytes[i] ?? 0) / 1e6] as const),
+          points: readings.map((reading) => [reading.swap, (reading.privateBytes[i] ?? 0) / 1e6] as const),
         })),
       },
     ],

@@ -1,4 +1,4 @@
-/** What the bench and the attackers say to each other. */
+/** Messages between the bench and the attackers. */
 export interface AttackOrder {
   readonly action: 'attack' | 'leave'
 }
@@ -7,7 +7,7 @@ export interface AttackReport {
   readonly action: 'attack' | 'leave'
   readonly idleConnections: number
   /** Since the start of the process. */
-  readonly slowHeadersEnded: number
-  readonly slowBodiesEnded: number
+  readonly slowHeadersClosed: number
+  readonly slowBodiesClosed: number
   readonly resets: number
 }

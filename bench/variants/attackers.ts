@@ -1,8 +1,8 @@
 /**
- * Clients that mean harm, in a process of their own: `node attackers.js --port N --idle N`. On order they
- * hold idle connections, send headers and bodies a byte at a time and start anew when they are ended, and
- * reset connections in the middle of a body, until they are told to leave. They leave by resets, and come
- * from several loopback addresses, so that ports do not run short.
+ * Malicious clients in a separate process: `node attackers.js --port N --idle N`. On command they hold idle
+ * connections, send headers and bodies one byte at a time and reconnect when they are disconnected, and reset
+ * connections within a body. They leave with resets. Several loopback source addresses avoid running out of
+ * ports.
  */
 import { connect, type Socket } from 'node:net'
 import { parseArgs } from 'node:util'
@@ -15,8 +15,8 @@ const TICK_MS = 100
 const DRIP_EVERY_TICKS = 10
 const SPREAD_MS = 2000
 const SOURCES = 8
-/** Connections that are being opened at once: below any backlog. */
-const OPENING_AT_ONCE = 64
+/** Concurrent connection attempts, below any backlog. */
+const MAX_OPENING = 64
 
 const { values } = parseArgs({
   options: { port: { type: 'string' }, idle: { type: 'string' }, path: { type: 'string' } },
@@ -30,8 +30,8 @@ const SLOW_BODY = `POST ${values.path} HTTP/1.1\r\nHost: x\r\nContent-Length: 10
 
 let isAttacking = false
 let nextSource = 0
-let slowHeadersEnded = 0
-let slowBodiesEnded = 0
+let slowHeadersClosed = 0
+let slowBodiesClosed = 0
 let resets = 0
 const idle = new Set<Socket>()
 const slow = new Set<Socket>()
@@ -43,7 +43,7 @@ function open(): Socket {
     .resume()
 }
 
-/** Resolves when the connection was answered once, or is closed. */
+/** Resolves after the first response, or when the connection is closed. */
 function openIdle(): Promise<void> {
   return new Promise((resolve) => {
     const socket = open()
@@ -59,7 +59,7 @@ function openIdle(): Promise<void> {
   })
 }
 
-function openSlow(bytes: string, onEnded: () => void): void {
+function openSlow(bytes: string, onClosed: () => void): void {
   if (!isAttacking) return
   const socket = open()
   slow.add(socket)
@@ -67,14 +67,14 @@ function openSlow(bytes: string, onEnded: () => void): void {
   socket.once('close', () => {
     slow.delete(socket)
     if (!isAttacking) return
-    onEnded()
-    openSlowSoon(bytes, onEnded)
+    onClosed()
+    openSlowSoon(bytes, onClosed)
   })
 }
 
-/** Spread out: hundreds that are in step would be one burst every few seconds. */
-function openSlowSoon(bytes: string, onEnded: () => void): void {
-  setTimeout(() => openSlow(bytes, onEnded), Math.random() * SPREAD_MS)
+/** Spreads reconnects over time, to avoid bursts. */
+function openSlowSoon(bytes: string, onClosed: () => void): void {
+  setTimeout(() => openSlow(bytes, onClosed), Math.random() * SPREAD_MS)
 }
 
 function resetOne(): void {
@@ -85,7 +85,7 @@ function resetOne(): void {
 
 async function refillIdle(): Promise<void> {
   while (isAttacking && idle.size < idleCount) {
-    const missing = Math.min(OPENING_AT_ONCE, idleCount - idle.size)
+    const missing = Math.min(MAX_OPENING, idleCount - idle.size)
     await Promise.all(Array.from({ length: missing }, openIdle))
   }
 }
@@ -105,8 +105,8 @@ function tick(): void {
 async function attack(): Promise<void> {
   isAttacking = true
   await refillIdle()
-  for (let i = 0; i < SLOW_HEADERS; i++) openSlowSoon(SLOW_HEADER, () => slowHeadersEnded++)
-  for (let i = 0; i < SLOW_BODIES; i++) openSlowSoon(SLOW_BODY, () => slowBodiesEnded++)
+  for (let i = 0; i < SLOW_HEADERS; i++) openSlowSoon(SLOW_HEADER, () => slowHeadersClosed++)
+  for (let i = 0; i < SLOW_BODIES; i++) openSlowSoon(SLOW_BODY, () => slowBodiesClosed++)
   timer = setInterval(tick, TICK_MS)
 }
 
@@ -121,7 +121,7 @@ process.on('message', async ({ action }: AttackOrder) => {
   const idleBefore = idle.size
   await (action === 'attack' ? attack() : leave())
   const idleConnections = action === 'attack' ? idle.size : idleBefore
-  const report: AttackReport = { action, idleConnections, slowHeadersEnded, slowBodiesEnded, resets }
+  const report: AttackReport = { action, idleConnections, slowHeadersClosed, slowBodiesClosed, resets }
   process.send?.(report)
 })
 process.on('disconnect', () => process.exit(0))

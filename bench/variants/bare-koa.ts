@@ -1,6 +1,6 @@
 /**
- * What Koa itself costs: the same route in the same number of workers, which takes the request's body in,
- * since the client has sent it, and answers `ok`.
+ * The cost of Koa itself: the same route in the same number of workers, which reads the request body and
+ * returns `ok`.
  */
 import Router from '@koa/router'
 import Koa from 'koa'

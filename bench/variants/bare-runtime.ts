@@ -1,7 +1,6 @@
 /**
- * The limit: session.run in a loop in as many processes as the servers have workers, with no HTTP, no
- * queue and no codec around it. Loops on request, for as long as asked, so that it can take turns with a
- * server that is measured in the same run.
+ * The limit: session.run in a loop, in as many processes as the servers have workers, without HTTP, queue or
+ * codec. It runs on request for a given time, so that it can alternate with servers.
  */
 import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
@@ -22,9 +21,9 @@ const { values } = parseArgs({
   },
 })
 
-/** The same inputs as the requests carry, in the same order. */
+/** Uses the same inputs as the requests, in the same order. */
 async function runLoop(): Promise<void> {
-  // One thread per process and as many processes as cores, as the servers do.
+  // One thread per process, and as many processes as cores, like the servers.
   const session = await openSession(values.path)
   const subject = await findSubject(values.model)
   const feeds = subject
@@ -44,8 +43,8 @@ async function runLoop(): Promise<void> {
   process.send?.('loaded')
 }
 
-async function ask(child: ChildProcess, request: LoopRequest): Promise<LoopReply> {
-  child.send(request)
+async function request(child: ChildProcess, message: LoopRequest): Promise<LoopReply> {
+  child.send(message)
   const [reply] = (await once(child, 'message')) as [LoopReply]
   return reply
 }
@@ -57,8 +56,8 @@ async function runPrimary(): Promise<void> {
   )
   for (const child of children) child.on('exit', () => process.exit(1))
   await Promise.all(children.map((child) => once(child, 'message')))
-  process.on('message', async (request: LoopRequest) => {
-    const replies = await Promise.all(children.map((child) => ask(child, request)))
+  process.on('message', async (message: LoopRequest) => {
+    const replies = await Promise.all(children.map((child) => request(child, message)))
     process.send?.({
       latenciesMs: replies.flatMap((reply) => reply.latenciesMs),
       elapsedMs: Math.max(...replies.map((reply) => reply.elapsedMs)),

@@ -1,7 +1,6 @@
 /**
- * What a worker weighs before it has any model: a cluster worker with Koa and ONNX Runtime loaded. It
- * checks the bare servers of the memory bench: what they hold beyond this is the server's own, and must
- * not hide in what is subtracted.
+ * The memory of a worker without a model: a cluster worker with Koa and ONNX Runtime loaded. It checks the
+ * bare servers of the memory bench: their additional memory belongs to the server and must not be subtracted.
  */
 import Router from '@koa/router'
 import Koa from 'koa'
@@ -9,7 +8,7 @@ import { listSupportedBackends } from 'onnxruntime-node'
 import { runFleet } from './fleet.js'
 
 await runFleet(() => {
-  // Asking for the backends proves that the native library is loaded.
+  // Listing the backends proves that the native library is loaded.
   const backends = listSupportedBackends().map(({ name }) => name)
   const router = new Router()
   router.post('/v2/models/:name/infer', async (ctx) => {

@@ -1,15 +1,15 @@
-/** What the compared servers share: N cluster workers on one port, and one line that says they are ready. */
+/** Shared by the compared servers: N cluster workers on one port, and the ready line. */
 import cluster, { type Worker } from 'node:cluster'
 import { once } from 'node:events'
 import { createServer, type RequestListener } from 'node:http'
 import { parseArgs } from 'node:util'
 
 export interface VariantArguments {
-  /** Model repository, NAME/VERSION/model.onnx; empty where the variant serves none. */
+  /** Model repository, NAME/VERSION/model.onnx; empty if the variant serves none. */
   readonly modelsDir: string
   readonly workers: number
   readonly port: number
-  /** A worker that dies is replaced, and SIGHUP replaces all of them, one at a time. */
+  /** Dead workers are replaced, and SIGHUP replaces all workers, one at a time. */
   readonly isSupervised: boolean
 }
 
@@ -30,24 +30,24 @@ export function variantArguments(): VariantArguments {
   }
 }
 
-/** Without the process that started it a variant has no reason to go on. */
+/** A variant ends with the process that started it. */
 export function endWithParent(): void {
   process.on('SIGTERM', () => process.exit(0))
   process.on('disconnect', () => process.exit(0))
 }
 
-/** The line that the harness waits for; of the same shape as the server's own. */
-export function sayReady(port: number): void {
+/** Prints the line that the harness waits for, in the format of onecopy. */
+export function reportReady(port: number): void {
   process.stderr.write(`${JSON.stringify({ msg: 'ready', host: '127.0.0.1', port })}\n`)
 }
 
-/** A worker that has been told to leave is not replaced when it ends. */
+/** Retiring workers, which are not replaced when they exit. */
 const leaving = new Set<Worker>()
 const LEAVE = 'leave'
-/** For answers that are still on their way. */
+/** Deadline for requests in flight. */
 const LEAVE_TIMEOUT_MS = 5000
 
-/** One after the other, as pm2's `reload` does it: a new worker listens before an old one is told to leave. */
+/** Replaces workers one at a time, like `reload` of pm2: a new worker listens before an old one leaves. */
 async function replaceAll(): Promise<void> {
   for (const old of Object.values(cluster.workers ?? {})) {
     if (old === undefined || leaving.has(old)) continue
@@ -65,10 +65,10 @@ async function replaceAll(): Promise<void> {
 function runPrimary({ workers, isSupervised }: VariantArguments): void {
   let listening = 0
   cluster.on('listening', (_, address) => {
-    if (++listening === workers) sayReady(address.port)
+    if (++listening === workers) reportReady(address.port)
   })
   if (isSupervised) process.on('SIGHUP', () => void replaceAll())
-  // A variant that lost a worker would be compared with less than it claims: it ends, and the bench says so.
+  // With fewer workers the comparison would be invalid, so the variant exits and the bench fails.
   cluster.on('exit', (worker, exitCode, signal) => {
     if (isSupervised) {
       if (!leaving.delete(worker)) cluster.fork()
@@ -91,7 +91,7 @@ export async function runFleet(
     const listener = await createListener(args)
     let isLeaving = false
     const server = createServer((request, response) => {
-      // Clients that keep their connection would hold an old worker for as long as they ask.
+      // Keep-alive clients would otherwise keep an old worker alive.
       if (isLeaving) response.setHeader('Connection', 'close')
       listener(request, response)
     })

@@ -1,4 +1,4 @@
-/** Koa with the one route that the benches ask, in front of whatever runs the model. */
+/** Koa with the inference route of the benches, independent of how the model runs. */
 import { readdirSync } from 'node:fs'
 import type { RequestListener } from 'node:http'
 import { join } from 'node:path'
@@ -27,7 +27,7 @@ export function modelFiles(modelsDir: string): ModelFile[] {
   })
 }
 
-/** Every version by `NAME@VERSION`, and the newest of each model by its name alone. */
+/** Every version by `NAME@VERSION`, and the newest of each model by its name. */
 export async function serveEach(
   modelsDir: string,
   open: (file: ModelFile) => Promise<ServedModel>,
@@ -65,9 +65,9 @@ export function inferApp(models: ReadonlyMap<string, ServedModel>): RequestListe
   return app.callback()
 }
 
-/** The usual way: a session in this process, made from the model's path when the process starts. */
+/** The usual approach: a session in this process, created from the model file at startup. */
 export async function ownCopyApp(modelsDir: string): Promise<RequestListener> {
-  // Loaded here: variants that run the model elsewhere need no runtime in this process.
+  // Imported lazily: variants that run the model elsewhere do not need the runtime in this process.
   const { openSession, runSession } = await import('./session.js')
   const models = await serveEach(modelsDir, async ({ path, version }) => {
     const session = await openSession(path)

@@ -1,4 +1,4 @@
-/** What the harness and the bare runtime say to each other. */
+/** Messages between the harness and the bare runtime. */
 export interface LoopRequest {
   readonly durationMs: number
 }

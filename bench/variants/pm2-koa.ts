@@ -1,7 +1,7 @@
 /**
- * The same server under pm2, which forks it in cluster mode and replaces instances that die: `pm2-runtime start
- * pm2-koa.js --instances N`. Its settings are in the environment, because pm2 keeps arguments of its own in an ES
- * module's argv; the port is chosen by whoever starts it, because all instances share one.
+ * The same server under pm2, which forks it in cluster mode and replaces dead instances: `pm2-runtime start
+ * pm2-koa.js --instances N`. Settings come from the environment, because pm2 adds its own arguments to the
+ * argv of an ES module. The caller chooses the port, because all instances share it.
  */
 import { createServer } from 'node:http'
 import { ownCopyApp } from './koa-app.js'

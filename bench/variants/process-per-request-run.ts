@@ -1,4 +1,4 @@
-/** The life of one request: `node process-per-request-run.js MODEL`, tensors in on standard input, tensors out. */
+/** Handles one request: `node process-per-request-run.js MODEL`, tensors on standard input and output. */
 import { buffer } from 'node:stream/consumers'
 import { deserialize, serialize } from 'node:v8'
 import { openSession, runSession } from './session.js'

@@ -1,6 +1,7 @@
 /**
- * A process for each request: it starts, loads the model, answers, ends. What a command-line predictor behind HTTP does.
- * At most N run at once, as many as the other variants have workers: more would only share the same cores.
+ * A process for each request: it starts, loads the model, answers and exits, like a command-line predictor
+ * behind HTTP. At most N run concurrently, as many as the other variants have workers, because more would
+ * only compete for the same cores.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -8,7 +9,7 @@ import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { fileURLToPath } from 'node:url'
 import { deserialize, serialize } from 'node:v8'
-import { endWithParent, sayReady, variantArguments } from './fleet.js'
+import { endWithParent, reportReady, variantArguments } from './fleet.js'
 import { inferApp, serveEach } from './koa-app.js'
 import type { PlainTensors } from './v2-codec.js'
 
@@ -32,7 +33,7 @@ async function runOnce(path: string, task: object): Promise<PlainTensors> {
     child.stdin.end(serialize(task))
     const [exitCode] = await closed
     running.delete(child)
-    if (exitCode !== 0) throw new Error(`the process of a request ended with ${exitCode}`)
+    if (exitCode !== 0) throw new Error(`the process for a request ended with ${exitCode}`)
     return deserialize(Buffer.concat(chunks)) as PlainTensors
   } finally {
     const next = waiting.shift()
@@ -49,4 +50,4 @@ const models = await serveEach(modelsDir, async ({ path, version }) => ({
   run: (feeds, outputNames) => runOnce(path, { feeds, outputNames }),
 }))
 const server = createServer(inferApp(models))
-server.listen(port, '127.0.0.1', () => sayReady((server.address() as AddressInfo).port))
+server.listen(port, '127.0.0.1', () => reportReady((server.address() as AddressInfo).port))

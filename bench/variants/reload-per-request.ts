@@ -1,6 +1,6 @@
 /**
- * Where it all began: the model is loaded for every request and let go after it, in a cluster of N workers, as code does
- * that was written for one prediction and then put behind HTTP. What it holds between requests is next to nothing.
+ * Loads the model for every request and releases it afterwards, in a cluster of N workers. This is typical of
+ * code written for a single prediction and later put behind HTTP. It uses almost no memory between requests.
  */
 import { runFleet } from './fleet.js'
 import { inferApp, serveEach } from './koa-app.js'

@@ -1,6 +1,7 @@
 /**
- * What a bundle's own program does, in Node: started for one request, it loads the library, the chemistry and the model,
- * predicts one file and ends. Arguments: checkpoint, bits, radius, whether counts are simulated, input, output.
+ * The program of a bundle, in Node: started for one request, it loads the runtime, RDKit and the model,
+ * predicts one file and exits. Arguments: checkpoint, bits, radius, whether counts are simulated, input,
+ * output.
  */
 import { readFileSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'

@@ -1,18 +1,18 @@
-/** The runtime as the Node variants use it: what can be had by a setting is set. */
+/** The runtime settings of the Node variants: all useful settings are set. */
 import { InferenceSession, Tensor } from 'onnxruntime-node'
 import type { PlainTensor, PlainTensors } from './v2-codec.js'
 
 export const SESSION_OPTIONS: InferenceSession.SessionOptions = {
   executionProviders: ['cpu'],
-  // One thread per worker and as many workers as cores. The default, a thread per core in every worker,
-  // has the threads of all workers spin against each other: half the throughput on two cores.
+  // One thread per worker, and as many workers as cores. By default every worker has a thread per core, and
+  // the threads of all workers spin against each other, which halves the throughput on two cores.
   intraOpNumThreads: 1,
   interOpNumThreads: 1,
-  // The default, and the right one: the operators of these models form a chain.
+  // The default, and correct: the operators of these models form a chain.
   executionMode: 'sequential',
-  // The default; said because the other side compiles with the same.
+  // The default, stated because onecopy compiles with the same level.
   graphOptimizationLevel: 'all',
-  // The defaults, which trade memory for speed; without them the variants would be slower.
+  // The defaults, which trade memory for speed. Without them the variants would be slower.
   enableCpuMemArena: true,
   enableMemPattern: true,
 }
@@ -34,7 +34,7 @@ export async function openSession(path: string): Promise<InferenceSession> {
   return await InferenceSession.create(path, SESSION_OPTIONS)
 }
 
-/** Runs the model once; all outputs where none is named. */
+/** Runs the model once; returns all outputs if none is selected. */
 export async function runSession(
   session: InferenceSession,
   feeds: PlainTensors,

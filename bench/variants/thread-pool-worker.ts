@@ -1,4 +1,4 @@
-/** One thread of the pool: its session is made once, when the thread starts. */
+/** One thread of the pool. It creates its session at startup. */
 import { workerData } from 'piscina'
 import { openSession, runSession } from './session.js'
 import type { PlainTensors } from './v2-codec.js'

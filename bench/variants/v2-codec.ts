@@ -1,7 +1,7 @@
 /**
- * The Open Inference Protocol as a team writes it for its own models: JSON and binary tensors of the three types that
- * the benches send, no checks beyond what keeps a session from throwing. All Node variants share it, so that they
- * differ in where the model runs and in nothing else.
+ * The Open Inference Protocol as a team would write it for its own models: JSON and binary tensors of the
+ * three types in the benches, validated only so far that a session does not throw. All Node variants share
+ * it, so that they differ only in where the model runs.
  */
 import type { IncomingMessage } from 'node:http'
 
@@ -32,12 +32,12 @@ interface InferBody {
 export interface PlainRequest {
   readonly id: string | undefined
   readonly feeds: PlainTensors
-  /** Undefined: all of them. */
+  /** Undefined means all outputs. */
   readonly outputNames: readonly string[] | undefined
-  readonly isBinaryWanted: boolean
+  readonly wantsBinary: boolean
 }
 
-// Without koa-bodyparser: it refuses bodies over 1 MB by default and knows no binary ones.
+// Without koa-bodyparser, which rejects bodies over 1 MB by default and does not support binary ones.
 export async function readBody(request: IncomingMessage): Promise<Buffer> {
   const chunks: Buffer[] = []
   for await (const chunk of request) chunks.push(chunk as Buffer)
@@ -49,7 +49,7 @@ function fromJson({ datatype, data = [] }: InferInput): PlainTensor['data'] {
   return datatype === 'INT32' ? Int32Array.from(data) : Float32Array.from(data)
 }
 
-/** `headerLength` is the value of Inference-Header-Content-Length, empty where the body is JSON alone. */
+/** `headerLength` is the value of Inference-Header-Content-Length, empty for a JSON body. */
 export function decodeRequest(body: Buffer, headerLength: string): PlainRequest {
   const jsonBytes = headerLength === '' ? body.length : Number(headerLength)
   const { id, inputs, outputs } = JSON.parse(body.toString('utf8', 0, jsonBytes)) as InferBody
@@ -62,7 +62,7 @@ export function decodeRequest(body: Buffer, headerLength: string): PlainRequest 
       feeds[name] = { datatype, shape, data: fromJson(input) }
       continue
     }
-    // A copy: a typed array must start at a multiple of its elements, which the end of the JSON seldom is.
+    // A copy, because a typed array must be aligned to its element size, and the end of the JSON seldom is.
     const data = new STORAGE[datatype](bytes / STORAGE[datatype].BYTES_PER_ELEMENT)
     body.copy(new Uint8Array(data.buffer), 0, at, at + bytes)
     feeds[name] = { datatype, shape, data }
@@ -72,7 +72,7 @@ export function decodeRequest(body: Buffer, headerLength: string): PlainRequest 
     id,
     feeds,
     outputNames: outputs?.map(({ name }) => name),
-    isBinaryWanted: outputs?.every((output) => output.parameters?.binary_data) === true,
+    wantsBinary: outputs?.every((output) => output.parameters?.binary_data) === true,
   }
 }
 
@@ -90,7 +90,7 @@ export interface EncodedAnswer {
 
 export function encodeAnswer({ modelName, version, request, results }: PlainAnswer): EncodedAnswer {
   const head = { model_name: modelName, model_version: version, id: request.id }
-  if (!request.isBinaryWanted) {
+  if (!request.wantsBinary) {
     const outputs = Object.entries(results).map(([name, { datatype, shape, data }]) => {
       return { name, datatype, shape, data: Array.from<number | bigint, number>(data, Number) }
     })

@@ -1,7 +1,4 @@
-/**
- * The admin port, answered by the primary: metrics, and probes that must not wait behind inference.
- * Nothing of it is on the public port.
- */
+/** The admin port, served by the primary: metrics, and probes that do not wait for inference. */
 import type { Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import Router from '@koa/router'
@@ -29,11 +26,11 @@ import type { Log } from '../../src/log.js'
 import type { ServerFolder } from '../../src/segment/folder.js'
 import { type RepositoryApi, repositoryRoutes } from '../models/repository-api.js'
 
-/** Probes and scrapers are few, near and quick: the primary spends little on anybody else. */
+/** Probes and scrapers are few and fast, so the primary limits other connections tightly. */
 const LIMITS: ConnectionLimits = {
   headersTimeoutMs: 5000,
   requestTimeoutMs: 10_000,
-  // Longer than the usual minute between two scrapes.
+  // Longer than the usual scrape interval of one minute.
   keepAliveTimeoutMs: 65_000,
   maxConnections: 256,
 }
@@ -41,27 +38,27 @@ const LIMITS: ConnectionLimits = {
 export interface AdminOptions {
   readonly host: string
   readonly port: number
-  /** Names, besides the address, that clients use for this server. */
+  /** Host names, besides the address, that clients use for this server. */
   readonly allowedHosts: readonly string[]
   readonly log: Log
   readonly identity: ServerIdentity
-  /** Null when ready, else why not. */
+  /** Null if ready, else the reason. */
   readonly notReadyReason: () => string | null
-  /** What is asked for before metrics are told or anything is changed. */
+  /** Authenticates requests for metrics and changes. */
   readonly keyring: Keyring
-  /** Null: plain HTTP. */
+  /** Null for plain HTTP. */
   readonly tls: TlsMaterial | null
   readonly repository: RepositoryApi
-  /** Begins to replace every worker; null, or why it cannot. */
+  /** Starts to replace every worker. Returns null, or the reason if it cannot. */
   readonly restart: () => string | null
-  /** Version of the server, where its document and page are served; null where they are not. */
+  /** Version of the server; null if the API document and page are not served. */
   readonly docsVersion: string | null
-  /** Folders of this server that no answer names. */
+  /** Folders of this server, to be removed from responses. */
   readonly localFolders: readonly string[]
   readonly metrics: () => Promise<{ readonly contentType: string; readonly text: string }>
 }
 
-/** What texts for operators name, and answers do not. */
+/** Folders that appear in messages for operators but not in responses. */
 export function localFolders(config: Config, server: ServerFolder | undefined): string[] {
   const { modelsDir, cacheDir, segmentDir, only } = config
   const folders = [modelsDir, cacheDir, segmentDir]
@@ -123,7 +120,7 @@ export class AdminServer {
     const router = adminRouter(options)
     const app = new Koa()
     app.use(setHeaders(headers))
-    // A probe that fails says nothing about the models: it is logged, and the primary lives on.
+    // A bug in a probe says nothing about the models: it is logged, and the primary continues.
     app.use(errorResponses({ log, localFolders, onBug: () => {} }))
     app.use(checkHeaders)
     app.use(guardAgainstPages({ host, allowedHosts: options.allowedHosts }, options.keyring))
@@ -139,7 +136,7 @@ export class AdminServer {
     return (this.#http.address() as AddressInfo).port
   }
 
-  /** Connections stay open. For a server that was started with TLS. */
+  /** Renews the certificate; open connections stay. Only for a server started with TLS. */
   renew(tls: TlsMaterial): void {
     renewTls(this.#http, tls)
   }

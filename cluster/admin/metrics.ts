@@ -1,6 +1,6 @@
 /**
- * The fleet's metrics, answered by the primary alone: what workers count stands in the stats pages,
- * so a scrape asks nobody, waits for nobody, and misses nothing that a dead worker counted.
+ * Metrics of all workers, served by the primary alone. Workers count in the stats pages, so a scrape does not
+ * depend on them, and the counts of dead workers are kept.
  */
 import { Counter, Gauge, Registry } from 'prom-client'
 import type { PublishedModel } from '../../src/compile/publish.js'
@@ -11,7 +11,7 @@ import type { Catalogue } from '../models/catalogue.js'
 import type { GenerationCount } from '../models/catalogue-entry.js'
 import type { ModelChange } from '../models/catalogue-options.js'
 import type { FailureKind, ModelVersion } from '../workers/breaker.js'
-import type { FleetStats, ProcessSigns } from '../workers/stats.js'
+import type { FleetStats, ProcessState } from '../workers/stats.js'
 
 /** A worker that answers requests. */
 export interface ReadyWorker {
@@ -26,13 +26,13 @@ export interface FleetMetricsOptions {
   readonly outOfService: () => Catalogue['outOfService']
   readonly generations: () => readonly GenerationCount[]
   readonly stats: () => FleetStats | undefined
-  /** Versions and entries of the repository that cannot be served as they stand. */
+  /** Number of versions and entries in the repository that cannot be served. */
   readonly invalidEntries: () => number
   /** Whether the circuit breaker of a model version is open. */
   readonly isDisabled: (model: ModelVersion) => boolean
   /** Null without a certificate. */
   readonly certificateExpirySeconds: () => number | null
-  /** As many as there should be. */
+  /** The configured number. */
   readonly workers: number
   readonly aliases: Aliases
   readonly buildInfo: { readonly version: string; readonly runtimeVersion: string }
@@ -51,27 +51,27 @@ export class FleetMetrics {
     const { version, runtimeVersion } = options.buildInfo
     new Gauge({
       name: 'onecopy_build_info',
-      help: 'Always 1; the labels say what runs.',
+      help: 'Always 1; the labels identify the versions.',
       labelNames: ['version', 'runtime_version', 'node_version'],
       registers,
     }).set({ version, runtime_version: runtimeVersion, node_version: process.version }, 1)
     this.#workerExits = new Counter({
       name: 'onecopy_worker_exits_total',
-      help: 'Workers that ended while the server went on, by signal, exit code, or why they were replaced.',
+      help: 'Workers that ended while the server ran, by signal, exit code or reason for replacement.',
       labelNames: ['reason'],
       registers,
     })
     this.#modelChanges = new Counter({
       name: 'onecopy_model_changes_total',
-      help: 'Model versions loaded, unloaded, or that failed to load, while the server ran.',
+      help: 'Model versions loaded, unloaded or failed to load while the server ran.',
       labelNames: ['outcome'],
       registers,
     })
-    // From zero, so that the first one is an increase.
+    // From zero, so that the first change is an increase.
     for (const outcome of ['loaded', 'unloaded', 'failed']) this.#modelChanges.inc({ outcome }, 0)
     this.#modelCrashes = new Counter({
       name: 'onecopy_model_crashes_total',
-      help: 'Workers that a model version ended by a fault of the runtime (crash) or held up for too long (stall).',
+      help: 'Workers that a model version crashed in the runtime (crash) or blocked for too long (stall).',
       labelNames: ['model', 'version', 'kind'],
       registers,
     })
@@ -90,17 +90,17 @@ export class FleetMetrics {
     })
     new Gauge({
       name: 'process_start_time_seconds',
-      help: 'When the primary was started, in seconds since the Unix epoch.',
+      help: 'Start time of the primary, in seconds since the Unix epoch.',
       registers,
     }).set(Math.round(performance.timeOrigin) / 1000)
-    new Gauge({ name: 'onecopy_workers', help: 'Workers that there should be.', registers }).set(
+    new Gauge({ name: 'onecopy_workers', help: 'Configured number of workers.', registers }).set(
       options.workers,
     )
     const memoryLimitBytes = cgroupMemoryLimit()
     if (memoryLimitBytes !== null)
       new Gauge({
         name: 'onecopy_memory_limit_bytes',
-        help: 'Memory that the control group allows to all processes and segments together; no series where it allows any.',
+        help: 'Memory limit of the control group for all processes and segments together; absent without a limit.',
         registers,
       }).set(memoryLimitBytes)
     new Gauge({
@@ -113,7 +113,7 @@ export class FleetMetrics {
     })
     new Gauge({
       name: 'onecopy_repository_invalid_entries',
-      help: 'Entries of the model repository, or versions of them, that cannot be served as they stand: invalid, or failed to load.',
+      help: 'Entries of the model repository, or versions of them, that are invalid or failed to load.',
       registers,
       collect() {
         this.set(options.invalidEntries())
@@ -121,7 +121,7 @@ export class FleetMetrics {
     })
     new Gauge({
       name: 'onecopy_segment_bytes',
-      help: 'Size of the shared-memory segment of a model version: paid once, whatever the number of workers.',
+      help: 'Size of the shared-memory segment of a model version, shared by all workers.',
       labelNames: ['model', 'version'],
       registers,
       collect() {
@@ -133,7 +133,7 @@ export class FleetMetrics {
     })
     new Gauge({
       name: 'onecopy_model_generations',
-      help: 'Generations of a model version that are in memory: more than one while requests that began with an earlier one are answered.',
+      help: 'Generations of a model version in memory: more than one while an earlier one has requests in flight.',
       labelNames: ['model', 'version'],
       registers,
       collect() {
@@ -144,13 +144,13 @@ export class FleetMetrics {
     })
     new Gauge({
       name: 'onecopy_segment_memory_bytes',
-      help: 'Memory that the segment takes now: less than its size while nobody loads the model.',
+      help: 'Memory in use by the segment: less than its size while no process loads the model.',
       labelNames: ['model', 'version'],
       registers,
       async collect() {
         this.reset()
         for (const { source, segment } of options.published()) {
-          // One that is being replaced can be gone by now.
+          // A segment that is being replaced may already be removed.
           const bytes = await allocatedBytes(segment.path).catch(() => null)
           if (bytes !== null) this.set({ model: source.name, version: source.version }, bytes)
         }
@@ -158,7 +158,7 @@ export class FleetMetrics {
     })
     new Gauge({
       name: 'onecopy_model_out_of_service',
-      help: 'Workers that refuse the requests of a model version, by the code of the reason; 0 without a code where none does.',
+      help: 'Workers that refuse requests of a model version, by reason code; 0 with an empty code if none does.',
       labelNames: ['model', 'version', 'code'],
       registers,
       collect() {
@@ -188,7 +188,7 @@ export class FleetMetrics {
     })
     new Gauge({
       name: 'onecopy_tls_certificate_expiry_timestamp_seconds',
-      help: 'When the certificate that is in use ends, as a Unix timestamp.',
+      help: 'Expiry time of the current certificate, as a Unix timestamp.',
       registers,
       collect() {
         const expiry = options.certificateExpirySeconds()
@@ -197,25 +197,25 @@ export class FleetMetrics {
         else this.set(expiry)
       },
     })
-    const signs = () =>
-      options.ready().flatMap(({ statsSlot }): ProcessSigns[] => {
+    const states = () =>
+      options.ready().flatMap(({ statsSlot }): ProcessState[] => {
         const stats = options.stats()
-        return stats === undefined ? [] : [stats.signs(statsSlot)]
+        return stats === undefined ? [] : [stats.stateOf(statsSlot)]
       })
     new Gauge({
       name: 'onecopy_queue_depth',
-      help: 'Requests that wait in the queues of all workers.',
+      help: 'Requests waiting in the queues of all workers.',
       registers,
       collect() {
-        this.set(signs().reduce((sum, { queueDepth }) => sum + queueDepth, 0))
+        this.set(states().reduce((sum, { queueDepth }) => sum + queueDepth, 0))
       },
     })
     new Gauge({
       name: 'onecopy_event_loop_lag_seconds',
-      help: 'How late the HTTP event loop was in the last seconds, 99th percentile, of the worst worker.',
+      help: 'Delay of the HTTP event loop in the last seconds, 99th percentile, of the worst worker.',
       registers,
       collect() {
-        this.set(signs().reduce((worst, { loopLagSeconds }) => Math.max(worst, loopLagSeconds), 0))
+        this.set(states().reduce((worst, { loopLagSeconds }) => Math.max(worst, loopLagSeconds), 0))
       },
     })
   }
@@ -225,7 +225,7 @@ export class FleetMetrics {
     this.#workerExits.inc({ reason })
   }
 
-  /** Series of a model version that is gone go with it. */
+  /** Also removes the series of an unloaded model version. */
   modelChanged({ model, version }: ModelVersion, outcome: ModelChange): void {
     this.#modelChanges.inc({ outcome })
     if (outcome !== 'unloaded') return

@@ -1,7 +1,7 @@
 /**
- * API keys and certificates: read by the primary, tried, handed to every worker, and read again when the files change or
- * SIGHUP comes. What cannot be used leaves everything as it is and stands in the log, once and not once
- * a worker; a worker that starts meanwhile gets what the others have.
+ * API keys and certificates. The primary reads and validates them, sends them to every worker, and reads them
+ * again when the files change or on SIGHUP. Invalid content is logged once and changes nothing. A new worker
+ * gets what the others use.
  */
 import { type ApiKey, Keyring, parseKeys } from '../../src/access/api-keys.js'
 import { readSecretFile, watchSecretFiles } from '../../src/access/secret-files.js'
@@ -46,12 +46,12 @@ export interface SecretsOptions {
 }
 
 export class Secrets {
-  /** What the primary itself asks for, on the admin port. */
+  /** Keys for the admin port of the primary. */
   readonly keyring: Keyring
   readonly #options: SecretsOptions
   readonly #endWatch: () => void
   #current: SecretsMessage
-  /** Readings are made one at a time. */
+  /** Serializes reads. */
   #last: Promise<void> = Promise.resolve()
 
   private constructor(options: SecretsOptions, current: SecretsMessage) {
@@ -75,7 +75,7 @@ export class Secrets {
     return this.#current
   }
 
-  /** What the admin port is served with; null for plain HTTP. */
+  /** TLS material of the admin port; null for plain HTTP. */
   get adminTls(): TlsMaterial | null {
     const { tls } = this.#current
     const { adminTls } = this.#options.config
@@ -83,12 +83,12 @@ export class Secrets {
     return withOwnSessions({ ...tls, ca: adminTls === 'mutual' ? tls.ca : null })
   }
 
-  /** When the certificate that is in use ends, as a Unix timestamp; null without one. */
+  /** Expiry time of the current certificate, as a Unix timestamp; null without one. */
   get certificateExpirySeconds(): number | null {
     return this.#current.tls && expirySeconds(this.#current.tls)
   }
 
-  /** Reads everything again; what cannot be used is said in the log, and stays as it was. */
+  /** Reads all secrets again. Invalid ones are logged and stay unchanged. */
   reload(): Promise<void> {
     this.#last = this.#last.then(async () => {
       const before = this.#current
@@ -117,7 +117,7 @@ export class Secrets {
     try {
       if (await renew()) log.info({ what }, `renewed: ${what}`)
     } catch (thrown) {
-      log.error({ what, reason: messageOf(thrown) }, `not renewed, the last good ones are kept: ${what}`)
+      log.error({ what, reason: messageOf(thrown) }, `not renewed, the previous ones stay in use: ${what}`)
     }
   }
 

@@ -1,4 +1,4 @@
-/** What commands beside `serve` take from their command lines, checked as `serve` checks it. */
+/** Command-line arguments of commands other than `serve`, validated with the schemas of `serve`. */
 import { statSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { type CommandLine, parseCommandLine } from '../../src/config/flags.js'
@@ -8,21 +8,21 @@ import { OnecopyError } from '../../src/errors.js'
 import { parseDurationMs } from '../../src/units.js'
 import { COMMANDS, type CommandDefinition, type CommandName } from './definitions.js'
 
-/** The flags and the other words of a command, by its definition. */
+/** Parses the flags and positional arguments of a command. */
 export function commandLine(command: CommandName, argv: readonly string[]): CommandLine {
   const { flags }: CommandDefinition = COMMANDS[command]
   const shapes = Object.entries(flags).map(([name, { value }]) => [name, { isSwitch: value === undefined }])
   return parseCommandLine(argv, Object.fromEntries(shapes), command)
 }
 
-/** As long as `serve` gives a model by default. */
+/** The default of `serve`. */
 export const COMPILE_TIMEOUT_MS = parseDurationMs(String(OPTIONS.compileTimeout.default())) as number
 
 export function usageError(message: string, command: string): OnecopyError {
   return new OnecopyError('CONFIG_INVALID', `${message} (see onecopy ${command} --help)`)
 }
 
-/** An option that `serve` has too: the flag, else the environment, else the default. */
+/** The value of an option shared with `serve`: the flag, else the environment, else the default. */
 function optionOf<Name extends 'segmentDir' | 'workers'>(
   name: Name,
   flag: string | undefined,
@@ -47,7 +47,7 @@ export function workersOf(flag: string | undefined, command: string): number {
   return optionOf('workers', flag, { command }) as number
 }
 
-/** The one ONNX file that a command is about. */
+/** The ONNX file that a command takes as its only argument. */
 export function modelFileOf(positionals: readonly string[], command: string): string {
   const [file] = positionals
   if (file === undefined || positionals.length > 1)
@@ -55,8 +55,5 @@ export function modelFileOf(positionals: readonly string[], command: string): st
   const path = resolve(file)
   const found = statSync(path, { throwIfNoEntry: false })
   if (found?.isFile() === true) return path
-  throw usageError(
-    `expected an ONNX file at ${path}, got ${found ? 'no regular file' : 'nothing there'}`,
-    command,
-  )
+  throw usageError(`expected an ONNX file at ${path}, got ${found ? 'something else' : 'nothing'}`, command)
 }

@@ -1,4 +1,4 @@
-/** `onecopy completion SHELL`: completion scripts, made from the tables that also make the help. */
+/** `onecopy completion SHELL`: completion scripts, generated from the same tables as the help. */
 import { serveFlags } from '../../src/config/load.js'
 import { EXIT } from '../exit-codes.js'
 import { commandLine, usageError } from './arguments.js'
@@ -7,14 +7,14 @@ import { COMMAND_NAMES, COMMANDS, type CommandDefinition, type CommandName } fro
 export const SHELLS = ['bash', 'zsh', 'fish'] as const
 type Shell = (typeof SHELLS)[number]
 
-/** Flags of a command with their dashes, sorted. */
+/** Flags of a command with leading dashes, sorted. */
 function flagsOf(name: CommandName): string[] {
   const { flags, takesServeOptions = false }: CommandDefinition = COMMANDS[name]
   const names = [...Object.keys(flags), ...(takesServeOptions ? Object.keys(serveFlags()) : []), 'help']
   return [...new Set(names)].sort().map((flag) => `--${flag}`)
 }
 
-/** Words that may follow a command besides flags and files. */
+/** Words that may follow a command, besides flags and files. */
 function wordsOf(name: CommandName): readonly string[] {
   if (name === 'help') return COMMAND_NAMES
   if (name === 'completion') return SHELLS

@@ -12,7 +12,7 @@ export interface Flag {
 
 export interface CommandDefinition {
   readonly summary: string
-  /** What stands after `onecopy`. */
+  /** The command line after `onecopy`. */
   readonly usage: string
   /** Paragraphs between the usage and the flags. */
   readonly about: readonly string[]
@@ -51,7 +51,7 @@ export const COMMANDS = {
     summary: 'Show what workers share of a model, its memory and whether it batches',
     usage: 'inspect MODEL.onnx [options]',
     about: [
-      'Compiles a model as serve does and shows its inputs and outputs, what workers share of it, whether it batches, and the memory of another worker, measured. Nothing is kept.',
+      'Compiles a model as serve does and shows its inputs and outputs, what workers share of it, whether it batches, and the measured memory of another worker. It leaves no files behind.',
     ],
     flags: {
       workers: { value: 'N', help: 'Workers to calculate the memory for.', default: 'as for serve' },
@@ -91,7 +91,7 @@ export const COMMANDS = {
     summary: 'Keep a model in memory for onecopy run',
     usage: 'load MODEL|BUNDLE [options]',
     about: [
-      'Keeps a model in memory until a signal arrives, so that onecopy run does not load it. MODEL is an ONNX file. BUNDLE is the folder of an Ersilia bundle. A line on standard output that begins with "ready" says that the model is there.',
+      'Keeps a model in memory until a signal arrives, so that onecopy run need not load it. MODEL is an ONNX file. BUNDLE is the folder of an Ersilia bundle. A line on standard output that begins with "ready" signals that the model is loaded.',
     ],
     flags: {
       name: {
@@ -142,12 +142,12 @@ export const COMMANDS = {
     notes: ['--models and the options that change models while serving do not apply.'],
   },
   key: {
-    summary: 'Make an API key',
+    summary: 'Create an API key',
     usage: 'key NAME [options]',
     about: [
-      'Makes an API key and prints it once; it is stored nowhere. The line that identifies it belongs in the file of --api-keys-file, also while the server runs:',
+      'Creates an API key and prints it once; it is not stored. Add the line that identifies it to the file of --api-keys-file, before or during the run of the server:',
       '  onecopy key alice --scopes infer 2>>keys',
-      'If they are not a terminal, standard output is the key alone and standard error the line for the file.',
+      'If they are not a terminal, standard output has only the key and standard error only the line for the file.',
     ],
     flags: {
       scopes: {
@@ -166,7 +166,7 @@ export const COMMANDS = {
     ],
     flags: {
       'segment-dir': SEGMENT_DIR,
-      sweep: { help: 'Remove what dead servers left, and nothing else.' },
+      sweep: { help: 'Remove the segments of dead servers, and nothing else.' },
       json: { help: 'Print one JSON document. Sizes are in bytes.' },
     },
   },

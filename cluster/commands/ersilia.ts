@@ -1,4 +1,4 @@
-/** `onecopy ersilia serve BUNDLE`: the ordinary server, for one bundle. */
+/** `onecopy ersilia serve BUNDLE`: serves a single Ersilia bundle. */
 import { configOf, readServeFlags } from '../../src/config/load.js'
 import { runPrimary } from '../primary.js'
 import { usageError } from './arguments.js'

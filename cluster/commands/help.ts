@@ -1,11 +1,11 @@
-/** Help texts, made from the table of commands and the table of options. */
+/** Help texts, generated from the tables of commands and options. */
 import { type FlagHelp, flagLines, wrap } from '../../src/config/help.js'
 import { dashed } from '../../src/config/load.js'
 import { OPTION_GROUPS } from '../../src/config/option.js'
 import { OPTIONS, type OptionName } from '../../src/config/schema.js'
 import { COMMAND_NAMES, COMMANDS, type CommandDefinition, type CommandName } from './definitions.js'
 
-/** What most people set, in the order of use. */
+/** The most common options. */
 export const COMMON_OPTIONS: readonly OptionName[] = [
   'models',
   'host',
@@ -35,7 +35,7 @@ function ownFlags({ flags }: CommandDefinition): string[] {
   )
 }
 
-/** The ten most used options first, then every group once. */
+/** The ten most common options first, then every group. */
 function serveOptions(): string[] {
   const names = Object.keys(OPTIONS) as OptionName[]
   const common = ['', 'Most used:', ...COMMON_OPTIONS.flatMap((name) => flagLines(optionHelp(name)))]
@@ -77,6 +77,6 @@ export function overview(): string {
     '',
     'Options:',
     '  --version  Print the version',
-    '  --help     Show this text; onecopy help COMMAND shows the help of a command',
+    '  --help     Show this text. onecopy help COMMAND describes a command',
   ].join('\n')
 }

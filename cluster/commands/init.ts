@@ -1,4 +1,7 @@
-/** `onecopy init MODEL.onnx`: a config for a model, made from its shapes and from what compiling it found out, with a word on each key. */
+/**
+ * `onecopy init MODEL.onnx`: writes a config for a model from its shapes and its compilation, and explains
+ * each key.
+ */
 import { existsSync } from 'node:fs'
 import { mkdir, writeFile } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
@@ -33,7 +36,7 @@ function readOptions(argv: readonly string[]): Options {
 }
 
 function isThere(configPath: string): OnecopyError {
-  return usageError(`${configPath} is there already: --force overwrites it`, 'init')
+  return usageError(`${configPath} already exists: --force overwrites it`, 'init')
 }
 
 async function write({ configPath, force }: Options, keys: readonly SuggestedKey[]): Promise<void> {
@@ -42,13 +45,13 @@ async function write({ configPath, force }: Options, keys: readonly SuggestedKey
     await writeFile(configPath, configText(keys), { flag: force ? 'w' : 'wx' })
   } catch (thrown) {
     if ((thrown as NodeJS.ErrnoException).code === 'EEXIST') throw isThere(configPath)
-    throw new OnecopyError('CONFIG_INVALID', `expected to write ${configPath}: ${messageOf(thrown)}`)
+    throw new OnecopyError('CONFIG_INVALID', `cannot write ${configPath}: ${messageOf(thrown)}`)
   }
-  // Whatever was written, `serve` must be able to read it.
+  // The written config must be valid for `serve`.
   await readModelConfig(configPath)
 }
 
-/** A key and its value, then what it does and what could be changed. */
+/** A key and its value, then its effect and possible changes. */
 function keyText({ key, valueText, does, change }: SuggestedKey): string {
   const indent = '    '
   const lines = [does, change].flatMap((text) => wrap(text, 80 - indent.length))
@@ -65,7 +68,7 @@ export async function runInit(argv: readonly string[]): Promise<number> {
       await write(options, keys)
       const list = keys.map(keyText).join('\n')
       process.stdout.write(
-        `wrote ${options.configPath}\n\n${list}\n\nKeys in brackets are left out: the server's own option holds.\n`,
+        `wrote ${options.configPath}\n\n${list}\n\nKeys in brackets are left out: the option of the server applies.\n`,
       )
     },
     () => {},

@@ -1,4 +1,4 @@
-/** What `onecopy inspect` finds out: one JSON document, or the tables of inspection-text.ts. */
+/** The result of `onecopy inspect`: one JSON document, or the tables of inspection-text.ts. */
 import type { Inspection } from '../../src/sharing/inspection.js'
 import type { PodMemory } from '../../src/sharing/pod-memory.js'
 import type { Measurement } from '../../src/sharing/probe.js'
@@ -8,10 +8,10 @@ export interface InspectDocument extends Inspection {
   readonly name: string
   readonly compileMs: number
   readonly workers: number
-  /** Null where nothing was measured. */
+  /** Null with --no-measure. */
   readonly measurement: Measurement | null
-  /** What the model takes in so many workers, the workers themselves not counted; null where nothing was measured. */
+  /** Memory of the model in all workers, without the workers themselves; null with --no-measure. */
   readonly totalBytes: number | null
-  /** What a pod of so many workers must be given. */
+  /** Memory sizes of a pod with this many workers. */
   readonly pod: Omit<PodMemory, 'model'>
 }

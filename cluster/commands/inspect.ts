@@ -1,6 +1,6 @@
 /**
- * `onecopy inspect MODEL.onnx`: what a model takes and gives, what workers will share of it, and what
- * another worker costs, measured, before anything is served.
+ * `onecopy inspect MODEL.onnx`: the inputs and outputs of a model, what workers share of it, and the measured
+ * memory of another worker.
  */
 import { type TemporaryImage, withCompiled } from '../../src/compile/temporary-image.js'
 import { cgroupMemoryLimit } from '../../src/process/memory.js'
@@ -58,7 +58,7 @@ async function measure(
     const segment = await writeSegment({
       imagePath,
       server,
-      // The segment's folder is named so; a file may be named in ways that no model may.
+      // The name becomes a folder name of the segment, but a file name need not be a valid model name.
       model: { name: MODEL_NAME_PATTERN.test(name) ? name : 'model', version: '1' },
       admit: (header) =>
         new MemoryBudget({ limitBytes: cgroupMemoryLimit(), workers: 2 }).reserve(name, header),

@@ -1,4 +1,4 @@
-/** An inspection for a person: tables, no colours. */
+/** The result of `onecopy inspect` as text tables. */
 import Table from 'cli-table3'
 import { wrap } from '../../src/config/help.js'
 import type { OperatorCount } from '../../src/sharing/inspection.js'
@@ -8,7 +8,7 @@ import type { InspectDocument } from './inspect-document.js'
 
 const MAX_OPERATORS = 20
 
-/** Text out of a model file: it may not move the cursor. */
+/** Escapes control characters, so that text from a model file cannot control the terminal. */
 export function printable(text: string): string {
   return text.replace(
     /\p{Cc}/gu,
@@ -38,30 +38,30 @@ export function tableOf(
 function operatorsText(operators: readonly OperatorCount[]): string {
   const named = operators.slice(0, MAX_OPERATORS).map(({ operator, count }) => `${count} ${operator}`)
   const rest = operators.length - named.length
-  return named.join(', ') + (rest > 0 ? `, and ${rest} more kinds` : '')
+  return named.join(', ') + (rest > 0 ? `, and ${rest} more operators` : '')
 }
 
 function signed(bytes: number): string {
   return bytes < 0 ? `-${formatBytes(-bytes)}` : formatBytes(bytes)
 }
 
-/** A label that says yes, then why. */
+/** Whether the model batches, and the reason. */
 export function batchingText({ batchable, reason }: InspectDocument['batching']): string {
   return `${batchable ? 'yes' : 'no'}: ${reason}`
 }
 
-/** Which node prevents batching, and what would change that. */
+/** The node that prevents batching, and the remedy. */
 function preventionRows({ preventedBy }: InspectDocument['batching']): [string, string][] {
   if (preventedBy === undefined) return []
   const { node, operator, remedy } = preventedBy
   return [
     ['prevented by', `${node} (${operator})`],
-    ['remedy', `${remedy}; or "batching": true in its config, where requests may influence each other`],
+    ['remedy', `${remedy}; or "batching": true in its config, if requests may influence each other`],
   ]
 }
 
 function runText(run: NonNullable<InspectDocument['measurement']>['run']): string {
-  if ('problem' in run) return `after loading; it was not run with zeros: ${run.problem}`
+  if ('problem' in run) return `after loading; the run with zeros failed: ${run.problem}`
   const shapes = Object.entries(run.shapes).map(([name, shape]) => `${name} [${shape.join(', ')}]`)
   return `after one run with zeros, ${shapes.join(', ') || 'no inputs'}`
 }
@@ -73,12 +73,12 @@ function costRows({ measurement, workers, segmentBytes, totalBytes }: InspectDoc
   return [
     [
       'another worker',
-      `${signed(perWorkerBytes)}, measured ${runText(run)}; ${signed(firstSessionBytes - libraryBytes)} of it any model takes ` +
-        `(private memory ${held}, with the library alone ${formatBytes(libraryBytes)})`,
+      `${signed(perWorkerBytes)}, measured ${runText(run)}; ${signed(firstSessionBytes - libraryBytes)} of that for any first model ` +
+        `(private memory ${held}, with only the library ${formatBytes(libraryBytes)})`,
     ],
     [
       `${workers} ${workers === 1 ? 'worker' : 'workers'}`,
-      `${formatBytes(totalBytes)}: the segment (${formatBytes(segmentBytes)}) once and ${workers} times the above, beside what workers take without a model`,
+      `${formatBytes(totalBytes)}: the segment (${formatBytes(segmentBytes)}) once and ${workers} times the above, plus the workers without a model`,
     ],
   ]
 }
@@ -102,28 +102,25 @@ export function inspectionText(document: InspectDocument): string {
     ['compiled to', operatorsText(document.compiledOperators)],
     ['weights', `${weights.count} tensors, ${formatBytes(weights.bytes)}`],
     [
-      'shared by all',
-      `${formatBytes(sharing.sharedRawBytes)} as they are, ${formatBytes(sharing.sharedPackedBytes)} packed for the kernels: ${sharing.state}`,
+      'shared',
+      `${formatBytes(sharing.sharedRawBytes)} raw, ${formatBytes(sharing.sharedPackedBytes)} packed for the kernels: ${sharing.state}`,
     ],
-    [
-      'in every worker',
-      ownBytes === 0 ? 'no weights' : `${formatBytes(ownBytes)} of weights at least, see below`,
-    ],
+    ['per worker', ownBytes === 0 ? 'no weights' : `${formatBytes(ownBytes)} of weights or more, see below`],
     ['batching', batchingText(document.batching)],
     ...(document.random === null
       ? []
       : [
-          ['random', `yes: ${document.random}; its answers are not checked when it is loaded`] as [
+          ['random', `yes: ${document.random}; its outputs are not checked when it loads`] as [
             string,
             string,
           ],
         ]),
     ...preventionRows(document.batching),
-    ['segment', `${formatBytes(document.segmentBytes)}, once a host`],
+    ['segment', `${formatBytes(document.segmentBytes)}, once per host`],
     ...costRows(document),
     [
-      `a pod of ${document.workers}`,
-      `memory limit ${formatBytes(document.pod.memoryBytes)}, ${formatBytes(document.pod.sizeLimitBytes)} of /dev/shm: --kubernetes prints them as a patch`,
+      `pod, ${document.workers} workers`,
+      `memory limit ${formatBytes(document.pod.memoryBytes)}, ${formatBytes(document.pod.sizeLimitBytes)} of /dev/shm; --kubernetes prints a patch`,
     ],
   ]
   const parts = [
@@ -142,7 +139,7 @@ export function inspectionText(document: InspectDocument): string {
       why,
       change,
     ])
-    parts.push(tableOf(['not shared', 'bytes', 'why', 'what would change it'], rows, [22, 10, 20, 23]))
+    parts.push(tableOf(['not shared', 'bytes', 'why', 'remedy'], rows, [22, 10, 20, 23]))
   }
   return parts.join('\n')
 }

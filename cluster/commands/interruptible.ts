@@ -1,11 +1,11 @@
-/** Commands that leave nothing behind when they are interrupted, and say a failure as `serve` would. */
+/** Runs a command so that an interrupt cleans up, and reports failures like `serve`. */
 import { OnecopyError } from '../../src/errors.js'
 import { EXIT } from '../exit-codes.js'
 import { exitCodeOf, onTermination } from '../signals.js'
 
 /**
- * Runs `work`, which stops on its signal and then cleans up; resolves with the exit code. A second signal changes
- * nothing: all that is left to do by then is removing.
+ * Runs `work`, which stops on its AbortSignal and cleans up. Resolves with the exit code. A second signal has
+ * no effect, because only cleanup remains.
  */
 export async function untilInterrupted(
   work: (signal: AbortSignal) => Promise<void>,

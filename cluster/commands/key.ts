@@ -1,4 +1,4 @@
-/** `onecopy key`: makes an API key, and says what to put into the file of keys. */
+/** `onecopy key`: creates an API key and prints the line for the file of keys. */
 import { ApiKeySchema, createKey, formatKey } from '../../src/access/api-keys.js'
 import { commandLine, usageError } from './arguments.js'
 
@@ -13,8 +13,8 @@ export async function runKey(argv: readonly string[]): Promise<number> {
   })
   if (!wanted.success) throw usageError(wanted.error.issues.map(({ message }) => message).join('; '), 'key')
   const { key, entry } = createKey(wanted.data)
-  const isForPeople = process.stdout.isTTY && process.stderr.isTTY
-  process.stderr.write(`${isForPeople ? 'line for --api-keys-file:  ' : ''}${formatKey(entry)}\n`)
-  process.stdout.write(`${isForPeople ? 'key, shown this once:      ' : ''}${key}\n`)
+  const isTerminal = process.stdout.isTTY && process.stderr.isTTY
+  process.stderr.write(`${isTerminal ? 'line for --api-keys-file:  ' : ''}${formatKey(entry)}\n`)
+  process.stdout.write(`${isTerminal ? 'key, shown only once:      ' : ''}${key}\n`)
   return 0
 }

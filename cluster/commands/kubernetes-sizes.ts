@@ -1,4 +1,6 @@
-/** The sizes of a pod as a patch of deploy/kubernetes/base: what `onecopy inspect --kubernetes` prints. */
+/**
+ * The memory sizes of a pod as a patch of deploy/kubernetes/base, printed by `onecopy inspect --kubernetes`.
+ */
 import type { PodMemory } from '../../src/sharing/pod-memory.js'
 import { formatBytes } from '../../src/units.js'
 

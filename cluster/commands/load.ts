@@ -1,7 +1,7 @@
 /**
- * `onecopy load`: keeps a model in memory until it is told to end. By default a worker answers on a Unix socket beside the
- * segment, which is what `onecopy run` looks for; with --http the whole server runs, and with --segment-only nothing
- * but the segment is there, for processes that attach to it.
+ * `onecopy load`: keeps a model in memory until a signal. By default one worker serves on a Unix socket next
+ * to the segment, where `onecopy run` finds it. With --http the whole server runs. With --segment-only there
+ * is only the segment, for processes that attach to it.
  */
 import { resolve } from 'node:path'
 import type { Config } from '../../src/config/config.js'
@@ -13,7 +13,7 @@ import { cgroupMemoryLimit } from '../../src/process/memory.js'
 import { createServerFolder, removeFolder } from '../../src/segment/folder.js'
 import { MemoryBudget } from '../../src/sharing/memory-budget.js'
 import { EXIT } from '../exit-codes.js'
-import { beginWith, residentNote } from '../models/bundles.js'
+import { residentNote, resolveInitialModels } from '../models/bundles.js'
 import { Publisher } from '../models/publisher.js'
 import { runPrimary } from '../primary.js'
 import { onTermination } from '../signals.js'
@@ -44,7 +44,7 @@ function readOptions(argv: readonly string[]): LoadOptions {
   return { path: resolve(path), name, isHttp, isSegmentOnly, serveFlags }
 }
 
-/** Publishes the model, tells where it is, and waits. */
+/** Publishes the model, prints its location and waits for a signal. */
 async function holdSegment(config: Config): Promise<number> {
   const log = createLog({ level: config.logLevel, role: 'primary', format: config.logFormat })
   const stop = new AbortController()
@@ -57,28 +57,28 @@ async function holdSegment(config: Config): Promise<number> {
   })
   let folder: string | undefined
   try {
-    const beginning = await beginWith(config, log)
-    if (beginning.sources.length === 0)
+    const initial = await resolveInitialModels(config, log)
+    if (initial.sources.length === 0)
       throw new OnecopyError(
         'BUNDLE_INVALID',
-        'the bundle has no serve.json: there is nothing to keep in memory',
+        'the bundle has no serve.json: it has no model to keep in memory',
       )
     const budget = new MemoryBudget({ limitBytes: cgroupMemoryLimit(), workers: 0 })
     const publisher = new Publisher({
-      // Nobody here restores what was released before others load it.
+      // No process here could restore released weights before another one loads them.
       config: { ...config, rawWeights: 'keep' },
       ...{ log, budget, signal: stop.signal },
       reservedBytes: () => 0,
     })
-    const leftovers = await publisher.findLeftovers(beginning.sources)
+    const leftovers = await publisher.findLeftovers(initial.sources)
     const server = await createServerFolder(config.segmentDir)
     folder = server.path
-    await publisher.publishAll(beginning.sources, server, { leftovers })
-    const note = residentNote(beginning, null)
+    await publisher.publishAll(initial.sources, server, { leftovers })
+    const note = residentNote(initial, null)
     if (note !== null) await writeResidentNote(folder, note)
-    process.stdout.write(`ready: ${beginning.names.join(', ')} in ${folder}\n`)
-    log.info({ names: beginning.names, folder }, 'ready')
-    // A promise keeps no process alive.
+    process.stdout.write(`ready: ${initial.names.join(', ')} in ${folder}\n`)
+    log.info({ names: initial.names, folder }, 'ready')
+    // A pending promise alone does not keep the process alive.
     const alive = setInterval(() => {}, 2 ** 30)
     await stopped
     clearInterval(alive)
@@ -97,7 +97,7 @@ export async function runLoad(argv: readonly string[], version: string): Promise
   const { path, name, isHttp, isSegmentOnly, serveFlags } = readOptions(argv)
   const byDefault = {
     ...(process.env.ONECOPY_WORKERS === undefined ? { workers: '1' } : {}),
-    // Other processes load the segment at any time: its raw weights stay.
+    // Other processes can load the segment at any time, so its raw weights stay.
     ...(process.env.ONECOPY_RAW_WEIGHTS === undefined ? { 'raw-weights': 'keep' } : {}),
   }
   const config: Config = { ...configOf({ ...byDefault, ...serveFlags }), only: { path, name }, isHttp }

@@ -1,7 +1,7 @@
 /**
- * `onecopy run`: predicts a file of molecules in a short process of its own. The model is not loaded where a server of
- * the same user holds it: that is asked over its Unix socket, or its segment is attached to. Everything that is not
- * needed for that is loaded later, or not at all: run.sh starts this once a request.
+ * `onecopy run`: predicts a file of molecules in a short-lived process. If a server of the same user holds
+ * the model, the process sends requests to its Unix socket or attaches to its segment, and does not load the
+ * model. Modules are imported lazily, because run.sh starts this command for every request.
  */
 import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { realpath } from 'node:fs/promises'
@@ -14,17 +14,17 @@ import type { SegmentListing } from '../../src/segment/listing.js'
 import { EXIT } from '../exit-codes.js'
 import { commandLine, segmentDirOf, usageError } from './arguments.js'
 
-const WAYS = ['socket', 'segment', 'cold'] as const
-type Way = (typeof WAYS)[number]
+const METHODS = ['socket', 'segment', 'cold'] as const
+type Method = (typeof METHODS)[number]
 
-/** Fewer are done before a bar is seen. */
+/** Smaller inputs finish before a progress bar is useful. */
 const PROGRESS_FROM = 1000
 
 interface Options {
   readonly target: string
   readonly input: string
   readonly output: string
-  readonly via: Way | null
+  readonly via: Method | null
   readonly segmentDir: string
   readonly isQuiet: boolean
 }
@@ -36,14 +36,14 @@ function readOptions(argv: readonly string[]): Options {
     throw usageError(`expected one name or bundle, got ${positionals.length}`, 'run')
   const { input, output, via } = values
   if (input === undefined || output === undefined) throw usageError('expected --input and --output', 'run')
-  const way = WAYS.find((one) => one === via)
-  if (via !== undefined && way === undefined)
-    throw usageError(`--via: expected ${WAYS.join(', ')}, got ${via}`, 'run')
+  const method = METHODS.find((one) => one === via)
+  if (via !== undefined && method === undefined)
+    throw usageError(`--via: expected ${METHODS.join(', ')}, got ${via}`, 'run')
   return {
     target,
     input,
     output,
-    via: way ?? null,
+    via: method ?? null,
     segmentDir: segmentDirOf(values['segment-dir'], 'run'),
     isQuiet: values.quiet === 'on',
   }
@@ -55,20 +55,20 @@ interface Predicted {
   readonly outputType: OutputType
 }
 
-/** A file: what the model takes of each of its lines is known once the model is. */
+/** The input file. The model determines which columns of a line it takes. */
 interface Input {
   readonly lines: readonly (readonly string[])[]
-  /** What stands in the first column. @throws FileProblem. */
+  /** The first column. @throws FileError. */
   readonly molecules: () => readonly string[]
 }
 
-/** What the target is: a bundle's folder, or only a name. */
+/** The folder of the bundle, or null if the target is only a name. */
 async function bundleRootOf(target: string): Promise<string | null> {
   const { findBundle } = await import('../../src/ersilia/find-bundle.js')
   try {
     return await realpath(await findBundle(target))
   } catch (thrown) {
-    // What looks like a path is meant as one.
+    // A target with a slash is a path.
     if (target.includes('/')) throw thrown
     return null
   }
@@ -98,7 +98,7 @@ function isUnreachable(thrown: unknown): boolean {
   return code === 'ECONNREFUSED' || code === 'ENOENT' || code === 'EACCES'
 }
 
-/** Values as the bundle's output type has them, as POST /run gives them. */
+/** Predicts and converts the values to the output type of the bundle, as POST /run does. */
 async function predictWith(
   predictor: Predictor,
   { columns, outputType }: Bundle,
@@ -126,8 +126,8 @@ async function predictAttached(
   return await predictWith(predictor, bundle, { inputs: input.molecules(), progress })
 }
 
-/** Each way answers, or says null where it does not exist here. */
-const ATTEMPTS: Record<Way, (task: Task) => Promise<Predicted | null>> = {
+/** Each method resolves with the prediction, or with null if it is not available. */
+const ATTEMPTS: Record<Method, (task: Task) => Promise<Predicted | null>> = {
   async socket({ resident, input, progress, warn }) {
     if (resident?.socketPath == null || resident.bundlePath === null) return null
     const { predictOverSocket } = await import('../../src/ersilia/client.js')
@@ -145,7 +145,7 @@ const ATTEMPTS: Record<Way, (task: Task) => Promise<Predicted | null>> = {
     try {
       return await predictAttached({ ...resident, segment: resident.segment }, { input, progress })
     } catch (thrown) {
-      // Asked for, it is a failure; else there is one way left.
+      // An error if segment was requested with --via; otherwise the cold start remains.
       const isRefused = thrown instanceof OnecopyError && thrown.code === 'SEGMENT_INVALID'
       if (!isRefused || options.via !== null) throw thrown
       warn(`the segment of the server with pid ${resident.pid} cannot be used: ${thrown.message}`)
@@ -173,26 +173,26 @@ async function scriptPredictor(bundle: Bundle): Promise<Predictor> {
   if (process.env[INSIDE_RUN_SCRIPT] === undefined) return new SpawnedPredictor(bundle, 0)
   throw new OnecopyError(
     'BUNDLE_INVALID',
-    `run.sh of ${bundle.root} asks onecopy, and the bundle has no serve.json that says what to run`,
+    `run.sh of ${bundle.root} calls onecopy, but the bundle has no serve.json`,
   )
 }
 
 async function predict(task: Task): Promise<Predicted> {
   const { options, root } = task
-  for (const way of options.via === null ? WAYS : [options.via]) {
-    const predicted = await ATTEMPTS[way](task)
+  for (const method of options.via === null ? METHODS : [options.via]) {
+    const predicted = await ATTEMPTS[method](task)
     if (predicted !== null) return predicted
   }
   const what = root ?? JSON.stringify(options.target)
-  const how = options.via === null ? '' : ` in the way asked for (--via ${options.via})`
+  const how = options.via === null ? '' : ` for --via ${options.via}`
   throw new OnecopyError(
     'NOT_RESIDENT',
-    `no server of this user holds ${what}${how}: keep it with onecopy load, or name the bundle's folder`,
+    `no server of this user holds ${what}${how}: load it with onecopy load, or give the folder of the bundle`,
   )
 }
 
-/** A failure to read or write a file of the caller's. */
-class FileProblem extends Error {}
+/** The input cannot be read, or the output cannot be written. */
+class FileError extends Error {}
 
 async function readInput(path: string): Promise<Input> {
   try {
@@ -209,21 +209,21 @@ async function readInput(path: string): Promise<Input> {
         try {
           return firstColumn(table)
         } catch (thrown) {
-          throw new FileProblem(`--input ${path}: ${messageOf(thrown)}`)
+          throw new FileError(`--input ${path}: ${messageOf(thrown)}`)
         }
       },
     }
   } catch (thrown) {
-    throw new FileProblem(`--input ${path}: ${messageOf(thrown)}`)
+    throw new FileError(`--input ${path}: ${messageOf(thrown)}`)
   }
 }
 
-/** Whole or not at all: whoever waits for the file never reads half of it. */
+/** Writes the file atomically, so that readers never see a part of it. */
 async function writeOutput(path: string, { columns, rows, outputType }: Predicted): Promise<void> {
   let bytes: string | Buffer
   if (path.endsWith('.bin')) {
     if (outputType === 'string')
-      throw new FileProblem(`--output ${path}: the model answers with text, which the binary form has not`)
+      throw new FileError(`--output ${path}: the binary form does not support text outputs`)
     bytes = (await import('../../src/ersilia/binary.js')).encodeOutputs({ columns, rows }, outputType)
   } else bytes = (await import('../../src/ersilia/csv.js')).formatCsv(columns, rows)
   if (path === '-') {
@@ -236,7 +236,7 @@ async function writeOutput(path: string, { columns, rows, outputType }: Predicte
     renameSync(temporary, path)
   } catch (thrown) {
     rmSync(temporary, { force: true })
-    throw new FileProblem(`--output ${path}: ${messageOf(thrown)}`)
+    throw new FileError(`--output ${path}: ${messageOf(thrown)}`)
   }
 }
 
@@ -254,8 +254,8 @@ async function createProgress(total: number, isQuiet: boolean): Promise<PredictO
 }
 
 function exitCodeOf(thrown: unknown): number | null {
-  if (thrown instanceof FileProblem) return EXIT.file
-  // The server ended while it was asked.
+  if (thrown instanceof FileError) return EXIT.file
+  // The server ended during the request.
   if ((thrown as NodeJS.ErrnoException).code === 'ECONNRESET') return EXIT.busy
   if (!(thrown instanceof OnecopyError) || thrown.code === 'CONFIG_INVALID') return null
   if (thrown.code === 'NOT_RESIDENT') return EXIT.notResident
@@ -283,7 +283,7 @@ export async function runRun(argv: readonly string[]): Promise<number> {
     if (predicted.rows.length !== count)
       throw new OnecopyError(
         'MODEL_RUN_FAILED',
-        `expected ${count} rows, the model answered ${predicted.rows.length}`,
+        `expected ${count} rows, got ${predicted.rows.length} from the model`,
       )
     const empty = predicted.rows.filter((row) => row.every((cell) => cell === null)).length
     if (empty > 0) warn(`${empty} of ${count} rows have no result`)

@@ -1,6 +1,6 @@
 /**
- * `onecopy segments`: whose segments stand in shared memory, and which of them nobody uses any more. A
- * server that was killed with its workers leaves its segments in memory until the next start there.
+ * `onecopy segments`: lists the segments in shared memory and removes those of dead servers. The segments of
+ * a server killed together with its workers stay in memory until the next start.
  */
 import Table from 'cli-table3'
 import { messageOf, OnecopyError } from '../../src/errors.js'
@@ -17,7 +17,7 @@ interface Options {
 
 interface Sizes {
   readonly bytes: number
-  /** Less where raw weights are released. */
+  /** Less than the size after raw weights are released. */
   readonly memoryBytes: number
 }
 
@@ -27,7 +27,7 @@ interface Removed extends Sizes {
 
 const STATES: Record<ServerListing['state'], string> = {
   live: 'live',
-  dead: 'left behind',
+  dead: 'orphaned',
   starting: 'starting',
   foreign: "another user's",
 }
@@ -53,7 +53,7 @@ function counted(count: number, noun: string): string {
   return `${count} ${noun}${count === 1 ? '' : 's'}`
 }
 
-/** Sizes are those of before: what is removed can no longer be asked. */
+/** The sizes are read before the removal. */
 async function sweep(segmentDir: string): Promise<Removed[]> {
   const before = await listServers(segmentDir)
   const sizesAt = new Map(before.map(({ path, segments }) => [path, sumOf(segments)]))
@@ -63,7 +63,7 @@ async function sweep(segmentDir: string): Promise<Removed[]> {
       ...(sizesAt.get(path) ?? sumOf([])),
     }))
   } catch (thrown) {
-    const message = `expected to remove what dead servers left in ${segmentDir}: ${messageOf(thrown)}`
+    const message = `cannot remove the segments of dead servers in ${segmentDir}: ${messageOf(thrown)}`
     throw new OnecopyError('SEGMENT_FOLDER_INVALID', message, { cause: thrown })
   }
 }
@@ -77,7 +77,7 @@ function ownerText({ state, owner, uid }: ServerListing): string {
 function stateText({ state }: ServerListing, segment: SegmentListing | undefined): string {
   const unfinished = state === 'live' ? 'unfinished' : `unfinished, ${STATES[state]}`
   const text = segment?.isFinished === false ? unfinished : STATES[state]
-  // Of a message of several lines, a table has room for the first.
+  // The table shows the first line of a message.
   return segment?.problem == null ? text : `${text}: ${segment.problem.split('\n')[0]}`
 }
 
@@ -110,17 +110,17 @@ function totalLine(servers: readonly ServerListing[]): string {
   const foreign = servers.filter(({ state }) => state === 'foreign').length
   return [
     `total: ${counted(servers.length, 'server')}, ${counted(segments.length, 'segment')}, ${formatBytes(sumOf(segments).memoryBytes)}`,
-    dead.length === 0 ? '' : `; ${formatBytes(deadBytes)} left behind (--sweep removes it)`,
+    dead.length === 0 ? '' : `; ${formatBytes(deadBytes)} of dead servers (--sweep removes it)`,
     foreign === 0 ? '' : `; without the sizes of ${counted(foreign, 'server')} of other users`,
   ].join('')
 }
 
 function removedLines(removed: readonly Removed[]): string[] {
-  if (removed.length === 0) return ['removed nothing: no dead server left anything']
+  if (removed.length === 0) return ['removed nothing: no segments of dead servers']
   const { memoryBytes: total } = sumOf(removed)
   return [
     ...removed.map(({ path, memoryBytes }) => `removed ${path}, ${formatBytes(memoryBytes)}`),
-    `removed what ${counted(removed.length, 'dead server')} left, ${formatBytes(total)} (${total} bytes)`,
+    `removed the segments of ${counted(removed.length, 'dead server')}, ${formatBytes(total)} (${total} bytes)`,
   ]
 }
 

@@ -1,7 +1,7 @@
 /**
- * `onecopy tune MODEL`: measures on this machine what workers and threads suit a model. Each setting is a
- * real server under real requests, one after another, in two rounds of opposite order, because machines
- * drift; the table shows medians, and the best setting by requests a second.
+ * `onecopy tune MODEL`: measures which numbers of workers and threads suit a model on this machine. Each
+ * setting is a real server under load. Settings run one after another, in two rounds of opposite order to
+ * cancel drift. The table shows medians; the best setting has the most requests per second.
  */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -28,7 +28,7 @@ const START_TIMEOUT_MS = 10 * 60_000
 const WARM_UP_MS = 1000
 const ROUNDS = 2
 const CONNECTIONS_PER_CPU = 8
-/** Tried in turn for dimensions that a model leaves open, until a request is answered. */
+/** Sizes tried for undeclared dimensions until a request succeeds. */
 const TRIAL_SIZES = [8, 16, 1, 32, 64, 224]
 
 interface Setting {
@@ -55,7 +55,7 @@ const Metadata = z.object({
   ),
 })
 
-/** From one worker a CPU to one worker with all CPUs as threads; never more threads than CPUs. */
+/** From one single-threaded worker per CPU to one worker with all CPUs; never more threads than CPUs. */
 export function settingsFor(cpus: number): Setting[] {
   const settings: Setting[] = []
   for (let threads = 1; threads <= cpus; threads *= 2)
@@ -64,7 +64,7 @@ export function settingsFor(cpus: number): Setting[] {
   return settings
 }
 
-/** A repository with the one model in it, made of links; `remove` takes it away. */
+/** A temporary repository with links to the model; `remove` deletes it. */
 function repositoryOf(model: string): { readonly dir: string; readonly remove: () => void } {
   const path = resolve(model)
   const stat = statSync(path, { throwIfNoEntry: false })
@@ -75,7 +75,7 @@ function repositoryOf(model: string): { readonly dir: string; readonly remove: (
     )
   if (stat.isDirectory()) return { dir: path, remove: () => {} }
   const root = mkdtempSync(join(tmpdir(), 'onecopy-tune-'))
-  // External data stands beside the model under names of its own.
+  // External data files are next to the model.
   for (const name of readdirSync(dirname(path))) {
     if (name === basename(path) || !name.endsWith('.onnx'))
       symlinkSync(join(dirname(path), name), join(root, name))
@@ -83,7 +83,7 @@ function repositoryOf(model: string): { readonly dir: string; readonly remove: (
   return { dir: root, remove: () => rmSync(root, { recursive: true, force: true }) }
 }
 
-/** What is measured is asked by nobody else: in plain HTTP, and without keys or limits. */
+/** The measured server uses plain HTTP, without keys or limits. */
 function withoutAccessOptions(environment: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   const unset = Object.keys(ACCESS_OPTIONS).map((name) => [environmentName(name), ''])
   return { ...environment, ...Object.fromEntries(unset) }
@@ -150,7 +150,7 @@ function bodyFor(metadata: z.infer<typeof Metadata>, rows: number, size: number)
   return JSON.stringify({ inputs })
 }
 
-/** A request that this model answers, or the reason why none was found. */
+/** Finds a request that the model accepts. @throws OnecopyError REQUEST_INVALID if there is none. */
 async function workingBody(url: string, model: string, rows: number): Promise<string> {
   const metadata = Metadata.parse(await (await fetch(`${url}/v2/models/${model}`)).json())
   let why = ''
@@ -160,14 +160,14 @@ async function workingBody(url: string, model: string, rows: number): Promise<st
     if (response.ok) return body
     why = await response.text()
   }
-  throw new OnecopyError('REQUEST_INVALID', `no synthetic request is answered by model ${model}: ${why}`)
+  throw new OnecopyError('REQUEST_INVALID', `model ${model} accepts no synthetic request: ${why}`)
 }
 
 function quantile(sorted: readonly number[], q: number): number {
   return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))] ?? 0
 }
 
-/** Closed loops for `ms`; latencies in milliseconds, sorted. */
+/** Runs closed loops for `ms`; returns sorted latencies in milliseconds. */
 async function load(
   url: string,
   body: string,
@@ -288,8 +288,8 @@ export async function runTune(argv: readonly string[]): Promise<number> {
   }
   const { text, best } = resultTable(results)
   process.stdout.write(
-    `${text}\nbest here: onecopy serve --workers ${best.workers} --threads ${best.threads}\n` +
-      'A lone worker counts the segment as private: there is no other to share it with.\n',
+    `${text}\nbest on this machine: onecopy serve --workers ${best.workers} --threads ${best.threads}\n` +
+      'With one worker, the segment counts as private memory, because no other process maps it.\n',
   )
   return 0
 }

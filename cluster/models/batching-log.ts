@@ -1,4 +1,6 @@
-/** What the log says when a model comes whose requests are computed one by one, or together although nothing proves it safe. */
+/**
+ * Logs models whose requests are not batched, and models that are batched without proof that this is safe.
+ */
 import type { Log } from '../../src/log.js'
 import type { ModelSource } from '../../src/repository/repository.js'
 import type { SegmentHeader } from '../../src/segment/layout.js'
@@ -14,7 +16,7 @@ export function logBatching(
   if (config.batching === true) {
     log.warn(
       facts,
-      'requests are computed together by "batching": true, although nothing shows that they do not influence each other',
+      'requests are batched because of "batching": true, without proof that they are independent',
     )
-  } else log.info(facts, 'requests are computed one by one')
+  } else log.info(facts, 'requests are not batched')
 }

@@ -1,4 +1,4 @@
-/** Which models a server begins with, and which Ersilia bundle it serves: a repository, one bundle, or one ONNX file. */
+/** The models and the Ersilia bundle that a server starts with: a repository, one bundle or one ONNX file. */
 import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Config } from '../../src/config/config.js'
@@ -19,28 +19,30 @@ import {
 } from '../../src/repository/repository.js'
 import { inputTransform } from '../../src/transform/registry.js'
 
-/** Which models there are to begin with, and what is wrong with others. */
+/** The models found at startup, and the problems. */
 interface Found {
   readonly sources: readonly ModelSource[]
-  /** Of what was asked for. */
+  /** Problems of the selected models. */
   readonly problems: readonly RepositoryProblem[]
-  /** Of what stands in the repository and was not asked for. */
+  /** Problems of models in the repository that are not selected. */
   readonly otherProblems: readonly RepositoryProblem[]
-  /** Whether what can be served is, where not everything can. */
+  /** Whether to serve what is valid, despite problems with the rest. */
   readonly isTolerant: boolean
-  /** Whether a server without any model is not ready. Under explicit control models come when they are asked for. */
+  /**
+   * Whether a server without models is not ready. With explicit control, models arrive through load requests.
+   */
   readonly isModelRequired: boolean
 }
 
-/** A bundle or a model that is all there is. */
-const ALONE = { problems: [], otherProblems: [], isTolerant: false, isModelRequired: false } as const
+/** For a single bundle or model. */
+const SINGLE = { problems: [], otherProblems: [], isTolerant: false, isModelRequired: false } as const
 
-export interface Beginning extends Found {
+export interface InitialModels extends Found {
   readonly mounted: MountedBundle | null
-  /** Names that `onecopy run` may use; empty for a repository without a bundle. */
+  /** Names that `onecopy run` accepts; empty for a repository without a bundle. */
   readonly names: readonly string[]
   readonly outputType: OutputType
-  /** What every worker will hold beside models: of transforms that are opened at the start. */
+  /** Memory per worker besides models: for transforms that open at startup. */
   readonly workerBytes: number
 }
 
@@ -58,14 +60,14 @@ async function isFile(path: string): Promise<boolean> {
 }
 
 /** @throws OnecopyError BUNDLE_INVALID, REPOSITORY_INVALID. */
-async function beginWithBundle(path: string, given: string | null): Promise<Beginning> {
+async function resolveBundle(path: string, given: string | null): Promise<InitialModels> {
   const bundle = await readBundle(path)
   const name = given ?? bundle.card.Identifier
   const { outputType } = bundle
   const names = namesOf(bundle, name)
   if (bundle.checkpoint === null)
     return {
-      ...{ sources: [], ...ALONE },
+      ...{ sources: [], ...SINGLE },
       mounted: { path: bundle.root, modelName: null, isRequired: true },
       names,
       outputType,
@@ -76,7 +78,7 @@ async function beginWithBundle(path: string, given: string | null): Promise<Begi
   const source = await sourceOf(bundle.checkpoint, name)
   const { manifest } = bundle
   return {
-    ...{ sources: [source], ...ALONE },
+    ...{ sources: [source], ...SINGLE },
     mounted: { path: bundle.root, modelName: name, isRequired: true },
     names,
     outputType,
@@ -84,12 +86,12 @@ async function beginWithBundle(path: string, given: string | null): Promise<Begi
   }
 }
 
-/** The one model of the repository whose folder is a bundle too; a server answers POST /run for one model. */
+/** The one model of the repository whose folder is also a bundle: POST /run serves a single model. */
 async function bundleAmong(
   modelsDir: string,
   sources: readonly ModelSource[],
   log: Log,
-): Promise<Omit<Beginning, keyof Found>> {
+): Promise<Omit<InitialModels, keyof Found>> {
   const none = { mounted: null, names: [], outputType: 'float', workerBytes: 0 } as const
   const names = [...new Set(sources.map(({ name }) => name))]
   const candidates: string[] = []
@@ -111,12 +113,15 @@ async function bundleAmong(
         mounted: { path: bundle.root, modelName: name, isRequired: false },
         names: namesOf(bundle, name),
         outputType: bundle.outputType,
-        // It is opened by its first request, if there is one.
+        // The first request opens it.
         workerBytes: 0,
       }
-    log.warn({ checkpoint: bundle.checkpoint }, 'POST /run is not served: the checkpoint is no model here')
+    log.warn(
+      { checkpoint: bundle.checkpoint },
+      'POST /run is not served: the checkpoint is not a model of this repository',
+    )
   } catch (thrown) {
-    // Whatever it is, the models beside it are served.
+    // A bundle that cannot be read does not keep the models from being served.
     const code = thrown instanceof OnecopyError ? { code: thrown.code } : {}
     log.warn({ ...code, reason: messageOf(thrown) }, 'POST /run is not served')
   }
@@ -124,7 +129,7 @@ async function bundleAmong(
 }
 
 /** @throws OnecopyError REPOSITORY_INVALID; MODEL_NOT_FOUND for `--load-model` with `--exit-on-error on`. */
-async function beginWithRepository(
+async function resolveRepository(
   { modelsDir, modelControl, loadModels, exitsOnError }: Config,
   log: Log,
 ): Promise<Found> {
@@ -156,21 +161,21 @@ async function beginWithRepository(
 }
 
 /** @throws OnecopyError BUNDLE_INVALID, REPOSITORY_INVALID, MODEL_NOT_FOUND, CONFIG_INVALID. */
-export async function beginWith(config: Config, log: Log): Promise<Beginning> {
+export async function resolveInitialModels(config: Config, log: Log): Promise<InitialModels> {
   const { only, modelControl, modelsDir } = config
   if (only === null) {
-    const found = await beginWithRepository(config, log)
+    const found = await resolveRepository(config, log)
     return { ...found, ...(await bundleAmong(modelsDir, found.sources, log)) }
   }
   if (modelControl !== 'fixed')
     throw new OnecopyError(
       'CONFIG_INVALID',
-      '--model-control: a bundle is served as it is at the start: fixed',
+      '--model-control: expected fixed: a bundle does not change while it is served',
     )
-  if (!only.path.endsWith('.onnx')) return await beginWithBundle(only.path, only.name)
+  if (!only.path.endsWith('.onnx')) return await resolveBundle(only.path, only.name)
   const name = only.name ?? modelPathOf(only.path).name
   return {
-    ...{ sources: [await sourceOf(only.path, name)], ...ALONE },
+    ...{ sources: [await sourceOf(only.path, name)], ...SINGLE },
     mounted: null,
     names: [name],
     outputType: 'float',
@@ -178,9 +183,9 @@ export async function beginWith(config: Config, log: Log): Promise<Beginning> {
   }
 }
 
-/** What other processes of this user are told. */
+/** What the server tells other processes of this user about itself. */
 export function residentNote(
-  { sources, mounted, names, outputType }: Beginning,
+  { sources, mounted, names, outputType }: InitialModels,
   socketPath: string | null,
 ): ResidentNote | null {
   if (names.length === 0) return null

@@ -1,4 +1,4 @@
-/** What the catalogue knows of a model version. */
+/** The catalogue's record of a model version. */
 import type { IndexEntry, ModelState } from '../../src/api/schemas.js'
 import type { Generation } from './generation.js'
 
@@ -8,11 +8,11 @@ export interface Entry {
   state: ModelState
   reason: string
   serving: Generation | null
-  /** How many folders in shared memory there have been. */
+  /** Number of shared-memory folders created so far. */
   folders: number
 }
 
-/** How many generations of a model version are in memory. */
+/** Number of generations of a model version in memory. */
 export interface GenerationCount {
   readonly name: string
   readonly version: string
@@ -27,12 +27,12 @@ export function newEntry(name: string, version: string): Entry {
   return { name, version, state: 'LOADING', reason: '', serving: null, folders: 0 }
 }
 
-/** As the index tells it; `keeps` is the number of earlier generations that are in memory. */
+/** The entry for the repository index; `keeps` is the number of earlier generations in memory. */
 export function describeEntry(
   { name, version, state, reason }: Pick<Entry, 'name' | 'version' | 'state' | 'reason'>,
   { keeps }: { readonly keeps: number },
 ): IndexEntry {
   const isKept = state !== 'UNLOADING' && keeps > 0
-  const kept = isKept ? 'an earlier generation answers the requests that began with it' : ''
+  const kept = isKept ? 'an earlier generation still has requests in flight' : ''
   return { name, version, state, reason: [reason, kept].filter((part) => part !== '').join('; ') }
 }

@@ -1,4 +1,4 @@
-/** What the catalogue is given, and how it says that a model has changed. */
+/** Dependencies of the catalogue and the model changes that it reports. */
 import type { IndexEntry } from '../../src/api/schemas.js'
 import type { PublishedModel } from '../../src/compile/publish.js'
 import type { OnecopyError } from '../../src/errors.js'
@@ -12,25 +12,25 @@ export type ModelChange = 'loaded' | 'unloaded' | 'failed'
 export interface CatalogueOptions {
   readonly stats: FleetStats
   readonly log: Log
-  /** Compiles and writes one model version into a folder of that name; null where its content is held already. */
+  /** Compiles one model version and writes it to the folder; null if a held segment has the same content. */
   readonly publish: (
     source: ModelSource,
     choices: { readonly folderName: string; readonly heldKeys: readonly string[] },
   ) => Promise<PublishedModel | null>
-  /** The memory of a folder's segment is free again. */
+  /** The memory of this folder's segment is free again. */
   readonly release: (folderName: string) => void
-  /** Every process that may have a segment mapped. */
+  /** Every process that may map a segment. */
   readonly processes: () => readonly number[]
-  /** Workers that are alive and not on their way out, ready or booting. */
+  /** Live workers that are not retiring, ready or booting. */
   readonly workers: () => readonly WorkerHandle[]
-  /** These and those on their way out, which answer what they began. */
+  /** All live workers. Retiring ones still answer their requests in flight. */
   readonly allWorkers: () => readonly WorkerHandle[]
-  /** A worker that cannot follow: it is to be replaced. */
-  readonly condemn: (worker: WorkerHandle, failure: OnecopyError) => void
-  /** How a change ended. */
+  /** Replaces a worker that failed to apply a change. */
+  readonly discard: (worker: WorkerHandle, failure: OnecopyError) => void
+  /** Reports the outcome of a change. */
   readonly onChange: (model: IndexEntry, outcome: ModelChange) => void
-  /** For a worker to load a generation, or to change over. */
+  /** Deadline for a worker to load or switch to a generation. */
   readonly prepareTimeoutMs: number
-  /** How long a change waits for what it retired; that is kept for as long as it is used. */
+  /** How long a change waits for the retired generation to be unloaded. */
   readonly retireTimeoutMs: number
 }

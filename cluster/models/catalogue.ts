@@ -1,13 +1,14 @@
 /**
- * The model versions of the fleet: what is served, in which state, and how that changes while it is.
+ * The model versions that the server offers: their states, and how they change while requests are served.
  *
- * A new generation of a version is compiled and written beside the old one, loaded by every worker
- * beside the old one, and only when all have it they are told to answer with it; the old one answers what it
- * began, is unloaded everywhere, and its segment is removed last. Whatever fails before that step leaves the
- * old one serving. Changes are made one at a time, in the order they were asked for.
+ * A new generation is compiled, written to shared memory and loaded by every worker next to the old one. Only
+ * then do all workers switch to it. The old generation answers its requests in flight and is unloaded
+ * everywhere; its segment is removed last. A failure before the switch leaves the old generation serving.
+ * Changes run one at a time, in order.
  *
- * How long requests take that began with the old one is up to them and their clients: a change waits for them for a
- * while, then the old one is kept beside the new one, and said to be, until the last of them is answered.
+ * Requests in flight on the old generation can take arbitrarily long. A change waits for them for a limited
+ * time. After that the old generation stays in memory, and the index says so, until its last request is
+ * answered.
  */
 import { isDeepStrictEqual } from 'node:util'
 import type { IndexEntry } from '../../src/api/schemas.js'
@@ -33,12 +34,12 @@ export class Catalogue {
   readonly #boots: WorkerBoots
   readonly #retirement: Retirement
   readonly #entries = new Map<string, Entry>()
-  /** How many generations there have been, of anything: none is ever taken for another. */
+  /** Number of generations so far, over all models. Makes every key unique. */
   #generations = 0
-  #turn: Promise<unknown> = Promise.resolve()
-  #onBegun: () => void = () => {}
-  readonly #begun = new Promise<void>((resolve) => {
-    this.#onBegun = resolve
+  #lastChange: Promise<unknown> = Promise.resolve()
+  #onInitialized: () => void = () => {}
+  readonly #initialized = new Promise<void>((resolve) => {
+    this.#onInitialized = resolve
   })
 
   constructor(options: CatalogueOptions) {
@@ -49,20 +50,20 @@ export class Catalogue {
       service: this.#service,
       loadable: () => this.#loadable,
       workers,
-      inTurn: (work) => this.#inTurn(work),
-      onDoubt: (generation, state) => this.#doubt(generation, state),
+      runExclusive: (work) => this.#runExclusive(work),
+      onContentMismatch: (generation, state) => this.#onContentMismatch(generation, state),
       prepareTimeoutMs: options.prepareTimeoutMs,
     })
     const { allWorkers, retireTimeoutMs } = options
     this.#retirement = new Retirement({
       ...{ allWorkers, retireTimeoutMs, log },
       serving: () => this.#serving,
-      onGoneLate: (old) => void this.#inTurn(() => this.#forgetCounts(old)),
+      onLateUnload: (old) => void this.#runExclusive(() => this.#forgetCounts(old)),
     })
   }
 
-  /** Takes in what was published before any worker serves, and what could not be. */
-  async begin(published: readonly PublishedModel[], failed: readonly FailedModel[]): Promise<void> {
+  /** Registers what was published before the first worker serves, and what failed. */
+  async initialize(published: readonly PublishedModel[], failed: readonly FailedModel[]): Promise<void> {
     for (const one of published) {
       const entry = this.#entryOf(one.source)
       entry.folders = 1
@@ -76,41 +77,41 @@ export class Catalogue {
       const { name, version, reason } = entry
       this.#options.log.error({ model: name, version, reason }, 'the model is not served')
     }
-    this.#onBegun()
+    this.#onInitialized()
   }
 
   /**
-   * Says what a worker that starts now is to serve, once there is anything; see WorkerBoots.
+   * Provides the segments for a new worker, once the catalogue is initialized; see WorkerBoots.
    * @throws OnecopyError SEGMENT_SPACE.
    */
   async lease(take: (start: Pick<StartMessage, 'segments' | 'outOfService'>) => void): Promise<() => void> {
-    await this.#begun
+    await this.#initialized
     return await this.#boots.lease(take)
   }
 
-  /** A worker serves from here on, perhaps not everything. */
+  /** A worker is ready, possibly without some models. */
   workerReady(worker: WorkerHandle): void {
     this.#boots.ready(worker)
   }
 
-  #doubt(generation: Generation, state: OutOfService): void {
+  #onContentMismatch(generation: Generation, state: OutOfService): void {
     const { facts, source } = generation
     if (!this.#service.takeOut(facts, state, { isLoaded: false })) return
     const entry = this.#entryOf(source)
     this.#options.onChange({ ...source, state: 'UNAVAILABLE', reason: state.reason }, 'failed')
-    // What was changed in shared memory is made anew; what answers otherwise would do so again.
-    if (state.code === 'SEGMENT_INVALID') void this.#mend(entry, generation)
+    // A corrupt segment can be rebuilt. A model that fails its self-check would fail again.
+    if (state.code === 'SEGMENT_INVALID') void this.#rebuild(entry, generation)
   }
 
-  /** Makes the segment of a version anew that is out of service, from the same model. */
-  #mend(entry: Entry, generation: Generation): Promise<void> {
-    return this.#inTurn(async () => {
+  /** Rebuilds the segment of a version that is out of service, from the same model. */
+  #rebuild(entry: Entry, generation: Generation): Promise<void> {
+    return this.#runExclusive(async () => {
       if (entry.serving !== generation) return
       const facts = { model: entry.name, version: entry.version }
       const { log } = this.#options
       await this.#replace(entry, generation.source, { onlySameContent: true }).then(
-        () => log.info(facts, 'the segment was made anew'),
-        (thrown) => log.error({ ...facts, reason: messageOf(thrown) }, 'the segment cannot be made anew'),
+        () => log.info(facts, 'the segment was rebuilt'),
+        (thrown) => log.error({ ...facts, reason: messageOf(thrown) }, 'the segment cannot be rebuilt'),
       )
     })
   }
@@ -119,17 +120,17 @@ export class Catalogue {
     return this.#serving.map(({ segment }) => segment.published)
   }
 
-  /** Memory that the next load will take again. */
+  /** Memory that the next load needs again. */
   get releasedBytes(): number {
     return this.#serving.reduce((sum, { segment }) => sum + segment.releasedBytes, 0)
   }
 
-  /** The versions that answer. */
+  /** The versions that are served. */
   get served(): VersionName[] {
     return this.#serving.map(({ source: { name, version } }) => ({ name, version }))
   }
 
-  /** Whether any version answers; where none is served, whether none needs to be. */
+  /** Whether any version is served, or none is required. */
   isServing(isModelRequired: boolean): boolean {
     return this.#serving.length === 0 ? !isModelRequired : this.index.some(({ state }) => state === 'READY')
   }
@@ -138,19 +139,19 @@ export class Catalogue {
     return [...this.#entries.values()].flatMap(({ serving }) => serving ?? [])
   }
 
-  /** Forgets versions that are not served and are gone: what was tried or unloaded, and left the repository. */
+  /** Removes the entries of versions that are neither served nor in the repository. */
   forget(isGone: (version: VersionName) => boolean): void {
     for (const [key, entry] of this.#entries)
       if (entry.state === 'UNAVAILABLE' && this.#countOf(entry) === 0 && isGone(entry))
         this.#entries.delete(key)
   }
 
-  /** What workers load: versions that are out of service only where they are to come back in one step. */
+  /** What workers load. A version out of service is included only if it can return without a reload. */
   get #loadable(): Generation[] {
     return this.#serving.filter(({ source }) => this.#service.stateOf(source)?.isLoaded !== false)
   }
 
-  /** Versions that are served, and refuse requests in some workers or in all. */
+  /** Served versions that some or all workers refuse. */
   get outOfService(): readonly (VersionName & { readonly state: OutOfService; readonly workers: number })[] {
     return this.#serving.flatMap(({ source: { name, version } }) => {
       const { state, workers } = this.#service.refusing({ name, version })
@@ -159,9 +160,9 @@ export class Catalogue {
   }
 
   /**
-   * Takes a version that is served out of service, in every worker and in those that start later; `isLoaded` has them
-   * load it all the same, so that it can be put back in one step. Returns false where it is not served, or is out of
-   * service for another reason.
+   * Takes a served version out of service in all current and future workers. With `isLoaded` they still load
+   * it, so that it can return immediately. Returns false if it is not served or is out of service for another
+   * reason.
    */
   takeOut(model: VersionName, state: OutOfService, choices: Pick<TakenOut, 'isLoaded'>): boolean {
     const generation = this.#entries.get(entryKey(model))?.serving
@@ -169,14 +170,14 @@ export class Catalogue {
   }
 
   /**
-   * Puts a version back that is out of service because of `code`, once workers that started without it have loaded it.
-   * @throws OnecopyError why a worker cannot load it: it stays out of service.
+   * Puts a version back that is out of service because of `code`, after workers without it have loaded it.
+   * @throws OnecopyError if a worker fails to load it: it stays out of service.
    */
   bringBack(model: VersionName, code: ErrorCode): Promise<void> {
     return this.#boots.bringBack(model, code, () => this.#entries.get(entryKey(model))?.serving ?? null)
   }
 
-  /** Every version that was asked for and not forgotten, by name and version. */
+  /** Every known version, by name and version. */
   get index(): IndexEntry[] {
     return [...this.#entries.values()]
       .map((entry) => this.#describe(entry))
@@ -188,12 +189,12 @@ export class Catalogue {
     return describeEntry({ ...entry, ...out }, { keeps: this.#retirement.countOf(entry) })
   }
 
-  /** How many generations of a version are in memory. */
+  /** Number of generations of a version in memory. */
   #countOf(entry: Entry): number {
     return (entry.serving === null ? 0 : 1) + this.#retirement.countOf(entry)
   }
 
-  /** What is in memory of every version: one generation, and those that are kept for requests that began with them. */
+  /** Generations in memory of every version: the one that serves, and those with requests in flight. */
   get generations(): GenerationCount[] {
     return [...this.#entries.values()].flatMap((entry) => {
       const { name, version } = entry
@@ -233,18 +234,18 @@ export class Catalogue {
     return { source, segment, facts: { key, name, version, config, number, stats: stats.modelPage(number) } }
   }
 
-  #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const mine = this.#turn.then(work)
-    this.#turn = mine.catch(() => {})
-    return mine
+  #runExclusive<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#lastChange.then(work)
+    this.#lastChange = result.catch(() => {})
+    return result
   }
 
   /**
-   * Serves a model version, in place of what its name and version meant before.
-   * @throws OnecopyError why it does not; what was served before still is.
+   * Serves a model version, in place of its current generation.
+   * @throws OnecopyError if it cannot be served: the current generation stays.
    */
   load(source: ModelSource): Promise<void> {
-    return this.#inTurn(async () => {
+    return this.#runExclusive(async () => {
       const entry = this.#entryOf(source)
       if (entry.serving === null) entry.state = 'LOADING'
       entry.reason = entry.serving === null ? '' : 'a new generation is being loaded'
@@ -263,11 +264,11 @@ export class Catalogue {
   }
 
   /**
-   * Stops serving a model version; resolves when its memory is given back, or is kept for requests that take their time.
-   * @throws OnecopyError MODEL_NOT_FOUND when it is not served.
+   * Stops serving a model version. Resolves when its memory is free, or after `retireTimeoutMs`.
+   * @throws OnecopyError MODEL_NOT_FOUND if it is not served.
    */
   unload(model: VersionName): Promise<void> {
-    return this.#inTurn(async () => {
+    return this.#runExclusive(async () => {
       const entry = this.#entries.get(entryKey(model))
       const old = entry?.serving
       if (entry === undefined || old === undefined || old === null) {
@@ -297,12 +298,12 @@ export class Catalogue {
         { ...facts, reason },
         entry.serving === null
           ? 'the model is not served'
-          : 'the model is not replaced: the old one serves on',
+          : 'the model was not replaced: the current generation stays',
       )
     onChange(this.#describe(entry), outcome)
   }
 
-  /** Under `onlySameContent` the model must still be the one that is served. */
+  /** With `onlySameContent`, fails if the model differs from the one that is served. */
   async #replace(
     entry: Entry,
     source: ModelSource,
@@ -311,13 +312,13 @@ export class Catalogue {
     const old = entry.serving
     const outState = this.#service.stateOf(entry)
     const oldKey = old?.segment.published.segment.header.key
-    // The segment of a version that workers do not load is good for nothing.
+    // Workers do not load this segment, so it must not be reused.
     const heldKeys = oldKey === undefined || outState?.isLoaded === false ? [] : [oldKey]
     const published = await this.#options.publish(source, {
       folderName: this.#nextFolderName(entry),
       heldKeys,
     })
-    // The same content: the segment that is there serves on, perhaps under another config.
+    // Same content: the current segment stays, possibly under another config.
     if (published === null && isDeepStrictEqual(old?.source.config, source.config)) return
     const written = published === null ? null : await this.#open(published, entry)
     const segment = written ?? (old as Generation).segment
@@ -327,7 +328,7 @@ export class Catalogue {
       if (onlySameContent && published?.segment.header.key !== oldKey)
         throw new OnecopyError(
           'SEGMENT_INVALID',
-          'the model in the repository is not the one that is served any more',
+          'the model in the repository has changed since it was loaded',
         )
       if (old !== null) requireSameInterface(old, next)
       const release = await segment.lease()
@@ -355,21 +356,21 @@ export class Catalogue {
     await switchGeneration({ next, old }, { ...this.#options, boots: this.#boots, service: this.#service })
   }
 
-  /** To be called in turn, once no worker is asked to answer with it any more. */
+  /** Runs inside the queue of changes, when no worker sends new requests to the generation. */
   async #retire(old: Generation): Promise<void> {
     if (await this.#retirement.retire(old)) await this.#forgetCounts(old)
   }
 
-  /** What was counted of a version stays for as long as any generation of it is there to count. */
+  /** The counters of a version exist as long as any of its generations. */
   async #forgetCounts({ source, facts }: Generation): Promise<void> {
     const entry = this.#entries.get(entryKey(source))
     if (entry === undefined || this.#countOf(entry) === 0) await this.#options.stats.removeModel(facts.number)
   }
 
-  /** Leaves the segments as they are. */
+  /** Does not remove the segments. */
   async close(): Promise<void> {
     this.#boots.close()
-    await this.#turn
+    await this.#lastChange
     await Promise.all([...this.#serving.map(({ segment }) => segment.close()), this.#retirement.close()])
   }
 }

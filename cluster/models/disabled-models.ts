@@ -1,4 +1,4 @@
-/** What the circuit breakers decide, done: a disabled model is out of service in every worker until it is tried again. */
+/** Applies the decisions of the circuit breakers: a disabled model is out of service in every worker. */
 import type { BreakerConfig } from '../../src/config/breaker-options.js'
 import { messageOf } from '../../src/errors.js'
 import type { Log } from '../../src/log.js'
@@ -11,12 +11,12 @@ import {
 } from '../workers/breaker.js'
 import type { Catalogue } from './catalogue.js'
 
-/** The code under which a breaker takes a model out of service, and puts it back. */
+/** The reason code of a disabled model. Only the same code puts it back. */
 export const DISABLED = 'MODEL_DISABLED'
 
 export interface DisabledModelsOptions {
   readonly config: BreakerConfig
-  /** Undefined before anything is served. */
+  /** Undefined until models are served. */
   readonly catalogue: () => Catalogue | undefined
   readonly onFailure: (model: ModelVersion, cause: FailureKind) => void
   readonly log: Log
@@ -31,7 +31,7 @@ export function createBreakers({ config, catalogue, onFailure, log }: DisabledMo
       {
         ...{ code: DISABLED, reason },
         ...{ retryAfterSeconds: Math.ceil(waitMs / 1000), untilMs: Date.now() + waitMs },
-        // While a worker is replaced the model is under no suspicion yet: one request may have been the cause, or a signal.
+        // During a suspension the model is not yet blamed: a single request or a signal may be the cause.
         isQueueKept: isLoaded,
       },
       { isLoaded },

@@ -1,4 +1,4 @@
-/** One generation of a model version: what it was made from, its segment, and what workers are told of it. */
+/** One generation of a model version: its source, its segment and its description for workers. */
 import { isDeepStrictEqual } from 'node:util'
 import { OnecopyError } from '../../src/errors.js'
 import type { ModelSource } from '../../src/repository/repository.js'
@@ -6,10 +6,10 @@ import type { SegmentMessage } from '../messages.js'
 import type { LiveSegment } from './live-segment.js'
 
 export interface Generation {
-  /** Where the model version came from, and under which config. */
+  /** Model files and config. */
   readonly source: ModelSource
   readonly segment: LiveSegment
-  /** What workers are told of it, but for the segment, which can change in time. */
+  /** The message to workers, without the segment reference, which can change. */
   readonly facts: Omit<SegmentMessage, 'segment'>
 }
 
@@ -21,7 +21,7 @@ export function generationKey({ facts }: Generation): string {
   return facts.key
 }
 
-/** Clients of a version rely on its inputs and outputs. */
+/** Clients of a version depend on its inputs and outputs. */
 export function requireSameInterface(old: Generation, next: Generation): void {
   const of = ({ segment: { published } }: Generation) => ({
     inputs: published.segment.header.inputs,
@@ -30,7 +30,7 @@ export function requireSameInterface(old: Generation, next: Generation): void {
   if (isDeepStrictEqual(of(old), of(next))) return
   throw new OnecopyError(
     'INTERFACE_CHANGED',
-    `expected the inputs and outputs that version ${old.facts.version} has, ${JSON.stringify(of(old))}, got ` +
+    `expected the inputs and outputs of version ${old.facts.version}, ${JSON.stringify(of(old))}, got ` +
       `${JSON.stringify(of(next))}: give it a new version, or unload the old one first`,
   )
 }

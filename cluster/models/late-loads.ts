@@ -1,16 +1,16 @@
 /**
- * Has a worker load what it could not when it booted: again after a while, and a few times only, because loading holds
- * up the requests of other models.
+ * Retries loads that failed when a worker booted. The number of attempts is limited, because a load delays
+ * requests to other models.
  */
 import { OnecopyError, type OutOfService, outOfServiceBecauseOf } from '../../src/errors.js'
 
 const FIRST_DELAY_MS = 1000
 const DELAY_FACTOR = 4
-/** The last one comes after some six minutes. */
+/** The last attempt is about six minutes after the boot. */
 const MAX_ATTEMPTS = 5
 
 export interface LateLoadsOptions<W> {
-  /** Loads it, if there is any use in it still. */
+  /** Loads the generation if it is still needed. */
   readonly load: (worker: W, key: string) => Promise<void>
   readonly onFailed: (worker: W, key: string, state: OutOfService) => void
 }
@@ -23,11 +23,11 @@ export class LateLoads<W> {
     this.#options = options
   }
 
-  begin(worker: W, key: string): void {
-    this.#later(worker, key, 1)
+  start(worker: W, key: string): void {
+    this.#schedule(worker, key, 1)
   }
 
-  #later(worker: W, key: string, attempt: number): void {
+  #schedule(worker: W, key: string, attempt: number): void {
     const timer = setTimeout(
       () => {
         this.#timers.delete(timer)
@@ -43,10 +43,10 @@ export class LateLoads<W> {
     try {
       await load(worker, key)
     } catch (thrown) {
-      // A worker that is gone, or a bug, is reported by its exit.
+      // The exit of the worker reports a bug or a dead worker.
       if (!(thrown instanceof OnecopyError) || thrown.code === 'WORKER_GONE') return
       onFailed(worker, key, outOfServiceBecauseOf(thrown))
-      if (attempt < MAX_ATTEMPTS) this.#later(worker, key, attempt + 1)
+      if (attempt < MAX_ATTEMPTS) this.#schedule(worker, key, attempt + 1)
     }
   }
 

@@ -1,6 +1,6 @@
 /**
- * A segment while it is served: kept mapped by the primary, down to one copy of its weights between loads, and made
- * again where the compile cache cannot give back what was taken out of it.
+ * A segment while it is served. The primary keeps it mapped. Between loads it holds only one copy of the
+ * weights; if the compile cache cannot restore the released raw weights, the segment is rebuilt.
  */
 import { basename } from 'node:path'
 import type { PublishedModel } from '../../src/compile/publish.js'
@@ -12,137 +12,142 @@ import { RawWeights } from '../../src/segment/raw-weights.js'
 
 export interface LiveSegmentOptions {
   readonly log: Log
-  /** Makes the segment of the same model version anew, in a folder of its own. */
+  /** Publishes the same model version again, in a new folder. */
   readonly publishAgain: () => Promise<PublishedModel | null>
-  /** The memory of a folder's segment is free again. */
+  /** The memory of this folder's segment is free again. */
   readonly release: (folderName: string) => void
-  /** Every process that may have it mapped. */
+  /** Every process that may map it. */
   readonly processes: () => readonly number[]
 }
 
-/** One file and what goes with it. */
-interface Stand {
+/** A published segment and the resources that belong to it. */
+interface SegmentFile {
   readonly published: PublishedModel
   readonly attached: AttachedSegment
-  /** Null where its raw weights stay. */
+  /** Null if its raw weights are never released. */
   readonly raw: RawWeights | null
 }
 
 export class LiveSegment {
   readonly #options: LiveSegmentOptions
-  #stand: Stand
-  #mending: Promise<void> | undefined
+  #open: SegmentFile
+  #rebuilding: Promise<void> | undefined
   #isRemoved = false
 
-  private constructor(stand: Stand, options: LiveSegmentOptions) {
-    this.#stand = stand
+  private constructor(open: SegmentFile, options: LiveSegmentOptions) {
+    this.#open = open
     this.#options = options
   }
 
-  /** @throws OnecopyError SEGMENT_INVALID when it is not what was published; nothing of it is left then. */
+  /**
+   * @throws OnecopyError SEGMENT_INVALID if it differs from what was published; the segment is then removed.
+   */
   static async open(published: PublishedModel, options: LiveSegmentOptions): Promise<LiveSegment> {
-    return new LiveSegment(await standOrDrop(published, options), options)
+    return new LiveSegment(await openOrRemove(published, options), options)
   }
 
   get published(): PublishedModel {
-    return this.#stand.published
+    return this.#open.published
   }
 
   get releasedBytes(): number {
-    return this.#stand.raw?.releasedBytes ?? 0
+    return this.#open.raw?.releasedBytes ?? 0
   }
 
-  /** What a process attaches by while a lease is held. */
+  /** How a process attaches to it while a lease is held. */
   get reference(): SegmentReference {
-    return this.#stand.raw?.reference ?? this.#stand.published.reference
+    return this.#open.raw?.reference ?? this.#open.published.reference
   }
 
   /**
-   * Resolves when the segment is whole, and keeps it so until the returned function is called: taken before any load.
-   * @throws OnecopyError why it cannot be made whole.
+   * Resolves when the segment is complete, and keeps it complete until the returned function is called. Every
+   * load needs a lease.
+   * @throws OnecopyError if it cannot be completed.
    */
   async lease(): Promise<() => void> {
-    const { raw } = this.#stand
+    const { raw } = this.#open
     if (raw === null) return () => {}
     try {
       return await raw.lease()
     } catch (thrown) {
-      // Room in shared memory is not made by a second copy.
+      // A second copy would not free shared memory.
       if (!(thrown instanceof OnecopyError) || thrown.code !== 'SEGMENT_INVALID') throw thrown
-      if (this.#stand.raw === raw) {
-        this.#mending ??= this.#mend(thrown).finally(() => {
-          this.#mending = undefined
+      if (this.#open.raw === raw) {
+        this.#rebuilding ??= this.#rebuild(thrown).finally(() => {
+          this.#rebuilding = undefined
         })
-        await this.#mending
+        await this.#rebuilding
       }
       return await this.lease()
     }
   }
 
-  /** Those who have the old file loaded keep it until they end. */
-  async #mend(why: OnecopyError): Promise<void> {
+  /** Processes that have loaded the old file keep it until they end. */
+  async #rebuild(why: OnecopyError): Promise<void> {
     const { log, publishAgain } = this.#options
-    const old = this.#stand
+    const old = this.#open
     const { name: model, version } = old.published.source
-    log.warn({ model, version, reason: why.message }, 'making the segment anew')
+    log.warn({ model, version, reason: why.message }, 'rebuilding the segment')
     const published = await publishAgain()
     if (published === null) throw why
     const { key } = published.segment.header
     if (key !== old.published.segment.header.key) {
-      await drop({ published, raw: null }, this.#options)
+      await removeFile({ published, raw: null }, this.#options)
       throw new OnecopyError(
         'SEGMENT_INVALID',
-        `${why.message}; and the model in the repository is not the one that is served any more`,
+        `${why.message}; and the model in the repository has changed since it was loaded`,
       )
     }
-    const made = await standOrDrop(published, this.#options)
+    const rebuilt = await openOrRemove(published, this.#options)
     if (this.#isRemoved) {
-      await drop(made, this.#options)
+      await removeFile(rebuilt, this.#options)
       throw why
     }
-    this.#stand = made
-    await drop(old, this.#options)
+    this.#open = rebuilt
+    await removeFile(old, this.#options)
   }
 
-  /** Removes it, also while it is made anew; whoever has it loaded keeps it until it ends. Idempotent. */
+  /**
+   * Removes the segment, even during a rebuild. Processes that have loaded it keep it until they end.
+   * Idempotent.
+   */
   async remove(): Promise<void> {
     if (this.#isRemoved) return
     this.#isRemoved = true
-    await drop(this.#stand, this.#options)
+    await removeFile(this.#open, this.#options)
   }
 
-  /** Leaves the file as it is. */
+  /** Does not remove the file. */
   async close(): Promise<void> {
-    await this.#stand.raw?.close()
-    await this.#stand.published.use?.close()
+    await this.#open.raw?.close()
+    await this.#open.published.use?.close()
   }
 }
 
-async function stand(published: PublishedModel, { log, processes }: LiveSegmentOptions): Promise<Stand> {
+async function open(published: PublishedModel, { log, processes }: LiveSegmentOptions): Promise<SegmentFile> {
   const { source, segment, image, reference } = published
   const facts = { model: source.name, version: source.version }
   const attached = await attachSegment(reference)
   if (image === null) return { published, attached, raw: null }
   const raw = new RawWeights({
     ...{ segment, image, processes },
-    onReleased: (bytes) => log.info({ ...facts, bytes }, 'released weights that only a load needs'),
-    onKept: (reason) =>
-      log.warn({ ...facts, reason }, 'weights that only a load needs stay in shared memory'),
+    onReleased: (bytes) => log.info({ ...facts, bytes }, 'released raw weights'),
+    onKept: (reason) => log.warn({ ...facts, reason }, 'raw weights stay in shared memory'),
   })
   return { published, attached, raw }
 }
 
-async function standOrDrop(published: PublishedModel, options: LiveSegmentOptions): Promise<Stand> {
+async function openOrRemove(published: PublishedModel, options: LiveSegmentOptions): Promise<SegmentFile> {
   try {
-    return await stand(published, options)
+    return await open(published, options)
   } catch (thrown) {
-    await drop({ published, raw: null }, options)
+    await removeFile({ published, raw: null }, options)
     throw thrown
   }
 }
 
-async function drop(
-  { published, raw }: Pick<Stand, 'published' | 'raw'>,
+async function removeFile(
+  { published, raw }: Pick<SegmentFile, 'published' | 'raw'>,
   { release }: LiveSegmentOptions,
 ): Promise<void> {
   await (raw ?? published.image)?.close()
@@ -151,7 +156,7 @@ async function drop(
   release(basename(published.segment.folder))
 }
 
-/** Takes leases of several segments; `failures` says of each, in their order, why there is none, or null. */
+/** Acquires a lease on each segment. `failures` has the error of each segment, or null, in the same order. */
 export async function leaseEach(
   segments: readonly LiveSegment[],
 ): Promise<{ readonly failures: readonly (OnecopyError | null)[]; readonly release: () => void }> {

@@ -1,6 +1,6 @@
 /**
- * From sources to segments in the server's folder: what dead servers left is taken over or swept, the rest
- * is compiled or found in the cache.
+ * Turns model sources into segments in the server's folder. Segments of dead servers are adopted or removed;
+ * other models are compiled or taken from the cache.
  */
 import { dirname } from 'node:path'
 import { type CompileCache, closeCache, openCache } from '../../src/compile/cache.js'
@@ -29,7 +29,7 @@ export interface PublisherOptions {
   readonly log: Log
   readonly budget: MemoryBudget
   readonly signal: AbortSignal
-  /** What living segments will take again when they are loaded. */
+  /** Memory that live segments need again for the next load. */
   readonly reservedBytes: () => number
 }
 
@@ -40,21 +40,21 @@ export class Publisher {
     this.#options = options
   }
 
-  /** Segments of dead servers that may be of the models to serve, by the same runtime; the others are removed. */
+  /** Finds segments of dead servers for the given models and this runtime version, and removes all others. */
   async findLeftovers(sources: readonly ModelSource[]): Promise<Leftover[]> {
     const leftovers = (await findLeftovers(this.#options.config.segmentDir)).filter(
       ({ model, version, header }) =>
         header.runtimeVersion === runtimeVersion() &&
         sources.some((source) => source.name === model && source.version === version),
     )
-    // What nobody will take makes room first.
+    // Unusable segments are removed first, to free memory.
     await this.#sweep(new Set(leftovers.map(({ path }) => dirname(dirname(path)))))
     return leftovers
   }
 
   async #sweep(spared?: ReadonlySet<string>): Promise<void> {
     for (const path of await sweepSegmentFolder(this.#options.config.segmentDir, spared)) {
-      this.#options.log.warn({ path }, 'removed the segments of a server that is gone')
+      this.#options.log.warn({ path }, 'removed the segments of a dead server')
     }
   }
 
@@ -62,10 +62,7 @@ export class Publisher {
     const { cacheDir, segmentDir, compileTimeoutMs, rawWeights } = this.#options.config
     const cache = await openCache(cacheDir)
     if (cache.problem !== null)
-      this.#options.log.warn(
-        { cacheDir, reason: cache.problem },
-        'compiled models are not kept for the next start',
-      )
+      this.#options.log.warn({ cacheDir, reason: cache.problem }, 'the compile cache cannot be used')
     try {
       const published = await publish({
         server,
@@ -85,20 +82,23 @@ export class Publisher {
     }
   }
 
-  /** What is published by now is locked, and stays. */
+  /** Published models are locked and stay in the cache. */
   async #evict(cache: CompileCache): Promise<void> {
     const { cacheDir, cacheMaxBytes } = this.#options.config
     if (cacheMaxBytes === 0) return
     try {
       const eviction = await evictImages(cache, cacheMaxBytes)
       if (eviction !== null && eviction.removed > 0)
-        this.#options.log.info({ cacheDir, ...eviction }, 'removed compiled models that nobody uses')
+        this.#options.log.info({ cacheDir, ...eviction }, 'evicted unused models from the compile cache')
     } catch (thrown) {
-      this.#options.log.warn({ cacheDir, reason: messageOf(thrown) }, 'the compile cache is not kept small')
+      this.#options.log.warn(
+        { cacheDir, reason: messageOf(thrown) },
+        'cannot evict models from the compile cache',
+      )
     }
   }
 
-  /** While the server runs: one version, into a folder of that name; null where its content is held already. */
+  /** Publishes one version into the given folder at run time; null if a held segment has the same content. */
   publishOne(
     source: ModelSource,
     server: ServerFolder,
@@ -109,7 +109,7 @@ export class Publisher {
     )
   }
 
-  /** At the start: every version, with the progress shown; what is left of dead servers then is removed. */
+  /** Publishes every version at startup and shows the progress, then removes the remaining leftovers. */
   async publishAll(
     sources: readonly ModelSource[],
     server: ServerFolder,
@@ -124,7 +124,7 @@ export class Publisher {
           onRefused: ({ name, version }, reason) =>
             this.#options.log.warn(
               { model: name, version, reason },
-              'a segment that a dead server left is not used',
+              'the segment of a dead server was not adopted',
             ),
           onStart: (source) => progress.started(source),
           onDone: (one, done, total) => progress.done(one, done, total),

@@ -1,6 +1,6 @@
 /**
- * The repository extension on the admin port: what is served and why not, and, where models are under
- * explicit control, load and unload. Source: Triton's model repository extension.
+ * Triton's model repository extension on the admin port: the index, and load and unload under explicit model
+ * control.
  */
 import type Router from '@koa/router'
 import type { Middleware } from 'koa'
@@ -22,8 +22,8 @@ export interface RepositoryApi {
 }
 
 /**
- * What the admin port offers of a repository that the server knows once it is ready.
- * @throws OnecopyError MODEL_NOT_READY from every method before.
+ * The repository API of a server that may not be ready yet.
+ * @throws OnecopyError MODEL_NOT_READY from every method until the server is ready.
  */
 export function repositoryApiOf(
   current: () => Omit<RepositoryApi, 'isExplicit'> | undefined,
@@ -51,7 +51,7 @@ export function repositoryRoutes(
   }: {
     readonly repository: RepositoryApi
     readonly guard: Middleware
-    /** Folders of this server that no answer names. */
+    /** Folders of this server, to be removed from responses. */
     readonly localFolders: readonly string[]
   },
 ): void {
@@ -68,10 +68,7 @@ export function repositoryRoutes(
     router.post(`/v2/repository/models/:model/${action}`, guard, async (ctx) => {
       await readJson(ctx, schema)
       if (!repository.isExplicit) {
-        throw new OnecopyError(
-          'CONTROL_MODE',
-          `${action} needs --model-control explicit: models follow the repository otherwise`,
-        )
+        throw new OnecopyError('CONTROL_MODE', `${action} requires --model-control explicit`)
       }
       await repository[action]((ctx.params as { model: string }).model)
       ctx.status = 200

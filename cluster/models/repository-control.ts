@@ -1,9 +1,9 @@
 /**
- * Keeps the catalogue as the model repository is: by itself where it is watched, on request otherwise.
+ * Synchronizes the catalogue with the model repository: automatically if it is watched, else on request.
  *
- * A version that is still being copied is not taken, and one that is gone is not unloaded, before it has looked so for a
- * while. What fails to load is tried again when it looks different. What is wrong with one entry of the repository
- * concerns that one: what is served of it stays until it is mended or removed, the others are followed.
+ * A new version is loaded, and a removed one unloaded, only after its files have not changed for a while: it
+ * may still be copied. A failed load is retried when the files change. A problem with one entry does not
+ * affect other entries. Its served versions stay until the entry is fixed or removed.
  */
 import { type FSWatcher, watch } from 'chokidar'
 import type { IndexEntry } from '../../src/api/schemas.js'
@@ -17,22 +17,22 @@ import {
   scanRepository,
 } from '../../src/repository/repository.js'
 import type { Catalogue } from './catalogue.js'
-import { allInOne, problemError } from './failures.js'
+import { combineFailures, problemError } from './failures.js'
 import { ModelFingerprints } from './model-fingerprints.js'
 import { mergeIndex, versionKey } from './repository-index.js'
 import { RepositoryProblems } from './repository-problems.js'
 import { STABLE_MS, Stability } from './stability.js'
 
-/** Some file systems (NFS, some volumes) say nothing when they change, and a folder replaced by a rename can slip through a watch. */
-const LOOK_AGAIN_MS = 5000
+/** Some file systems, such as NFS, report no changes, and a watch can miss a folder replaced by a rename. */
+const RESCAN_MS = 5000
 const WATCH_TIMEOUT_MS = 30_000
-/** NAME, VERSION, a folder of external data there, and its files; what is deeper is found by looking again. */
+/** NAME, VERSION, a folder of external data and its files. Periodic scans cover deeper levels. */
 const WATCHED_DEPTH = 3
 
-const NOTHING: RepositoryScan = { sources: [], problems: [] }
+const EMPTY_SCAN: RepositoryScan = { sources: [], problems: [] }
 
 export interface RepositoryControlOptions {
-  /** Null: there is none, one bundle or model is served. */
+  /** Null for a single bundle or model. */
   readonly modelsDir: string | null
   readonly catalogue: Catalogue
   readonly log: Log
@@ -43,13 +43,13 @@ export class RepositoryControl {
   readonly #problems: RepositoryProblems
   readonly #fingerprints = new ModelFingerprints()
   readonly #stability = new Stability()
-  /** How each version looked when it was last tried. */
-  readonly #tried = new Map<string, string>()
+  /** Fingerprint of each version at its last load. */
+  readonly #loadedFingerprints = new Map<string, string>()
   /** Versions whose last load failed. */
   readonly #failed = new Set<string>()
   #watcher: FSWatcher | undefined
   #timer: NodeJS.Timeout | undefined
-  #isLooking = false
+  #isSynchronizing = false
   #isClosed = false
   #lastFailure = ''
 
@@ -58,86 +58,87 @@ export class RepositoryControl {
     this.#problems = new RepositoryProblems(options.log)
   }
 
-  /** Versions and entries of the repository that cannot be served as they stand. */
+  /** Number of versions and entries in the repository that cannot be served. */
   get invalidEntries(): number {
     return new Set([...this.#problems.keys, ...this.#failed]).size
   }
 
-  /** Notes what a start found, and how it looked before it was read. */
-  async begin({ sources, problems }: RepositoryScan): Promise<void> {
+  /** Records the models found at startup, with their fingerprints before the load. */
+  async initialize({ sources, problems }: RepositoryScan): Promise<void> {
     this.#problems.take(problems, { isPatient: false })
-    for (const source of sources) this.#tried.set(versionKey(source), await this.#fingerprints.of(source))
+    for (const source of sources)
+      this.#loadedFingerprints.set(versionKey(source), await this.#fingerprints.of(source))
   }
 
-  /** Notes what a start could not load. */
+  /** Records a version that failed to load at startup. */
   noteFailed(source: ModelSource): void {
     this.#failed.add(versionKey(source))
   }
 
-  /** From here on what changes in the folder changes what is served. */
+  /** Starts to apply changes of the repository. */
   async watch(): Promise<void> {
     const { modelsDir, log } = this.#options
     if (modelsDir === null) return
     let hasFailed = false
-    // Looking finds what a watch misses, only later: a link that leads nowhere is no reason to give up the rest.
+    // Periodic scans find what a watch misses, only later. A broken link must not stop the rest.
     const onFailure = (thrown: unknown) => {
-      const seconds = LOOK_AGAIN_MS / 1000
+      const seconds = RESCAN_MS / 1000
       if (!hasFailed)
         log.warn(
           { reason: messageOf(thrown) },
-          `changes of the repository can be seen up to ${seconds} s late`,
+          `changes of the repository may be detected up to ${seconds} s late`,
         )
       hasFailed = true
     }
     const watcher = watch(modelsDir, {
       ...{ ignoreInitial: true, followSymlinks: true, depth: WATCHED_DEPTH },
-      // They are a problem of the entry that may not be read, and the scan says so.
+      // The scan reports unreadable entries.
       ignorePermissionErrors: true,
     })
     this.#watcher = watcher
-    watcher.on('all', () => this.#lookIn(STABLE_MS))
+    watcher.on('all', () => this.#scheduleScan(STABLE_MS))
     watcher.on('error', onFailure)
-    // What changes before it has seen everything it does not tell.
+    // Changes before the watch is ready are not reported.
     const isWatching = new Promise((resolve) => watcher.once('ready', () => resolve(undefined)))
     await withDeadline(isWatching, WATCH_TIMEOUT_MS, `the watch on ${modelsDir}`).catch(onFailure)
-    this.#lookIn(0)
+    this.#scheduleScan(0)
   }
 
-  #lookIn(delayMs: number): void {
+  #scheduleScan(delayMs: number): void {
     if (this.#isClosed) return
     clearTimeout(this.#timer)
-    this.#timer = setTimeout(() => void this.#look(), delayMs)
+    this.#timer = setTimeout(() => void this.#synchronize(), delayMs)
   }
 
-  async #look(): Promise<void> {
-    if (this.#isLooking) {
-      this.#lookIn(STABLE_MS)
+  async #synchronize(): Promise<void> {
+    if (this.#isSynchronizing) {
+      this.#scheduleScan(STABLE_MS)
       return
     }
-    this.#isLooking = true
+    this.#isSynchronizing = true
     let isSettled = true
     try {
-      isSettled = await this.#follow()
+      isSettled = await this.#applyChanges()
       this.#lastFailure = ''
     } catch (thrown) {
-      // The folder itself is not there, or not now: it is looked at again.
+      // The repository itself cannot be read. The next scan retries.
       const failure = messageOf(thrown)
       if (failure !== this.#lastFailure)
-        this.#options.log.error({ reason: failure }, 'the repository is left as it was')
+        this.#options.log.error({ reason: failure }, 'cannot scan the model repository')
       this.#lastFailure = failure
     } finally {
-      this.#isLooking = false
+      this.#isSynchronizing = false
     }
-    this.#lookIn(isSettled ? LOOK_AGAIN_MS : STABLE_MS)
+    this.#scheduleScan(isSettled ? RESCAN_MS : STABLE_MS)
   }
 
   async #scan(): Promise<RepositoryScan> {
     const { modelsDir } = this.#options
-    return modelsDir === null ? NOTHING : await scanRepository(modelsDir)
+    return modelsDir === null ? EMPTY_SCAN : await scanRepository(modelsDir)
   }
 
-  /** Loads what is new or different, unloads what is gone; false where something is still changing. */
-  async #follow(): Promise<boolean> {
+  /** Loads new and changed versions and unloads removed ones. Returns false if files are still changing. */
+  async #applyChanges(): Promise<boolean> {
     const { catalogue } = this.#options
     const scan = await this.#scan()
     this.#problems.take(scan.problems, { isPatient: true })
@@ -145,58 +146,59 @@ export class RepositoryControl {
     for (const source of scan.sources) {
       const key = versionKey(source)
       const fingerprint = await this.#fingerprints.of(source)
-      if (fingerprint === this.#tried.get(key)) continue
+      if (fingerprint === this.#loadedFingerprints.get(key)) continue
       if (!this.#stability.isStable(key, fingerprint)) {
         isSettled = false
         continue
       }
-      this.#tried.set(key, fingerprint)
-      // Why it failed is in the index, the log and the metrics.
+      this.#loadedFingerprints.set(key, fingerprint)
+      // The index, the log and the metrics report the failure.
       await this.#load(source).catch(() => {})
     }
     for (const served of catalogue.served) {
-      if (this.#isMeant(served, scan)) continue
+      if (this.#shouldStay(served, scan)) continue
       if (!this.#stability.isStable(versionKey(served), 'gone')) {
         isSettled = false
         continue
       }
-      this.#tried.delete(versionKey(served))
-      // Gone meanwhile: nothing is left to be done.
+      this.#loadedFingerprints.delete(versionKey(served))
+      // It may already be unloaded.
       await catalogue.unload(served).catch(() => {})
     }
     this.#forgetGone(scan)
     return isSettled
   }
 
-  /** Whether a version that is served is to stay. */
-  #isMeant(
+  /** Whether a served version stays. */
+  #shouldStay(
     { name, version }: { name: string; version: string },
     { sources, problems }: RepositoryScan,
   ): boolean {
-    const wanted = sources.filter((source) => source.name === name)
-    if (wanted.some((source) => source.version === version)) return true
-    const wrong = problems.filter((problem) => problem.name === name)
-    // It has turned bad, or the entry has: what is served of it is good.
-    if (wrong.some((problem) => problem.version === null || problem.version === version)) return true
+    const inRepository = sources.filter((source) => source.name === name)
+    if (inRepository.some((source) => source.version === version)) return true
+    const invalid = problems.filter((problem) => problem.name === name)
+    // The version or its entry became invalid: what is served of it stays.
+    if (invalid.some((problem) => problem.version === null || problem.version === version)) return true
     const served = new Set(this.#options.catalogue.served.map(versionKey))
     const isServed = (source: ModelSource) => served.has(versionKey(source))
-    // What should take its place does not serve: better the old version than none. One that failed is not waited for.
-    if (wanted.length + wrong.length > 0 && !wanted.some(isServed)) return true
+    // The replacement is not served: keep the old version. A replacement that failed is not waited for.
+    if (inRepository.length + invalid.length > 0 && !inRepository.some(isServed)) return true
     const isDone = (source: ModelSource) => isServed(source) || this.#failed.has(versionKey(source))
-    return !wanted.every(isDone) || this.#problems.isPending(name)
+    return !inRepository.every(isDone) || this.#problems.isPending(name)
   }
 
-  /** What is gone from the repository, and not served, leaves nothing behind. */
+  /** Drops the state of versions that are neither in the repository nor served. */
   #forgetGone({ sources, problems }: RepositoryScan): void {
     if (this.#options.modelsDir === null) return
     const present = new Set(sources.map(versionKey))
     const known = new Set([...present, ...this.#options.catalogue.served.map(versionKey)])
     this.#fingerprints.keep(sources)
     this.#stability.keep(known)
-    for (const key of this.#tried.keys()) if (!known.has(key)) this.#tried.delete(key)
+    for (const key of this.#loadedFingerprints.keys())
+      if (!known.has(key)) this.#loadedFingerprints.delete(key)
     for (const key of this.#failed) if (!present.has(key)) this.#failed.delete(key)
-    const wrong = new Set(problems.map(({ name }) => name))
-    this.#options.catalogue.forget((entry) => !present.has(versionKey(entry)) && !wrong.has(entry.name))
+    const invalid = new Set(problems.map(({ name }) => name))
+    this.#options.catalogue.forget((entry) => !present.has(versionKey(entry)) && !invalid.has(entry.name))
   }
 
   async #load(source: ModelSource): Promise<void> {
@@ -211,8 +213,8 @@ export class RepositoryControl {
   }
 
   /**
-   * Serves every version of a model as it is in the repository now; one that cannot be served keeps no other from it.
-   * @throws OnecopyError MODEL_NOT_FOUND, or why a version cannot be served: REPOSITORY_INVALID, or as loading it says.
+   * Serves every version of a model as it is in the repository. One that fails does not affect the others.
+   * @throws OnecopyError MODEL_NOT_FOUND, REPOSITORY_INVALID, or the error of a failed load.
    */
   async load(name: string): Promise<void> {
     const { catalogue } = this.#options
@@ -225,12 +227,12 @@ export class RepositoryControl {
     const failures: unknown[] = problems.map(problemError)
     for (const source of sources) await this.#load(source).catch((thrown) => failures.push(thrown))
     for (const served of catalogue.served)
-      if (served.name === name && !this.#isMeant(served, scan)) await catalogue.unload(served)
+      if (served.name === name && !this.#shouldStay(served, scan)) await catalogue.unload(served)
     this.#forgetGone(scan)
-    if (failures.length > 0) throw allInOne(failures)
+    if (failures.length > 0) throw combineFailures(failures)
   }
 
-  /** @throws OnecopyError MODEL_NOT_FOUND when no version of it is served. */
+  /** @throws OnecopyError MODEL_NOT_FOUND if no version is served. */
   async unload(name: string): Promise<void> {
     const { catalogue } = this.#options
     const served = catalogue.served.filter((one) => one.name === name)
@@ -239,12 +241,12 @@ export class RepositoryControl {
     for (const one of served) await catalogue.unload(one)
   }
 
-  /** What is served or was tried, what else stands in the repository, and what is wrong with it. */
+  /** The repository index: known versions, other entries of the repository, and their problems. */
   async index(): Promise<IndexEntry[]> {
     const scan = await this.#scan().catch(() => null)
-    // A repository that cannot be read says nothing about what is gone.
+    // Without a scan, removed versions cannot be detected.
     if (scan !== null) this.#forgetGone(scan)
-    return mergeIndex(this.#options.catalogue.index, scan ?? NOTHING)
+    return mergeIndex(this.#options.catalogue.index, scan ?? EMPTY_SCAN)
   }
 
   async close(): Promise<void> {

@@ -1,4 +1,4 @@
-/** The repository index: what is served or was tried, what else stands in the repository, and what is wrong with it. */
+/** The repository index: known versions, other entries of the repository, and their problems. */
 import type { IndexEntry } from '../../src/api/schemas.js'
 import type { RepositoryScan } from '../../src/repository/repository.js'
 
@@ -7,8 +7,9 @@ export function versionKey({ name, version }: { readonly name: string; readonly 
 }
 
 /**
- * One entry a version. A problem stands in the reason of the version it is of, before what was said of it; of a whole entry, in
- * that of each version that is known, or in an entry without a version. The state is that of what answers.
+ * Creates one entry per version. A problem of a version precedes the other reasons in its entry. A problem of
+ * a whole entry appears in each known version, or in an entry without a version. The state is that of the
+ * served generation.
  */
 export function mergeIndex(
   known: readonly IndexEntry[],

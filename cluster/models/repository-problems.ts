@@ -1,4 +1,6 @@
-/** The problems of a repository from look to look: said in the log when they come, change or go, and counted. */
+/**
+ * Problems of the repository across scans. Logs each when it appears, changes or disappears, and counts them.
+ */
 import type { Log } from '../../src/log.js'
 import type { RepositoryProblem } from '../../src/repository/repository.js'
 import { versionKey } from './repository-index.js'
@@ -11,7 +13,7 @@ interface Group {
   readonly reason: string
 }
 
-/** What is wrong with one version, or with a whole entry, in one text. */
+/** Merges the problems of a version, or of a whole entry, into one text. */
 function grouped(problems: readonly RepositoryProblem[]): Map<string, Group> {
   const groups = new Map<string, Group>()
   for (const { name, version, code, reason } of problems) {
@@ -28,44 +30,44 @@ function grouped(problems: readonly RepositoryProblem[]): Map<string, Group> {
 export class RepositoryProblems {
   readonly #log: Log
   readonly #stability = new Stability()
-  readonly #said = new Map<string, Group>()
+  readonly #logged = new Map<string, Group>()
   #current: ReadonlyMap<string, Group> = new Map()
 
   constructor(log: Log) {
     this.#log = log
   }
 
-  /** As of the last look: `NAME@VERSION`, `NAME@` for a whole entry. */
+  /** Keys of the last scan: `NAME@VERSION`, or `NAME@` for a whole entry. */
   get keys(): string[] {
     return [...this.#current.keys()]
   }
 
   /**
-   * Takes what a look found. With `isPatient` it is said once it has been so for a while: a model that is being copied has a
-   * problem until it is whole.
+   * Records the problems of a scan. With `isPatient`, a problem is logged only after it has persisted for a
+   * while: a model that is still being copied is incomplete.
    */
   take(problems: readonly RepositoryProblem[], { isPatient }: { readonly isPatient: boolean }): void {
     this.#current = grouped(problems)
     for (const [key, group] of this.#current) {
       const isSettled = this.#stability.isStable(key, group.reason) || !isPatient
-      if (!isSettled || this.#said.get(key)?.reason === group.reason) continue
-      this.#said.set(key, group)
-      this.#log.error(factsOf(group), 'an entry of the repository cannot be served as it stands')
+      if (!isSettled || this.#logged.get(key)?.reason === group.reason) continue
+      this.#logged.set(key, group)
+      this.#log.error(factsOf(group), 'a repository entry is invalid')
     }
-    for (const [key, group] of this.#said) {
+    for (const [key, group] of this.#logged) {
       if (this.#current.has(key)) continue
-      this.#said.delete(key)
+      this.#logged.delete(key)
       const { reason: _, ...facts } = factsOf(group)
-      this.#log.info(facts, 'an entry of the repository has no problem any more')
+      this.#log.info(facts, 'a repository entry is valid again')
     }
     this.#stability.keep(new Set(this.#current.keys()))
   }
 
-  /** Whether there is any that has not been so for a while: of these models, or of all. */
+  /** Whether there is a problem that has not persisted long enough: of this model, or of any. */
   isPending(name?: string): boolean {
     return [...this.#current].some(
       ([key, group]) =>
-        (name === undefined || group.name === name) && this.#said.get(key)?.reason !== group.reason,
+        (name === undefined || group.name === name) && this.#logged.get(key)?.reason !== group.reason,
     )
   }
 }

@@ -1,7 +1,7 @@
 /**
- * Generations that answer nothing new. Each is kept until the last worker has unloaded it, which is when the last request
- * that began with it is answered; then its segment is removed, if no other generation is on it. How long that takes is up
- * to requests and clients: no worker is ever ended for it.
+ * Retired generations, which get no new requests. Each stays in memory until its last request is answered and
+ * every worker has unloaded it. Then its segment is removed, unless another generation uses it. No worker is
+ * ended to speed this up.
  */
 import { messageOf, OnecopyError } from '../../src/errors.js'
 import { withDeadline } from '../../src/lifecycle.js'
@@ -10,14 +10,14 @@ import type { WorkerHandle } from '../workers/worker-handle.js'
 import { type Generation, generationKey as keyOf } from './generation.js'
 
 export interface RetirementOptions {
-  /** Every worker that is alive, those on their way out too: they answer what they began. */
+  /** All live workers. Retiring ones still answer their requests in flight. */
   readonly allWorkers: () => readonly WorkerHandle[]
-  /** The generations that answer. */
+  /** The generations that serve. */
   readonly serving: () => readonly Generation[]
-  /** How long a change waits for what it retired. */
+  /** How long a change waits for the retired generation to be unloaded. */
   readonly retireTimeoutMs: number
-  /** One that nobody waited for any more is gone. */
-  readonly onGoneLate: (old: Generation) => void
+  /** A generation was unloaded after `retire` had stopped waiting for it. */
+  readonly onLateUnload: (old: Generation) => void
   readonly log: Log
 }
 
@@ -30,17 +30,18 @@ export class Retirement {
     this.#options = options
   }
 
-  /** How many generations of a model version are kept. */
+  /** Number of retired generations of a model version in memory. */
   countOf({ name, version }: { readonly name: string; readonly version: string }): number {
     return [...this.#retiring].filter(({ source }) => source.name === name && source.version === version)
       .length
   }
 
   /**
-   * Resolves with true when it is gone; one that takes longer is said, and goes without a wait. Workers were told before.
+   * Resolves with true when the generation is unloaded. After the timeout, logs it, resolves with false and
+   * continues in the background. Workers have already switched to the next generation.
    */
   async retire(old: Generation): Promise<boolean> {
-    const { log, retireTimeoutMs, onGoneLate } = this.#options
+    const { log, retireTimeoutMs, onLateUnload } = this.#options
     const facts = { model: old.source.name, version: old.source.version, generation: keyOf(old) }
     this.#retiring.add(old)
     const gone = this.#remove(old)
@@ -54,12 +55,12 @@ export class Retirement {
     if (isGone) return true
     log.warn(
       { ...facts, workers: this.#holdersOf(old).map(({ id }) => id) },
-      'an earlier generation is kept: requests that began with it are not answered yet',
+      'an earlier generation is kept: it still has requests in flight',
     )
     gone.then(
       () => {
         log.info(facts, 'the earlier generation is unloaded')
-        onGoneLate(old)
+        onLateUnload(old)
       },
       (thrown) =>
         log.error({ ...facts, err: thrown }, `the earlier generation is kept: ${messageOf(thrown)}`),
@@ -74,14 +75,14 @@ export class Retirement {
   async #remove(old: Generation): Promise<void> {
     await Promise.all(this.#holdersOf(old).map((worker) => worker.unloaded(keyOf(old))))
     this.#retiring.delete(old)
-    // Under another config the same segment may serve on.
+    // A generation with another config may use the same segment.
     const isUsed = [...this.#options.serving(), ...this.#retiring].some(
       ({ segment }) => segment === old.segment,
     )
     if (!isUsed && !this.#isClosed) await old.segment.remove()
   }
 
-  /** Leaves the segments as they are. */
+  /** Does not remove the segments. */
   async close(): Promise<void> {
     this.#isClosed = true
     await Promise.all([...this.#retiring].map(({ segment }) => segment.close()))

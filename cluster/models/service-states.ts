@@ -1,9 +1,9 @@
 /**
- * Which model versions are out of service, and where: in every worker, those that start later too, or in single
- * workers that could not load them.
+ * Model versions that are out of service: in all current and future workers, or in single workers that failed
+ * to load them.
  *
- * Whoever takes a version out everywhere gives the reason as a code, and only the same code puts it back: a version
- * whose self-check failed does not come back because it has stopped crashing.
+ * A version is taken out of service with a reason code, and only the same code puts it back. A version with a
+ * failed self-check, for example, does not return when it stops crashing.
  */
 import type { ModelState } from '../../src/api/schemas.js'
 import { type ErrorCode, OnecopyError, type OutOfService } from '../../src/errors.js'
@@ -18,20 +18,20 @@ export interface VersionName {
 }
 
 export interface ServedVersion extends VersionName {
-  /** Where its requests are counted. */
+  /** Counts its requests. */
   readonly stats: StatsPageReference
 }
 
 export interface TakenOut extends VersionName {
   readonly state: OutOfService
-  /** Whether workers load it all the same, so that it can be put back in one step. */
+  /** Whether workers still load it, so that it can return immediately. */
   readonly isLoaded: boolean
 }
 
 type ToldWorker = Pick<WorkerHandle, 'id' | 'isReady' | 'takeOut' | 'putBack'>
 
 export interface ServiceStatesOptions<W extends ToldWorker> {
-  /** Workers that are alive and not on their way out, ready or booting. */
+  /** Live workers that are not retiring, ready or booting. */
   readonly workers: () => readonly W[]
   readonly log: Log
 }
@@ -49,7 +49,7 @@ export class ServiceStates<W extends ToldWorker = WorkerHandle> {
     this.#options = options
   }
 
-  /** Returns false where it is out of service everywhere for another reason, which stays. */
+  /** Returns false if it is already out of service for another reason, which stays. */
   takeOut(
     { name, version, stats }: ServedVersion,
     state: OutOfService,
@@ -58,62 +58,62 @@ export class ServiceStates<W extends ToldWorker = WorkerHandle> {
     const known = this.#everywhere.get(keyOf({ name, version }))
     if (known !== undefined && known.state.code !== state.code) return false
     this.#everywhere.set(keyOf({ name, version }), { name, version, stats, state, isLoaded })
-    for (const worker of this.#options.workers()) this.#tell(worker, { name, version })
+    for (const worker of this.#options.workers()) this.#notify(worker, { name, version })
     const { code, reason } = state
     this.#options.log.error({ model: name, version, code, reason }, 'the model is out of service')
     return true
   }
 
-  /** Returns false where it is in service, or out of it for another reason than `code`. */
+  /** Returns false if it is in service, or out of service for a reason other than `code`. */
   putBack({ name, version }: VersionName, code: ErrorCode): boolean {
     const key = keyOf({ name, version })
     if (this.#everywhere.get(key)?.state.code !== code) return false
     this.#everywhere.delete(key)
-    for (const worker of this.#options.workers()) this.#tell(worker, { name, version })
+    for (const worker of this.#options.workers()) this.#notify(worker, { name, version })
     this.#options.log.info({ model: name, version }, 'the model is in service again')
     return true
   }
 
-  /** One worker could not load it. */
+  /** A single worker failed to load it. */
   takeOutOf(worker: W, { name, version, stats }: ServedVersion, state: OutOfService): void {
     const states = this.#inWorker.get(worker) ?? new Map<string, OutOfServiceMessage>()
     this.#inWorker.set(worker, states.set(keyOf({ name, version }), { name, version, stats, state }))
-    this.#tell(worker, { name, version })
+    this.#notify(worker, { name, version })
     const { code, reason } = state
     const facts = { worker: worker.id, model: name, version, code, reason }
     this.#options.log.error(facts, 'the model is out of service in a worker')
   }
 
-  /** It has loaded it after all. */
+  /** The worker has loaded it after all. */
   putBackInto(worker: W, { name, version }: VersionName): void {
     if (this.#inWorker.get(worker)?.delete(keyOf({ name, version })) !== true) return
-    this.#tell(worker, { name, version })
+    this.#notify(worker, { name, version })
     this.#options.log.info({ worker: worker.id, model: name, version }, 'the worker serves the model again')
   }
 
-  /** It is not served any more. */
+  /** The version is not served any more. */
   forget({ name, version }: VersionName): void {
     const key = keyOf({ name, version })
     const wasOut = this.#everywhere.delete(key)
     for (const worker of this.#options.workers()) {
       const wasOutOfIt = this.#inWorker.get(worker)?.delete(key) === true
-      if (wasOut || wasOutOfIt) this.#tell(worker, { name, version })
+      if (wasOut || wasOutOfIt) this.#notify(worker, { name, version })
     }
   }
 
-  #tell(worker: W, { name, version }: VersionName): void {
+  #notify(worker: W, { name, version }: VersionName): void {
     const key = keyOf({ name, version })
     const known = this.#everywhere.get(key) ?? this.#inWorker.get(worker)?.get(key)
     if (known === undefined) worker.putBack({ name, version })
     else worker.takeOut({ name, version, stats: known.stats, state: known.state })
   }
 
-  /** Null where it is not out of service everywhere. */
+  /** Null unless it is out of service in all workers. */
   stateOf(model: VersionName): TakenOut | null {
     return this.#everywhere.get(keyOf(model)) ?? null
   }
 
-  /** Ready workers in which it is out of service, and why in the first of them. */
+  /** Number of ready workers in which it is out of service, and the reason in the first of them. */
   refusing(model: VersionName): { readonly workers: number; readonly state: OutOfService | null } {
     const ready = this.#options.workers().filter(({ isReady }) => isReady)
     const everywhere = this.stateOf(model)
@@ -122,7 +122,7 @@ export class ServiceStates<W extends ToldWorker = WorkerHandle> {
     return { workers: states.length, state: states[0] ?? null }
   }
 
-  /** How the index says that workers refuse its requests; null where none does. */
+  /** Its state in the repository index; null if no worker refuses it. */
   describe(model: VersionName): { readonly state: ModelState; readonly reason: string } | null {
     const { workers, state } = this.refusing(model)
     if (state === null) return null
@@ -135,7 +135,7 @@ export class ServiceStates<W extends ToldWorker = WorkerHandle> {
     }
   }
 
-  /** What a worker that starts now is told. */
+  /** Versions that a new worker starts with out of service. */
   get messages(): OutOfServiceMessage[] {
     return [...this.#everywhere.values()].map(({ name, version, stats, state }) => ({
       ...{ name, version, stats, state },
@@ -144,8 +144,9 @@ export class ServiceStates<W extends ToldWorker = WorkerHandle> {
 }
 
 /**
- * A start under fixed control is all or nothing; a worker that is replaced later goes on without what it cannot load.
- * @throws OnecopyError why a version is not served.
+ * Fails a start under fixed model control if any version is out of service. Workers that start later serve
+ * without it.
+ * @throws OnecopyError the reason why a version is not served.
  */
 export function requireAllInService(
   outOfService: readonly (VersionName & { readonly state: OutOfService })[],

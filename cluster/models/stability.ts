@@ -1,4 +1,4 @@
-/** Whether something that is polled has stayed the same for long enough. */
+/** Detects whether a polled value has been stable for long enough. */
 
 /** Files that have not changed for this long are complete. */
 export const STABLE_MS = 1000
@@ -6,7 +6,7 @@ export const STABLE_MS = 1000
 export class Stability {
   readonly #seen = new Map<string, { readonly fingerprint: string; readonly sinceMs: number }>()
 
-  /** Records the fingerprint of something; true once it has been the same for `STABLE_MS`. */
+  /** Records a fingerprint; returns true once it has been the same for `STABLE_MS`. */
   isStable(key: string, fingerprint: string): boolean {
     const seen = this.#seen.get(key)
     if (seen?.fingerprint === fingerprint) return performance.now() - seen.sinceMs >= STABLE_MS
@@ -14,7 +14,7 @@ export class Stability {
     return false
   }
 
-  /** Forgets everything but these. */
+  /** Forgets all other keys. */
   keep(keys: ReadonlySet<string>): void {
     for (const key of this.#seen.keys()) if (!keys.has(key)) this.#seen.delete(key)
   }

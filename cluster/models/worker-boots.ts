@@ -1,6 +1,6 @@
 /**
- * How workers come to hold what is served, those that start and those that serve already: one version that does not
- * load keeps no worker from serving the others.
+ * Loads the served generations in new and running workers. A version that fails to load does not keep a
+ * worker from serving the others.
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import { isDeepStrictEqual } from 'node:util'
@@ -13,15 +13,15 @@ import { leaseEach } from './live-segment.js'
 import { loadWhereMissing } from './load-missing.js'
 import type { ServiceStates, VersionName } from './service-states.js'
 
-/** What a worker says when the content of a segment is not what was published. */
-const DOUBTS: ReadonlySet<ErrorCode> = new Set(['SELF_CHECK_FAILED', 'SEGMENT_INVALID'])
+/** Failures that mean that the content of the segment is not what was published. */
+const CONTENT_MISMATCH_CODES: ReadonlySet<ErrorCode> = new Set(['SELF_CHECK_FAILED', 'SEGMENT_INVALID'])
 
-/** One can end for a reason of its own while it loads a model; two in a row end because of the model. */
-const MAX_ENDED_BY_A_LOAD = 2
-const LOOK_FOR_WORKER_MS = 50
+/** A worker may end by coincidence during a load; two in a row indicate the model. */
+const MAX_ENDED_WORKERS = 2
+const READY_POLL_MS = 50
 
-/** What says nothing about a model in this worker: the worker is gone, or about to be. */
-const OF_WORKERS: ReadonlySet<ErrorCode> = new Set(['WORKER_GONE', 'MODEL_CRASHED', 'TIMEOUT'])
+/** Failures that indicate a dying worker instead of the model. */
+const WORKER_FAILURE_CODES: ReadonlySet<ErrorCode> = new Set(['WORKER_GONE', 'MODEL_CRASHED', 'TIMEOUT'])
 
 function isWorkerGone(thrown: unknown): boolean {
   return thrown instanceof OnecopyError && thrown.code === 'WORKER_GONE'
@@ -30,19 +30,19 @@ function isWorkerGone(thrown: unknown): boolean {
 export interface WorkerBootsOptions {
   readonly service: ServiceStates
   readonly loadable: () => readonly Generation[]
-  /** Workers that are alive and not on their way out, ready or booting. */
+  /** Live workers that are not retiring, ready or booting. */
   readonly workers: () => readonly WorkerHandle[]
-  /** Changes of what is served are made one at a time. */
-  readonly inTurn: <T>(work: () => Promise<T>) => Promise<T>
-  /** The content of a generation's segment is in doubt. */
-  readonly onDoubt: (generation: Generation, state: OutOfService) => void
+  /** Runs changes of the served models one at a time. */
+  readonly runExclusive: <T>(work: () => Promise<T>) => Promise<T>
+  /** The content of a generation's segment is wrong. */
+  readonly onContentMismatch: (generation: Generation, state: OutOfService) => void
   readonly prepareTimeoutMs: number
 }
 
 export class WorkerBoots {
   readonly #options: WorkerBootsOptions
   #isClosed = false
-  /** Why there was no lease of a generation when one was last asked for, by its key. */
+  /** Why a generation could not be leased at the last attempt, by its key. */
   readonly #unleased = new Map<string, OutOfService>()
   readonly #lateLoads = new LateLoads<WorkerHandle>({
     load: (worker, key) => this.#loadLate(worker, key),
@@ -65,16 +65,17 @@ export class WorkerBoots {
   }
 
   /**
-   * Says what a worker that starts now is to serve, when all of it is whole; it stays so until the returned function is
-   * called. A version whose segment cannot be made whole is out of service in that worker.
-   * @throws OnecopyError SEGMENT_SPACE where other workers serve what there is no room for: better they alone.
+   * Provides the segments of a new worker once all are complete; they stay complete until the returned
+   * function is called. A version whose segment cannot be completed is out of service in that worker.
+   * @throws OnecopyError SEGMENT_SPACE if other workers serve a version that lacks memory: they continue
+   * without the new worker.
    */
   async lease(take: (start: Pick<StartMessage, 'segments' | 'outOfService'>) => void): Promise<() => void> {
     const { service, loadable } = this.#options
     for (;;) {
       const generations = loadable()
       const { failures, release } = await leaseEach(generations.map(({ segment }) => segment))
-      // What is not served any more cannot be, and need not be, made whole.
+      // The set of served generations changed meanwhile: start again.
       if (!isDeepStrictEqual(generations.map(generationKey), loadable().map(generationKey))) {
         release()
         continue
@@ -100,28 +101,29 @@ export class WorkerBoots {
   }
 
   /**
-   * A worker serves. What it was to load and could not is out of service: everywhere, where the content is in doubt,
-   * because all workers have the same memory mapped; in that worker otherwise, until it has loaded it after all.
+   * A worker is ready. A version that it failed to load is out of service. Wrong content affects all workers,
+   * because they map the same memory; any other failure affects only this worker, until a retry succeeds.
    */
   ready(worker: WorkerHandle): void {
-    const { service, loadable, onDoubt } = this.#options
+    const { service, loadable, onContentMismatch } = this.#options
     for (const generation of loadable()) {
       const { facts } = generation
       if (worker.holds.has(facts.key)) continue
       const failure = worker.failed.get(facts.key)
-      if (failure !== undefined && DOUBTS.has(failure.code)) onDoubt(generation, failure)
+      if (failure !== undefined && CONTENT_MISMATCH_CODES.has(failure.code))
+        onContentMismatch(generation, failure)
       else {
         const state = failure ?? this.#unleased.get(facts.key)
         if (state !== undefined) service.takeOutOf(worker, facts, state)
-        this.#lateLoads.begin(worker, facts.key)
+        this.#lateLoads.start(worker, facts.key)
       }
     }
   }
 
-  /** Has a worker load what it lacks, if there is any use in it still. */
+  /** Loads a missing generation in a worker if it is still needed. */
   #loadLate(worker: WorkerHandle, key: string): Promise<void> {
-    const { service, inTurn, prepareTimeoutMs } = this.#options
-    return inTurn(async () => {
+    const { service, runExclusive, prepareTimeoutMs } = this.#options
+    return runExclusive(async () => {
       const generation = this.#loadable(key)
       if (generation === undefined || !this.#ready.includes(worker) || worker.serves.has(key)) return
       const release = await generation.segment.lease()
@@ -136,8 +138,9 @@ export class WorkerBoots {
   }
 
   /**
-   * Has every ready worker load a generation, one of them first: a model that ends whoever loads it does not end all.
-   * @throws OnecopyError why it cannot be loaded, MODEL_CRASHED and WORKER_GONE where workers end over it.
+   * Loads a generation in every ready worker, first in a single one: a crashing model then ends only that
+   * one.
+   * @throws OnecopyError if it cannot be loaded; MODEL_CRASHED or WORKER_GONE if workers end during the load.
    */
   async prepareAll(next: Generation): Promise<void> {
     const { prepareTimeoutMs } = this.#options
@@ -147,7 +150,7 @@ export class WorkerBoots {
     const outcomes = await Promise.allSettled(
       others.map((worker) => worker.prepare(message, prepareTimeoutMs)),
     )
-    // A worker that ends meanwhile is no reason not to go on: another one has it.
+    // A worker that ended meanwhile does not count: others have loaded the generation.
     for (const outcome of outcomes)
       if (outcome.status === 'rejected' && !isWorkerGone(outcome.reason)) throw outcome.reason
   }
@@ -160,24 +163,25 @@ export class WorkerBoots {
         await worker.prepare(messageOfGeneration(next), prepareTimeoutMs)
         return worker
       } catch (thrown) {
-        if (!isWorkerGone(thrown) || ++ended === MAX_ENDED_BY_A_LOAD) throw thrown
+        if (!isWorkerGone(thrown) || ++ended === MAX_ENDED_WORKERS) throw thrown
       }
     }
   }
 
-  /** @throws OnecopyError WORKER_GONE where no worker becomes ready. */
+  /** @throws OnecopyError WORKER_GONE if no worker becomes ready. */
   async #anyReady(): Promise<WorkerHandle> {
     const deadlineMs = performance.now() + this.#options.prepareTimeoutMs
     while (performance.now() < deadlineMs && !this.#isClosed) {
       const [worker] = this.#ready
       if (worker !== undefined) return worker
-      await delay(LOOK_FOR_WORKER_MS)
+      await delay(READY_POLL_MS)
     }
     throw new OnecopyError('WORKER_GONE', 'no worker is ready to load the model')
   }
 
   /**
-   * Has a worker load what began to be served while it booted; where it cannot, it serves what it has.
+   * Loads a generation that was activated while the worker booted. If the load fails, the worker serves
+   * without it.
    * @throws OnecopyError WORKER_GONE, MODEL_CRASHED, TIMEOUT.
    */
   async catchUp(worker: WorkerHandle, generation: Generation): Promise<void> {
@@ -186,30 +190,30 @@ export class WorkerBoots {
       await worker.prepare(messageOfGeneration(generation), this.#options.prepareTimeoutMs)
       this.#options.service.putBackInto(worker, facts)
     } catch (thrown) {
-      if (!(thrown instanceof OnecopyError) || OF_WORKERS.has(thrown.code)) throw thrown
+      if (!(thrown instanceof OnecopyError) || WORKER_FAILURE_CODES.has(thrown.code)) throw thrown
       this.#options.service.takeOutOf(worker, facts, outOfServiceBecauseOf(thrown))
-      this.#lateLoads.begin(worker, facts.key)
+      this.#lateLoads.start(worker, facts.key)
     }
   }
 
   /**
-   * Puts a version back that is out of service because of `code`. Where workers did not load it meanwhile, those that
-   * started without it load it first.
-   * @throws OnecopyError why a worker cannot load it: it stays out of service.
+   * Puts a version back that is out of service because of `code`. Workers that started without it load it
+   * first.
+   * @throws OnecopyError if a worker fails to load it: it stays out of service.
    */
   async bringBack(model: VersionName, code: ErrorCode, serving: () => Generation | null): Promise<void> {
-    const { service, workers, inTurn, prepareTimeoutMs } = this.#options
+    const { service, workers, runExclusive, prepareTimeoutMs } = this.#options
     if (service.stateOf(model)?.isLoaded === true) {
       service.putBack(model, code)
       return
     }
-    await inTurn(async () => {
+    await runExclusive(async () => {
       const generation = serving()
       const out = service.stateOf(model)
       if (generation === null || out?.state.code !== code) return
-      // Where it ended a worker it was taken out anew.
-      const isWanted = () => service.stateOf(model) === out
-      if (await loadWhereMissing({ generation, workers, isWanted, prepareTimeoutMs }))
+      // If it ends a worker it is taken out of service again.
+      const isStillNeeded = () => service.stateOf(model) === out
+      if (await loadWhereMissing({ generation, workers, isStillNeeded, prepareTimeoutMs }))
         service.putBack(model, code)
     })
   }

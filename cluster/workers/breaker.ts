@@ -1,26 +1,26 @@
 /**
- * The circuit breaker of every model version: one that ends workers again and again is disabled, so that it costs
- * the other models a few workers and not all of them.
+ * A circuit breaker for each model version. A version that repeatedly ends workers is disabled, so that other
+ * models lose only a few workers.
  *
- *   closed --3 failures in 5 minutes--> open --back-off--> half-open --nothing for a while--> closed
+ *   closed --3 failures in 5 minutes--> open --back-off--> half-open --no failure--> closed
  *                                        ^                     |
- *                                        +--one more failure---+  (twice the back-off)
+ *                                        +-------failure-------+  (back-off doubles)
  *
- * Below the limit a model that crashed a worker waits until that worker is replaced: requests that come one after the
- * other would end every worker before the first is back.
+ * Below the limit, a model that crashed a worker is suspended until the worker is replaced. Otherwise,
+ * successive requests would end every worker before the first replacement is ready.
  *
- * It decides and tells; it neither reaches workers nor measures time by itself.
+ * The breaker only decides and notifies; the caller provides the clock, the timers and access to workers.
  */
 import { monotonicMs } from '../../src/metrics/series.js'
 import { formatMs } from '../../src/units.js'
 
-/** Failures that are this far apart are no series. */
+/** Failures further apart do not add up. */
 export const WINDOW_MS = 5 * 60_000
 export const LONGEST_BACKOFF_MS = 10 * 60_000
-/** A model that is tried again must do well for this long, or for as long as it was disabled where that was longer. */
+/** Duration of the half-open state: this long, or as long as the back-off if that was longer. */
 export const SHORTEST_TRIAL_MS = 60_000
 
-/** What a model did to a worker. A crash is a fault of the process while its runtime loads or computes the model. */
+/** How a model failed. A crash is a fault of the process while its runtime loads or computes the model. */
 export type FailureKind = 'crash' | 'stall'
 
 export interface ModelVersion {
@@ -30,35 +30,35 @@ export interface ModelVersion {
 
 export interface ModelFault extends ModelVersion {
   readonly cause: FailureKind
-  /** More about it: a signal, a duration. */
+  /** Detail: a signal or a duration. */
   readonly how?: string
 }
 
 export interface Disabled {
   readonly reason: string
-  /** On the breaker's clock. */
+  /** On the clock of the breaker. */
   readonly untilMs: number
-  /** Whether workers that start meanwhile load it: not where loading it may be what ends them. */
+  /** Whether new workers load the model. False where loading may be what crashes them. */
   readonly isLoaded: boolean
 }
 
 export interface BreakersOptions {
-  /** So many failures within the window disable a model; 0 never. */
+  /** This many failures within the window disable a model; 0 turns the breaker off. */
   readonly failureLimit: number
-  /** How long a model is disabled first. */
+  /** The first back-off. */
   readonly firstBackoffMs: number
   readonly nowMs: () => number
-  /** Does `work` once; the returned function makes it never. */
+  /** Runs `work` once after the delay; the returned function cancels it. */
   readonly after: (delayMs: number, work: () => void) => () => void
   readonly onFailure: (model: ModelVersion, cause: FailureKind) => void
-  /** Null: requests are let in again. */
+  /** Null: the model accepts requests again. */
   readonly onDisabled: (model: ModelVersion, disabled: Disabled | null) => void
-  /** It was tried again and did well. */
+  /** The half-open state ended without a failure. */
   readonly onRecovered: (model: ModelVersion) => void
 }
 
 type State =
-  | { readonly name: 'closed'; readonly failuresMs: readonly number[]; readonly held: Disabled | null }
+  | { readonly name: 'closed'; readonly failuresMs: readonly number[]; readonly suspended: Disabled | null }
   | { readonly name: 'open'; readonly backoffMs: number; readonly disabled: Disabled }
   | { readonly name: 'half-open'; readonly backoffMs: number }
 
@@ -70,11 +70,11 @@ interface Breaker {
   cancelTimer: () => void
 }
 
-const CLOSED: State = { name: 'closed', failuresMs: [], held: null }
-/** About as long as a worker takes to start. */
-const HELD_MS = 1000
+const CLOSED: State = { name: 'closed', failuresMs: [], suspended: null }
+/** About the boot time of a worker. */
+const SUSPENSION_MS = 1000
 
-/** The clock that every process of the machine reads, and timers that keep no process alive. */
+/** The monotonic clock of the host, and timers that do not keep the process alive. */
 export function timersOfProcess(): Pick<BreakersOptions, 'nowMs' | 'after'> {
   return {
     nowMs: monotonicMs,
@@ -91,17 +91,14 @@ function keyOf({ model, version }: ModelVersion): string {
 
 export class Breakers {
   readonly #options: BreakersOptions
-  /** Those that had a failure which still counts. */
+  /** Models with a failure within the window, or not closed. */
   readonly #breakers = new Map<string, Breaker>()
 
   constructor(options: BreakersOptions) {
     this.#options = options
   }
 
-  /**
-   * A model ended a worker (`crash`), or held one up for too long (`stall`). Returns whether a model that goes on like this
-   * is disabled.
-   */
+  /** Records a failure. Returns whether repeated failures disable the model. */
   record({ model: name, version, cause, how }: ModelFault): boolean {
     const { failureLimit, firstBackoffMs, onFailure, nowMs } = this.#options
     const model = { model: name, version }
@@ -111,10 +108,10 @@ export class Breakers {
     const breaker = this.#breakerOf(model)
     const { state } = breaker
     if (cause === 'crash') breaker.unreplaced++
-    // What was inside other workers when the model was disabled says nothing new.
+    // These requests were already in flight in other workers when the model was disabled.
     if (state.name === 'open') return true
     if (state.name === 'half-open') {
-      this.#openAgain(breaker, state.backoffMs, `it was tried again and ended in a ${what}`)
+      this.#reopen(breaker, state.backoffMs, `the retry ended in a ${what}`)
       return true
     }
     const failuresMs = [...state.failuresMs.filter((atMs) => nowMs() - atMs < WINDOW_MS), nowMs()]
@@ -124,17 +121,17 @@ export class Breakers {
       this.#open(breaker, { backoffMs: Math.min(firstBackoffMs, LONGEST_BACKOFF_MS), why })
       return true
     }
-    const held = cause === 'crash' ? this.#hold(breaker, what) : state.held
-    this.#move(breaker, { name: 'closed', failuresMs, held }, WINDOW_MS, () => this.reset(breaker.model))
+    const suspended = cause === 'crash' ? this.#suspend(breaker, what) : state.suspended
+    this.#move(breaker, { name: 'closed', failuresMs, suspended }, WINDOW_MS, () => this.reset(breaker.model))
     return true
   }
 
-  #hold({ model }: Breaker, what: string): Disabled {
+  #suspend({ model }: Breaker, what: string): Disabled {
     const { nowMs, onDisabled } = this.#options
-    const reason = `a worker that it ended in a ${what} is being replaced`
-    const held = { reason, untilMs: nowMs() + HELD_MS, isLoaded: true }
-    onDisabled(model, held)
-    return held
+    const reason = `a worker is being replaced after a ${what}`
+    const suspended = { reason, untilMs: nowMs() + SUSPENSION_MS, isLoaded: true }
+    onDisabled(model, suspended)
+    return suspended
   }
 
   /** A worker that the model crashed is replaced. */
@@ -143,8 +140,8 @@ export class Breakers {
     if (breaker === undefined) return
     breaker.unreplaced = Math.max(0, breaker.unreplaced - 1)
     const { state } = breaker
-    if (breaker.unreplaced > 0 || state.name !== 'closed' || state.held === null) return
-    breaker.state = { ...state, held: null }
+    if (breaker.unreplaced > 0 || state.name !== 'closed' || state.suspended === null) return
+    breaker.state = { ...state, suspended: null }
     this.#options.onDisabled(breaker.model, null)
   }
 
@@ -156,7 +153,7 @@ export class Breakers {
     return breaker
   }
 
-  /** Each state has one way out that only time takes. */
+  /** Every state has exactly one transition by timeout. */
   #move(breaker: Breaker, state: State, delayMs: number, onPassed: () => void): void {
     breaker.cancelTimer()
     breaker.state = state
@@ -168,12 +165,12 @@ export class Breakers {
     const reason = `disabled for ${formatMs(backoffMs)}: ${why}`
     const disabled = { reason, untilMs: nowMs() + backoffMs, isLoaded: false }
     this.#move(breaker, { name: 'open', backoffMs, disabled }, backoffMs, () =>
-      this.#tryAgain(breaker, backoffMs),
+      this.#halfOpen(breaker, backoffMs),
     )
     onDisabled(breaker.model, disabled)
   }
 
-  #tryAgain(breaker: Breaker, backoffMs: number): void {
+  #halfOpen(breaker: Breaker, backoffMs: number): void {
     const { onDisabled, onRecovered } = this.#options
     const trialMs = Math.max(SHORTEST_TRIAL_MS, backoffMs)
     this.#move(breaker, { name: 'half-open', backoffMs }, trialMs, () => {
@@ -183,19 +180,15 @@ export class Breakers {
     onDisabled(breaker.model, null)
   }
 
-  #openAgain(breaker: Breaker, backoffMs: number, why: string): void {
+  #reopen(breaker: Breaker, backoffMs: number, why: string): void {
     this.#open(breaker, { backoffMs: Math.min(backoffMs * 2, LONGEST_BACKOFF_MS), why })
   }
 
-  /** A model that was to be tried again could not be, for another reason than a failure of its own. */
+  /** The retry of a model failed for a reason other than a crash or a stall. */
   postpone(model: ModelVersion, why: string): void {
     const breaker = this.#breakers.get(keyOf(model))
     if (breaker?.state.name !== 'half-open') return
-    this.#openAgain(
-      breaker,
-      breaker.state.backoffMs,
-      `it was to be tried again and could not be loaded: ${why}`,
-    )
+    this.#reopen(breaker, breaker.state.backoffMs, `the retry could not load it: ${why}`)
   }
 
   #forget(breaker: Breaker): void {
@@ -203,14 +196,14 @@ export class Breakers {
     this.#breakers.delete(keyOf(breaker.model))
   }
 
-  /** Why the model is disabled; null where it is not. */
+  /** Why the model is disabled; null if it is not. */
   disabled(model: ModelVersion): Disabled | null {
     const state = this.#breakers.get(keyOf(model))?.state
     if (state?.name === 'open') return state.disabled
-    return state?.name === 'closed' ? state.held : null
+    return state?.name === 'closed' ? state.suspended : null
   }
 
-  /** The model was loaded anew, or is gone: what it did before counts no more. */
+  /** The model was reloaded or removed: its earlier failures no longer count. */
   reset(model: ModelVersion): void {
     const breaker = this.#breakers.get(keyOf(model))
     if (breaker === undefined) return

@@ -1,9 +1,9 @@
-/** How the end of a worker is counted and logged. */
+/** Counts and logs the end of a worker. */
 import type { Log } from '../../src/log.js'
 import { END_MESSAGES } from './worker-end.js'
 import type { WorkerExit, WorkerHandle } from './worker-handle.js'
 
-/** As Kubernetes calls it; SIGKILL in the metrics is somebody else's. */
+/** The term of Kubernetes. SIGKILL in the metrics means a kill by another process. */
 const OOM_KILLED = 'OOM_KILLED'
 
 export function reportEnd(

@@ -1,22 +1,22 @@
-/** One of the N workers that are to serve at all times, and what the supervisor knows about it. */
+/** The supervisor's state of one replica: one of the N workers that serve at all times. */
 import type { ModelVersion } from './breaker.js'
 import type { WorkerHandle } from './worker-handle.js'
 
-/** It outlives its processes: whichever serves now, the one that boots to replace it, and the last that stalled. */
+/** Outlives its processes: the serving one, its booting replacement and the last stalled one. */
 export interface Replica {
-  /** The one that serves; null while there is none. */
+  /** The serving worker; null while there is none. */
   worker: WorkerHandle | null
-  /** One that boots, to serve first or to replace `worker`. */
-  successor: WorkerHandle | null
-  /** The last one that stalled, if it is still there: it answers 503 until others serve. */
+  /** A booting worker, the first one or the replacement of `worker`. */
+  replacement: WorkerHandle | null
+  /** The last stalled worker, if it has not ended: it answers 503 until other workers serve. */
   stalled: WorkerHandle | null
-  /** Boots that failed, in a row: too many, and there is no use in another. */
+  /** Consecutive failed boots. At the limit, the supervisor stops trying. */
   failedBoots: number
-  /** Crashes, in a row, of workers that did not live long: what the back-off grows with. */
+  /** Consecutive crashes of short-lived workers. Determines the back-off. */
   crashes: number
-  /** It never had a worker that was ready. */
+  /** No worker of this replica has been ready yet. */
   isStarting: boolean
-  /** Whether the last worker here was ended by a model. */
+  /** Whether a model ended the last worker. */
   wasModelFault: boolean
   /** Models that ended workers here since the last one was ready. */
   faultyModels: ModelVersion[]
@@ -26,7 +26,7 @@ export interface Replica {
 export function newReplica(): Replica {
   return {
     worker: null,
-    successor: null,
+    replacement: null,
     stalled: null,
     failedBoots: 0,
     crashes: 0,

@@ -1,7 +1,7 @@
 /**
- * The stats pages of the fleet, made and read by the primary: one for each model version, one for requests
- * that name no model, one for what processes say about themselves. A worker is lent a slot, the same in every
- * page, for as long as it lives; its successor in that slot counts on.
+ * The stats pages, created and read by the primary: one for each model version, one for requests to unknown
+ * models, and one for the state of processes. Every worker has a slot with the same index in all pages. The
+ * next worker in a slot continues its counters.
  */
 import { randomBytes } from 'node:crypto'
 import { rm } from 'node:fs/promises'
@@ -23,19 +23,19 @@ import type { ModelVersion } from './breaker.js'
 /** Label of requests for models that do not exist. */
 const UNKNOWN = { model: '(unknown)', version: '' }
 
-export interface RunningModelSign extends ModelVersion {
-  /** Whether it was loaded, self-check and warm-up included, and not yet asked by clients. */
+export interface RunningModel extends ModelVersion {
+  /** True during load, self-check and warm-up, before any client request. */
   readonly isLoading: boolean
 }
 
-/** What a process said about itself, read from its slot. */
-export interface ProcessSigns {
-  /** Time since its event loop turned. */
+/** State of a process, read from its slot. */
+export interface ProcessState {
+  /** Time since the last turn of its event loop. */
   readonly loopSilentMs: number
   readonly queueDepth: number
   readonly loopLagSeconds: number
-  /** What its runtime was loading or computing; null for nothing. */
-  readonly running: RunningModelSign | null
+  /** The model that its runtime is loading or computing; null for none. */
+  readonly running: RunningModel | null
 }
 
 function requestsOf(cells: Float64Array): number {
@@ -48,12 +48,12 @@ export class FleetStats {
   readonly #free: number[]
   readonly #process: StatsPage
   readonly #unknown: StatsPage
-  /** Null where no client is limited. */
+  /** Null without client limits. */
   readonly #clients: { readonly page: StatsPage; readonly secret: string } | null
-  /** By model number. A number is never given again: a process may still name what is gone. */
+  /** By model number. Numbers are never reused: a process may still refer to a removed model. */
   readonly #models = new Map<number, CountedModel>()
   #lastNumber = 0
-  /** By slot: requests that were counted there for models that are gone. */
+  /** By slot: requests counted for models that are removed. */
   readonly #goneRequests: number[]
 
   private constructor(options: {
@@ -74,7 +74,7 @@ export class FleetStats {
   }
 
   /**
-   * Makes the pages of a server; `slots` is the number of workers that can be alive at once. Clients are counted where
+   * Creates the pages of a server. `slots` is the maximum number of live workers. Clients are counted only if
    * they are limited.
    * @throws OnecopyError SEGMENT_SPACE.
    */
@@ -92,7 +92,7 @@ export class FleetStats {
     return new FleetStats({ folder, slots, process, unknown, clients })
   }
 
-  /** Adds a model version; resolves with its number, by which workers name it. */
+  /** Adds a model version and returns its number, which identifies it to workers. */
   async addModel(labels: CountedModel['labels']): Promise<number> {
     for (const [number, known] of this.#models)
       if (known.labels.model === labels.model && known.labels.version === labels.version) return number
@@ -104,8 +104,8 @@ export class FleetStats {
   }
 
   /**
-   * Forgets a model version that no worker serves any more: its series end, and begin at zero if it comes back, as after a
-   * restart. Who still has its page mapped counts into nowhere.
+   * Removes a model version that no worker serves. Its series end; if it returns they start at zero, as after
+   * a restart. A process that still maps the page counts into a deleted file.
    */
   async removeModel(number: number): Promise<void> {
     const model = this.#models.get(number)
@@ -124,7 +124,7 @@ export class FleetStats {
     return this.#unknown.reference
   }
 
-  /** What a worker needs to count clients; null where none is limited. */
+  /** What a worker needs to count clients; null without client limits. */
   get clients(): ClientsMessage | null {
     return this.#clients && { page: this.#clients.page.reference, secret: this.#clients.secret }
   }
@@ -135,30 +135,30 @@ export class FleetStats {
 
   #modelOf(number: number): CountedModel {
     const model = this.#models.get(number)
-    if (model === undefined) throw new Error(`expected the number of a model, got ${number}`)
+    if (model === undefined) throw new Error(`expected a model number, got ${number}`)
     return model
   }
 
-  /** Every counted model version, and what was asked of none. */
+  /** All counted model versions, and the requests to unknown models. */
   get counted(): readonly CountedModel[] {
     return [...this.#models.values(), { labels: UNKNOWN, page: this.#unknown }]
   }
 
-  /** Lends a slot to a new worker; what the last one said about itself is wiped, what it counted is not. */
-  lend(): number {
+  /** Acquires a slot for a new worker. Resets the process state in it, but not the counters. */
+  acquireSlot(): number {
     const slot = this.#free.shift()
-    if (slot === undefined) throw new Error(`expected at most ${this.#slots} workers at once`)
+    if (slot === undefined) throw new Error(`expected at most ${this.#slots} live workers`)
     this.#process.slot(slot).fill(0)
     return slot
   }
 
-  giveBack(slot: number): void {
+  releaseSlot(slot: number): void {
     this.#process.slot(slot).fill(0)
     if (this.#clients !== null) forgetInside(this.#clients.page.slot(slot))
     this.#free.push(slot)
   }
 
-  signs(slot: number): ProcessSigns {
+  stateOf(slot: number): ProcessState {
     const cells = this.#process.slot(slot)
     const cell = (name: keyof typeof PROCESS_CELLS) => cells[PROCESS_CELLS[name]] as number
     const nowMs = monotonicMs()
@@ -173,7 +173,7 @@ export class FleetStats {
     }
   }
 
-  /** Requests that were ever counted in a slot, by its present worker and those before it. */
+  /** All requests ever counted in a slot, by its current worker and its predecessors. */
   requestsIn(slot: number): number {
     let requests = this.#goneRequests[slot] ?? 0
     for (const { page } of this.counted) requests += requestsOf(page.slot(slot))

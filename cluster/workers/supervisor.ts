@@ -1,15 +1,15 @@
 /**
- * Keeps the workers alive. One function, `#spawn`, starts a worker: the first time, after a crash and to
- * replace one that still serves. A worker that dies is replaced after a back-off that grows while
- * replacements die young; too many boots that fail in a row leave the server not ready, with the reason,
- * instead of looping for ever. A worker that a model crashed is replaced at once and counts for neither: the model
- * is disabled before long (breaker.ts), and the others wait for nothing.
+ * Keeps the workers running. One function, `#spawn`, starts every worker: at startup, after a crash, and to
+ * replace a serving one. A worker that dies is replaced after a back-off, which grows while its replacements
+ * die early. After too many consecutive failed boots the server stops trying and is not ready; the reason is
+ * reported. A worker that a model crashed is replaced immediately, without back-off, because the circuit
+ * breaker (breaker.ts) disables the model.
  *
- * Replacing one that serves: its successor boots beside it, and only when that is ready the old one is
- * drained. One at a time, whatever asks for it, so there is never more than one worker too many.
+ * Replacing a serving worker: the replacement boots next to it, and the old worker drains once the
+ * replacement is ready. Replacements run one at a time, so there is at most one extra worker.
  *
- * A worker whose inference thread does not come back (it says so itself) is replaced at once: until another is ready it
- * answers everything with 503, then it is drained and ends.
+ * A worker with a stalled inference thread reports it and is replaced immediately. It answers 503 until
+ * another worker is ready, then drains and exits.
  */
 import { messageOf, OnecopyError } from '../../src/errors.js'
 import type { Load } from '../../src/http/connections.js'
@@ -28,30 +28,30 @@ import { type WorkerExit, WorkerHandle } from './worker-handle.js'
 
 const FIRST_BACKOFF_MS = 50
 const LONGEST_BACKOFF_MS = 10_000
-/** A worker that lived this long was healthy: the next crash starts counting anew. */
+/** A worker that lived this long was healthy: its crash resets the back-off. */
 const HEALTHY_AFTER_MS = 2000
 const MAX_BOOT_FAILURES = 5
-/** Why a worker ended whose inference thread did not come back, in metrics and logs. */
+/** Reason in metrics and logs for a worker with a stalled inference thread. */
 const STALLED = 'WORKER_STALLED'
 
 export interface SupervisorOptions {
   readonly workers: number
-  /** Says what a worker that is started now is told, all but its slot; see WorkerHandleOptions. */
+  /** Provides the start message of a new worker, without its slot; see WorkerHandleOptions. */
   readonly lease: (take: (start: Omit<StartMessage, 'statsSlot'>) => void) => Promise<() => void>
   readonly stats: FleetStats
   readonly bootTimeoutMs: number
   readonly drainTimeoutMs: number
   readonly log: Log
-  /** A worker listens, perhaps without some of the models, and counts as ready once this resolves. */
+  /** A worker listens, possibly without some models. It counts as ready once this resolves. */
   readonly onReady: (worker: WorkerHandle) => Promise<void>
-  /** A model ended a worker; returns whether a model that goes on like this is disabled. */
+  /** A model ended a worker. Returns whether repeated failures disable the model. */
   readonly onModelFault: (fault: ModelFault) => boolean
-  /** The worker that it ended is replaced. */
-  readonly onModelFaultMended: (model: ModelVersion) => void
-  /** A worker ended while the server goes on. */
+  /** The worker that the model ended is replaced. */
+  readonly onFaultyWorkerReplaced: (model: ModelVersion) => void
+  /** A worker ended while the server continues. */
   readonly onEnded: (reason: string) => void
-  /** The boot-failure limit was reached: the server cannot be brought back by itself. */
-  readonly onGivenUp: (reason: OnecopyError) => void
+  /** The limit of consecutive failed boots is reached: the server does not recover by itself. */
+  readonly onBootLimitReached: (reason: OnecopyError) => void
   readonly onRecovered: () => void
 }
 
@@ -65,7 +65,7 @@ export class Supervisor {
   #started: Promise<void> | undefined
   #draining: Promise<{ readonly killed: number }> | undefined
   #port: number | null = null
-  /** Settles when the replacement asked for last is done. */
+  /** Settles when the last requested replacement is done. */
   #lastReplacement: Promise<void> = Promise.resolve()
   #restarting: Promise<void> | undefined
   #nextRestart: Promise<void> | undefined
@@ -80,35 +80,35 @@ export class Supervisor {
     return this.#replicas.flatMap(({ worker }) => (worker === null ? [] : [worker]))
   }
 
-  /** Every worker process that has not ended yet. */
+  /** Every live worker process. */
   get pids(): readonly number[] {
     return [...this.#alive].map(({ pid }) => pid)
   }
 
-  /** Workers that are alive and not asked to end, ready or booting. */
-  get staying(): readonly WorkerHandle[] {
+  /** Live workers that are not retiring, ready or booting. */
+  get active(): readonly WorkerHandle[] {
     return [...this.#alive].filter(({ retiredFor }) => retiredFor === null)
   }
 
-  /** Every worker that has not ended, whatever it is asked for. */
+  /** Every live worker, including those that are retiring. */
   get alive(): readonly WorkerHandle[] {
     return [...this.#alive]
   }
 
-  /** The port that all workers share; null before the first is ready. */
+  /** The port that all workers share; null until the first worker is ready. */
   get port(): number | null {
     return this.#port
   }
 
-  /** Boots every worker; rejects with the first failure, and the rest is stopped by the caller. Idempotent. */
+  /** Boots every worker. Rejects with the first failure; the caller then stops the rest. Idempotent. */
   start(): Promise<void> {
     this.#started ??= Promise.all(this.#replicas.map((replica) => this.#startReplica(replica))).then(() => {})
-    // Whoever waits for it hears of it.
+    // Prevents an unhandled rejection; the caller awaits the same promise.
     this.#started.catch(() => {})
     return this.#started
   }
 
-  /** A model that ends workers while they load it prevents no start: it is disabled before long. */
+  /** A model that ends workers while they load it does not fail the start: the breaker disables it. */
   async #startReplica(replica: Replica): Promise<void> {
     for (;;) {
       replica.wasModelFault = false
@@ -121,11 +121,14 @@ export class Supervisor {
     }
   }
 
-  /** Resolves when a new worker serves in the place; rejects with why it does not. Its later end is handled here. */
+  /**
+   * Resolves when a new worker serves in the replica; rejects if it fails to boot. `#onExit` handles its
+   * later end.
+   */
   async #spawn(replica: Replica): Promise<void> {
     if (this.#isStopping) throw new OnecopyError('SHUTTING_DOWN', 'the server is stopping')
     const handle = this.#fork(replica)
-    replica.successor = handle
+    replica.replacement = handle
     this.#alive.add(handle)
     void handle.exited.then((exit) => this.#onExit(replica, handle, exit))
     await handle.ready
@@ -136,13 +139,13 @@ export class Supervisor {
       handle.kill(new OnecopyError('WORKER_BOOT_FAILED', messageOf(thrown), { cause: thrown }))
       throw thrown
     }
-    // It can have ended meanwhile: its exit was handled then.
-    if (!this.#alive.has(handle)) throw new OnecopyError('WORKER_GONE', `worker ${handle.id} ended meanwhile`)
-    replica.successor = null
+    // It may have ended during `onReady`; `#onExit` has handled that.
+    if (!this.#alive.has(handle)) throw new OnecopyError('WORKER_GONE', `worker ${handle.id} has ended`)
+    replica.replacement = null
     replica.worker = handle
     replica.failedBoots = 0
     replica.isStarting = false
-    this.#mend(replica)
+    this.#reportReplaced(replica)
     this.#port = handle.port
     this.#options.log.debug({ worker: handle.id, workerPid: handle.pid }, 'worker ready')
     this.#drainStalled()
@@ -150,7 +153,7 @@ export class Supervisor {
 
   #fork(replica: Replica): WorkerHandle {
     const { lease, stats, bootTimeoutMs, log } = this.#options
-    const statsSlot = stats.lend()
+    const statsSlot = stats.acquireSlot()
     try {
       const handle: WorkerHandle = new WorkerHandle({
         statsSlot,
@@ -159,77 +162,77 @@ export class Supervisor {
         bootTimeoutMs,
         onLoad: (load) => this.#balance(handle.id, load),
         onStalled: (silentMs) => this.#onStalled(replica, handle, silentMs),
-        running: () => stats.signs(statsSlot).running,
+        running: () => stats.stateOf(statsSlot).running,
         takeOomKill: () => this.#oomKills.take(),
         hasOthers: () => this.ready.some((other) => other !== handle),
       })
       return handle
     } catch (thrown) {
-      stats.giveBack(statsSlot)
-      // One that could not even be started has no exit that would be handled.
-      log.error({ err: thrown }, `a worker could not be started: ${messageOf(thrown)}`)
+      stats.releaseSlot(statsSlot)
+      // Without a process there is no exit event to handle.
+      log.error({ err: thrown }, `could not start a worker: ${messageOf(thrown)}`)
       replica.failedBoots++
       replica.crashes++
-      if (this.#port !== null) this.#fillAgain(replica, messageOf(thrown))
+      if (this.#port !== null) this.#refill(replica, messageOf(thrown))
       throw thrown
     }
   }
 
-  /** Its requests are answered with 503 by itself from now on; the place is filled by another. */
+  /** The stalled worker answers 503 from now on; another worker takes over its replica. */
   #onStalled(replica: Replica, handle: WorkerHandle, silentMs: number): void {
     const { stats, log, onModelFault } = this.#options
-    const { running } = stats.signs(handle.statsSlot)
+    const { running } = stats.stateOf(handle.statsSlot)
     log.error(
       {
         ...{ code: STALLED, worker: handle.id, workerPid: handle.pid, silentMs: Math.round(silentMs) },
         ...(running === null ? {} : { model: running.model, version: running.version }),
       },
-      'the inference thread of a worker does not come back: its requests are answered with 503, it is replaced',
+      'the inference thread of a worker is stalled: the worker answers 503 and is replaced',
     )
     if (running !== null)
       replica.wasModelFault = onModelFault({
         ...{ model: running.model, version: running.version, cause: 'stall' },
         how: formatMs(Math.round(silentMs)),
       })
-    // One that is on its way out has nobody to wait for.
+    // A retiring worker is already replaced.
     if (this.#isStopping || handle.retiredFor !== null) return
-    handle.forsake(STALLED)
+    handle.abandon(STALLED)
     if (replica.worker === handle) replica.worker = null
-    // One for each replica: they take memory, and a core.
+    // At most one stalled worker per replica: each takes memory and one core.
     replica.stalled?.kill()
     replica.stalled = handle
     this.#drainStalled()
     replica.crashes = handle.ageMs >= HEALTHY_AFTER_MS ? 0 : replica.crashes + 1
-    if (replica.successor === null) this.#respawnLater(replica)
+    if (replica.replacement === null) this.#respawnLater(replica)
   }
 
-  /** Has them end where others can answer: what comes is for these, what is inside gets its 503. */
+  /** Drains stalled workers once another worker can serve; their requests in flight get 503. */
   #drainStalled(): void {
     if (this.ready.length === 0) return
     for (const { stalled } of this.#replicas) void stalled?.drain(this.#options.drainTimeoutMs)
   }
 
-  #mend(replica: Replica): void {
-    for (const model of replica.faultyModels.splice(0)) this.#options.onModelFaultMended(model)
+  #reportReplaced(replica: Replica): void {
+    for (const model of replica.faultyModels.splice(0)) this.#options.onFaultyWorkerReplaced(model)
   }
 
   #balance(workerId: number, load: Load): void {
     if (this.#isStopping) return
     const ready = this.ready.map(({ id }) => id)
-    const asked = this.#balancer.take({ workerId, load, ready, nowMs: performance.now() })
-    for (const worker of this.ready.filter(({ id }) => asked.includes(id))) {
-      this.#options.log.debug({ worker: worker.id }, 'asking the worker to give up a connection')
-      worker.tell({ type: 'shed' })
+    const relieved = this.#balancer.take({ workerId, load, ready, nowMs: performance.now() })
+    for (const worker of this.ready.filter(({ id }) => relieved.includes(id))) {
+      this.#options.log.debug({ worker: worker.id }, 'asking the worker to close a connection')
+      worker.send({ type: 'shed' })
     }
   }
 
   #onExit(replica: Replica, handle: WorkerHandle, exit: WorkerExit): void {
     const { stats, onModelFault } = this.#options
     const { end, running, how } = exit
-    stats.giveBack(handle.statsSlot)
+    stats.releaseSlot(handle.statsSlot)
     this.#alive.delete(handle)
     if (replica.worker === handle) replica.worker = null
-    if (replica.successor === handle) replica.successor = null
+    if (replica.replacement === handle) replica.replacement = null
     if (replica.stalled === handle) replica.stalled = null
     if (this.#isStopping) return
     reportEnd(handle, exit, this.#options)
@@ -238,28 +241,28 @@ export class Supervisor {
       const model = { model: running.model, version: running.version }
       replica.faultyModels.push(model)
       replica.wasModelFault = onModelFault({ ...model, cause: 'crash', how })
-      // It was one too many: the place is filled.
-      if (replica.worker !== null) this.#mend(replica)
+      // The replica already has a serving worker.
+      if (replica.worker !== null) this.#reportReplaced(replica)
     }
     if (handle.retiredFor !== null) return
-    // There is nothing to mend yet: whoever starts it decides.
+    // During startup, `#startReplica` decides what happens next.
     if (replica.isStarting) return
     if (!replica.wasModelFault) {
       replica.failedBoots = exit.wasReady ? 0 : replica.failedBoots + 1
       replica.crashes = exit.livedMs >= HEALTHY_AFTER_MS || exit.how === 'code 0' ? 0 : replica.crashes + 1
     }
-    this.#fillAgain(replica, exit.failure?.message ?? `it ended with ${exit.how}`)
+    this.#refill(replica, exit.failure?.message ?? `it ended with ${exit.how}`)
   }
 
-  #fillAgain(replica: Replica, why: string): void {
-    // Somebody serves here, or is about to.
-    if (replica.worker !== null || replica.successor !== null) return
-    if (replica.failedBoots >= MAX_BOOT_FAILURES) this.#giveUp(replica, why)
+  #refill(replica: Replica, why: string): void {
+    // A worker serves here or is booting.
+    if (replica.worker !== null || replica.replacement !== null) return
+    if (replica.failedBoots >= MAX_BOOT_FAILURES) this.#reportBootLimit(replica, why)
     else this.#respawnLater(replica)
   }
 
-  #giveUp({ failedBoots }: Replica, why: string): void {
-    this.#options.onGivenUp(
+  #reportBootLimit({ failedBoots }: Replica, why: string): void {
+    this.#options.onBootLimitReached(
       new OnecopyError(
         'WORKER_BOOT_FAILED',
         `a worker failed to start ${failedBoots} times in a row, the last time: ${why}`,
@@ -273,8 +276,8 @@ export class Supervisor {
     const delayMs = Math.min(base, LONGEST_BACKOFF_MS) * (0.5 + Math.random() / 2)
     clearTimeout(replica.respawnTimer)
     replica.respawnTimer = setTimeout(() => {
-      if (replica.worker !== null || replica.successor !== null) return
-      // Its failure is handled where it is found; here it would only be an unhandled rejection.
+      if (replica.worker !== null || replica.replacement !== null) return
+      // `#fork` and `#onExit` handle failures; this only prevents an unhandled rejection.
       this.#spawn(replica)
         .then(() => this.#options.onRecovered())
         .catch(() => {})
@@ -282,18 +285,19 @@ export class Supervisor {
   }
 
   /**
-   * Replaces one worker without losing a request; `reason` is for logs and metrics. Waits its turn.
-   * @throws OnecopyError when the successor does not boot: the old worker serves on.
+   * Replaces one worker without losing a request, after replacements already queued. `reason` is for logs and
+   * metrics.
+   * @throws OnecopyError if the replacement does not boot: the old worker continues to serve.
    */
   replace(handle: WorkerHandle, reason: string): Promise<void> {
     const replica = this.#replicas.find(({ worker }) => worker === handle)
     if (replica === undefined || handle.retiredFor !== null) return Promise.resolve()
-    return this.#replaceInTurn(replica, reason, (old) => old === handle)
+    return this.#queueReplacement(replica, reason, (old) => old === handle)
   }
 
   /**
-   * Replaces every worker, one at a time, and fills replicas that were given up. Asked for while it is being done,
-   * it is done once more: workers that were replaced already are to be fresh as of now.
+   * Replaces every worker, one at a time, and restarts replicas that reached the boot limit. A call during a
+   * restart queues one more restart: all workers must be newer than the call.
    */
   restart(reason: string): Promise<void> {
     if (this.#nextRestart !== undefined) return this.#nextRestart
@@ -317,31 +321,34 @@ export class Supervisor {
     const before = new Set(this.#alive)
     for (const replica of this.#replicas) {
       if (this.#isStopping) return
-      await this.#replaceInTurn(replica, reason, (old) => old === null || before.has(old))
+      await this.#queueReplacement(replica, reason, (old) => old === null || before.has(old))
     }
     this.#options.onRecovered()
   }
 
-  /** `isMeant` tells about the one in the place by then: a fresh one that took a dead one's place need not be replaced. */
-  #replaceInTurn(
+  /**
+   * `mustReplace` gets the worker at that time: a worker that crashed and was replaced need not be replaced
+   * again.
+   */
+  #queueReplacement(
     replica: Replica,
     reason: string,
-    isMeant: (old: WorkerHandle | null) => boolean,
+    mustReplace: (old: WorkerHandle | null) => boolean,
   ): Promise<void> {
-    const mine = this.#lastReplacement.then(() => this.#replaceNow(replica, reason, isMeant))
-    this.#lastReplacement = mine.catch(() => {})
-    return mine
+    const replacement = this.#lastReplacement.then(() => this.#replaceNow(replica, reason, mustReplace))
+    this.#lastReplacement = replacement.catch(() => {})
+    return replacement
   }
 
   async #replaceNow(
     replica: Replica,
     reason: string,
-    isMeant: (old: WorkerHandle | null) => boolean,
+    mustReplace: (old: WorkerHandle | null) => boolean,
   ): Promise<void> {
-    if (this.#isStopping || !isMeant(replica.worker)) return
-    const booting = replica.successor
+    if (this.#isStopping || !mustReplace(replica.worker)) return
+    const booting = replica.replacement
     if (booting !== null) {
-      // A crashed worker's successor is on its way already, and is as new as can be.
+      // The replacement of a crashed worker is booting, and is new enough.
       await booting.ready
       return
     }
@@ -357,12 +364,12 @@ export class Supervisor {
     await old.drain(this.#options.drainTimeoutMs)
   }
 
-  /** Ends a worker that is no use any more, at once; its exit has it replaced. */
-  condemn(handle: WorkerHandle, failure: OnecopyError): void {
+  /** Kills an unusable worker; its exit triggers the replacement. */
+  discard(handle: WorkerHandle, failure: OnecopyError): void {
     handle.kill(failure)
   }
 
-  /** Lets every worker answer what it accepted, then end; kills what is left after `timeoutMs`. Idempotent. */
+  /** Drains every worker. Kills those still alive after `timeoutMs`. Idempotent. */
   drain(timeoutMs: number): Promise<{ readonly killed: number }> {
     this.#draining ??= this.#drain(timeoutMs)
     return this.#draining
@@ -375,7 +382,7 @@ export class Supervisor {
     return { killed: ended.filter(({ wasKilled }) => wasKilled).length }
   }
 
-  /** Ends every worker at once. */
+  /** Kills every worker. */
   kill(): void {
     this.#isStopping = true
     for (const { respawnTimer } of this.#replicas) clearTimeout(respawnTimer)

@@ -1,6 +1,7 @@
 /**
- * Looks after workers that live but are no good any more: one whose event loop is silent is ended, one that has
- * served its number of requests or has grown too large is replaced. One whose inference thread is silent says so itself.
+ * Detects workers that run but need replacement. A worker with a silent event loop is killed. A worker that
+ * has served its number of requests or exceeds the memory ceiling is replaced. Workers report a stalled
+ * inference thread themselves.
  */
 import { messageOf, OnecopyError } from '../../src/errors.js'
 import type { Log } from '../../src/log.js'
@@ -12,30 +13,30 @@ import type { WorkerHandle } from './worker-handle.js'
 
 const INTERVAL_MS = 500
 /**
- * Of a longer pause between two looks so much counts: the primary did not run meanwhile (it was stopped, the container
- * frozen), and most likely nor did its workers.
+ * The most that a gap between two checks counts as silence. After a longer gap the primary itself was
+ * suspended (stopped or frozen with its container), and most likely its workers too.
  */
-const LONGEST_LOOK_MS = 2 * INTERVAL_MS
-/** A worker above the ceiling at this age is as small as workers are here: replacing it would never end. */
-const GROWN_AFTER_MS = 10_000
+const MAX_CHECK_GAP_MS = 2 * INTERVAL_MS
+/** A worker above the ceiling at this age has a normal size: replacing it would repeat for ever. */
+const GROWTH_AGE_MS = 10_000
 
 export interface WatchOptions {
   readonly supervisor: Supervisor
   readonly stats: FleetStats
   readonly log: Log
   readonly stallTimeoutMs: number
-  /** 0 is no limit. */
+  /** 0 means no limit. */
   readonly maxRequestsPerWorker: number
-  /** 0 is no limit. */
+  /** 0 means no limit. */
   readonly maxPrivateBytes: number
 }
 
 export class Watch {
   readonly #options: WatchOptions
   readonly #timer: NodeJS.Timeout
-  #lookedAtMs = performance.now()
-  /** Silence before that is nobody's fault: it was not looked at. */
-  #unseenUntilMs = Number.NEGATIVE_INFINITY
+  #checkedAtMs = performance.now()
+  /** Silence before this time does not count: the primary was suspended. */
+  #suspendedUntilMs = Number.NEGATIVE_INFINITY
   #isMeasuring = false
   #isReplacing = false
   #isCeilingTooLow = false
@@ -43,33 +44,33 @@ export class Watch {
 
   constructor(options: WatchOptions) {
     this.#options = options
-    this.#timer = setInterval(() => this.#look(), INTERVAL_MS)
+    this.#timer = setInterval(() => this.#check(), INTERVAL_MS)
   }
 
-  #look(): void {
+  #check(): void {
     const nowMs = performance.now()
-    if (nowMs - this.#lookedAtMs > LONGEST_LOOK_MS) this.#unseenUntilMs = nowMs
-    this.#lookedAtMs = nowMs
+    if (nowMs - this.#checkedAtMs > MAX_CHECK_GAP_MS) this.#suspendedUntilMs = nowMs
+    this.#checkedAtMs = nowMs
     for (const worker of this.#options.supervisor.ready) {
-      const stall = this.#stallOf(worker, nowMs - this.#unseenUntilMs)
-      if (stall !== null) this.#options.supervisor.condemn(worker, stall)
+      const stall = this.#stallOf(worker, nowMs - this.#suspendedUntilMs)
+      if (stall !== null) this.#options.supervisor.discard(worker, stall)
     }
     void this.#replaceWornOut()
   }
 
-  #stallOf(worker: WorkerHandle, seenMs: number): OnecopyError | null {
+  #stallOf(worker: WorkerHandle, observedMs: number): OnecopyError | null {
     const { stats, stallTimeoutMs } = this.#options
-    const { loopSilentMs, running } = stats.signs(worker.statsSlot)
-    const silentMs = Math.min(loopSilentMs, seenMs)
+    const { loopSilentMs, running } = stats.stateOf(worker.statsSlot)
+    const silentMs = Math.min(loopSilentMs, observedMs)
     if (silentMs <= stallTimeoutMs) return null
     return new OnecopyError(
       'WORKER_STALLED',
       `the event loop of worker ${worker.id} has been silent for ${formatMs(Math.round(silentMs))} (--stall-timeout ${formatMs(stallTimeoutMs)})` +
-        (running === null ? '' : `, while model ${running.model} version ${running.version} ran`),
+        (running === null ? '' : ` while it ran model ${running.model} version ${running.version}`),
     )
   }
 
-  /** Measuring can take longer than the time between two looks: there is one of them at a time. */
+  /** A measurement can take longer than the interval between checks, so only one runs at a time. */
   async #replaceWornOut(): Promise<void> {
     if (this.#isMeasuring || this.#isReplacing) return
     this.#isMeasuring = true
@@ -82,13 +83,16 @@ export class Watch {
         return
       }
     } catch (thrown) {
-      this.#options.log.error({ err: thrown }, `workers were not measured: ${messageOf(thrown)}`)
+      this.#options.log.error(
+        { err: thrown },
+        `could not measure the memory of the workers: ${messageOf(thrown)}`,
+      )
     } finally {
       this.#isMeasuring = false
     }
   }
 
-  /** Why a worker should be replaced by a fresh one; null where it should not. */
+  /** Why the worker needs replacement; null if it does not. */
   async #wornOut(worker: WorkerHandle): Promise<'max requests' | 'max memory' | null> {
     const { stats, log, maxRequestsPerWorker, maxPrivateBytes } = this.#options
     if (maxRequestsPerWorker > 0) {
@@ -98,11 +102,11 @@ export class Watch {
     if (maxPrivateBytes === 0 || this.#isCeilingTooLow) return null
     const memory = await readProcessMemory(worker.pid)
     if (memory === null || memory.privateBytes <= maxPrivateBytes) return null
-    const message = `worker ${worker.id} holds ${formatBytes(memory.privateBytes)} of its own (--max-private-memory ${formatBytes(maxPrivateBytes)})`
-    this.#isCeilingTooLow = worker.ageMs < GROWN_AFTER_MS
+    const message = `worker ${worker.id} has ${formatBytes(memory.privateBytes)} of private memory (--max-private-memory ${formatBytes(maxPrivateBytes)})`
+    this.#isCeilingTooLow = worker.ageMs < GROWTH_AGE_MS
     log.warn(
       { worker: worker.id, workerPid: worker.pid, privateBytes: memory.privateBytes },
-      this.#isCeilingTooLow ? `${message} from the start: the ceiling is ignored` : message,
+      this.#isCeilingTooLow ? `${message} right after its start: the ceiling is ignored` : message,
     )
     return this.#isCeilingTooLow ? null : 'max memory'
   }
@@ -114,7 +118,7 @@ export class Watch {
       .catch((thrown) =>
         this.#options.log.error(
           { err: thrown, worker: worker.id },
-          `the worker serves on: ${messageOf(thrown)}`,
+          `the worker was not replaced: ${messageOf(thrown)}`,
         ),
       )
       .finally(() => {

@@ -1,11 +1,11 @@
 /**
- * Why a worker ended. Its signal alone does not say: SIGKILL comes from the kernel, from an operator and from this
- * server; and only a fault while the runtime computes tells anything about the model that it computed.
+ * Classifies the end of a worker. A signal alone is ambiguous: SIGKILL comes from the kernel, an operator or
+ * this server. Only a fault while the runtime computes indicates a problem with the model.
  */
 import type { OnecopyError } from '../../src/errors.js'
 import { EXIT } from '../exit-codes.js'
 
-/** What a process gets for what it did itself. `kill` can send them too, and cannot be told apart. */
+/** Signals that a process causes itself. The same signals sent by `kill` cannot be told apart. */
 const FAULTS: readonly string[] = ['SIGSEGV', 'SIGFPE', 'SIGABRT', 'SIGBUS', 'SIGILL', 'SIGTRAP', 'SIGSYS']
 
 export type WorkerEnd =
@@ -19,16 +19,16 @@ export type WorkerEnd =
   | 'bug'
   | 'unknown'
 
-/** What the log says of each. */
+/** The log message for each. */
 export const END_MESSAGES: Readonly<Record<WorkerEnd, string>> = {
-  'runtime fault': 'worker ended inside the runtime',
+  'runtime fault': 'worker crashed inside the runtime',
   fault: 'worker crashed outside the runtime',
   'out of memory': 'worker killed by the kernel: out of memory',
-  'killed from outside': 'worker killed from outside',
-  'ended from outside': 'worker ended: it was asked to from outside',
+  'killed from outside': 'worker killed by an outside signal',
+  'ended from outside': 'worker terminated by an outside signal',
   'killed by the server': 'worker killed by the server',
   'failed to start': 'worker failed to start',
-  bug: 'worker ended by a bug',
+  bug: 'worker exited after a bug',
   unknown: 'worker ended',
 }
 
@@ -38,13 +38,13 @@ export interface ProcessExit {
 }
 
 export interface EndFacts extends ProcessExit {
-  /** What it said about itself, or was killed for. */
+  /** The failure that it reported or was killed for. */
   readonly failure: OnecopyError | null
   /** Whether this process killed it. */
   readonly wasKilledHere: boolean
-  /** Whether its runtime loaded or computed a model at that moment. */
+  /** Whether its runtime was loading or computing a model. */
   readonly wasRunning: boolean
-  /** Whether the kernel has killed a process for memory that explains no other end; asked only where it matters. */
+  /** Whether there is an OOM kill that no other end accounts for. Called only if it matters. */
   readonly takeOomKill: () => boolean
 }
 
@@ -57,7 +57,7 @@ export function endOf(facts: EndFacts): WorkerEnd {
   }
   if (signal !== null) return 'killed from outside'
   if (failure !== null) return 'failed to start'
-  // A worker answers SIGTERM by draining.
+  // A worker drains on SIGTERM and exits with 0.
   if (exitCode === 0) return 'ended from outside'
   return exitCode === EXIT.bug ? 'bug' : 'unknown'
 }

@@ -1,7 +1,4 @@
-/**
- * The primary's handle on one worker process, from fork to exit. It is used for one life only: a
- * successor is another handle.
- */
+/** The primary's handle on one worker process, from fork to exit. A replacement gets a new handle. */
 import cluster, { type Worker } from 'node:cluster'
 import { messageOf, OnecopyError, type OutOfService } from '../../src/errors.js'
 import type { Load } from '../../src/http/connections.js'
@@ -18,16 +15,16 @@ import {
   type ToWorker,
 } from '../messages.js'
 import { returnUnacceptedConnections } from './handover.js'
-import type { RunningModelSign } from './stats.js'
+import type { RunningModel } from './stats.js'
 import { endOf, type ProcessExit, type WorkerEnd } from './worker-end.js'
 
 export interface WorkerExit {
-  /** 'code 1', 'SIGSEGV'. */
+  /** Such as 'code 1' or 'SIGSEGV'. */
   readonly how: string
   readonly end: WorkerEnd
-  /** What its runtime was loading or computing. */
-  readonly running: RunningModelSign | null
-  /** What it said about itself before it ended, or what was done to it. */
+  /** The model that its runtime was loading or computing. */
+  readonly running: RunningModel | null
+  /** The failure that it reported or was killed for. */
   readonly failure: OnecopyError | null
   readonly wasReady: boolean
   readonly livedMs: number
@@ -37,26 +34,26 @@ export interface WorkerHandleOptions {
   /** Its slot in the stats pages. */
   readonly statsSlot: number
   /**
-   * Calls `take` with what it is to serve, when that is there to be loaded, and keeps it there until the function that it
-   * resolves with is called.
+   * Calls `take` with the start message once its segments can be loaded. They stay loadable until the caller
+   * calls the function that this resolves with.
    */
   readonly lease: (take: (start: StartMessage) => void) => Promise<() => void>
-  /** What was counted in its slot by those before it. */
+  /** Requests counted in its slot by its predecessors. */
   readonly inheritedRequests: number
   readonly bootTimeoutMs: number
   readonly onLoad: (load: Load) => void
-  /** What its runtime is loading or computing, or was when it ended. */
-  readonly running: () => RunningModelSign | null
-  /** Whether the kernel has killed a process for memory that explains no other end. */
+  /** The model that its runtime is loading or computing, or was at its end. */
+  readonly running: () => RunningModel | null
+  /** Whether there is an OOM kill that no other end accounts for. */
   readonly takeOomKill: () => boolean
-  /** Its inference thread has been silent for so long. */
+  /** Its inference thread has been silent for this long. */
   readonly onStalled: (silentMs: number) => void
-  /** Whether other workers take connections. */
+  /** Whether other workers accept connections. */
   readonly hasOthers: () => boolean
 }
 
-/** A question to the worker that is not answered yet. */
-interface Asked {
+/** A request to the worker without a reply yet. */
+interface PendingReply {
   resolve(): void
   reject(failure: OnecopyError): void
 }
@@ -70,33 +67,33 @@ function asBootFailure(thrown: unknown): OnecopyError {
 export class WorkerHandle {
   readonly statsSlot: number
   readonly inheritedRequests: number
-  /** Settles when it is ready; rejects with why it never was. */
+  /** Resolves when the worker is ready; rejects if it ends before. */
   readonly ready: Promise<void>
   readonly exited: Promise<WorkerExit>
-  /** The port it serves on, once it is ready. */
+  /** The port it serves on; null until it is ready. */
   port: number | null = null
-  /** Whether its end was asked for, and why: it is not mended then. */
+  /** Why it is retiring, or null. Its exit then needs no replacement. */
   retiredFor: string | null = null
   readonly #worker: Worker
   readonly #options: WorkerHandleOptions
-  /** Generations that it answers with, by key. */
+  /** Keys of the generations that answer requests. */
   readonly serves = new Set<string>()
-  /** Generations that it has loaded or may have, by key: these and perhaps more. */
+  /** Keys of the generations that are loaded or may be; a superset of `serves`. */
   readonly holds = new Set<string>()
-  /** Generations that it could not load when it booted, by key. */
+  /** Keys of the generations that failed to load at boot. */
   readonly failed = new Map<string, OutOfService>()
-  #isForsaken = false
-  readonly #asked = new Map<number, Asked>()
-  /** Who waits for generations to be unloaded, by key. */
+  #isAbandoned = false
+  readonly #pending = new Map<number, PendingReply>()
+  /** Callbacks waiting for a generation to be unloaded, by key. */
   readonly #onUnloaded = new Map<string, (() => void)[]>()
   #nextId = 0
-  #greet: () => void = () => {}
+  #onHello: () => void = () => {}
   #becomeReady: () => void = () => {}
   #bootTimer: NodeJS.Timeout | undefined
   #drained: Promise<{ readonly wasKilled: boolean }> | undefined
-  /** What it will be told first, once that is known. */
+  /** The start message, once it is known. */
   #start: StartMessage | null = null
-  #isTold = false
+  #isStarted = false
   #failure: OnecopyError | null = null
   #isKilled = false
   #readySinceMs: number | null = null
@@ -112,14 +109,14 @@ export class WorkerHandle {
     const isReady = new Promise<void>((resolve) => {
       this.#becomeReady = resolve
     })
-    const hasGreeted = new Promise<void>((resolve) => {
-      this.#greet = resolve
+    const greeted = new Promise<void>((resolve) => {
+      this.#onHello = resolve
     })
-    this.#expectWithin('did not start')
+    this.#setBootDeadline('did not start')
     worker.on('message', (raw: unknown) => this.#receive(raw))
     this.exited = new Promise((resolve) => {
       const end = (exit: ProcessExit, how = exit.signal ?? `code ${exit.exitCode}`) => {
-        this.#forget()
+        this.#onEnd()
         const running = options.running()
         const failure = this.#failure
         const ended = { ...exit, failure, wasKilledHere: this.#isKilled }
@@ -135,7 +132,7 @@ export class WorkerHandle {
       worker.on('exit', (exitCode, signal) => end({ exitCode, signal }))
       worker.on('error', (thrown) => {
         this.#failure ??= new OnecopyError('WORKER_BOOT_FAILED', `worker ${worker.id}: ${thrown.message}`)
-        // A process that was never there does not exit.
+        // A process that failed to spawn emits no exit event.
         if (worker.process.pid === undefined) end({ exitCode: null, signal: null }, 'no process')
       })
     })
@@ -146,23 +143,23 @@ export class WorkerHandle {
       )
     })
     this.ready = Promise.race([isReady, failed])
-    // Whoever waits for it hears of it; its exit is handled either way.
+    // Prevents an unhandled rejection; the exit is handled in any case.
     this.ready.catch(() => {})
-    this.#lease(hasGreeted, isReady)
+    this.#lease(greeted, isReady)
   }
 
-  /** What it needs is made ready while the process starts. */
-  #lease(hasGreeted: Promise<void>, isReady: Promise<void>): void {
+  /** Prepares the segments while the process starts. */
+  #lease(greeted: Promise<void>, isReady: Promise<void>): void {
     const leased = this.#options.lease((start) => {
       for (const { key } of start.segments) {
         this.serves.add(key)
         this.holds.add(key)
       }
       this.#start = start
-      void hasGreeted.then(() => {
+      void greeted.then(() => {
         if (this.#worker.isDead()) return
-        this.#expectWithin('was not ready')
-        this.#tellStart()
+        this.#setBootDeadline('was not ready')
+        this.#sendStart()
       })
     })
     leased.then(
@@ -171,8 +168,8 @@ export class WorkerHandle {
     )
   }
 
-  /** Its start and its loading have a deadline each: between them it may have to wait for segments to be written. */
-  #expectWithin(what: string): void {
+  /** Process start and model loading have separate deadlines; in between, segments may still be written. */
+  #setBootDeadline(what: string): void {
     const { bootTimeoutMs } = this.#options
     clearTimeout(this.#bootTimer)
     this.#bootTimer = setTimeout(() => {
@@ -187,9 +184,7 @@ export class WorkerHandle {
     else {
       const [issue] = parsed.error.issues
       const what = `${issue?.path.join('.') || 'the message'}: ${issue?.message}`
-      this.kill(
-        new OnecopyError('INTERNAL', `worker ${this.id} sent a message that is not as expected: ${what}`),
-      )
+      this.kill(new OnecopyError('INTERNAL', `worker ${this.id} sent an invalid message: ${what}`))
     }
   }
 
@@ -197,11 +192,11 @@ export class WorkerHandle {
     const { onLoad, onStalled } = this.#options
     if (message.type === 'hello') {
       clearTimeout(this.#bootTimer)
-      this.#greet()
+      this.#onHello()
     } else if (message.type === 'load') onLoad(message.load)
     else if (message.type === 'failed') this.#failure = new OnecopyError(message.code, message.message)
     else if (message.type === 'done') this.#settle(message)
-    else if (message.type === 'unloaded') this.#noteUnloaded(message.key)
+    else if (message.type === 'unloaded') this.#onUnload(message.key)
     else if (message.type === 'stalled') onStalled(message.silentMs)
     else {
       clearTimeout(this.#bootTimer)
@@ -217,26 +212,27 @@ export class WorkerHandle {
   }
 
   #settle({ id, problem }: Extract<ToPrimary, { type: 'done' }>): void {
-    const asked = this.#asked.get(id)
-    if (problem === null) asked?.resolve()
-    else asked?.reject(new OnecopyError(problem.code, problem.message))
+    const pending = this.#pending.get(id)
+    if (problem === null) pending?.resolve()
+    else pending?.reject(new OnecopyError(problem.code, problem.message))
   }
 
-  #noteUnloaded(key: string): void {
+  #onUnload(key: string): void {
     this.holds.delete(key)
-    for (const tell of this.#onUnloaded.get(key) ?? []) tell()
+    for (const notify of this.#onUnloaded.get(key) ?? []) notify()
     this.#onUnloaded.delete(key)
   }
 
-  #forget(): void {
+  /** The worker has ended: nothing is loaded and no reply will come. */
+  #onEnd(): void {
     clearTimeout(this.#bootTimer)
-    this.#abandonAsked()
-    for (const key of [...this.holds]) this.#noteUnloaded(key)
+    this.#rejectPending()
+    for (const key of [...this.holds]) this.#onUnload(key)
   }
 
-  #abandonAsked(): void {
-    const gone = new OnecopyError('WORKER_GONE', `worker ${this.id} ended meanwhile`)
-    for (const { reject } of this.#asked.values()) reject(gone)
+  #rejectPending(): void {
+    const gone = new OnecopyError('WORKER_GONE', `worker ${this.id} has ended`)
+    for (const { reject } of this.#pending.values()) reject(gone)
   }
 
   get id(): number {
@@ -256,18 +252,18 @@ export class WorkerHandle {
     return this.#readySinceMs === null ? 0 : performance.now() - this.#readySinceMs
   }
 
-  #tellStart(): void {
-    if (this.#start !== null) this.tell(this.#start)
-    this.#isTold = true
+  #sendStart(): void {
+    if (this.#start !== null) this.send(this.#start)
+    this.#isStarted = true
   }
 
-  /** Keys or a certificate were renewed; a worker that does not listen yet will start with them. */
+  /** Keys or a certificate were renewed. A worker that has not started yet starts with them. */
   renew(secrets: SecretsMessage): void {
-    if (this.#isTold) this.tell({ type: 'secrets', secrets })
+    if (this.#isStarted) this.send({ type: 'secrets', secrets })
     else if (this.#start !== null) this.#start = { ...this.#start, secrets }
   }
 
-  /** A model version is out of service from here on, or was when it starts. */
+  /** Takes a model version out of service, in a running worker or in one that has not started yet. */
   takeOut(version: OutOfServiceMessage): void {
     this.#changeService(version, (others) => [...others, version], { type: 'takeOut', version })
   }
@@ -281,49 +277,50 @@ export class WorkerHandle {
     change: (others: readonly OutOfServiceMessage[]) => OutOfServiceMessage[],
     message: ToWorker,
   ): void {
-    if (this.#isTold) this.tell(message)
+    if (this.#isStarted) this.send(message)
     else if (this.#start !== null) {
       const others = this.#start.outOfService.filter((one) => one.name !== name || one.version !== version)
       this.#start = { ...this.#start, outOfService: change(others) }
     }
   }
 
-  tell(message: ToWorker): void {
-    // A worker that cannot be reached is about to be reported by its exit.
+  send(message: ToWorker): void {
+    // Ignores send errors: the exit of the worker is reported anyway.
     this.#worker.send(message, () => {})
   }
 
   /**
-   * Has it load a generation beside what answers.
-   * @throws OnecopyError what it says, or MODEL_CRASHED when the model ends it, WORKER_GONE when something else does, TIMEOUT.
+   * Loads a generation next to the one that serves.
+   * @throws OnecopyError the failure that the worker reports, MODEL_CRASHED if the model ends it, WORKER_GONE
+   * if anything else ends it, TIMEOUT.
    */
   async prepare(segment: SegmentMessage, timeoutMs: number): Promise<void> {
-    // It may have it from now on, even where it does not answer in time.
+    // After a timeout the worker may still load it.
     this.holds.add(segment.key)
     try {
-      await this.#ask((id) => ({ type: 'prepare', id, segment }), timeoutMs)
+      await this.#request((id) => ({ type: 'prepare', id, segment }), timeoutMs)
     } catch (thrown) {
       if (!(thrown instanceof OnecopyError) || thrown.code !== 'TIMEOUT') this.holds.delete(segment.key)
       throw await this.#causeOf(thrown, segment)
     }
   }
 
-  /** What ended it while it loaded a model, where that was the model. */
+  /** The reason for a failed load: MODEL_CRASHED if the model ended the worker. */
   async #causeOf(thrown: unknown, { name, version }: SegmentMessage): Promise<unknown> {
-    // A forsaken one still runs, for as long as its thread may take.
-    if (!(thrown instanceof OnecopyError) || thrown.code !== 'WORKER_GONE' || this.#isForsaken) return thrown
+    // An abandoned one still runs, for as long as its thread may take.
+    if (!(thrown instanceof OnecopyError) || thrown.code !== 'WORKER_GONE' || this.#isAbandoned) return thrown
     const { end, running, how } = await this.exited
     const isItsFault = running?.isLoading && running.model === name && running.version === version
     if (end !== 'runtime fault' || !isItsFault) return thrown
     return new OnecopyError(
       'MODEL_CRASHED',
-      `model ${name} version ${version} ended worker ${this.id} with ${how} while it was loaded`,
+      `model ${name} version ${version} ended worker ${this.id} with ${how} during its load`,
     )
   }
 
   /**
-   * Changes what it answers with. What is retired is unloaded when its last request is answered: see `unloaded`.
-   * @throws OnecopyError WORKER_GONE when it ends meanwhile, TIMEOUT.
+   * Switches generations. A retired generation is unloaded after its last request; see `unloaded`.
+   * @throws OnecopyError WORKER_GONE, TIMEOUT.
    */
   async change(
     { activate, retire }: { readonly activate: readonly string[]; readonly retire: readonly string[] },
@@ -331,10 +328,13 @@ export class WorkerHandle {
   ): Promise<void> {
     for (const key of retire) this.serves.delete(key)
     for (const key of activate) this.serves.add(key)
-    await this.#ask((id) => ({ type: 'change', id, activate: [...activate], retire: [...retire] }), timeoutMs)
+    await this.#request(
+      (id) => ({ type: 'change', id, activate: [...activate], retire: [...retire] }),
+      timeoutMs,
+    )
   }
 
-  /** Resolves when it does not hold a generation: it has unloaded it, or has ended. */
+  /** Resolves when the worker no longer holds a generation, because it unloaded it or ended. */
   unloaded(key: string): Promise<void> {
     if (!this.holds.has(key)) return Promise.resolve()
     return new Promise((resolve) => {
@@ -342,31 +342,31 @@ export class WorkerHandle {
     })
   }
 
-  async #ask(message: (id: number) => ToWorker, timeoutMs: number): Promise<void> {
+  async #request(message: (id: number) => ToWorker, timeoutMs: number): Promise<void> {
     const id = this.#nextId++
-    // Nothing is hung on a promise that lives as long as the worker: it would keep every question that was ever asked.
+    // No handler is attached to a promise that lives as long as the worker: it would retain every request.
     const answered = new Promise<void>((resolve, reject) => {
-      this.#asked.set(id, { resolve, reject })
-      if (this.#worker.isDead()) this.#abandonAsked()
+      this.#pending.set(id, { resolve, reject })
+      if (this.#worker.isDead()) this.#rejectPending()
     })
-    this.tell(message(id))
+    this.send(message(id))
     try {
       await withDeadline(answered, timeoutMs, `worker ${this.id}`)
     } finally {
-      this.#asked.delete(id)
+      this.#pending.delete(id)
     }
   }
 
-  /** Its end is certain from now on, and not to be mended; what it was asked for is not waited for. */
-  forsake(reason: string): void {
+  /** The worker is ending and needs no replacement. Rejects its pending requests. */
+  abandon(reason: string): void {
     this.retiredFor ??= reason
-    this.#isForsaken = true
-    this.#abandonAsked()
+    this.#isAbandoned = true
+    this.#rejectPending()
   }
 
   /**
-   * Lets it answer what it accepted, then end; past `timeoutMs` it is killed. Resolves with whether
-   * it had to be. Idempotent.
+   * Drains the worker: it answers what it accepted, then exits. It is killed after `timeoutMs`. Resolves with
+   * whether it was killed. Idempotent.
    */
   drain(timeoutMs: number): Promise<{ readonly wasKilled: boolean }> {
     this.#drained ??= this.#drain(timeoutMs)
@@ -375,7 +375,7 @@ export class WorkerHandle {
 
   async #drain(timeoutMs: number): Promise<{ readonly wasKilled: boolean }> {
     if (!this.isReady) {
-      // It has accepted nothing.
+      // It has accepted no requests.
       this.kill()
       await this.exited
       return { wasKilled: false }
@@ -385,13 +385,13 @@ export class WorkerHandle {
       wasKilled = true
       this.kill()
     }, timeoutMs)
-    this.tell({ type: 'drain' })
+    this.send({ type: 'drain' })
     await this.exited
     clearTimeout(timer)
     return { wasKilled }
   }
 
-  /** Ends it at once; `failure` is then what it failed of. */
+  /** Kills the worker; `failure` becomes the reason of its end. */
   kill(failure?: OnecopyError): void {
     if (failure !== undefined) this.#failure ??= failure
     this.#isKilled = true

@@ -92,7 +92,7 @@ test('binary responses must match their JSON header and its byte counts', (t) =>
     body: Buffer.concat([Buffer.from(text), Buffer.alloc(tail)]),
   })
   t.is(answerProblem(binary(4), 'public'), null)
-  t.regex(answerProblem(binary(5), 'public') ?? '', /4 bytes of tensors are announced, 5 follow/)
+  t.regex(answerProblem(binary(5), 'public') ?? '', /4 bytes of tensors declared, 5 present/)
   t.regex(answerProblem(binary(4, head.replace('"FP32"', '"FP31"')), 'public') ?? '', /FP31|allowed values/)
 })
 
@@ -104,6 +104,6 @@ test("a wrong answer of a server that is watched fails the client's fetch", asyn
   t.is((await fetch(`${origin}/v2/health/live`)).status, 200)
   watchAnswers(origin, 'public')
   await t.throwsAsync(fetch(`${origin}/v2/health/live`), {
-    message: /GET \/v2\/health\/live on the public port answers 200/,
+    message: /GET \/v2\/health\/live on the public port returned 200/,
   })
 })

@@ -16,7 +16,7 @@ function drawnArrows(): string[] {
   )
 }
 
-/** Between modules. */
+/** Import edges between modules. */
 function realArrows(): string[] {
   const arrows = [...sourcesIn('src'), ...sourcesIn('cluster')].flatMap((path) =>
     localImportsOf(path)
@@ -31,13 +31,13 @@ function isBase(module: string | undefined): boolean {
   return BASE.has(module ?? '')
 }
 
-test('the picture of the modules has exactly the arrows that the imports have', (t) => {
+test('the module diagram has exactly the arrows of the imports', (t) => {
   const real = realArrows().filter((arrow) => !isBase(arrow.split(' --> ')[1]))
-  t.true(real.length > 20, 'the imports were found')
+  t.true(real.length > 20, 'imports were found')
   t.deepEqual(drawnArrows().sort(), real.sort())
 })
 
-test('what the picture calls base imports nothing but base', (t) => {
+test('base modules of the diagram import only base modules', (t) => {
   t.true(BASE.size > 3)
   for (const arrow of realArrows()) {
     const [from, to] = arrow.split(' --> ')
@@ -45,7 +45,7 @@ test('what the picture calls base imports nothing but base', (t) => {
   }
 })
 
-test('every file that the architecture page and CONTRIBUTING point to is there', (t) => {
+test('every file referenced by the architecture page and CONTRIBUTING exists', (t) => {
   for (const [folder, name] of [
     ['docs', 'architecture.md'],
     ['.', 'CONTRIBUTING.md'],

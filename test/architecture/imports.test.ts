@@ -41,9 +41,9 @@ const LAYERS: Record<string, number> = {
   'cluster/commands': 15,
   cluster: 14,
 }
-/** `main` picks a command and loads it when it is needed; a command that serves starts the primary. */
+/** `main` imports commands lazily; a command that serves starts the primary. */
 const NEIGHBOURS = new Set<string>(['cluster -> cluster/commands'])
-/** The fewest files that can. */
+/** As few files as possible. */
 const NATIVE_MODULES: Record<string, readonly string[]> = {
   'mmap-io': ['src/mapping.ts'],
   koffi: ['src/mapping.ts', 'src/process/data-limit.ts', 'src/process/lock.ts', 'src/segment/holes.ts'],
@@ -53,12 +53,12 @@ const NATIVE_MODULES: Record<string, readonly string[]> = {
 
 const PRODUCT = [...sourcesIn('src'), ...sourcesIn('cluster')]
 
-/** Files of the product that a file imports, type imports included. */
+/** Project files that a file imports, type imports included. */
 function importedFiles(path: string): string[] {
   return localImportsOf(path).map((target) => target.replace(/\.js$/, '.ts'))
 }
 
-test('imports go down the layers, never up', (t) => {
+test('imports only go down the layers', (t) => {
   for (const path of PRODUCT) {
     const from = moduleOf(path)
     t.true(
@@ -74,11 +74,11 @@ test('imports go down the layers, never up', (t) => {
   }
 })
 
-test('no files import each other in a circle, types included', (t) => {
+test('files have no import cycles, types included', (t) => {
   t.deepEqual(cyclesIn(new Map(PRODUCT.map((path) => [path, importedFiles(path)]))), [])
 })
 
-test('no modules import each other in a circle, but for main, which loads the commands', (t) => {
+test('modules have no import cycles, except main, which loads the commands', (t) => {
   const modules = new Map<string, Set<string>>()
   for (const path of PRODUCT.filter((one) => one !== 'cluster/main.ts')) {
     const targets = modules.get(moduleOf(path)) ?? new Set<string>()
@@ -89,7 +89,7 @@ test('no modules import each other in a circle, but for main, which loads the co
   t.deepEqual(cyclesIn(modules), [])
 })
 
-test('src knows nothing of other processes', (t) => {
+test('src does not use node:cluster or messages between processes', (t) => {
   for (const path of sourcesIn('src')) {
     t.false(importsOf(path).includes('node:cluster'), path)
     t.notRegex(readFileSync(join(PROJECT_ROOT, path), 'utf8'), /process\.send\b/, path)
@@ -100,7 +100,7 @@ test('src knows nothing of other processes', (t) => {
   }
 })
 
-test('native modules are imported by the files listed here', (t) => {
+test('only the listed files import native modules', (t) => {
   for (const path of [...sourcesIn('src'), ...sourcesIn('cluster')]) {
     for (const specifier of importsOf(path)) {
       const only = NATIVE_MODULES[specifier]
@@ -109,7 +109,7 @@ test('native modules are imported by the files listed here', (t) => {
   }
 })
 
-test('no file of the product is too long to be read in one sitting', (t) => {
+test('no source file is longer than 400 lines', (t) => {
   for (const path of [...sourcesIn('src'), ...sourcesIn('cluster')]) {
     if (path.endsWith('_pb.ts')) continue
     const lines = readFileSync(join(PROJECT_ROOT, path), 'utf8').split('\n').length

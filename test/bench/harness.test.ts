@@ -33,7 +33,7 @@ function benchThatTells() {
   return { bench, seen }
 }
 
-test('a bench is given defaults, what a short run takes instead, and what the command line says before both', (t) => {
+test('command-line options take precedence over the defaults of a quick run and the general defaults', (t) => {
   const { bench, seen } = benchThatTells()
   bench.prepare([])
   bench.prepare(['--quick'])
@@ -46,22 +46,22 @@ test('a bench is given defaults, what a short run takes instead, and what the co
   ])
 })
 
-test('a wrong command line is refused by the name of the option, and nothing runs', (t) => {
+test('a wrong command line is rejected with the name of the option, and nothing runs', (t) => {
   const { bench, seen } = benchThatTells()
   for (const [args, message] of [
     [['--workers', '0'], /--workers: expected an integer from 1, got "0"/],
     [['--workers', ''], /--workers/],
-    [['--steps', '2,1'], /--steps: expected rising numbers/],
+    [['--steps', '2,1'], /--steps: expected ascending numbers/],
     [['--models', ','], /--models/],
     [['--unknown'], /--unknown/],
-    [['second'], /knows no "second", but first/],
+    [['second'], /unknown "second", expected one of first/],
   ] as const) {
     t.throws(() => bench.prepare(args), { instanceOf: UsageError, message })
   }
   t.is(seen.length, 0)
 })
 
-test('the help of a bench names its parts, its options and their defaults', (t) => {
+test('the help of a bench lists its parts, its options and their defaults', (t) => {
   const { bench, seen } = benchThatTells()
   t.is(bench.prepare(['--help']), null)
   t.is(seen.length, 0)
@@ -70,7 +70,7 @@ test('the help of a bench names its parts, its options and their defaults', (t) 
   }
 })
 
-test('a table says ahead or behind only where all rounds agree', (t) => {
+test('a table shows ahead or behind only if all rounds agree', (t) => {
   const onecopy = [100, 110]
   t.regex(leadCell({ onecopy, other: [50, 100], better: 'higher' }), /^ahead 1\.55 /)
   t.regex(leadCell({ onecopy, other: [150, 120], better: 'higher' }), /^\*\*behind\*\*/)
@@ -79,7 +79,7 @@ test('a table says ahead or behind only where all rounds agree', (t) => {
   t.is(leadCell({ onecopy: [], other: [1], better: 'lower' }), '-')
 })
 
-test('a variant that is not installed is left out and said, one that does not exist is refused', (t) => {
+test('a variant that is not installed is left out with a note; an unknown one is rejected', (t) => {
   const missing = allVariants().filter((variant) => variant.missing !== null)
   const { variants, notes } = chooseVariants(['onecopy', 'pm2-koa', 'peers'], 'binary')
   t.is(variants[0]?.name, 'onecopy')
@@ -93,10 +93,10 @@ test('a variant that is not installed is left out and said, one that does not ex
   t.deepEqual(variantNames().sort(), [...allVariants().map(({ name }) => name), 'peers'].sort())
   const option = variantsOption({ default: 'onecopy,peers' })
   t.deepEqual(option.parse(option.default), ['onecopy', 'peers'])
-  t.throws(() => option.parse('nginx'), { message: /expected names out of onecopy.*fastapi.*"nginx"/ })
+  t.throws(() => option.parse('nginx'), { message: /expected names from onecopy.*fastapi.*"nginx"/ })
 })
 
-test('every peer says how it is started and had, and pins what it needs', (t) => {
+test('every peer defines its start and installation, and pins its requirements', (t) => {
   const folder = join(PROJECT_ROOT, 'bench', 'peers')
   const folders = readdirSync(folder, { withFileTypes: true }).filter((entry) => entry.isDirectory())
   t.deepEqual(
@@ -112,7 +112,7 @@ test('every peer says how it is started and had, and pins what it needs', (t) =>
   }
 })
 
-test('lines leave out what was not measured, and a logarithmic axis has equal steps for equal ratios', (t) => {
+test('lines omit missing values, and a logarithmic axis has equal steps for equal ratios', (t) => {
   const svg = drawChart({
     kind: 'lines',
     title: 'a < b',

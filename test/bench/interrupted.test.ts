@@ -4,11 +4,11 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import test from 'ava'
-import { processesMarked } from '../../bench/harness/process-list.js'
+import { processesMarked } from '../../bench/harness/processes.js'
 import { PROJECT_ROOT } from '../helpers/shared.js'
 import { until } from '../helpers/waiting.js'
 
-test('a bench that is interrupted ends all it started and leaves no file in shared memory', async (t) => {
+test('an interrupted bench ends its processes and leaves no file in shared memory', async (t) => {
   const mark = `BENCH_TEST_MARK=${process.pid}`
   const [name = '', value = ''] = mark.split('=')
   const variants = 'onecopy,plain-koa,thread-pool'
@@ -23,7 +23,7 @@ test('a bench that is interrupted ends all it started and leaves no file in shar
   t.teardown(() => bench.kill('SIGKILL'))
   const lines = createInterface({ input: bench.stderr })
   const ended = once(bench, 'exit')
-  // Warm-ups are short; the first measurement would last ten minutes.
+  // Warm-ups are short; the first measurement would take ten minutes.
   for await (const line of lines) if (line.includes('round 1')) break
   const serving = processesMarked(mark).find(({ args }) => args.includes('--segment-dir'))
   const segmentDir = serving?.args[serving.args.indexOf('--segment-dir') + 1] ?? ''

@@ -21,7 +21,7 @@ const SMALL = [
   'tiny-16',
 ]
 
-test('every kind of model is made from its name alone, the same bytes each time, and answers rows alone as together', async (t) => {
+test('every kind of model is generated reproducibly from its name, and batched rows equal single rows', async (t) => {
   const folder = mkdtempSync(join(tmpdir(), TEMPORARY_PREFIX))
   t.teardown(() => rmSync(folder, { recursive: true, force: true }))
   for (const name of SMALL) {
@@ -44,7 +44,7 @@ test('every kind of model is made from its name alone, the same bytes each time,
     const { output: alone } = await runSession(session, {
       input: { ...input, shape: [1, ...input.shape.slice(1)], data: row },
     })
-    // Activations are quantised over all rows at once: int8 differs by what that costs.
+    // Activations are quantized over all rows at once, which changes int8 results slightly.
     const tolerance = name.startsWith('int8') ? 0.2 : 1e-4
     for (const [i, value] of [...(alone?.data ?? [])].entries()) {
       t.true(Math.abs(Number(value) - Number(together?.data[i])) < tolerance, `${name} ${i}`)
@@ -53,7 +53,7 @@ test('every kind of model is made from its name alone, the same bytes each time,
   }
 })
 
-test('a name that makes no model is refused with those that do', async (t) => {
+test('an invalid model name is rejected with the valid ones', async (t) => {
   for (const name of [
     'mlp-0x4',
     'mlp-4',

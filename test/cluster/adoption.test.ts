@@ -21,8 +21,8 @@ const POINT: WireTensor = {
   shape: [1, 2],
   bytes: new Uint8Array(Float32Array.of(10, 20).buffer),
 }
-const ADOPTED = 'segment adopted from a server that is gone'
-const NOT_USED = 'a segment that a dead server left is not used'
+const ADOPTED = 'segment adopted from a dead server'
+const NOT_USED = 'the segment of a dead server was not adopted'
 
 async function answerOf(url: string): Promise<number[]> {
   const [output] = await inferOutputs({ url, model: 'add', inputs: [POINT] })
@@ -32,11 +32,11 @@ async function answerOf(url: string): Promise<number[]> {
 interface Scene {
   readonly models: string
   readonly segmentDir: string
-  /** Of the segment that the killed server left. */
+  /** The path of the leftover segment. */
   readonly path: string
 }
 
-/** A server that served, and whose processes were all killed at once. */
+/** A server whose processes were all killed at the same time. */
 async function killedServer(t: ExecutionContext): Promise<Scene> {
   const models = writeModel(temporaryFolder(t), 'add', addModel())
   const segmentDir = temporaryFolder(t, '/dev/shm')
@@ -52,7 +52,7 @@ function said(server: ServerUnderTest, msg: string): boolean {
 }
 
 test.serial(
-  'after all processes were killed, the next start takes the segment over and compiles nothing',
+  'after a kill of all processes, the next start adopts the segment and compiles nothing',
   async (t) => {
     const { models, segmentDir, path } = await killedServer(t)
     const { server, url } = await startServer(t, { models, segmentDir, args: ['--workers', '2'] })
@@ -60,7 +60,7 @@ test.serial(
     t.false(said(server, 'compiled, segment written'))
     t.false(
       server.segments().some((one) => join(segmentDir, one) === path),
-      'it has moved',
+      'it was moved',
     )
     t.is(server.segments().filter((one) => one.endsWith('.segment')).length, 1)
     t.deepEqual(await answerOf(url), [11, 22])
@@ -92,20 +92,20 @@ const DAMAGES: Record<string, (path: string) => Promise<void>> = {
       bytes[bytes.length - 3] = (bytes[bytes.length - 3] as number) ^ 1
       return bytes
     }),
-  'it was cut short': (path) => edited(path, (bytes) => bytes.subarray(0, bytes.length - 1)),
-  'it was grown': (path) => edited(path, (bytes) => Buffer.concat([bytes, Buffer.alloc(1)])),
-  'its format is another': (path) =>
+  'it was truncated': (path) => edited(path, (bytes) => bytes.subarray(0, bytes.length - 1)),
+  'it was extended': (path) => edited(path, (bytes) => Buffer.concat([bytes, Buffer.alloc(1)])),
+  'its format differs': (path) =>
     edited(path, (bytes) => {
       bytes.writeUInt32LE(99, 8)
       return bytes
     }),
-  'its runtime is another': (path) => withHeader(path, { runtimeVersion: '0.0.1' }),
-  'its CPU, options or model are others': (path) => withHeader(path, { key: 'a'.repeat(64) }),
-  'it may be written to': async (path) => chmodSync(path, 0o600),
+  'its runtime differs': (path) => withHeader(path, { runtimeVersion: '0.0.1' }),
+  'its CPU, options or model differ': (path) => withHeader(path, { key: 'a'.repeat(64) }),
+  'it is writable': async (path) => chmodSync(path, 0o600),
 }
 
 for (const [what, damage] of Object.entries(DAMAGES)) {
-  test.serial(`a segment that a dead server left is not used when ${what}`, async (t) => {
+  test.serial(`the segment of a dead server is not adopted if ${what}`, async (t) => {
     const { models, segmentDir, path } = await killedServer(t)
     await damage(path)
     const { server, url } = await startServer(t, { models, segmentDir, args: ['--workers', '1'] })
@@ -117,7 +117,7 @@ for (const [what, damage] of Object.entries(DAMAGES)) {
   })
 }
 
-test.serial('a model that has changed meanwhile is compiled, and what was left is swept', async (t) => {
+test.serial('a model that has changed is compiled, and the leftover segment is removed', async (t) => {
   const { models, segmentDir } = await killedServer(t)
   writeModel(models, 'add', addModel([5, 6]))
   const { server, url } = await startServer(t, { models, segmentDir, args: ['--workers', '1'] })
@@ -127,7 +127,7 @@ test.serial('a model that has changed meanwhile is compiled, and what was left i
   await stopCleanly(t, server)
 })
 
-test.serial('of two servers that start at once one takes the segment over; both serve', async (t) => {
+test.serial('of two servers that start concurrently, one adopts the segment, and both serve', async (t) => {
   const { models, segmentDir } = await killedServer(t)
   const servers = [1, 2].map(() => spawnServer(t, { models, segmentDir, args: ['--workers', '1'] }))
   for (const server of servers) t.deepEqual(await answerOf((await server.ready()).url), [11, 22])
@@ -136,7 +136,7 @@ test.serial('of two servers that start at once one takes the segment over; both 
   t.deepEqual(servers[0]?.segments(), [])
 })
 
-test.serial('the segment of a server that still runs is left to it', async (t) => {
+test.serial('the segment of a live server is not adopted', async (t) => {
   const models = writeModel(temporaryFolder(t), 'slow', slowModel())
   const first = await startServer(t, { models, args: ['--workers', '1'] })
   const { segmentDir } = first.server

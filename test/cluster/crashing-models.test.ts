@@ -1,4 +1,6 @@
-/** Models that end workers cost the others what was in flight, and are disabled before long. */
+/**
+ * Models that crash workers: other models lose only requests in flight, and the crashing model is disabled.
+ */
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
@@ -26,7 +28,7 @@ function int32(name: string, value: number): WireTensor {
   return { name, datatype: 'INT32', shape: [1], bytes: new Uint8Array(Int32Array.of(value).buffer) }
 }
 
-/** What became of a request to the model that crashes. */
+/** The outcome of a request to the crashing model. */
 async function divide(url: string, x: number, y: number): Promise<Response | 'cut off'> {
   return await infer({ url, model: 'div', inputs: [int32('x', x), int32('y', y)] }).catch(
     () => 'cut off' as const,
@@ -37,7 +39,7 @@ function crash(url: string): Promise<Response | 'cut off'> {
   return divide(url, MIN, 0)
 }
 
-/** Asks the model for what does not crash until it answers, or is disabled for longer than replacing a worker takes. */
+/** Sends a harmless request until the model answers, or is disabled for longer than a replacement takes. */
 async function untilAnswered(url: string): Promise<Response> {
   return await untilSome('an answer', async () => {
     const response = await divide(url, 10, 3)
@@ -48,19 +50,22 @@ async function untilAnswered(url: string): Promise<Response> {
   })
 }
 
-/** Crashes a worker each time that the model answers, until it is disabled; returns that answer, and how often. */
+/**
+ * Crashes a worker whenever the model accepts requests, until it is disabled. Returns the last response and
+ * the number of crashes.
+ */
 async function crashUntilDisabled({
   url,
   server,
 }: RunningServer): Promise<{ answer: Response; crashes: number }> {
-  const ends = () => server.log.filter(({ msg }) => msg === 'worker ended inside the runtime').length
+  const ends = () => server.log.filter(({ msg }) => msg === 'worker crashed inside the runtime').length
   for (let crashes = 0; ; crashes++) {
     const answer = await untilAnswered(url)
     if (answer.status !== 200) return { answer, crashes }
     const before = ends()
     if ((await crash(url)) !== 'cut off') throw new Error('expected a crash')
-    await until('the crash is noticed', () => ends() > before)
-    await until('the model waits for the worker', async () => {
+    await until('the crash to be logged', () => ends() > before)
+    await until('the model to be suspended', async () => {
       const response = await divide(url, 10, 3)
       return response !== 'cut off' && response.status === 503
     })
@@ -72,7 +77,7 @@ function makeModels(t: ExecutionContext): string {
   return writeModel(models, 'add', addModel())
 }
 
-/** Gives the model a warm-up that ends the worker. */
+/** Configures a warm-up that crashes the worker. */
 function crashWhenLoaded(models: string): void {
   const tensor = (name: string, value: number) => ({ name, datatype: 'INT32', shape: [1], data: [value] })
   mkdirSync(join(models, 'div'), { recursive: true })
@@ -125,7 +130,7 @@ function workersReady({ server }: RunningServer): number {
 }
 
 test.serial(
-  'a model that crashes workers is disabled, and costs the other model only what was in flight',
+  'a model that crashes workers is disabled, and the other model loses only requests in flight',
   async (t) => {
     const clients = 8
     const running = await startServer(t, {
@@ -144,7 +149,7 @@ test.serial(
       },
       onFailure: (message) => failures.push(message),
     })
-    await until('the load runs', () => answered > 100)
+    await until('the load to run', () => answered > 100)
 
     const { answer, crashes } = await crashUntilDisabled(running)
     t.is(crashes, 3)
@@ -156,14 +161,14 @@ test.serial(
 
     const lost = failures.length
     t.true(lost <= crashes * clients, `${lost} lost in ${crashes} crashes: ${failures.join('; ')}`)
-    await until('every worker is back', () => workersReady(running) === 2 + crashes)
+    await until('every worker to be ready', () => workersReady(running) === 2 + crashes)
     const before = answered
     for (let i = 0; i < 20; i++) {
       const refused = await crash(url)
       if (refused === 'cut off') t.fail('a disabled model has ended a worker')
       else t.is(refused.status, 503)
     }
-    await until('the load goes on', () => answered > before + 500)
+    await until('the load to continue', () => answered > before + 500)
     await steady.stop()
     t.is(failures.length, lost, failures.join('; '))
     t.is(workersReady(running), 2 + crashes)
@@ -185,7 +190,7 @@ test.serial(
 )
 
 test.serial(
-  'after the back-off it is tried again: it answers, and one more crash disables it for longer',
+  'after the back-off the model is retried: it answers, and one more crash disables it for longer',
   async (t) => {
     const running = await startServer(t, {
       models: makeModels(t),
@@ -193,7 +198,7 @@ test.serial(
     })
     const { server, url, adminUrl } = running
     const isTriedAgain = () =>
-      until('the model to be tried again', async () => {
+      until('the model to be retried', async () => {
         const response = await divide(url, 10, 3)
         if (response === 'cut off') throw new Error('expected no crash')
         const text = await response.text()
@@ -208,10 +213,7 @@ test.serial(
     t.is(await metric(adminUrl, DISABLED), 0)
     const again = await crashUntilDisabled(running)
     t.is(again.crashes, 1)
-    t.regex(
-      await again.answer.text(),
-      /disabled for 8\.0 s: it was tried again and ended in a crash \(SIGFPE\)/,
-    )
+    t.regex(await again.answer.text(), /disabled for 8\.0 s: the retry ended in a crash \(SIGFPE\)/)
     t.regex(again.answer.headers.get('retry-after') ?? '', /^[1-8]$/)
     await isTriedAgain()
     await expectAdd(t, url)
@@ -219,7 +221,7 @@ test.serial(
   },
 )
 
-test.serial('a disabled model that is loaded anew answers at once', async (t) => {
+test.serial('a disabled model answers immediately after a reload', async (t) => {
   const running = await startServer(t, {
     models: makeModels(t),
     args: ['--workers', '2', '--breaker-backoff', '10m', '--model-control', 'explicit', '--load-model', '*'],
@@ -234,11 +236,11 @@ test.serial('a disabled model that is loaded anew answers at once', async (t) =>
   t.is(await metric(adminUrl, DISABLED), 0)
   t.like((await indexOf(adminUrl)).div, { state: 'READY', reason: '' })
   const { crashes } = await crashUntilDisabled(running)
-  t.is(crashes, 3, 'it starts anew')
+  t.is(crashes, 3, 'the count starts at zero')
   await stopCleanly(t, server)
 })
 
-test.serial('a disabled model that is unloaded is unknown, and serves again when it is loaded', async (t) => {
+test.serial('a disabled model is unknown after an unload, and serves again after a load', async (t) => {
   const running = await startServer(t, {
     models: makeModels(t),
     args: ['--workers', '2', '--breaker-backoff', '10m', '--model-control', 'explicit', '--load-model', '*'],
@@ -257,7 +259,7 @@ test.serial('a disabled model that is unloaded is unknown, and serves again when
 })
 
 test.serial(
-  'a model whose load crashes workers prevents no start, and the others serve on through every trial',
+  'a model whose load crashes workers does not fail the start, and the others serve during every retry',
   async (t) => {
     const models = makeModels(t)
     crashWhenLoaded(models)
@@ -270,14 +272,14 @@ test.serial(
     t.is(refused === 'cut off' ? 0 : refused.status, 503)
     await expectAdd(t, url)
     const disabledTimes = () => server.log.filter(({ code }) => code === 'MODEL_DISABLED').length
-    await until('it was tried again three times', async () => {
+    await until('three retries', async () => {
       t.is(await statusOf(adminUrl, '/v2/health/ready'), 200)
       await infer({ url, model: 'add', inputs: [POINT] }).then(
         async (response) => {
           t.is(response.status, 200)
           await response.arrayBuffer()
         },
-        // In flight when the trial ended this worker.
+        // In flight when the retry crashed this worker.
         () => {},
       )
       return disabledTimes() >= 4
@@ -288,7 +290,7 @@ test.serial(
 )
 
 test.serial(
-  'where a start is to serve everything, one that a model crashes again and again is refused',
+  'if all models are required, a model that repeatedly crashes workers fails the start',
   async (t) => {
     const models = makeModels(t)
     crashWhenLoaded(models)
@@ -301,7 +303,7 @@ test.serial(
 )
 
 test.serial(
-  'a new version of a model that crashes when it is loaded ends one worker, and the old one serves on',
+  'a new version that crashes during its load ends one worker, and the old version keeps serving',
   async (t) => {
     const models = makeModels(t)
     const running = await startServer(t, {
@@ -313,15 +315,15 @@ test.serial(
     const failed = await load(adminUrl)
     t.is(failed.status, 500)
     t.is(failed.headers.get('x-error-code'), 'MODEL_CRASHED')
-    t.regex(await failed.text(), /model div version 1 ended worker \d+ with SIGFPE while it was loaded/)
-    await until('the worker is replaced', () => workersReady(running) === 4)
+    t.regex(await failed.text(), /model div version 1 ended worker \d+ with SIGFPE during its load/)
+    await until('a replacement', () => workersReady(running) === 4)
     for (let i = 0; i < 6; i++) {
       const response = await divide(url, 10, 3)
       t.is(response === 'cut off' ? 0 : response.status, 200)
     }
     t.like((await indexOf(adminUrl)).div, { state: 'READY' })
     t.regex((await indexOf(adminUrl)).div?.reason ?? '', /SIGFPE/)
-    t.is(server.log.filter(({ msg }) => msg === 'worker ended inside the runtime').length, 1)
+    t.is(server.log.filter(({ msg }) => msg === 'worker crashed inside the runtime').length, 1)
     t.is(await metric(adminUrl, CRASHES), 1)
     await stopCleanly(t, server)
   },
@@ -334,8 +336,8 @@ test.serial('with --breaker-limit 0 a model is never disabled, and dead workers 
   })
   for (let i = 1; i <= 5; i++) {
     t.is(await crash(url), 'cut off')
-    await until('the crash is counted', async () => (await metric(adminUrl, CRASHES)) === i)
-    await until('a worker is back', async () => (await metric(adminUrl, 'onecopy_workers_ready ')) === 1)
+    await until('the crash to be counted', async () => (await metric(adminUrl, CRASHES)) === i)
+    await until('a ready worker', async () => (await metric(adminUrl, 'onecopy_workers_ready ')) === 1)
   }
   t.is(await metric(adminUrl, DISABLED), 0)
   await expectAdd(t, url)
@@ -343,7 +345,7 @@ test.serial('with --breaker-limit 0 a model is never disabled, and dead workers 
 })
 
 test.serial(
-  'a division that would end the worker is refused, and the requests beside it are answered',
+  'a division that would crash the worker is rejected, and the other requests are answered',
   async (t) => {
     const models = writeModel(temporaryFolder(t), 'div', integerDivision())
     const { server, url } = await startServer(t, { models, args: ['--workers', '1'] })
@@ -360,7 +362,7 @@ test.serial(
         t.regex(text, i % 3 === 0 ? /divides -2147483648 by -1/ : /expected an integer other than 0/)
       }
     }
-    t.false(server.log.some(({ msg }) => msg === 'worker ended inside the runtime'))
+    t.false(server.log.some(({ msg }) => msg === 'worker crashed inside the runtime'))
     await stopCleanly(t, server)
   },
 )

@@ -1,4 +1,4 @@
-/** Real worker processes that serve nothing (worker-program.ts), and all that a supervisor needs to look after them. */
+/** Real worker processes without models (worker-program.ts), and the dependencies of a supervisor. */
 import cluster from 'node:cluster'
 import { fileURLToPath } from 'node:url'
 import type { ExecutionContext } from 'ava'
@@ -28,13 +28,13 @@ export function recordingLog(): { readonly log: Log; readonly lines: LoggedLine[
   return { log, lines }
 }
 
-/** Which program workers are, from here on. */
+/** Sets the program of all later workers. */
 export function useWorkerProgram(settings: { readonly cwd?: string } = {}): void {
   cluster.setupPrimary({
     exec: fileURLToPath(new URL('./workers/worker-program.js', import.meta.url)),
     args: [],
     execArgv: [],
-    // Settings are kept from one call to the next.
+    // cluster.setupPrimary merges settings across calls.
     cwd: process.cwd(),
     ...settings,
   })
@@ -44,7 +44,7 @@ export async function makeStats(t: ExecutionContext, slots = 16): Promise<FleetS
   return await FleetStats.create({ folder: temporaryFolder(t, '/dev/shm'), slots, areClientsLimited: false })
 }
 
-/** A segment that nobody loads. */
+/** A segment that no worker loads. */
 export async function segmentNamed(name: string, stats: FleetStats): Promise<SegmentMessage> {
   return {
     key: `${name}@1#1`,
@@ -98,7 +98,7 @@ export function startWorker(
   stats: FleetStats,
   choices: Partial<WorkerHandleOptions> = {},
 ): WorkerHandle {
-  const statsSlot = stats.lend()
+  const statsSlot = stats.acquireSlot()
   const handle = new WorkerHandle({
     statsSlot,
     lease: async (take) => {
@@ -139,11 +139,11 @@ export async function startFleet(
     drainTimeoutMs: BOOT_TIMEOUT_MS,
     log,
     onEnded: () => {},
-    onGivenUp: () => {},
+    onBootLimitReached: () => {},
     onRecovered: () => {},
     onReady: async () => {},
     onModelFault: () => false,
-    onModelFaultMended: () => {},
+    onFaultyWorkerReplaced: () => {},
     ...choices,
   })
   t.teardown(async () => {

@@ -1,4 +1,4 @@
-/** What grows with models that come and go, and with workers that are replaced: nothing. */
+/** Models that are loaded and unloaded, and workers that are replaced, leave nothing behind. */
 import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
@@ -30,7 +30,7 @@ function processesOf(pid: number): number[] {
   return [pid, ...children.map(Number)]
 }
 
-/** What can be counted from outside. */
+/** Resources that can be counted from outside. */
 interface Size {
   readonly metricsLines: number
   readonly indexEntries: number
@@ -58,11 +58,11 @@ async function isNoLarger(t: ExecutionContext, running: RunningServer, before: S
   t.is(after.metricsLines, before.metricsLines)
   t.is(after.indexEntries, before.indexEntries)
   t.deepEqual(after.folderFiles, before.folderFiles)
-  // Connections of this test are among them.
+  // The connections of this test count too.
   t.true(after.openFiles <= before.openFiles + 8, `${after.openFiles} open files, before ${before.openFiles}`)
 }
 
-test.serial('sixty models that come, answer and go leave nothing behind', async (t) => {
+test.serial('loading, using and unloading sixty models leaves nothing behind', async (t) => {
   const models = writeModel(temporaryFolder(t), 'stays', addModel())
   const args = ['--workers', '2', '--model-control', 'explicit', '--load-model', 'stays']
   const running = await startServer(t, { models, args })
@@ -78,7 +78,7 @@ test.serial('sixty models that come, answer and go leave nothing behind', async 
       t.true(metrics.includes(`onecopy_requests_total{model="${name}"`))
     }
     t.is((await post(adminUrl, `/v2/repository/models/${name}/unload`)).status, 200)
-    // As long as it is in the repository the index has it.
+    // The index has it as long as it is in the repository.
     if (i % 20 === 0)
       t.like(
         (await indexOf(adminUrl)).find((one) => one.name === name),
@@ -99,40 +99,37 @@ test.serial('sixty models that come, answer and go leave nothing behind', async 
   await stopCleanly(t, server)
 })
 
-test.serial(
-  'a model that comes back counts from zero; one that stays loses nothing, whoever goes',
-  async (t) => {
-    const models = writeModel(temporaryFolder(t), 'stays', addModel())
-    writeModel(models, 'goes', addModel([3, 4]))
-    const args = ['--workers', '2', '--model-control', 'explicit', '--load-model', '*']
-    const { server, url, adminUrl } = await startServer(t, { models, args })
-    for (let i = 0; i < 6; i++) {
-      t.is(await infer(url, 'stays'), 200)
-      t.is(await infer(url, 'goes'), 200)
-    }
-    const count = async (name: string) => {
-      const metrics = await (await fetch(`${adminUrl}/metrics`)).text()
-      return metrics.match(new RegExp(`onecopy_requests_total\\{model="${name}".* (\\d+)`))?.[1] ?? null
-    }
-    t.deepEqual([await count('stays'), await count('goes')], ['6', '6'])
-    t.is((await post(adminUrl, '/v2/repository/models/goes/unload')).status, 200)
-    t.deepEqual([await count('stays'), await count('goes')], ['6', null])
-    // A worker that was killed when it counted for a model that is gone.
-    const [, worker] = processesOf(server.process.pid as number)
-    process.kill(worker as number, 'SIGKILL')
-    await server.logged(({ workerPid, how }) => workerPid === worker && how === 'SIGKILL')
-    t.is((await post(adminUrl, '/v2/repository/models/goes/load')).status, 200)
+test.serial('a model that returns counts from zero; a model that stays keeps its counts', async (t) => {
+  const models = writeModel(temporaryFolder(t), 'stays', addModel())
+  writeModel(models, 'goes', addModel([3, 4]))
+  const args = ['--workers', '2', '--model-control', 'explicit', '--load-model', '*']
+  const { server, url, adminUrl } = await startServer(t, { models, args })
+  for (let i = 0; i < 6; i++) {
+    t.is(await infer(url, 'stays'), 200)
     t.is(await infer(url, 'goes'), 200)
-    t.deepEqual([await count('stays'), await count('goes')], ['6', '1'])
-    await stopCleanly(t, server)
-  },
-)
+  }
+  const count = async (name: string) => {
+    const metrics = await (await fetch(`${adminUrl}/metrics`)).text()
+    return metrics.match(new RegExp(`onecopy_requests_total\\{model="${name}".* (\\d+)`))?.[1] ?? null
+  }
+  t.deepEqual([await count('stays'), await count('goes')], ['6', '6'])
+  t.is((await post(adminUrl, '/v2/repository/models/goes/unload')).status, 200)
+  t.deepEqual([await count('stays'), await count('goes')], ['6', null])
+  // A worker that was killed after it had counted requests of a removed model.
+  const [, worker] = processesOf(server.process.pid as number)
+  process.kill(worker as number, 'SIGKILL')
+  await server.logged(({ workerPid, how }) => workerPid === worker && how === 'SIGKILL')
+  t.is((await post(adminUrl, '/v2/repository/models/goes/load')).status, 200)
+  t.is(await infer(url, 'goes'), 200)
+  t.deepEqual([await count('stays'), await count('goes')], ['6', '1'])
+  await stopCleanly(t, server)
+})
 
-test.serial('what failed to load is gone from the index when it is gone from the repository', async (t) => {
+test.serial('a model that failed to load leaves the index when it leaves the repository', async (t) => {
   const models = writeModel(temporaryFolder(t), 'stays', addModel())
   const { server, adminUrl } = await startServer(t, { models, args: ['--workers', '1', '--watch'] })
   writeModel(models, 'broken', new TextEncoder().encode('no model'))
-  await until('the broken one to be in the index', async () =>
+  await until('the broken model in the index', async () =>
     (await indexOf(adminUrl)).some(({ name, reason }) => name === 'broken' && reason.includes('ONNX model')),
   )
   rmSync(join(models, 'broken'), { recursive: true })
@@ -140,13 +137,13 @@ test.serial('what failed to load is gone from the index when it is gone from the
     (await indexOf(adminUrl)).map(({ name }) => name),
     ['stays'],
   )
-  // And it is tried anew when it comes back.
+  // It is loaded again when it returns.
   writeModel(models, 'broken', addModel([5, 5]))
-  await until('the mended one to be served', async () =>
+  await until('the fixed model to be served', async () =>
     (await indexOf(adminUrl)).some(({ name, state }) => name === 'broken' && state === 'READY'),
   )
   rmSync(join(models, 'broken'), { recursive: true })
-  await until('it to be gone again', async () => (await indexOf(adminUrl)).length === 1)
+  await until('the model to leave the index', async () => (await indexOf(adminUrl)).length === 1)
   writeFileSync(join(models, 'note.txt'), 'no model')
   await stopCleanly(t, server)
 })

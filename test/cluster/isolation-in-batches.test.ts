@@ -19,7 +19,7 @@ const REQUESTS = 320
 const PRODUCTS = 12
 const { float, int64 } = ELEMENT
 
-/** Products by an identity matrix behind `from`: they take time, so that requests wait and could be gathered. */
+/** Adds slow products by an identity matrix after `from`, so that requests queue and can be batched. */
 function slowed(from: string) {
   const identity = new Float32Array(COLUMNS * COLUMNS)
   for (let i = 0; i < COLUMNS; i++) identity[i * COLUMNS + i] = 1
@@ -58,7 +58,7 @@ function model(
   )
 }
 
-/** Each answers a row of small values otherwise as soon as any row of large ones is beside it. */
+/** Models in which a row of large values changes the output of rows of small values in the same batch. */
 const MODELS: Readonly<Record<string, Threshold>> = {
   floor: {
     bytes: model(
@@ -127,7 +127,7 @@ async function answerTo(
   return body.outputs[0]?.data as number[]
 }
 
-/** Small rows that were answered wrongly, every fourth request being one of large values. */
+/** Number of wrong outputs of small rows, if every fourth request has large values. */
 async function wrongAnswers(url: string, name: string, threshold: Threshold): Promise<number> {
   let next = 0
   let wrong = 0
@@ -155,11 +155,11 @@ function repository(t: ExecutionContext): string {
   return models
 }
 
-test('a row is answered the same whatever other requests hold, unless its operator insists on batching', async (t) => {
+test('the output of a row does not depend on other requests, unless the operator forces batching', async (t) => {
   const { server, url } = await startServer(t, { models: repository(t), args: ['--workers', '1'] })
   for (const [name, threshold] of Object.entries(MODELS)) {
     t.is(await wrongAnswers(url, name, threshold), 0, name)
-    // The same model forced to batch: the load is one that would show it.
+    // The same model with forced batching proves that this load shows the effect.
     t.true((await wrongAnswers(url, `${name}-forced`, threshold)) > 0, name)
 
     const config = async (model: string) =>
@@ -181,7 +181,7 @@ test('a row is answered the same whatever other requests hold, unless its operat
     )
 
     const plain = await server.logged(
-      ({ model, msg }) => model === name && msg === 'requests are computed one by one',
+      ({ model, msg }) => model === name && msg === 'requests are not batched',
     )
     t.like(plain, { level: 'info', node: 'ReduceMax_most', operator: 'ReduceMax' })
     const warned = await server.logged(

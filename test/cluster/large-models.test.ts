@@ -31,7 +31,7 @@ interface Row {
   readonly sharing: string
 }
 
-/** What the table says that is printed when the server is ready. */
+/** Rows of the table that is printed when the server is ready. */
 function readyRows(stdout: string): Row[] {
   const cells = (line: string) => line.split('│').map((cell) => cell.trim())
   const [head = [], ...rows] = stdout
@@ -46,7 +46,7 @@ function readyRows(stdout: string): Row[] {
   }))
 }
 
-/** Serves one model and holds its answers against the runtime's own. */
+/** Serves one model and compares its outputs with those of the runtime. */
 async function servesAsInProcess(
   t: ExecutionContext,
   bytes: Uint8Array,
@@ -63,33 +63,36 @@ async function servesAsInProcess(
   await stopCleanly(t, server)
 }
 
-test.serial('a graph of 1,000 nodes with weights of their own is shared and answers right', async (t) => {
-  const WIDTH = 32
-  const LAYERS = 500
-  const nodes: NodeProto[] = []
-  const initializer: TensorProto[] = []
-  for (let layer = 0; layer < LAYERS; layer++) {
-    initializer.push(weights(`w${layer}`, [WIDTH, WIDTH]))
-    nodes.push(
-      node('MatMul', [layer === 0 ? 'x' : `r${layer - 1}`, `w${layer}`], [`h${layer}`]),
-      node('Tanh', [`h${layer}`], [layer === LAYERS - 1 ? 'y' : `r${layer}`]),
+test.serial(
+  'a graph of 1,000 nodes with separate weights is shared and returns correct outputs',
+  async (t) => {
+    const WIDTH = 32
+    const LAYERS = 500
+    const nodes: NodeProto[] = []
+    const initializer: TensorProto[] = []
+    for (let layer = 0; layer < LAYERS; layer++) {
+      initializer.push(weights(`w${layer}`, [WIDTH, WIDTH]))
+      nodes.push(
+        node('MatMul', [layer === 0 ? 'x' : `r${layer - 1}`, `w${layer}`], [`h${layer}`]),
+        node('Tanh', [`h${layer}`], [layer === LAYERS - 1 ? 'y' : `r${layer}`]),
+      )
+    }
+    t.is(nodes.length, 1000)
+    const model = modelBytes(
+      graph({
+        input: [value('x', float, ['batch', WIDTH])],
+        output: [value('y', float, ['batch', WIDTH])],
+        node: nodes,
+        initializer,
+      }),
     )
-  }
-  t.is(nodes.length, 1000)
-  const model = modelBytes(
-    graph({
-      input: [value('x', float, ['batch', WIDTH])],
-      output: [value('y', float, ['batch', WIDTH])],
-      node: nodes,
-      initializer,
-    }),
-  )
-  const row = Array.from({ length: WIDTH }, (_, i) => Math.cos(i))
-  await servesAsInProcess(t, model, [[floatTensor('x', [1, WIDTH], row)]])
-})
+    const row = Array.from({ length: WIDTH }, (_, i) => Math.cos(i))
+    await servesAsInProcess(t, model, [[floatTensor('x', [1, WIDTH], row)]])
+  },
+)
 
 test.serial(
-  'weights inside the bodies of If and Loop are shared, and every branch answers right',
+  'weights inside the bodies of If and Loop are shared, and every branch returns correct outputs',
   async (t) => {
     const WIDTH = 128
     const state = [value('state', float, ['batch', WIDTH])]
@@ -149,40 +152,37 @@ test.serial(
   },
 )
 
-test.serial(
-  'thirty models start at once, each answers with its own weights, and all are reported',
-  async (t) => {
-    const names = Array.from({ length: 30 }, (_, i) => `add-${String(i).padStart(2, '0')}`)
-    const models = temporaryFolder(t)
-    for (const [i, name] of names.entries()) writeModel(models, name, addModel([i, -i]))
-    const { server, url, adminUrl } = await startServer(t, { models, args: ['--workers', '2'] })
-    t.deepEqual(
-      readyRows(server.stdout).map(({ model, workers }) => [model, workers]),
-      names.map((name) => [name, '2']),
-    )
-    const listed = (await (await fetch(`${url}/v2/models`)).json()) as { models: string[] }
-    t.deepEqual(listed.models, names)
-    const index = await fetch(`${adminUrl}/v2/repository/index`, { method: 'POST' })
-    t.deepEqual(
-      ((await index.json()) as { name: string; state: string }[]).map(({ name, state }) => [name, state]),
-      names.map((name) => [name, 'READY']),
-    )
-    const point = floatTensor('x', [1, 2], [100, 200])
-    const answers = await Promise.all(
-      names.map(async (name) => {
-        const [y] = await inferOutputs({ url, model: name, inputs: [point] })
-        return [...new Float32Array(Uint8Array.from(y?.bytes ?? []).buffer)]
-      }),
-    )
-    t.deepEqual(
-      answers,
-      names.map((_, i) => [100 + i, 200 - i]),
-    )
-    const metrics = await (await fetch(`${adminUrl}/metrics`)).text()
-    for (const name of names) t.true(metrics.includes(`model="${name}"`), name)
-    await stopCleanly(t, server)
-  },
-)
+test.serial('thirty models start together, each uses its own weights, and all are reported', async (t) => {
+  const names = Array.from({ length: 30 }, (_, i) => `add-${String(i).padStart(2, '0')}`)
+  const models = temporaryFolder(t)
+  for (const [i, name] of names.entries()) writeModel(models, name, addModel([i, -i]))
+  const { server, url, adminUrl } = await startServer(t, { models, args: ['--workers', '2'] })
+  t.deepEqual(
+    readyRows(server.stdout).map(({ model, workers }) => [model, workers]),
+    names.map((name) => [name, '2']),
+  )
+  const listed = (await (await fetch(`${url}/v2/models`)).json()) as { models: string[] }
+  t.deepEqual(listed.models, names)
+  const index = await fetch(`${adminUrl}/v2/repository/index`, { method: 'POST' })
+  t.deepEqual(
+    ((await index.json()) as { name: string; state: string }[]).map(({ name, state }) => [name, state]),
+    names.map((name) => [name, 'READY']),
+  )
+  const point = floatTensor('x', [1, 2], [100, 200])
+  const answers = await Promise.all(
+    names.map(async (name) => {
+      const [y] = await inferOutputs({ url, model: name, inputs: [point] })
+      return [...new Float32Array(Uint8Array.from(y?.bytes ?? []).buffer)]
+    }),
+  )
+  t.deepEqual(
+    answers,
+    names.map((_, i) => [100 + i, 200 - i]),
+  )
+  const metrics = await (await fetch(`${adminUrl}/metrics`)).text()
+  for (const name of names) t.true(metrics.includes(`model="${name}"`), name)
+  await stopCleanly(t, server)
+})
 
 const SHM = '/dev/shm'
 const GIB = 1024 ** 3
@@ -191,13 +191,16 @@ const ROWS = 110_000
 const COLUMNS = 1024
 const TABLE_BYTES = ROWS * COLUMNS * 4
 
-/** Bytes that may be written there. */
+/** Available bytes of the file system. */
 function freeBytes(path: string): number {
   const { bavail, bsize } = statfsSync(path)
   return bavail * bsize
 }
 
-/** Tables in one file beside the model, zero but for their last rows, which hold the table's number and the column's. */
+/**
+ * Tables in one file next to the model. All rows are zero except the last, which have the number of the table
+ * and of the column.
+ */
 function writeTables(path: string): void {
   const file = openSync(path, 'w')
   ftruncateSync(file, TABLES * TABLE_BYTES)
@@ -241,7 +244,7 @@ function tablesModel(location: string): Uint8Array {
   )
 }
 
-test.serial('external data of more than 2 GiB is served out of one shared copy', async (t) => {
+test.serial('external data of more than 2 GiB is served from one shared copy', async (t) => {
   t.timeout(180_000)
   const totalBytes = TABLES * TABLE_BYTES
   t.true(totalBytes > 2 * GIB)
@@ -250,10 +253,10 @@ test.serial('external data of more than 2 GiB is served out of one shared copy',
     process.availableMemory() < 4 * totalBytes && 'memory',
   ].filter(Boolean)
   if (short.length > 0) {
-    t.pass(`skipped: too little room for a model of ${totalBytes} bytes: ${short.join(', ')}`)
+    t.pass(`skipped: not enough space for a model of ${totalBytes} bytes: ${short.join(', ')}`)
     return
   }
-  // Model and cache too: writing it to a disk three times would take longer than all the rest.
+  // Model and cache are in memory too, because writing them to a disk three times would dominate the test.
   const models = temporaryFolder(t, SHM)
   const cacheDir = temporaryFolder(t, SHM)
   const folder = join(models, 'tables', '1')

@@ -1,13 +1,13 @@
 import test from 'ava'
 import { runCommand, startServer, stopCleanly, temporaryFolder } from '../helpers/server.js'
 
-test('logs are JSON where standard error is no terminal', async (t) => {
+test('logs are JSON if standard error is not a terminal', async (t) => {
   const { server } = await startServer(t)
   await stopCleanly(t, server)
   for (const line of server.stderr.trim().split('\n')) t.notThrows(() => JSON.parse(line), line)
 })
 
-test('--log-format pretty writes lines for people', (t) => {
+test('--log-format pretty writes readable lines', (t) => {
   const { code, stderr } = runCommand([
     ...['serve', '--models', '/nonexistent', '--log-format', 'pretty', '--port', '0', '--admin-port', '0'],
     ...['--segment-dir', temporaryFolder(t, '/dev/shm'), '--cache-dir', temporaryFolder(t)],
@@ -16,7 +16,7 @@ test('--log-format pretty writes lines for people', (t) => {
   t.notRegex(stderr, /^\{/m)
 })
 
-test('a start that fails for a person ends with one sentence and what to do', (t) => {
+test('a failed start on a terminal ends with one sentence and a remedy', (t) => {
   const { stderr } = runCommand([
     ...['serve', '--models', '/nonexistent', '--log-format', 'pretty', '--port', '0', '--admin-port', '0'],
     ...['--segment-dir', temporaryFolder(t, '/dev/shm'), '--cache-dir', temporaryFolder(t)],
@@ -27,7 +27,7 @@ test('a start that fails for a person ends with one sentence and what to do', (t
   t.deepEqual(rest, [])
 })
 
-test('a start that fails elsewhere ends with a JSON line that carries the code', (t) => {
+test('a failed start elsewhere ends with a JSON line with the code', (t) => {
   const { code, stderr } = runCommand([
     ...['serve', '--models', '/nonexistent', '--port', '0', '--admin-port', '0'],
     ...['--segment-dir', temporaryFolder(t, '/dev/shm'), '--cache-dir', temporaryFolder(t)],

@@ -1,4 +1,6 @@
-/** What a user types: `npm start` and `npx`, in a copy of the project, because the start builds and other tests run from dist. */
+/**
+ * `npm start` and `npx` in a copy of the project, because `npm start` builds and other tests run from dist.
+ */
 import { spawn } from 'node:child_process'
 import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -33,7 +35,7 @@ interface Run {
   readonly port: () => Promise<number>
 }
 
-/** Whether any process of the group is left. */
+/** Whether a process of the group is still running. */
 function isGroupAlive(pid: number): boolean {
   try {
     process.kill(-pid, 0)
@@ -43,7 +45,7 @@ function isGroupAlive(pid: number): boolean {
   }
 }
 
-/** A command of npm in a process group of its own, as a shell with job control starts it. */
+/** An npm command in a new process group, as a shell with job control starts it. */
 function run(t: ExecutionContext, [program = '', ...args]: readonly string[]): Run {
   const segmentDir = temporaryFolder(t, '/dev/shm')
   const flags = ['--port', '0', '--admin-port', '0', '--workers', '2']
@@ -69,7 +71,7 @@ function run(t: ExecutionContext, [program = '', ...args]: readonly string[]): R
     said.split('\n').flatMap((line) => (/^\{.*\}$/.test(line) ? [JSON.parse(line) as Line] : []))
   const port = () =>
     untilSome('the server to be ready', () => {
-      if (npm.exitCode !== null) throw new Error(`npm has ended: ${said}`)
+      if (npm.exitCode !== null) throw new Error(`npm has exited: ${said}`)
       return log().find(({ msg, role }) => msg === 'ready' && role === 'primary')?.port ?? null
     })
   return { pid, segmentDir, exited, log, port }
@@ -84,13 +86,13 @@ async function answers(port: number): Promise<boolean> {
   return response.status === 200
 }
 
-/** One drain, every process gone, nothing in shared memory. */
+/** Checks for one drain, no processes left, and nothing in shared memory. */
 async function assertEnded(t: ExecutionContext, { pid, segmentDir, log }: Run): Promise<void> {
   await until('every process of the group to end', () => !isGroupAlive(pid))
   const said = log().map(({ msg }) => msg)
   t.is(said.filter((msg) => msg === 'stopping').length, 1)
   t.is(said.filter((msg) => msg === 'stopped').length, 1)
-  t.false(said.includes('second signal: ending at once'))
+  t.false(said.includes('second signal: ending immediately'))
   t.deepEqual(readdirSync(segmentDir), [])
 }
 
@@ -103,7 +105,7 @@ test.serial('npm start builds and serves; SIGTERM to npm ends everything, exit 0
   t.true(start.log().some(({ signal }) => signal === 'SIGTERM'))
 })
 
-// What was built by the first: only the scripts before and after are left out.
+// Reuses the first build: only the scripts before and after it are removed.
 const START = ['npm', 'start', '--ignore-scripts', '--']
 
 test.serial('SIGINT to npm start alone ends everything, exit 0', async (t) => {
@@ -126,7 +128,7 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const)
     },
   )
 
-test.serial('SIGTERM to npx ends everything, though its shell forwards nothing', async (t) => {
+test.serial('SIGTERM to npx ends everything, although its shell forwards no signals', async (t) => {
   const start = run(t, ['npx', 'onecopy', 'serve'])
   t.true(await answers(await start.port()))
   process.kill(start.pid, 'SIGTERM')

@@ -37,7 +37,7 @@ interface Mapping {
   readonly privateBytes: number
 }
 
-/** What a process maps of the segment, summed over its mappings. Source: proc_pid_smaps(5). */
+/** Mappings of the segment in a process, summed. Source: proc_pid_smaps(5). */
 function segmentMapping(pid: number): Mapping {
   const sum = { rssBytes: 0, anonymousBytes: 0, privateBytes: 0 }
   let isSegment = false
@@ -52,7 +52,7 @@ function segmentMapping(pid: number): Mapping {
   return sum
 }
 
-test('workers hold one physical copy of the weights: packed kernels are mapped, shared and never copied', async (t) => {
+test('workers share one physical copy of the weights: packed kernels are mapped, shared and never copied', async (t) => {
   const models = writeModel(temporaryFolder(t), 'wide', wideModel())
   const { server, url } = await startServer(t, { models, args: ['--workers', '2', '--log-level', 'debug'] })
   const x = {
@@ -73,10 +73,10 @@ test('workers hold one physical copy of the weights: packed kernels are mapped, 
       `expected ${WEIGHTS_BYTES} bytes of weights mapped, got ${mapping.rssBytes}`,
     )
     t.is(mapping.anonymousBytes, 0, 'a private copy of a page')
-    // The pages that only one of the two has touched yet: headers and read-ahead, not weights.
+    // Pages that only one worker has touched so far: headers and read-ahead, not weights.
     t.true(
       mapping.privateBytes < WEIGHTS_BYTES / 20,
-      `${mapping.privateBytes} bytes are mapped by one worker alone`,
+      `${mapping.privateBytes} bytes are mapped by only one worker`,
     )
   }
   await stopCleanly(t, server)

@@ -1,5 +1,4 @@
 /** Tensors in POSIX shared memory, with a server of several workers. */
-
 import { spawnSync } from 'node:child_process'
 import {
   existsSync,
@@ -31,7 +30,7 @@ const TEXTS = modelBytes(
   }),
 )
 
-/** A name in /dev/shm that goes away with the test. */
+/** A name in /dev/shm that is removed after the test. */
 function objectName(t: ExecutionContext): string {
   const folder = mkdtempSync(join(SHM, TEMPORARY_PREFIX))
   const name = `object-${basename(folder)}`
@@ -40,7 +39,7 @@ function objectName(t: ExecutionContext): string {
   return name
 }
 
-/** An object of so many bytes, zeros. */
+/** An object of the given size, filled with zeros. */
 function makeObject(t: ExecutionContext, bytes: number): { key: string; path: string } {
   const name = objectName(t)
   writeFileSync(join(SHM, name), new Uint8Array(bytes))
@@ -54,7 +53,7 @@ class Client {
     this.#url = url
   }
 
-  /** On a connection of its own, so that another worker answers. */
+  /** On a new connection, so that another worker answers. */
   async post(path: string, body: object | string): Promise<{ status: number; text: string }> {
     const response = await fetch(`${this.#url}/v2/${path}`, {
       method: 'POST',
@@ -76,7 +75,7 @@ class Client {
     return response.status === 200 ? await response.json() : response.status
   }
 
-  /** Two numbers at the start of a region in, two out at byte 8, as the parameters say otherwise. */
+  /** Two input numbers at the start of a region, two output numbers at byte 8, unless overridden. */
   add(region: string, input: object = {}, output: object = {}) {
     return this.post('models/add/infer', {
       inputs: [
@@ -137,7 +136,7 @@ test('inputs and outputs in shared memory, whichever worker is asked, and after 
   }
   const pids = () => server.log.filter((line) => line.msg === 'worker ready').map((line) => line.workerPid)
   process.kill(pids()[0] as number, 'SIGKILL')
-  await until('its successor is ready', () => pids().length === 4)
+  await until('a ready replacement', () => pids().length === 4)
   server.process.kill('SIGHUP')
   await server.logged((line) => line.msg === 'every worker was replaced')
   for (let i = 0; i < 6; i++) await ask([i, -i])
@@ -152,10 +151,10 @@ test('inputs and outputs in shared memory, whichever worker is asked, and after 
   t.is((await client.post('systemsharedmemory/unregister', '')).status, 200)
   for (let i = 0; i < 4; i++) t.deepEqual(await client.status(), [])
   await stopCleanly(t, server)
-  t.true(existsSync(path), 'the object is its client’s')
+  t.true(existsSync(path), 'the object belongs to the client')
 })
 
-test('an object that got shorter is the client’s fault, and bounds are those of region, object and tensor', async (t) => {
+test('a truncated object is a client error, and bounds of region, object and tensor are checked', async (t) => {
   const models = writeModel(temporaryFolder(t), 'add', addModel())
   writeModel(models, 'texts', TEXTS)
   const { server, url } = await startServer(t, {
@@ -188,7 +187,7 @@ test('an object that got shorter is the client’s fault, and bounds are those o
   await refused(client.add('r', {}, { shared_memory_byte_size: 4 }), /"y".*at least 8/)
   await refused(client.add('r', { shared_memory_byte_size: 12 }), /"x".*8 bytes.*12/)
 
-  // Texts have no size of their own: the limit on bodies is theirs too.
+  // Texts have no fixed size, so the body limit applies to them too.
   const texts = (bytes: number) =>
     client.post('models/texts/infer', {
       inputs: [
@@ -213,7 +212,7 @@ test('an object that got shorter is the client’s fault, and bounds are those o
   }
   rmSync(path)
   await refused(client.add('r'), /no such shared memory object/)
-  t.is(server.log.filter((line) => line.msg === 'worker ready').length, 1, 'nobody died of it')
+  t.is(server.log.filter((line) => line.msg === 'worker ready').length, 1, 'no worker died')
   await stopCleanly(t, server)
 })
 
@@ -261,7 +260,7 @@ test('keys name shared memory objects and nothing else, least of all segments', 
   t.deepEqual(await client.status(), [])
   t.is((await client.register('r', { key: 5, byte_size: 8 })).status, 400)
 
-  // A registered object that is exchanged is looked at again.
+  // A registered object that was replaced is opened again.
   const { key, path } = makeObject(t, 64)
   t.is((await client.register('r', { key, offset: 0, byte_size: 16 })).status, 200)
   rmSync(path)
@@ -270,7 +269,7 @@ test('keys name shared memory objects and nothing else, least of all segments', 
   await stopCleanly(t, server)
 })
 
-test('of many that register one name at once, one succeeds', async (t) => {
+test('of many concurrent registrations of a name, one succeeds', async (t) => {
   const models = writeModel(temporaryFolder(t), 'add', addModel())
   const { server, url } = await startServer(t, { models, args: ['--workers', '3', ...ON] })
   const client = new Client(url)
@@ -283,7 +282,7 @@ test('of many that register one name at once, one succeeds', async (t) => {
   await stopCleanly(t, server)
 })
 
-test('without the option there is no such thing', async (t) => {
+test('without the option the extension does not exist', async (t) => {
   const models = writeModel(temporaryFolder(t), 'add', addModel())
   const { server, url } = await startServer(t, { models, args: ['--workers', '1'] })
   const client = new Client(url)

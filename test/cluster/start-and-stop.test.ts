@@ -23,7 +23,7 @@ function iterations(count: number): WireTensor {
   }
 }
 
-/** Waits until a request waits in a queue: the one before it is then inside the runtime. */
+/** Waits until a request is queued: the one before it then runs. */
 async function untilQueued(adminUrl: string): Promise<void> {
   const deadlineMs = performance.now() + 20_000
   while (performance.now() < deadlineMs) {
@@ -33,7 +33,7 @@ async function untilQueued(adminUrl: string): Promise<void> {
   throw new Error('waited 20 s for a request to be queued')
 }
 
-/** Two requests to one worker: the first computes, the second waits. */
+/** Two requests to one worker: the first runs, the second is queued. */
 function occupy(url: string, count: number): Promise<(number | string)[]> {
   const one = (iterationCount: number) =>
     infer({ url, model: 'slow', inputs: [iterations(iterationCount)] }).then(
@@ -49,7 +49,9 @@ interface LoadResult {
   readonly lost: string[]
 }
 
-/** Clients on keep-alive connections that send the next request when the last is answered, until the server closes. */
+/**
+ * Clients on keep-alive connections that send the next request after each response, until the server closes.
+ */
 async function underLoad(url: string, clients: number, whenBusy: () => void): Promise<LoadResult> {
   const { body } = encodeRequest([iterations(200)], 'json')
   const lost: string[] = []
@@ -66,7 +68,7 @@ async function underLoad(url: string, clients: number, whenBusy: () => void): Pr
         })
       })
       call.on('error', (thrown: NodeJS.ErrnoException) => {
-        // Refused before a connection existed: never accepted.
+        // Connection refused: the request was never accepted.
         if (thrown.code !== 'ECONNREFUSED') lost.push(`${thrown.code}`)
         resolve('refused')
       })
@@ -87,7 +89,7 @@ async function underLoad(url: string, clients: number, whenBusy: () => void): Pr
 
 for (const signal of ['SIGTERM', 'SIGINT'] as const) {
   test.serial(
-    `after ${signal} under load every accepted request is answered, exit is 0 and no file is left`,
+    `after ${signal} under load every accepted request is answered, the exit code is 0 and no file is left`,
     async (t) => {
       const models = writeModel(temporaryFolder(t), 'slow', slowModel())
       const { server, url } = await startServer(t, { models, args: ['--workers', '2'] })
@@ -117,7 +119,7 @@ test.serial(
   },
 )
 
-test.serial('a second signal ends at once and leaves nothing', async (t) => {
+test.serial('a second signal ends immediately and leaves nothing', async (t) => {
   const models = writeModel(temporaryFolder(t), 'slow', slowModel())
   const socket = join(temporaryFolder(t), 'server.sock')
   const args = ['--workers', '1', '--socket', socket]
@@ -127,7 +129,7 @@ test.serial('a second signal ends at once and leaves nothing', async (t) => {
   await untilQueued(adminUrl)
   server.process.kill('SIGTERM')
   await server.logged((line) => line.msg === 'stopping')
-  // Not a wait for something to happen: copies of one signal within 100 ms count as one.
+  // This is not a wait for an event: copies of a signal within 100 ms count as one.
   await new Promise((resolve) => setTimeout(resolve, 150))
   server.process.kill('SIGTERM')
   t.deepEqual(await server.exited, { code: 143, signal: null })
@@ -137,7 +139,7 @@ test.serial('a second signal ends at once and leaves nothing', async (t) => {
 })
 
 test.serial(
-  'work past the drain timeout is cut off, the exit code says so, and nothing is left',
+  'requests past the drain timeout are aborted, the exit code is 1, and nothing is left',
   async (t) => {
     const models = writeModel(temporaryFolder(t), 'slow', slowModel())
     const { server, url, adminUrl } = await startServer(t, {
@@ -152,7 +154,7 @@ test.serial(
   },
 )
 
-test.serial('a signal while models compile ends the start, exit 0, and nothing is left', async (t) => {
+test.serial('a signal during compilation ends the start with exit code 0, and nothing is left', async (t) => {
   const models = temporaryFolder(t)
   for (let i = 0; i < 20; i++) writeModel(models, `model-${i}`, addModel([i, i]))
   const server = spawnServer(t, { models })
@@ -215,7 +217,7 @@ test.serial('the newest version answers where none is named, and each by its num
   await stopCleanly(t, server)
 })
 
-test.serial('a start sweeps what a dead server left, and nothing of a living one', async (t) => {
+test.serial('a start removes the segments of a dead server, but not of a live one', async (t) => {
   const models = writeModel(temporaryFolder(t), 'add', addModel())
   const { server } = await startServer(t, { models, args: ['--workers', '1'] })
   const dead = join(server.segmentDir, 'onecopy-999999-5')
@@ -225,18 +227,18 @@ test.serial('a start sweeps what a dead server left, and nothing of a living one
   await other.ready()
   t.false(
     server.segments().some((path) => path.startsWith('onecopy-999999')),
-    'the dead server is swept',
+    'the segments of the dead server are removed',
   )
   t.is(
     server.segments().filter((path) => path.endsWith('.segment')).length,
     2,
-    'both living servers keep theirs',
+    'both live servers keep theirs',
   )
   t.deepEqual(await other.stop(), { code: 0, signal: null })
   await stopCleanly(t, server)
 })
 
-test.serial('a worker that dies is replaced, and its counts stay counted', async (t) => {
+test.serial('a dead worker is replaced, and its counts are kept', async (t) => {
   const models = writeModel(temporaryFolder(t), 'add', addModel())
   const { server, url, adminUrl } = await startServer(t, {
     models,
@@ -257,14 +259,14 @@ test.serial('a worker that dies is replaced, and its counts stay counted', async
   await stopCleanly(t, server)
 })
 
-test.serial('when the primary is killed, workers answer what they accepted, clean up and end', async (t) => {
+test.serial('after a kill of the primary, workers drain, clean up and exit', async (t) => {
   const models = writeModel(temporaryFolder(t), 'slow', slowModel())
   const { server, url, adminUrl } = await startServer(t, { models, args: ['--workers', '1'] })
   const answers = occupy(url, 5000)
   await untilQueued(adminUrl)
   server.process.kill('SIGKILL')
   t.deepEqual(await answers, [200, 200])
-  // The pipes close when the last process that holds them is gone: the worker, here.
+  // The pipes close when the last process that has them open exits: the worker.
   t.deepEqual(await server.exited, { code: null, signal: 'SIGKILL' })
   t.deepEqual(server.segments(), [])
 })

@@ -1,17 +1,17 @@
 import { mkdirSync, rmSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import test from 'ava'
-import { childArguments } from '../../bench/harness/processes.js'
+import { childrenOf, isWorker } from '../../bench/harness/processes.js'
 import { addModel, writeModel } from '../helpers/onnx-builder.js'
 import { spawnServer, stopCleanly, temporaryFolder } from '../helpers/server.js'
 import { until } from '../helpers/waiting.js'
 
 const BODY = JSON.stringify({ inputs: [{ name: 'x', datatype: 'FP32', shape: [1, 2], data: [1, 1] }] })
 
-test('a server goes on when the folder it was started in is removed', async (t) => {
+test('a server keeps running after its start folder is removed', async (t) => {
   const started = join(temporaryFolder(t), 'started-here')
   mkdirSync(started)
-  // Relative paths are meant from where the server was started.
+  // Relative paths refer to the folder in which the server was started.
   const models = writeModel(join(dirname(started), 'models'), 'm', addModel([1, 2]))
   const server = spawnServer(t, {
     models: '../models',
@@ -20,7 +20,7 @@ test('a server goes on when the folder it was started in is removed', async (t) 
   })
   const { url, adminUrl } = await server.ready()
   const answer = async () => {
-    // A connection to a worker that was killed is no answer.
+    // A connection to a killed worker has no response.
     const response = await fetch(`${url}/v2/models/m/infer`, { method: 'POST', body: BODY }).catch(() => null)
     if (response === null) return undefined
     const { outputs } = (await response.json()) as { outputs?: { data: number[] }[] }
@@ -29,10 +29,12 @@ test('a server goes on when the folder it was started in is removed', async (t) 
   t.deepEqual(await answer(), [2, 3])
   rmSync(started, { recursive: true })
 
-  // A worker that dies is replaced.
+  // A dead worker is replaced.
   const pid = server.process.pid as number
   const workers = () =>
-    [...childArguments(pid)].filter(([, args]) => args.at(-1) === 'worker').map(([one]) => one)
+    childrenOf(pid)
+      .filter(isWorker)
+      .map((child) => child.pid)
   const [victim] = workers()
   process.kill(victim as number, 'SIGKILL')
   await until('another worker', async () => {
@@ -41,11 +43,11 @@ test('a server goes on when the folder it was started in is removed', async (t) 
   })
   await until('an answer', async () => (await answer())?.[0] === 2)
 
-  // A model that changes is compiled and loaded.
+  // A changed model is compiled and loaded.
   writeModel(models, 'm', addModel([10, 20]))
   await until('the new model to answer', async () => (await answer())?.[0] === 11)
 
-  // Every worker is replaced when asked.
+  // A restart replaces every worker.
   const restart = await fetch(`${adminUrl}/restart`, { method: 'POST' })
   t.is(restart.status, 202)
   await server.logged(({ msg }) => msg === 'every worker was replaced')

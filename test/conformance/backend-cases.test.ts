@@ -7,7 +7,7 @@ import { readTensorFile } from '../helpers/tensor-file.js'
 import { inferOutputs, type WireTensor } from '../helpers/v2-client.js'
 
 const SUITES = ['node', 'simple', 'pytorch-converted', 'pytorch-operator']
-/** A case passes in-process within this of the published outputs. Source: the ONNX backend test runner's defaults. */
+/** Tolerance for the published outputs of a case. Source: the defaults of the ONNX backend test runner. */
 const RELATIVE_TOLERANCE = 1e-3
 const ABSOLUTE_TOLERANCE = 1e-7
 
@@ -41,7 +41,7 @@ function numbersOf({ datatype, bytes = new Uint8Array() }: WireTensor): number[]
   })
 }
 
-/** Whether in-process results are what the case's authors published. */
+/** Whether in-process results equal the published outputs. */
 function isAsPublished(published: (WireTensor | null)[], got: readonly WireTensor[]): boolean {
   return published.every((want, i) => {
     const have = got[i]
@@ -57,7 +57,7 @@ function isAsPublished(published: (WireTensor | null)[], got: readonly WireTenso
   })
 }
 
-/** The cases that pass in-process; on a type the runtime would abort on, a case is not tried. */
+/** The cases that pass in-process. A case with a type that aborts the runtime is not run. */
 async function passingCases(): Promise<Case[]> {
   const root = sharedPath('onnx-node-tests')
   const known = JSON.parse(readFileSync(join(root, 'results-ort-1.30.json'), 'utf8')) as Record<

@@ -1,6 +1,6 @@
 /**
- * What the clients that people already have put on the wire, byte by byte, and what they read of the answer.
- * Sources: tritonclient[http] (Python and C++), perf_analyzer and KServe's InferenceRESTClient, as published.
+ * What existing clients send, byte by byte, and what they read from the response. Sources: tritonclient[http]
+ * (Python and C++), perf_analyzer and KServe's InferenceRESTClient, as published.
  */
 import { deflateSync, gunzipSync, gzipSync } from 'node:zlib'
 import test, { type ExecutionContext } from 'ava'
@@ -10,7 +10,7 @@ import { startServer, stopCleanly, temporaryFolder } from '../helpers/server.js'
 
 const STRING = 8
 
-/** `s` BYTES [batch] and `i` INT64 [batch], each as it came. */
+/** Returns `s` BYTES [batch] and `i` INT64 [batch] unchanged. */
 function echoModel(): Uint8Array {
   return modelBytes(
     graph({
@@ -26,7 +26,7 @@ interface Scene {
   readonly adminUrl: string
 }
 
-/** Both serve for all the transcripts of a client. */
+/** Both are used for all transcripts of a client. */
 async function withServer(t: ExecutionContext, use: (scene: Scene) => Promise<void>): Promise<void> {
   const models = temporaryFolder(t)
   writeModel(models, 'add', addModel())
@@ -64,7 +64,7 @@ function int64s(...values: bigint[]): Buffer {
   return Buffer.from(BigInt64Array.from(values).buffer)
 }
 
-/** Elements as the protocol has them: a little-endian length of four bytes, then the bytes. */
+/** Elements as the protocol defines them: a little-endian length of four bytes, then the bytes. */
 function bytesElements(...texts: string[]): Buffer {
   return Buffer.concat(
     texts.flatMap((text) => {
@@ -75,7 +75,7 @@ function bytesElements(...texts: string[]): Buffer {
   )
 }
 
-/** A binary answer as such a client takes it apart: JSON by its length, then tensor after tensor. */
+/** Parses a binary response like such a client: JSON by its length, then one tensor after the other. */
 function takeApart({ headers, body }: Wire): { json: Record<string, unknown>; binary: Buffer } {
   const jsonBytes = Number(headers['inference-header-content-length'])
   return {
@@ -86,7 +86,7 @@ function takeApart({ headers, body }: Wire): { json: Record<string, unknown>; bi
 
 const AGENT = 'User-Agent: python/gevent-http-client-2.3.9'
 
-/** No Content-Type, and no length of the JSON where everything is JSON. */
+/** No Content-Type, and no JSON length for a body of JSON only. */
 function tritonPost(path: string, body: Uint8Array, more: readonly string[] = []): string[] {
   const length = `content-length: ${body.byteLength}`
   return [`POST ${path} HTTP/1.1`, AGENT, 'Host: 127.0.0.1:8000', 'Connection: keep-alive', ...more, length]
@@ -107,7 +107,7 @@ test('tritonclient in Python', async (t) => {
       t.is((await exchange(url, tritonGet(`/${path}`))).status, 200, path)
     t.is((await exchange(url, tritonGet('/v2/models/none/ready'))).status, 404)
 
-    // InferInput(binary_data=True), no outputs named.
+    // InferInput(binary_data=True), no outputs requested.
     const head = Buffer.from(
       '{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","parameters":{"binary_data_size":8}}],"parameters":{"binary_data_output":true}}',
     )
@@ -124,7 +124,8 @@ test('tritonclient in Python', async (t) => {
       binary: floats(11, 22),
     })
 
-    // request_compression_algorithm and response_compression_algorithm: the length is that of the JSON before.
+    // request_compression_algorithm and response_compression_algorithm: the length refers to the uncompressed
+    // JSON.
     for (const [encoding, compress] of [
       ['gzip', gzipSync],
       ['deflate', deflateSync],
@@ -135,7 +136,7 @@ test('tritonclient in Python', async (t) => {
       t.deepEqual(takeApart(answer).binary, floats(11, 22), encoding)
     }
 
-    // Named outputs, an id, a priority and a timeout, BYTES and INT64 beside each other.
+    // Requested outputs, an id, a priority and a timeout, with BYTES and INT64 together.
     const text = bytesElements('phenol', 'é')
     const numbers = int64s(2n ** 53n + 1n, -(2n ** 63n))
     const both = Buffer.from(
@@ -152,7 +153,8 @@ test('tritonclient in Python', async (t) => {
     t.is(answered.json.id, '7')
     t.deepEqual(answered.binary, Buffer.concat([numbers, text]), 'in the order of the outputs asked for')
 
-    // InferInput(binary_data=False) and InferRequestedOutput(binary_data=False): JSON, and no length of it.
+    // InferInput(binary_data=False) and InferRequestedOutput(binary_data=False): JSON without a length
+    // header.
     const allJson = Buffer.from(
       '{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[1.5,-2]}],"outputs":[{"name":"y","parameters":{"binary_data":false}}]}',
     )
@@ -162,7 +164,7 @@ test('tritonclient in Python', async (t) => {
       { name: 'y', datatype: 'FP32', shape: [1, 2], data: [2.5, 0] },
     ])
 
-    // Every failure is a body with a text, which the client puts into its exception.
+    // Every failure has a body with a text, which the client puts into its exception.
     const wrong = Buffer.from('{"inputs":[{"name":"x","shape":[1,3],"datatype":"FP32","data":[1,2,3]}]}')
     const refused = await exchange(url, tritonPost('/v2/models/add/infer', wrong), wrong)
     t.is(refused.status, 400)
@@ -171,7 +173,7 @@ test('tritonclient in Python', async (t) => {
       /"x": expected shape \[-1, 2\], got \[1, 3\]/,
     )
 
-    // The repository, an empty body as it is sent, and success as 200 without a body.
+    // The repository API: the client sends an empty body and expects 200 without a body.
     const index = await exchange(adminUrl, tritonPost('/v2/repository/index', Buffer.from('')))
     t.deepEqual(
       (JSON.parse(index.body.toString()) as { name: string; state: string }[]).map(({ name, state }) => [
@@ -191,7 +193,7 @@ test('tritonclient in Python', async (t) => {
     )
     const loaded = await exchange(adminUrl, tritonPost('/v2/repository/models/echo/load', empty), empty)
     t.deepEqual([loaded.status, loaded.body.length], [200, 0])
-    // load_model(config=...): what would be left out is refused.
+    // load_model(config=...): unsupported parameters are rejected instead of ignored.
     const override = Buffer.from('{"parameters":{"config":"{\\"max_batch_size\\":8}"}}')
     t.is(
       (await exchange(adminUrl, tritonPost('/v2/repository/models/echo/load', override), override)).status,
@@ -202,7 +204,7 @@ test('tritonclient in Python', async (t) => {
 
 test('tritonclient in C++ and perf_analyzer', async (t) => {
   await withServer(t, async ({ url }) => {
-    // perf_analyzer sends the length of the JSON although nothing follows it, and an Accept-Encoding of curl's.
+    // perf_analyzer sends the JSON length even if nothing follows, and an Accept-Encoding of curl.
     const body = Buffer.from(
       '{"id":"0","inputs":[{"name":"x","shape":[2,2],"datatype":"FP32","data":[1,2,3,4]}],"outputs":[{"name":"y","parameters":{"binary_data":true}}]}',
     )
@@ -221,7 +223,7 @@ test('tritonclient in C++ and perf_analyzer', async (t) => {
     t.deepEqual(takeApart(wire).binary, floats(2, 4, 4, 6))
     t.is(wire.headers['content-type'], 'application/octet-stream')
 
-    // What it reads before it starts, each member unguarded.
+    // Responses that it reads before it starts, without checking for missing members.
     const get = async (path: string) => {
       const answer = await exchange(url, tritonGet(path))
       t.is(answer.status, 200, path)
@@ -241,7 +243,7 @@ test('tritonclient in C++ and perf_analyzer', async (t) => {
     t.is(config.name, 'add')
     const [input] = config.input
     t.is(input?.data_type, 'TYPE_FP32')
-    // With a batch size it drops the first dimension of the metadata's shape: what is left are the dims.
+    // With a batch size it drops the first dimension of the shape in the metadata; the rest are the dims.
     const shape = metadata.inputs[0]?.shape ?? []
     t.deepEqual(config.max_batch_size > 0 ? shape.slice(1) : shape, input?.dims)
 
@@ -281,7 +283,7 @@ test("KServe's InferenceRESTClient", async (t) => {
       ...more,
       `content-length: ${body.byteLength}`,
     ]
-    // JSON, with the keys that only it sends.
+    // JSON with keys that only this client sends.
     const body = Buffer.from(
       '{"id": "a-b", "model_name": "add", "inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [[10.0, 20.0]]}]}',
     )

@@ -18,7 +18,7 @@ function inputsOf(folder: string): WireTensor[] {
 }
 
 testWithShared(
-  'real models answer as the runtime does in-process, bit for bit, from every worker',
+  'outputs of real models equal those of the runtime in-process, bit for bit, from every worker',
   ['models'],
   async (t) => {
     t.timeout(240_000)
@@ -58,7 +58,7 @@ testWithShared(
       }
     }
     t.log(
-      `${names.length} models, ${WORKERS} workers, JSON and binary: ${compared} answers compared, all identical`,
+      `${names.length} models, ${WORKERS} workers, JSON and binary: ${compared} responses compared, all identical`,
     )
     t.is(names.length, 14)
     await stopCleanly(t, server)

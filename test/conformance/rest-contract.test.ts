@@ -5,21 +5,21 @@ import { PROJECT_ROOT, sharedPath, testWithShared } from '../helpers/shared.js'
 
 const TABLE = readFileSync(join(PROJECT_ROOT, 'docs', 'rest-conformance.md'), 'utf8')
 
-/** Lines of a Markdown file by section: bullets and rows of tables, their heads not counted. */
+/** Number of bullets and table rows of a Markdown file by section, without table heads. */
 function linesBySection(markdown: string): Map<string, number> {
   const sections = new Map<string, number>()
   let section = ''
   for (const line of markdown.split('\n')) {
     if (line.startsWith('## ')) section = line.slice(3).trim()
     const isRow = line.startsWith('|') && !/^\|[-| ]+\|$/.test(line)
-    // The line before a table's rule is its head.
+    // The line before the separator of a table is its head.
     if (/^\|[-| ]+\|$/.test(line)) sections.set(section, (sections.get(section) ?? 1) - 1)
     else if (isRow || line.startsWith('- ')) sections.set(section, (sections.get(section) ?? 0) + 1)
   }
   return sections
 }
 
-test('every test that the table of the contract names is there', (t) => {
+test('every test that the conformance table cites exists', (t) => {
   const cited = [...TABLE.matchAll(/\]\(\.\.\/(test\/[^)]+)\): (.*?)(?=<br>| \|)/g)]
   t.true(cited.length > 60)
   for (const [, file = '', title = ''] of cited) {
@@ -29,7 +29,7 @@ test('every test that the table of the contract names is there', (t) => {
   }
 })
 
-testWithShared('every line of the contract is in the table', ['rest-contract.md'], async (t) => {
+testWithShared('the table covers every line of the contract', ['rest-contract.md'], async (t) => {
   const contract = linesBySection(readFileSync(sharedPath('rest-contract.md'), 'utf8'))
   const table = linesBySection(TABLE)
   for (const [section, lines] of contract) {

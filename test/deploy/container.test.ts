@@ -10,7 +10,7 @@ const FOLDER = join(PROJECT_ROOT, 'deploy', 'container')
 const BASE = join(PROJECT_ROOT, 'deploy', 'kubernetes', 'base', 'deployment.yaml')
 const CANNOT_TRY = 77
 
-/** Instructions of a Dockerfile, lines that go on joined, stage by stage. */
+/** Instructions of a Dockerfile by stage, with continued lines joined. */
 function stages(): { readonly word: string; readonly rest: string }[][] {
   const text = readFileSync(join(FOLDER, 'Dockerfile'), 'utf8').replace(/^#.*\n/gm, '')
   const instructions = text
@@ -32,7 +32,7 @@ function stages(): { readonly word: string; readonly rest: string }[][] {
 const [globals = [], build = [], last = []] = stages()
 const lastOf = (word: string) => last.find((one) => one.word === word)?.rest
 
-test('the base image is pinned to a release that the package allows, and both stages stand on it', (t) => {
+test('both stages use a base image pinned to a release that the package supports', (t) => {
   const [, version = ''] =
     globals[0]?.rest.match(/^NODE_IMAGE=docker\.io\/library\/node:(\d+\.\d+\.\d+)-bookworm-slim$/) ?? []
   const { engines } = JSON.parse(readFileSync(join(PROJECT_ROOT, 'package.json'), 'utf8'))
@@ -42,7 +42,7 @@ test('the base image is pinned to a release that the package allows, and both st
   t.deepEqual([build[0]?.rest, last[0]?.rest], [`${'$'}{NODE_IMAGE} AS build`, `${'$'}{NODE_IMAGE}`])
 })
 
-test('the last stage installs nothing, has the locale, and runs as the user of the manifests', (t) => {
+test('the last stage installs nothing, sets the locale, and runs as the user of the manifests', (t) => {
   const run = last.filter(({ word }) => word === 'RUN').map(({ rest }) => rest)
   t.notRegex(run.join('\n'), /apt|npm|curl|wget/)
   t.true(last.some(({ word, rest }) => word === 'COPY' && rest.includes('/usr/lib/locale/en_US.utf8')))
@@ -57,7 +57,7 @@ test('the last stage installs nothing, has the locale, and runs as the user of t
   t.is(lastOf('ENTRYPOINT'), '["node", "/app/dist/cluster/main.js"]')
 })
 
-test('what the build copies is what the build is given', (t) => {
+test('the build context contains exactly what the build copies', (t) => {
   const given = readFileSync(join(FOLDER, 'Dockerfile.dockerignore'), 'utf8')
     .split('\n')
     .filter((line) => line.startsWith('!'))
@@ -70,7 +70,7 @@ test('what the build copies is what the build is given', (t) => {
   for (const name of given) t.true(there.includes(name), name)
 })
 
-const TITLE = 'the image is built, is small, serves with a read-only root, and drains on SIGTERM'
+const TITLE = 'the image builds, is small, serves with a read-only root, and drains on SIGTERM'
 if (process.env.ONECOPY_TRY_CONTAINER === '1')
   test(TITLE, (t) => {
     t.timeout(15 * 60_000)
@@ -78,4 +78,4 @@ if (process.env.ONECOPY_TRY_CONTAINER === '1')
     if (code === CANNOT_TRY) t.log(output.trim())
     t.true(code === 0 || code === CANNOT_TRY, output)
   })
-else test.skip(`${TITLE} (skipped: takes minutes, asked for with ONECOPY_TRY_CONTAINER=1)`, () => {})
+else test.skip(`${TITLE} (skipped: takes minutes, enable with ONECOPY_TRY_CONTAINER=1)`, () => {})

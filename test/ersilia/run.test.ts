@@ -14,12 +14,12 @@ const MAIN = join(PROJECT_ROOT, 'dist', 'cluster', 'main.js')
 interface Resident {
   readonly segmentDir: string
   readonly process: ChildProcess
-  /** Its output so far. */
+  /** What it has printed. */
   said(): string
   stop(): Promise<number | null>
 }
 
-/** A running `onecopy load` that is ready. */
+/** `onecopy load`, ready. */
 async function load(t: ExecutionContext, args: readonly string[]): Promise<Resident> {
   const segmentDir = temporaryFolder(t, '/dev/shm')
   const child = spawn(
@@ -62,7 +62,7 @@ function writeInput(t: ExecutionContext, smiles: readonly string[]): string {
 
 const SMILES = ['Oc1ccccc1', 'CC(C)Cc1ccc(cc1)C(C)C(=O)O', 'nonsense', 'CCO']
 
-test.serial('the socket, attaching and loading give the same rows', async (t) => {
+test.serial('a resident model is asked over its socket, attached to, or loaded: the same rows', async (t) => {
   const resident = await load(t, [LOGP_BUNDLE])
   const { segmentDir } = resident
   const input = writeInput(t, SMILES)
@@ -91,7 +91,7 @@ test.serial('the socket, attaching and loading give the same rows', async (t) =>
       [],
     )
   }
-  // By name, Slug and framework folder, and from stdin to stdout.
+  // By name, Slug and framework folder, and from one stream to the other.
   for (const target of ['eos0lgp', 'crippen-logp', join(LOGP_BUNDLE, 'model', 'framework')]) {
     const { code, stdout } = run(segmentDir, [target, '--input', input, '--output', '-', '--via', 'socket'])
     t.is(code, 0)
@@ -101,7 +101,7 @@ test.serial('the socket, attaching and loading give the same rows', async (t) =>
   t.deepEqual(readdirSync(segmentDir), [])
 })
 
-test.serial('the binary format works in both directions', async (t) => {
+test.serial('the binary form goes both ways', async (t) => {
   const resident = await load(t, [LOGP_BUNDLE, '--name', 'solubility'])
   const folder = temporaryFolder(t)
   const [input, output] = [join(folder, 'input.bin'), join(folder, 'output.bin')]
@@ -121,7 +121,7 @@ test.serial('with --segment-only there is no worker, and run attaches', async (t
   const resident = await load(t, [LOGP_BUNDLE, '--segment-only'])
   const { segmentDir } = resident
   const { pid } = resident.process
-  // The process that compiled the model may still be exiting.
+  // The process that compiled the model is on its way out.
   await until('no child process', () => readFileSync(`/proc/${pid}/task/${pid}/children`, 'latin1') === '')
   const input = writeInput(t, SMILES)
   const { code, stdout, stderr } = run(segmentDir, ['eos0lgp', '--input', input, '--output', '-'])
@@ -132,9 +132,9 @@ test.serial('with --segment-only there is no worker, and run attaches', async (t
   t.deepEqual(readdirSync(segmentDir), [])
 })
 
-test.serial('with --http it also serves HTTP, on a chosen socket', async (t) => {
+test.serial("with --http it serves too, and on a socket of one's choice", async (t) => {
   const path = join(temporaryFolder(t), 'onecopy.sock')
-  // A stale socket, as left by a killed server.
+  // As a server that was killed leaves it.
   const dead = spawn(process.execPath, [
     '-e',
     'require("net").createServer().listen(process.argv[1], () => console.log("on"))',
@@ -161,7 +161,7 @@ test.serial('with --http it also serves HTTP, on a chosen socket', async (t) => 
   t.false(existsSync(path))
 })
 
-test.serial('a model without a bundle takes lines of numbers', async (t) => {
+test.serial('a model that is no bundle takes lines of numbers', async (t) => {
   const resident = await load(t, [LOGP_MODEL, '--segment-only', '--name', 'plain'])
   const path = join(temporaryFolder(t), 'numbers.csv')
   const request = JSON.parse(readFileSync(join(LOGP_BUNDLE, 'sample-request.json'), 'utf8'))
@@ -178,32 +178,35 @@ test.serial('a model without a bundle takes lines of numbers', async (t) => {
   t.is(await resident.stop(), 0)
 })
 
-test.serial('segments of load can always be attached to, released segments of a server cannot', async (t) => {
-  const resident = await load(t, [LOGP_BUNDLE])
-  // Started later, its raw weights are already released, as those of the other server would be.
-  const { server, url } = await startServer(t, { args: ['--workers', '1', '--bundle', LOGP_BUNDLE] })
-  await server.logged(({ msg }) => msg === 'released weights that only a load needs')
-  const input = writeInput(t, SMILES)
-  const output = join(temporaryFolder(t), 'output.csv')
-  const files = ['--input', input, '--output', output]
-  const attached = run(resident.segmentDir, [LOGP_BUNDLE, ...files, '--via', 'segment'])
-  t.is(attached.code, 0, attached.stderr)
+test.serial(
+  'what load keeps can be attached to at any time, and what a server has released cannot',
+  async (t) => {
+    const resident = await load(t, [LOGP_BUNDLE])
+    // Begun later, and its raw weights are released by now: those of the other would be too.
+    const { server, url } = await startServer(t, { args: ['--workers', '1', '--bundle', LOGP_BUNDLE] })
+    await server.logged(({ msg }) => msg === 'released raw weights')
+    const input = writeInput(t, SMILES)
+    const output = join(temporaryFolder(t), 'output.csv')
+    const files = ['--input', input, '--output', output]
+    const attached = run(resident.segmentDir, [LOGP_BUNDLE, ...files, '--via', 'segment'])
+    t.is(attached.code, 0, attached.stderr)
 
-  const refused = run(server.segmentDir, [LOGP_BUNDLE, ...files, '--via', 'segment'])
-  t.not(refused.code, 0)
-  t.regex(refused.stderr, /SEGMENT_INVALID.*raw weights are released/)
-  // Without its socket only loading remains, and the reason is logged.
-  for (const name of server.segments().filter((one) => one.endsWith('.sock')))
-    rmSync(join(server.segmentDir, name))
-  const cold = run(server.segmentDir, [LOGP_BUNDLE, ...files])
-  t.is(cold.code, 0, cold.stderr)
-  t.regex(cold.stderr, /raw weights are released[\s\S]*loaded for this run alone/)
-  t.is((await fetch(`${url}/v2/health/ready`)).status, 200)
-  await server.stop()
-  t.is(await resident.stop(), 0)
-})
+    const refused = run(server.segmentDir, [LOGP_BUNDLE, ...files, '--via', 'segment'])
+    t.not(refused.code, 0)
+    t.regex(refused.stderr, /SEGMENT_INVALID.*raw weights are released/)
+    // Without its socket there is one way left, and the reason is said.
+    for (const name of server.segments().filter((one) => one.endsWith('.sock')))
+      rmSync(join(server.segmentDir, name))
+    const cold = run(server.segmentDir, [LOGP_BUNDLE, ...files])
+    t.is(cold.code, 0, cold.stderr)
+    t.regex(cold.stderr, /raw weights are released[\s\S]*loaded for this run alone/)
+    t.is((await fetch(`${url}/v2/health/ready`)).status, 200)
+    await server.stop()
+    t.is(await resident.stop(), 0)
+  },
+)
 
-test.serial('failures give a reason and a specific exit code', async (t) => {
+test.serial('what fails says why, with an exit code that a script can act on', async (t) => {
   const segmentDir = temporaryFolder(t, '/dev/shm')
   const input = writeInput(t, SMILES)
   const output = join(temporaryFolder(t), 'output.csv')
@@ -226,7 +229,7 @@ test.serial('failures give a reason and a specific exit code', async (t) => {
   t.regex(stderr, /warning: no server holds eos0lgp: its model is loaded for this run alone/)
 })
 
-test.serial('a killed server is not contacted: the model is loaded with a warning', async (t) => {
+test.serial('a server that was killed is not asked: the model is loaded with a warning', async (t) => {
   const resident = await load(t, [LOGP_BUNDLE, '--segment-only'])
   const exited = once(resident.process, 'exit')
   resident.process.kill('SIGKILL')
@@ -237,7 +240,7 @@ test.serial('a killed server is not contacted: the model is loaded with a warnin
   t.regex(stderr, /loaded for this run alone/)
 })
 
-/** Puts a command `onecopy` on the PATH of run.sh. */
+/** A command `onecopy` on a PATH of its own, for run.sh. */
 function pathWithOnecopy(t: ExecutionContext): string {
   const folder = temporaryFolder(t)
   const path = join(folder, 'onecopy')
@@ -246,7 +249,7 @@ function pathWithOnecopy(t: ExecutionContext): string {
   return `${folder}:${process.env.PATH}`
 }
 
-test.serial('run.sh, started as by ersilia-pack, attaches to the resident model', async (t) => {
+test.serial('run.sh, driven as ersilia-pack drives it, attaches to the resident model', async (t) => {
   const bundle = makeBundle(t)
   const framework = join(bundle, 'model', 'framework')
   const { server } = await startServer(t, { args: ['--bundle', bundle, '--workers', '1'] })
@@ -266,7 +269,7 @@ test.serial('run.sh, started as by ersilia-pack, attaches to the resident model'
   t.is(rows.length, smiles.length + 1)
   await stopCleanly(t, server)
 
-  // The same file without a server: loaded for this run, with a note in the output.
+  // The same file without a server: loaded for this once, and said so.
   const cold = script(temporaryFolder(t, '/dev/shm'))
   t.is(cold.status, 0)
   t.regex(cold.stderr, /loaded for this run alone/)
@@ -274,7 +277,7 @@ test.serial('run.sh, started as by ersilia-pack, attaches to the resident model'
   t.true(Math.max(...differences) < 1e-5)
 })
 
-test.serial('a run.sh that calls onecopy in a bundle without a manifest fails with the reason', (t) => {
+test.serial('a run.sh that asks onecopy in a bundle without a manifest ends with the reason', (t) => {
   const bundle = makeBundle(t, { manifest: null })
   const input = writeInput(t, SMILES)
   const { status, stderr } = spawnSync(
@@ -283,5 +286,5 @@ test.serial('a run.sh that calls onecopy in a bundle without a manifest fails wi
     { env: { ...process.env, PATH: pathWithOnecopy(t) }, encoding: 'utf8' },
   )
   t.is(status, 1)
-  t.regex(stderr, /has no serve\.json that says what to run/)
+  t.regex(stderr, /calls onecopy, but the bundle has no serve\.json/)
 })

@@ -1,4 +1,4 @@
-/** A request to the model of matrix products alone: of zeros it makes zeros. */
+/** A request to the matrix multiplication model: zeros in, zeros out. */
 import { BIG_WIDTH } from './fault-models.js'
 import { type HeldRequest, holdRequest } from './held-request.js'
 

@@ -5,7 +5,7 @@ import { runChaos } from '../../bench/chaos/run.js'
 import { Stage } from '../../bench/harness/stage.js'
 import { benchModel } from '../../bench/rows/row.js'
 
-test.serial('whatever is killed under load, only the requests of what was killed are lost', async (t) => {
+test.serial('kills under load lose only the requests of the killed processes', async (t) => {
   const model = await benchModel('mlp-6x512')
   await using stage = new Stage()
   const result = await runChaos({

@@ -1,4 +1,4 @@
-/** What the servers under faults serve, made once for all of their tests, and their compile cache. */
+/** Models of the fault tests, created once for all tests, and their compile cache. */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -18,16 +18,16 @@ export const BIG_WIDTH = 2048
 const BIG_LAYERS = 6
 
 export interface FaultModels {
-  /** One model, `slow`, that computes as long as a request says. */
+  /** Contains one model, `slow`, with a run time set by the request. */
   readonly slow: string
-  /** One model, `big`, of 100 MB: compiling and writing it take long enough to be interrupted. */
+  /** Contains one model, `big`, of 100 MB, so that compiling and writing can be interrupted. */
   readonly big: string
-  /** Compiled models, for starts that shall not compile. */
+  /** Compiled models, for starts without compilation. */
   readonly cacheDir: string
   remove(): void
 }
 
-/** Numbers that no two layers share: equal weights would be stored once. */
+/** Different numbers in each layer, because equal weights would be stored once. */
 function scatteredFloats(count: number, seed: number): Float32Array {
   const numbers = new Float32Array(count)
   let state = seed

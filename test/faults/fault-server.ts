@@ -1,6 +1,6 @@
 /**
- * A server whose processes are all known, by an entry of the environment that each of them inherits: so
- * that they can be signalled one by one or all at once, and none can survive unseen.
+ * A server whose processes are all known by an environment variable that they inherit. Each can be signalled
+ * alone or with all others, and none can survive unnoticed.
  */
 import { randomUUID } from 'node:crypto'
 import { readdirSync } from 'node:fs'
@@ -11,7 +11,7 @@ import {
   isWorker,
   processesMarked,
   signalIfThere,
-} from '../../bench/harness/process-list.js'
+} from '../../bench/harness/processes.js'
 import { type ServerUnderTest, type StartOptions, spawnServer } from '../helpers/server.js'
 import { until } from '../helpers/waiting.js'
 
@@ -25,7 +25,7 @@ export class FaultServer {
     const id = randomUUID()
     this.#mark = `${MARK}=${id}`
     this.server = spawnServer(t, { ...options, env: { ...options.env, [MARK]: id } })
-    // Before the server's own: a stopped process would keep its pipes open for ever.
+    // Runs before the cleanup of the server: a stopped process would keep its pipes open for ever.
     t.teardown(() => this.killEverything())
   }
 
@@ -33,7 +33,7 @@ export class FaultServer {
     return this.server.process.pid ?? 0
   }
 
-  /** @throws Error with all it said, when the server has ended. */
+  /** @throws Error with its output if the server has ended. */
   assertAlive(): void {
     const { exitCode, signalCode } = this.server.process
     if (exitCode === null && signalCode === null) return
@@ -52,7 +52,7 @@ export class FaultServer {
       .map(({ pid }) => pid)
   }
 
-  /** The primary first: it is the one that knows what a signal to all of them means. */
+  /** The primary first, because it decides the reaction to a signal to all. */
   everyPid(): number[] {
     const others = processesMarked(this.#mark).map(({ pid }) => pid)
     return [this.primaryPid, ...others.filter((pid) => pid !== this.primaryPid)]
@@ -70,17 +70,17 @@ export class FaultServer {
     }
   }
 
-  /** Rejects, naming them, when processes of the server outlive a generous deadline. */
+  /** Rejects with the names of processes that survive a generous deadline. */
   async untilGone(): Promise<void> {
-    await until(`every process of the server to be gone`, () => processesMarked(this.#mark).length === 0)
+    await until('all processes of the server to exit', () => processesMarked(this.#mark).length === 0)
   }
 
-  /** Work folders of compilations that nobody cleaned up. */
+  /** Work folders of compilations that were not removed. */
   workFolders(): string[] {
     return readdirSync(this.server.cacheDir).filter((name) => name.startsWith('.work-'))
   }
 
-  /** Everything that stands where nothing may be left. */
+  /** Files in all places that must be empty. */
   leftovers(): string[] {
     return [...this.server.segments(), ...this.workFolders()]
   }

@@ -1,4 +1,4 @@
-/** A request on a connection of its own, the worker that holds it, and how it ended. */
+/** A request on a separate connection, with its worker and its outcome. */
 import { Agent, request } from 'node:http'
 import type { Socket } from 'node:net'
 import { ownerOf } from '../../bench/harness/connections.js'
@@ -6,13 +6,13 @@ import { encodeRequest, type WireTensor } from '../helpers/v2-client.js'
 
 const TIMEOUT_MS = 60_000
 
-/** `answered` only with the right values; `wrong` and `hung` are never allowed. */
+/** `answered` means correct values; `wrong` and `hung` are never allowed. */
 export type RequestEnd = 'answered' | 'refused' | 'cut off' | 'wrong' | 'hung'
 
 export interface HeldRequest {
   readonly end: Promise<RequestEnd>
   readonly hasEnded: boolean
-  /** Pid of the worker that has the connection now; null before it is accepted and after its end. */
+  /** Pid of the worker that has the connection; null before it is accepted and after it is closed. */
   ownerPid(workerPids: readonly number[]): number | null
 }
 
@@ -20,7 +20,7 @@ export interface RequestOptions {
   readonly url: string
   readonly model: string
   readonly inputs: readonly WireTensor[]
-  /** The output's bytes. */
+  /** The bytes of the output. */
   readonly expected: Uint8Array
 }
 

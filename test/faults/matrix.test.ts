@@ -1,6 +1,6 @@
-/** Every signal, to every process of the server, in every moment of its life; one test a combination. */
+/** Sends every signal to every process of the server in every phase; one test for each combination. */
 import test, { type ExecutionContext } from 'ava'
-import { signalIfThere } from '../../bench/harness/process-list.js'
+import { signalIfThere } from '../../bench/harness/processes.js'
 import { until, withinDeadline } from '../helpers/waiting.js'
 import { bigRequest } from './big-request.js'
 import { type FaultModels, makeFaultModels } from './fault-models.js'
@@ -12,17 +12,20 @@ import { metricOf, scrape, slowRequest } from './slow-requests.js'
 type Server =
   | 'exits with 0'
   | 'exits with 1'
-  | 'exits at once by the signal'
+  | 'exits immediately with the signal'
   | 'is killed'
-  | 'starts all the same'
+  | 'starts anyway'
   | 'starts, or exits with 1'
   | 'replaces the worker'
-  | 'goes on with the same workers'
+  | 'continues with the same workers'
 
-/** What becomes of the requests that were inside. */
-type Requests = 'every request is answered' | 'only its requests are cut off' | 'requests are cut off'
+/** The outcome of requests in flight. */
+type Requests =
+  | 'every request is answered'
+  | 'only requests of the worker are cut off'
+  | 'requests are cut off'
 
-type Folder = 'nothing is left' | 'the next start removes what is left'
+type Folder = 'nothing is left' | 'the next start removes leftovers'
 
 interface Row {
   readonly at: Moment
@@ -30,17 +33,17 @@ interface Row {
   readonly signals: readonly NodeJS.Signals[]
   readonly server: Server
   readonly requests?: Requests
-  /** Nothing, where not said otherwise. */
+  /** Default: nothing is left. */
   readonly folder?: Folder
 }
 
 const ASKING = ['SIGTERM', 'SIGINT'] as const
 const KILL = ['SIGKILL'] as const
 const DEADLY = ['SIGKILL', 'SIGSEGV'] as const
-const ANSWERED = 'every request is answered'
-const ONLY_ITS = 'only its requests are cut off'
+const ALL_ANSWERED = 'every request is answered'
+const ONLY_WORKER = 'only requests of the worker are cut off'
 const CUT_OFF = 'requests are cut off'
-const NEXT_START = 'the next start removes what is left'
+const NEXT_START = 'the next start removes leftovers'
 
 const MATRIX: readonly Row[] = [
   { at: 'compiling', target: 'compile process', signals: [...ASKING, ...KILL], server: 'exits with 1' },
@@ -49,29 +52,29 @@ const MATRIX: readonly Row[] = [
   { at: 'compiling', target: 'everything', signals: ASKING, server: 'exits with 0' },
   { at: 'compiling', target: 'everything', signals: KILL, server: 'is killed', folder: NEXT_START },
 
-  // The image came from the cache: the compile process has no work left.
+  // The image came from the cache, so the compile process has no work left.
   {
     ...{ at: 'writing the segment', target: 'compile process', signals: [...ASKING, ...KILL] },
-    server: 'starts all the same',
+    server: 'starts anyway',
   },
   { at: 'writing the segment', target: 'primary', signals: ASKING, server: 'exits with 0' },
   { at: 'writing the segment', target: 'primary', signals: KILL, server: 'is killed', folder: NEXT_START },
-  // It starts meanwhile, and would serve what is written.
+  // The worker boots during the write and would then load the segment.
   { at: 'writing the segment', target: 'worker', signals: ['SIGTERM', ...DEADLY], server: 'exits with 1' },
   { at: 'writing the segment', target: 'everything', signals: ASKING, server: 'exits with 0' },
   { at: 'writing the segment', target: 'everything', signals: KILL, server: 'is killed', folder: NEXT_START },
 
   { at: 'before ready', target: 'worker', signals: ['SIGTERM', ...DEADLY], server: 'exits with 1' },
-  // Ignored by a worker that got as far as to say so.
+  // Workers ignore SIGINT once their handler is installed.
   { at: 'before ready', target: 'worker', signals: ['SIGINT'], server: 'starts, or exits with 1' },
   { at: 'before ready', target: 'primary', signals: ASKING, server: 'exits with 0' },
-  // Workers that were not told yet what they serve cannot clean up.
+  // Workers without a start message cannot clean up.
   { at: 'before ready', target: 'primary', signals: KILL, server: 'is killed', folder: NEXT_START },
   { at: 'before ready', target: 'everything', signals: ASKING, server: 'exits with 0' },
   { at: 'before ready', target: 'everything', signals: KILL, server: 'is killed', folder: NEXT_START },
 
   { at: 'idle', target: 'worker', signals: ['SIGTERM', ...DEADLY], server: 'replaces the worker' },
-  { at: 'idle', target: 'worker', signals: ['SIGINT'], server: 'goes on with the same workers' },
+  { at: 'idle', target: 'worker', signals: ['SIGINT'], server: 'continues with the same workers' },
   { at: 'idle', target: 'primary', signals: ASKING, server: 'exits with 0' },
   { at: 'idle', target: 'primary', signals: KILL, server: 'is killed' },
   { at: 'idle', target: 'everything', signals: ASKING, server: 'exits with 0' },
@@ -79,63 +82,63 @@ const MATRIX: readonly Row[] = [
 
   {
     ...{ at: 'in a batch', target: 'worker', signals: ['SIGTERM'] },
-    ...{ server: 'replaces the worker', requests: ANSWERED },
+    ...{ server: 'replaces the worker', requests: ALL_ANSWERED },
   },
   {
     ...{ at: 'in a batch', target: 'worker', signals: ['SIGINT'] },
-    ...{ server: 'goes on with the same workers', requests: ANSWERED },
+    ...{ server: 'continues with the same workers', requests: ALL_ANSWERED },
   },
   {
     ...{ at: 'in a batch', target: 'worker', signals: DEADLY },
-    ...{ server: 'replaces the worker', requests: ONLY_ITS },
+    ...{ server: 'replaces the worker', requests: ONLY_WORKER },
   },
-  { at: 'in a batch', target: 'primary', signals: ASKING, server: 'exits with 0', requests: ANSWERED },
-  { at: 'in a batch', target: 'primary', signals: KILL, server: 'is killed', requests: ANSWERED },
-  { at: 'in a batch', target: 'everything', signals: ASKING, server: 'exits with 0', requests: ANSWERED },
+  { at: 'in a batch', target: 'primary', signals: ASKING, server: 'exits with 0', requests: ALL_ANSWERED },
+  { at: 'in a batch', target: 'primary', signals: KILL, server: 'is killed', requests: ALL_ANSWERED },
+  { at: 'in a batch', target: 'everything', signals: ASKING, server: 'exits with 0', requests: ALL_ANSWERED },
   {
     ...{ at: 'in a batch', target: 'everything', signals: KILL },
     ...{ server: 'is killed', requests: CUT_OFF, folder: NEXT_START },
   },
 
-  { at: 'draining', target: 'worker', signals: ASKING, server: 'exits with 0', requests: ANSWERED },
-  { at: 'draining', target: 'worker', signals: DEADLY, server: 'exits with 0', requests: ONLY_ITS },
+  { at: 'draining', target: 'worker', signals: ASKING, server: 'exits with 0', requests: ALL_ANSWERED },
+  { at: 'draining', target: 'worker', signals: DEADLY, server: 'exits with 0', requests: ONLY_WORKER },
   {
     ...{ at: 'draining', target: 'primary', signals: ASKING },
-    ...{ server: 'exits at once by the signal', requests: CUT_OFF },
+    ...{ server: 'exits immediately with the signal', requests: CUT_OFF },
   },
-  { at: 'draining', target: 'primary', signals: KILL, server: 'is killed', requests: ANSWERED },
+  { at: 'draining', target: 'primary', signals: KILL, server: 'is killed', requests: ALL_ANSWERED },
   {
     ...{ at: 'draining', target: 'everything', signals: ASKING },
-    ...{ server: 'exits at once by the signal', requests: CUT_OFF },
+    ...{ server: 'exits immediately with the signal', requests: CUT_OFF },
   },
   {
     ...{ at: 'draining', target: 'everything', signals: KILL },
     ...{ server: 'is killed', requests: CUT_OFF, folder: NEXT_START },
   },
 
-  // Every worker goes in the end, also one that ignores the signal.
+  // Every worker is replaced in the end, including one that ignores the signal.
   {
     ...{ at: 'reloading', target: 'worker', signals: ASKING },
-    ...{ server: 'replaces the worker', requests: ANSWERED },
+    ...{ server: 'replaces the worker', requests: ALL_ANSWERED },
   },
   {
     ...{ at: 'reloading', target: 'worker', signals: DEADLY },
-    ...{ server: 'replaces the worker', requests: ONLY_ITS },
+    ...{ server: 'replaces the worker', requests: ONLY_WORKER },
   },
   {
     ...{ at: 'reloading', target: 'replacement', signals: ['SIGTERM', ...DEADLY] },
-    ...{ server: 'replaces the worker', requests: ANSWERED },
+    ...{ server: 'replaces the worker', requests: ALL_ANSWERED },
   },
-  { at: 'reloading', target: 'primary', signals: ASKING, server: 'exits with 0', requests: ANSWERED },
-  { at: 'reloading', target: 'primary', signals: KILL, server: 'is killed', requests: ANSWERED },
-  { at: 'reloading', target: 'everything', signals: ASKING, server: 'exits with 0', requests: ANSWERED },
+  { at: 'reloading', target: 'primary', signals: ASKING, server: 'exits with 0', requests: ALL_ANSWERED },
+  { at: 'reloading', target: 'primary', signals: KILL, server: 'is killed', requests: ALL_ANSWERED },
+  { at: 'reloading', target: 'everything', signals: ASKING, server: 'exits with 0', requests: ALL_ANSWERED },
   {
     ...{ at: 'reloading', target: 'everything', signals: KILL },
     ...{ server: 'is killed', requests: CUT_OFF, folder: NEXT_START },
   },
 
   { at: 'scraping', target: 'worker', signals: ['SIGTERM', ...DEADLY], server: 'replaces the worker' },
-  { at: 'scraping', target: 'worker', signals: ['SIGINT'], server: 'goes on with the same workers' },
+  { at: 'scraping', target: 'worker', signals: ['SIGINT'], server: 'continues with the same workers' },
   { at: 'scraping', target: 'primary', signals: ASKING, server: 'exits with 0' },
   { at: 'scraping', target: 'primary', signals: KILL, server: 'is killed' },
   { at: 'scraping', target: 'everything', signals: ASKING, server: 'exits with 0' },
@@ -144,28 +147,28 @@ const MATRIX: readonly Row[] = [
 
 const EXIT_BY_SIGNAL: Partial<Record<NodeJS.Signals, number>> = { SIGINT: 130, SIGTERM: 143 }
 
-/** About 0.1 ms each; more are asked for where the CPUs are busy elsewhere. */
+/** About 0.1 ms each; more on a busy machine. */
 const SHORT_ITERATIONS = 4000
-/** Still inside when the signal comes, whatever comes before it. */
+/** Long enough to be in flight when the signal arrives. */
 const MEDIUM_ITERATIONS = 10_000
 const LONG_ITERATIONS = 1_000_000
 
 function iterationsFor({ at, requests }: Row): number {
-  // A worker that drains first holds up its replacement.
+  // A draining worker delays its replacement.
   if (at === 'reloading') return MEDIUM_ITERATIONS
   if (requests === CUT_OFF) return LONG_ITERATIONS
-  return requests === ONLY_ITS || at === 'draining' ? MEDIUM_ITERATIONS : SHORT_ITERATIONS
+  return requests === ONLY_WORKER || at === 'draining' ? MEDIUM_ITERATIONS : SHORT_ITERATIONS
 }
 
 let faultModels: FaultModels
 
-test.serial.before('the models are made', async () => {
+test.serial.before('models are generated', async () => {
   faultModels = makeFaultModels()
 })
 
 test.after.always('the models are removed', () => faultModels.remove())
 
-test.serial('the models are compiled once, for all moments but compiling', async (t) => {
+test.serial('models are compiled once, for all phases except compiling', async (t) => {
   const { big, slow, cacheDir } = faultModels
   for (const models of [big, slow]) {
     const { server } = new FaultServer(t, { models, cacheDir, args: ['--workers', '1'] })
@@ -174,7 +177,7 @@ test.serial('the models are compiled once, for all moments but compiling', async
   }
 })
 
-/** The pid that is hit; null for everything. */
+/** The pid that gets the signal; null for all processes. */
 function victimOf(target: Target, scene: Scene): number | null {
   if (target === 'everything') return null
   const pids = {
@@ -184,14 +187,15 @@ function victimOf(target: Target, scene: Scene): number | null {
     'compile process': scene.compilerPid,
   }
   const pid = pids[target]
-  if (pid === null) throw new Error(`expected a ${target} in that moment`)
+  if (pid === null) throw new Error(`expected a ${target} in this phase`)
   return pid
 }
 
 async function hit(scene: Scene, row: Row, signal: NodeJS.Signals): Promise<Hit> {
   const victim = victimOf(row.target, scene)
-  // Not a wait for something to happen: copies of one signal within 100 ms count as one.
-  if (row.server === 'exits at once by the signal') await new Promise((resolve) => setTimeout(resolve, 150))
+  // This is not a wait for an event: copies of a signal within 100 ms count as one.
+  if (row.server === 'exits immediately with the signal')
+    await new Promise((resolve) => setTimeout(resolve, 150))
   const inside = new Set(scene.held.filter(({ request }) => !request.hasEnded))
   if (victim === null) scene.server.signalEverything(signal)
   else process.kill(victim, signal)
@@ -205,7 +209,7 @@ async function isReady(url: string): Promise<boolean> {
   return response.ok
 }
 
-/** A server that serves on: all workers ready, all answers right, the victim gone or still there. */
+/** The server continues: all workers ready, all outputs correct, the victim replaced or still running. */
 async function expectServing(
   t: ExecutionContext,
   { server, models }: Scene,
@@ -226,7 +230,7 @@ async function expectServing(
   const ends = await Promise.all(Array.from({ length: 2 * WORKERS }, () => ask().end))
   t.deepEqual(new Set(ends), new Set(['answered']))
   if (victim !== null && !isReplaced)
-    t.true(server.workerPids().includes(victim), 'the worker is still there')
+    t.true(server.workerPids().includes(victim), 'the worker is still running')
 }
 
 async function expectEnd(
@@ -244,7 +248,7 @@ async function expectEnd(
       return t.deepEqual(await ended(), { code: 0, signal: null }, scene.server.server.stderr)
     case 'exits with 1':
       return t.deepEqual(await ended(), { code: 1, signal: null }, scene.server.server.stderr)
-    case 'exits at once by the signal':
+    case 'exits immediately with the signal':
       return t.deepEqual(await ended(), { code: EXIT_BY_SIGNAL[signal] ?? null, signal: null })
     case 'is killed':
       return t.deepEqual(await ended(), { code: null, signal: 'SIGKILL' })
@@ -257,10 +261,10 @@ async function expectEnd(
       await expectServing(t, scene, { victim: null, isReplaced: false })
       return await stop()
     }
-    case 'starts all the same':
+    case 'starts anyway':
     case 'replaces the worker':
-    case 'goes on with the same workers': {
-      const worker = row.server === 'starts all the same' ? null : victim
+    case 'continues with the same workers': {
+      const worker = row.server === 'starts anyway' ? null : victim
       await expectServing(t, scene, { victim: worker, isReplaced: row.server === 'replaces the worker' })
       await scene.scrapes?.stop()
       return await stop()
@@ -269,24 +273,24 @@ async function expectEnd(
 }
 
 interface Hit {
-  /** Null for everything. */
+  /** Null for all processes. */
   readonly victim: number | null
-  /** What was inside at that time. */
+  /** Requests in flight at that time. */
   readonly inside: ReadonlySet<HeldByWorker>
 }
 
 async function expectRequests(t: ExecutionContext, { held }: Scene, row: Row, { victim, inside }: Hit) {
   const ends = await Promise.all(held.map(({ request }) => request.end))
   const expected = held.map((one) => {
-    const isHit = row.requests === CUT_OFF || (row.requests === ONLY_ITS && one.ownerPid === victim)
+    const isHit = row.requests === CUT_OFF || (row.requests === ONLY_WORKER && one.ownerPid === victim)
     return isHit && inside.has(one) ? 'cut off' : 'answered'
   })
   t.deepEqual(ends, expected)
-  const isCutting = row.requests === CUT_OFF || row.requests === ONLY_ITS
-  if (isCutting && row.at !== 'reloading') t.true(expected.includes('cut off'), 'nothing was inside any more')
+  const isCutting = row.requests === CUT_OFF || row.requests === ONLY_WORKER
+  if (isCutting && row.at !== 'reloading') t.true(expected.includes('cut off'), 'no request was in flight')
 }
 
-/** What was answered before a scrape is in it, whatever happens to the worker that answered. */
+/** A scrape counts all earlier responses, including those of a dead worker. */
 async function expectScrapes(t: ExecutionContext, { scrapes }: Scene, { target }: Row): Promise<void> {
   if (scrapes === null) return
   await scrapes.stop()
@@ -318,7 +322,7 @@ for (const row of MATRIX) {
   for (const signal of row.signals) {
     test.serial(`${row.at}: ${row.target} gets ${signal}: ${sentence(row)}`, async (t) => {
       const scene = await REACH[row.at](t, { ...faultModels, iterations: iterationsFor(row) })
-      t.true(isStillIn(row.at, scene), 'the moment was over')
+      t.true(isStillIn(row.at, scene), 'the phase was over')
       const done = await hit(scene, row, signal)
       await expectEnd(t, scene, row, signal, done.victim)
       await expectRequests(t, scene, row, done)

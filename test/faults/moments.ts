@@ -1,11 +1,11 @@
 /**
- * The moments in which a server is hit. Each is reached by waiting for what can be seen from outside: a
- * file, a process, a log line, a metric; and it lasts long enough for a signal to come in time.
+ * The phases in which faults are injected. Each is reached by waiting for something observable: a file, a
+ * process, a log line or a metric. It lasts long enough for a signal to arrive.
  */
 import { readdirSync, utimesSync } from 'node:fs'
 import { join } from 'node:path'
 import type { ExecutionContext } from 'ava'
-import { signalIfThere } from '../../bench/harness/process-list.js'
+import { signalIfThere } from '../../bench/harness/processes.js'
 import { until, untilSome } from '../helpers/waiting.js'
 import type { FaultModels } from './fault-models.js'
 import { FaultServer } from './fault-server.js'
@@ -14,7 +14,7 @@ import { type HeldByWorker, occupyWorkers, slowRequest } from './slow-requests.j
 
 export const WORKERS = 2
 
-/** What is served, and how long requests that are held shall compute: 0.1 ms an iteration. */
+/** The models, and the run time of held requests: 0.1 ms per iteration. */
 export interface Setting extends FaultModels {
   readonly iterations: number
 }
@@ -31,18 +31,18 @@ export type Moment =
 
 export type Target = 'worker' | 'replacement' | 'primary' | 'compile process' | 'everything'
 
-/** A server in its moment. */
+/** A server in a phase. */
 export interface Scene {
   readonly server: FaultServer
   readonly models: string
-  /** The worker that is hit where one is. */
+  /** The worker that gets the fault, if any. */
   readonly workerPid: number | null
-  /** The worker that was started to replace one. */
+  /** The replacement of a worker. */
   readonly replacementPid: number | null
   readonly compilerPid: number | null
   readonly held: readonly HeldByWorker[]
   readonly scrapes: ScrapeLoop | null
-  /** Pid of a stopped worker that goes on after the signal. */
+  /** Pid of a stopped worker that is continued after the signal. */
   readonly stoppedPid: number | null
 }
 
@@ -57,7 +57,7 @@ const NOTHING = {
 
 const ARGS = ['--workers', String(WORKERS)]
 
-/** Files below a folder that other processes change meanwhile. */
+/** Files below a folder that other processes change concurrently. */
 function filesIn(folder: string): string[] {
   try {
     return readdirSync(folder, { recursive: true }) as string[]
@@ -73,12 +73,12 @@ async function compiling(t: ExecutionContext, { big }: Setting): Promise<Scene> 
     () => filesIn(server.server.cacheDir).find((name) => /^\.work-.*\//.test(name)) ?? null,
     { pollMs: 0 },
   )
-  t.deepEqual(server.workerPids(), [], 'compiling takes most memory of all: workers come later')
+  t.deepEqual(server.workerPids(), [], 'workers start after compilation, which takes the most memory')
   return { ...NOTHING, server, models: big, compilerPid: server.compilerPids()[0] ?? null }
 }
 
 async function writing(t: ExecutionContext, { big, cacheDir }: Setting): Promise<Scene> {
-  // Of a model that is known to the cache there would be no compile process.
+  // A cached model would need no compile process.
   utimesSync(join(big, 'big', '1', 'model.onnx'), new Date(), new Date())
   const server = new FaultServer(t, { models: big, cacheDir, args: ARGS })
   await untilSome(
@@ -96,7 +96,7 @@ async function beforeReady(t: ExecutionContext, { slow, cacheDir }: Setting): Pr
   return { ...NOTHING, server, models: slow, workerPid }
 }
 
-/** A server that serves: every later moment begins with one. */
+/** A serving server: the start of every later phase. */
 async function serving(t: ExecutionContext, { slow, cacheDir }: Setting) {
   const server = new FaultServer(t, { models: slow, cacheDir, args: ARGS })
   const addresses = await server.server.ready()
@@ -115,7 +115,7 @@ async function inBatch(t: ExecutionContext, models: Setting): Promise<Scene> {
   return { ...scene, held: await occupyWorkers({ ...rest, iterations: models.iterations }) }
 }
 
-/** Every worker refuses, as seen on new connections, which round robin deals to one after another. */
+/** Every worker rejects requests, as observed on new connections, which round robin distributes. */
 async function untilAllRefuse(url: string): Promise<void> {
   let refusals = 0
   await until('every worker to drain', async () => {
@@ -149,18 +149,18 @@ async function reloading(t: ExecutionContext, models: Setting): Promise<Scene> {
     },
     { pollMs: 0 },
   )
-  // One of the workers from before, whichever is left.
+  // One of the old workers that is still running.
   const workerPid = server.workerPids().findLast((pid) => workerPids.includes(pid)) ?? null
   return { ...scene, held, workerPid, replacementPid }
 }
 
-/** A stopped worker keeps every scrape waiting for its counts. */
+/** A stopped worker delays every scrape. */
 async function scraping(t: ExecutionContext, models: Setting): Promise<Scene> {
   const { scene, url, adminUrl } = await serving(t, models)
   const ends = await Promise.all(Array.from({ length: 4 }, () => slowRequest(url, 1).end))
   t.deepEqual(ends, ['answered', 'answered', 'answered', 'answered'])
   const stoppedPid = scene.workerPid as number
-  // One scrape while all answer: from here on no later one may know less.
+  // A scrape while all workers respond: later scrapes must not count less.
   const scrapes = new ScrapeLoop(adminUrl)
   await scrapes.untilAnswered()
   signalIfThere(stoppedPid, 'SIGSTOP')
@@ -179,7 +179,7 @@ export const REACH: Record<Moment, (t: ExecutionContext, models: Setting) => Pro
   scraping,
 }
 
-/** Whether the file that shows the moment is still there: a test that came too late would prove nothing. */
+/** Whether the phase still lasts; otherwise the test would prove nothing. */
 export function isStillIn(moment: Moment, { server }: Scene): boolean {
   if (moment === 'compiling') return filesIn(server.server.cacheDir).some((name) => /^\.work-/.test(name))
   if (moment === 'writing the segment')

@@ -8,7 +8,7 @@ import { FaultServer } from './fault-server.js'
 const CONNECTIONS = 32
 const RESTARTS = 20
 const WORKERS = 2
-/** Enough to see what goes wrong; the client ends then. */
+/** The client stops after this many failures. */
 const MAX_FAULTS = 20
 const REPLACED = 'every worker was replaced'
 
@@ -17,7 +17,7 @@ interface Load {
   readonly faults: string[]
 }
 
-/** One request whose answer depends on `x`; null when all is right. */
+/** One request with an output that depends on `x`; null if it is correct. */
 function ask(agent: Agent, url: string, x: number): Promise<string | null> {
   const body = JSON.stringify({ inputs: [{ name: 'x', datatype: 'FP32', shape: [1, 2], data: [x, 2 * x] }] })
   return new Promise((resolve) => {
@@ -26,7 +26,7 @@ function ask(agent: Agent, url: string, x: number): Promise<string | null> {
       response.setEncoding('utf8').on('data', (part: string) => {
         text += part
       })
-      response.on('error', (thrown) => resolve(`in the answer: ${thrown.message}`))
+      response.on('error', (thrown) => resolve(`in the response: ${thrown.message}`))
       response.on('end', () => {
         if (response.statusCode !== 200) return resolve(`status ${response.statusCode}: ${text}`)
         const { outputs } = JSON.parse(text) as { outputs: { data: number[] }[] }
@@ -63,12 +63,12 @@ async function restart(t: ExecutionContext, server: FaultServer, count: number, 
     server.assertAlive()
     return server.server.log.filter(({ msg }) => msg === REPLACED).length >= count
   })
-  await until('the old workers to be gone', () => server.workerPids().every((pid) => !before.includes(pid)))
+  await until('the old workers to exit', () => server.workerPids().every((pid) => !before.includes(pid)))
   t.is(server.workerPids().length, WORKERS)
-  t.true(load.answered > answeredBefore, 'requests were answered meanwhile')
+  t.true(load.answered > answeredBefore, 'requests were answered during the restart')
 }
 
-test.serial('rolling restarts under load: not one request fails, every answer is right', async (t) => {
+test.serial('rolling restarts under load fail no request, and every output is correct', async (t) => {
   const models = writeModel(temporaryFolder(t), 'add', addModel())
   const server = new FaultServer(t, { models, args: ['--workers', String(WORKERS)] })
   const { url } = await server.server.ready()

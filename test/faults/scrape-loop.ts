@@ -1,13 +1,13 @@
-/** Scrapes one after another for as long as the server answers them, and what they said. */
+/** Scrapes repeatedly as long as the server responds, and keeps the results. */
 import { Agent, get } from 'node:http'
 import type { Socket } from 'node:net'
 import { ownerOf } from '../../bench/harness/connections.js'
 import { untilSome } from '../helpers/waiting.js'
 
 export class ScrapeLoop {
-  /** Every complete answer. */
+  /** Every complete response. */
   readonly texts: string[] = []
-  /** Scrapes that were not answered with 200. */
+  /** Scrapes with a status other than 200. */
   readonly failures: string[] = []
   readonly #url: string
   readonly #agent = new Agent({ keepAlive: false })
@@ -24,7 +24,7 @@ export class ScrapeLoop {
     while (!this.#isStopped) {
       const failure = await this.#scrape()
       if (failure !== null) this.failures.push(failure)
-      // A server that is gone is not asked again and again.
+      // Stops after the server has exited.
       if (failure === 'ECONNREFUSED') return
     }
   }
@@ -55,11 +55,11 @@ export class ScrapeLoop {
     await untilSome('a scrape', () => (this.texts.length > before ? true : null))
   }
 
-  /** Until the primary has a scrape in hand that it has not answered. */
+  /** Waits until the primary has a scrape in flight. */
   async untilAsking(primaryPid: number): Promise<void> {
     const port = Number(new URL(this.#url).port)
     await untilSome(
-      'a scrape to be under way',
+      'a scrape to be in flight',
       () => {
         const { localPort } = this.#socket ?? {}
         return localPort === undefined ? null : ownerOf({ port, workerPids: [primaryPid] }, localPort)

@@ -1,4 +1,4 @@
-/** Requests to the model whose run takes as long as asked: the product of identities is the identity. */
+/** Requests with a configurable run time: the product of identity matrices is the identity. */
 import type { WireTensor } from '../helpers/v2-client.js'
 import { until } from '../helpers/waiting.js'
 import { type HeldRequest, holdRequest } from './held-request.js'
@@ -26,7 +26,7 @@ export async function scrape(adminUrl: string): Promise<string> {
   return await (await fetch(`${adminUrl}/metrics`)).text()
 }
 
-/** A gauge, or a counter's sum over its series. */
+/** The value of a gauge, or the sum of a counter over its series. */
 export function metricOf(text: string, name: string, labels = ''): number {
   const lines = text.split('\n').filter((line) => line.startsWith(name) && line.includes(labels))
   return lines.reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' ') + 1)), 0)
@@ -46,16 +46,16 @@ interface OccupyOptions {
 
 const MAX_ATTEMPTS = 4
 
-/** Two requests at each worker: one computes, one waits. On a machine that is busy they are made longer. */
+/** Two requests per worker: one runs, one is queued. On a busy machine they take longer. */
 export async function occupyWorkers(options: OccupyOptions): Promise<HeldByWorker[]> {
   for (let attempt = 0; attempt < MAX_ATTEMPTS; attempt++) {
     const held = await tryToOccupy({ ...options, iterations: options.iterations * 3 ** attempt })
     if (held !== null) return held
   }
-  throw new Error(`requests were answered before they were seen at their workers, ${MAX_ATTEMPTS} times`)
+  throw new Error(`requests were answered before they were observed in their workers, ${MAX_ATTEMPTS} times`)
 }
 
-/** Null when one of the requests was answered too early. */
+/** Null if one of the requests was answered too early. */
 async function tryToOccupy({
   url,
   adminUrl,
@@ -71,14 +71,14 @@ async function tryToOccupy({
     void request.end.then(() => {
       isOver = true
     })
-    // One after another: round robin deals them out evenly.
-    await until('a request to be at a worker', () => {
+    // One after the other, so that round robin distributes them evenly.
+    await until('a request to reach a worker', () => {
       const ownerPid = request.ownerPid(workerPids)
       if (ownerPid !== null) held.push({ request, ownerPid })
       return ownerPid !== null || isOver
     })
   }
-  await until('a request to wait at each worker', async () => {
+  await until('a queued request in each worker', async () => {
     return isOver || metricOf(await scrape(adminUrl), 'onecopy_queue_depth ') === workerPids.length
   })
   if (!isOver) return held

@@ -1,7 +1,7 @@
 /**
- * Holds answers to the OpenAPI document: whatever a test asks a server, with fetch or node:http, is looked up
- * by method, path and status, and its headers and body must be as the document says. An answer that the document
- * does not foresee is an error, too.
+ * Checks responses against the OpenAPI document. Every response that a test gets through fetch or node:http
+ * is looked up by method, path and status; its headers and body must match. A response that the document does
+ * not define is an error.
  */
 import { gunzipSync, inflateSync } from 'node:zlib'
 import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js'
@@ -18,7 +18,7 @@ export interface CheckedAnswer {
   /** With or without a query. */
   readonly path: string
   readonly status: number
-  /** Names in lower case. */
+  /** Header names in lower case. */
   readonly headers: Readonly<Record<string, string>>
   readonly body: Uint8Array
 }
@@ -27,13 +27,13 @@ const DOCUMENTS: Readonly<Record<Port, OpenApiDocument>> = {
   public: openApiDocument('public', { version: '0.0.0', hasBundle: true }),
   admin: openApiDocument('admin', { version: '0.0.0', hasBundle: false }),
 }
-/** Said below the routes, so on paths that are none as well. */
+/** Responses from below the routes, which also occur on unknown paths. */
 const BELOW_ROUTES = [
   ...['REQUEST_MALFORMED', 'REQUEST_TIMEOUT', 'HEADERS_TOO_LARGE', 'INTERNAL'],
   ...['UNAUTHORIZED', 'FORBIDDEN', 'RATE_LIMITED', 'CONCURRENCY_LIMITED'],
 ]
 
-// The first error is enough: in a large tensor there may be thousands, one for each element.
+// Stops at the first error: a large tensor could have thousands.
 const ajv = new Ajv2020({ strict: true, allowUnionTypes: true })
 ajv.addKeyword('components')
 const validators: Readonly<Record<Port, WeakMap<object, ValidateFunction>>> = {
@@ -41,7 +41,7 @@ const validators: Readonly<Record<Port, WeakMap<object, ValidateFunction>>> = {
   admin: new WeakMap(),
 }
 
-/** Schemas refer to the document's components. */
+/** Schemas refer to components of the document. */
 function validatorOf(schema: object, port: Port): ValidateFunction {
   let validate = validators[port].get(schema)
   if (validate === undefined) {
@@ -51,7 +51,7 @@ function validatorOf(schema: object, port: Port): ValidateFunction {
   return validate
 }
 
-/** Compiles what answers are held to, which would otherwise take its time in the middle of a test. */
+/** Compiles the validators in advance, so that this does not slow down a test. */
 export function prepareChecks(port: Port): void {
   for (const operations of Object.values(DOCUMENTS[port].paths))
     for (const { responses } of Object.values(operations))
@@ -61,7 +61,7 @@ export function prepareChecks(port: Port): void {
       }
 }
 
-/** Why `value` is not as `schema` says, or null. */
+/** Why `value` does not match `schema`; null if it does. */
 function mismatch(schema: object, value: unknown, port: Port): string | null {
   const validate = validatorOf(schema, port)
   return validate(value) ? null : ajv.errorsText(validate.errors, { dataVar: 'body' })
@@ -72,7 +72,7 @@ interface Template {
   readonly pattern: RegExp
 }
 
-/** Those with fewer placeholders first: they win, as in the router. */
+/** Templates with fewer placeholders first: they take precedence, as in the router. */
 function templatesOf(port: Port): Template[] {
   const placeholders = (template: string) => template.split('{').length
   return Object.keys(DOCUMENTS[port].paths)
@@ -89,7 +89,7 @@ const TEMPLATES: Readonly<Record<Port, Template[]>> = {
   admin: templatesOf('admin'),
 }
 
-/** The template that a path belongs to. */
+/** The template that matches a path. */
 function templateFor(path: string, port: Port): string | null {
   return TEMPLATES[port].find(({ pattern }) => pattern.test(path))?.template ?? null
 }
@@ -100,7 +100,7 @@ function asJson(bytes: Uint8Array): unknown {
 
 const ERROR = { $ref: '#/components/schemas/Error' }
 
-/** An error, wherever it was said: body, code and status belong together. */
+/** An error response: body, code and status must be consistent. */
 function errorProblem(
   { method, status, headers, body }: CheckedAnswer,
   codes: readonly string[] | null,
@@ -108,8 +108,9 @@ function errorProblem(
   const code = headers['x-error-code'] ?? ''
   if (!isErrorCode(code)) return `X-Error-Code ${JSON.stringify(code)} is not in the catalogue`
   if (codes !== null && !codes.includes(code)) return `expected one of ${codes}, got ${code}`
-  const isDeadlineAsAsked = code === 'DEADLINE_EXCEEDED' && status === 503
-  if (ERROR_CATALOGUE[code].status !== status && !isDeadlineAsAsked) return `${code} is not a ${status}`
+  const isRequestedDeadlineStatus = code === 'DEADLINE_EXCEEDED' && status === 503
+  if (ERROR_CATALOGUE[code].status !== status && !isRequestedDeadlineStatus)
+    return `${code} is not a ${status}`
   return method === 'HEAD' ? null : mismatch(ERROR, asJson(body), 'public')
 }
 
@@ -131,7 +132,7 @@ interface Content {
   readonly schema?: object
 }
 
-/** The JSON in front of binary tensors, and that as many bytes follow as it says. */
+/** The JSON before binary tensors; the number of bytes that follow must match it. */
 function binaryProblem({ headers, body }: CheckedAnswer, json: Content, port: Port): string | null {
   const jsonBytes = Number(headers['inference-header-content-length'])
   const head = asJson(body.subarray(0, jsonBytes))
@@ -141,7 +142,7 @@ function binaryProblem({ headers, body }: CheckedAnswer, json: Content, port: Po
   const announced = outputs.reduce((sum, { parameters }) => sum + (parameters?.binary_data_size ?? 0), 0)
   return announced === body.length - jsonBytes
     ? null
-    : `${announced} bytes of tensors are announced, ${body.length - jsonBytes} follow`
+    : `${announced} bytes of tensors declared, ${body.length - jsonBytes} present`
 }
 
 function bodyProblem(answer: CheckedAnswer, response: OpenApiResponse, port: Port): string | null {
@@ -166,7 +167,7 @@ function problemOf(answer: CheckedAnswer, port: Port): string | null {
   if (operation === undefined) {
     if (method === 'options' && status < 300) return null
     if (status === 405 && !answer.headers.allow) return 'a 405 without Allow'
-    // Routes that are not always there say so.
+    // Optional routes are marked as such.
     const mayBeMissing = JSON.stringify(document.paths[template]).includes('ROUTE_NOT_FOUND')
     const codes = ['METHOD_NOT_ALLOWED', ...(mayBeMissing ? ['ROUTE_NOT_FOUND'] : []), ...BELOW_ROUTES]
     return errorProblem(answer, codes)
@@ -184,18 +185,18 @@ function decompressed(answer: CheckedAnswer): CheckedAnswer {
   return encoding === 'deflate' ? { ...answer, body: inflateSync(answer.body) } : answer
 }
 
-/** What is wrong with an answer, or null; `body` is as it came. */
+/** The problem of a response, or null; `body` is the raw body. */
 export function answerProblem(answer: CheckedAnswer, port: Port): string | null {
-  const said = `${answer.method} ${answer.path} on the ${port} port answers ${answer.status}`
+  const summary = `${answer.method} ${answer.path} on the ${port} port returned ${answer.status}`
   try {
     const problem = problemOf(answer.method === 'HEAD' ? answer : decompressed(answer), port)
-    return problem === null ? null : `${said}: ${problem}`
+    return problem === null ? null : `${summary}: ${problem}`
   } catch (thrown) {
-    return `${said}: ${thrown}`
+    return `${summary}: ${thrown}`
   }
 }
 
-/** The same for an answer to bytes that may have been no request: only what every error has in common. */
+/** The same for a response to bytes that may not be a request: only what all errors have in common. */
 export function rawErrorProblem(answer: Omit<CheckedAnswer, 'method' | 'path'>): string | null {
   if (answer.headers['x-error-code'] === undefined) return null
   try {

@@ -1,12 +1,12 @@
-/** Watches what a test's clients are answered, without a word from them: fetch and node:http alike. */
+/** Checks all responses to clients in a test, through fetch and node:http, without changes to the test. */
 import { subscribe } from 'node:diagnostics_channel'
 import type { ClientRequest, IncomingMessage } from 'node:http'
 import type { Port } from '../../src/api/document.js'
 import { answerProblem, prepareChecks } from './api-check.js'
 
-/** The servers that a test has started, by `http://HOST:PORT`. */
+/** Servers started by the test, by `http://HOST:PORT`. */
 const watched = new Map<string, Port>()
-/** What was wrong with answers to node:http, by server: its readers may swallow errors. */
+/** Problems of node:http responses, by server: their readers may swallow errors. */
 const problems = new Map<string, string>()
 
 function watchFetch(): void {
@@ -20,7 +20,7 @@ function watchFetch(): void {
     try {
       body = new Uint8Array(await response.clone().arrayBuffer())
     } catch {
-      // Cut off on the way: whoever reads it is told.
+      // A truncated response: the reader gets the error.
       return response
     }
     const { 'content-encoding': _undone, ...headers } = Object.fromEntries(response.headers)
@@ -51,18 +51,18 @@ function watchHttpClient(): void {
     const origin = `http://${request.getHeader('host')}`
     if (!watched.has(origin)) return
     const chunks: Buffer[] = []
-    // What the parser pushes is what the reader gets: nothing is consumed here.
+    // Copies what the parser pushes to the reader, and consumes nothing.
     const push = response.push.bind(response)
     response.push = (chunk: Buffer | null) => {
       if (chunk !== null) chunks.push(chunk)
-      // After the reader, which may be in a hurry.
+      // After the reader, which may be time-critical.
       else if (response.complete) setImmediate(() => check(origin, exchange, Buffer.concat(chunks)))
       return push(chunk)
     }
   })
 }
 
-/** From here on every answer of that port is held to the OpenAPI document. */
+/** Starts to check every response of this port against the OpenAPI document. */
 export function watchAnswers(origin: string, port: Port): void {
   if (watched.size === 0) {
     watchFetch()
@@ -72,7 +72,7 @@ export function watchAnswers(origin: string, port: Port): void {
   watched.set(origin, port)
 }
 
-/** @throws Error where one of the answers to node:http was not as the document says; to be asked at the end of a test. */
+/** @throws Error if a node:http response did not match the document. To be called at the end of a test. */
 export function assertAnswersWereRight(origin: string): void {
   const problem = problems.get(origin)
   if (problem !== undefined) throw new Error(problem)

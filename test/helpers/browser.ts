@@ -1,6 +1,6 @@
 /**
- * A real browser without a window, where the machine has one: Chromium over its pipe (Chrome DevTools Protocol).
- * Tests that need it skip with a clear word where there is none.
+ * A real headless browser, if available: Chromium over its pipe (Chrome DevTools Protocol). Tests that need
+ * it are skipped with a message otherwise.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { existsSync, mkdtempSync, rmSync } from 'node:fs'
@@ -39,7 +39,7 @@ export class BrowserPage {
   readonly #waiters = new Map<number, (message: Message) => void>()
   #session: string | undefined
   #calls = 0
-  /** Exceptions, failed loads and refused policies, as the browser reports them. */
+  /** Exceptions, failed loads and policy violations reported by the browser. */
   readonly complaints: string[] = []
 
   private constructor(t: ExecutionContext) {
@@ -54,7 +54,7 @@ export class BrowserPage {
     t.teardown(async () => {
       const closed = withinDeadline('the browser to close', Promise.all([this.#send('Browser.close'), ended]))
       await closed.catch(() => this.#process.kill('SIGKILL'))
-      // Some of its processes may outlive the first, for a moment.
+      // Some of its processes may exit slightly later.
       rmSync(profile, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 })
     })
     const output = this.#process.stdio[4] as Readable
@@ -66,7 +66,7 @@ export class BrowserPage {
     })
   }
 
-  /** `isTrusted`: scripts that a test brings along run in spite of the page's own policy. */
+  /** With `isTrusted`, scripts of the test ignore the policy of the page. */
   static async open(t: ExecutionContext, url: string, { isTrusted = false } = {}): Promise<BrowserPage> {
     const page = new BrowserPage(t)
     const { targetId } = (await page.#send('Target.createTarget', { url: 'about:blank' })) as {
@@ -98,7 +98,7 @@ export class BrowserPage {
     return result
   }
 
-  /** What an expression of the page gives, its promise waited for; it must be JSON. */
+  /** Evaluates an expression in the page and awaits its promise; the value must be JSON. */
   async evaluate<Value>(expression: string): Promise<Value> {
     const { result, exceptionDetails } = (await this.#send('Runtime.evaluate', {
       expression,
@@ -109,7 +109,7 @@ export class BrowserPage {
     return result.value
   }
 
-  /** Waits until an expression is true, and gives what it is: anything but what JavaScript takes for false. */
+  /** Waits until an expression is truthy, and returns its value. */
   async until<Value>(expression: string): Promise<Value> {
     return await untilSome(expression, async () => (await this.evaluate<Value>(expression)) || null)
   }

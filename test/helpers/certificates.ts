@@ -1,4 +1,4 @@
-/** Certificates of a test's own, and requests by clients that trust them. */
+/** Test certificates, and requests by clients that trust them. */
 import { randomUUID } from 'node:crypto'
 import { type ClientRequestArgs, request as plainRequest } from 'node:http'
 import { type RequestOptions, request as tlsRequest } from 'node:https'
@@ -12,7 +12,7 @@ export interface Certificate {
 
 const DAY_MS = 24 * 60 * 60 * 1000
 
-/** For localhost and 127.0.0.1; signed by `issuer`, or by itself. */
+/** A certificate for localhost and 127.0.0.1, signed by `issuer` or self-signed. */
 export async function makeCertificate(
   options: {
     readonly name?: string
@@ -21,7 +21,7 @@ export async function makeCertificate(
     readonly days?: number
   } = {},
 ): Promise<Certificate> {
-  // Names differ: authorities are looked up by theirs.
+  // Names differ, because certificate authorities are found by name.
   const { name = `server ${randomUUID()}`, issuer, isCa = false, days = 2 } = options
   const { cert, private: key } = await generate([{ name: 'commonName', value: name }], {
     keyType: 'ec',
@@ -47,13 +47,13 @@ export interface Answer {
   readonly status: number
   readonly headers: Record<string, string | string[] | undefined>
   readonly body: string
-  /** Serial number of the server's certificate. */
+  /** Serial number of the server certificate. */
   readonly serial: string | undefined
-  /** Whether an earlier session went on. */
+  /** Whether an earlier session was resumed. */
   readonly isResumed: boolean
 }
 
-/** One request; over TLS where the URL says so. Rejects with what the connection failed of. */
+/** Sends one request, over TLS for https. Rejects with the error of the connection. */
 export function ask(
   url: string,
   {

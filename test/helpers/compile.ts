@@ -1,4 +1,4 @@
-/** The path of an image that was really made or found, where no key is held elsewhere. */
+/** The path of an image that was compiled or found, if its key is not held elsewhere. */
 import type { CompiledImage } from '../../src/compile/cache.js'
 
 export function imagePathOf(image: CompiledImage): string {

@@ -1,4 +1,7 @@
-/** docs/configuration.md, made from the option table. `npm run docs` writes it; a test holds the file to it. */
+/**
+ * docs/configuration.md, generated from the option table. `npm run docs` writes it; a test compares the file
+ * with it.
+ */
 import { writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { COMMON_OPTIONS } from '../../cluster/commands/help.js'

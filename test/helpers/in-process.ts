@@ -1,8 +1,8 @@
-/** The reference: the runtime, in this process, on the original file, with nothing of the server between. */
+/** The reference: the runtime in this process, on the original file, without any part of the server. */
 import { InferenceSession, Tensor } from 'onnxruntime-node'
 import type { WireTensor } from './v2-client.js'
 
-// The binding takes float16 as bits only; its JavaScript half looks for a Float16Array at the first tensor.
+// The binding accepts float16 only as bits; its JavaScript part looks for Float16Array at the first tensor.
 const float16Array = Object.getOwnPropertyDescriptor(globalThis, 'Float16Array')
 if (float16Array !== undefined) Reflect.deleteProperty(globalThis, 'Float16Array')
 new Tensor('bool', [true], [1])
@@ -62,7 +62,7 @@ function fromRuntime(name: string, { type, dims, data }: Tensor): WireTensor {
   }
 }
 
-/** Runs a model file once; inputs are named by position where they carry no name. Only tensor outputs. */
+/** Runs a model file once. Inputs without a name are assigned by position. Only tensor outputs. */
 export async function runInProcess(
   path: string,
   inputs: readonly WireTensor[],
@@ -88,7 +88,7 @@ export async function runInProcess(
   }
 }
 
-/** Bit for bit, except that one NaN is as good as another: JSON cannot carry its payload. */
+/** Compares bits, but treats all NaNs as equal: JSON cannot carry their payload. */
 export function differenceBetween(
   expected: readonly WireTensor[],
   got: readonly WireTensor[],

@@ -1,6 +1,6 @@
 /**
- * Run before the tests with --remove, and after them: fails when one of them left anything in shared memory. What a run
- * that was killed left is removed before; what is of other checkouts and of other servers is not theirs.
+ * Runs before the tests with --remove, and after them, where it fails if a test left files in shared memory.
+ * Leftovers of a killed test run are removed first. Files of other checkouts and servers are ignored.
  */
 import { readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'

@@ -1,11 +1,11 @@
-/** Places with less room than the machine has, where the test may make them. */
+/** Limited file systems and memory, if the test may create them. */
 import { execFileSync } from 'node:child_process'
 import { closeSync, mkdirSync, openSync, readFileSync, rmdirSync, writeFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import type { ExecutionContext } from 'ava'
 import { temporaryFolder } from './server.js'
 
-/** A tmpfs with options of its own; null where mounting is not allowed. */
+/** A tmpfs with the given options; null if mounting is not permitted. */
 export function smallTmpfs(t: ExecutionContext, options: string): string | null {
   const path = temporaryFolder(t)
   try {
@@ -17,7 +17,7 @@ export function smallTmpfs(t: ExecutionContext, options: string): string | null 
   return path
 }
 
-/** Takes all the room that is left, in a file of its own; returns the file. */
+/** Fills the remaining space with a file; returns its path. */
 export function fillUp(folder: string): string {
   const path = join(folder, 'filler')
   const file = openSync(path, 'w')
@@ -34,15 +34,15 @@ export function fillUp(folder: string): string {
 const CGROUP_V1 = '/sys/fs/cgroup/memory'
 
 export interface MemoryCgroup {
-  /** Whoever writes its pid there joins. */
+  /** A process joins by writing its pid to this file. */
   readonly procs: string
-  /** The most that was ever charged, page cache that can be dropped included. */
+  /** Peak memory, including page cache that can be reclaimed. */
   peakBytes(): number
   /** Allows another amount from here on. */
   limit(bytes: number): void
 }
 
-/** A control group that allows so much memory; null where none can be made. */
+/** A control group with a memory limit; null if none can be created. */
 export function memoryCgroup(t: ExecutionContext, limitBytes: number): MemoryCgroup | null {
   const path = join(CGROUP_V1, `onecopy-test-${process.pid}`)
   try {

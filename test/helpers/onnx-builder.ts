@@ -1,4 +1,4 @@
-/** Small ONNX models, made in the test that needs them. */
+/** Builders of small ONNX models for tests. */
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { create, toBinary } from '@bufbuild/protobuf'
@@ -127,8 +127,8 @@ export function addModel(constant: readonly [number, number] = [1, 2]): Uint8Arr
 }
 
 /**
- * A model whose run takes as long as the request says: `iterations` INT64 [] products of a 128x128 matrix
- * with itself, about 0.1 ms each. Output `y` FP32 [128, 128].
+ * A model with a run time set by the request: `iterations` INT64 [] products of a 128x128 matrix with itself,
+ * about 0.1 ms each. Output `y` FP32 [128, 128].
  */
 export function slowModel(): Uint8Array {
   const size = 128
@@ -172,8 +172,8 @@ export function int32s(name: string, shape: readonly number[], values: readonly 
 }
 
 /**
- * `z = x / (y - 1)`, x and y INT32 [batch]: -2147483648 over 0 - 1 ends the process with SIGFPE, and the request does not
- * show it.
+ * `z = x / (y - 1)`, x and y INT32 [batch]. -2147483648 over 0 - 1 ends the process with SIGFPE, and the
+ * server cannot predict it from the request.
  */
 export function crashingModel(): Uint8Array {
   const { int32 } = ELEMENT
@@ -199,7 +199,7 @@ export function integerDivision(): Uint8Array {
   )
 }
 
-/** Weights between -1 and 1 that look random and are the same in every run. */
+/** Pseudo-random weights between -1 and 1, the same in every run. */
 export function weights(name: string, shape: readonly number[]): TensorProto {
   const count = shape.reduce((product, size) => product * size, 1)
   return floats(
@@ -223,7 +223,10 @@ export function wideModel(weightBytes: number): Uint8Array {
   )
 }
 
-/** One quantised convolution 3 x 3 with int8 weights, 9 bytes for each pair of channels; x UINT8 [batch, channels, 8, 8]. */
+/**
+ * One quantized 3 x 3 convolution with int8 weights, 9 bytes for each pair of channels; x UINT8 [batch,
+ * channels, 8, 8].
+ */
 export function quantisedConvolution(channels = 64): Uint8Array {
   const { uint8, int8 } = ELEMENT
   const scalar = (name: string, dataType: number) =>
@@ -272,7 +275,7 @@ export function addModelWithExternalData(location: string): Uint8Array {
   )
 }
 
-/** The bytes of that constant. */
+/** The bytes of the external constant. */
 export function constantBytes(constant: readonly [number, number]): Uint8Array {
   return new Uint8Array(Float32Array.from(constant).buffer)
 }

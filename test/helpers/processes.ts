@@ -1,17 +1,17 @@
-/** Processes in the states that a test needs, made and seen the way the kernel shows them. */
+/** Creates processes in given states and reads states from the kernel. */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import type { ExecutionContext } from 'ava'
 import { ownIdentity, type ProcessIdentity } from '../../src/process/identity.js'
 
-/** Fields of /proc/PID/stat from the state on. */
+/** Fields of /proc/PID/stat, starting with the state. */
 function statFields(pid: number): string[] {
   const text = readFileSync(`/proc/${pid}/stat`, 'latin1')
   return text.slice(text.lastIndexOf(')') + 2).split(' ')
 }
 
-/** Waits until the process is in the state that proc_pid_stat(5) gives this letter. */
+/** Waits until the process has the state with this letter, see proc_pid_stat(5). */
 export async function untilState(pid: number, state: 'T' | 'Z'): Promise<void> {
   const deadlineMs = performance.now() + 20_000
   while (statFields(pid)[0] !== state) {
@@ -20,9 +20,9 @@ export async function untilState(pid: number, state: 'T' | 'Z'): Promise<void> {
   }
 }
 
-/** A process that has ended and whose parent, alive until the test's end, never waits for it. */
+/** A zombie: its parent, alive until the end of the test, never waits for it. */
 export async function startZombie(t: ExecutionContext): Promise<ProcessIdentity> {
-  // The shell starts a child, becomes a program that never waits for it, and says the child's pid.
+  // The shell prints the pid of a child and then execs a program that never waits for it.
   const parent = spawn('sh', ['-c', 'sleep 0 & echo $!; exec sleep 60'])
   t.teardown(() => parent.kill('SIGKILL'))
   const [output] = (await once(parent.stdout, 'data')) as [Buffer]
@@ -31,7 +31,7 @@ export async function startZombie(t: ExecutionContext): Promise<ProcessIdentity>
   return { ...ownIdentity(), pid, startTicks: Number(statFields(pid)[19]) }
 }
 
-/** Kills a process and its children so that none of them can do anything about it first. */
+/** Stops a process and its children first, so that none can react to the kill. */
 export async function killWithChildren(pid: number): Promise<void> {
   process.kill(pid, 'SIGSTOP')
   await untilState(pid, 'T')

@@ -1,4 +1,4 @@
-/** A client that sends what it likes: bytes over a socket, with nothing in between that knows HTTP. */
+/** A client that sends arbitrary bytes over a socket. */
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import { rawErrorProblem } from './api-check.js'
@@ -13,7 +13,7 @@ export interface RawAnswer {
 
 export class RawClient {
   readonly socket: Socket
-  /** Resolves when the connection is closed, by whom and how ever. */
+  /** Resolves when the connection is closed, by either side. */
   readonly closed: Promise<void>
   text = ''
   readonly #looks = new Set<() => void>()
@@ -25,7 +25,7 @@ export class RawClient {
       this.text += text
       this.#look()
     })
-    // A reset is one of the ways to be closed.
+    // A reset also closes the connection.
     this.socket.on('error', () => {})
     this.socket.on('end', () => {
       this.socket.end()
@@ -50,7 +50,7 @@ export class RawClient {
     for (const look of this.#looks) look()
   }
 
-  /** Answers that came so far and are complete. */
+  /** Complete responses so far. */
   answers(): RawAnswer[] {
     const answers: RawAnswer[] = []
     for (let at = 0; ; ) {
@@ -80,7 +80,7 @@ export class RawClient {
     return this.answers()
   }
 
-  /** Waits for the server to close; resolves with all it said. */
+  /** Waits for the server to close the connection; resolves with everything received. */
   async ended(): Promise<RawAnswer[]> {
     await this.#until(() => this.socket.destroyed || this.socket.readableEnded, 'the connection to be closed')
     return this.answers()
@@ -104,7 +104,7 @@ export class RawClient {
     })
   }
 
-  /** RST instead of FIN. */
+  /** Closes with RST instead of FIN. */
   async reset(): Promise<void> {
     this.socket.resetAndDestroy()
     await this.closed

@@ -1,4 +1,7 @@
-/** Starts the real server as a user would, in a segment folder of its own, and holds it to leaving nothing. */
+/**
+ * Starts the real server as a user would, in a separate segment folder, and checks that it leaves nothing
+ * behind.
+ */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -33,22 +36,22 @@ export interface StartOptions {
   readonly args?: readonly string[]
   readonly env?: NodeJS.ProcessEnv
   readonly cacheDir?: string
-  /** The `cgroup.procs` of a control group that the server is to run in. */
+  /** The `cgroup.procs` of a control group for the server. */
   readonly cgroup?: string
-  /** A folder of the test's own in shared memory, where none is given. */
+  /** Default: a temporary folder in shared memory. */
   readonly segmentDir?: string
-  /** The command as it is really run: in a namespace of its own, say. */
+  /** Wraps the command, for example to run it in a namespace. */
   readonly wrap?: (command: readonly string[]) => readonly string[]
 }
 
-/** A folder that goes away with the test. */
+/** A folder that is removed after the test. */
 export function temporaryFolder(t: ExecutionContext, parent = tmpdir()): string {
   const path = mkdtempSync(join(parent, TEMPORARY_PREFIX))
   t.teardown(() => rmSync(path, { recursive: true, force: true }))
   return path
 }
 
-/** The same command, by a shell that has joined the control group first. */
+/** Wraps a command in a shell that first joins the control group. */
 function inCgroup(command: readonly string[], procs: string | undefined): readonly string[] {
   return procs === undefined ? command : ['sh', '-c', 'echo $$ > "$0" && exec "$@"', procs, ...command]
 }
@@ -126,7 +129,7 @@ export class ServerUnderTest {
     }
   }
 
-  /** The first log line that matches, already said or still to come; rejects when the server ends first. */
+  /** Resolves with the first matching log line, past or future; rejects if the server ends before. */
   async logged(matches: (line: LogLine) => boolean): Promise<LogLine> {
     const said = this.log.find(matches)
     if (said !== undefined) return said
@@ -147,7 +150,7 @@ export class ServerUnderTest {
     return await this.exited
   }
 
-  /** What stands in the segment folder. */
+  /** Contents of the segment folder. */
   segments(): string[] {
     return readdirSync(this.segmentDir, { recursive: true }) as string[]
   }
@@ -157,7 +160,7 @@ export function spawnServer(t: ExecutionContext, options: StartOptions = {}): Se
   return new ServerUnderTest(t, options)
 }
 
-/** Runs a command that ends by itself, as a user would. */
+/** Runs a short command as a user would. */
 export function runCommand(
   args: readonly string[],
   environment: NodeJS.ProcessEnv = {},
@@ -178,7 +181,7 @@ export async function startServer(t: ExecutionContext, options: StartOptions = {
   return { server, ...(await server.ready()) }
 }
 
-/** Stops the server and holds it to a clean end: exit 0, nothing in the segment folder. */
+/** Stops the server and checks a clean end: exit code 0, empty segment folder. */
 export async function stopCleanly(t: ExecutionContext, server: ServerUnderTest): Promise<void> {
   t.deepEqual(await server.stop(), { code: 0, signal: null })
   t.deepEqual(server.segments(), [])

@@ -1,4 +1,4 @@
-/** Test data that is not part of the project: tests that need it skip with a clear word where it is missing. */
+/** Test data outside the project. Tests that need it are skipped with a message if it is missing. */
 import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -10,7 +10,7 @@ export function sharedPath(...parts: string[]): string {
   return resolve(PROJECT_ROOT, '..', 'shared', ...parts)
 }
 
-/** A test that needs a folder of ../shared; skipped, by name, where it is not there. */
+/** A test that needs a folder of ../shared; skipped if it is missing. */
 export function testWithShared(
   title: string,
   parts: string[],

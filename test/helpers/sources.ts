@@ -1,4 +1,4 @@
-/** The source as text: which file imports what, and which module it belongs to. */
+/** Reads imports from the source text, and assigns files to modules. */
 import { readdirSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { PROJECT_ROOT } from './shared.js'
@@ -14,12 +14,12 @@ export function importsOf(path: string): string[] {
   return [...text.matchAll(/(?:from|import|require\()\s*\(?'([^']+)'/g)].map((match) => match[1] as string)
 }
 
-/** Files of `cluster` that its modules import; main, primary and worker import the modules. */
+/** Files of `cluster` that its modules may import. Main, primary and worker import the modules. */
 const CLUSTER_BASE: ReadonlySet<string> = new Set(['messages', 'signals', 'port', 'progress', 'exit-codes'])
 
 /**
- * The module of a file: the first folder or file below `src`; below `cluster` its folder, `cluster/base` for what all of
- * them may import, and `cluster` for main, primary and worker.
+ * The module of a file: the first folder or file below `src`. Below `cluster` it is the folder,
+ * `cluster/base` for shared files, and `cluster` for main, primary and worker.
  */
 export function moduleOf(path: string): string {
   const [top = '', first = '', ...rest] = path.split('/')
@@ -29,14 +29,14 @@ export function moduleOf(path: string): string {
   return CLUSTER_BASE.has(name) ? 'cluster/base' : 'cluster'
 }
 
-/** Paths of the project's own files that a file imports. */
+/** Paths of project files that a file imports. */
 export function localImportsOf(path: string): string[] {
   return importsOf(path)
     .filter((specifier) => specifier.startsWith('.'))
     .map((specifier) => join(dirname(path), specifier))
 }
 
-/** Groups that import each other in a circle, of one or more steps (Tarjan's strongly connected components). */
+/** Import cycles of any length (Tarjan's strongly connected components). */
 export function cyclesIn(imports: ReadonlyMap<string, Iterable<string>>): string[][] {
   const index = new Map<string, number>()
   const low = new Map<string, number>()

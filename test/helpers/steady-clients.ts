@@ -1,4 +1,4 @@
-/** Clients that send without a pause, on connections that are kept for as long as the server keeps them. */
+/** Clients that send requests without a pause, on connections kept as long as the server allows. */
 import { Agent, type IncomingHttpHeaders, request } from 'node:http'
 import { encodeRequest, type WireTensor } from './v2-client.js'
 
@@ -8,11 +8,11 @@ export interface SteadyClientsOptions {
   readonly input: WireTensor
   readonly count: number
   readonly onAnswer: (status: number, text: string, headers: IncomingHttpHeaders) => void
-  /** A request that was not answered whole. */
+  /** A request without a complete response. */
   readonly onFailure: (message: string) => void
 }
 
-/** Begins at once; `stop` resolves when the last request of each client is settled. */
+/** Starts immediately; `stop` resolves when the last request of each client has settled. */
 export function keepAsking({ url, model, input, count, onAnswer, onFailure }: SteadyClientsOptions): {
   readonly stop: () => Promise<void>
 } {

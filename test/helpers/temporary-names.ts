@@ -1,4 +1,6 @@
-/** Names of the tests' temporary folders: every checkout has its own, so that runs beside each other are not mixed up. */
+/**
+ * Names of temporary test folders: they differ between checkouts, so that concurrent runs do not interfere.
+ */
 import { createHash } from 'node:crypto'
 import { fileURLToPath } from 'node:url'
 
@@ -7,5 +9,5 @@ const checkout = createHash('sha256')
   .digest('hex')
   .slice(0, 8)
 
-/** What the name of every temporary folder of this checkout's tests begins with. */
+/** Prefix of all temporary test folders of this checkout. */
 export const TEMPORARY_PREFIX = `onecopy-test-${checkout}-`

@@ -1,4 +1,7 @@
-/** Reads ONNX TensorProto files (`input_0.pb`), with the element arrays that the product's schema leaves out. */
+/**
+ * Reads ONNX TensorProto files (`input_0.pb`), including the element arrays that the schema of the server
+ * omits.
+ */
 import { readFileSync } from 'node:fs'
 import { BinaryReader, WireType } from '@bufbuild/protobuf/wire'
 import type { WireTensor } from './v2-client.js'
@@ -30,7 +33,7 @@ function readNumbers<T>(reader: BinaryReader, wireType: WireType, readOne: () =>
   while (reader.pos < end) into.push(readOne())
 }
 
-/** Null for an element type that the protocol has no datatype for. */
+/** Null for an element type without a datatype in the protocol. */
 export function readTensorFile(path: string): WireTensor | null {
   const reader = new BinaryReader(readFileSync(path))
   const dims: number[] = []

@@ -1,4 +1,4 @@
-/** Programs that are not npm packages: tests that need one skip with a clear word where it is missing. */
+/** Programs that are not npm packages. Tests that need one are skipped with a message if it is missing. */
 import { spawnSync } from 'node:child_process'
 import { accessSync, constants } from 'node:fs'
 import { delimiter, join } from 'node:path'
@@ -6,7 +6,7 @@ import test, { type ExecutionContext, type Implementation } from 'ava'
 
 const FOLDERS = [...(process.env.PATH ?? '').split(delimiter), '/usr/sbin', '/sbin']
 
-/** Where a program is; null where it is not. */
+/** The path of a program; null if it is not installed. */
 export function toolPath(name: string): string | null {
   for (const folder of FOLDERS) {
     try {
@@ -28,7 +28,7 @@ export function testWithTools(
     test.skip(`${title} (skipped: ${missing.join(', ')} not installed)`, implementation as Implementation<[]>)
 }
 
-/** Runs a program to its end. */
+/** Runs a program and waits for its exit. */
 export function runTool(
   name: string,
   args: readonly string[],

@@ -1,6 +1,6 @@
 /**
- * A client of the Open Inference Protocol V2, written from the protocol alone: it shares no code with the
- * server. Tensors are little-endian bytes, or strings.
+ * A client of the Open Inference Protocol V2, independent of the server's code. Tensors are little-endian
+ * bytes, or strings.
  */
 
 export interface WireTensor {
@@ -29,7 +29,7 @@ const WIDTH: Record<string, number> = {
   FP64: 8,
 }
 
-/** Values that JSON cannot hold travel as proto3's JSON mapping writes them. */
+/** Values without a JSON form follow the JSON mapping of proto3. */
 function floatText(number: number): string {
   if (Number.isNaN(number)) return '"NaN"'
   if (!Number.isFinite(number)) return number > 0 ? '"Infinity"' : '"-Infinity"'
@@ -128,7 +128,7 @@ function fromJsonData(output: JsonOutput, text: string): WireTensor {
   const width = WIDTH[datatype] ?? 0
   const bytes = new Uint8Array(data.length * width)
   const view = new DataView(bytes.buffer)
-  // Integers beyond 2^53 are read from the text: JSON.parse would round them.
+  // Integers beyond 2^53 are read from the text, because JSON.parse would round them.
   const exact = datatype.endsWith('INT64') ? integersOf(name, text) : []
   data.forEach((element, i) => {
     const at = i * width
@@ -186,7 +186,7 @@ export interface InferOptions {
   readonly headers?: Record<string, string>
 }
 
-/** One request on a connection of its own, so that round robin deals it to the next worker. */
+/** One request on a new connection, so that round robin assigns it to the next worker. */
 export async function infer({
   url,
   model,

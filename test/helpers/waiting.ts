@@ -1,9 +1,9 @@
-/** Waiting for conditions: often, and with a deadline that says what never came. */
+/** Polls conditions with a deadline that names the condition. */
 
 const DEADLINE_MS = 60_000
 const POLL_MS = 5
 
-/** The first value that is not null; rejects with what was waited for. */
+/** Resolves with the first value that is not null; rejects with the condition after the deadline. */
 export async function untilSome<Value>(
   what: string,
   look: () => Value | null | Promise<Value | null>,
@@ -15,7 +15,7 @@ export async function untilSome<Value>(
     if (found !== null) return found
     const waitedMs = performance.now() - startedMs
     if (waitedMs > deadlineMs) throw new Error(`waited ${Math.round(waitedMs)} ms for ${what}`)
-    // Moments that last a few milliseconds are looked for without a pause.
+    // Without a pause for states that last only milliseconds.
     if (pollMs === 0) await new Promise((resolve) => setImmediate(resolve))
     else await new Promise((resolve) => setTimeout(resolve, pollMs))
   }

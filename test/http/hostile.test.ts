@@ -45,7 +45,7 @@ test.after.always(() => {
   if (compiled !== undefined) rmSync(compiled, { recursive: true, force: true })
 })
 
-/** The beginning of a body that would decompress. */
+/** The initial of a body that would decompress. */
 function gzipCut(): Buffer {
   const body = gzipSync(bodyWith('compressed'))
   const head = `POST ${PATH} HTTP/1.1\r\nHost: x\r\nContent-Encoding: gzip\r\nContent-Length: ${body.length}\r\n\r\n`
@@ -327,7 +327,7 @@ test.serial('a Content-Length that is wrong harms its own connection only', asyn
     running.url,
     `POST ${PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: ${body.length + 5}\r\n\r\n${body}`,
   )
-  // What is missing never comes; what is too much is the beginning of another request.
+  // What is missing never comes; what is too much is the initial of another request.
   const tooShort = await RawClient.connect(
     running.url,
     `POST ${PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: ${body.length - 5}\r\n\r\n${body}\r\n\r\n`,

@@ -1,4 +1,4 @@
-/** Keys and certificates that change while real clients are connected to several workers. */
+/** Keys and certificates are renewed while real clients are connected to several workers. */
 import { chmodSync, mkdirSync, renameSync, symlinkSync, writeFileSync } from 'node:fs'
 import { Agent } from 'node:https'
 import { join } from 'node:path'
@@ -18,7 +18,7 @@ import {
 import { until, untilSome } from '../../helpers/waiting.js'
 
 const WORKERS = 2
-/** Each goes to the next worker in turn: all of them are asked, and more than once. */
+/** Each goes to the next worker in turn, so every worker gets more than one. */
 const ROUND = Array.from({ length: 3 * WORKERS }, (_, i) => i)
 
 function newKey(name: string, scopes: readonly Scope[]) {
@@ -26,7 +26,7 @@ function newKey(name: string, scopes: readonly Scope[]) {
   return { headers: { authorization: `Bearer ${key}` }, line: formatKey(entry) }
 }
 
-/** As an orchestrator mounts a secret: `NAME` is a link to `..data/NAME`, and `..data` is pointed elsewhere. */
+/** Like a secret mounted by an orchestrator: `NAME` links to `..data/NAME`, and `..data` is replaced. */
 class MountedSecret {
   readonly folder: string
   #generation = 0
@@ -74,7 +74,7 @@ async function startWithTls(t: ExecutionContext, mounted: MountedSecret, args: r
   return { server, url: url.replace('http:', 'https:'), adminUrl }
 }
 
-/** A session that the server has given out. */
+/** A session issued by the server. */
 function sessionOf(url: string, options: ConnectionOptions): Promise<Buffer> {
   const { port } = new URL(url)
   return new Promise((resolve, reject) => {
@@ -96,11 +96,11 @@ function workerPids(server: ServerUnderTest): number[] {
   return server.log.filter(({ msg }) => msg === 'worker ready').map(({ workerPid }) => workerPid as number)
 }
 
-test.serial('a renewed certificate is taken by every worker, and no connection is lost for it', async (t) => {
+test.serial('every worker applies a renewed certificate without losing a connection', async (t) => {
   const [first, second] = [await makeCertificate(), await makeCertificate({ days: 5 })]
   const mounted = new MountedSecret(temporaryFolder(t), tlsFiles(first))
   const { server, url, adminUrl } = await startWithTls(t, mounted)
-  await until('the line for people', () => /inference on https:.*probes on http:/.test(server.stdout))
+  await until('the readable address line', () => /inference on https:.*probes on http:/.test(server.stdout))
   const ca = [first.cert, second.cert]
   const before = await serials(url, ca)
   t.is(before.size, 1)
@@ -133,93 +133,87 @@ test.serial('a renewed certificate is taken by every worker, and no connection i
   isOver = true
   await load
   t.deepEqual(lost, [])
-  t.is((await kept()).serial, [...before][0], 'the connection that was there is still the same')
+  t.is((await kept()).serial, [...before][0], 'the existing connection stays open')
   await until('the new expiry', async () => (await expiry()) * 1000 > Date.now() + 4 * 86_400_000)
   t.is(server.log.filter(({ msg }) => /^renewed/.test(msg)).length, 1)
   t.is(workerPids(server).length, WORKERS, 'no worker was replaced')
   await stopCleanly(t, server)
 })
 
-test.serial(
-  'a renewed file that is bad is said once and changes nothing, also not for workers that start meanwhile',
-  async (t) => {
-    const [good, other] = [await makeCertificate(), await makeCertificate()]
-    const mounted = new MountedSecret(temporaryFolder(t), tlsFiles(good))
-    const { server, url } = await startWithTls(t, mounted)
-    const ca = [good.cert, other.cert]
-    const before = await serials(url, ca)
-    mounted.replace({ 'tls.crt': other.cert, 'tls.key': good.key })
-    const line = await server.logged(({ msg, level }) => level === 'error' && /not renewed/.test(msg))
-    t.regex(String(line.reason), /belong together/)
-    t.deepEqual(await serials(url, ca), before)
+test.serial('an invalid renewed file is logged once and changes nothing, also for new workers', async (t) => {
+  const [good, other] = [await makeCertificate(), await makeCertificate()]
+  const mounted = new MountedSecret(temporaryFolder(t), tlsFiles(good))
+  const { server, url } = await startWithTls(t, mounted)
+  const ca = [good.cert, other.cert]
+  const before = await serials(url, ca)
+  mounted.replace({ 'tls.crt': other.cert, 'tls.key': good.key })
+  const line = await server.logged(({ msg, level }) => level === 'error' && /not renewed/.test(msg))
+  t.regex(String(line.reason), /belong together/)
+  t.deepEqual(await serials(url, ca), before)
 
-    process.kill(workerPids(server)[0] as number, 'SIGKILL')
-    await until('a successor', () => workerPids(server).length === WORKERS + 1)
-    t.deepEqual(await serials(url, ca), before)
-    t.is(server.log.filter(({ msg }) => /not renewed/.test(msg)).length, 1)
+  process.kill(workerPids(server)[0] as number, 'SIGKILL')
+  await until('a replacement', () => workerPids(server).length === WORKERS + 1)
+  t.deepEqual(await serials(url, ca), before)
+  t.is(server.log.filter(({ msg }) => /not renewed/.test(msg)).length, 1)
 
-    mounted.replace(tlsFiles(other))
-    await until('the good one', async () => {
-      const now = await serials(url, ca)
-      return now.size === 1 && !now.has([...before][0])
+  mounted.replace(tlsFiles(other))
+  await until('the valid file', async () => {
+    const now = await serials(url, ca)
+    return now.size === 1 && !now.has([...before][0])
+  })
+  await stopCleanly(t, server)
+})
+
+test.serial('TLS older than 1.2 is rejected, and plain clients do not affect others', async (t) => {
+  const certificate = await makeCertificate()
+  const mounted = new MountedSecret(temporaryFolder(t), tlsFiles(certificate))
+  const { server, url } = await startWithTls(t, mounted, ['--headers-timeout', '500ms'])
+  const { port } = new URL(url)
+  const protocolOf = (maxVersion: 'TLSv1.1' | 'TLSv1.2' | 'TLSv1.3') =>
+    new Promise<string | null>((resolve, reject) => {
+      const socket = connect(
+        {
+          host: '127.0.0.1',
+          port: Number(port),
+          ca: certificate.cert,
+          minVersion: 'TLSv1',
+          maxVersion,
+          ciphers: 'DEFAULT@SECLEVEL=0',
+        },
+        () => {
+          resolve(socket.getProtocol())
+          socket.destroy()
+        },
+      ).on('error', reject)
     })
-    await stopCleanly(t, server)
-  },
-)
+  t.is(await protocolOf('TLSv1.3'), 'TLSv1.3')
+  t.is(await protocolOf('TLSv1.2'), 'TLSv1.2')
+  await t.throwsAsync(protocolOf('TLSv1.1'))
 
-test.serial(
-  'TLS older than 1.2 is refused, and a client that does not speak it disturbs nobody',
-  async (t) => {
-    const certificate = await makeCertificate()
-    const mounted = new MountedSecret(temporaryFolder(t), tlsFiles(certificate))
-    const { server, url } = await startWithTls(t, mounted, ['--headers-timeout', '500ms'])
-    const { port } = new URL(url)
-    const protocolOf = (maxVersion: 'TLSv1.1' | 'TLSv1.2' | 'TLSv1.3') =>
-      new Promise<string | null>((resolve, reject) => {
-        const socket = connect(
-          {
-            host: '127.0.0.1',
-            port: Number(port),
-            ca: certificate.cert,
-            minVersion: 'TLSv1',
-            maxVersion,
-            ciphers: 'DEFAULT@SECLEVEL=0',
-          },
-          () => {
-            resolve(socket.getProtocol())
-            socket.destroy()
-          },
-        ).on('error', reject)
+  const plain = url.replace('https:', 'http:')
+  for (const bytes of ['', 'GET /v2 HTTP/1.1\r\nHost: x\r\n\r\n', '\x16\x03\x01']) {
+    const client = await RawClient.connect(plain, bytes)
+    await client.closed
+    t.notRegex(client.text, /HTTP\/1.1 200/, 'closed within the handshake timeout')
+  }
+  // A client that is silent after the handshake is disconnected, as in plain HTTP.
+  const silent = await new Promise<string>((resolve, reject) => {
+    let text = ''
+    connect({ host: '127.0.0.1', port: Number(port), ca: certificate.cert })
+      .on('data', (bytes) => {
+        text += bytes
       })
-    t.is(await protocolOf('TLSv1.3'), 'TLSv1.3')
-    t.is(await protocolOf('TLSv1.2'), 'TLSv1.2')
-    await t.throwsAsync(protocolOf('TLSv1.1'))
-
-    const plain = url.replace('https:', 'http:')
-    for (const bytes of ['', 'GET /v2 HTTP/1.1\r\nHost: x\r\n\r\n', '\x16\x03\x01']) {
-      const client = await RawClient.connect(plain, bytes)
-      await client.closed
-      t.notRegex(client.text, /HTTP\/1.1 200/, 'closed by the handshake timeout at the latest')
-    }
-    // One that shook hands and says nothing is closed without a word, as in plain HTTP.
-    const silent = await new Promise<string>((resolve, reject) => {
-      let text = ''
-      connect({ host: '127.0.0.1', port: Number(port), ca: certificate.cert })
-        .on('data', (bytes) => {
-          text += bytes
-        })
-        .on('error', reject)
-        .on('close', () => resolve(text))
-    })
-    t.is(silent, '')
-    t.is((await ask(`${url}/v2/health/live`, { ca: certificate.cert })).status, 200)
-    t.false(server.log.some(({ level }) => ['warn', 'error', 'fatal'].includes(level)))
-    await stopCleanly(t, server)
-  },
-)
+      .on('error', reject)
+      .on('close', () => resolve(text))
+  })
+  t.is(silent, '')
+  t.is((await ask(`${url}/v2/health/live`, { ca: certificate.cert })).status, 200)
+  t.false(server.log.some(({ level }) => ['warn', 'error', 'fatal'].includes(level)))
+  await stopCleanly(t, server)
+})
 
 test.serial(
-  'with an authority clients need a certificate, the admin port only where that is asked for',
+  'with a client CA, clients need a certificate, and on the admin port only if configured',
   async (t) => {
     const authority = await makeCertificate({ name: 'clients', isCa: true })
     const client = await makeCertificate({ name: 'client', issuer: authority })
@@ -246,7 +240,7 @@ test.serial(
       await t.throwsAsync(
         ask(`${url}/v2/models`, { ca, maxVersion, session }),
         undefined,
-        'a session is no certificate',
+        'a session does not replace a certificate',
       )
       const own = await sessionOf(url, { ca, maxVersion, ...client })
       const resumed = await Promise.all(
@@ -255,14 +249,14 @@ test.serial(
       t.true(resumed.every(({ status }) => status === 200))
       t.true(
         resumed.every(({ isResumed }) => isResumed),
-        'a session goes on at every worker',
+        'every worker resumes a session',
       )
     }
     await stopCleanly(t, server)
   },
 )
 
-test.serial('keys are taken over by every worker and the admin port when the file changes', async (t) => {
+test.serial('every worker and the admin port apply changed keys', async (t) => {
   const [alice, bob, admin] = [
     newKey('alice', ['infer']),
     newKey('bob', ['infer']),
@@ -286,19 +280,19 @@ test.serial('keys are taken over by every worker and the admin port when the fil
   t.regex(String(line.reason), /entry 1: expected a SHA-256/)
   t.notRegex(String(line.reason), /not-a-digest/)
   process.kill(workerPids(server)[0] as number, 'SIGKILL')
-  await until('a successor', () => workerPids(server).length === WORKERS + 1)
+  await until('a replacement', () => workerPids(server).length === WORKERS + 1)
   t.deepEqual(await statuses(url, bob.headers), everyWorker(200))
 
   mounted.replace({ keys: '' })
   await until('nobody', async () => (await statuses(url, bob.headers)).every((status) => status === 401))
-  t.deepEqual(await statuses(url, {}), everyWorker(401), 'no key that is left does not mean open')
+  t.deepEqual(await statuses(url, {}), everyWorker(401), 'no keys does not mean open access')
   t.is((await ask(`${adminUrl}/metrics`)).status, 401)
   t.is((await ask(`${adminUrl}/metrics`, { headers: bob.headers })).status, 401)
   t.is((await ask(`${adminUrl}/metrics`, { headers: admin.headers })).status, 200)
   await stopCleanly(t, server)
 })
 
-test.serial('SIGHUP reads the keys again, workers that are replaced for it included', async (t) => {
+test.serial('SIGHUP reloads the keys, also in the replacement workers', async (t) => {
   const [alice, bob] = [newKey('alice', ['infer']), newKey('bob', ['infer'])]
   const path = join(temporaryFolder(t), 'keys')
   writeFileSync(path, alice.line, { mode: 0o600 })
@@ -313,7 +307,7 @@ test.serial('SIGHUP reads the keys again, workers that are replaced for it inclu
   await stopCleanly(t, server)
 })
 
-test.serial('files that cannot be trusted or read end the start, with the reason', async (t) => {
+test.serial('insecure or unreadable files fail the start with the reason', async (t) => {
   const folder = temporaryFolder(t)
   const file = (name: string, text: string, mode = 0o600) => {
     writeFileSync(join(folder, name), text)
@@ -345,7 +339,7 @@ test.serial('files that cannot be trusted or read end the start, with the reason
   }
 })
 
-test.serial('onecopy key makes a key that the server takes, and keeps nothing of it', async (t) => {
+test.serial('onecopy key creates a key that the server accepts, and stores nothing', async (t) => {
   const { code, stdout, stderr } = runCommand(['key', 'alice', '--scopes', 'infer,metrics'])
   t.is(code, 0)
   const key = stdout.trim()
@@ -366,38 +360,35 @@ test.serial('onecopy key makes a key that the server takes, and keeps nothing of
   }
 })
 
-test.serial(
-  'one limit holds over all workers, and a client that is killed out of one leaves nothing inside',
-  async (t) => {
-    const { server, url } = await startServer(t, {
-      args: [
-        '--workers',
-        String(WORKERS),
-        '--log-level',
-        'debug',
-        '--rate-limit',
-        '20/1h',
-        '--trusted-proxies',
-        '1',
-      ],
-    })
-    const as = (address: string) =>
-      ask(`${url}/v2/models`, { headers: { 'x-forwarded-for': `1.1.1.1, ${address}` } })
-    const got = await untilSome('all answers', async () => {
-      const answers = await Promise.all(Array.from({ length: 40 }, () => as('10.0.0.1')))
-      return answers.map(({ status }) => status)
-    })
-    const admitted = got.filter((status) => status === 200).length
-    t.true(admitted >= 20 && admitted < 20 + WORKERS, `${admitted}`)
-    process.kill(workerPids(server)[0] as number, 'SIGKILL')
-    await until('a successor', () => workerPids(server).length === WORKERS + 1)
-    for (const _ of ROUND) {
-      const refused = await as('10.0.0.1')
-      t.is(refused.status, 429, 'what a dead worker let in stays counted')
-      t.true(Number(refused.headers['retry-after']) > 60)
-    }
-    t.is((await as('10.0.0.2')).status, 200, 'another client has a limit of its own')
-    t.is((await ask(`${url}/v2/health/live`)).status, 200)
-    await stopCleanly(t, server)
-  },
-)
+test.serial('a limit applies over all workers, and a dead worker leaves no requests in flight', async (t) => {
+  const { server, url } = await startServer(t, {
+    args: [
+      '--workers',
+      String(WORKERS),
+      '--log-level',
+      'debug',
+      '--rate-limit',
+      '20/1h',
+      '--trusted-proxies',
+      '1',
+    ],
+  })
+  const as = (address: string) =>
+    ask(`${url}/v2/models`, { headers: { 'x-forwarded-for': `1.1.1.1, ${address}` } })
+  const got = await untilSome('all answers', async () => {
+    const answers = await Promise.all(Array.from({ length: 40 }, () => as('10.0.0.1')))
+    return answers.map(({ status }) => status)
+  })
+  const admitted = got.filter((status) => status === 200).length
+  t.true(admitted >= 20 && admitted < 20 + WORKERS, `${admitted}`)
+  process.kill(workerPids(server)[0] as number, 'SIGKILL')
+  await until('a replacement', () => workerPids(server).length === WORKERS + 1)
+  for (const _ of ROUND) {
+    const refused = await as('10.0.0.1')
+    t.is(refused.status, 429, 'requests accepted by a dead worker still count')
+    t.true(Number(refused.headers['retry-after']) > 60)
+  }
+  t.is((await as('10.0.0.2')).status, 200, 'another client has a separate limit')
+  t.is((await ask(`${url}/v2/health/live`)).status, 200)
+  await stopCleanly(t, server)
+})

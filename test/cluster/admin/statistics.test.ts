@@ -30,7 +30,7 @@ interface Statistics {
   readonly memory_usage: { readonly type: string; readonly id: number; readonly byte_size: number }[]
 }
 
-/** Asked on a connection of its own: any worker can answer. */
+/** On a new connection: any worker can answer. */
 async function statistics(url: string, path: string): Promise<Statistics[]> {
   const response = await fetch(`${url}/v2/models${path}/stats`, { headers: { connection: 'close' } })
   if (response.status !== 200) throw new Error(`status ${response.status}: ${await response.text()}`)
@@ -55,7 +55,7 @@ test('any worker tells what all have done, those that were killed too', async (t
 
   for (let worker = 0; worker < 3; worker++) {
     process.kill(pids()[worker] as number, 'SIGKILL')
-    await until('its successor is ready', () => pids().length === 4 + worker)
+    await until('a ready replacement', () => pids().length === 4 + worker)
     for (let i = 0; i < 4; i++) {
       const [counted] = (await statistics(url, '/add')) as [Statistics]
       t.like(counted, {
@@ -80,7 +80,7 @@ test('any worker tells what all have done, those that were killed too', async (t
       t.true(counted.last_inference >= beganMs && counted.last_inference <= Date.now())
     }
   }
-  t.is(new Set(pids()).size, 6, 'none of the workers that counted is left')
+  t.is(new Set(pids()).size, 6, 'all workers that counted are replaced')
   await stopCleanly(t, server)
 })
 
@@ -117,7 +117,7 @@ test('every field is there as an integer, for all models, one model or one versi
   )
   t.true(
     spent.reduce((sum, ns) => sum + ns) <= (used.inference_stats.success?.ns ?? 0),
-    'the parts of a request are no more than the whole',
+    'the phases of a request do not exceed the total',
   )
   await stopCleanly(t, server)
 })

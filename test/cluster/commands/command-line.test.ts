@@ -45,14 +45,14 @@ test('help for serve shows ten common options first, and every group and option 
   t.true(lines.indexOf('Most used:') < lines.indexOf('Models:'))
 })
 
-test('a mistyped command is answered with the nearest one, exit code 2', (t) => {
+test('a mistyped command suggests the nearest one, exit code 2', (t) => {
   const { code, stderr } = runCommand(['inspekt', 'x.onnx'])
   t.is(code, 2)
   t.regex(stderr, /unknown command "inspekt" \(did you mean inspect\?\)/)
   t.regex(runCommand(['help', 'sevre']).stderr, /did you mean serve\?/)
 })
 
-test('a mistyped option of any command is answered with the nearest one, exit code 2', (t) => {
+test('a mistyped option of any command suggests the nearest one, exit code 2', (t) => {
   for (const [args, hint] of [
     [['serve', '--worker', '2'], '--workers'],
     [['inspect', '--jsno', 'x.onnx'], '--json'],

@@ -8,7 +8,7 @@ import { runCommand, startServer, stopCleanly, temporaryFolder } from '../../hel
 import { sharedPath, testWithShared } from '../../helpers/shared.js'
 import { inferOutputs } from '../../helpers/v2-client.js'
 
-/** Runs init and holds it to leaving nothing but the config. */
+/** Runs init and checks that it leaves only the config. */
 function init(t: ExecutionContext, ...args: string[]) {
   const tmp = temporaryFolder(t)
   const result = runCommand(['init', ...args], { TMPDIR: tmp })
@@ -42,7 +42,7 @@ const LAYOUTS = [
 
 for (const { model, config } of LAYOUTS) {
   test.serial(
-    `the config of ${model.join('/')} stands at ${config.join('/')}, where a scan reads it`,
+    `the config of ${model.join('/')} is written to ${config.join('/')}, where a scan reads it`,
     async (t) => {
       const dir = temporaryFolder(t)
       const path = writeAt(join(dir, ...model))
@@ -57,7 +57,7 @@ for (const { model, config } of LAYOUTS) {
       )
       t.regex(stdout.replace(/\s+/g, ' '), /if the model was found to be batchable\./)
       const written = JSON.parse(readFileSync(configPath, 'utf8'))
-      // A value that is not the default shows that the scan reads this very file.
+      // A value other than the default shows that the scan reads this file.
       writeFileSync(configPath, JSON.stringify({ ...written, max_batch_size: 7 }))
       const {
         sources: [source],
@@ -72,7 +72,7 @@ for (const { model, config } of LAYOUTS) {
   )
 }
 
-test.serial('--output writes NAME/config.json into a folder, and serve takes it', async (t) => {
+test.serial('--output writes NAME/config.json into a folder, and serve accepts it', async (t) => {
   const models = temporaryFolder(t)
   const path = writeAt(join(models, 'add', '1', 'model.onnx'))
   t.is(init(t, path, '--output', models).code, 0)
@@ -88,13 +88,13 @@ test.serial('--output writes NAME/config.json into a folder, and serve takes it'
   await stopCleanly(t, server)
 })
 
-test.serial('a config that is there is not overwritten without --force', async (t) => {
+test.serial('an existing config is not overwritten without --force', async (t) => {
   const path = writeAt(join(temporaryFolder(t), 'm.onnx'))
   const configPath = join(dirname(path), 'm.config.json')
   writeFileSync(configPath, '{"threads": 7}')
   const { code, stderr } = init(t, path)
   t.is(code, 2)
-  t.regex(stderr, /^onecopy: CONFIG_INVALID: .*m\.config\.json is there already: --force/)
+  t.regex(stderr, /^onecopy: CONFIG_INVALID: .*m\.config\.json already exists: --force/)
   t.is(readFileSync(configPath, 'utf8'), '{"threads": 7}')
   t.is(init(t, path, '--force').code, 0)
   t.is((await readModelConfig(configPath)).threads, null)
@@ -102,7 +102,7 @@ test.serial('a config that is there is not overwritten without --force', async (
 
 test.serial('batches and queues follow the size of a row', async (t) => {
   const dir = temporaryFolder(t)
-  // 48 MB in, 48 MB out: two rows are beyond what a batch may take, six fill the queue.
+  // 48 MB in, 48 MB out: two rows exceed the limit of a batch, six fill the queue.
   t.is(init(t, writeAt(join(dir, 'large.onnx'), imageModel(2000))).code, 0)
   t.like(await readModelConfig(join(dir, 'large.config.json')), { maxBatchSize: 1, maxQueueRequests: 5 })
   // 0.6 MB in, 0.6 MB out.
@@ -120,7 +120,7 @@ test.serial('batches and queues follow the size of a row', async (t) => {
 })
 
 test.serial(
-  'a model that cannot be served is exit 1, a wrong command line exit 2, and nothing is written',
+  'a model that cannot be served exits with 1, a wrong command line with 2, and nothing is written',
   (t) => {
     const dir = temporaryFolder(t)
     const broken = writeAt(join(dir, 'broken.onnx'), Buffer.from('text'))
@@ -137,7 +137,7 @@ test.serial(
   },
 )
 
-testWithShared('a classifier is told what could be named', ['models', 'cnn-resnet'], async (t) => {
+testWithShared('init suggests labels for a classifier', ['models', 'cnn-resnet'], async (t) => {
   const dir = temporaryFolder(t)
   const { code, stdout } = init(t, sharedPath('models', 'cnn-resnet', 'model.onnx'), '--output', dir)
   t.is(code, 0)

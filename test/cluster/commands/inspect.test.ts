@@ -46,7 +46,7 @@ const Document = z.object({
     .nullable(),
 })
 
-/** Folders of the test's own, to see that nothing stays in them. */
+/** Separate folders, to check that nothing is left in them. */
 interface Places {
   readonly segmentDir: string
   readonly tmp: string
@@ -66,7 +66,7 @@ function modelFile(t: ExecutionContext, bytes: Uint8Array, name = 'm'): string {
   return path
 }
 
-/** Runs inspect and holds it to leaving nothing. */
+/** Runs inspect and checks that it leaves nothing. */
 function inspect(t: ExecutionContext, model: string, ...flags: string[]) {
   const places = placesOf(t)
   const result = runCommand(['inspect', model, '--segment-dir', places.segmentDir, ...flags], {
@@ -82,7 +82,7 @@ function document(t: ExecutionContext, model: string, ...flags: string[]): z.inf
   return Document.parse(JSON.parse(stdout))
 }
 
-/** `y = x W`, W FP32 [inner, 300]; the model leaves the inner dimension of x open. */
+/** `y = x W`, W FP32 [inner, 300]; the inner dimension of x is undeclared. */
 function innerModel(inner: number): Uint8Array {
   return modelBytes(
     graph({
@@ -94,7 +94,7 @@ function innerModel(inner: number): Uint8Array {
   )
 }
 
-test.serial('a model whose weights are shared costs another worker a small part of them, measured', (t) => {
+test.serial('the measured cost of another worker is a small part of shared weights', (t) => {
   const weightBytes = 64 * 1024 * 1024
   const path = modelFile(t, wideModel(weightBytes), 'wide')
   const found = document(t, path, '--workers', '4')
@@ -114,7 +114,7 @@ test.serial('a model whose weights are shared costs another worker a small part 
   t.is(found.totalBytes, found.segmentBytes + 4 * perWorkerBytes)
 })
 
-test.serial('what a kernel packs for itself is told by operator, with what would change it', (t) => {
+test.serial('weights packed per worker are listed by operator, with a remedy', (t) => {
   const found = document(t, modelFile(t, quantisedConvolution()), '--no-measure')
   t.is(found.sharing.state, 'packed privately')
   const [unshared] = found.unshared
@@ -122,7 +122,7 @@ test.serial('what a kernel packs for itself is told by operator, with what would
   t.regex(unshared?.change ?? '', /FP32.*294\.9 kB per host.*with 8 workers or more/)
 })
 
-testWithShared('trees are told as what cannot be shared', ['models', 'sklearn-rf-iris'], async (t) => {
+testWithShared('trees are listed as not shareable', ['models', 'sklearn-rf-iris'], async (t) => {
   const found = document(t, sharedPath('models', 'sklearn-rf-iris', 'model.onnx'), '--workers', '2')
   t.is(found.name, 'sklearn-rf-iris')
   t.is(found.sharing.state, 'not shareable')
@@ -133,7 +133,7 @@ testWithShared('trees are told as what cannot be shared', ['models', 'sklearn-rf
 })
 
 test.serial(
-  'dimensions that a model leaves open are tried until it runs; what never runs is measured all the same',
+  'undeclared dimensions are tried until the model runs; a model that never runs is measured anyway',
   (t) => {
     const runs = document(t, modelFile(t, innerModel(16)))
     t.deepEqual(runs.measurement?.run, { shapes: { x: [1, 16] } })
@@ -147,7 +147,7 @@ test.serial(
   },
 )
 
-test.serial('for a person it is a table; names out of the file cannot move the cursor', (t) => {
+test.serial('the default output is a table; names from the file cannot move the cursor', (t) => {
   const { code, stdout } = inspect(t, modelFile(t, addModel()), '--workers', '3')
   t.is(code, 0)
   for (const row of ['input .* x .* FP32 .* \\[-1, 2\\]', 'operators .* 1 Add', 'weights .* 1 tensors, 8 B'])
@@ -167,7 +167,7 @@ test.serial('for a person it is a table; names out of the file cannot move the c
   t.false(cleaned.includes('\u001b'))
 })
 
-test.serial('without measuring nothing is written to shared memory', (t) => {
+test.serial('without measurement nothing is written to shared memory', (t) => {
   const path = modelFile(t, addModel())
   const { code, stdout } = runCommand([
     'inspect',
@@ -181,7 +181,7 @@ test.serial('without measuring nothing is written to shared memory', (t) => {
   t.is(Document.parse(JSON.parse(stdout)).measurement, null)
 })
 
-test.serial('a model that cannot be served is exit 1 with the code, in the JSON too', (t) => {
+test.serial('a model that cannot be served exits with 1 and the error code, also in JSON', (t) => {
   const unsupported = modelBytes(
     graph({
       input: [value('x', ELEMENT.float, [2])],
@@ -202,7 +202,7 @@ test.serial('a model that cannot be served is exit 1 with the code, in the JSON 
   }
 })
 
-test.serial('a wrong command line is exit 2', (t) => {
+test.serial('a wrong command line exits with 2', (t) => {
   const path = modelFile(t, addModel())
   const wrong = [
     [],
@@ -225,10 +225,10 @@ function childrenOf(pid: number): number[] {
 }
 
 for (const [when, hasBegun] of [
-  ['while it compiles', ({ tmp }: Places) => readdirSync(tmp).length > 0],
-  ['while it measures', ({ segmentDir }: Places) => readdirSync(segmentDir).length > 0],
+  ['during compilation', ({ tmp }: Places) => readdirSync(tmp).length > 0],
+  ['during the measurement', ({ segmentDir }: Places) => readdirSync(segmentDir).length > 0],
 ] as const) {
-  test.serial(`interrupted ${when}, it ends with 130 and leaves neither files nor processes`, async (t) => {
+  test.serial(`interrupted ${when}, it exits with 130 and leaves no files or processes`, async (t) => {
     const places = placesOf(t)
     const path = modelFile(t, wideModel(32 * 1024 * 1024))
     const main = join(PROJECT_ROOT, 'dist', 'cluster', 'main.js')

@@ -55,19 +55,19 @@ async function startAdd(t: ExecutionContext, segmentDir: string) {
   return await startServer(t, { models, segmentDir, args: ['--workers', '2'] })
 }
 
-/** Killed with its workers: nobody is left to clean up. */
+/** Killed together with its workers, so that no process cleans up. */
 async function kill(t: ExecutionContext, server: ServerUnderTest): Promise<void> {
   await killWithChildren(server.process.pid as number)
   t.deepEqual(await server.exited, { code: null, signal: 'SIGKILL' })
 }
 
-/** The row of the table whose first cell begins so, as its cells. */
+/** The cells of the table row whose first cell starts with this text. */
 function rowOf(stdout: string, owner: string): string[] {
   const rows = stdout.split('\n').map((line) => line.split('│').map((cell) => cell.trim()))
   return rows.find((cells) => cells[1]?.startsWith(owner))?.slice(1, -1) ?? []
 }
 
-test.serial('what a killed server left is listed and swept; a living server keeps its own', async (t) => {
+test.serial('segments of a killed server are listed and removed; a live server keeps its own', async (t) => {
   const segmentDir = temporaryFolder(t, '/dev/shm')
   const killed = await startAdd(t, segmentDir)
   const living = await startAdd(t, segmentDir)
@@ -95,16 +95,16 @@ test.serial('what a killed server left is listed and swept; a living server keep
   const table = segments(segmentDir)
   t.is(table.code, 0)
   const [owner, age, , , model, state] = rowOf(table.stdout, `pid ${killedPid}`)
-  t.deepEqual([owner, model, state], [`pid ${killedPid}, dead`, 'add@7', 'left behind'])
+  t.deepEqual([owner, model, state], [`pid ${killedPid}, dead`, 'add@7', 'orphaned'])
   t.regex(age ?? '', /^\d+ (s|min)$/)
   t.is(rowOf(table.stdout, `pid ${livingPid}`)[5], 'live')
-  t.regex(table.stdout, /^total: 2 servers, 2 segments, .* left behind \(--sweep removes it\)$/m)
-  t.is(readdirSync(segmentDir).length, 2, 'a list removes nothing')
+  t.regex(table.stdout, /^total: 2 servers, 2 segments, .* of dead servers \(--sweep removes it\)$/m)
+  t.is(readdirSync(segmentDir).length, 2, 'listing removes nothing')
 
   const swept = segments(segmentDir, '--sweep')
   t.is(swept.code, 0)
   t.true(swept.stdout.includes(`removed ${dead?.path}, `))
-  t.true(swept.stdout.includes(`removed what 1 dead server left, `))
+  t.true(swept.stdout.includes(`removed the segments of 1 dead server, `))
   t.true(swept.stdout.includes(` (${memoryBytes} bytes)\n`))
   t.deepEqual(readdirSync(segmentDir), [basename(live?.path ?? '')])
 
@@ -122,7 +122,7 @@ test.serial('what a killed server left is listed and swept; a living server keep
   await stopCleanly(t, living.server)
 })
 
-test.serial('the JSON of a sweep says what was removed, and how many bytes', async (t) => {
+test.serial('the JSON of a sweep lists what was removed, with the bytes', async (t) => {
   const segmentDir = temporaryFolder(t, '/dev/shm')
   const owner = { ...ownIdentity(), pid: 999_999_999, startTicks: 5 }
   const path = join(segmentDir, 'onecopy-999999999-5')
@@ -133,7 +133,7 @@ test.serial('the JSON of a sweep says what was removed, and how many bytes', asy
     '1.2 kB',
     '4.1 kB',
     'add@1',
-    'unfinished, left behind',
+    'unfinished, orphaned',
   ])
   t.deepEqual(document(t, segmentDir, '--sweep'), {
     segmentDir,
@@ -145,13 +145,13 @@ test.serial('the JSON of a sweep says what was removed, and how many bytes', asy
   t.deepEqual(readdirSync(segmentDir), [])
 })
 
-test.serial('an empty folder is one line; the environment names it as for the server', (t) => {
+test.serial('an empty folder prints one line; the environment variable of the server applies', (t) => {
   const segmentDir = temporaryFolder(t, '/dev/shm')
   const { code, stdout } = runCommand(['segments'], { ONECOPY_SEGMENT_DIR: segmentDir })
   t.deepEqual({ code, stdout }, { code: 0, stdout: `no segments in ${segmentDir}\n` })
 })
 
-test.serial('a folder that is not there and flags that do not exist are refused with exit 2', (t) => {
+test.serial('a missing folder and unknown flags exit with 2', (t) => {
   const missing = segments('/no/such/folder', '--sweep')
   t.is(missing.code, 2)
   t.regex(missing.stderr, /^onecopy: SEGMENT_FOLDER_INVALID: .*\/no\/such\/folder.*nothing there/)
@@ -162,7 +162,7 @@ test.serial('a folder that is not there and flags that do not exist are refused 
   }
 })
 
-test.serial('an age is said in the largest unit that fits', (t) => {
+test.serial('an age is printed in the largest unit that fits', (t) => {
   const ages = [-5, 59_999, 60_000, 3_599_999, 3_600_000, 86_399_999, 3 * 86_400_000].map(formatAge)
   t.deepEqual(ages, ['0 s', '59 s', '1 min', '59 min', '1 h', '23 h', '3 d'])
 })

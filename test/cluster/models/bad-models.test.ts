@@ -41,14 +41,14 @@ const UNKNOWN_OPERATOR = modelBytes(
 interface BadRepository {
   readonly title: string
   readonly code: string
-  /** What the message must say. */
+  /** The expected message. */
   readonly says: RegExp
   readonly write: (dir: string) => void
 }
 
 const BAD: readonly BadRepository[] = [
   {
-    title: 'a file that is no ONNX model',
+    title: 'a file that is not an ONNX model',
     code: 'MODEL_INVALID',
     says: /broken.*expected an ONNX model/s,
     write: (dir) => void writeModel(dir, 'broken', Buffer.from('this is a text file, not a model\n')),
@@ -69,7 +69,7 @@ const BAD: readonly BadRepository[] = [
     },
   },
   {
-    title: 'a model with an int4 output, on which the runtime would abort',
+    title: 'a model with an int4 output, which aborts the runtime',
     code: 'MODEL_UNSUPPORTED',
     says: /output "y" has element type int4/,
     write: (dir) => void writeModel(dir, 'broken', CAST_TO_INT4),
@@ -122,10 +122,10 @@ const BAD: readonly BadRepository[] = [
 ]
 
 for (const { title, code, says, write } of BAD) {
-  test.serial(`${title} is refused at start with a clear error, and nothing is left`, async (t) => {
+  test.serial(`${title} fails the start with a clear error, and nothing is left`, async (t) => {
     const models = temporaryFolder(t)
     write(models)
-    // A good model beside the bad one: its segment must not stay either.
+    // A valid model next to the invalid one: its segment must not stay either.
     if (title !== 'an empty repository') writeModel(models, 'good', addModel())
     const server = spawnServer(t, { models })
     t.deepEqual(await server.exited, { code: 1, signal: null })

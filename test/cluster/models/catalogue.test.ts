@@ -1,4 +1,4 @@
-/** Real segments, and real processes that say that they load them (worker-program.ts). */
+/** Real segments, and real processes that report to load them (worker-program.ts). */
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
@@ -41,27 +41,27 @@ async function makeCatalogue(t: ExecutionContext, { retireTimeoutMs = TIMEOUT_MS
       publishUnlessHeld(source, heldKeys, { ...publishing, folderName: () => folderName }),
     release: (folderName) => released.push(folderName),
     processes: () => supervisor?.pids ?? [],
-    workers: () => supervisor?.staying ?? [],
+    workers: () => supervisor?.active ?? [],
     allWorkers: () => supervisor?.alive ?? [],
-    condemn: (worker, failure) => {
+    discard: (worker, failure) => {
       condemned.push(failure.code)
-      supervisor?.condemn(worker, failure)
+      supervisor?.discard(worker, failure)
     },
     onChange: (entry, outcome) => changes.push([entry, outcome]),
     prepareTimeoutMs: TIMEOUT_MS,
     retireTimeoutMs,
   })
-  await catalogue.begin([], [])
+  await catalogue.initialize([], [])
   const supervising = new Supervisor({
     workers: 2,
     lease: (take) => catalogue.lease((start) => take({ ...startMessage(stats), ...start })),
     ...{ stats, bootTimeoutMs: TIMEOUT_MS, drainTimeoutMs: TIMEOUT_MS, log },
     onEnded: () => {},
-    onGivenUp: () => {},
+    onBootLimitReached: () => {},
     onRecovered: () => {},
     onReady: async (worker) => catalogue.workerReady(worker),
     onModelFault: () => false,
-    onModelFaultMended: () => {},
+    onFaultyWorkerReplaced: () => {},
   })
   supervisor = supervising
   t.teardown(async () => {
@@ -83,7 +83,7 @@ async function makeCatalogue(t: ExecutionContext, { retireTimeoutMs = TIMEOUT_MS
 }
 
 test.serial(
-  'an earlier generation is kept while a worker holds it, whatever comes after it, and no worker is ended',
+  'an earlier generation is kept while a worker holds it, through later changes, and no worker is ended',
   async (t) => {
     const { catalogue, supervisor, source, unload, paths, lines, released, condemned } = await makeCatalogue(
       t,
@@ -97,13 +97,13 @@ test.serial(
     await catalogue.load(await source(addModel([3, 3])))
     t.deepEqual(catalogue.generations, [{ name: 'add', version: '1', generations: 3 }])
     t.true(existsSync(kept as string))
-    t.deepEqual(released, [], 'the memory of all three counts')
+    t.deepEqual(released, [], 'all three are in memory')
     const [entry] = catalogue.index
     t.is(entry?.state, 'READY')
-    t.regex(entry?.reason ?? '', /earlier generation answers/)
+    t.regex(entry?.reason ?? '', /earlier generation still has requests in flight/)
     t.is(lines.filter(({ msg }) => msg.startsWith('an earlier generation is kept')).length, 2)
     unload()
-    await until('two are gone', () => released.length === 2)
+    await until('two generations to be unloaded', () => released.length === 2)
     t.false(existsSync(kept as string))
     t.deepEqual(released.sort(), ['add@1', 'add@1+2'])
     t.deepEqual(catalogue.generations, [{ name: 'add', version: '1', generations: 1 }])
@@ -113,33 +113,30 @@ test.serial(
   },
 )
 
-test.serial('an earlier generation is gone when the worker that held it has ended', async (t) => {
+test.serial('an earlier generation is removed after its last worker has ended', async (t) => {
   const { catalogue, supervisor, source, released } = await makeCatalogue(t, { retireTimeoutMs: 100 })
   await catalogue.load(await source(addModel([1, 1])))
   await catalogue.load(await source(addModel([2, 2])))
   t.deepEqual(released, [])
   for (const worker of supervisor.ready) worker.kill()
-  await until('it is gone', () => released.length === 1)
+  await until('its removal', () => released.length === 1)
   t.deepEqual(released, ['add@1'])
 })
 
-test.serial(
-  'a segment that serves on under another config stays when its earlier generation goes',
-  async (t) => {
-    const { catalogue, source, paths, released } = await makeCatalogue(t, { unloads: 'at once' })
-    const first = await source(addModel([1, 1]))
-    await catalogue.load(first)
-    const [path] = paths()
-    await catalogue.load({ ...first, config: { ...first.config, maxQueueDelayMs: 5 } })
-    t.deepEqual(paths(), [path])
-    t.true(existsSync(path as string))
-    await catalogue.load(await source(addModel([2, 2])))
-    t.false(existsSync(path as string))
-    t.deepEqual(released, ['add@1'])
-  },
-)
+test.serial('a segment that serves under a new config outlives its earlier generation', async (t) => {
+  const { catalogue, source, paths, released } = await makeCatalogue(t, { unloads: 'at once' })
+  const first = await source(addModel([1, 1]))
+  await catalogue.load(first)
+  const [path] = paths()
+  await catalogue.load({ ...first, config: { ...first.config, maxQueueDelayMs: 5 } })
+  t.deepEqual(paths(), [path])
+  t.true(existsSync(path as string))
+  await catalogue.load(await source(addModel([2, 2])))
+  t.false(existsSync(path as string))
+  t.deepEqual(released, ['add@1'])
+})
 
-test.serial('what fails leaves the old one serving, and nothing of itself', async (t) => {
+test.serial('a failed change keeps the current generation and leaves nothing behind', async (t) => {
   const { catalogue, source, paths, released, changes } = await makeCatalogue(t, { unloads: 'at once' })
   await catalogue.load(await source(addModel([1, 1])))
   const before = paths()
@@ -160,23 +157,20 @@ test.serial('what fails leaves the old one serving, and nothing of itself', asyn
   )
 })
 
-test.serial(
-  'what is unloaded is told to no worker that starts later; what is kept of it is said',
-  async (t) => {
-    const { catalogue, supervisor, source, unload, released } = await makeCatalogue(t, {
-      retireTimeoutMs: 100,
-    })
-    await catalogue.load(await source(addModel([1, 1])))
-    await catalogue.unload({ name: 'add', version: '1' })
-    const [entry] = catalogue.index
-    t.is(entry?.state, 'UNAVAILABLE')
-    t.regex(entry?.reason ?? '', /^unloaded; an earlier generation/)
-    await t.throwsAsync(catalogue.unload({ name: 'add', version: '1' }), { code: 'MODEL_NOT_FOUND' })
-    await supervisor.restart('asked for')
-    t.true(supervisor.ready.every(({ holds }) => holds.size === 0))
-    unload()
-    await until('it is gone', () => released.length === 1)
-    t.is(catalogue.index[0]?.reason, 'unloaded')
-    t.deepEqual(catalogue.generations, [])
-  },
-)
+test.serial('new workers do not load an unloaded model; its remaining generation is reported', async (t) => {
+  const { catalogue, supervisor, source, unload, released } = await makeCatalogue(t, {
+    retireTimeoutMs: 100,
+  })
+  await catalogue.load(await source(addModel([1, 1])))
+  await catalogue.unload({ name: 'add', version: '1' })
+  const [entry] = catalogue.index
+  t.is(entry?.state, 'UNAVAILABLE')
+  t.regex(entry?.reason ?? '', /^unloaded; an earlier generation/)
+  await t.throwsAsync(catalogue.unload({ name: 'add', version: '1' }), { code: 'MODEL_NOT_FOUND' })
+  await supervisor.restart('asked for')
+  t.true(supervisor.ready.every(({ holds }) => holds.size === 0))
+  unload()
+  await until('its removal', () => released.length === 1)
+  t.is(catalogue.index[0]?.reason, 'unloaded')
+  t.deepEqual(catalogue.generations, [])
+})

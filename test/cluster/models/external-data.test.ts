@@ -36,7 +36,7 @@ async function watched(t: ExecutionContext, models: string): Promise<RunningServ
   return await startServer(t, { models, args: ['--workers', '1', '--watch'] })
 }
 
-/** A model `m` whose constant is in a file of that name below its folder. */
+/** A model `m` with its constant in a file of this name below its folder. */
 function modelWith(t: ExecutionContext, location: string): { models: string; data: string } {
   const models = writeModel(temporaryFolder(t), 'm', addModelWithExternalData(location))
   const data = join(models, 'm', '1', location)
@@ -45,38 +45,38 @@ function modelWith(t: ExecutionContext, location: string): { models: string; dat
 }
 
 for (const location of ['w.bin', 'weights/w.bin', 'a/b/c/d/e/w.bin', '..weights/w.bin']) {
-  test.serial(`a change of ${location} alone is served`, async (t) => {
+  test.serial(`a change of only ${location} is served`, async (t) => {
     const { models, data } = modelWith(t, location)
     const { server, url } = await watched(t, models)
     t.is(await answer(url), '11,22')
     write(data, [3, 3])
-    await until('its new weights answer', async () => (await answer(url)) === '13,23')
+    await until('its new weights to be served', async () => (await answer(url)) === '13,23')
     await stopCleanly(t, server)
   })
 }
 
-test.serial('weights that take the place of others, with the same size and time, are served', async (t) => {
+test.serial('weights replaced with the same size and time are served', async (t) => {
   const { models, data } = modelWith(t, 'weights/w.bin')
   const { server, url } = await watched(t, models)
   const { atime, mtime } = statSync(data)
   write(`${data}.new`, [4, 4])
   utimesSync(`${data}.new`, atime, mtime)
   renameSync(`${data}.new`, data)
-  await until('they answer', async () => (await answer(url)) === '14,24')
-  // Written in place, its time set back.
+  await until('the weights to be served', async () => (await answer(url)) === '14,24')
+  // Overwritten in place, with its old timestamp.
   write(data, [5, 5])
   utimesSync(data, atime, mtime)
-  await until('they answer too', async () => (await answer(url)) === '15,25')
-  // The whole folder.
+  await until('the overwritten weights to be served', async () => (await answer(url)) === '15,25')
+  // Replaces the whole folder.
   const folder = dirname(data)
   write(join(`${folder}.new`, 'w.bin'), [6, 6])
   rmSync(folder, { recursive: true })
   renameSync(`${folder}.new`, folder)
-  await until('those of the new folder answer', async () => (await answer(url)) === '16,26')
+  await until('the weights of the new folder to be served', async () => (await answer(url)) === '16,26')
   await stopCleanly(t, server)
 })
 
-test.serial('a volume that is changed as a whole, by its link ..data, is followed', async (t) => {
+test.serial('a volume replaced through its link ..data is detected', async (t) => {
   const models = temporaryFolder(t)
   const folder = join(models, 'm', '1')
   const publish = (name: string, constant: readonly [number, number]) => {
@@ -91,44 +91,41 @@ test.serial('a volume that is changed as a whole, by its link ..data, is followe
   t.is(await answer(url), '11,22')
   publish('..2026_11_27', [7, 7])
   rmSync(join(folder, '..2026_11_26'), { recursive: true })
-  await until('the new volume answers', async () => (await answer(url)) === '17,27')
+  await until('the new volume to be served', async () => (await answer(url)) === '17,27')
   await stopCleanly(t, server)
 })
 
-test.serial('weights that come after their model are waited for', async (t) => {
+test.serial('a model waits for weights that arrive later', async (t) => {
   const models = temporaryFolder(t)
   const { server, url } = await watched(t, models)
   writeModel(models, 'm', addModelWithExternalData('weights/w.bin'))
   await server.logged(({ msg, reason }) => msg === 'the model is not served' && /w\.bin/.test(String(reason)))
   write(join(models, 'm', '1', 'weights', 'w.bin'), [2, 2])
-  await until('it is served', async () => (await answer(url).catch(() => '')) === '12,22')
+  await until('the model to be served', async () => (await answer(url).catch(() => '')) === '12,22')
   await stopCleanly(t, server)
 })
 
-test.serial(
-  'models beside each other keep their weights apart: a change concerns the one that names it',
-  async (t) => {
-    const models = temporaryFolder(t)
-    for (const name of ['a', 'b']) {
-      writeFileSync(join(models, `${name}.onnx`), addModelWithExternalData(`weights/${name}.bin`))
-      write(join(models, 'weights', `${name}.bin`), [1, 2])
-    }
-    const { server, url } = await watched(t, models)
-    copyFileSync(join(models, 'a.onnx'), join(models, 'unrelated.bin'))
-    write(join(models, 'weights', 'b.bin'), [8, 8])
-    await until('b answers with its new weights', async () => (await answer(url, 'b')) === '18,28')
-    t.is(await answer(url, 'a'), '11,22')
-    writeModel(models, 'later', addModel())
-    await server.logged(({ msg, model }) => msg === 'model loaded' && model === 'later')
-    t.deepEqual(
-      server.log.filter(({ msg }) => msg === 'model loaded').map(({ model }) => model),
-      ['b', 'later'],
-    )
-    await stopCleanly(t, server)
-  },
-)
+test.serial('a change of a weights file affects only the model that refers to it', async (t) => {
+  const models = temporaryFolder(t)
+  for (const name of ['a', 'b']) {
+    writeFileSync(join(models, `${name}.onnx`), addModelWithExternalData(`weights/${name}.bin`))
+    write(join(models, 'weights', `${name}.bin`), [1, 2])
+  }
+  const { server, url } = await watched(t, models)
+  copyFileSync(join(models, 'a.onnx'), join(models, 'unrelated.bin'))
+  write(join(models, 'weights', 'b.bin'), [8, 8])
+  await until('the new weights of b to be served', async () => (await answer(url, 'b')) === '18,28')
+  t.is(await answer(url, 'a'), '11,22')
+  writeModel(models, 'later', addModel())
+  await server.logged(({ msg, model }) => msg === 'model loaded' && model === 'later')
+  t.deepEqual(
+    server.log.filter(({ msg }) => msg === 'model loaded').map(({ model }) => model),
+    ['b', 'later'],
+  )
+  await stopCleanly(t, server)
+})
 
-test.serial('weights that changed between two starts are those of the second', async (t) => {
+test.serial('a second start serves weights changed since the first', async (t) => {
   const { models, data } = modelWith(t, 'weights/w.bin')
   const cacheDir = temporaryFolder(t)
   for (const constant of [

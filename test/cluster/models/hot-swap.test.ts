@@ -46,7 +46,7 @@ async function serve(
   return { models, ...(await startServer(t, { models, args: ['--workers', '2', ...args] })) }
 }
 
-/** As a careful copy does it: complete under another name, then renamed. */
+/** Writes the file completely under another name, then renames it. */
 function replaceModel(
   models: string,
   constant: readonly [number, number],
@@ -61,7 +61,7 @@ function replaceModel(
   renameSync(join(staging, name, version), target)
 }
 
-/** Clients that ask without a pause, and how often they were answered what. */
+/** Clients that send requests without a pause, and counts of their responses. */
 function countAnswers(url: string, count: number) {
   const answers = new Map<string, number>()
   const note = (what: string) => answers.set(what, (answers.get(what) ?? 0) + 1)
@@ -74,7 +74,7 @@ function countAnswers(url: string, count: number) {
   return { answers, stop }
 }
 
-test.serial('under load a changed model is swapped without a failed request, again and again', async (t) => {
+test.serial('repeated swaps under load fail no request', async (t) => {
   const running = await serve(t, ['--model-control', 'explicit', '--load-model', 'add'])
   const { server, url, adminUrl, models } = running
   const clients = countAnswers(url, 16)
@@ -82,8 +82,8 @@ test.serial('under load a changed model is swapped without a failed request, aga
   for (let swap = 2; swap <= SWAPS; swap++) {
     replaceModel(models, [swap, swap])
     t.is((await post(adminUrl, '/v2/repository/models/add/load')).status, 200)
-    t.deepEqual(await answerOf(url), [10 + swap, 20 + swap], 'after the load every worker answers with it')
-    t.is(segmentsOf(running).length, 1, 'the old segment is gone')
+    t.deepEqual(await answerOf(url), [10 + swap, 20 + swap], 'after the load every worker uses it')
+    t.is(segmentsOf(running).length, 1, 'the old segment is removed')
   }
   await clients.stop()
   const known = Array.from({ length: SWAPS }, (_, i) => `[${11 + i},${21 + i}]`)
@@ -96,7 +96,7 @@ test.serial('under load a changed model is swapped without a failed request, aga
 })
 
 test.serial(
-  'a new form that cannot be served leaves the old one answering, and says why in three places',
+  'an invalid new generation keeps the current one serving, and is reported in three places',
   async (t) => {
     const running = await serve(t, ['--model-control', 'explicit', '--load-model', '*'])
     const { server, url, adminUrl, models } = running
@@ -107,7 +107,9 @@ test.serial(
     const [entry] = await indexOf(adminUrl)
     t.is(entry?.state, 'READY')
     t.regex(entry?.reason ?? '', /model add version 1 \(add\/1\/model\.onnx\)/)
-    const line = await server.logged(({ msg }) => msg === 'the model is not replaced: the old one serves on')
+    const line = await server.logged(
+      ({ msg }) => msg === 'the model was not replaced: the current generation stays',
+    )
     t.is(String(line.reason).replace(`${models}/`, ''), entry?.reason ?? '')
     const metrics = await (await fetch(`${adminUrl}/metrics`)).text()
     t.regex(metrics, /^onecopy_model_changes_total\{outcome="failed"\} 1$/m)
@@ -120,62 +122,56 @@ test.serial(
   },
 )
 
-test.serial(
-  'unload gives the memory back, and a worker that starts later does not know the model',
-  async (t) => {
-    const running = await serve(t, ['--model-control', 'explicit', '--load-model', '*'])
-    const { server, url, adminUrl, models } = running
-    replaceModel(models, [5, 5], 'other')
-    t.is((await post(adminUrl, '/v2/repository/models/other/load')).status, 200)
-    t.deepEqual(await answerOf(url, 'other'), [15, 25])
-    t.is(segmentsOf(running).length, 2)
-    t.is((await post(adminUrl, '/v2/repository/models/add/unload')).status, 200)
-    t.is(segmentsOf(running).length, 1)
-    t.is((await infer({ url, model: 'add', inputs: [POINT] })).status, 404)
-    t.is((await post(adminUrl, '/v2/repository/models/add/unload')).status, 404)
-    t.deepEqual(
-      (await indexOf(adminUrl)).map(({ name, state, reason }) => [name, state, reason]),
-      [
-        ['add', 'UNAVAILABLE', 'unloaded'],
-        ['other', 'READY', ''],
-      ],
-    )
-    server.process.kill('SIGHUP')
-    await server.logged((line) => line.msg === 'every worker was replaced')
-    t.is((await infer({ url, model: 'add', inputs: [POINT] })).status, 404)
-    t.deepEqual(await answerOf(url, 'other'), [15, 25])
-    await stopCleanly(t, server)
-  },
-)
+test.serial('unload frees the memory, and new workers do not know the model', async (t) => {
+  const running = await serve(t, ['--model-control', 'explicit', '--load-model', '*'])
+  const { server, url, adminUrl, models } = running
+  replaceModel(models, [5, 5], 'other')
+  t.is((await post(adminUrl, '/v2/repository/models/other/load')).status, 200)
+  t.deepEqual(await answerOf(url, 'other'), [15, 25])
+  t.is(segmentsOf(running).length, 2)
+  t.is((await post(adminUrl, '/v2/repository/models/add/unload')).status, 200)
+  t.is(segmentsOf(running).length, 1)
+  t.is((await infer({ url, model: 'add', inputs: [POINT] })).status, 404)
+  t.is((await post(adminUrl, '/v2/repository/models/add/unload')).status, 404)
+  t.deepEqual(
+    (await indexOf(adminUrl)).map(({ name, state, reason }) => [name, state, reason]),
+    [
+      ['add', 'UNAVAILABLE', 'unloaded'],
+      ['other', 'READY', ''],
+    ],
+  )
+  server.process.kill('SIGHUP')
+  await server.logged((line) => line.msg === 'every worker was replaced')
+  t.is((await infer({ url, model: 'add', inputs: [POINT] })).status, 404)
+  t.deepEqual(await answerOf(url, 'other'), [15, 25])
+  await stopCleanly(t, server)
+})
 
-test.serial(
-  'with --watch the repository is followed: new, changed, broken and removed versions',
-  async (t) => {
-    const running = await serve(t, ['--watch'])
-    const { server, url, adminUrl, models } = running
-    const answers = async (model = 'add') =>
-      (await infer({ url, model, inputs: [POINT] })).status === 200 && String(await answerOf(url, model))
-    replaceModel(models, [2, 2], 'add', '2')
-    await until('version 2 answers', async () => (await answers()) === '12,22')
-    t.deepEqual(await answerOf(url, 'add/versions/1'), [11, 21])
-    replaceModel(models, [3, 3], 'add', '2')
-    await until('its new form answers', async () => (await answers()) === '13,23')
-    replaceModel(models, [4, 4], 'late')
-    await until('the new model answers', async () => (await answers('late')) === '14,24')
-    writeFileSync(join(models, 'late', '1', 'model.onnx'), 'half')
-    await until('the reason is in the index', async () =>
-      (await indexOf(adminUrl)).some(({ name, reason }) => name === 'late' && reason !== ''),
-    )
-    t.is(await answers('late'), '14,24')
-    rmSync(join(models, 'add', '2'), { recursive: true })
-    await until('version 1 is the newest again', async () => (await answers()) === '11,21')
-    t.is((await infer({ url, model: 'add/versions/2', inputs: [POINT] })).status, 404)
-    t.is((await post(adminUrl, '/v2/repository/models/add/load')).headers.get('x-error-code'), 'CONTROL_MODE')
-    await stopCleanly(t, server)
-  },
-)
+test.serial('--watch applies new, changed, broken and removed versions', async (t) => {
+  const running = await serve(t, ['--watch'])
+  const { server, url, adminUrl, models } = running
+  const answers = async (model = 'add') =>
+    (await infer({ url, model, inputs: [POINT] })).status === 200 && String(await answerOf(url, model))
+  replaceModel(models, [2, 2], 'add', '2')
+  await until('version 2 to be served', async () => (await answers()) === '12,22')
+  t.deepEqual(await answerOf(url, 'add/versions/1'), [11, 21])
+  replaceModel(models, [3, 3], 'add', '2')
+  await until('its new generation to be served', async () => (await answers()) === '13,23')
+  replaceModel(models, [4, 4], 'late')
+  await until('the new model to be served', async () => (await answers('late')) === '14,24')
+  writeFileSync(join(models, 'late', '1', 'model.onnx'), 'half')
+  await until('the reason is in the index', async () =>
+    (await indexOf(adminUrl)).some(({ name, reason }) => name === 'late' && reason !== ''),
+  )
+  t.is(await answers('late'), '14,24')
+  rmSync(join(models, 'add', '2'), { recursive: true })
+  await until('version 1 to be the newest again', async () => (await answers()) === '11,21')
+  t.is((await infer({ url, model: 'add/versions/2', inputs: [POINT] })).status, 404)
+  t.is((await post(adminUrl, '/v2/repository/models/add/load')).headers.get('x-error-code'), 'CONTROL_MODE')
+  await stopCleanly(t, server)
+})
 
-test.serial('a version that is still being written is not taken before it is complete', async (t) => {
+test.serial('a version is not loaded before it is completely written', async (t) => {
   const { server, url, models } = await serve(t, ['--watch', '--log-level', 'debug'])
   const bytes = addModel([6, 6])
   const path = join(models, 'slow-copy', '1', 'model.onnx')
@@ -191,7 +187,7 @@ test.serial('a version that is still being written is not taken before it is com
   t.deepEqual(await answerOf(url, 'slow-copy'), [16, 26])
   t.false(
     server.log.some(({ msg }) => /not served|not replaced/.test(msg)),
-    'no half of it was tried',
+    'no partial file was loaded',
   )
   await stopCleanly(t, server)
 })
@@ -216,7 +212,7 @@ test.serial('the index is there in every mode; a token guards it and what change
   await stopCleanly(t, server)
 })
 
-test.serial('a worker killed in the middle of swaps changes nothing for the others', async (t) => {
+test.serial('a kill of a worker during swaps does not affect the others', async (t) => {
   const running = await serve(t, ['--model-control', 'explicit', '--load-model', '*', '--log-level', 'debug'])
   const { server, url, adminUrl, models } = running
   for (let swap = 2; swap <= 4; swap++) {
@@ -227,7 +223,7 @@ test.serial('a worker killed in the middle of swaps changes nothing for the othe
     const loading = post(adminUrl, '/v2/repository/models/add/load')
     process.kill(pids.at(-1) as number, 'SIGKILL')
     t.is((await loading).status, 200)
-    await until('both workers are back', async () =>
+    await until('both workers to be ready', async () =>
       /^onecopy_workers_ready 2$/m.test(await (await fetch(`${adminUrl}/metrics`)).text()),
     )
     for (let i = 0; i < 6; i++) t.deepEqual(await answerOf(url), [10 + swap, 20 + swap])

@@ -37,7 +37,7 @@ async function publisher(t: ExecutionContext) {
   return { publish, live, released, folders }
 }
 
-test('a segment that is removed leaves no folder, and its memory is free once, however often it is removed', async (t) => {
+test('removing a segment deletes its folder and reports free memory once, even if repeated', async (t) => {
   const { publish, live, released, folders } = await publisher(t)
   const segment = await LiveSegment.open(await publish('add@1'), live)
   t.deepEqual(folders(), ['add@1'])
@@ -46,7 +46,7 @@ test('a segment that is removed leaves no folder, and its memory is free once, h
   t.deepEqual(released, ['add@1'])
 })
 
-test('a segment that is not what was published is refused, and nothing of it is left', async (t) => {
+test('a segment that differs from what was published is rejected and removed', async (t) => {
   const { publish, live, released, folders } = await publisher(t)
   const published = await publish('add@1')
   const reference = { ...published.reference, graphSha256: 'another' }
@@ -55,7 +55,7 @@ test('a segment that is not what was published is refused, and nothing of it is 
   t.deepEqual(released, ['add@1'])
 })
 
-test('one that is closed stands as it is', async (t) => {
+test('closing a segment keeps its file', async (t) => {
   const { publish, live, released } = await publisher(t)
   const segment = await LiveSegment.open(await publish('add@1'), live)
   await segment.close()
@@ -63,7 +63,7 @@ test('one that is closed stands as it is', async (t) => {
   t.deepEqual(released, [])
 })
 
-test('of leases of several segments it is said which there are not, and the others are held until all are given back', async (t) => {
+test('leases of several segments report failures, and the others are held until released', async (t) => {
   const given: string[] = []
   const segment = (name: string, problem?: Error): Pick<LiveSegment, 'lease'> => ({
     lease: async () => {

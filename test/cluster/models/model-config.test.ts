@@ -4,7 +4,7 @@ import test, { type ExecutionContext } from 'ava'
 import { addModel, writeModel } from '../../helpers/onnx-builder.js'
 import { spawnServer, startServer, stopCleanly, temporaryFolder } from '../../helpers/server.js'
 
-/** Starts one worker with this config; resolves with how many threads it has, and which versions answer. */
+/** Starts one worker with this config; resolves with its number of threads and the served versions. */
 async function serveWith(t: ExecutionContext, config: unknown) {
   const models = temporaryFolder(t)
   for (const version of ['1', '2', '3']) writeModel(models, 'add', addModel(), version)
@@ -21,11 +21,11 @@ async function serveWith(t: ExecutionContext, config: unknown) {
     ['1', '2', '3'].map(async (version) => (await fetch(`${url}/v2/models/add/versions/${version}`)).status),
   )
   await stopCleanly(t, server)
-  t.deepEqual(readdirSync(tmp), [], 'the folder for temporary files is left as it was')
+  t.deepEqual(readdirSync(tmp), [], 'the folder for temporary files is empty')
   return { threads, answers }
 }
 
-test('a config decides over the threads of a model and over the versions that are served', async (t) => {
+test('a config sets the threads of a model and the served versions', async (t) => {
   const plain = await serveWith(t, { version_policy: { latest: 1 } })
   t.deepEqual(plain.answers, [404, 404, 200])
   const threaded = await serveWith(t, { version_policy: { specific: ['2'] }, threads: 4 })
@@ -34,7 +34,7 @@ test('a config decides over the threads of a model and over the versions that ar
   t.deepEqual((await serveWith(t, {})).answers, [200, 200, 200])
 })
 
-test('a sample of the operator is run before the model answers, and one that fails keeps the server from starting', async (t) => {
+test('a warm-up sample runs before the model serves, and a failing sample fails the start', async (t) => {
   const models = writeModel(temporaryFolder(t), 'add', addModel())
   const sample = (data: number[]) =>
     JSON.stringify({ inputs: [{ name: 'x', datatype: 'FP32', shape: [1, data.length], data }] })
@@ -47,7 +47,7 @@ test('a sample of the operator is run before the model answers, and one that fai
   t.notRegex(
     await (await fetch(`${adminUrl}/metrics`)).text(),
     /onecopy_requests_total/,
-    'a warm-up is no request',
+    'a warm-up does not count as a request',
   )
   await stopCleanly(t, server)
   configure('bad.json')

@@ -1,4 +1,4 @@
-/** Inputs with a default, and outputs that are declared by name only, with the real server. */
+/** Inputs with a default and outputs declared only by name, with the real server. */
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf'
@@ -42,7 +42,7 @@ function withIrVersion(bytes: Uint8Array, irVersion: bigint): Uint8Array {
   return toBinary(ModelProtoSchema, { ...fromBinary(ModelProtoSchema, bytes), irVersion })
 }
 
-/** A tensor whose numbers stand in `float_data`, as ONNX's own Python helper writes them. */
+/** A tensor with its numbers in `float_data`, like those of the ONNX Python helper. */
 function typedFloats(name: string, values: readonly number[]): TensorProto {
   const data = new Uint8Array(Float32Array.from(values).buffer)
   const tensor = create(TensorProtoSchema, { name, dims: [BigInt(values.length)], dataType: ELEMENT.float })
@@ -86,7 +86,7 @@ async function metadataOf(url: string, model: string): Promise<Metadata> {
   return (await (await fetch(`${url}/v2/models/${model}`)).json()) as Metadata
 }
 
-test('inputs with a default are optional inputs: told, accepted, and left out', async (t) => {
+test('inputs with a default are optional: described, accepted and omitted', async (t) => {
   const models = writeModel(temporaryFolder(t), 'affine', modelBytes(AFFINE))
   const { server, url } = await startServer(t, { models, args: ['--workers', '2'] })
   t.deepEqual((await metadataOf(url, 'affine')).inputs, [
@@ -103,7 +103,7 @@ test('inputs with a default are optional inputs: told, accepted, and left out', 
     { name: 'x', data_type: 'TYPE_FP32', dims: [2] },
     { name: 'shift', data_type: 'TYPE_FP32', dims: [], optional: true },
   ])
-  // A default is the same for every row: it is no reason not to batch.
+  // A default is the same for every row, so it does not prevent batching.
   t.is(config.max_batch_size, 64)
 
   for (const [inputs, expected] of [
@@ -120,7 +120,7 @@ test('inputs with a default are optional inputs: told, accepted, and left out', 
       [shift(1), x([1, 1]), scale([0, -1])],
       [1, 0],
     ],
-    // What one request sent is not the next one's default.
+    // A value sent by one request does not become the default of the next.
     [[x([1, 1, 2, 2])], [12, 13, 14, 16]],
   ] as const) {
     const { status, text } = await infer(url, 'affine', [...inputs])
@@ -146,9 +146,9 @@ test('inputs with a default are optional inputs: told, accepted, and left out', 
   await stopCleanly(t, server)
 })
 
-test('requests that send an optional input and requests that do not never share an answer', async (t) => {
+test('requests with and without an optional input do not affect each other', async (t) => {
   const models = writeModel(temporaryFolder(t), 'affine', modelBytes(AFFINE))
-  // Together, two requests that send `factors` would be computed with the sum of both.
+  // Batched, two requests with `factors` would use the sum of both.
   const summed = graph({
     input: [value('x', ELEMENT.float, ['batch', 2]), value('factors', ELEMENT.float, ['k', 2])],
     output: [value('y', ELEMENT.float, ['batch', 2])],
@@ -187,7 +187,7 @@ test('requests that send an optional input and requests that do not never share 
   await stopCleanly(t, server)
 })
 
-test('defaults of every numeric type, inline or in a file of its own, are what the model was made with', async (t) => {
+test('defaults of every numeric type, inline or external, have the values of the model', async (t) => {
   const models = temporaryFolder(t)
   const raw = (name: string, dataType: number, data: ArrayBufferView) =>
     create(TensorProtoSchema, {
@@ -250,7 +250,7 @@ test('before IR version 4 an initializer that is an input is a constant', async 
   await stopCleanly(t, server)
 })
 
-/** An MLP as exporters write it that keep initializers as inputs. */
+/** An MLP as written by exporters that list initializers as inputs. */
 function mlp(size: number, layers: number, areInputs: boolean): Uint8Array {
   const names = Array.from({ length: layers }, (_, i) => `w${i}`)
   const parts = graph({
@@ -277,7 +277,7 @@ interface Inspected {
   readonly batching: { readonly batchable: boolean }
 }
 
-test('weights that an exporter lists as inputs are constants: packed, shared and batched as ever', (t) => {
+test('weights listed as inputs by an exporter are constants: packed, shared and batched', (t) => {
   const folder = temporaryFolder(t)
   const inspect = (bytes: Uint8Array): Inspected => {
     const path = join(folder, 'model.onnx')
@@ -307,7 +307,7 @@ test('weights that an exporter lists as inputs are constants: packed, shared and
   )
 })
 
-test('outputs that are declared by name only have the types that the runtime infers', async (t) => {
+test('outputs declared only by name have the types inferred by the runtime', async (t) => {
   const models = writeModel(
     temporaryFolder(t),
     'named',
@@ -368,14 +368,14 @@ test('outputs that are declared by name only have the types that the runtime inf
       ['is', [1, 2], [false, true]],
     ],
   )
-  // Shapes are known, so it batches as if they stood in the file.
+  // Shapes are known, so the model batches as if they were declared.
   const config = (await (await fetch(`${url}/v2/models/one/config`)).json()) as { max_batch_size: number }
   t.is(config.max_batch_size, 64)
   t.deepEqual(dataOf((await infer(url, 'one', [x([1, 2])])).text), [2, 3])
   await stopCleanly(t, server)
 })
 
-test('a model whose outputs are no tensors is refused, whether it says so or not', (t) => {
+test('a model with outputs that are not tensors is rejected, declared or not', (t) => {
   const folder = temporaryFolder(t)
   for (const output of [nameOnly('list'), sequence('list', ELEMENT.float)]) {
     const path = join(folder, 'model.onnx')

@@ -1,4 +1,4 @@
-/** One version that cannot be loaded, beside one that can: in workers that start later, and in the first. */
+/** A version that cannot be loaded next to one that can, in the first and in later workers. */
 
 import { chmodSync, openSync, readFileSync, utimesSync, writeFileSync, writeSync } from 'node:fs'
 import { open } from 'node:fs/promises'
@@ -21,7 +21,7 @@ import { encodeRequest, inferOutputs, type WireTensor } from '../../helpers/v2-c
 import { until } from '../../helpers/waiting.js'
 
 const WEIGHTS_BYTES = 4 * 1024 * 1024
-const RELEASED = 'released weights that only a load needs'
+const RELEASED = 'released raw weights'
 const GOOD: WireTensor = {
   name: 'x',
   datatype: 'FP32',
@@ -58,7 +58,7 @@ async function indexed(
 async function outMetric(adminUrl: string): Promise<string[]> {
   const text = await (await fetch(`${adminUrl}/metrics`)).text()
   const lines = text.split('\n').filter((line) => line.startsWith('onecopy_model_out_of_service{'))
-  // Every version that is served has a line, the good ones with 0.
+  // Every served version has a line, healthy ones with 0.
   return lines.filter((line) => !line.endsWith('code=""} 0'))
 }
 
@@ -66,7 +66,7 @@ function ready(server: ServerUnderTest): number[] {
   return server.log.filter(({ msg }) => msg === 'worker ready').map(({ workerPid }) => workerPid as number)
 }
 
-/** Kills the workers that are there, one after the other, each when the last one's successor serves. */
+/** Kills all workers, one after the other, each after the previous replacement is ready. */
 async function replaceWorkers(server: ServerUnderTest, times: number): Promise<void> {
   for (let i = 0; i < times; i++) {
     const pids = ready(server)
@@ -80,7 +80,7 @@ function segmentOf(server: ServerUnderTest, name: string): string {
   return join(server.segmentDir, path ?? '')
 }
 
-/** Changes what stands in shared memory, as nobody should. */
+/** Corrupts a segment in shared memory. */
 function damage(path: string, atByte: number, bytes: Uint8Array): void {
   chmodSync(path, 0o600)
   const file = openSync(path, 'r+')
@@ -104,7 +104,7 @@ async function start(
   })
 }
 
-/** Out of service with this code, in all places that say so. */
+/** Checks that all interfaces report the version as out of service with this code. */
 async function isOut(
   t: ExecutionContext,
   { server, url, adminUrl }: RunningServer,
@@ -121,7 +121,7 @@ async function isOut(
   t.is(modelReady.status, 503)
   t.regex(((await modelReady.json()) as { error: string }).error, new RegExp(code))
   t.is((await fetch(`${url}/v2/models/good/ready`)).status, 200)
-  // One bad model does not take the server away from its load balancer.
+  // One failed model does not make the server unready.
   t.is((await fetch(`${url}/v2/health/ready`)).status, 200)
   t.is((await fetch(`${adminUrl}/v2/health/ready`)).status, 200)
   const entry = await indexed(adminUrl, name)
@@ -137,13 +137,14 @@ async function isOut(
 }
 
 test.serial(
-  'a version whose self-check fails in a later load is out of service alone, however often workers are killed',
+  'a version with a failing self-check is out of service alone, through repeated worker kills',
   async (t) => {
     const running = await start(t)
     const { server, url, adminUrl } = running
     t.is((await ask(url, 'wide', WIDE)).status, 200)
     await server.logged(({ msg }) => msg === RELEASED)
-    // The packed weights, which stay; releasing and restoring the raw ones changes the file's time anyway.
+    // Corrupts the packed weights, which are never released. Releasing and restoring raw weights changes the
+    // file time anyway.
     const path = segmentOf(server, 'wide')
     const { data, rawRanges } = decodeHeader(readFileSync(path)) as SegmentHeader
     const [raw] = rawRanges
@@ -157,7 +158,7 @@ test.serial(
       onAnswer: (status, text) => {
         if (status !== 200) failures.push(`${status} ${text}`)
       },
-      // A worker that is killed takes what was in flight with it.
+      // A killed worker loses its requests in flight.
       onFailure: () => {},
     })
     await replaceWorkers(server, 4)
@@ -167,20 +168,20 @@ test.serial(
     await isWellServed(t, url)
     t.false(
       server.log.some(({ msg }) => msg === END_MESSAGES['failed to start']),
-      'every worker started',
+      'every worker has started',
     )
     t.is((await fetch(`${adminUrl}/metrics`)).status, 200)
     await stopCleanly(t, server)
   },
 )
 
-test.serial('a segment that was changed in shared memory is made anew, for its version alone', async (t) => {
+test.serial('a corrupted segment is rebuilt, without affecting other versions', async (t) => {
   const { server, url, adminUrl } = await start(t, ['--raw-weights', 'keep'])
   const expected = await (await ask(url, 'wide', WIDE)).json()
   const before = segmentOf(server, 'wide')
   utimesSync(before, 1, 1)
   await replaceWorkers(server, 1)
-  await server.logged(({ msg, model }) => msg === 'the segment was made anew' && model === 'wide')
+  await server.logged(({ msg, model }) => msg === 'the segment was rebuilt' && model === 'wide')
   t.not(segmentOf(server, 'wide'), before)
   t.deepEqual(await outMetric(adminUrl), [])
   t.is((await indexed(adminUrl, 'wide'))?.state, 'READY')
@@ -192,7 +193,7 @@ test.serial('a segment that was changed in shared memory is made anew, for its v
   await stopCleanly(t, server)
 })
 
-/** Images in a compile cache, that of `wide` with a known answer which is not its own. */
+/** A compile cache in which the known output of `wide` is wrong. */
 async function cacheWithWrongAnswer(t: ExecutionContext): Promise<{ models: string; cacheDir: string }> {
   const found = { models: models(t), cacheDir: temporaryFolder(t) }
   const { server } = await start(t, [], found)
@@ -211,7 +212,7 @@ async function cacheWithWrongAnswer(t: ExecutionContext): Promise<{ models: stri
 }
 
 test.serial(
-  'a version whose self-check fails in the first workers refuses a start that is all or nothing, and no other',
+  'a failing self-check in the first workers fails the start only if all models are required',
   async (t) => {
     const found = await cacheWithWrongAnswer(t)
     const refused = spawnServer(t, { ...found, args: ['--workers', '2'] })
@@ -230,7 +231,7 @@ test.serial(
   },
 )
 
-test.serial('what is out of service is in service again when a load succeeds', async (t) => {
+test.serial('a version returns to service after a successful load', async (t) => {
   const found = await cacheWithWrongAnswer(t)
   const { server, url, adminUrl } = await start(
     t,
@@ -239,11 +240,11 @@ test.serial('what is out of service is in service again when a load succeeds', a
   )
   t.is((await ask(url, 'wide', WIDE)).status, 503)
   const again = await fetch(`${adminUrl}/v2/repository/models/wide/load`, { method: 'POST' })
-  t.is(again.headers.get('x-error-code'), 'SELF_CHECK_FAILED', 'the same image answers as before')
+  t.is(again.headers.get('x-error-code'), 'SELF_CHECK_FAILED', 'the same image fails again')
   t.is((await ask(url, 'wide', WIDE)).status, 503)
   writeModel(found.models, 'wide', wideModel(WEIGHTS_BYTES), '1')
   const file = join(found.models, 'wide', '1', 'model.onnx')
-  // The same inputs and outputs, other weights.
+  // The same interface with other weights.
   const bytes = readFileSync(file)
   bytes.writeFloatLE(0.25, bytes.length - 4096)
   writeFileSync(file, bytes)
@@ -255,25 +256,22 @@ test.serial('what is out of service is in service again when a load succeeds', a
   await stopCleanly(t, server)
 })
 
-test.serial(
-  'a warm-up sample that does not fit any more takes its version out of a worker, and nothing else',
-  async (t) => {
-    const found = { models: models(t), cacheDir: temporaryFolder(t) }
-    const folder = join(found.models, 'wide')
-    const sample = join(folder, 'sample.json')
-    const { body } = encodeRequest([WIDE], 'json')
-    writeFileSync(sample, body)
-    writeFileSync(join(folder, 'config.json'), JSON.stringify({ warm_up: ['sample.json'] }))
-    const { server, url, adminUrl } = await start(t, [], found)
-    writeFileSync(sample, '{}')
-    await replaceWorkers(server, 2)
-    for (let i = 0; i < 4; i++) await isWellServed(t, url)
-    t.is((await ask(url, 'wide', WIDE)).status, 503)
-    t.regex((await indexed(adminUrl, 'wide'))?.reason ?? '', /sample\.json/)
-    // The sample is right again: workers load the model after all.
-    writeFileSync(sample, body)
-    await until('the model in both workers', async () => (await outMetric(adminUrl)).length === 0)
-    for (let i = 0; i < 4; i++) t.is((await ask(url, 'wide', WIDE)).status, 200)
-    await stopCleanly(t, server)
-  },
-)
+test.serial('an outdated warm-up sample takes only its version out of service in a worker', async (t) => {
+  const found = { models: models(t), cacheDir: temporaryFolder(t) }
+  const folder = join(found.models, 'wide')
+  const sample = join(folder, 'sample.json')
+  const { body } = encodeRequest([WIDE], 'json')
+  writeFileSync(sample, body)
+  writeFileSync(join(folder, 'config.json'), JSON.stringify({ warm_up: ['sample.json'] }))
+  const { server, url, adminUrl } = await start(t, [], found)
+  writeFileSync(sample, '{}')
+  await replaceWorkers(server, 2)
+  for (let i = 0; i < 4; i++) await isWellServed(t, url)
+  t.is((await ask(url, 'wide', WIDE)).status, 503)
+  t.regex((await indexed(adminUrl, 'wide'))?.reason ?? '', /sample\.json/)
+  // The sample is valid again: workers load the model after all.
+  writeFileSync(sample, body)
+  await until('the model to return in both workers', async () => (await outMetric(adminUrl)).length === 0)
+  for (let i = 0; i < 4; i++) t.is((await ask(url, 'wide', WIDE)).status, 200)
+  await stopCleanly(t, server)
+})

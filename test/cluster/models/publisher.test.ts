@@ -35,7 +35,7 @@ async function scene(t: ExecutionContext) {
   return { publisher, server, source, folders, lines, stop, cacheDir, segmentDir }
 }
 
-test('models are published in the order they were asked for, and compiled once', async (t) => {
+test('models are published in the requested order and compiled once', async (t) => {
   const { publisher, server, source, folders } = await scene(t)
   const sources = [await source('large', wideModel(1024 * 1024)), await source('add', addModel())]
   let compiled = 0
@@ -56,7 +56,7 @@ test('models are published in the order they were asked for, and compiled once',
   t.is(basename(again?.segment.folder ?? ''), 'add@1+2')
 })
 
-test('content that is held already is not written again; other content is', async (t) => {
+test('held content is not written again; other content is', async (t) => {
   const { publisher, server, source, folders } = await scene(t)
   const first = await source('add', addModel([1, 1]))
   const published = await publisher.publishOne(first, server, { folderName: 'add@1', heldKeys: [] })
@@ -68,7 +68,7 @@ test('content that is held already is not written again; other content is', asyn
   t.deepEqual(folders().sort(), ['add@1', 'add@1+2'])
 })
 
-test('what cannot be published leaves no folder, and says which model it was', async (t) => {
+test('a failed publication leaves no folder, and its error names the model', async (t) => {
   const { publisher, server, source, folders } = await scene(t)
   const broken = await source('broken', Buffer.from('no model'))
   const error = await t.throwsAsync(
@@ -79,7 +79,7 @@ test('what cannot be published leaves no folder, and says which model it was', a
   t.deepEqual(folders(), [])
 })
 
-test('nothing is published any more once the server is to stop', async (t) => {
+test('nothing is published after the server starts to stop', async (t) => {
   const { publisher, server, source, folders, stop } = await scene(t)
   const sources = [await source('add', addModel())]
   stop.abort()
@@ -87,22 +87,22 @@ test('nothing is published any more once the server is to stop', async (t) => {
   t.deepEqual(folders(), [])
 })
 
-test('a cache that cannot be kept is said, and models are published all the same', async (t) => {
+test('an unusable cache is logged, and models are published anyway', async (t) => {
   const { publisher, server, source, lines, cacheDir } = await scene(t)
   rmSync(cacheDir, { recursive: true })
   writeFileSync(cacheDir, 'a file where a folder should be')
   const add = await source('add', addModel())
   t.is((await publisher.publishOne(add, server, { folderName: 'add@1', heldKeys: [] }))?.origin, 'compiled')
-  t.true(lines.some(({ msg }) => msg === 'compiled models are not kept for the next start'))
+  t.true(lines.some(({ msg }) => msg === 'the compile cache cannot be used'))
 })
 
-test('segments of a living server are neither taken over nor swept', async (t) => {
+test('segments of a live server are neither adopted nor removed', async (t) => {
   const { publisher, server, source, segmentDir, lines } = await scene(t)
   await publisher.publishOne(await source('add', addModel()), server, { folderName: 'add@1', heldKeys: [] })
   t.deepEqual(await publisher.findLeftovers([await source('add', addModel())]), [])
   t.deepEqual(readdirSync(segmentDir), [basename(server.path)])
   t.deepEqual(
-    lines.filter(({ msg }) => /is gone/.test(msg)),
+    lines.filter(({ msg }) => /dead server/.test(msg)),
     [],
   )
 })

@@ -28,8 +28,8 @@ import { until } from '../../helpers/waiting.js'
 
 const WEIGHTS_BYTES = 8_000_000
 const INPUTS = 1024
-const RELEASED = 'released weights that only a load needs'
-const ADOPTED = 'segment adopted from a server that is gone'
+const RELEASED = 'released raw weights'
+const ADOPTED = 'segment adopted from a dead server'
 
 function floats(name: string, shape: readonly number[]) {
   const count = shape.reduce((product, size) => product * size, 1)
@@ -37,7 +37,7 @@ function floats(name: string, shape: readonly number[]) {
   return { name, datatype: 'FP32', shape, bytes }
 }
 
-/** Every output, from a new connection each time. */
+/** All outputs, each over a new connection. */
 async function answerOf(url: string, inputs = [floats('x', [1, INPUTS])]): Promise<unknown> {
   return await inferOutputs({ url, model: 'wide', inputs, encoding: 'binary' })
 }
@@ -48,7 +48,7 @@ function segmentPath(server: ServerUnderTest): string {
   return join(server.segmentDir, paths[0] as string)
 }
 
-/** Memory that the segment takes, in bytes. */
+/** Memory of the segment, in bytes. */
 function memoryOf(server: ServerUnderTest): number {
   return statSync(segmentPath(server)).blocks * 512
 }
@@ -76,24 +76,24 @@ async function startReleased(t: ExecutionContext, options: StartOptions = {}): P
   return running
 }
 
-/** Kills a worker that serves, and waits for another in its place. */
+/** Kills a serving worker, and waits for its replacement. */
 async function replaceWorker(server: ServerUnderTest): Promise<void> {
   const ready = server.log.filter(({ msg }) => msg === 'worker ready')
   process.kill(ready.at(-1)?.workerPid as number, 'SIGKILL')
   await until('another worker', () => count(server, 'worker ready') > ready.length)
 }
 
-test.serial('weights stand in memory once while nobody loads, and whoever loads finds them', async (t) => {
+test.serial('weights are in memory once between loads, and complete during a load', async (t) => {
   const { server, url, adminUrl } = await start(t)
   const expected = await answerOf(url)
   const whole = statSync(segmentPath(server)).size
   t.true(memoryOf(server) >= whole)
   await isReleased(server)
-  t.true(memoryOf(server) < whole - 0.95 * WEIGHTS_BYTES, `${memoryOf(server)} of ${whole} bytes are taken`)
+  t.true(memoryOf(server) < whole - 0.95 * WEIGHTS_BYTES, `${memoryOf(server)} of ${whole} bytes in use`)
   for (let i = 0; i < 4; i++) t.deepEqual(await answerOf(url), expected)
 
   await replaceWorker(server)
-  t.true(memoryOf(server) >= whole, 'what a load needs is back')
+  t.true(memoryOf(server) >= whole, 'raw weights are restored')
   for (let i = 0; i < 4; i++) t.deepEqual(await answerOf(url), expected)
   await isReleased(server, 2)
   t.true(memoryOf(server) < whole - 0.95 * WEIGHTS_BYTES)
@@ -104,7 +104,7 @@ test.serial('weights stand in memory once while nobody loads, and whoever loads 
   await stopCleanly(t, server)
 })
 
-test.serial('weights that two operators share stay: one of them still reads them', async (t) => {
+test.serial('weights that two operators share stay, because one still reads them', async (t) => {
   const size = 520
   const shared = modelBytes(
     graph({
@@ -135,7 +135,7 @@ interface Scene {
   readonly models: string
   readonly segmentDir: string
   readonly cacheDir: string
-  /** Of the segment without its raw weights, left by a server whose processes were all killed. */
+  /** The segment without raw weights of a server whose processes were all killed. */
   readonly path: string
   readonly expected: unknown
 }
@@ -151,7 +151,7 @@ async function killedWhenReleased(t: ExecutionContext): Promise<Scene> {
   return { models, segmentDir, cacheDir, path: segmentPath(server), expected }
 }
 
-test.serial('a segment left without its raw weights is made whole and taken over', async (t) => {
+test.serial('a leftover segment without raw weights is completed and adopted', async (t) => {
   const { models, segmentDir, cacheDir, expected } = await killedWhenReleased(t)
   const { server, url } = await start(t, { models, segmentDir, cacheDir })
   t.is(count(server, ADOPTED), 1)
@@ -163,7 +163,7 @@ function headerAt(path: string): SegmentHeader {
   return decodeHeader(readFileSync(path))
 }
 
-test.serial('a segment whose server died while it put them back is made whole and taken over', async (t) => {
+test.serial('a leftover segment with partially restored raw weights is completed and adopted', async (t) => {
   const { models, segmentDir, cacheDir, path, expected } = await killedWhenReleased(t)
   const { key, data, rawRanges } = headerAt(path)
   const image = readFileSync(join(cacheDir, `${key}.segment`))
@@ -179,7 +179,7 @@ test.serial('a segment whose server died while it put them back is made whole an
   await stopCleanly(t, server)
 })
 
-test.serial('a segment left without its raw weights is never taken for a whole one', async (t) => {
+test.serial('a leftover segment without raw weights does not count as complete', async (t) => {
   const { models, segmentDir, expected } = await killedWhenReleased(t)
   const { server, url } = await start(t, { models, segmentDir })
   t.is(count(server, ADOPTED), 0)
@@ -188,7 +188,7 @@ test.serial('a segment left without its raw weights is never taken for a whole o
   await stopCleanly(t, server)
 })
 
-test.serial('the compile cache may be deleted while its weights are needed', async (t) => {
+test.serial('the compile cache can be deleted while its weights are needed', async (t) => {
   const { server, url } = await startReleased(t)
   const expected = await answerOf(url)
   rmSync(server.cacheDir, { recursive: true })
@@ -198,7 +198,7 @@ test.serial('the compile cache may be deleted while its weights are needed', asy
 })
 
 test.serial(
-  'a segment is made anew where the compile cache was damaged while its weights are needed',
+  'a segment is rebuilt if the compile cache is corrupted while its weights are needed',
   async (t) => {
     const { server, url } = await startReleased(t)
     const expected = await answerOf(url)
@@ -213,7 +213,7 @@ test.serial(
       data.offsetBytes + (rawRanges[0]?.offsetBytes ?? 0),
     )
     await replaceWorker(server)
-    t.is(count(server, 'making the segment anew'), 1)
+    t.is(count(server, 'rebuilding the segment'), 1)
     for (let i = 0; i < 4; i++) t.deepEqual(await answerOf(url), expected)
     await isReleased(server, 2)
     await stopCleanly(t, server)
@@ -221,7 +221,7 @@ test.serial(
 )
 
 test.serial(
-  'without room to put them back a worker does not start, and says why; with room it does',
+  'a worker cannot start without space to restore raw weights, and starts once there is space',
   async (t) => {
     const segmentDir = smallTmpfs(t, 'size=40m')
     if (segmentDir === null) {
@@ -236,10 +236,10 @@ test.serial(
       'SIGKILL',
     )
     await until('a failed start', () => server.log.some(({ code }) => code === 'SEGMENT_SPACE'))
-    t.deepEqual(await answerOf(url), expected, 'the other worker serves on')
+    t.deepEqual(await answerOf(url), expected, 'the other worker keeps serving')
     rmSync(filler)
     const before = count(server, 'worker ready')
-    // Where it was given up meanwhile, a restart fills the place again.
+    // If the supervisor has reached the boot limit, a restart starts the replica again.
     await fetch(`${adminUrl}/restart`, { method: 'POST' })
     await until('all workers', () => count(server, 'worker ready') >= before + 2)
     for (let i = 0; i < 4; i++) t.deepEqual(await answerOf(url), expected)
@@ -247,7 +247,7 @@ test.serial(
   },
 )
 
-test.serial('a model is replaced while the old one is in memory once', async (t) => {
+test.serial('a model with released raw weights can be replaced', async (t) => {
   const models = writeModel(temporaryFolder(t), 'wide', wideModel(WEIGHTS_BYTES))
   const args = ['--workers', '2', '--model-control', 'explicit', '--load-model', '*']
   const { server, url, adminUrl } = await startReleased(t, { models, args })
@@ -271,7 +271,7 @@ test.serial('a model is replaced while the old one is in memory once', async (t)
   await stopCleanly(t, server)
 })
 
-test.serial('raw weights are kept where that is asked for', async (t) => {
+test.serial('raw weights are kept if configured', async (t) => {
   const kept = await start(t, { args: ['--workers', '2', '--raw-weights', 'keep'] })
   const released = await startReleased(t)
   t.true(memoryOf(kept.server) >= statSync(segmentPath(kept.server)).size)
@@ -279,11 +279,11 @@ test.serial('raw weights are kept where that is asked for', async (t) => {
   await stopCleanly(t, kept.server)
 })
 
-test.serial('what another process holds whole is released when it is done, and not before', async (t) => {
+test.serial('raw weights in use by another process are released only after it has finished', async (t) => {
   const { server, url } = await start(t)
   const path = segmentPath(server)
   const held = await attachWhole(path)
-  // As old as this one, and held by nobody.
+  // A segment of the same age that no process holds.
   const other = await startReleased(t)
   t.true(memoryOf(server) >= statSync(path).size)
   t.is(held.header.model?.name, 'wide')

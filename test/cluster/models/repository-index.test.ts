@@ -18,7 +18,7 @@ function problem(name: string, version: string | null, reason: string): Reposito
   return { name, version, code: 'REPOSITORY_INVALID', reason }
 }
 
-test('versions in every state stand side by side, each with its own reasons', (t) => {
+test('versions in every state are listed with their own reasons', (t) => {
   const index = mergeIndex(
     [
       known('a', '1', 'READY'),
@@ -30,7 +30,7 @@ test('versions in every state stand side by side, each with its own reasons', (t
     {
       sources: [source('a', '3'), source('a', '1'), source('d', '1')],
       problems: [
-        problem('a', '2', 'its model file is gone'),
+        problem('a', '2', 'its model file is missing'),
         problem('a', '3', 'its config is bad'),
         problem('a', '3', 'its folder is bad'),
         problem('a', '4', 'it has no model'),
@@ -40,7 +40,7 @@ test('versions in every state stand side by side, each with its own reasons', (t
   )
   t.deepEqual(index, [
     known('a', '1', 'READY'),
-    known('a', '2', 'READY', 'its model file is gone; a new generation is being loaded'),
+    known('a', '2', 'READY', 'its model file is missing; a new generation is being loaded'),
     known('a', '3', 'UNAVAILABLE', 'its config is bad; its folder is bad; it does not compile'),
     known('a', '4', 'UNAVAILABLE', 'it has no model'),
     known('b', '1', 'LOADING'),
@@ -50,7 +50,7 @@ test('versions in every state stand side by side, each with its own reasons', (t
   ])
 })
 
-test('a problem of a whole entry stands with each version that is known, and says a reason once', (t) => {
+test('a problem of a whole entry appears once in each known version', (t) => {
   const reason = 'the folder cannot be read'
   t.deepEqual(
     mergeIndex([known('a', '1', 'READY'), known('a', '2', 'UNAVAILABLE', reason)], {

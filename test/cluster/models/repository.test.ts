@@ -16,8 +16,8 @@ import { until } from '../../helpers/waiting.js'
 
 const NOBODY = 65534
 const isRoot = process.getuid?.() === 0
-const IS_BAD = 'an entry of the repository cannot be served as it stands'
-const IS_GOOD = 'an entry of the repository has no problem any more'
+const IS_INVALID = 'a repository entry is invalid'
+const IS_VALID = 'a repository entry is valid again'
 
 const POINT: WireTensor = {
   name: 'x',
@@ -33,7 +33,7 @@ interface IndexEntry {
   readonly reason: string
 }
 
-/** What a model answers, or the status where it does not. */
+/** The output of a model, or the status if the request fails. */
 async function answer(url: string, model: string): Promise<string> {
   try {
     const [output] = await inferOutputs({ url, model, inputs: [POINT] })
@@ -66,7 +66,7 @@ function said({ log }: ServerUnderTest, text: string, model: string): number {
   return log.filter(({ msg, model: named }) => msg === text && named === model).length
 }
 
-/** Complete under another name, then renamed. */
+/** Writes the file completely under another name, then renames it. */
 function put(models: string, name: string, bytes: Uint8Array, version = '1'): void {
   const staging = join(models, '.staging')
   writeModel(staging, name, bytes, version)
@@ -75,7 +75,7 @@ function put(models: string, name: string, bytes: Uint8Array, version = '1'): vo
   renameSync(join(staging, name, version), join(models, name, version))
 }
 
-/** One of every kind that the scan finds, and one that only compiling finds. */
+/** Every kind of invalid entry that the scan detects, and one that only compilation detects. */
 function writeBadEntries(models: string): void {
   mkdirSync(join(models, 'empty', '1'), { recursive: true })
   writeModel(models, 'json', addModel())
@@ -116,7 +116,7 @@ async function serve(
   return { models, ...(await startServer(t, { models, args: ['--workers', '1', ...args] })) }
 }
 
-test.serial('a start is refused with every problem in one message, and nothing is left', async (t) => {
+test.serial('a failed start reports every problem in one message, and nothing is left', async (t) => {
   const models = writeModel(temporaryFolder(t), 'good', addModel())
   writeBadEntries(models)
   writeModel(models, 'half', addModel().subarray(0, 40))
@@ -132,7 +132,7 @@ test.serial('a start is refused with every problem in one message, and nothing i
 })
 
 test.serial(
-  'with --exit-on-error off the rest is served, the others stand in index, log and metric',
+  'with --exit-on-error off valid models are served, and index, log and metric report the others',
   async (t) => {
     const running = await serve(t, ['--exit-on-error', 'off'], writeBadEntries)
     const { server, url, adminUrl } = running
@@ -142,7 +142,7 @@ test.serial(
     t.like(await entry(adminUrl, 'good'), { state: 'READY', reason: '' })
     t.is(await invalidEntries(adminUrl), BAD_ENTRIES.length)
     for (const name of ['empty', 'json', 'link', 'my model', 'twice'])
-      t.is(said(server, IS_BAD, name), 1, name)
+      t.is(said(server, IS_INVALID, name), 1, name)
     t.is(said(server, 'the model is not served', 'broken'), 1)
     t.is((await fetch(`${adminUrl}/v2/health/ready`)).status, 200)
     await stopCleanly(t, server)
@@ -171,15 +171,15 @@ test.serial('with --exit-on-error off a server without any model stays up, and i
   }
 })
 
-test.serial('a watched repository is served and followed whatever is wrong with some of it', async (t) => {
+test.serial('a watched repository with invalid entries is served and synchronized', async (t) => {
   const { server, url, adminUrl, models } = await serve(t, ['--watch'], writeBadEntries)
   await assertBadEntries(t, adminUrl)
   put(models, 'late', addModel([3, 3]))
-  await until('a new model answers', async () => (await answer(url, 'late')) === '13,23')
+  await until('the new model to be served', async () => (await answer(url, 'late')) === '13,23')
   put(models, 'good', addModel([4, 4]))
-  await until('a changed model answers', async () => (await answer(url, 'good')) === '14,24')
+  await until('the changed model to be served', async () => (await answer(url, 'good')) === '14,24')
   rmSync(join(models, 'late'), { recursive: true })
-  await until('a removed model is gone', async () => (await answer(url, 'late')) === '404')
+  await until('the removed model to be unloaded', async () => (await answer(url, 'late')) === '404')
 
   writeFileSync(join(models, 'empty', '1', 'model.onnx'), addModel([5, 5]))
   rmSync(join(models, 'json', 'config.json'))
@@ -194,15 +194,15 @@ test.serial('a watched repository is served and followed whatever is wrong with 
     (await indexOf(adminUrl)).filter(({ name, reason }) => reason !== '' && name !== 'late'),
     [],
   )
-  await until('no entry is invalid', async () => (await invalidEntries(adminUrl)) === 0)
+  await until('all entries to be valid', async () => (await invalidEntries(adminUrl)) === 0)
   for (const name of ['empty', 'json', 'link', 'my model', 'twice']) {
-    t.is(said(server, IS_BAD, name), 1, `${name}: once, not at every look`)
-    t.is(said(server, IS_GOOD, name), 1, name)
+    t.is(said(server, IS_INVALID, name), 1, `${name}: once, not at every scan`)
+    t.is(said(server, IS_VALID, name), 1, name)
   }
   await stopCleanly(t, server)
 })
 
-test.serial('what turns bad while it is served answers on until it is mended or removed', async (t) => {
+test.serial('a served version that becomes invalid keeps serving until it is fixed or removed', async (t) => {
   const write = (models: string) => {
     for (const name of ['json', 'twice', 'emptied', 'replaced', 'folder', 'partly'])
       writeModel(models, name, addModel())
@@ -226,10 +226,10 @@ test.serial('what turns bad while it is served answers on until it is mended or 
     folder: /a link to/,
   }
   for (const name of Object.keys(bad))
-    await server.logged(({ msg, model }) => msg === IS_BAD && model === name)
-  // A look that unloads anything is over once a later change is served.
+    await server.logged(({ msg, model }) => msg === IS_INVALID && model === name)
+  // A scan with an unload has finished once a later change is served.
   put(models, 'good', addModel([7, 7]))
-  await until('the others are followed', async () => (await answer(url, 'good')) === '17,27')
+  await until('changes of the others to be served', async () => (await answer(url, 'good')) === '17,27')
   for (const [name, says] of Object.entries(bad)) {
     t.is(await answer(url, `${name}/versions/1`), '11,22', name)
     const told = await entry(adminUrl, name)
@@ -237,121 +237,115 @@ test.serial('what turns bad while it is served answers on until it is mended or 
     t.regex(told?.reason ?? '', says)
   }
   for (const name of ['json', 'partly']) t.is(await answer(url, name), '12,22')
-  t.is(await invalidEntries(adminUrl), 7, 'both versions beside the bad config count')
+  t.is(await invalidEntries(adminUrl), 7, 'both versions with the invalid config count')
 
   writeFileSync(join(models, 'json', 'config.json'), '{"version_policy": {"specific": ["1"]}}')
-  await until('its config is followed again', async () => (await answer(url, 'json/versions/2')) === '404')
+  await until('its config to be applied again', async () => (await answer(url, 'json/versions/2')) === '404')
   rmSync(join(models, 'twice'), { recursive: true })
-  await until('the one that is left is served', async () => (await answer(url, 'twice')) === '19,29')
+  await until('the remaining entry to be served', async () => (await answer(url, 'twice')) === '19,29')
   for (const name of ['emptied', 'replaced', 'folder', 'partly']) {
     rmSync(join(models, name), { recursive: true })
-    await until(`${name} is gone`, async () => (await answer(url, name)) === '404')
+    await until(`${name} to be unloaded`, async () => (await answer(url, name)) === '404')
   }
-  await until('no entry is invalid', async () => (await invalidEntries(adminUrl)) === 0)
+  await until('all entries to be valid', async () => (await invalidEntries(adminUrl)) === 0)
   await stopCleanly(t, server)
 })
 
-test.serial('a version that fails keeps neither a removed one served nor a new one waiting', async (t) => {
+test.serial('a failing version does not delay a new version or the unload of a removed one', async (t) => {
   const { server, url, models } = await serve(t, ['--watch'], () => {})
   put(models, 'good', addModel([2, 2]), '2')
   mkdirSync(join(models, 'good', '4'))
   put(models, 'good', Buffer.from('not a model'), '3')
-  await until('version 2 answers', async () => (await answer(url, 'good')) === '12,22')
+  await until('version 2 to be served', async () => (await answer(url, 'good')) === '12,22')
   await server.logged(({ msg, version }) => msg === 'the model is not served' && version === '3')
   rmSync(join(models, 'good', '1'), { recursive: true })
-  await until('version 1 is gone', async () => (await answer(url, 'good/versions/1')) === '404')
+  await until('version 1 to be unloaded', async () => (await answer(url, 'good/versions/1')) === '404')
   rmSync(join(models, 'good', '2'), { recursive: true })
   put(models, 'other', addModel([3, 3]))
-  await until('a later change is served', async () => (await answer(url, 'other')) === '13,23')
-  t.is(await answer(url, 'good'), '12,22', 'nothing else of it serves')
+  await until('a later change to be served', async () => (await answer(url, 'other')) === '13,23')
+  t.is(await answer(url, 'good'), '12,22', 'no other version is served')
   put(models, 'good', addModel([5, 5]), '5')
-  await until('a good version takes over', async () => (await answer(url, 'good/versions/2')) === '404')
+  await until('a valid version to take over', async () => (await answer(url, 'good/versions/2')) === '404')
   t.is(await answer(url, 'good'), '15,25')
   await stopCleanly(t, server)
 })
 
-test.serial('a watched repository may be empty at the start, and become empty', async (t) => {
+test.serial('a watched repository may be empty at startup, and become empty', async (t) => {
   const models = temporaryFolder(t)
   const { server, url, adminUrl } = await startServer(t, { models, args: ['--workers', '1', '--watch'] })
   const isReady = async () => (await fetch(`${url}/v2/health/ready`)).status === 200
   t.false(await isReady())
   put(models, 'm', addModel())
-  await until('the first model answers', async () => (await answer(url, 'm')) === '11,22')
-  await until('the server is ready', isReady)
+  await until('the first model to be served', async () => (await answer(url, 'm')) === '11,22')
+  await until('the server to be ready', isReady)
   t.is((await fetch(`${adminUrl}/v2/health/ready`)).status, 200)
   rmSync(join(models, 'm'), { recursive: true })
-  await until('the last model is gone', async () => (await answer(url, 'm')) === '404')
-  await until('the server is not ready', async () => !(await isReady()))
+  await until('the last model to be unloaded', async () => (await answer(url, 'm')) === '404')
+  await until('the server to be not ready', async () => !(await isReady()))
   rmSync(models, { recursive: true })
-  await server.logged(({ msg }) => msg === 'the repository is left as it was')
+  await server.logged(({ msg }) => msg === 'cannot scan the model repository')
   put(models, 'm', addModel([8, 8]))
-  await until('a repository that is back is followed', async () => (await answer(url, 'm')) === '18,28')
+  await until('the restored repository to be served', async () => (await answer(url, 'm')) === '18,28')
   await stopCleanly(t, server)
 })
 
-test.serial(
-  'under explicit control a bad entry is answered for by itself, when it is asked for',
-  async (t) => {
-    const { server, url, adminUrl, models } = await serve(
-      t,
-      ['--model-control', 'explicit', '--load-model', 'good'],
-      writeBadEntries,
-    )
-    t.is(await answer(url, 'good'), '11,22')
-    t.like(await entry(adminUrl, 'broken'), { state: 'UNAVAILABLE', reason: 'not loaded' })
-    t.regex((await entry(adminUrl, 'json'))?.reason ?? '', /expected a JSON file/)
-    t.is(said(server, IS_BAD, 'json'), 1)
-    t.is(await invalidEntries(adminUrl), BAD_ENTRIES.length - 1, 'what nobody asked for is not compiled')
-    const load = (name: string) => post(adminUrl, `/v2/repository/models/${encodeURIComponent(name)}/load`)
-    for (const [name, , says] of BAD_ENTRIES) {
-      const refused = await load(name)
-      t.is(refused.headers.get('x-error-code'), name === 'broken' ? 'MODEL_INVALID' : 'REPOSITORY_INVALID')
-      t.regex(((await refused.json()) as { error: string }).error, says)
-    }
-    t.is((await load('none')).headers.get('x-error-code'), 'MODEL_NOT_FOUND')
-    t.is((await load('good')).status, 200)
+test.serial('under explicit control an invalid entry affects only its own load', async (t) => {
+  const { server, url, adminUrl, models } = await serve(
+    t,
+    ['--model-control', 'explicit', '--load-model', 'good'],
+    writeBadEntries,
+  )
+  t.is(await answer(url, 'good'), '11,22')
+  t.like(await entry(adminUrl, 'broken'), { state: 'UNAVAILABLE', reason: 'not loaded' })
+  t.regex((await entry(adminUrl, 'json'))?.reason ?? '', /expected a JSON file/)
+  t.is(said(server, IS_INVALID, 'json'), 1)
+  t.is(await invalidEntries(adminUrl), BAD_ENTRIES.length - 1, 'other models are not compiled')
+  const load = (name: string) => post(adminUrl, `/v2/repository/models/${encodeURIComponent(name)}/load`)
+  for (const [name, , says] of BAD_ENTRIES) {
+    const refused = await load(name)
+    t.is(refused.headers.get('x-error-code'), name === 'broken' ? 'MODEL_INVALID' : 'REPOSITORY_INVALID')
+    t.regex(((await refused.json()) as { error: string }).error, says)
+  }
+  t.is((await load('none')).headers.get('x-error-code'), 'MODEL_NOT_FOUND')
+  t.is((await load('good')).status, 200)
 
-    writeModel(models, 'empty', addModel([2, 2]), '2')
-    const partly = await load('empty')
-    t.is(partly.headers.get('x-error-code'), 'REPOSITORY_INVALID', 'not every version is served')
-    t.is(await answer(url, 'empty'), '12,22', 'but the good one is')
-    writeFileSync(join(models, 'empty', 'config.json'), 'no JSON')
-    t.is((await load('empty')).headers.get('x-error-code'), 'REPOSITORY_INVALID')
-    t.is(await answer(url, 'empty'), '12,22', 'a config that turned bad takes nothing away')
-    t.like(await entry(adminUrl, 'empty', '2'), { state: 'READY' })
-    rmSync(join(models, 'empty', 'config.json'))
-    rmSync(join(models, 'empty', '1'), { recursive: true })
-    t.is((await load('empty')).status, 200)
-    t.like(await entry(adminUrl, 'empty', '2'), { state: 'READY', reason: '' })
-    await stopCleanly(t, server)
-  },
-)
+  writeModel(models, 'empty', addModel([2, 2]), '2')
+  const partly = await load('empty')
+  t.is(partly.headers.get('x-error-code'), 'REPOSITORY_INVALID', 'not every version is served')
+  t.is(await answer(url, 'empty'), '12,22', 'but the valid one is')
+  writeFileSync(join(models, 'empty', 'config.json'), 'no JSON')
+  t.is((await load('empty')).headers.get('x-error-code'), 'REPOSITORY_INVALID')
+  t.is(await answer(url, 'empty'), '12,22', 'an invalid config unloads nothing')
+  t.like(await entry(adminUrl, 'empty', '2'), { state: 'READY' })
+  rmSync(join(models, 'empty', 'config.json'))
+  rmSync(join(models, 'empty', '1'), { recursive: true })
+  t.is((await load('empty')).status, 200)
+  t.like(await entry(adminUrl, 'empty', '2'), { state: 'READY', reason: '' })
+  await stopCleanly(t, server)
+})
 
-test.serial(
-  'under explicit control a start is refused for what it is asked to load, and for nothing else',
-  async (t) => {
-    const models = writeModel(temporaryFolder(t), 'good', addModel())
-    writeBadEntries(models)
-    const start = (names: string, ...args: string[]) =>
-      spawnServer(t, {
-        models,
-        args: ['--workers', '1', '--model-control', 'explicit', '--load-model', names, ...args],
-      })
-    const refused = start('good,json,broken')
-    t.deepEqual(await refused.exited, { code: 1, signal: null })
-    const fatal = refused.log.find(({ level }) => level === 'fatal')?.msg ?? ''
-    t.regex(fatal, /^2 problems: .*expected a JSON file.*expected an ONNX model/)
-    const unknown = start('none')
-    t.deepEqual(await unknown.exited, { code: 1, signal: null })
-    t.is(unknown.log.find(({ level }) => level === 'fatal')?.code, 'MODEL_NOT_FOUND')
-    const tolerant = start('good,json,broken,none', '--exit-on-error', 'off')
-    const { url } = await tolerant.ready()
-    t.is(await answer(url, 'good'), '11,22')
-    await stopCleanly(t, tolerant)
-  },
-)
+test.serial('under explicit control only problems of selected models fail the start', async (t) => {
+  const models = writeModel(temporaryFolder(t), 'good', addModel())
+  writeBadEntries(models)
+  const start = (names: string, ...args: string[]) =>
+    spawnServer(t, {
+      models,
+      args: ['--workers', '1', '--model-control', 'explicit', '--load-model', names, ...args],
+    })
+  const refused = start('good,json,broken')
+  t.deepEqual(await refused.exited, { code: 1, signal: null })
+  const fatal = refused.log.find(({ level }) => level === 'fatal')?.msg ?? ''
+  t.regex(fatal, /^2 problems: .*expected a JSON file.*expected an ONNX model/)
+  const unknown = start('none')
+  t.deepEqual(await unknown.exited, { code: 1, signal: null })
+  t.is(unknown.log.find(({ level }) => level === 'fatal')?.code, 'MODEL_NOT_FOUND')
+  const tolerant = start('good,json,broken,none', '--exit-on-error', 'off')
+  const { url } = await tolerant.ready()
+  t.is(await answer(url, 'good'), '11,22')
+  await stopCleanly(t, tolerant)
+})
 
-/** A server that may not read everything, as a user other than root. */
+/** A server of a user other than root, which cannot read everything. */
 function asNobody(t: ExecutionContext, models: string, args: readonly string[] = []) {
   if (!isRoot) return { models, args }
   const [segmentDir, cacheDir] = [temporaryFolder(t, '/dev/shm'), temporaryFolder(t)]
@@ -364,7 +358,7 @@ function asNobody(t: ExecutionContext, models: string, args: readonly string[] =
   return { models, args, segmentDir, cacheDir, wrap }
 }
 
-test.serial("a volume's lost+found that may not be read is no reason for anything", async (t) => {
+test.serial('an unreadable lost+found of a volume has no effect', async (t) => {
   const models = writeModel(temporaryFolder(t), 'good', addModel())
   mkdirSync(join(models, 'lost+found'), { mode: 0o700 })
   if (!isRoot) chmodSync(join(models, 'lost+found'), 0)
@@ -381,20 +375,20 @@ test.serial("a volume's lost+found that may not be read is no reason for anythin
   }
 })
 
-test.serial('a model that may not be read any more answers on, and its reason is told', async (t) => {
+test.serial('a model that becomes unreadable keeps serving, and the index has the reason', async (t) => {
   const models = writeModel(temporaryFolder(t), 'good', addModel())
   writeModel(models, 'sealed', addModel())
   t.teardown(() => chmodSync(join(models, 'sealed'), 0o755))
   const { server, url, adminUrl } = await startServer(t, asNobody(t, models, ['--workers', '1', '--watch']))
   chmodSync(join(models, 'sealed'), 0)
-  await server.logged(({ msg, model }) => msg === IS_BAD && model === 'sealed')
+  await server.logged(({ msg, model }) => msg === IS_INVALID && model === 'sealed')
   put(models, 'good', addModel([2, 2]))
-  await until('the others are followed', async () => (await answer(url, 'good')) === '12,22')
+  await until('changes of the others to be served', async () => (await answer(url, 'good')) === '12,22')
   t.is(await answer(url, 'sealed'), '11,22')
   const told = await entry(adminUrl, 'sealed')
   t.is(told?.state, 'READY')
   t.regex(told?.reason ?? '', /EACCES/)
   chmodSync(join(models, 'sealed'), 0o755)
-  await until('it is well again', async () => (await entry(adminUrl, 'sealed'))?.reason === '')
+  await until('the entry to be valid again', async () => (await entry(adminUrl, 'sealed'))?.reason === '')
   await stopCleanly(t, server)
 })

@@ -28,7 +28,7 @@ async function serveWide(t: ExecutionContext, weightBytes: number, options: Star
   return { models, ...(await startServer(t, { ...options, models, args })) }
 }
 
-/** Puts a model of another size in its place and asks for it. */
+/** Replaces the model with one of another size and loads it. */
 async function load({ models, adminUrl }: Serving, weightBytes: number): Promise<Response> {
   const target = join(models, 'wide', '1')
   rmSync(target, { recursive: true })
@@ -42,7 +42,7 @@ async function answerOf({ url }: Serving): Promise<readonly WireTensor[]> {
   return await inferOutputs({ url, model: 'wide', inputs: [ROW], encoding: 'binary' })
 }
 
-/** Programs of the server's children. */
+/** Programs of the server's child processes. */
 function childrenOf({ server }: Serving): string[] {
   const { pid } = server.process
   return readFileSync(`/proc/${pid}/task/${pid}/children`, 'latin1')
@@ -56,7 +56,7 @@ interface Refusal {
   readonly reason: RegExp
 }
 
-/** Holds a refused swap to what its operator must see, and its clients must not. */
+/** Checks what operators see of a rejected swap, and that clients see nothing. */
 async function refuses(
   t: ExecutionContext,
   serving: Serving,
@@ -67,26 +67,28 @@ async function refuses(
   const before = await answerOf(serving)
   const refused = await load(serving, weightBytes)
   t.is(refused.headers.get('x-error-code'), code)
-  t.deepEqual(await answerOf(serving), before, 'the old one answers')
+  t.deepEqual(await answerOf(serving), before, 'the current generation serves')
   const index = await fetch(`${adminUrl}/v2/repository/index`, { method: 'POST' })
   const [entry] = (await index.json()) as { state: string; reason: string }[]
   t.is(entry?.state, 'READY')
   t.regex(entry?.reason ?? '', reason)
-  const line = await server.logged(({ msg }) => msg === 'the model is not replaced: the old one serves on')
-  // The log has the whole paths.
+  const line = await server.logged(
+    ({ msg }) => msg === 'the model was not replaced: the current generation stays',
+  )
+  // The log has the full paths.
   t.regex(String(line.reason), reason)
   const metrics = await (await fetch(`${adminUrl}/metrics`)).text()
   t.regex(metrics, /^onecopy_model_changes_total\{outcome="failed"\} 1$/m)
   const files = server.segments().filter((path) => /segment|writing/.test(path))
-  t.is(files.length, 1, `only the old segment stands: ${files}`)
+  t.is(files.length, 1, `only the old segment exists: ${files}`)
   t.false(
     childrenOf(serving).some((program) => /compile-main|probe-main/.test(program)),
-    'nobody works for it any more',
+    'no process works on it',
   )
 }
 
 test.serial(
-  'a swap whose two generations do not fit shared memory leaves the old one answering, and says what is missing',
+  'a swap that does not fit into shared memory keeps the current generation, and the error has the sizes',
   async (t) => {
     const segmentDir = smallTmpfs(t, 'size=56m')
     if (segmentDir === null) {
@@ -98,28 +100,28 @@ test.serial(
       code: 'SEGMENT_SPACE',
       reason: /needs 50\.\d MB in .*, [34]\d\.\d MB are free: raise/,
     })
-    t.is((await load(serving, 12 * MIB)).status, 200, 'one that fits is taken')
+    t.is((await load(serving, 12 * MIB)).status, 200, 'one that fits is loaded')
     await stopCleanly(t, serving.server)
   },
 )
 
 test.serial(
-  'a swap whose two generations do not fit the memory limit leaves the old one answering, with the numbers',
+  'a swap that exceeds the memory limit keeps the current generation, and the error has the sizes',
   async (t) => {
     const cgroup = memoryCgroup(t, 280_000_000)
     if (cgroup === null) {
-      t.pass('skipped: no control group with a memory limit can be made here')
+      t.pass('skipped: cannot create a control group with a memory limit')
       return
     }
     const serving = await serveWide(t, 16 * MIB, { cgroup: cgroup.procs })
-    // What counts was read at the start; the kernel has no part in this.
+    // The limit was read at startup; the kernel does not enforce it here.
     cgroup.limit(4e9)
     await refuses(t, serving, 48 * MIB, {
       code: 'MEMORY_LIMIT',
       reason:
         /\(segments 134\.\d MB, 2 workers of .*this model 100\.\d MB and .* in each worker, measured, in addition to 33\.\d MB of other segments\), but the control group allows only 280\.0 MB/,
     })
-    t.is((await load(serving, 16 * MIB)).status, 200, 'one that fits is taken')
+    t.is((await load(serving, 16 * MIB)).status, 200, 'one that fits is loaded')
     await stopCleanly(t, serving.server)
   },
 )

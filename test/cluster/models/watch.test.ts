@@ -1,28 +1,28 @@
-/** The watch over fakes at its two seams, the supervisor and the stats: how they look is what is tested. */
+/** The watch with a fake supervisor and fake stats: tests its decisions. */
 import test, { type ExecutionContext } from 'ava'
-import type { ProcessSigns } from '../../../cluster/workers/stats.js'
+import type { ProcessState } from '../../../cluster/workers/stats.js'
 import { Watch, type WatchOptions } from '../../../cluster/workers/watch.js'
 import type { OnecopyError } from '../../../src/errors.js'
 import { until } from '../../helpers/waiting.js'
 import { recordingLog } from '../fleet.js'
 
 interface Scene {
-  looks: number
+  checks: number
   requests: number
-  signs: Partial<ProcessSigns>
+  state: Partial<ProcessState>
   readonly replaced: string[]
-  readonly condemned: OnecopyError[]
+  readonly discarded: OnecopyError[]
   endReplacement: () => void
 }
 
 function watchOver(t: ExecutionContext, choices: Partial<WatchOptions> = {}): Scene {
   const worker = { id: 1, pid: process.pid, statsSlot: 0, inheritedRequests: 0, ageMs: 60_000 }
   const scene: Scene = {
-    ...{ looks: 0, requests: 0, signs: {}, replaced: [], condemned: [], endReplacement: () => {} },
+    ...{ checks: 0, requests: 0, state: {}, replaced: [], discarded: [], endReplacement: () => {} },
   }
   const supervisor = {
     get ready() {
-      scene.looks++
+      scene.checks++
       return [worker]
     },
     replace: (_: unknown, reason: string) => {
@@ -31,10 +31,10 @@ function watchOver(t: ExecutionContext, choices: Partial<WatchOptions> = {}): Sc
         scene.endReplacement = resolve
       })
     },
-    condemn: (_: unknown, failure: OnecopyError) => scene.condemned.push(failure),
+    discard: (_: unknown, failure: OnecopyError) => scene.discarded.push(failure),
   }
   const stats = {
-    signs: () => ({ loopSilentMs: 0, running: null, queueDepth: 0, loopLagSeconds: 0, ...scene.signs }),
+    stateOf: () => ({ loopSilentMs: 0, running: null, queueDepth: 0, loopLagSeconds: 0, ...scene.state }),
     requestsIn: () => scene.requests,
   }
   const watch = new Watch({
@@ -50,35 +50,35 @@ function watchOver(t: ExecutionContext, choices: Partial<WatchOptions> = {}): Sc
   return scene
 }
 
-test('a worker whose event loop is silent is ended, with the model that ran', async (t) => {
+test('a worker with a silent event loop is killed, and the running model is reported', async (t) => {
   const scene = watchOver(t)
-  scene.signs = { loopSilentMs: 10_000, running: { model: 'slow', version: '2', isLoading: false } }
-  await until('it is found', () => scene.condemned.length > 0)
-  t.is(scene.condemned[0]?.code, 'WORKER_STALLED')
-  t.regex(scene.condemned[0]?.message ?? '', /event loop of worker 1 .* while model slow version 2 ran/)
+  scene.state = { loopSilentMs: 10_000, running: { model: 'slow', version: '2', isLoading: false } }
+  await until('the detection', () => scene.discarded.length > 0)
+  t.is(scene.discarded[0]?.code, 'WORKER_STALLED')
+  t.regex(scene.discarded[0]?.message ?? '', /event loop of worker 1 .* while it ran model slow version 2/)
 })
 
-test('a primary that did not run itself takes no silence for a stall', async (t) => {
+test('a suspended primary does not mistake silence for a stall', async (t) => {
   const scene = watchOver(t)
-  await until('it looks', () => scene.looks > 2)
-  // As after a SIGSTOP or a frozen container: its loop stands, and what it finds then is old.
-  scene.signs = { loopSilentMs: 3000 }
+  await until('it checks', () => scene.checks > 2)
+  // Blocks the event loop, as after SIGSTOP or in a frozen container: heartbeats are then outdated.
+  scene.state = { loopSilentMs: 3000 }
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2000)
-  const before = scene.looks
-  await until('it looks again', () => scene.looks > before)
-  t.deepEqual(scene.condemned, [])
-  await until('it goes on being silent', () => scene.condemned.length > 0)
+  const before = scene.checks
+  await until('another check', () => scene.checks > before)
+  t.deepEqual(scene.discarded, [])
+  await until('continued silence to be detected', () => scene.discarded.length > 0)
   t.pass()
 })
 
-test('a worker is replaced once, however many looks find it worn out, and again when it is needed', async (t) => {
+test('a worker is replaced once, even if several checks request it, and again if needed', async (t) => {
   const scene = watchOver(t, { maxRequestsPerWorker: 10 })
   scene.requests = 10
-  await until('it is found', () => scene.replaced.length === 1)
-  const before = scene.looks
-  await until('more looks are taken', () => scene.looks > before + 3)
+  await until('the detection', () => scene.replaced.length === 1)
+  const before = scene.checks
+  await until('more checks', () => scene.checks > before + 3)
   t.deepEqual(scene.replaced, ['max requests'])
   scene.endReplacement()
-  await until('it is found again', () => scene.replaced.length === 2)
+  await until('the second detection', () => scene.replaced.length === 2)
   t.pass()
 })

@@ -23,7 +23,7 @@ const anyLoads = fc
   )
   .map((loads) => loads.map((load, id) => ({ id, ...load })))
 
-test('an even load, a single worker, single connections and an idle fleet are left alone', (t) => {
+test('an even load, a single worker, single connections and idle workers close no connection', (t) => {
   fc.assert(
     fc.property(
       fc.nat(50),
@@ -44,7 +44,7 @@ test('an even load, a single worker, single connections and an idle fleet are le
   t.deepEqual(workersToRelieve([mostlyWaiting, loadOf(2, 0)]), [])
 })
 
-test('each worker is asked once at most, and only one above its fair share that has connections to choose from', (t) => {
+test('at most one connection per worker is closed, only above the fair share and with several connections', (t) => {
   fc.assert(
     fc.property(anyLoads, fc.boolean(), (loads, isLongRound) => {
       const asked = workersToRelieve(loads, { isLongRound })
@@ -58,7 +58,7 @@ test('each worker is asked once at most, and only one above its fair share that 
   )
 })
 
-test('workers that are equally fast but not equally loaded are told apart by their connections', (t) => {
+test('connection counts distinguish workers with equal throughput and unequal load', (t) => {
   const saturated = { id: 1, requests: 1000, inFlight: 15, busyConnections: 16 }
   t.deepEqual(
     workersToRelieve([saturated, { id: 2, requests: 1000, inFlight: 0.9, busyConnections: 1 }]),
@@ -66,17 +66,17 @@ test('workers that are equally fast but not equally loaded are told apart by the
   )
 })
 
-test('a worker that is slow is not taken for one that is free', (t) => {
+test('a slow worker does not count as idle', (t) => {
   const slow = { id: 1, requests: 100, inFlight: 1.3, busyConnections: 2 }
   t.deepEqual(workersToRelieve([slow, { id: 2, requests: 700, inFlight: 1.9, busyConnections: 3 }], LONG), [])
 })
 
-test('a few busy connections are evened out beside many that hardly send', (t) => {
+test('a few busy connections are balanced among many mostly idle ones', (t) => {
   const hardlySending = { id: 2, requests: 4, inFlight: 0.01, busyConnections: 10 }
   t.deepEqual(workersToRelieve([loadOf(1, 4), hardlySending], LONG), [1])
 })
 
-test('connections that send in bursts, at each worker at another time, are left alone', (t) => {
+test('alternating bursts close no connection', (t) => {
   const balancer = new Balancer()
   for (let i = 0; i < 3000; i++) {
     const workerId = i % 2
@@ -102,14 +102,14 @@ interface Fleet {
 
 const REPORT_MS = 100
 
-/** One report of each worker; connections that are given up are dealt to the next worker in turn. */
+/** One report of each worker. Closed connections go to the next worker in turn. */
 function step(fleet: Fleet, inFlightOf: (connections: number) => number, deal?: () => number): void {
   const { workers, balancer } = fleet
   const ready = workers.map((_, id) => id)
   for (const workerId of ready) {
     fleet.nowMs += REPORT_MS / workers.length
     const connections = workers[workerId] ?? 0
-    // Workers without requests are silent.
+    // Workers without requests send no reports.
     if (connections === 0) continue
     const load = {
       elapsedMs: REPORT_MS,
@@ -131,8 +131,8 @@ function fleetOf(workers: readonly number[]): Fleet {
 }
 
 const IN_FLIGHT: Record<string, (connections: number) => number> = {
-  'clients that wait for most of the time': (connections) => connections * 0.15,
-  'workers at their limit': (connections) => Math.max(0.5, connections - 1),
+  'mostly waiting clients': (connections) => connections * 0.15,
+  'saturated workers': (connections) => Math.max(0.5, connections - 1),
 }
 
 for (const [kind, inFlightOf] of Object.entries(IN_FLIGHT)) {
@@ -142,7 +142,7 @@ for (const [kind, inFlightOf] of Object.entries(IN_FLIGHT)) {
     { start: [16, 2, 1], withinMs: 15_000 },
     { start: [3, 9, 1, 0, 40, 2, 2, 7], withinMs: 60_000 },
   ]) {
-    test(`${start.join('/')} connections are evened out, then keep their workers: ${kind}`, (t) => {
+    test(`${start.join('/')} connections are balanced, then stay: ${kind}`, (t) => {
       const fleet = fleetOf(start)
       const startMs = fleet.nowMs
       while (fleet.nowMs - startMs < withinMs) step(fleet, inFlightOf)
@@ -153,12 +153,12 @@ for (const [kind, inFlightOf] of Object.entries(IN_FLIGHT)) {
       const { asked } = fleet
       t.true(asked <= 4 * Math.max(...start), `${asked} connections were closed`)
       while (fleet.nowMs - startMs < withinMs + 600_000) step(fleet, inFlightOf)
-      t.is(fleet.asked, asked, 'nothing is closed any more')
+      t.is(fleet.asked, asked, 'no further connection is closed')
     })
   }
 }
 
-test('connections that always come back are closed less and less often', (t) => {
+test('connections that always return are closed less and less often', (t) => {
   const fleet = fleetOf([4, 0])
   const startMs = fleet.nowMs
   while (fleet.nowMs - startMs < 600_000)
@@ -177,7 +177,7 @@ test('connections that always come back are closed less and less often', (t) => 
   t.true(fleet.asked - asked <= 7, `${fleet.asked - asked} in the last minute`)
 })
 
-test('a worker that fell silent in the middle of requests does not count as idle; one that said so does', (t) => {
+test('a busy worker that stops reporting does not count as idle; one that reported idle does', (t) => {
   const busy = { elapsedMs: 100, requests: 80, inFlightMs: 300, busyConnections: 4 }
   const idle = { elapsedMs: 100, requests: 0, inFlightMs: 0, busyConnections: 0 }
   const askedAfter = (lastWords: typeof busy, ready: number[]) => {
@@ -191,7 +191,7 @@ test('a worker that fell silent in the middle of requests does not count as idle
   }
   t.deepEqual(askedAfter(busy, [1, 2]), new Set())
   t.deepEqual(askedAfter(idle, [1, 2]), new Set([1]))
-  // It died.
+  // The worker died.
   t.deepEqual(askedAfter(idle, [1]), new Set())
 })
 
@@ -212,7 +212,7 @@ interface Answer {
   readonly isLast: boolean
 }
 
-/** One request on the one connection that `agent` keeps; rejects unless it is answered with 200. */
+/** One request on the single connection of `agent`; rejects unless the status is 200. */
 function send(agent: Agent, url: string): Promise<Answer> {
   return new Promise((resolve, reject) => {
     const call = request(`${url}/v2/models/add/infer`, { method: 'POST', agent }, (response) => {
@@ -236,7 +236,7 @@ function oneConnection(t: ExecutionContext): Agent {
   return agent
 }
 
-/** Connections that all end at the worker that the first one ended at. */
+/** Connections that all reach the worker of the first one. */
 async function connectToOne(
   t: ExecutionContext,
   { server, url, count }: { server: ServerUnderTest; url: string; count: number },
@@ -259,7 +259,7 @@ const CONNECTIONS = 4
 const WINDOW_REQUESTS = 1000
 const DEADLINE_MS = 60_000
 
-test('busy connections that begin at one worker are spread without losing a request, then stay', async (t) => {
+test('busy connections that start at one worker are spread without losing a request, then stay', async (t) => {
   const models = writeModel(temporaryFolder(t), 'add', addModel())
   const args = ['--workers', '2', '--log-level', 'debug']
   const { server, url } = await startServer(t, { models, args })
@@ -296,7 +296,7 @@ test('busy connections that begin at one worker are spread without losing a requ
   const tookMs = Math.round(performance.now() - startedMs)
   t.log(`${answered} requests in ${tookMs} ms, ${closed} connections closed, shares ${shares.join(' / ')}`)
   t.true(isSettled(), `${closed} connections were closed, shares ${shares.join(' / ')}`)
-  // Round robin may hand a connection back once; two have to move.
+  // Round robin may return a connection once; two must move.
   t.true(closed >= 2 && closed <= 8, `${closed} connections were closed`)
   await stopCleanly(t, server)
 })

@@ -12,7 +12,7 @@ const FIRST_BACKOFF_MS = 5000
 const MODEL = { model: 'm', version: '1' }
 const OTHER = { model: 'm', version: '2' }
 
-/** A clock that stands still until it is told to go on, and does then what is due, in order. */
+/** A manual clock: advances on command and runs due timers in order. */
 class TestClock {
   nowMs = 0
   #due: { atMs: number; work: () => void }[] = []
@@ -77,21 +77,21 @@ test('a model is disabled at the limit, and not before', (t) => {
   t.deepEqual(told.at(-1), { key: 'm@1', disabled })
 })
 
-test('below the limit a model waits until the worker that it crashed is replaced', (t) => {
+test('below the limit a model is suspended until the crashed worker is replaced', (t) => {
   const { breakers, told } = makeBreakers()
   breakers.record({ ...MODEL, cause: 'crash', how: 'SIGFPE' })
   const held = breakers.disabled(MODEL)
-  t.like(held, { isLoaded: true, reason: 'a worker that it ended in a crash (SIGFPE) is being replaced' })
+  t.like(held, { isLoaded: true, reason: 'a worker is being replaced after a crash (SIGFPE)' })
   breakers.record({ ...MODEL, cause: 'crash', how: 'SIGFPE' })
   breakers.replaced(MODEL)
-  t.not(breakers.disabled(MODEL), null, 'the other one is not back yet')
+  t.not(breakers.disabled(MODEL), null, 'the other worker is not replaced yet')
   t.not(told.at(-1)?.disabled, null)
   breakers.replaced(MODEL)
   t.is(breakers.disabled(MODEL), null)
   t.deepEqual(told.at(-1), { key: 'm@1', disabled: null })
 })
 
-test('a worker that is replaced does not bring back a model that is over the limit', (t) => {
+test('a replaced worker does not enable a model over the limit', (t) => {
   const { breakers, crash } = makeBreakers()
   for (let i = 0; i < 3; i++) breakers.record({ ...MODEL, cause: 'crash', how: 'SIGFPE' })
   for (let i = 0; i < 3; i++) breakers.replaced(MODEL)
@@ -101,7 +101,7 @@ test('a worker that is replaced does not bring back a model that is over the lim
   t.is(breakers.disabled(OTHER), null)
 })
 
-test('a stall counts as a crash does', (t) => {
+test('a stall counts like a crash', (t) => {
   const { breakers, failures } = makeBreakers()
   breakers.record({ ...MODEL, cause: 'crash', how: 'SIGSEGV' })
   breakers.record({ ...MODEL, cause: 'stall', how: '120 s' })
@@ -110,7 +110,7 @@ test('a stall counts as a crash does', (t) => {
   t.deepEqual(failures, ['m@1 crash', 'm@1 stall', 'm@1 stall'])
 })
 
-test('every version has a breaker of its own', (t) => {
+test('every version has a separate breaker', (t) => {
   const { breakers, crash } = makeBreakers()
   crash(2)
   crash(2, OTHER)
@@ -121,7 +121,7 @@ test('every version has a breaker of its own', (t) => {
   t.not(breakers.disabled(OTHER), null)
 })
 
-test('failures further apart than the window are no series', (t) => {
+test('failures further apart than the window do not add up', (t) => {
   const { breakers, clock, crash } = makeBreakers()
   crash(1)
   clock.pass(WINDOW_MS / 2)
@@ -133,7 +133,7 @@ test('failures further apart than the window are no series', (t) => {
   t.not(breakers.disabled(MODEL), null)
 })
 
-test('when the back-off has passed the model is let in again', (t) => {
+test('after the back-off the model accepts requests', (t) => {
   const { breakers, told, clock, crash } = makeBreakers()
   crash(3)
   clock.pass(FIRST_BACKOFF_MS - 1)
@@ -143,7 +143,7 @@ test('when the back-off has passed the model is let in again', (t) => {
   t.deepEqual(told.at(-1), { key: 'm@1', disabled: null })
 })
 
-test('one failure of a model that is tried again doubles the back-off, up to the longest', (t) => {
+test('one failure during a retry doubles the back-off, up to the maximum', (t) => {
   const { breakers, clock, crash } = makeBreakers()
   crash(3)
   let backoffMs = FIRST_BACKOFF_MS
@@ -157,7 +157,7 @@ test('one failure of a model that is tried again doubles the back-off, up to the
   t.is(backoffMs, LONGEST_BACKOFF_MS)
 })
 
-test('a model that does well for the trial period starts anew, and nothing of it is kept', (t) => {
+test('a model without failures in the trial period is reset', (t) => {
   const { breakers, clock, recovered, crash } = makeBreakers()
   crash(3)
   clock.pass(FIRST_BACKOFF_MS + SHORTEST_TRIAL_MS)
@@ -169,7 +169,7 @@ test('a model that does well for the trial period starts anew, and nothing of it
   t.is((breakers.disabled(MODEL)?.untilMs ?? 0) - clock.nowMs, FIRST_BACKOFF_MS)
 })
 
-test('the trial period is at least as long as the model was disabled', (t) => {
+test('the trial period is at least as long as the back-off', (t) => {
   const { breakers, clock, crash } = makeBreakers({ firstBackoffMs: 2 * SHORTEST_TRIAL_MS })
   crash(3)
   clock.pass(2 * SHORTEST_TRIAL_MS)
@@ -178,7 +178,7 @@ test('the trial period is at least as long as the model was disabled', (t) => {
   t.is((breakers.disabled(MODEL)?.untilMs ?? 0) - clock.nowMs, 4 * SHORTEST_TRIAL_MS)
 })
 
-test('what was inside other workers when the model was disabled counts in the metric only', (t) => {
+test('failures of requests in flight when the model was disabled count only in the metric', (t) => {
   const { breakers, told, failures, crash } = makeBreakers()
   crash(3)
   const before = breakers.disabled(MODEL)
@@ -189,7 +189,7 @@ test('what was inside other workers when the model was disabled counts in the me
   t.is(failures.length, 5)
 })
 
-test('a model that is loaded anew starts anew, disabled or not', (t) => {
+test('a reload resets the breaker, disabled or not', (t) => {
   const { breakers, told, clock, crash } = makeBreakers()
   crash(3)
   breakers.reset(MODEL)
@@ -199,24 +199,24 @@ test('a model that is loaded anew starts anew, disabled or not', (t) => {
   crash(2)
   const changes = told.length
   breakers.reset(MODEL)
-  t.is(told.length, changes, 'what was not disabled is not enabled')
+  t.is(told.length, changes, 'a model that was not disabled is not enabled')
   crash(2)
   t.is(breakers.disabled(MODEL), null)
 })
 
-test('a trial that cannot begin is put off as after a failure, and counts as none', (t) => {
+test('a retry that cannot start doubles the back-off without counting as a failure', (t) => {
   const { breakers, clock, failures, crash } = makeBreakers()
   crash(3)
   clock.pass(FIRST_BACKOFF_MS)
   breakers.postpone(MODEL, 'no memory')
   t.is((breakers.disabled(MODEL)?.untilMs ?? 0) - clock.nowMs, 2 * FIRST_BACKOFF_MS)
-  t.regex(breakers.disabled(MODEL)?.reason ?? '', /could not be loaded: no memory/)
+  t.regex(breakers.disabled(MODEL)?.reason ?? '', /could not load it: no memory/)
   t.is(failures.length, 3)
   breakers.postpone(OTHER, 'no memory')
   t.is(breakers.disabled(OTHER), null)
 })
 
-test('with a limit of 0 nothing is ever disabled, and the supervisor is told so', (t) => {
+test('with a limit of 0 no model is ever disabled', (t) => {
   const { breakers, failures, crash } = makeBreakers({ failureLimit: 0 })
   crash(9)
   t.false(breakers.record({ ...MODEL, cause: 'crash' }))

@@ -1,4 +1,4 @@
-/** Models change, and workers are replaced, while bodies are still on their way and runs take long. */
+/** Model changes and worker replacements during slow uploads and long runs. */
 import { mkdirSync, renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
@@ -82,7 +82,7 @@ async function halfSent(url: string, count: number, path = '/v2/models/add/infer
 }
 
 test.serial(
-  'half-sent bodies hold up no change and cost no worker: finished, they are answered by the newest generation',
+  'incomplete bodies delay no change and end no worker: once complete, the newest generation answers them',
   async (t) => {
     const add = { name: 'add', bytes: addModel([1, 1]) }
     const serving = await serve(t, add, ['--workers', '2', '--drain-timeout', '2s'])
@@ -96,14 +96,14 @@ test.serial(
         note(status === 200 ? String(text.match(/"data":\[.*?\]/)) : `${status} ${text}`),
       onFailure: note,
     })
-    await until('the clients are answered', () => (answers.get('"data":[11,21]') ?? 0) > 27)
+    await until('responses to the clients', () => (answers.get('"data":[11,21]') ?? 0) > 27)
     for (const constant of [2, 3]) {
       replaceFile(serving, 'add', addModel([constant, constant]))
       t.is(await change(serving, 'add', 'load'), 200)
-      t.is(await reasonOf(serving), 'READY', 'nothing is kept for a body that is not there')
+      t.is(await reasonOf(serving), 'READY', 'no generation is kept for an incomplete body')
       t.is(await generationsOf(serving), 1)
       const newest = `"data":[${10 + constant},${20 + constant}]`
-      await until('the new one answers', () => (answers.get(newest) ?? 0) > 27)
+      await until('the new generation to be served', () => (answers.get(newest) ?? 0) > 27)
     }
     await clients.stop()
     t.deepEqual([...answers.keys()].sort(), ['"data":[11,21]', '"data":[12,22]', '"data":[13,23]'])
@@ -122,7 +122,7 @@ test.serial(
 test.serial('a body that arrives after its model was unloaded is answered with 404', async (t) => {
   const serving = await serve(t, { name: 'add', bytes: addModel() }, ['--workers', '1'])
   const [upload] = (await halfSent(serving.url, 1)) as [Upload]
-  // A request behind it on another connection shows that the worker has it.
+  // A later request on another connection shows that the worker has it.
   t.is((await infer({ url: serving.url, model: 'add', inputs: [POINT] })).status, 200)
   t.is(await change(serving, 'add', 'unload'), 200)
   upload.finish()
@@ -133,38 +133,41 @@ test.serial('a body that arrives after its model was unloaded is answered with 4
   await stopCleanly(t, serving.server)
 })
 
-test.serial('a body that arrives when its model has other inputs is held to these', async (t) => {
-  const serving = await serve(t, { name: 'add', bytes: addModel() }, ['--workers', '1'])
-  const [upload] = (await halfSent(serving.url, 1)) as [Upload]
-  t.is((await infer({ url: serving.url, model: 'add', inputs: [POINT] })).status, 200)
-  t.is(await change(serving, 'add', 'unload'), 200)
-  const other = graph({
-    input: [value('other', ELEMENT.float, ['batch', 3])],
-    output: [value('y', ELEMENT.float, ['batch', 3])],
-    node: [node('Neg', ['other'], ['y'])],
-  })
-  replaceFile(serving, 'add', modelBytes(other))
-  t.is(await change(serving, 'add', 'load'), 200)
-  upload.finish()
-  const [answer] = await upload.client.answered()
-  t.is(answer?.status, 400)
-  t.regex(answer?.body ?? '', /other/)
-  upload.client.socket.destroy()
-  await stopCleanly(t, serving.server)
-})
+test.serial(
+  'a body that arrives after the inputs of its model changed is validated against the new ones',
+  async (t) => {
+    const serving = await serve(t, { name: 'add', bytes: addModel() }, ['--workers', '1'])
+    const [upload] = (await halfSent(serving.url, 1)) as [Upload]
+    t.is((await infer({ url: serving.url, model: 'add', inputs: [POINT] })).status, 200)
+    t.is(await change(serving, 'add', 'unload'), 200)
+    const other = graph({
+      input: [value('other', ELEMENT.float, ['batch', 3])],
+      output: [value('y', ELEMENT.float, ['batch', 3])],
+      node: [node('Neg', ['other'], ['y'])],
+    })
+    replaceFile(serving, 'add', modelBytes(other))
+    t.is(await change(serving, 'add', 'load'), 200)
+    upload.finish()
+    const [answer] = await upload.client.answered()
+    t.is(answer?.status, 400)
+    t.regex(answer?.body ?? '', /other/)
+    upload.client.socket.destroy()
+    await stopCleanly(t, serving.server)
+  },
+)
 
-/** `slow` with other weights: it answers with other numbers. */
+/** `slow` with other weights and therefore other outputs. */
 function otherSlowModel(): Uint8Array {
   const bytes = slowModel()
   const one = Buffer.from(Float32Array.of(1).buffer)
-  // The last 1 of the last matrix: an identity that is none.
+  // Changes the last 1 of the last identity matrix.
   const at = Buffer.from(bytes).lastIndexOf(one)
   bytes.set(new Uint8Array(Float32Array.of(2).buffer), at)
   return bytes
 }
 
 test.serial(
-  'an earlier generation with long runs before it is kept, said to be, and unloaded when they are answered',
+  'an earlier generation with queued runs is kept, reported, and unloaded after their responses',
   async (t) => {
     const slow = { name: 'slow', bytes: slowModel() }
     const serving = await serve(t, slow, ['--workers', '1', '--drain-timeout', '2s'])
@@ -174,12 +177,12 @@ test.serial(
       bytes: new Uint8Array(BigInt64Array.of(40_000n).buffer),
     }
     const asked = Array.from({ length: 4 }, () => infer({ url, model: 'slow', inputs: [iterations] }))
-    await until('three wait for the first', async () =>
+    await until('three queued requests', async () =>
       /^onecopy_queue_depth 3$/m.test(await (await fetch(`${adminUrl}/metrics`)).text()),
     )
     replaceFile(serving, 'slow', otherSlowModel())
-    t.is(await change(serving, 'slow', 'load'), 200, 'the change does not fail for them')
-    t.is(await reasonOf(serving), 'READY an earlier generation answers the requests that began with it')
+    t.is(await change(serving, 'slow', 'load'), 200, 'the change succeeds despite them')
+    t.is(await reasonOf(serving), 'READY an earlier generation still has requests in flight')
     t.is(await generationsOf(serving), 2)
     const kept = await server.logged(({ msg }) => msg.startsWith('an earlier generation is kept'))
     t.is(kept.model, 'slow')
@@ -195,7 +198,7 @@ test.serial(
 )
 
 test.serial(
-  'in a rolling restart a body that arrives in time is answered, and one that never does is ended by the deadline',
+  'in a rolling restart a body that arrives in time is answered; one that never does is aborted at the deadline',
   async (t) => {
     const serving = await serve(t, { name: 'add', bytes: addModel() }, [
       '--workers',
@@ -213,12 +216,12 @@ test.serial(
       onFailure: (message) => failures.push(message),
     })
     server.process.kill('SIGHUP')
-    await until('the first successor is ready', () => workerPids(serving).length === 3)
+    await until('the first replacement to be ready', () => workerPids(serving).length === 3)
     late.finish()
     const [answer] = await late.client.answered()
     t.is(answer?.status, 200)
     await server.logged(({ msg }) => msg === 'every worker was replaced')
-    t.deepEqual(await never.client.ended().catch(() => []), [], 'nothing was answered')
+    t.deepEqual(await never.client.ended().catch(() => []), [], 'no response')
     await clients.stop()
     t.deepEqual(failures, [])
     await stopCleanly(t, server)

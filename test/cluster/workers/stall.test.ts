@@ -1,4 +1,4 @@
-/** One model whose run does not come back: what becomes of the others' requests, and of every connection. */
+/** A model whose run never returns: outcome of other requests and of every connection. */
 
 import { request } from 'node:http'
 import test, { type ExecutionContext } from 'ava'
@@ -17,8 +17,7 @@ import { keepAsking } from '../../helpers/steady-clients.js'
 import { encodeRequest, infer, inferOutputs, type WireTensor } from '../../helpers/v2-client.js'
 import { until } from '../../helpers/waiting.js'
 
-const STALL =
-  'the inference thread of a worker does not come back: its requests are answered with 503, it is replaced'
+const STALL = 'the inference thread of a worker is stalled: the worker answers 503 and is replaced'
 
 const POINT: WireTensor = {
   name: 'x',
@@ -66,7 +65,7 @@ async function metricsOf({ adminUrl }: RunningServer): Promise<string> {
 
 for (const workers of [1, 2]) {
   test.serial(
-    `with ${workers} workers, a run that does not come back costs nobody a connection: every request is answered, with 200 or 503`,
+    `with ${workers} workers, a run that never returns closes no connection: every request gets 200 or 503`,
     async (t) => {
       const running = await serve(t, ['--workers', String(workers)])
       const { server, url } = running
@@ -90,7 +89,7 @@ for (const workers of [1, 2]) {
         },
         onFailure: note,
       })
-      await until('the clients are answered', () => right() > 100)
+      await until('responses to the clients', () => right() > 100)
       const endless = await infer({ url, model: 'slow', inputs: [ENDLESS] })
       t.true(isStallAnswer(endless), `${endless.status} ${await endless.text()}`)
       t.is(endless.headers.get('connection'), 'close')
@@ -101,11 +100,11 @@ for (const workers of [1, 2]) {
       const ended = await server.logged(({ msg }) => msg === 'worker replaced')
       t.is(ended.workerPid, said.workerPid)
       t.is(ended.how, 'SIGKILL')
-      await until('a fresh worker is ready', () => linesOf(running, 'worker ready').length === workers + 1)
+      await until('a new worker to be ready', () => linesOf(running, 'worker ready').length === workers + 1)
       const before = right()
-      await until('the clients are answered again', () => right() > before + 100)
+      await until('responses to the clients again', () => right() > before + 100)
       await clients.stop()
-      t.true((answers.get('stalled') ?? 0) > 0, 'what waited behind the stalled thread is told')
+      t.true((answers.get('stalled') ?? 0) > 0, 'requests queued behind the stalled thread get 503')
       t.deepEqual([...answers.keys()].sort(), ['right', 'stalled'])
       const metrics = await metricsOf(running)
       t.regex(metrics, /^onecopy_worker_exits_total\{reason="WORKER_STALLED"\} 1$/m)
@@ -117,7 +116,7 @@ for (const workers of [1, 2]) {
   )
 }
 
-test.serial('a run that takes long and comes back is no stall', async (t) => {
+test.serial('a long run that returns is not a stall', async (t) => {
   const running = await serve(t, ['--workers', '1', '--stall-timeout', '60s'])
   const { server, url } = running
   await inferOutputs({ url, model: 'slow', inputs: [iterations(20_000)] })
@@ -125,33 +124,30 @@ test.serial('a run that takes long and comes back is no stall', async (t) => {
   await stopCleanly(t, server)
 })
 
-test.serial(
-  'a body that is still arriving when the thread stalls is read to its end and answered',
-  async (t) => {
-    const running = await serve(t, ['--workers', '1'])
-    const { server, url } = running
-    const { body } = encodeRequest([POINT], 'json')
-    const head = `POST /v2/models/add/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: ${body.length}\r\n\r\n`
-    const uploads = await Promise.all(
-      [1, 2, 3].map(() => RawClient.connect(url, Buffer.concat([Buffer.from(head), body.subarray(0, 20)]))),
-    )
-    const endless = infer({ url, model: 'slow', inputs: [ENDLESS] })
-    await server.logged(({ msg }) => msg === STALL)
-    await until('a fresh worker is ready', () => linesOf(running, 'worker ready').length === 2)
-    t.true(isStallAnswer(await endless))
-    for (const upload of uploads) {
-      upload.socket.write(body.subarray(20))
-      const [answer] = await upload.ended()
-      t.is(answer?.status, 503)
-      t.is(answer?.headers['x-error-code'], 'WORKER_STALLED')
-    }
-    await server.logged(({ msg }) => msg === 'worker replaced')
-    await inferOutputs({ url, model: 'add', inputs: [POINT] })
-    await stopCleanly(t, server)
-  },
-)
+test.serial('a body still arriving when the thread stalls is read completely and answered', async (t) => {
+  const running = await serve(t, ['--workers', '1'])
+  const { server, url } = running
+  const { body } = encodeRequest([POINT], 'json')
+  const head = `POST /v2/models/add/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: ${body.length}\r\n\r\n`
+  const uploads = await Promise.all(
+    [1, 2, 3].map(() => RawClient.connect(url, Buffer.concat([Buffer.from(head), body.subarray(0, 20)]))),
+  )
+  const endless = infer({ url, model: 'slow', inputs: [ENDLESS] })
+  await server.logged(({ msg }) => msg === STALL)
+  await until('a new worker to be ready', () => linesOf(running, 'worker ready').length === 2)
+  t.true(isStallAnswer(await endless))
+  for (const upload of uploads) {
+    upload.socket.write(body.subarray(20))
+    const [answer] = await upload.ended()
+    t.is(answer?.status, 503)
+    t.is(answer?.headers['x-error-code'], 'WORKER_STALLED')
+  }
+  await server.logged(({ msg }) => msg === 'worker replaced')
+  await inferOutputs({ url, model: 'add', inputs: [POINT] })
+  await stopCleanly(t, server)
+})
 
-test.serial('an answer that is being written when the thread stalls is written to its end', async (t) => {
+test.serial('a response being written when the thread stalls is completed', async (t) => {
   const running = await serve(t, ['--workers', '1'])
   const { server, url } = running
   const rows = 1_000_000
@@ -164,10 +160,10 @@ test.serial('an answer that is being written when the thread stalls is written t
     call.end(body)
   })
   t.is(response.statusCode, 200)
-  // It is not read: what does not fit into the sockets' buffers waits in the worker.
+  // The client does not read, so the rest of the response stays in the worker.
   const endless = infer({ url, model: 'slow', inputs: [ENDLESS] })
   await server.logged(({ msg }) => msg === STALL)
-  await until('a fresh worker is ready', () => linesOf(running, 'worker ready').length === 2)
+  await until('a new worker to be ready', () => linesOf(running, 'worker ready').length === 2)
   t.true(isStallAnswer(await endless))
   let bytes = 0
   for await (const chunk of response) bytes += (chunk as Buffer).length
@@ -176,40 +172,34 @@ test.serial('an answer that is being written when the thread stalls is written t
   await stopCleanly(t, server)
 })
 
-test.serial(
-  'a server that is told to end answers a run that does not come back with 503, and ends cleanly',
-  async (t) => {
-    const running = await serve(t, ['--workers', '2'])
-    const { server, url } = running
-    const endless = infer({ url, model: 'slow', inputs: [ENDLESS] })
-    await until('it is computed', async () => {
-      const statistics = await (await fetch(`${url}/v2/health/live`)).json()
-      return statistics !== null
-    })
-    server.process.kill('SIGTERM')
-    t.true(isStallAnswer(await endless))
-    t.deepEqual(await server.exited, { code: 0, signal: null })
-    t.deepEqual(server.segments(), [])
-  },
-)
+test.serial('during shutdown a run that never returns gets 503, and the server exits cleanly', async (t) => {
+  const running = await serve(t, ['--workers', '2'])
+  const { server, url } = running
+  const endless = infer({ url, model: 'slow', inputs: [ENDLESS] })
+  await until('the request to run', async () => {
+    const statistics = await (await fetch(`${url}/v2/health/live`)).json()
+    return statistics !== null
+  })
+  server.process.kill('SIGTERM')
+  t.true(isStallAnswer(await endless))
+  t.deepEqual(await server.exited, { code: 0, signal: null })
+  t.deepEqual(server.segments(), [])
+})
 
-test.serial(
-  'a server that was stopped for longer than the timeout and continues has not stalled',
-  async (t) => {
-    const scene = new FaultServer(t, {
-      models: writeModels(t),
-      args: ['--workers', '2', '--stall-timeout', '500ms', '--log-level', 'debug'],
-    })
-    const { server } = scene
-    const { url } = await server.ready()
-    scene.signalEverything('SIGSTOP')
-    await new Promise((resolve) => setTimeout(resolve, 1500))
-    scene.signalEverything('SIGCONT')
-    for (let i = 0; i < 200; i++) await inferOutputs({ url, model: 'add', inputs: [POINT] })
-    t.deepEqual(
-      server.log.filter(({ code }) => code === 'WORKER_STALLED'),
-      [],
-    )
-    await stopCleanly(t, server)
-  },
-)
+test.serial('a server suspended for longer than the timeout has not stalled', async (t) => {
+  const scene = new FaultServer(t, {
+    models: writeModels(t),
+    args: ['--workers', '2', '--stall-timeout', '500ms', '--log-level', 'debug'],
+  })
+  const { server } = scene
+  const { url } = await server.ready()
+  scene.signalEverything('SIGSTOP')
+  await new Promise((resolve) => setTimeout(resolve, 1500))
+  scene.signalEverything('SIGCONT')
+  for (let i = 0; i < 200; i++) await inferOutputs({ url, model: 'add', inputs: [POINT] })
+  t.deepEqual(
+    server.log.filter(({ code }) => code === 'WORKER_STALLED'),
+    [],
+  )
+  await stopCleanly(t, server)
+})

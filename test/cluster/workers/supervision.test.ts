@@ -65,7 +65,7 @@ test.serial('SIGHUP replaces every worker, one at a time, and no request fails',
   const { server, url, adminUrl } = running
   const before = workerPids(running)
   const clients = askAll(url, 16)
-  await until('the load runs', () => clients.answered > 100)
+  await until('the load to run', () => clients.answered > 100)
   server.process.kill('SIGHUP')
   await server.logged((line) => line.msg === 'every worker was replaced')
   await clients.stop()
@@ -73,26 +73,23 @@ test.serial('SIGHUP replaces every worker, one at a time, and no request fails',
   const after = workerPids(running).slice(before.length)
   t.is(after.length, 2)
   t.is(new Set([...before, ...after]).size, 4)
-  t.is(await metric(adminUrl, SUCCESSES), clients.answered, 'what the old workers counted stays counted')
+  t.is(await metric(adminUrl, SUCCESSES), clients.answered, 'counts of the old workers are kept')
   t.is(await metric(adminUrl, /worker_exits_total\{reason="SIGHUP"\}/), 2)
   await stopCleanly(t, server)
 })
 
-test.serial(
-  'asked for again while workers are replaced, it is done once more, and no more often',
-  async (t) => {
-    const running = await serveAdd(t, ['--workers', '2'])
-    const { server } = running
-    const times = (msg: string) => server.log.filter((line) => line.msg === msg).length
-    for (let i = 1; i <= 3; i++) {
-      server.process.kill('SIGHUP')
-      await until('it is heard', () => times('replacing every worker') === i)
-    }
-    await until('all is said to be done', () => times('every worker was replaced') === 3)
-    t.is(workerPids(running).length, 6)
-    await stopCleanly(t, server)
-  },
-)
+test.serial('further requests during a restart cause exactly one more restart', async (t) => {
+  const running = await serveAdd(t, ['--workers', '2'])
+  const { server } = running
+  const times = (msg: string) => server.log.filter((line) => line.msg === msg).length
+  for (let i = 1; i <= 3; i++) {
+    server.process.kill('SIGHUP')
+    await until('the signal to be handled', () => times('replacing every worker') === i)
+  }
+  await until('all restarts to be logged', () => times('every worker was replaced') === 3)
+  t.is(workerPids(running).length, 6)
+  await stopCleanly(t, server)
+})
 
 test.serial(
   'POST /restart on the admin port does the same, and the public port has no such route',
@@ -109,46 +106,43 @@ test.serial(
   },
 )
 
-test.serial(
-  'a worker that is stopped is silent, and is replaced; a scrape does not wait for it',
-  async (t) => {
-    const running = await serveAdd(t, ['--workers', '2', '--stall-timeout', '2s'])
-    const { server, url, adminUrl } = running
-    for (let i = 0; i < 4; i++) await inferOutputs({ url, model: 'add', inputs: [POINT] })
-    process.kill(workerPids(running)[0] as number, 'SIGSTOP')
-    const startedMs = performance.now()
-    t.is(await metric(adminUrl, SUCCESSES), 4)
-    t.true(performance.now() - startedMs < 500)
-    const end = await server.logged((line) => line.msg === 'worker killed by the server')
-    t.is(end.code, 'WORKER_STALLED')
-    await until('a fresh worker is ready', () => workerPids(running).length === 3)
-    t.is(await metric(adminUrl, SUCCESSES), 4)
-    await stopCleanly(t, server)
-  },
-)
+test.serial('a stopped worker is replaced for its silence; a scrape does not wait for it', async (t) => {
+  const running = await serveAdd(t, ['--workers', '2', '--stall-timeout', '2s'])
+  const { server, url, adminUrl } = running
+  for (let i = 0; i < 4; i++) await inferOutputs({ url, model: 'add', inputs: [POINT] })
+  process.kill(workerPids(running)[0] as number, 'SIGSTOP')
+  const startedMs = performance.now()
+  t.is(await metric(adminUrl, SUCCESSES), 4)
+  t.true(performance.now() - startedMs < 500)
+  const end = await server.logged((line) => line.msg === 'worker killed by the server')
+  t.is(end.code, 'WORKER_STALLED')
+  await until('a new worker to be ready', () => workerPids(running).length === 3)
+  t.is(await metric(adminUrl, SUCCESSES), 4)
+  await stopCleanly(t, server)
+})
 
 for (const signal of ['SIGSEGV', 'SIGABRT', 'SIGBUS'] as const) {
   test.serial(`a crash inside the runtime is reported with model and signal: ${signal}`, async (t) => {
     const running = await serveSlow(t, [])
     const { server, url, adminUrl } = running
     const lost = infer({ url, model: 'slow', inputs: [iterations(1_000_000_000)] }).catch(() => 'cut off')
-    // The second waits, so the first is inside the runtime.
+    // The second request is queued, so the first is in the runtime.
     const waiting = infer({ url, model: 'slow', inputs: [iterations(1)] }).catch(() => 'cut off')
     await until('one waits', async () => (await metric(adminUrl, /^onecopy_queue_depth /)) === 1)
     process.kill(workerPids(running)[0] as number, signal)
-    const end = await server.logged((line) => line.msg === 'worker ended inside the runtime')
+    const end = await server.logged((line) => line.msg === 'worker crashed inside the runtime')
     t.is(end.how, signal)
     t.is(end.model, 'slow')
     t.is(end.version, '1')
     t.deepEqual(await Promise.all([lost, waiting]), ['cut off', 'cut off'])
-    await until('a fresh worker is ready', () => workerPids(running).length === 2)
+    await until('a new worker to be ready', () => workerPids(running).length === 2)
     t.is(await metric(adminUrl, new RegExp(`worker_exits_total\\{reason="${signal}"\\}`)), 1)
     await stopCleanly(t, server)
   })
 }
 
 test.serial(
-  'kill -9 while a model computes is logged as a kill from outside, and no model is blamed',
+  'kill -9 during inference is logged as an outside signal, not as a fault of the model',
   async (t) => {
     const running = await serveSlow(t, ['--breaker-limit', '1'])
     const { server, url, adminUrl } = running
@@ -156,10 +150,10 @@ test.serial(
     const waiting = infer({ url, model: 'slow', inputs: [iterations(1)] }).catch(() => 'cut off')
     await until('one waits', async () => (await metric(adminUrl, /^onecopy_queue_depth /)) === 1)
     process.kill(workerPids(running)[0] as number, 'SIGKILL')
-    const end = await server.logged((line) => line.msg === 'worker killed from outside')
+    const end = await server.logged((line) => line.msg === 'worker killed by an outside signal')
     t.like(end, { how: 'SIGKILL', model: 'slow', version: '1' })
     t.deepEqual(await Promise.all([lost, waiting]), ['cut off', 'cut off'])
-    await until('a fresh worker is ready', () => workerPids(running).length === 2)
+    await until('a new worker to be ready', () => workerPids(running).length === 2)
     await inferOutputs({ url, model: 'slow', inputs: [iterations(1)] })
     t.is(await metric(adminUrl, /^onecopy_model_disabled\{.*slow/), 0)
     t.is(await metric(adminUrl, /^onecopy_model_crashes_total\{.*slow/), 0)
@@ -168,28 +162,28 @@ test.serial(
   },
 )
 
-test.serial('a worker that served its number of requests is replaced, and no request fails', async (t) => {
+test.serial('a worker that reached its number of requests is replaced, and no request fails', async (t) => {
   const running = await serveAdd(t, ['--workers', '2', '--max-requests-per-worker', '200'])
   const { server, url, adminUrl } = running
   const clients = askAll(url, 8)
-  await until('four workers were replaced', () => workerPids(running).length >= 6)
+  await until('four replacements', () => workerPids(running).length >= 6)
   await clients.stop()
   t.deepEqual(clients.failures, [])
   t.is(await metric(adminUrl, SUCCESSES), clients.answered)
   await stopCleanly(t, server)
 })
 
-test.serial('a memory ceiling below what a fresh worker takes is reported and ignored', async (t) => {
+test.serial('a memory ceiling below the size of a new worker is reported and ignored', async (t) => {
   const running = await serveAdd(t, ['--workers', '1', '--max-private-memory', '1MiB'])
   const { server, url } = running
   const line = await server.logged((one) => /--max-private-memory/.test(one.msg))
-  t.regex(line.msg, /holds .* MB of its own .* from the start: the ceiling is ignored/)
+  t.regex(line.msg, /has .* MB of private memory .* right after its start: the ceiling is ignored/)
   await inferOutputs({ url, model: 'add', inputs: [POINT] })
   t.is(workerPids(running).length, 1)
   await stopCleanly(t, server)
 })
 
-test.serial('counts of a worker killed in the middle of scrapes are exact', async (t) => {
+test.serial('counts of a worker killed during scrapes are exact', async (t) => {
   const running = await serveAdd(t, ['--workers', '1'])
   const { server, url, adminUrl } = running
   let highest = 0
@@ -202,20 +196,20 @@ test.serial('counts of a worker killed in the middle of scrapes are exact', asyn
       t.true(count >= highest)
       highest = count
     }
-    await until('a fresh worker is ready', () => workerPids(running).length === round + 1)
+    await until('a new worker to be ready', () => workerPids(running).length === round + 1)
   }
   t.is(await metric(adminUrl, SUCCESSES), 150)
   await stopCleanly(t, server)
 })
 
-test.serial('connections on their way to a worker that dies are given to another', async (t) => {
+test.serial('connections that a dead worker did not accept go to another worker', async (t) => {
   const running = await serveAdd(t, ['--workers', '2'])
   const { server, url } = running
   const stopped = workerPids(running)[0] as number
   process.kill(stopped, 'SIGSTOP')
   const { body, headers } = encodeRequest([POINT], 'json')
   let answered = 0
-  // Each on a connection of its own: in turns they go to either worker.
+  // Each on a new connection, so that they alternate between the workers.
   const all = Promise.all(
     Array.from({ length: 6 }, async () => {
       const response = await fetch(`${url}/v2/models/add/infer`, {
@@ -227,14 +221,14 @@ test.serial('connections on their way to a worker that dies are given to another
       return response.status
     }),
   )
-  await until('all but the one that the stopped worker was given are answered', () => answered === 5)
+  await until('responses on all connections but that of the stopped worker', () => answered === 5)
   process.kill(stopped, 'SIGKILL')
   t.deepEqual(await all, [200, 200, 200, 200, 200, 200])
   await stopCleanly(t, server)
 })
 
 test.serial(
-  'a connection on its way to the only worker is answered or closed when that dies, never forgotten',
+  'a connection that the only worker did not accept is answered or closed when it dies',
   async (t) => {
     const running = await serveAdd(t, ['--workers', '1'])
     const { server, url } = running
@@ -250,7 +244,7 @@ test.serial(
     await Promise.all(clients.map(({ connected }) => connected))
     process.kill(pid, 'SIGKILL')
     await Promise.all(clients.map(({ closed }) => closed))
-    await until('a fresh worker is ready', () => workerPids(running).length === 2)
+    await until('a new worker to be ready', () => workerPids(running).length === 2)
     await inferOutputs({ url, model: 'add', inputs: [POINT] })
     await stopCleanly(t, server)
   },

@@ -5,7 +5,7 @@ import { startFleet, useWorkerProgram } from '../fleet.js'
 
 test.beforeEach(() => useWorkerProgram())
 
-test.serial('a worker that died before its replacement came to its turn is not replaced twice', async (t) => {
+test.serial('a worker that died before its queued replacement is not replaced twice', async (t) => {
   const { supervisor } = await startFleet(t, 2)
   const [first, second] = supervisor.ready
   if (first === undefined || second === undefined) return t.fail('expected two workers')
@@ -16,54 +16,48 @@ test.serial('a worker that died before its replacement came to its turn is not r
   await Promise.all([replaced, late])
   await until('two serve', () => supervisor.ready.length === 2)
   const ids = supervisor.ready.map(({ id }) => id)
-  t.deepEqual(ids.sort(), [second.id + 1, second.id + 2], 'one successor each')
+  t.deepEqual(ids.sort(), [second.id + 1, second.id + 2], 'one replacement each')
+})
+
+test.serial('a restart replaces every worker older than the call, and no newer one', async (t) => {
+  const { supervisor } = await startFleet(t, 2)
+  const [, second] = supervisor.ready
+  if (second === undefined) return t.fail('expected two workers')
+  const restarted = supervisor.restart('SIGHUP')
+  second.kill()
+  await restarted
+  await until('two serve', () => supervisor.ready.length === 2)
+  t.deepEqual(supervisor.ready.map(({ id }) => id).sort(), [second.id + 1, second.id + 2])
+})
+
+test.serial('a stalled worker is not ready, stays until another serves, and is then drained', async (t) => {
+  const faults: ModelFault[] = []
+  const ends: string[] = []
+  const { supervisor, stats, lines } = await startFleet(t, 1, {
+    onModelFault: (fault) => {
+      faults.push(fault)
+      return false
+    },
+    onEnded: (reason) => ends.push(reason),
+  })
+  const [stalled] = supervisor.ready
+  if (stalled === undefined) return t.fail('expected a worker')
+  await stats.addModel({ model: 'slow', version: '3' })
+  process.kill(stalled.pid, 'SIGWINCH')
+  await until('the worker to be not ready', () => !supervisor.ready.includes(stalled))
+  t.true(supervisor.alive.includes(stalled))
+  t.false(supervisor.active.includes(stalled))
+  const { how } = await stalled.exited
+  t.is(how, 'code 0', 'drained, not killed')
+  await until('its exit to be counted', () => ends.length === 1)
+  t.deepEqual(ends, ['WORKER_STALLED'])
+  t.is(supervisor.ready.length, 1, 'the replacement was ready before the exit')
+  t.true(lines.some(({ code }) => code === 'WORKER_STALLED'))
+  t.deepEqual(faults, [], 'no model was running')
 })
 
 test.serial(
-  'a restart replaces every worker that was there when it was asked for, and no fresh one',
-  async (t) => {
-    const { supervisor } = await startFleet(t, 2)
-    const [, second] = supervisor.ready
-    if (second === undefined) return t.fail('expected two workers')
-    const restarted = supervisor.restart('SIGHUP')
-    second.kill()
-    await restarted
-    await until('two serve', () => supervisor.ready.length === 2)
-    t.deepEqual(supervisor.ready.map(({ id }) => id).sort(), [second.id + 1, second.id + 2])
-  },
-)
-
-test.serial(
-  'a worker that stalled is not ready any more, stays until another serves, and is then drained',
-  async (t) => {
-    const faults: ModelFault[] = []
-    const ends: string[] = []
-    const { supervisor, stats, lines } = await startFleet(t, 1, {
-      onModelFault: (fault) => {
-        faults.push(fault)
-        return false
-      },
-      onEnded: (reason) => ends.push(reason),
-    })
-    const [stalled] = supervisor.ready
-    if (stalled === undefined) return t.fail('expected a worker')
-    await stats.addModel({ model: 'slow', version: '3' })
-    process.kill(stalled.pid, 'SIGWINCH')
-    await until('it is not ready', () => !supervisor.ready.includes(stalled))
-    t.true(supervisor.alive.includes(stalled))
-    t.false(supervisor.staying.includes(stalled))
-    const { how } = await stalled.exited
-    t.is(how, 'code 0', 'drained, not killed')
-    await until('its end is counted', () => ends.length === 1)
-    t.deepEqual(ends, ['WORKER_STALLED'])
-    t.is(supervisor.ready.length, 1, 'the other was there before it ended')
-    t.true(lines.some(({ code }) => code === 'WORKER_STALLED'))
-    t.deepEqual(faults, [], 'it ran nothing')
-  },
-)
-
-test.serial(
-  'a worker that says what is no message is replaced, and the others are not touched',
+  'a worker that sends an invalid message is replaced, and the others are not affected',
   async (t) => {
     const { supervisor, lines } = await startFleet(t, 2)
     const [bad, good] = supervisor.ready
@@ -73,18 +67,18 @@ test.serial(
     await until('two serve', () => supervisor.ready.length === 2)
     t.true(supervisor.ready.includes(good))
     const line = lines.find(({ code }) => code === 'INTERNAL')
-    t.regex(String(line?.reason), /not as expected/)
+    t.regex(String(line?.reason), /invalid message/)
   },
 )
 
-test.serial('a worker that cannot be made is tried again, and after five times it is said', async (t) => {
+test.serial('a failing fork is retried, and reported after five attempts', async (t) => {
   const given: string[] = []
-  const { supervisor } = await startFleet(t, 1, { onGivenUp: ({ message }) => given.push(message) })
+  const { supervisor } = await startFleet(t, 1, { onBootLimitReached: ({ message }) => given.push(message) })
   const [worker] = supervisor.ready
   if (worker === undefined) return t.fail('expected a worker')
   useWorkerProgram({ cwd: '/nowhere/at/all' })
   worker.kill()
-  await until('it is given up', () => given.length === 1)
+  await until('the boot limit', () => given.length === 1)
   t.regex(given[0] ?? '', /failed to start 5 times in a row/)
   useWorkerProgram()
   await supervisor.restart('asked for')

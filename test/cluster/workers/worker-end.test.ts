@@ -11,13 +11,13 @@ function end(...facts: Partial<EndFacts>[]) {
 }
 
 for (const signal of ['SIGFPE', 'SIGSEGV', 'SIGABRT', 'SIGBUS', 'SIGILL']) {
-  test(`${signal} is a fault of the runtime where it computed, and of the process where it did not`, (t) => {
+  test(`${signal} is a runtime fault during inference, and a fault of the process otherwise`, (t) => {
     t.is(end({ signal }, { wasRunning: true }), 'runtime fault')
     t.is(end({ signal }), 'fault')
   })
 }
 
-test('SIGKILL is told apart by who sent it, whatever was computed', (t) => {
+test('SIGKILL is classified by its sender, during inference or not', (t) => {
   const wasRunning = true
   t.is(end({ signal: 'SIGKILL' }, { wasRunning }), 'killed from outside')
   t.is(end({ signal: 'SIGKILL' }, { wasRunning, takeOomKill: () => true }), 'out of memory')
@@ -25,7 +25,7 @@ test('SIGKILL is told apart by who sent it, whatever was computed', (t) => {
   t.is(end({ signal: 'SIGKILL', wasKilledHere: true, failure: STALLED }), 'killed by the server')
 })
 
-test('a kill of the server explains no kill of the kernel', (t) => {
+test('a kill by the server does not account for an OOM kill', (t) => {
   let asked = 0
   const takeOomKill = () => {
     asked++
@@ -36,12 +36,12 @@ test('a kill of the server explains no kill of the kernel', (t) => {
   t.is(asked, 0)
 })
 
-test('other signals come from outside, and are no fault of the model that was computed', (t) => {
+test('other signals come from outside, and are not a fault of the running model', (t) => {
   for (const signal of ['SIGTERM', 'SIGQUIT', 'SIGUSR2', 'SIGALRM'])
     t.is(end({ signal }, { wasRunning: true }), 'killed from outside', signal)
 })
 
-test('an exit code says whether it was asked to end, met a bug or never started', (t) => {
+test('an exit code tells a requested end from a bug and a failed start', (t) => {
   t.is(end({ exitCode: 0 }), 'ended from outside')
   t.is(end({ exitCode: EXIT.bug }, { wasRunning: true }), 'bug')
   t.is(end({ exitCode: 1, failure: new OnecopyError('ADDRESS_UNAVAILABLE', 'taken') }), 'failed to start')

@@ -6,7 +6,7 @@ import { makeStats, segmentNamed, startWorker, useWorkerProgram } from '../fleet
 test.beforeEach(() => useWorkerProgram())
 
 test.serial(
-  'a worker that says what is no message is ended, with what was not as expected, and nobody else',
+  'a worker that sends an invalid message is killed with the reason, and others are not affected',
   async (t) => {
     const stats = await makeStats(t)
     const [worker, other] = [startWorker(t, stats), startWorker(t, stats)]
@@ -15,13 +15,13 @@ test.serial(
     const { how, failure } = await worker.exited
     t.is(how, 'SIGKILL')
     t.is(failure?.code, 'INTERNAL')
-    t.regex(failure?.message ?? '', /worker \d+ sent a message that is not as expected: type/)
+    t.regex(failure?.message ?? '', /worker \d+ sent an invalid message: type/)
     await other.change({ activate: ['a'], retire: [] }, 30_000)
     t.true(other.serves.has('a'))
   },
 )
 
-test.serial('what a worker says about what it was asked for is thrown as it was said', async (t) => {
+test.serial('a failure reported by a worker is thrown unchanged', async (t) => {
   const stats = await makeStats(t)
   const worker = startWorker(t, stats)
   await worker.ready
@@ -32,22 +32,22 @@ test.serial('what a worker says about what it was asked for is thrown as it was 
   t.true(worker.holds.has('good@1#1'))
 })
 
-test.serial('what a worker was asked for when it ends, or is given up, is not waited for', async (t) => {
+test.serial('pending requests are rejected when a worker ends or is abandoned', async (t) => {
   const stats = await makeStats(t)
-  const [dying, forsaken] = [startWorker(t, stats), startWorker(t, stats)]
-  await Promise.all([dying.ready, forsaken.ready])
+  const [dying, abandoned] = [startWorker(t, stats), startWorker(t, stats)]
+  await Promise.all([dying.ready, abandoned.ready])
   const endless = await segmentNamed('endless', stats)
-  const asked = [dying, forsaken].map((worker) =>
+  const asked = [dying, abandoned].map((worker) =>
     t.throwsAsync(worker.prepare(endless, 600_000), { code: 'WORKER_GONE' }),
   )
   dying.kill()
-  forsaken.forsake('WORKER_STALLED')
+  abandoned.abandon('WORKER_STALLED')
   await Promise.all(asked)
-  t.is(forsaken.retiredFor, 'WORKER_STALLED')
+  t.is(abandoned.retiredFor, 'WORKER_STALLED')
   await t.throwsAsync(dying.prepare(await segmentNamed('good', stats), 600_000), { code: 'WORKER_GONE' })
 })
 
-test.serial('a generation is held until the worker says that it is unloaded, or ends', async (t) => {
+test.serial('a generation is held until the worker reports its unload, or ends', async (t) => {
   const stats = await makeStats(t)
   const [worker, dying] = [startWorker(t, stats), startWorker(t, stats)]
   for (const one of [worker, dying]) {
@@ -66,20 +66,20 @@ test.serial('a generation is held until the worker says that it is unloaded, or 
   await worker.unloaded('good@1#1')
 })
 
-test.serial('nothing is kept of changes that were answered', async (t) => {
+test.serial('completed changes are not retained', async (t) => {
   const worker = startWorker(t, await makeStats(t))
   await worker.ready
   const CHANGES = 500
   const change = () => worker.change({ activate: ['a'], retire: ['b'] }, 30_000)
   await change()
-  // It collects what is garbage before it counts.
+  // Collects garbage before it counts.
   const before = queryObjects(Promise, { format: 'count' })
   for (let i = 0; i < CHANGES; i++) await change()
   const kept = queryObjects(Promise, { format: 'count' }) - before
-  t.true(kept < CHANGES / 2, `${kept} promises are kept of ${CHANGES} changes`)
+  t.true(kept < CHANGES / 2, `${kept} promises are retained after ${CHANGES} changes`)
 })
 
-test.serial('a process that could not even be made has ended', async (t) => {
+test.serial('a process that failed to spawn counts as ended', async (t) => {
   useWorkerProgram({ cwd: '/nowhere/at/all' })
   const worker = startWorker(t, await makeStats(t))
   const { how, failure, wasReady } = await worker.exited
@@ -89,7 +89,7 @@ test.serial('a process that could not even be made has ended', async (t) => {
   await t.throwsAsync(worker.ready, { code: 'WORKER_BOOT_FAILED' })
 })
 
-test.serial('a worker that stalls says so, and a drain that is asked for twice is one', async (t) => {
+test.serial('a worker reports a stall, and a repeated drain is a single drain', async (t) => {
   let silentMs = 0
   const worker = startWorker(t, await makeStats(t), {
     onStalled: (ms) => {
@@ -98,7 +98,7 @@ test.serial('a worker that stalls says so, and a drain that is asked for twice i
   })
   await worker.ready
   process.kill(worker.pid, 'SIGWINCH')
-  await until('it is heard', () => silentMs === 1000)
+  await until('the report', () => silentMs === 1000)
   const [first, second] = await Promise.all([worker.drain(60_000), worker.drain(60_000)])
   t.is(first, second)
   t.false(first.wasKilled)

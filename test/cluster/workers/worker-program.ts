@@ -1,7 +1,7 @@
 /**
- * A worker that speaks the protocol and serves nothing: for tests of those who look after workers. Signals have it do
- * what a worker does by itself: SIGUSR2 it has unloaded what was retired, SIGWINCH its thread is silent, SIGHUP it says
- * something that is no message.
+ * A worker without models that speaks the message protocol, for tests of the supervision. Signals trigger its
+ * messages: SIGUSR2 reports that retired generations are unloaded, SIGWINCH reports a stall, and SIGHUP sends
+ * an invalid message.
  */
 import { type ToPrimary, ToWorkerSchema } from '../../../cluster/messages.js'
 
@@ -17,8 +17,8 @@ process.on('message', (raw) => {
   else if (message.type === 'drain') process.exit(0)
   else if (message.type === 'prepare') {
     const isRefused = message.segment.name === 'refused'
-    const problem = isRefused ? { code: 'SELF_CHECK_FAILED' as const, message: 'it answers otherwise' } : null
-    // One of that name is never answered.
+    const problem = isRefused ? { code: 'SELF_CHECK_FAILED' as const, message: 'its output differs' } : null
+    // A generation of this name gets no reply.
     if (message.segment.name !== 'endless') say({ type: 'done', id: message.id, problem })
   } else if (message.type === 'change') {
     retired.push(...message.retire)

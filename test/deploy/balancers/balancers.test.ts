@@ -39,7 +39,7 @@ async function answeredBy({ adminPort }: Place): Promise<number> {
   return Number(text.match(/^onecopy_requests_total\{.*outcome="success"\} (\d+)$/m)?.[1] ?? 0)
 }
 
-/** The example with this test's addresses in it. */
+/** The example configuration with the addresses of this test. */
 function configure(name: string, places: readonly Place[], listen: number): string {
   return places
     .reduce(
@@ -79,7 +79,7 @@ const BALANCERS = [
 
 for (const { tool, file, args, idle } of BALANCERS) {
   testWithTools(
-    `behind ${tool} no request fails when one of two servers is killed, comes back, and when the other is stopped`,
+    `behind ${tool} no request fails when one of two servers is killed and restarted, and the other is stopped`,
     [tool],
     async (t) => {
       const [, idleTime = ''] = readFileSync(join(FOLDER, file), 'utf8').match(idle) ?? []
@@ -134,13 +134,16 @@ for (const { tool, file, args, idle } of BALANCERS) {
         await until('more answers', () => answered >= from + PHASE_REQUESTS || failures.length > 0)
       }
       await moreAnswers()
-      await until('both to serve', async () => (await answeredBy(a)) > 0 && (await answeredBy(b)) > 0)
+      await until('both servers to serve', async () => (await answeredBy(a)) > 0 && (await answeredBy(b)) > 0)
 
       await killWithChildren(first.process.pid as number)
       await moreAnswers()
       const again = startAt(t, a, models)
       await again.ready()
-      await until('it to be given requests again', async () => (await answeredBy(a)) > PHASE_REQUESTS / 10)
+      await until(
+        'the restarted server to get requests',
+        async () => (await answeredBy(a)) > PHASE_REQUESTS / 10,
+      )
 
       t.deepEqual(await other.stop(), { code: 0, signal: null })
       await moreAnswers()

@@ -1,4 +1,4 @@
-/** Overlays as a cluster would be given them: built by kustomize, which kubectl holds too. */
+/** Builds overlays with kustomize, which kubectl also contains. */
 import { execFileSync, spawnSync } from 'node:child_process'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join, relative } from 'node:path'
@@ -20,8 +20,8 @@ function works([program = '', ...args]: readonly string[]): boolean {
 }
 
 const tool = TOOLS.find(works)
-/** Why nothing can be built here; null where it can. */
-export const CANNOT_BUILD = tool === undefined ? 'neither kustomize nor kubectl is here' : null
+/** Why overlays cannot be built; null if they can. */
+export const CANNOT_BUILD = tool === undefined ? 'neither kustomize nor kubectl is installed' : null
 
 export function readManifests(text: string): Manifest[] {
   return parseAllDocuments(text).map((document) => {
@@ -31,7 +31,7 @@ export function readManifests(text: string): Manifest[] {
   })
 }
 
-/** By folder: the tool takes half a second each time. */
+/** Cache by folder, because each build takes half a second. */
 const built = new Map<string, string>()
 
 export function build(folder: string): Manifest[] {
@@ -42,7 +42,7 @@ export function build(folder: string): Manifest[] {
   return readManifests(text)
 }
 
-/** The base with these components, as an overlay of one's own would have it. */
+/** Builds the base with the given components, like a user's overlay. */
 export function buildWith(t: ExecutionContext, components: readonly string[]): Manifest[] {
   const folder = join(temporaryFolder(t), 'overlay')
   mkdirSync(folder)

@@ -1,10 +1,10 @@
-/** One pod: what its parts name of each other, the restricted profile, and its numbers against the code's. */
+/** Checks one pod: internal references, the restricted profile, and its numbers against the code. */
 import { loadConfig } from '../../../src/config/load.js'
 import { podMemory } from '../../../src/sharing/pod-memory.js'
 import { type Container, matches, type Pod, type Probe } from './pods.js'
 import { quantity } from './quantity.js'
 
-/** What comes after the last worker has ended: admin port, segments, process. */
+/** Time after the last worker has exited: admin port, segments, process. */
 const CLOSING_SECONDS = 5
 const ADMIN_PATHS = ['/v2/health/live', '/v2/health/ready']
 
@@ -27,17 +27,15 @@ function nameProblems(pod: Pod): string[] {
   )
   return [
     ...mounts.filter((name) => !volumes.includes(name)).map((name) => `no volume ${name}`),
-    ...volumes
-      .filter((name) => !mounts.includes(name))
-      .map((name) => `the volume ${name} is mounted nowhere`),
+    ...volumes.filter((name) => !mounts.includes(name)).map((name) => `the volume ${name} is not mounted`),
     ...asked.filter((name) => !containers.includes(name)).map((name) => `no container ${name}`),
     ...pod.spec.topologySpreadConstraints
       .filter(({ labelSelector }) => !matches(labelSelector.matchLabels, pod.labels))
-      .map(({ labelSelector }) => `spread over pods that are others: ${JSON.stringify(labelSelector)}`),
+      .map(({ labelSelector }) => `spread over other pods: ${JSON.stringify(labelSelector)}`),
   ]
 }
 
-/** Source: https://kubernetes.io/docs/concepts/security/pod-security-standards/, and what goes beyond it here. */
+/** Source: https://kubernetes.io/docs/concepts/security/pod-security-standards/, with additional rules. */
 function profileProblems(pod: Pod): string[] {
   const { securityContext, automountServiceAccountToken } = pod.spec
   const problems: string[] = []
@@ -45,7 +43,7 @@ function profileProblems(pod: Pod): string[] {
     problems.push('may run as root')
   if (securityContext?.seccompProfile?.type !== 'RuntimeDefault')
     problems.push('no seccomp profile RuntimeDefault')
-  if (automountServiceAccountToken !== false) problems.push('is given a token of the API server')
+  if (automountServiceAccountToken !== false) problems.push('mounts a token of the API server')
   for (const { name, securityContext: own } of allContainers(pod)) {
     if (own?.allowPrivilegeEscalation !== false) problems.push(`${name} may gain privileges`)
     if (own?.capabilities?.drop.includes('ALL') !== true) problems.push(`${name} keeps capabilities`)
@@ -75,7 +73,7 @@ function configOf({ env }: Container, cpus: number) {
       value ?? amount,
     ]
   })
-  // As flags, so that unknown ones are refused.
+  // As flags, so that unknown ones are rejected.
   return loadConfig(flags, {})
 }
 
@@ -91,7 +89,7 @@ function probeProblems(pod: Pod, serves: Container, adminPort: number): string[]
     const expected = kind === 'livenessProbe' ? '/v2/health/live' : '/v2/health/ready'
     const problems: string[] = []
     if (!isOwnPort(pod, port)) problems.push(`${kind}: no port ${port}`)
-    else if (portNumber(serves, port) !== adminPort) problems.push(`${kind}: waits behind inference`)
+    else if (portNumber(serves, port) !== adminPort) problems.push(`${kind}: waits for inference`)
     if (!ADMIN_PATHS.includes(path) || path !== expected)
       problems.push(`${kind}: expected ${expected}, got ${path}`)
     return problems
@@ -111,13 +109,13 @@ function timeProblems(pod: Pod, serves: Container, config: ReturnType<typeof loa
   const ends = preStop + drainTimeoutMs / 1000 + CLOSING_SECONDS
   const starts = (compileTimeoutMs + bootTimeoutMs) / 1000
   const problems: string[] = []
-  if (preStop === 0) problems.push('no preStop: requests that are on their way to it are lost')
+  if (preStop === 0) problems.push('no preStop: requests that are still routed to it are lost')
   if (grace < ends)
-    problems.push(`killed after ${grace} s, ends after up to ${ends} s (preStop ${preStop} s)`)
+    problems.push(`killed after ${grace} s, exits after up to ${ends} s (preStop ${preStop} s)`)
   if (serves.startupProbe && lasts(serves.startupProbe) < starts)
-    problems.push(`given up after ${lasts(serves.startupProbe)} s, a start takes up to ${starts} s`)
+    problems.push(`startup fails after ${lasts(serves.startupProbe)} s, a start takes up to ${starts} s`)
   if (serves.readinessProbe && lasts(serves.readinessProbe) > 1)
-    problems.push(`takes ${lasts(serves.readinessProbe)} s to be ejected when it is not ready`)
+    problems.push(`is removed only ${lasts(serves.readinessProbe)} s after it is not ready`)
   return problems
 }
 
@@ -128,19 +126,19 @@ function memoryProblems(pod: Pod, serves: Container, config: ReturnType<typeof l
     weightsBytes: bytesOf('weights'),
     privateBytes: bytesOf('worker-private'),
   }
-  if (Object.values(model).some(Number.isNaN)) return ['does not say what model its sizes are made for']
+  if (Object.values(model).some(Number.isNaN)) return ['does not state the model of its sizes']
   const mount = serves.volumeMounts.find(({ mountPath }) => mountPath === config.segmentDir)
   const shm = pod.spec.volumes.find(({ name }) => name === mount?.name)?.emptyDir
-  if (shm?.medium !== 'Memory') return [`${config.segmentDir} is no memory of its own: 64 MiB, or a disk`]
+  if (shm?.medium !== 'Memory') return [`${config.segmentDir} is not a volume in memory: 64 MiB, or a disk`]
   const sizeLimit = quantity(shm.sizeLimit) ?? 0
   const limit = quantity(serves.resources?.limits.memory) ?? 0
   const { sizeLimitBytes, memoryBytes } = podMemory(model, config.workers)
   const problems: string[] = []
   if (sizeLimit < sizeLimitBytes)
-    problems.push(`sizeLimit ${sizeLimit}, two generations take ${sizeLimitBytes} bytes`)
+    problems.push(`sizeLimit ${sizeLimit}, but two generations need ${sizeLimitBytes} bytes`)
   if (sizeLimit >= limit) problems.push(`sizeLimit ${sizeLimit} is not below the memory limit ${limit}`)
   if (limit < memoryBytes)
-    problems.push(`memory limit ${limit}, ${config.workers} workers take ${memoryBytes} bytes`)
+    problems.push(`memory limit ${limit}, but ${config.workers} workers need ${memoryBytes} bytes`)
   return problems
 }
 
@@ -153,22 +151,21 @@ function folderProblems(
   const volume = pod.spec.volumes.find(({ name }) => name === cache?.name)
   const problems: string[] = []
   if (cache === undefined || cache.readOnly === true) problems.push(`nothing writable at ${cacheDir}`)
-  // What is in memory is paid for twice, and raw weights cannot be released.
+  // A cache in memory doubles the memory use, and raw weights cannot be released.
   if (volume?.emptyDir?.medium === 'Memory') problems.push('the compile cache is in memory')
   const models = serves.volumeMounts.find(({ mountPath }) => mountPath === modelsDir)
-  if (models !== undefined && models.readOnly !== true)
-    problems.push('the model repository can be written to')
+  if (models !== undefined && models.readOnly !== true) problems.push('the model repository is writable')
   return problems
 }
 
 function servingProblems(pod: Pod, serves: Container): string[] {
   const cpus = quantity(serves.resources?.limits.cpu)
-  if (cpus === null) return ['no limit of cpu for workers to follow: they would be as many as the node has']
+  if (cpus === null) return ['no cpu limit: there would be as many workers as CPUs of the node']
   let config: ReturnType<typeof loadConfig>
   try {
     config = configOf(serves, cpus)
   } catch (thrown) {
-    return [`its environment is refused: ${thrown instanceof Error ? thrown.message : thrown}`]
+    return [`its environment is invalid: ${thrown instanceof Error ? thrown.message : thrown}`]
   }
   const numbers = serves.ports.map(({ containerPort }) => containerPort)
   return [
@@ -178,7 +175,7 @@ function servingProblems(pod: Pod, serves: Container): string[] {
       .map((port) => `no port ${port}`),
     ...[config.host, config.adminHost]
       .filter((host) => host !== '0.0.0.0')
-      .map((host) => `listens on ${host} alone`),
+      .map((host) => `listens only on ${host}`),
     ...probeProblems(pod, serves, config.adminPort),
     ...timeProblems(pod, serves, config),
     ...memoryProblems(pod, serves, config),
@@ -192,6 +189,6 @@ export function podProblems(pod: Pod): string[] {
     ...nameProblems(pod),
     ...profileProblems(pod),
     ...allContainers(pod).flatMap(resourceProblems),
-    ...(serves === undefined ? ['no container that serves'] : servingProblems(pod, serves)),
+    ...(serves === undefined ? ['no serving container'] : servingProblems(pod, serves)),
   ].map((problem) => `${pod.where}: ${problem}`)
 }

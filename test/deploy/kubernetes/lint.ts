@@ -1,10 +1,13 @@
-/** What schemas cannot see: words that are meant from a list, names that nothing defines, numbers that must fit each other and the code. */
+/**
+ * Checks that schemas cannot express: enumerations, undefined references, and numbers that must match each
+ * other and the code.
+ */
 import { isOwnPort, podProblems } from './lint-pod.js'
 import { type Labels, matches, type Pod, podsOf } from './pods.js'
 import { quantity } from './quantity.js'
 import type { Manifest } from './schemas.js'
 
-/** Enumerations that the schemas hold as plain strings, by key. */
+/** Enumerations that the schemas define as plain strings, by key. */
 const WORDS: Record<string, readonly string[]> = {
   imagePullPolicy: ['Always', 'IfNotPresent', 'Never'],
   pullPolicy: ['Always', 'IfNotPresent', 'Never'],
@@ -66,8 +69,7 @@ function selectorProblems(manifest: Manifest, pods: readonly Pod[]): string[] {
   const where = `${manifest.kind} ${manifest.metadata.name}`
   const selector = valueAt(manifest, ...path) as Labels | undefined
   const pod = selector && pods.find(({ labels }) => matches(selector, labels))
-  if (pod === undefined)
-    return [`${where}: its selector ${JSON.stringify(selector)} matches the labels of no pod`]
+  if (pod === undefined) return [`${where}: its selector ${JSON.stringify(selector)} matches no pod`]
   return portsNamedBy(manifest)
     .filter((port) => !isOwnPort(pod, port))
     .map((port) => `${where}: no container of ${pod.where} has the port ${port}`)
@@ -93,16 +95,14 @@ function scalerProblems(manifests: readonly Manifest[]): string[] {
     )
     if (target === undefined) return [`${where}: no Deployment ${targets[i]} to scale`]
     if (valueAt(target, 'spec', 'replicas') !== undefined)
-      return [`${where}: the Deployment ${targets[i]} says replicas too: every apply would undo the scaling`]
+      return [`${where}: the Deployment ${targets[i]} also sets replicas: every apply would undo the scaling`]
     const [low, high] =
       scaler.kind === 'ScaledObject' ? ['minReplicaCount', 'maxReplicaCount'] : ['minReplicas', 'maxReplicas']
     const [least, most] = [low, high].map((key) => Number(valueAt(scaler, 'spec', key as string)))
     return (least ?? 0) <= (most ?? 0) ? [] : [`${where}: from ${least} to ${most} replicas`]
   })
   if (new Set(targets).size < targets.length)
-    problems.push(
-      `${targets[0]} is scaled by ${scalers.map(({ kind }) => kind).join(' and ')}: one at a time`,
-    )
+    problems.push(`${targets[0]} is scaled by ${scalers.map(({ kind }) => kind).join(' and ')}: only one may`)
   return problems
 }
 
@@ -118,7 +118,7 @@ function claimProblems(manifests: readonly Manifest[], pods: readonly Pod[]): st
   )
 }
 
-/** A rollout is not to be called failed while its pods may still be starting. */
+/** A rollout must not fail while its pods may still be starting. */
 function rolloutProblems(manifests: readonly Manifest[], pods: readonly Pod[]): string[] {
   return pods.flatMap(({ where, owner, serves }) => {
     const deployment = manifests.find(
@@ -128,11 +128,11 @@ function rolloutProblems(manifests: readonly Manifest[], pods: readonly Pod[]): 
     const deadline = Number(valueAt(deployment, 'spec', 'progressDeadlineSeconds') ?? 600)
     const { periodSeconds, failureThreshold } = serves.startupProbe
     const starts = periodSeconds * failureThreshold
-    return deadline > starts ? [] : [`${where}: failed after ${deadline} s, may start for ${starts} s`]
+    return deadline > starts ? [] : [`${where}: fails after ${deadline} s, but may start for ${starts} s`]
   })
 }
 
-/** What is wrong with manifests that are applied together. */
+/** Returns the problems of manifests that are applied together. */
 export function lint(manifests: readonly Manifest[]): string[] {
   const pods = podsOf(manifests)
   return [

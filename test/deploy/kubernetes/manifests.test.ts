@@ -27,19 +27,15 @@ const schemas = new KubernetesSchemas()
 const overlay = (name: string) => build(join(KUBERNETES, 'overlays', name))
 
 for (const name of OVERLAYS) {
-  testUnless(CANNOT_BUILD ?? NO_SCHEMAS, `the overlay ${name} is what Kubernetes' schemas take`, (t) => {
+  testUnless(CANNOT_BUILD ?? NO_SCHEMAS, `the overlay ${name} matches the Kubernetes schemas`, (t) => {
     t.deepEqual(
       overlay(name).flatMap((manifest) => schemas.problemsOf(manifest)),
       [],
     )
   })
-  testUnless(
-    CANNOT_BUILD,
-    `the overlay ${name} holds together, and its numbers follow from the code`,
-    (t) => {
-      t.deepEqual(lint(overlay(name)), [])
-    },
-  )
+  testUnless(CANNOT_BUILD, `the overlay ${name} is consistent, and its numbers follow from the code`, (t) => {
+    t.deepEqual(lint(overlay(name)), [])
+  })
 }
 
 for (const component of COMPONENTS) {
@@ -55,7 +51,7 @@ for (const component of COMPONENTS) {
 
 testUnless(
   CANNOT_BUILD,
-  'the models can come from a volume, an init container or an image, with any cache',
+  'models can come from a volume, an init container or an image, with any cache',
   (t) => {
     for (const models of ['model-pvc', 'model-init', 'model-image'])
       for (const cache of [[], ['compile-cache']])
@@ -63,150 +59,162 @@ testUnless(
   },
 )
 
-/** Text of manifests that means something else, and what is to be said of it: by the schemas, else by the lint. */
+/** Errors planted in the manifests, with the message expected from the schemas or the lint. */
 interface Planted {
   readonly in?: string
   readonly from: string | RegExp
   readonly to: string
-  readonly said: RegExp
+  readonly message: RegExp
 }
 
 const UNSEEN_BY_SCHEMAS: readonly Planted[] = [
   {
     from: '"progressDeadlineSeconds":900',
     to: '"progressDeadlineSeconds":600',
-    said: /failed after 600 s, may start for 750 s/,
+    message: /fails after 600 s, but may start for 750 s/,
   },
   {
     from: '"imagePullPolicy":"IfNotPresent"',
     to: '"imagePullPolicy":"ifNotPresent"',
-    said: /imagePullPolicy: expected one of/,
+    message: /imagePullPolicy: expected one of/,
   },
-  { from: '"ScheduleAnyway"', to: '"ScheduleAnyways"', said: /whenUnsatisfiable: expected one of/ },
-  { from: '"medium":"Memory"', to: '"medium":"memory"', said: /medium: expected one of/ },
-  { from: '"ReadWriteMany"', to: '"ReadWriteAll"', said: /accessModes: expected one of/ },
-  { from: '"policyTypes":["Ingress"', to: '"policyTypes":["Ingres"', said: /policyTypes: expected one of/ },
-  { from: '"memory":"1890Mi"', to: '"memory":"2Gb"', said: /memory: expected a quantity, got 2Gb/ },
+  { from: '"ScheduleAnyway"', to: '"ScheduleAnyways"', message: /whenUnsatisfiable: expected one of/ },
+  { from: '"medium":"Memory"', to: '"medium":"memory"', message: /medium: expected one of/ },
+  { from: '"ReadWriteMany"', to: '"ReadWriteAll"', message: /accessModes: expected one of/ },
+  {
+    from: '"policyTypes":["Ingress"',
+    to: '"policyTypes":["Ingres"',
+    message: /policyTypes: expected one of/,
+  },
+  { from: '"memory":"1890Mi"', to: '"memory":"2Gb"', message: /memory: expected a quantity, got 2Gb/ },
   {
     from: '"mountPath":"/dev/shm","name":"shm"',
     to: '"mountPath":"/dev/shm","name":"sm"',
-    said: /no volume sm/,
+    message: /no volume sm/,
   },
-  { from: '"mountPath":"/dev/shm"', to: '"mountPath":"/dev/sm"', said: /no memory of its own/ },
+  { from: '"mountPath":"/dev/shm"', to: '"mountPath":"/dev/sm"', message: /is not a volume in memory/ },
   {
     from: '"targetPort":"http"',
     to: '"targetPort":"web"',
-    said: /Service onecopy: no container .* the port web/,
+    message: /Service onecopy: no container .* the port web/,
   },
   {
     from: '"port":"admin","scrapeTimeout"',
     to: '"port":"metrics","scrapeTimeout"',
-    said: /PodMonitor .* the port metrics/,
+    message: /PodMonitor .* the port metrics/,
   },
   {
     from: /"port":"admin"},"periodSeconds":1,/,
     to: '"port":"http"},"periodSeconds":1,',
-    said: /readinessProbe: waits behind inference/,
+    message: /readinessProbe: waits for inference/,
   },
-  { from: '/v2/health/live', to: '/health/live', said: /livenessProbe: expected \/v2\/health\/live/ },
+  { from: '/v2/health/live', to: '/health/live', message: /livenessProbe: expected \/v2\/health\/live/ },
   {
     from: '"failureThreshold":150',
     to: '"failureThreshold":30',
-    said: /given up after 150 s, a start takes up to 720 s/,
+    message: /startup fails after 150 s, a start takes up to 720 s/,
   },
-  { from: /"failureThreshold":1,/, to: '"failureThreshold":3,', said: /takes 3 s to be ejected/ },
+  { from: /"failureThreshold":1,/, to: '"failureThreshold":3,', message: /is removed only 3 s after/ },
   {
     from: /"selector":{"app.kubernetes.io\/name":"onecopy"}/,
     to: '"selector":{"app":"onecopy"}',
-    said: /Service onecopy: its selector/,
+    message: /Service onecopy: its selector/,
   },
   {
     from: '"podSelector":{"matchLabels":{"app.kubernetes.io/name":"onecopy"}}',
     to: '"podSelector":{"matchLabels":{"name":"onecopy"}}',
-    said: /NetworkPolicy onecopy: its selector/,
+    message: /NetworkPolicy onecopy: its selector/,
   },
   {
     from: /"labelSelector":{"matchLabels":{"app.kubernetes.io\/name":"onecopy"}}/,
     to: '"labelSelector":{"matchLabels":{"a":"b"}}',
-    said: /spread over pods that are others/,
+    message: /spread over other pods/,
   },
   {
     from: '"sizeLimit":"770Mi"',
     to: '"sizeLimit":"512Mi"',
-    said: /sizeLimit 536870912, two generations take/,
+    message: /sizeLimit 536870912, but two generations need/,
   },
-  { from: '"sizeLimit":"770Mi"', to: '"sizeLimit":"4Gi"', said: /is not below the memory limit/ },
-  { from: /"memory":"1890Mi"/g, to: '"memory":"1Gi"', said: /memory limit 1073741824, 4 workers take/ },
-  { from: '"requests":{"cpu":"4"', to: '"requests":{"cpu":"8"', said: /requests more cpu than its limit/ },
-  { from: '"limits":{"cpu":"4",', to: '"limits":{', said: /no limit of cpu for workers to follow/ },
-  { from: '"divisor":"1"', to: '"divisor":"2"', said: /2 workers on 4 CPUs/ },
-  { from: '"resource":"limits.cpu"', to: '"resource":"limit.cpu"', said: /resource: expected one of/ },
-  { from: '"containerName":"onecopy"', to: '"containerName":"server"', said: /no container server/ },
+  { from: '"sizeLimit":"770Mi"', to: '"sizeLimit":"4Gi"', message: /is not below the memory limit/ },
+  {
+    from: /"memory":"1890Mi"/g,
+    to: '"memory":"1Gi"',
+    message: /memory limit 1073741824, but 4 workers need/,
+  },
+  { from: '"requests":{"cpu":"4"', to: '"requests":{"cpu":"8"', message: /requests more cpu than its limit/ },
+  { from: '"limits":{"cpu":"4",', to: '"limits":{', message: /no cpu limit/ },
+  { from: '"divisor":"1"', to: '"divisor":"2"', message: /2 workers on 4 CPUs/ },
+  { from: '"resource":"limits.cpu"', to: '"resource":"limit.cpu"', message: /resource: expected one of/ },
+  { from: '"containerName":"onecopy"', to: '"containerName":"server"', message: /no container server/ },
   {
     from: '"terminationGracePeriodSeconds":45',
     to: '"terminationGracePeriodSeconds":30',
-    said: /killed after 30 s, ends after up to 43 s \(preStop 8 s\)/,
+    message: /killed after 30 s, exits after up to 43 s \(preStop 8 s\)/,
   },
-  { from: '"value":"30s"', to: '"value":"60s"', said: /killed after 45 s, ends after up to 73 s/ },
+  { from: '"value":"30s"', to: '"value":"60s"', message: /killed after 45 s, exits after up to 73 s/ },
   {
     from: '"preStop":{"sleep":{"seconds":8}}',
     to: '"preStop":{"exec":{"command":["true"]}}',
-    said: /no preStop/,
+    message: /no preStop/,
   },
-  { from: 'ONECOPY_DRAIN_TIMEOUT', to: 'ONECOPY_DRAIN_TIME', said: /environment is refused: .*--drain-time/ },
-  { from: '"value":"30s"', to: '"value":"30"', said: /environment is refused: .*--drain-timeout/ },
-  { from: '"value":"0.0.0.0"', to: '"value":"127.0.0.1"', said: /listens on 127\.0\.0\.1 alone/ },
+  {
+    from: 'ONECOPY_DRAIN_TIMEOUT',
+    to: 'ONECOPY_DRAIN_TIME',
+    message: /environment is invalid: .*--drain-time/,
+  },
+  { from: '"value":"30s"', to: '"value":"30"', message: /environment is invalid: .*--drain-timeout/ },
+  { from: '"value":"0.0.0.0"', to: '"value":"127.0.0.1"', message: /listens only on 127\.0\.0\.1/ },
   {
     from: '"mountPath":"/var/cache/onecopy"',
     to: '"mountPath":"/var/cache"',
-    said: /nothing writable at \/var\/cache\/onecopy/,
+    message: /nothing writable at \/var\/cache\/onecopy/,
   },
   {
     from: '"claimName":"onecopy-models"',
     to: '"claimName":"models"',
-    said: /no PersistentVolumeClaim models/,
+    message: /no PersistentVolumeClaim models/,
   },
-  { from: '"runAsNonRoot":true', to: '"runAsNonRoot":false', said: /may run as root/ },
-  { from: '"drop":["ALL"]', to: '"drop":["NET_RAW"]', said: /keeps capabilities/ },
+  { from: '"runAsNonRoot":true', to: '"runAsNonRoot":false', message: /may run as root/ },
+  { from: '"drop":["ALL"]', to: '"drop":["NET_RAW"]', message: /keeps capabilities/ },
   {
     from: '"readOnlyRootFilesystem":true',
     to: '"readOnlyRootFilesystem":false',
-    said: /can write to its root/,
+    message: /can write to its root/,
   },
   {
     from: '"allowPrivilegeEscalation":false',
     to: '"allowPrivilegeEscalation":true',
-    said: /may gain privileges/,
+    message: /may gain privileges/,
   },
-  { from: '"RuntimeDefault"', to: '"Unconfined"', said: /no seccomp profile/ },
+  { from: '"RuntimeDefault"', to: '"Unconfined"', message: /no seccomp profile/ },
   {
     from: '"kind":"Deployment","name":"onecopy"',
     to: '"kind":"Deployment","name":"server"',
-    said: /no Deployment server to scale/,
+    message: /no Deployment server to scale/,
   },
   {
     from: '"progressDeadlineSeconds":900',
     to: '"progressDeadlineSeconds":900,"replicas":3',
-    said: /says replicas too/,
+    message: /also sets replicas/,
   },
-  { from: '"minReplicas":3', to: '"minReplicas":30', said: /from 30 to 12 replicas/ },
+  { from: '"minReplicas":3', to: '"minReplicas":30', message: /from 30 to 12 replicas/ },
   {
     in: 'kserve',
     from: '"terminationGracePeriodSeconds":45',
     to: '"terminationGracePeriodSeconds":40',
-    said: /InferenceService logp: killed after 40 s/,
+    message: /InferenceService logp: killed after 40 s/,
   },
   {
     in: 'kserve',
     from: '"Standard"',
     to: '"Standart"',
-    said: /expected one of Standard/,
+    message: /expected one of Standard/,
   },
   {
     in: 'kserve',
     from: /"sizeLimit":"16Mi"/,
     to: '"sizeLimit":"4Mi"',
-    said: /InferenceService logp: sizeLimit/,
+    message: /InferenceService logp: sizeLimit/,
   },
 ]
 
@@ -214,37 +222,37 @@ const SEEN_BY_SCHEMAS: readonly Planted[] = [
   {
     from: '"terminationGracePeriodSeconds":45',
     to: '"terminationGracePeriod":45',
-    said: /additional properties/,
+    message: /additional properties/,
   },
-  { from: '"periodSeconds":5', to: '"periodSeconds":"5"', said: /periodSeconds: must be integer/ },
+  { from: '"periodSeconds":5', to: '"periodSeconds":"5"', message: /periodSeconds: must be integer/ },
   {
     from: '"readOnlyRootFilesystem":true',
     to: '"readOnlyRootFileSystem":true',
-    said: /additional properties/,
+    message: /additional properties/,
   },
-  { from: '"podMetricsEndpoints"', to: '"endpoints"', said: /additional properties|required/ },
-  { from: '"maxReplicas"', to: '"maxReplicaCount"', said: /additional properties|required/ },
+  { from: '"podMetricsEndpoints"', to: '"endpoints"', message: /additional properties|required/ },
+  { from: '"maxReplicas"', to: '"maxReplicaCount"', message: /additional properties|required/ },
   {
     in: 'kserve',
     from: '"supportedModelFormats"',
     to: '"supportedModelFormat"',
-    said: /additional properties/,
+    message: /additional properties/,
   },
-  { in: 'kserve', from: '"storageUri"', to: '"storageURI"', said: /additional properties/ },
+  { in: 'kserve', from: '"storageUri"', to: '"storageURI"', message: /additional properties/ },
 ]
 
 function plant(t: ExecutionContext, { in: name = 'production', from, to }: Planted): Manifest[] {
   const text = JSON.stringify(overlay(name))
   const changed = text.replace(from, to)
-  t.not(changed, text, `${from} stands nowhere in ${name}`)
+  t.not(changed, text, `${from} does not occur in ${name}`)
   return JSON.parse(changed) as Manifest[]
 }
 
-testUnless(CANNOT_BUILD, 'every error planted where no schema sees it is caught by the lint', (t) => {
+testUnless(CANNOT_BUILD, 'the lint catches every planted error that schemas cannot detect', (t) => {
   for (const planted of UNSEEN_BY_SCHEMAS) {
     const problems = lint(plant(t, planted))
     t.true(
-      problems.some((problem) => planted.said.test(problem)),
+      problems.some((problem) => planted.message.test(problem)),
       `${planted.from} -> ${planted.to}: ${problems.join('; ')}`,
     )
   }
@@ -252,14 +260,14 @@ testUnless(CANNOT_BUILD, 'every error planted where no schema sees it is caught 
     ...overlay('production'),
     ...buildWith(t, ['keda']).filter(({ kind }) => kind === 'ScaledObject'),
   ]
-  t.regex(lint(both).join('; '), /is scaled by .* and .*: one at a time/)
+  t.regex(lint(both).join('; '), /is scaled by .* and .*: only one may/)
 })
 
-testUnless(CANNOT_BUILD ?? NO_SCHEMAS, 'every misspelt or mistyped key is caught by the schemas', (t) => {
+testUnless(CANNOT_BUILD ?? NO_SCHEMAS, 'the schemas catch every misspelled or mistyped key', (t) => {
   for (const planted of SEEN_BY_SCHEMAS) {
     const problems = plant(t, planted).flatMap((manifest) => schemas.problemsOf(manifest))
     t.true(
-      problems.some((problem) => planted.said.test(problem)),
+      problems.some((problem) => planted.message.test(problem)),
       `${planted.from} -> ${planted.to}: ${problems.join('; ')}`,
     )
   }
@@ -286,7 +294,7 @@ test('onecopy inspect --kubernetes prints a patch of the base that fits the mode
   t.regex(stderr, /expected --json or --kubernetes, got both/)
 })
 
-test('the sizes of the production overlay, and the numbers of the documents, are what the code reckons', (t) => {
+test('the sizes of the production overlay and the numbers in the documents equal those calculated by the code', (t) => {
   const pod = podMemory({ segmentBytes: 403e6, weightsBytes: 202e6, privateBytes: 20e6 }, 4)
   const sizes = readFileSync(join(KUBERNETES, 'overlays', 'production', 'sizes.yaml'), 'utf8')
   t.is(sizes, kubernetesSizes('a 202 MB MLP', pod))
@@ -303,7 +311,7 @@ test('the sizes of the production overlay, and the numbers of the documents, are
     t.true(scaling.includes(`${(bytes / 1e9).toFixed(1)} GB`), `${bytes}`)
 })
 
-/** A patch leaves out what the base says. */
+/** A patch omits what the base defines. */
 function withImage(manifest: Manifest): Manifest {
   return JSON.parse(
     JSON.stringify(manifest).replace(
@@ -313,7 +321,7 @@ function withImage(manifest: Manifest): Manifest {
   )
 }
 
-testUnless(CANNOT_BUILD, 'the probes of the manifests are answered by the server', async (t) => {
+testUnless(CANNOT_BUILD, 'the server answers the probes of the manifests', async (t) => {
   const { server, adminUrl } = await startServer(t, { args: ['--workers', '1'] })
   for (const pod of OVERLAYS.flatMap((name) => podsOf(overlay(name)))) {
     const { startupProbe, readinessProbe, livenessProbe } = pod.serves ?? {}

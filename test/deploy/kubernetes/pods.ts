@@ -1,4 +1,4 @@
-/** What the lint reads of pods, wherever they are described: a Deployment, or KServe's runtime and service together. */
+/** The pods that the lint checks: from a Deployment, or from KServe's runtime and service together. */
 import { z } from 'zod'
 import type { Manifest } from './schemas.js'
 
@@ -92,12 +92,12 @@ export function matches(selector: Labels, labels: Labels): boolean {
 }
 
 export interface Pod {
-  /** For messages. */
+  /** Location for messages. */
   readonly where: string
   readonly spec: z.infer<typeof podSpec>
   readonly labels: Labels
   readonly annotations: Labels
-  /** Names by which others scale or find it. */
+  /** Names that scalers and selectors refer to. */
   readonly owner: { readonly kind: string; readonly name: string }
   readonly serves: Container | undefined
 }

@@ -1,6 +1,6 @@
 /**
- * Kubernetes' own schemas, made strict: an object that lists its properties has no others. Where schemas come from the
- * API's OpenAPI documents, quantities and int-or-string are as the API reads them from YAML.
+ * The Kubernetes schemas, made strict: objects with listed properties allow no others. In schemas from the
+ * OpenAPI documents of the API, quantities and int-or-string accept what the API reads from YAML.
  */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -54,7 +54,7 @@ function isOpen(schema: Schema): boolean {
   )
 }
 
-/** A copy in which objects are closed and Go's `(?i)` is written out. */
+/** A copy with closed objects and with Go's `(?i)` expanded. */
 function strict(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(strict)
   if (!isSchema(value)) return value
@@ -76,7 +76,7 @@ export class KubernetesSchemas {
   readonly #ajv = new Ajv2020({ strict: false, allErrors: true, validateFormats: false })
   readonly #loaded = new Map<string, string>()
 
-  /** What is wrong with a manifest, by its path in it; empty where nothing is. */
+  /** Problems of a manifest, by path; empty if it is valid. */
   problemsOf(manifest: Manifest): string[] {
     const { apiVersion, kind, metadata } = manifest
     const reference = this.#referenceOf(apiVersion, kind)

@@ -25,7 +25,7 @@ async function ask(url: string, model: string, input: object): Promise<Response>
 
 const addInput = { name: 'x', datatype: 'FP32', shape: [1, 2], data: [1, 1] }
 
-/** `y` = the largest product of any two of n numbers, of which it makes n x n. */
+/** `y` = the largest product of any two of n numbers; computes n x n products. */
 function squaringModel(): Uint8Array {
   return modelBytes(
     graph({
@@ -40,7 +40,7 @@ function squaringModel(): Uint8Array {
   )
 }
 
-test.serial('a model that is too large for /dev/shm is refused with the numbers', async (t) => {
+test.serial('a model that is too large for /dev/shm fails the start with the sizes', async (t) => {
   const pod = makePod(t, '64m')
   if (pod === null) return
   writeModel(pod.modelsDir, 'large', wideModel(48 * MEBIBYTE))
@@ -52,10 +52,10 @@ test.serial('a model that is too large for /dev/shm is refused with the numbers'
   t.deepEqual(server.segments(), [])
 })
 
-test.serial('a memory limit that is too small is refused with the numbers', async (t) => {
+test.serial('a memory limit that is too small fails the start with the sizes', async (t) => {
   const cgroup = memoryCgroup(t, 200e6)
   const pod = makePod(t, '128m')
-  if (cgroup === null) t.pass('skipped: no control group with a memory limit can be made here')
+  if (cgroup === null) t.pass('skipped: cannot create a control group with a memory limit')
   if (pod === null || cgroup === null) return
   writeModel(pod.modelsDir, 'wide', wideModel(16 * MEBIBYTE))
   const { server } = pod.start({ args: ['--workers', '2'], cgroup: cgroup.procs })
@@ -70,7 +70,7 @@ test.serial('a memory limit that is too small is refused with the numbers', asyn
 })
 
 test.serial(
-  'as PID 1, without root, capabilities and a writable root, it serves; SIGTERM answers what it holds, exit 0, nothing left',
+  'serves as PID 1 without root, capabilities and a writable root; SIGTERM drains, exit code 0, nothing is left',
   async (t) => {
     const pod = makePod(t, '64m')
     if (pod === null) return
@@ -84,12 +84,15 @@ test.serial(
     const answers = Array.from({ length: 2 }, () =>
       ask(url, 'slow', { name: 'iterations', datatype: 'INT64', shape: [], data: [10_000] }),
     )
-    await until('one to be computed while the other waits', async () => {
+    await until('one request to run while the other is queued', async () => {
       const metrics = await (await fetch(`${adminUrl}/metrics`)).text()
       return metrics.includes('onecopy_queue_depth 1')
     })
     const exited = container.signal('SIGTERM')
-    await until('it to be not ready', async () => (await fetch(`${adminUrl}/v2/health/ready`)).status === 503)
+    await until(
+      'the server to be not ready',
+      async () => (await fetch(`${adminUrl}/v2/health/ready`)).status === 503,
+    )
     t.deepEqual(
       (await Promise.all(answers)).map(({ status }) => status),
       [200, 200],
@@ -99,7 +102,7 @@ test.serial(
   },
 )
 
-test.serial('after SIGKILL the next container takes over what is in /dev/shm, or sweeps it', async (t) => {
+test.serial('after SIGKILL the next container adopts or removes the segments in /dev/shm', async (t) => {
   const pod = makePod(t, '64m')
   if (pod === null) return
   writeModel(pod.modelsDir, 'wide', wideModel(8 * MEBIBYTE))
@@ -111,7 +114,7 @@ test.serial('after SIGKILL the next container takes over what is in /dev/shm, or
 
   const adopting = pod.start({ args: ['--workers', '1'] })
   const { url } = await adopting.server.ready()
-  t.true(adopting.server.log.some(({ msg }) => msg === 'segment adopted from a server that is gone'))
+  t.true(adopting.server.log.some(({ msg }) => msg === 'segment adopted from a dead server'))
   t.is((await fetch(`${url}/v2/models/wide/ready`)).status, 200)
   t.is(adopting.server.segments().filter((path) => path.endsWith('model.segment')).length, 1)
   await adopting.signal('SIGKILL')
@@ -120,19 +123,19 @@ test.serial('after SIGKILL the next container takes over what is in /dev/shm, or
   writeModel(pod.modelsDir, 'other', addModel())
   const sweeping = pod.start({ args: ['--workers', '1'] })
   await sweeping.server.ready()
-  t.true(sweeping.server.log.some(({ msg }) => msg === 'removed the segments of a server that is gone'))
+  t.true(sweeping.server.log.some(({ msg }) => msg === 'removed the segments of a dead server'))
   t.false(sweeping.server.segments().some((path) => path.includes('wide@')))
   t.deepEqual(await sweeping.signal('SIGTERM'), { code: 0, signal: null })
   t.deepEqual(readdirSync(sweeping.server.segmentDir), [])
 })
 
 test.serial(
-  'a worker that the kernel kills for its memory is replaced, and the others serve on',
+  'a worker killed by the kernel for its memory is replaced, and the others keep serving',
   async (t) => {
     // Its limit is lowered once workers have taken theirs from it: an allocation beyond that would fail by itself.
     const cgroup = memoryCgroup(t, 6e9)
     const pod = makePod(t, '64m')
-    if (cgroup === null) t.pass('skipped: no control group with a memory limit can be made here')
+    if (cgroup === null) t.pass('skipped: cannot create a control group with a memory limit')
     if (pod === null || cgroup === null) return
     writeModel(pod.modelsDir, 'squares', squaringModel())
     writeModel(pod.modelsDir, 'add', addModel())
@@ -146,7 +149,7 @@ test.serial(
       shape: [count, 1],
       data: Array.from({ length: count }, () => 1),
     }
-    // 1.6 GB of products.
+    // Needs 1.6 GB for the products.
     await t.throwsAsync(ask(url, 'squares', input))
     const ended = await container.server.logged(
       ({ msg }) => msg === 'worker killed by the kernel: out of memory',

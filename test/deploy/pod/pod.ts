@@ -1,7 +1,7 @@
 /**
- * A pod without a cluster: the server as PID 1 of a namespace of its own, not as root, without capabilities, its root
- * read-only, a small /dev/shm that outlives it as a pod's emptyDir outlives a container, and writable folders for cache and
- * temporary files.
+ * A pod without a cluster. The server is PID 1 of a new namespace, without root and capabilities, with a
+ * read-only root. A small /dev/shm outlives it, as an emptyDir outlives a container. Folders for the cache
+ * and temporary files are writable.
  */
 import { spawnSync } from 'node:child_process'
 import { chmodSync, mkdirSync, readFileSync } from 'node:fs'
@@ -13,7 +13,7 @@ import { PROJECT_ROOT } from '../../helpers/shared.js'
 import { untilSome } from '../../helpers/waiting.js'
 
 const USER = '1000'
-/** The end of its parent is the end of a pod: `--kill-child` is forgotten when the user changes, so it is said again. */
+/** The pod ends with its parent. `--kill-child` is lost when the user changes, so it is set again. */
 const LAUNCH = `
 set -e
 root=$1 shm=$2 tmp=$3; shift 3
@@ -27,7 +27,7 @@ cd "$root"
 exec chroot "$root" setpriv --reuid ${USER} --regid ${USER} --clear-groups --no-new-privs --bounding-set=-all --pdeathsig KILL "$@"
 `
 
-/** Volumes of a pod, and containers started on them one after the other. */
+/** Volumes of a pod, and consecutive containers that use them. */
 export class Pod {
   readonly #t: ExecutionContext
   readonly #shm: string
@@ -42,7 +42,7 @@ export class Pod {
     mkdirSync(join(this.#tmp, 'models'))
   }
 
-  /** Seen as /tmp/models inside. */
+  /** Mounted as /tmp/models. */
   get modelsDir(): string {
     return join(this.#tmp, 'models')
   }
@@ -63,7 +63,7 @@ export class Pod {
     return new Container(server)
   }
 
-  /** Whether this machine lets a pod be made; null where it does, else why not. */
+  /** Why a pod cannot be created on this machine; null if it can. */
   whyNot(): string | null {
     const command = this.#wrap([
       process.execPath,
@@ -83,7 +83,7 @@ export class Container {
     this.server = server
   }
 
-  /** Its PID 1, as it is seen from outside. */
+  /** Its PID 1, in the outer namespace. */
   async mainPid(): Promise<number> {
     const { pid } = this.server.process
     return await untilSome('the container to have a process', () => {
@@ -97,14 +97,14 @@ export class Container {
     return await this.server.exited
   }
 
-  /** A field of PID 1's status. Source: proc_pid_status(5). */
+  /** A status field of PID 1. Source: proc_pid_status(5). */
   async status(field: string): Promise<string> {
     const text = readFileSync(`/proc/${await this.mainPid()}/status`, 'latin1')
     return text.match(new RegExp(`^${field}:\\s*(.*)$`, 'm'))?.[1] ?? ''
   }
 }
 
-/** Null, with a word, where no pod can be made. */
+/** Null, with a log line, if no pod can be created. */
 export function makePod(t: ExecutionContext, shmSize: string): Pod | null {
   const shm = smallTmpfs(t, `size=${shmSize}`)
   if (shm === null) {
@@ -114,7 +114,7 @@ export function makePod(t: ExecutionContext, shmSize: string): Pod | null {
   const pod = new Pod(t, shm)
   const why = pod.whyNot()
   if (why === null) return pod
-  t.log(`skipped: no namespaces of its own here: ${why}`)
+  t.log(`skipped: cannot create namespaces: ${why}`)
   t.pass()
   return null
 }

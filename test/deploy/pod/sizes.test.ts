@@ -1,4 +1,4 @@
-/** The sizes that are printed for a model, tried: a pod of exactly these starts, serves, and swaps the model under load. */
+/** Verifies the printed sizes: a pod with exactly these starts, serves, and swaps the model under load. */
 import { appendFileSync, cpSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
@@ -11,7 +11,7 @@ import { quantity } from '../kubernetes/quantity.js'
 import { makePod } from './pod.js'
 
 const CLIENTS = 4
-/** A doc_string of the model, field 6 of ModelProto: other content, the same computation. */
+/** A doc_string of the model, field 6 of ModelProto: changes the content but not the computation. */
 const COMMENT = Uint8Array.of(0x32, 1, 0x2e)
 
 const { containers, volumes } = parse(
@@ -29,7 +29,7 @@ test.serial(
   async (t) => {
     const cgroup = memoryCgroup(t, quantity(memory) as number)
     const pod = makePod(t, `${quantity(sizeLimit)}`)
-    if (cgroup === null) t.pass('skipped: no control group with a memory limit can be made here')
+    if (cgroup === null) t.pass('skipped: cannot create a control group with a memory limit')
     if (pod === null || cgroup === null) return
     cpSync(join(PROJECT_ROOT, 'models', 'logp'), join(pod.modelsDir, 'logp'), { recursive: true })
     const container = pod.start({
@@ -55,9 +55,9 @@ test.serial(
       const loaded = await fetch(`${adminUrl}/v2/repository/models/logp/load`, { method: 'POST' })
       t.is(loaded.status, 200, await loaded.text())
       const from = statuses.length
-      await until('answers of the new generation', () => statuses.length > from + 100)
-      // Until then there are two already: a third has no room.
-      await until('the old generation to be gone', () => segmentsIn(container.server).length === 1)
+      await until('responses of the new generation', () => statuses.length > from + 100)
+      // Until then two generations exist, and a third does not fit.
+      await until('the old generation to be unloaded', () => segmentsIn(container.server).length === 1)
     }
     isStopped = true
     await Promise.all(clients)
@@ -66,7 +66,7 @@ test.serial(
     t.true(metrics.includes('onecopy_model_changes_total{outcome="loaded"} 2'))
     t.notRegex(metrics, /^onecopy_worker_exits_total\{/m)
     t.true(metrics.includes(`onecopy_memory_limit_bytes ${quantity(memory)}`))
-    t.log(`at most ${Math.round(cgroup.peakBytes() / 2 ** 20)} MiB of ${memory}`)
+    t.log(`peak: ${Math.round(cgroup.peakBytes() / 2 ** 20)} MiB of ${memory}`)
     t.deepEqual(await container.signal('SIGTERM'), { code: 0, signal: null })
   },
 )

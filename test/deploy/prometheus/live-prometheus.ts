@@ -1,4 +1,4 @@
-/** A real Prometheus that scrapes one server, as often as a test has patience for. */
+/** A real Prometheus that scrapes one server at short intervals. */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { writeFileSync } from 'node:fs'
@@ -30,7 +30,7 @@ export class LivePrometheus {
     this.#url = url
   }
 
-  /** Labels are those that a cluster's service discovery would add. */
+  /** The labels that the service discovery of a cluster would add. */
   static async start(
     t: ExecutionContext,
     { target, labels }: { readonly target: string; readonly labels: Readonly<Record<string, string>> },
@@ -68,7 +68,7 @@ export class LivePrometheus {
     return new LivePrometheus(url)
   }
 
-  /** @throws when Prometheus refuses the expression. */
+  /** @throws Error if Prometheus rejects the expression. */
   async query(expression: string): Promise<Sample[]> {
     const response = await fetch(`${this.#url}/api/v1/query?${new URLSearchParams({ query: expression })}`)
     const answer = await response.json()
@@ -77,7 +77,7 @@ export class LivePrometheus {
     return result.map(({ metric, value: [, text] }) => ({ labels: metric, value: Number(text) }))
   }
 
-  /** The one value; null where there is not exactly one. */
+  /** The value; null unless there is exactly one. */
   async value(expression: string): Promise<number | null> {
     const samples = await this.query(expression)
     return samples.length === 1 ? (samples[0]?.value ?? null) : null

@@ -32,7 +32,7 @@ function readYaml(...path: string[]) {
 }
 
 const LABELS = { namespace: 'default', pod: 'onecopy-0' }
-/** Every request is one row but these. */
+/** Every request has one row, except these. */
 const ROWS = 3
 
 async function ask(url: string, model: string, input: object): Promise<number> {
@@ -64,25 +64,21 @@ async function startModels(t: ExecutionContext, ...args: string[]) {
   return await startServer(t, { models, args })
 }
 
-test('the rules for the Prometheus Operator are the rules of deploy/prometheus', (t) => {
+test('the rules for the Prometheus Operator equal those of deploy/prometheus', (t) => {
   const { groups } = readYaml(FOLDER, 'rules.yaml')
   t.deepEqual(readYaml(COMPONENTS, 'pod-monitor', 'prometheus-rule.yaml').spec, { groups })
 })
 
-testWithTools(
-  'rules and configuration are valid, and the rules do what their tests say',
-  ['promtool'],
-  (t) => {
-    for (const args of [
-      ['check', 'rules', 'rules.yaml'],
-      ['check', 'config', 'prometheus.yaml'],
-      ['test', 'rules', 'rules.test.yaml'],
-    ]) {
-      const { code, output } = runTool('promtool', args, { cwd: FOLDER })
-      t.is(code, 0, output)
-    }
-  },
-)
+testWithTools('rules and configuration are valid, and the rules pass their tests', ['promtool'], (t) => {
+  for (const args of [
+    ['check', 'rules', 'rules.yaml'],
+    ['check', 'config', 'prometheus.yaml'],
+    ['test', 'rules', 'rules.test.yaml'],
+  ]) {
+    const { code, output } = runTool('promtool', args, { cwd: FOLDER })
+    t.is(code, 0, output)
+  }
+})
 
 testWithTools('every alert has a test in which it fires', ['promtool'], (t) => {
   const fires = readYaml(FOLDER, 'rules.test.yaml').tests.flatMap(
@@ -95,7 +91,7 @@ testWithTools('every alert has a test in which it fires', ['promtool'], (t) => {
     for (const { alert } of group.rules) if (alert !== undefined) t.true(fires.includes(alert), alert)
 })
 
-testWithTools('what is scraped keeps the conventions of metric names', ['promtool'], async (t) => {
+testWithTools('metric names follow the conventions', ['promtool'], async (t) => {
   const { server, url, adminUrl } = await startModels(t, '--workers', '1')
   t.is(await ask(url, 'add', addInput(1)), 200)
   t.is(await ask(url, 'none', addInput(1)), 404)
@@ -105,20 +101,20 @@ testWithTools('what is scraped keeps the conventions of metric names', ['promtoo
   await stopCleanly(t, server)
 })
 
-/** As Grafana would ask it, with everything selected. */
+/** The query of Grafana with everything selected. */
 function asAsked(expression: string): string {
   return expression.replaceAll('$__rate_interval', '5s').replaceAll(/\$(job|instance|model)/g, '.*')
 }
 
 testWithTools(
-  'a real Prometheus tells the numbers that the clients saw; dashboard, autoscalers and aliases are answered',
+  'a real Prometheus has the numbers of the clients; queries of dashboard, autoscalers and aliases return data',
   ['prometheus'],
   async (t) => {
     const { server, url, adminUrl } = await startModels(t, '--workers', '2', '--metrics-aliases', 'triton')
     const prometheus = await LivePrometheus.start(t, { target: new URL(adminUrl).host, labels: LABELS })
     await until('a first scrape', async () => (await prometheus.value('onecopy_workers_ready')) === 2)
     process.kill(firstChildOf(server.process.pid as number), 'SIGKILL')
-    await until('its end to be scraped, and its successor', async () => {
+    await until('its exit and its replacement to be scraped', async () => {
       const exits = await prometheus.value('onecopy_worker_exits_total{reason="SIGKILL"}')
       return exits === 1 && (await prometheus.value('onecopy_workers_ready')) === 2
     })
@@ -153,7 +149,7 @@ testWithTools(
 
     const waiting = new AbortController()
     const body = JSON.stringify({ inputs: [slowInput(100_000)] })
-    // Two are computed, the others wait.
+    // Two requests run, the others are queued.
     const slow = Array.from({ length: 8 }, () =>
       fetch(`${url}/v2/models/slow/infer`, { method: 'POST', body, signal: waiting.signal }).catch(
         () => null,
@@ -168,14 +164,14 @@ testWithTools(
       keda: readYaml(COMPONENTS, 'keda', 'scaled-object.yaml').spec.triggers[0].metadata.query as string,
       depth: 'onecopy_queue_depth',
     }
-    await until('the queue to be seen', async () => (await prometheus.value(queries.depth)) === 6)
+    await until('the queue to be scraped', async () => (await prometheus.value(queries.depth)) === 6)
     for (const query of [queries.adapter, queries.keda]) {
       t.true(query.includes('[1m]'), query)
-      // The mean of a minute that had a queue only lately; of its last moment, all of it.
+      // An average over a minute rises slowly; over the last moments it shows the whole queue.
       const mean = (await prometheus.value(query)) ?? 0
       t.true(mean > 0 && mean <= 6, `${query}: ${mean}`)
       const latest = query.replace('[1m]', '[1s]')
-      await until(`${latest} to be the queue`, async () => (await prometheus.value(latest)) === 6)
+      await until(`${latest} to equal the queue`, async () => (await prometheus.value(latest)) === 6)
     }
 
     for (const { title, targets } of readDashboard().panels) {

@@ -1,48 +1,51 @@
-/** The models that a server begins with: published, and the start refused where that is not possible and not tolerated. */
+/**
+ * Publishes the models that a server starts with. Fails the start if one cannot be served and all are
+ * required.
+ */
 import type { PublishedModel } from '../../src/compile/publish.js'
 import type { RepositoryProblem } from '../../src/repository/repository.js'
 import type { Leftover } from '../../src/segment/adopt.js'
 import type { ServerFolder } from '../../src/segment/folder.js'
-import type { Beginning } from './bundles.js'
+import type { InitialModels } from './bundles.js'
 import type { Catalogue } from './catalogue.js'
-import { allInOne, type FailedModel, problemError } from './failures.js'
+import { combineFailures, type FailedModel, problemError } from './failures.js'
 import type { Publisher } from './publisher.js'
 import type { RepositoryControl } from './repository-control.js'
 
-export interface FirstModelsOptions {
+export interface InitialModelsOptions {
   readonly publisher: Publisher
   readonly server: ServerFolder
   readonly leftovers: readonly Leftover[]
   readonly repository: RepositoryControl
   readonly catalogue: Catalogue
-  /** Nothing compiles any more, and the start is not refused: as far as is known by then. */
+  /** Compilation has ended, and no failure so far fails the start. */
   readonly onAllCompiled: () => void
 }
 
 /**
- * Holds a start to serving everything that it was asked for.
- * @throws every problem and every failure in one error; nothing that was published stays open then.
+ * Fails the start if anything cannot be served.
+ * @throws OnecopyError with all problems and failures; everything published is closed.
  */
-async function refuseFailures(
+async function throwFailures(
   published: readonly PublishedModel[],
   { problems, failed }: { problems: readonly RepositoryProblem[]; failed: readonly FailedModel[] },
 ): Promise<void> {
   const failures = [...problems.map(problemError), ...failed.map(({ failure }) => failure)]
   if (failures.length === 0) return
   for (const { image } of published) await image?.close()
-  throw allInOne(failures)
+  throw combineFailures(failures)
 }
 
 /**
- * Publishes what a server begins with and hands it to the catalogue. All of it is tried before a start is refused: who mends
- * the repository wants to know of everything at once, and what is compiled by then is in the cache.
- * @throws OnecopyError of Publisher.publishAll; every problem in one where they are not tolerated.
+ * Publishes the initial models and registers them in the catalogue. All are tried before the start fails, so
+ * that one error names every problem and the compiled models are cached.
+ * @throws OnecopyError of Publisher.publishAll, or with all problems if they are not tolerated.
  */
-export async function publishFirst(
-  { sources, problems, otherProblems, isTolerant }: Beginning,
-  { publisher, server, leftovers, repository, catalogue, onAllCompiled }: FirstModelsOptions,
+export async function publishInitialModels(
+  { sources, problems, otherProblems, isTolerant }: InitialModels,
+  { publisher, server, leftovers, repository, catalogue, onAllCompiled }: InitialModelsOptions,
 ): Promise<void> {
-  await repository.begin({ sources, problems: [...problems, ...otherProblems] })
+  await repository.initialize({ sources, problems: [...problems, ...otherProblems] })
   const failed: FailedModel[] = []
   const published = await publisher.publishAll(sources, server, {
     leftovers,
@@ -51,7 +54,7 @@ export async function publishFirst(
       if (isTolerant || problems.length + failed.length === 0) onAllCompiled()
     },
   })
-  if (!isTolerant) await refuseFailures(published, { problems, failed })
-  await catalogue.begin(published, failed)
+  if (!isTolerant) await throwFailures(published, { problems, failed })
+  await catalogue.initialize(published, failed)
   for (const { source } of failed) repository.noteFailed(source)
 }

@@ -1,4 +1,4 @@
-/** Requests that are not measured: the first one, and those that bring a server to its working weight. */
+/** Requests outside the measurement: the first one, and those that warm up a server. */
 import { Agent } from 'node:http'
 import { send } from './client.js'
 import { sendToEach } from './connections.js'
@@ -6,8 +6,8 @@ import type { InferRequest } from './requests.js'
 import type { RunningServer } from './servers.js'
 import type { Variant } from './variants.js'
 
-/** @throws Error when the answer is not a 200. */
-export async function askOnce(server: RunningServer, request: InferRequest): Promise<void> {
+/** @throws Error unless the status is 200. */
+export async function sendOnce(server: RunningServer, request: InferRequest): Promise<void> {
   const agent = new Agent()
   try {
     const { status, body } = await send({ agent, port: server.port, request })
@@ -18,10 +18,10 @@ export async function askOnce(server: RunningServer, request: InferRequest): Pro
 }
 
 /**
- * `count` requests to each worker. Where nobody can tell which worker answers, as many in all, over four
- * connections a worker at once: what chance leaves idle weighs less than it could.
+ * Sends `count` requests to each worker. If workers cannot be identified, sends as many in total over four
+ * concurrent connections per worker, so that few workers stay idle.
  */
-export async function askAll(
+export async function sendToWorkers(
   variant: Variant,
   server: RunningServer,
   options: { readonly requests: readonly InferRequest[]; readonly count: number; readonly workers: number },
@@ -30,7 +30,7 @@ export async function askAll(
   const { requests, count, workers } = options
   const connections = Array.from({ length: workers * 4 }, async (_, index) => {
     for (let i = 0; i < Math.ceil(count / 4); i++) {
-      await askOnce(server, requests[(index + i) % requests.length] as InferRequest)
+      await sendOnce(server, requests[(index + i) % requests.length] as InferRequest)
     }
   })
   await Promise.all(connections)
