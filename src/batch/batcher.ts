@@ -167,8 +167,11 @@ export class Batcher {
   /** After all requests that have arrived by now were read: they gather, and a lone one loses nothing. */
   #pumpSoon(): void {
     if (this.#isBusy || this.#isPumpDue) return
-    // Nobody else can arrive in this turn, and a turn is latency.
-    if (this.#isAlone) return this.#pump()
+    // No other request can arrive in this turn, and a turn of the event loop is latency.
+    if (this.#isAlone) {
+      this.#pump()
+      return
+    }
     this.#isPumpDue = true
     setImmediate(() => {
       this.#isPumpDue = false

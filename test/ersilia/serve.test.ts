@@ -57,9 +57,9 @@ test.serial(
     t.is(bytes.readFloatLE(end), phenol)
     t.true(Number.isNaN(bytes.readFloatLE(end + 8)))
 
-    const readme = readFileSync(join(LOGP_BUNDLE, '..', '..', 'README.md'), 'utf8')
-    const [, body = '', path = ''] = readme.match(/^curl -d '(\[.*\])' localhost:8080(\/run)$/m) ?? []
-    const printed = JSON.parse(readme.match(/^\[\{"logp".*\]$/m)?.[0] ?? 'null') as { logp: number }[]
+    const page = readFileSync(join(LOGP_BUNDLE, '..', '..', 'docs', 'ersilia.md'), 'utf8')
+    const [, body = '', path = ''] = page.match(/^curl -d '(\[.*\])' localhost:8080(\/run)$/m) ?? []
+    const printed = JSON.parse(page.match(/^\[\{"logp".*\]$/m)?.[0] ?? 'null') as { logp: number }[]
     const got = (await post(`${url}${path}`, JSON.parse(body)).then(json)) as { logp: number }[]
     t.deepEqual(
       got.map(({ logp }) => logp.toFixed(4)),
