@@ -223,7 +223,6 @@ export class WorkerHandle {
     this.#onUnloaded.delete(key)
   }
 
-  /** The worker has ended: nothing is loaded and no reply will come. */
   #onEnd(): void {
     clearTimeout(this.#bootTimer)
     this.#rejectPending()
