@@ -167,7 +167,7 @@ class Primary {
     )
     this.#supervisor = supervisor
     const repository = new RepositoryControl({
-      modelsDir: config.only === null ? config.modelsDir : null,
+      modelPaths: config.only === null ? config.modelPaths : null,
       catalogue: this.#catalogue,
       log: this.#log,
     })

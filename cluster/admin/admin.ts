@@ -60,8 +60,8 @@ export interface AdminOptions {
 
 /** Folders that appear in messages for operators but not in responses. */
 export function localFolders(config: Config, server: ServerFolder | undefined): string[] {
-  const { modelsDir, cacheDir, segmentDir, only } = config
-  const folders = [modelsDir, cacheDir, segmentDir]
+  const { modelPaths, cacheDir, segmentDir, only } = config
+  const folders = [...modelPaths, cacheDir, segmentDir]
   return [...folders, ...(only === null ? [] : [only.path]), ...(server === undefined ? [] : [server.path])]
 }
 

@@ -1,6 +1,6 @@
 /** The models and the Ersilia bundle that a server starts with: a repository, one bundle or one ONNX file. */
 import { stat } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import type { Config } from '../../src/config/config.js'
 import { messageOf, OnecopyError } from '../../src/errors.js'
 import { type Bundle, readBundle } from '../../src/ersilia/bundle.js'
@@ -88,26 +88,27 @@ async function resolveBundle(path: string, given: string | null): Promise<Initia
 
 /** The one model of the repository whose folder is also a bundle: POST /run serves a single model. */
 async function bundleAmong(
-  modelsDir: string,
   sources: readonly ModelSource[],
   log: Log,
 ): Promise<Omit<InitialModels, keyof Found>> {
   const none = { mounted: null, names: [], outputType: 'float', workerBytes: 0 } as const
-  const names = [...new Set(sources.map(({ name }) => name))]
-  const candidates: string[] = []
-  for (const name of names)
-    if (await isFile(join(modelsDir, name, 'model', 'framework', MANIFEST_FILE))) candidates.push(name)
-  const [name] = candidates
-  if (name === undefined) return none
+  // NAME/VERSION/model.onnx
+  const folders = new Map(sources.map(({ name, path }) => [name, dirname(dirname(path))]))
+  const candidates: (readonly [name: string, folder: string])[] = []
+  for (const [name, folder] of folders)
+    if (await isFile(join(folder, 'model', 'framework', MANIFEST_FILE))) candidates.push([name, folder])
+  const [candidate] = candidates
+  if (candidate === undefined) return none
+  const [name, folder] = candidate
   if (candidates.length > 1) {
     log.warn(
-      { bundles: candidates },
+      { bundles: candidates.map(([one]) => one) },
       'POST /run is not served: the repository has several bundles (--bundle)',
     )
     return none
   }
   try {
-    const bundle = await readBundle(join(modelsDir, name))
+    const bundle = await readBundle(folder)
     if (sources.some(({ path }) => path === bundle.checkpoint))
       return {
         mounted: { path: bundle.root, modelName: name, isRequired: false },
@@ -130,14 +131,14 @@ async function bundleAmong(
 
 /** @throws OnecopyError REPOSITORY_INVALID; MODEL_NOT_FOUND for `--load-model` with `--exit-on-error on`. */
 async function resolveRepository(
-  { modelsDir, modelControl, loadModels, exitsOnError }: Config,
+  { modelPaths, modelControl, loadModels, exitsOnError }: Config,
   log: Log,
 ): Promise<Found> {
-  const { sources, problems } = await scanRepository(modelsDir)
+  const { sources, problems } = await scanRepository(...modelPaths)
   const isTolerant = modelControl === 'watch' || !exitsOnError
   if (modelControl !== 'explicit' || loadModels.includes('*')) {
     if (sources.length + problems.length === 0 && modelControl !== 'explicit') {
-      const empty = emptyRepository(modelsDir)
+      const empty = emptyRepository(modelPaths)
       if (!isTolerant) throw empty
       log.warn({ code: empty.code }, empty.message)
     }
@@ -148,7 +149,10 @@ async function resolveRepository(
   const missing = loadModels.filter((name) => ![...sources, ...problems].some((one) => one.name === name))
   if (missing.length > 0) {
     const names = missing.map((name) => JSON.stringify(name)).join(', ')
-    const unknown = new OnecopyError('MODEL_NOT_FOUND', `--load-model: no model ${names} in ${modelsDir}`)
+    const unknown = new OnecopyError(
+      'MODEL_NOT_FOUND',
+      `--load-model: no model ${names} in ${modelPaths.join(', ')}`,
+    )
     if (!isTolerant) throw unknown
     log.error({ code: unknown.code }, unknown.message)
   }
@@ -162,10 +166,10 @@ async function resolveRepository(
 
 /** @throws OnecopyError BUNDLE_INVALID, REPOSITORY_INVALID, MODEL_NOT_FOUND, CONFIG_INVALID. */
 export async function resolveInitialModels(config: Config, log: Log): Promise<InitialModels> {
-  const { only, modelControl, modelsDir } = config
+  const { only, modelControl } = config
   if (only === null) {
     const found = await resolveRepository(config, log)
-    return { ...found, ...(await bundleAmong(modelsDir, found.sources, log)) }
+    return { ...found, ...(await bundleAmong(found.sources, log)) }
   }
   if (modelControl !== 'fixed')
     throw new OnecopyError(

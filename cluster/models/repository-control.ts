@@ -32,8 +32,8 @@ const WATCHED_DEPTH = 3
 const EMPTY_SCAN: RepositoryScan = { sources: [], problems: [] }
 
 export interface RepositoryControlOptions {
-  /** Null for a single bundle or model. */
-  readonly modelsDir: string | null
+  /** Repositories, model folders and model files; null for a bundle or one model with `load`. */
+  readonly modelPaths: readonly string[] | null
   readonly catalogue: Catalogue
   readonly log: Log
 }
@@ -77,8 +77,8 @@ export class RepositoryControl {
 
   /** Starts to apply changes of the repository. */
   async watch(): Promise<void> {
-    const { modelsDir, log } = this.#options
-    if (modelsDir === null) return
+    const { modelPaths, log } = this.#options
+    if (modelPaths === null) return
     let hasFailed = false
     // Periodic scans find what a watch misses, only later. A broken link must not stop the rest.
     const onFailure = (thrown: unknown) => {
@@ -90,7 +90,7 @@ export class RepositoryControl {
         )
       hasFailed = true
     }
-    const watcher = watch(modelsDir, {
+    const watcher = watch([...modelPaths], {
       ...{ ignoreInitial: true, followSymlinks: true, depth: WATCHED_DEPTH },
       // The scan reports unreadable entries.
       ignorePermissionErrors: true,
@@ -100,7 +100,7 @@ export class RepositoryControl {
     watcher.on('error', onFailure)
     // Changes before the watch is ready are not reported.
     const isWatching = new Promise((resolve) => watcher.once('ready', () => resolve(undefined)))
-    await withDeadline(isWatching, WATCH_TIMEOUT_MS, `the watch on ${modelsDir}`).catch(onFailure)
+    await withDeadline(isWatching, WATCH_TIMEOUT_MS, `the watch on ${modelPaths.join(', ')}`).catch(onFailure)
     this.#scheduleScan(0)
   }
 
@@ -133,8 +133,8 @@ export class RepositoryControl {
   }
 
   async #scan(): Promise<RepositoryScan> {
-    const { modelsDir } = this.#options
-    return modelsDir === null ? EMPTY_SCAN : await scanRepository(modelsDir)
+    const { modelPaths } = this.#options
+    return modelPaths === null ? EMPTY_SCAN : await scanRepository(...modelPaths)
   }
 
   /** Loads new and changed versions and unloads removed ones. Returns false if files are still changing. */
@@ -189,7 +189,7 @@ export class RepositoryControl {
 
   /** Drops the state of versions that are neither in the repository nor served. */
   #forgetGone({ sources, problems }: RepositoryScan): void {
-    if (this.#options.modelsDir === null) return
+    if (this.#options.modelPaths === null) return
     const present = new Set(sources.map(versionKey))
     const known = new Set([...present, ...this.#options.catalogue.served.map(versionKey)])
     this.#fingerprints.keep(sources)

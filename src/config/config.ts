@@ -11,7 +11,8 @@ const DEFAULT_INLINE_BUDGET_MS = 2
 
 /** The whole configuration, validated and frozen. Durations are in milliseconds, sizes in bytes. */
 export interface Config {
-  readonly modelsDir: string
+  /** Model repositories, folders of models and model files. */
+  readonly modelPaths: readonly string[]
   readonly modelControl: Parsed['modelControl']
   /** Only with explicit model control; `*` means all. */
   readonly loadModels: readonly string[]
@@ -82,9 +83,9 @@ export interface Config {
   readonly metricsAliases: Parsed['metricsAliases']
 }
 
-export function toConfig(options: Parsed): Config {
+export function toConfig(options: Parsed, modelPaths: readonly string[]): Config {
   return Object.freeze({
-    modelsDir: options.models,
+    modelPaths,
     modelControl: options.modelControl,
     loadModels: options.loadModel,
     exitsOnError: options.exitOnError,

@@ -3,6 +3,7 @@
  * problems.
  */
 import { readFileSync } from 'node:fs'
+import { resolve } from 'node:path'
 import { z } from 'zod'
 import { messageOf, OnecopyError } from '../errors.js'
 import { type Config, toConfig } from './config.js'
@@ -78,23 +79,23 @@ function readFile(path: string): Record<string, unknown> {
  */
 export function loadConfig(argv: readonly string[], environment: NodeJS.ProcessEnv = process.env): Config {
   const { values, positionals } = readServeFlags(argv, 'serve')
-  if (positionals.length > 0)
-    throw invalid(`expected options only, got ${JSON.stringify(positionals[0])} (see onecopy serve --help)`)
-  return configOf(values, environment)
+  return configOf(values, environment, positionals)
 }
 
 /**
- * Like loadConfig, from flags that are already parsed.
+ * Like loadConfig, from flags that are already parsed; `paths` are the models that the command line names.
  * @throws OnecopyError CONFIG_INVALID.
  */
 export function configOf(
   flags: Readonly<Record<string, string>>,
   environment: NodeJS.ProcessEnv = process.env,
+  paths: readonly string[] = [],
 ): Config {
   const configPath = flags.config ?? environment[environmentName('config')]
   const file = configPath === undefined ? {} : readFile(configPath)
   const values: Record<string, unknown> = {}
   const problems: string[] = []
+  const sources = new Set<OptionName>()
   for (const name of NAMES) {
     const flag = flags[dashed(name)]
     const variable = environment[environmentName(name)]
@@ -107,13 +108,18 @@ export function configOf(
           : Object.hasOwn(file, name)
             ? [file[name], `${configPath}: ${name}`]
             : [definition.default(), null]
+    if (source !== null) sources.add(name)
     const parsed = definition.schema.safeParse(value)
     if (parsed.success) values[name] = parsed.data
     else problems.push(`${source ?? name}: ${parsed.error.issues.map((issue) => issue.message).join('; ')}`)
   }
   if (problems.length === 0) problems.push(...contradictions(values as Parsed))
   if (problems.length > 0) throw invalid(problems.join('\n'))
-  return toConfig(values as Parsed)
+  const options = values as Parsed
+  // The default, the built-in model, gives way to paths on the command line; what was named is served with them.
+  const named = sources.has('models') ? [options.models] : []
+  const modelPaths = [...named, ...paths.map((path) => resolve(path))]
+  return toConfig(options, modelPaths.length === 0 ? [options.models] : modelPaths)
 }
 
 /** Options that are valid individually but conflict with each other. */

@@ -21,9 +21,9 @@ const PACKAGE_ROOT = fileURLToPath(new URL('../../../', import.meta.url))
 export const OPTIONS = {
   models: option({
     schema: path,
-    value: 'DIR',
+    value: 'PATH',
     group: 'Models',
-    help: 'Model repository: NAME/VERSION/model.onnx, NAME.onnx or model.onnx.',
+    help: 'Model repository (NAME/VERSION/model.onnx, NAME.onnx or model.onnx), folder of a model, or model file; as PATH of serve.',
     default: () => join(PACKAGE_ROOT, 'models'),
     defaultHelp: 'the built-in model',
   }),

@@ -12,12 +12,12 @@
  * Each entry is scanned separately, so a problem affects only its own entry or version.
  */
 import { readdir } from 'node:fs/promises'
-import { resolve } from 'node:path'
+import { basename, dirname, join, resolve } from 'node:path'
 import { type ErrorCode, messageOf, OnecopyError } from '../errors.js'
-import { readModelConfig, type ServedModelConfig, type VersionPolicy } from './config.js'
-import { insteadOfFile, kindOf } from './file-kind.js'
-import { MODEL_FILE } from './model-path.js'
-import { type EntryProblem, type FoundModel, readEntry } from './repository-entry.js'
+import { readModelConfig, type ServedModelConfig, VERSION_PATTERN, type VersionPolicy } from './config.js'
+import { insteadOfFile, isFile, kindOf } from './file-kind.js'
+import { MODEL_FILE, modelPathOf, nameProblem } from './model-path.js'
+import { type EntryProblem, type EntryScan, type FoundModel, readEntry } from './repository-entry.js'
 
 export interface ModelSource {
   readonly name: string
@@ -160,33 +160,60 @@ function inOrder<One extends { readonly name: string; readonly version: string |
   })
 }
 
-async function entriesOf(root: string, dir: string): Promise<Buffer[]> {
-  const found = await kindOf(root)
-  if (found.kind !== 'folder')
-    throw invalid(`expected --models ${dir} to be a folder, found ${insteadOfFile(found)}`)
+/** As bytes, because a name need not be valid UTF-8. */
+async function entriesOf(root: string): Promise<Buffer[]> {
   try {
-    // As bytes, because a name need not be valid UTF-8.
     return (await readdir(root, { encoding: 'buffer' })).sort(Buffer.compare)
   } catch (thrown) {
-    throw invalid(`expected --models ${dir} to be a readable folder: ${messageOf(thrown)}`)
+    throw invalid(`expected ${root} to be a readable folder: ${messageOf(thrown)}`)
   }
 }
 
+/** Whether a folder is one model, NAME/VERSION/model.onnx, and not a repository of models. */
+async function isModelFolder(root: string, entries: readonly Buffer[]): Promise<boolean> {
+  for (const entry of entries) {
+    const name = entry.toString('latin1')
+    if (VERSION_PATTERN.test(name) && (await isFile(join(root, name, MODEL_FILE)))) return true
+  }
+  return false
+}
+
+/** Reads one path that the operator named: a repository, the folder of a model, or a model file. */
+async function readPath(path: string): Promise<EntryScan[]> {
+  const root = resolve(path)
+  const found = await kindOf(root)
+  if (found.kind === 'file' && root.endsWith('.onnx')) {
+    const place = modelPathOf(root)
+    const reason = nameProblem(place.name, root)
+    if (reason === null) return [{ found: [{ ...place, path: root }], problems: [] }]
+    return [{ found: [], problems: [{ name: place.name, version: null, configPath: null, reason }] }]
+  }
+  if (found.kind !== 'folder')
+    throw invalid(
+      `expected ${path} to be a model repository, the folder of a model or a file .onnx, found ${insteadOfFile(found)}`,
+    )
+  const entries = await entriesOf(root)
+  if (await isModelFolder(root, entries)) return [await readEntry(dirname(root), Buffer.from(basename(root)))]
+  const scans: EntryScan[] = []
+  for (const entry of entries) scans.push(await readEntry(root, entry))
+  return scans
+}
+
 /** A repository without models and without problems is usually the wrong folder. */
-export function emptyRepository(dir: string): OnecopyError {
+export function emptyRepository(paths: readonly string[]): OnecopyError {
   return invalid(
-    `no model in ${resolve(dir)}: expected NAME/VERSION/${MODEL_FILE} (VERSION a positive integer), NAME.onnx or ${MODEL_FILE}`,
+    `no model in ${paths.map((path) => resolve(path)).join(', ')}: expected NAME/VERSION/${MODEL_FILE} (VERSION a positive integer), NAME.onnx or ${MODEL_FILE}`,
   )
 }
 
 /**
- * Lists the model versions in `dir` that their configs select, and the problems of the others.
- * @throws OnecopyError REPOSITORY_INVALID if the folder itself is missing or unreadable.
+ * Lists the model versions in these repositories, model folders and model files that their configs select, and
+ * the problems of the others.
+ * @throws OnecopyError REPOSITORY_INVALID if a path itself is missing, unreadable or something else.
  */
-export async function scanRepository(dir: string): Promise<RepositoryScan> {
-  const root = resolve(dir)
-  const scans = []
-  for (const entry of await entriesOf(root, dir)) scans.push(await readEntry(root, entry))
+export async function scanRepository(...paths: readonly string[]): Promise<RepositoryScan> {
+  const scans: EntryScan[] = []
+  for (const path of paths) scans.push(...(await readPath(path)))
   const { once, twice } = withoutTwice(scans.flatMap(({ found }) => found))
   const problems = scans.flatMap((scan) => scan.problems)
   const configured = await Promise.all(byConfig(once, problems).map(configure))

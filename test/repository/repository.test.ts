@@ -55,8 +55,30 @@ test('duplicate names and versions are rejected', async (t) => {
   t.regex(problems[0]?.reason ?? '', /model m version 1 exists twice: .*m\/1\/model\.onnx.*m\.onnx/)
 })
 
-test('a missing folder is named in the error', async (t) => {
-  await t.throwsAsync(scanRepository('/no/such/folder'), { message: /--models \/no\/such\/folder/ })
+test('a missing folder, and a file that is no model, are named in the error', async (t) => {
+  await t.throwsAsync(scanRepository('/no/such/folder'), { message: /expected \/no\/such\/folder to be/ })
+  const text = join(temporaryFolder(t), 'notes.txt')
+  writeFileSync(text, 'text')
+  await t.throwsAsync(scanRepository(text), {
+    code: 'REPOSITORY_INVALID',
+    message: /notes\.txt.*found a file/,
+  })
+})
+
+test('a path is a repository, the folder of a model, or a model file, in any number', async (t) => {
+  const dir = writeModel(temporaryFolder(t), 'm', BYTES)
+  writeModel(dir, 'm', BYTES, '2')
+  writeModel(dir, 'other', BYTES)
+  writeFileSync(join(dir, 'solo.onnx'), BYTES)
+  const namesOf = async (...paths: string[]) =>
+    (await scanRepository(...paths)).sources.map(({ name, version }) => `${name}/${version}`)
+  t.deepEqual(await namesOf(join(dir, 'm')), ['m/2', 'm/1'])
+  t.deepEqual(await namesOf(`${join(dir, 'm')}/`), ['m/2', 'm/1'])
+  t.deepEqual(await namesOf(join(dir, 'solo.onnx')), ['solo/1'])
+  t.deepEqual(await namesOf(join(dir, 'm', '2', 'model.onnx')), ['m/2'])
+  t.deepEqual(await namesOf(join(dir, 'other'), join(dir, 'solo.onnx')), ['other/1', 'solo/1'])
+  const { problems } = await scanRepository(dir, join(dir, 'solo.onnx'))
+  t.regex(problems[0]?.reason ?? '', /model solo version 1 exists twice/)
 })
 
 /** A repository with a model `m` that has these versions and this policy. */

@@ -1,4 +1,5 @@
 import { spawnSync } from 'node:child_process'
+import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
 import { COMMAND_NAMES } from '../../../cluster/commands/definitions.js'
@@ -6,10 +7,31 @@ import { COMMON_OPTIONS } from '../../../cluster/commands/help.js'
 import { dashed } from '../../../src/config/load.js'
 import { OPTION_GROUPS } from '../../../src/config/option.js'
 import { OPTIONS } from '../../../src/config/schema.js'
-import { runCommand, temporaryFolder } from '../../helpers/server.js'
+import { addModel, writeModel } from '../../helpers/onnx-builder.js'
+import { runCommand, startServer, stopCleanly, temporaryFolder } from '../../helpers/server.js'
 import { PROJECT_ROOT } from '../../helpers/shared.js'
 
 const COLUMNS = 80
+
+test('serve takes model files, folders of models and repositories as arguments', async (t) => {
+  const repository = writeModel(temporaryFolder(t), 'folder', addModel())
+  const file = join(temporaryFolder(t), 'file.onnx')
+  writeFileSync(file, addModel())
+  const { server, url } = await startServer(t, {
+    args: [file, join(repository, 'folder'), '--workers', '1'],
+  })
+  const { models } = (await (await fetch(`${url}/v2/models`)).json()) as { models: string[] }
+  t.deepEqual(models.toSorted(), ['file', 'folder'])
+  await stopCleanly(t, server)
+})
+
+test('serve says what it expected of an argument that is no model', (t) => {
+  const file = join(temporaryFolder(t), 'notes.txt')
+  writeFileSync(file, 'text')
+  const { code, stdout, stderr } = runCommand(['serve', file, '--port', '0', '--admin-port', '0'])
+  t.is(code, 1)
+  t.regex(stdout + stderr, /notes\.txt to be a model repository, the folder of a model or a file \.onnx/)
+})
 
 test('help lists every command, in 80 columns, and exits 0', (t) => {
   const { code, stdout } = runCommand(['--help'])

@@ -145,7 +145,7 @@ function memoryProblems(pod: Pod, serves: Container, config: ReturnType<typeof l
 function folderProblems(
   pod: Pod,
   serves: Container,
-  { cacheDir, modelsDir }: ReturnType<typeof loadConfig>,
+  { cacheDir, modelPaths }: ReturnType<typeof loadConfig>,
 ): string[] {
   const cache = serves.volumeMounts.find(({ mountPath }) => mountPath === cacheDir)
   const volume = pod.spec.volumes.find(({ name }) => name === cache?.name)
@@ -153,7 +153,7 @@ function folderProblems(
   if (cache === undefined || cache.readOnly === true) problems.push(`nothing writable at ${cacheDir}`)
   // A cache in memory doubles the memory use, and raw weights cannot be released.
   if (volume?.emptyDir?.medium === 'Memory') problems.push('the compile cache is in memory')
-  const models = serves.volumeMounts.find(({ mountPath }) => mountPath === modelsDir)
+  const models = serves.volumeMounts.find(({ mountPath }) => modelPaths.includes(mountPath))
   if (models !== undefined && models.readOnly !== true) problems.push('the model repository is writable')
   return problems
 }
