@@ -337,11 +337,12 @@ export class Batcher {
     const { modelKey } = lane
     const { inputs, outputNames, outputLimit, rows, beganNs } = execution
     const run = this.#options.run({ modelKey, inputs, outputNames, outputLimit, isAlone: this.#isAlone })
-    const { outputs, startedNs, computeNs } = await run
+    const { outputs, startedNs, computeNs, placement } = await run
     const times = {
       inputNs: Math.max(0, startedNs - Number(beganNs)),
       inferNs: computeNs,
       outputNs: Math.max(0, Number(process.hrtime.bigint()) - startedNs - computeNs),
+      placement,
     }
     lane.virtualNs += computeNs
     lane.lastComputeNs = computeNs

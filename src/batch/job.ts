@@ -1,5 +1,6 @@
 /** One inference on its way to the engine. */
 import type { ExecutionTimes } from '../metrics/recorder.js'
+import type { Placement } from '../metrics/series.js'
 import type { Tensor } from '../tensor.js'
 
 /** How much the outputs may take on the wire. */
@@ -46,4 +47,5 @@ export type Run = (execution: Execution) => Promise<{
   /** When the runtime began, on the clock of process.hrtime. */
   readonly startedNs: number
   readonly computeNs: number
+  readonly placement: Placement
 }>

@@ -4,12 +4,13 @@
  */
 import type { StatsPageReference } from '../metrics/page.js'
 import { StatsPage } from '../metrics/page.js'
+import type { Placement } from '../metrics/series.js'
 import type { AttachedSegment } from '../segment/attach.js'
 import { dataBytes, type Tensor, type TensorSpec } from '../tensor.js'
 import { ExecutionCost } from './execution-cost.js'
 import { InferenceThread } from './inference-thread.js'
 import type { LoadRequest, OutputLimit, Ran } from './messages.js'
-import { LoopShare, type Placement, type PlacementPolicy, placementOf } from './placement.js'
+import { LoopShare, type PlacementPolicy, placementOf } from './placement.js'
 import { Sessions } from './sessions.js'
 
 export interface RunResult extends Ran {
@@ -40,8 +41,8 @@ export interface LoadChoices {
   readonly number?: number
 }
 
-/** A second session is loaded on the event loop: it must not block it for longer than this, judged by the first one. */
-const MAX_LOOP_LOAD_NS = 50e6
+/** Loading blocks the event loop for about 0.5 ms for each KiB of graph; the weights are mapped. */
+const MAX_LOOP_GRAPH_BYTES = 32 * 1024
 
 /** A first run, by which a model is judged here, faults its weights in. */
 const FIRST_RUN_FACTOR = 5
@@ -53,7 +54,6 @@ export class Engine {
   readonly #thread = new InferenceThread()
   readonly #onLoop = new Sessions('runningOnLoop')
   readonly #costs = new Map<string, ExecutionCost>()
-  readonly #loadNs = new Map<string, number>()
   readonly #loopShare = new LoopShare()
 
   /** Which executions may run on the event loop; none before this is called. */
@@ -80,9 +80,7 @@ export class Engine {
    * @throws OnecopyError MODEL_UNSUPPORTED with the runtime's words.
    */
   async load(modelKey: string, segment: LoadableModel, choices: LoadChoices): Promise<void> {
-    const startedNs = process.hrtime.bigint()
     await this.#thread.load(loadRequest(modelKey, segment, choices))
-    this.#loadNs.set(modelKey, Number(process.hrtime.bigint() - startedNs))
     this.#costs.set(modelKey, new ExecutionCost())
   }
 
@@ -91,10 +89,14 @@ export class Engine {
    * shares its packed weights costs little memory.
    */
   loadOnLoop(modelKey: string, segment: LoadableModel, choices: LoadChoices): boolean {
-    const loadNs = this.#loadNs.get(modelKey) ?? Number.POSITIVE_INFINITY
     const lowestNs = this.#costs.get(modelKey)?.lowestNs ?? Number.POSITIVE_INFINITY
     const { budgetNs } = this.#policy
-    if (budgetNs === 0 || loadNs > MAX_LOOP_LOAD_NS || lowestNs > budgetNs * FIRST_RUN_FACTOR) return false
+    if (
+      budgetNs === 0 ||
+      segment.graph.length > MAX_LOOP_GRAPH_BYTES ||
+      lowestNs > budgetNs * FIRST_RUN_FACTOR
+    )
+      return false
     this.#onLoop.load(loadRequest(modelKey, segment, choices))
     return true
   }
@@ -129,7 +131,6 @@ export class Engine {
 
   async unload(modelKey: string): Promise<void> {
     this.#costs.delete(modelKey)
-    this.#loadNs.delete(modelKey)
     this.#onLoop.unload(modelKey)
     await this.#thread.unload(modelKey)
   }

@@ -4,7 +4,7 @@
  * nobody and is a large part of its latency: the event loop runs it (docs/decisions/027-placement.md).
  */
 
-export type Placement = 'event-loop' | 'thread'
+import type { Placement } from '../metrics/series.js'
 
 export interface PlacementPolicy {
   /** Longest execution on the event loop while others may wait, in nanoseconds; 0 runs everything in the thread. */

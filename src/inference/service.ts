@@ -1,6 +1,7 @@
 /** What a front end (REST today) is given to serve inference: the models, and the door to the queue. */
 import type { OutOfService } from '../errors.js'
 import type { ModelRecorder } from '../metrics/recorder.js'
+import type { Placement } from '../metrics/series.js'
 import type { ModelStatistics } from '../metrics/statistics.js'
 import type { ModelConfiguration } from '../protocol/v2/configuration.js'
 import type { ModelSpec } from '../protocol/v2/request.js'
@@ -58,4 +59,4 @@ export interface SubmitOptions {
 /** Queues a request and resolves with its outputs. */
 export type Submit = (
   options: SubmitOptions,
-) => Promise<{ readonly outputs: readonly Tensor[]; readonly queueNs: number }>
+) => Promise<{ readonly outputs: readonly Tensor[]; readonly queueNs: number; readonly placement: Placement }>

@@ -22,8 +22,12 @@ function seen(values: readonly Value[]): Value[] {
   return values.filter(({ value }) => value > 0)
 }
 
-function histogramOf({ name, help, bounds, at }: HistogramSeries, models: readonly CountedModel[]): Metric {
-  const values = models.flatMap(({ labels, page }) => {
+function histogramValues(
+  { name, bounds, at, labels: own }: HistogramSeries,
+  models: readonly CountedModel[],
+): Value[] {
+  return models.flatMap(({ labels: ofModel, page }) => {
+    const labels = { ...ofModel, ...own }
     const buckets: Value[] = []
     let count = 0
     for (let bucket = 0; bucket <= bounds.length; bucket++) {
@@ -40,7 +44,17 @@ function histogramOf({ name, help, bounds, at }: HistogramSeries, models: readon
       { metricName: `${name}_count`, labels, value: count },
     ]
   })
-  return { name, help, type: 'histogram', aggregator: 'sum', values }
+}
+
+/** Series of one name, which labels tell apart, are one metric. */
+function histogramsOf(models: readonly CountedModel[]): Metric[] {
+  const byName = new Map<string, Metric>()
+  for (const series of Object.values(HISTOGRAMS) as HistogramSeries[]) {
+    const { name, help } = series
+    const values = [...(byName.get(name)?.values ?? []), ...histogramValues(series, models)]
+    byName.set(name, { name, help, type: 'histogram', aggregator: 'sum', values })
+  }
+  return [...byName.values()]
 }
 
 /** The same numbers under the names of another server, beside one's own. */
@@ -53,7 +67,7 @@ export async function exposeModels(
 ): Promise<string> {
   const metrics = [
     requestsOf(models),
-    ...Object.values(HISTOGRAMS).map((series) => histogramOf(series, models)),
+    ...histogramsOf(models),
     ...(aliases === 'triton' ? tritonMetrics(models) : []),
   ].filter(({ values }) => values.length > 0)
   const registry = AggregatorRegistry.aggregate([

@@ -10,6 +10,7 @@ import {
   monotonicMs,
   OUTCOMES,
   type Outcome,
+  type Placement,
   PROCESS_CELL_COUNT,
   PROCESS_CELLS,
   REQUESTS,
@@ -24,6 +25,7 @@ export interface ExecutionTimes {
   readonly inputNs: number
   readonly inferNs: number
   readonly outputNs: number
+  readonly placement: Placement
 }
 
 /** Counts of one model version in one slot; in memory of its own where no slot is given. */
@@ -56,8 +58,8 @@ export class ModelRecorder {
   }
 
   /** The runtime computed so many rows at once. */
-  countExecution(rows: number, { inputNs, inferNs, outputNs }: ExecutionTimes): void {
-    this.observe('computeDuration', inferNs / 1e9)
+  countExecution(rows: number, { inputNs, inferNs, outputNs, placement }: ExecutionTimes): void {
+    this.observe(placement === 'thread' ? 'computeInThread' : 'computeOnLoop', inferNs / 1e9)
     this.observe('batchSize', rows)
     const at = batchCellAt(batchPlaceOf(rows))
     this.#add(at + BATCH_CELLS.executions, 1)

@@ -20,8 +20,13 @@ const DURATION_BOUNDS_SECONDS = [
 ]
 const BATCH_BOUNDS = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
 
+/** Where an execution runs: on the event loop if it is known to be short, otherwise in the inference thread. */
+export type Placement = 'event-loop' | 'thread'
+
 export interface HistogramSeries {
   readonly name: string
+  /** Labels that tell series of one name apart. */
+  readonly labels?: Readonly<Record<string, string>>
   readonly help: string
   /** Upper bounds, ascending; one more bucket takes what is above the last. */
   readonly bounds: readonly number[]
@@ -59,9 +64,16 @@ export const HISTOGRAMS = histograms({
     help: 'Time a request waited for the inference thread.',
     bounds: DURATION_BOUNDS_SECONDS,
   },
-  computeDuration: {
+  computeInThread: {
     name: 'onecopy_compute_duration_seconds',
-    help: 'Time inside the runtime, per execution.',
+    labels: { placement: 'thread' },
+    help: 'Time inside the runtime, per execution, by placement: the inference thread or the event loop.',
+    bounds: DURATION_BOUNDS_SECONDS,
+  },
+  computeOnLoop: {
+    name: 'onecopy_compute_duration_seconds',
+    labels: { placement: 'event-loop' },
+    help: 'Time inside the runtime, per execution, by placement: the inference thread or the event loop.',
     bounds: DURATION_BOUNDS_SECONDS,
   },
   batchSize: {

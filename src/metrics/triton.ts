@@ -52,7 +52,7 @@ const COUNTERS: readonly { name: string; help: string; of: (model: CountedModel)
   {
     name: 'nv_inference_compute_infer_duration_us',
     help: 'Time inside the runtime, summed over executions, in microseconds.',
-    of: (model) => microseconds(model, 'computeDuration'),
+    of: (model) => microseconds(model, 'computeInThread') + microseconds(model, 'computeOnLoop'),
   },
 ]
 

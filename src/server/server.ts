@@ -31,6 +31,7 @@ import type { SubmitOptions, VersionOutOfService } from '../inference/service.js
 import { Lifecycle } from '../lifecycle.js'
 import type { Log } from '../log.js'
 import type { ProcessRecorder } from '../metrics/recorder.js'
+import type { Placement } from '../metrics/series.js'
 import { attachSegment } from '../segment/attach.js'
 import type { Tensor } from '../tensor.js'
 import { LoadedModel, ServedModels } from './served-models.js'
@@ -142,7 +143,7 @@ export class ServingProcess {
     this.#socket = config.socketPath === '' ? null : create(null)
   }
 
-  async #submit(options: SubmitOptions): Promise<JobResult> {
+  async #submit(options: SubmitOptions): Promise<JobResult & { readonly placement: Placement }> {
     const model = options.model as LoadedModel
     // Its body may have taken its time.
     const out = this.#models.outOfService(model.name, model.version)
@@ -155,7 +156,7 @@ export class ServingProcess {
     })
     model.counts.observe('queueDuration', result.queueNs / 1e9)
     model.counts.countComputed(result.times)
-    return result
+    return { ...result, placement: result.times.placement }
   }
 
   /**

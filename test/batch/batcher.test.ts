@@ -40,7 +40,12 @@ class FakeEngine {
         if (this.#fails(execution)) return reject(new OnecopyError('MODEL_RUN_FAILED', 'a bad row'))
         const [x] = execution.inputs as [Tensor]
         const y = (x.data as Float32Array<ArrayBuffer>).map((value) => value * 2 + 1)
-        resolve({ outputs: [{ ...x, name: 'y', data: y }], startedNs: 0, computeNs: 1000 })
+        resolve({
+          outputs: [{ ...x, name: 'y', data: y }],
+          startedNs: 0,
+          computeNs: 1000,
+          placement: 'thread',
+        })
       })
     })
   }

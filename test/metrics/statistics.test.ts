@@ -31,7 +31,7 @@ test('statistics add up over slots, in nanoseconds, with zeros for what never ha
 
   const [first, second] = [new ModelRecorder(page.slot(0)), new ModelRecorder(page.slot(2))]
   const before = Date.now()
-  const times = { inputNs: 10, inferNs: 100, outputNs: 1 }
+  const times = { inputNs: 10, inferNs: 100, outputNs: 1, placement: 'thread' } as const
   // Two requests of two rows computed together, and one of two rows elsewhere that fails afterwards.
   first.countExecution(4, times)
   second.countExecution(2, times)

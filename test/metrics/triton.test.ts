@@ -19,7 +19,8 @@ test("what is counted has Triton's names beside its own where that is asked for"
   first.countRequest('timeout', 0)
   second.countRequest('client_error', 0)
   second.observe('batchSize', 5)
-  second.observe('computeDuration', 0.00125)
+  second.observe('computeInThread', 0.001)
+  second.observe('computeOnLoop', 0.00025)
   const models = [
     { labels: { model: 'm', version: '3' }, page },
     { labels: { model: '(unknown)', version: '' }, page },

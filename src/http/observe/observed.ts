@@ -56,6 +56,7 @@ function logAccess(log: Log, { ctx, timings, span, client, address }: Observed):
       model: model?.name,
       version: model?.version,
       rows: timings.rows ?? undefined,
+      placement: timings.placement ?? undefined,
       requestBytes: Number.isNaN(requestBytes) ? undefined : requestBytes,
       responseBytes: ctx.length,
       durationMs: roundedMs(performance.now() - timings.startMs),

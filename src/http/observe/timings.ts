@@ -19,6 +19,8 @@ export class RequestTimings {
   readonly phases: TimedPhase[] = []
   /** Rows of the request; null where it was not decoded. */
   rows: number | null = null
+  /** Where its execution ran; null where none did. */
+  placement: string | null = null
   #markMs = this.startMs
 
   /** What happened since the last mark does not belong to any phase. */
@@ -32,7 +34,8 @@ export class RequestTimings {
   }
 
   /** The result is there; of the time since the last mark `queueNs` were spent waiting. */
-  computed(queueNs: number): void {
+  computed(queueNs: number, placement: string): void {
+    this.placement = placement
     const nowMs = performance.now()
     this.#add('queue', Math.min(this.#markMs + queueNs / 1e6, nowMs))
     this.#add('compute', nowMs)

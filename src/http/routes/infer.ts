@@ -112,7 +112,7 @@ async function inferOn(model: ServedModel, { ctx, context, body, jsonBytes }: Re
   })
   timings?.end('decode')
   if (timings !== undefined) timings.rows = request.inputs[0]?.shape[0] ?? 1
-  const { outputs, queueNs } = await context.submit({
+  const { outputs, queueNs, placement } = await context.submit({
     model,
     inputs: request.inputs,
     outputNames: request.outputs.map((output) => output.name),
@@ -123,7 +123,7 @@ async function inferOn(model: ServedModel, { ctx, context, body, jsonBytes }: Re
     isCancelled: () => ctx.req.socket.destroyed,
     ...schedulingOf(request),
   })
-  timings?.computed(queueNs)
+  timings?.computed(queueNs, placement)
   state.heldBytes += heldIn(outputs)
   const response = encodeInferResponse({
     model: { name: model.name, version: model.version },

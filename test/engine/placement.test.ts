@@ -1,0 +1,61 @@
+import test from 'ava'
+import { ExecutionCost } from '../../src/engine/execution-cost.js'
+import { LoopShare, type PlacementFacts, placementOf } from '../../src/engine/placement.js'
+
+const MS = 1e6
+const POLICY = { budgetNs: 2 * MS }
+const QUIET: PlacementFacts = { estimateNs: MS, isAlone: false, loopShare: 0 }
+
+test('short executions run on the event loop, longer ones and those of unknown cost in the thread', (t) => {
+  t.is(placementOf(POLICY, QUIET), 'event-loop')
+  t.is(placementOf(POLICY, { ...QUIET, estimateNs: 2 * MS }), 'event-loop')
+  t.is(placementOf(POLICY, { ...QUIET, estimateNs: 2.1 * MS }), 'thread')
+  t.is(placementOf(POLICY, { ...QUIET, estimateNs: null }), 'thread')
+  t.is(placementOf(POLICY, { ...QUIET, estimateNs: null, isAlone: true }), 'thread')
+})
+
+test('a lone request may take longer, because it blocks nobody', (t) => {
+  t.is(placementOf(POLICY, { ...QUIET, estimateNs: 5 * MS, isAlone: true }), 'event-loop')
+  t.is(placementOf(POLICY, { ...QUIET, estimateNs: 7 * MS, isAlone: true }), 'thread')
+})
+
+test('an event loop that has spent most of its time in the runtime leaves the rest to the thread', (t) => {
+  t.is(placementOf(POLICY, { ...QUIET, loopShare: 0.9 }), 'thread')
+})
+
+test('with a budget of 0 nothing runs on the event loop', (t) => {
+  t.is(placementOf({ budgetNs: 0 }, { ...QUIET, estimateNs: 1 }), 'thread')
+  t.is(placementOf({ budgetNs: 0 }, { ...QUIET, estimateNs: 1, isAlone: true }), 'thread')
+})
+
+test('the share of a loop that computes all the time comes close to 1, and decays when it stops', (t) => {
+  const share = new LoopShare()
+  for (let i = 1; i <= 1000; i++) share.add(i * MS, MS)
+  t.true(share.of(1000 * MS) > 0.95)
+  t.true(share.of(1000 * MS) < 1.05)
+  t.true(share.of(1500 * MS) < 0.01)
+})
+
+test('a cost is known after three runs, and a first run that took long does not count for long', (t) => {
+  const cost = new ExecutionCost()
+  cost.record(1000, 20 * MS)
+  cost.record(1000, MS)
+  t.is(cost.estimateNs(1000), null)
+  cost.record(1000, MS)
+  t.is(cost.estimateNs(1000), MS)
+})
+
+test('the cost of a size bounds that of smaller ones, and says nothing about larger ones', (t) => {
+  const cost = new ExecutionCost()
+  for (let i = 0; i < 3; i++) cost.record(4096, MS)
+  t.is(cost.estimateNs(100), MS)
+  t.is(cost.estimateNs(4096), MS)
+  t.is(cost.estimateNs(5000), null)
+})
+
+test('a model that becomes slower is noticed', (t) => {
+  const cost = new ExecutionCost()
+  for (let i = 0; i < 10; i++) cost.record(1000, MS)
+  for (let i = 0; i < 10; i++) cost.record(1000, 10 * MS)
+  t.true((cost.estimateNs(1000) ?? 0) > 8 * MS)
+})
