@@ -7,11 +7,12 @@ import cluster from 'node:cluster'
 import { rmSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
+import { adminTokenDigest } from '../src/access/api-keys.js'
 import type { Config } from '../src/config/config.js'
 import { messageOf, type OnecopyError } from '../src/errors.js'
-import { ownSocketPath, writeResidentNote } from '../src/ersilia/resident.js'
+import { writeResidentNote } from '../src/ersilia/resident.js'
 import type { ServerIdentity } from '../src/http/routes/health.js'
-import { SocketFile } from '../src/http/unix-socket.js'
+import type { SocketFile } from '../src/http/unix-socket.js'
 import { Lifecycle } from '../src/lifecycle.js'
 import { createLog, type Log } from '../src/log.js'
 import { cgroupMemoryLimit } from '../src/process/memory.js'
@@ -22,18 +23,20 @@ import { MemoryBudget } from '../src/sharing/memory-budget.js'
 import { AdminServer, localFolders } from './admin/admin.js'
 import { FleetMetrics } from './admin/metrics.js'
 import { Secrets } from './admin/secrets.js'
+import { chooseSocket } from './choose-socket.js'
+import { ControlServer } from './control-server.js'
 import { EXIT } from './exit-codes.js'
 import type { SecretsMessage } from './messages.js'
 import { type Beginning, beginWith, residentNote } from './models/bundles.js'
 import { Catalogue } from './models/catalogue.js'
 import { createBreakers } from './models/disabled-models.js'
 import { publishFirst } from './models/first-models.js'
+import { modelDirectory } from './models/model-directory.js'
 import { Publisher } from './models/publisher.js'
-import { repositoryApiOf } from './models/repository-api.js'
 import { RepositoryControl } from './models/repository-control.js'
 import { requireAllInService } from './models/service-states.js'
 import { concretePort } from './port.js'
-import { reportFailure, reportReady } from './ready-report.js'
+import { notReadyReason, reportFailure, reportReady } from './ready-report.js'
 import { exitCodeOf, onHangUp, onTermination, SAME_WISH_MS } from './signals.js'
 import type { Breakers } from './workers/breaker.js'
 import { FleetStats } from './workers/stats.js'
@@ -55,6 +58,7 @@ class Primary {
   #secrets: Secrets | undefined
   #admin: AdminServer | undefined
   #stats: FleetStats | undefined
+  readonly #control: ControlServer
   #supervisor: Supervisor | undefined
   #watch: Watch | undefined
   #failure: string | null = null
@@ -68,6 +72,10 @@ class Primary {
     this.#identity = { name: 'onecopy', version }
     this.#log = createLog({ level: config.logLevel, role: 'primary', format: config.logFormat })
     this.#budget = new MemoryBudget({ limitBytes: cgroupMemoryLimit(), workers: config.workers })
+    this.#control = new ControlServer({
+      ...{ config, log: this.#log, repository: () => this.#repository },
+      ...{ serverState: () => this.#lifecycle.state, workers: () => this.#supervisor?.alive ?? [] },
+    })
     this.#breakers = createBreakers({
       ...{ config: config.breaker, log: this.#log, catalogue: () => this.#catalogue },
       onFailure: (model, cause) => this.#metrics.modelFailed(model, cause),
@@ -150,7 +158,7 @@ class Primary {
     const { segmentDir } = config
     if (!(await isInMemory(segmentDir)))
       this.#log.warn({ segmentDir }, 'the segment folder is not in memory: weights are read from a disk')
-    this.#socket = await this.#chooseSocket(this.#serverFolder.path, beginning)
+    this.#socket = await chooseSocket(config, this.#serverFolder.path, beginning)
     if (config.isHttp) this.#admin = await this.#startAdmin(this.#secrets)
     // A worker that is replaced and its successor serve side by side, one at a time; stalls and crashes come on top.
     this.#stats = await FleetStats.create({
@@ -204,21 +212,18 @@ class Primary {
       keyring: secrets.keyring,
       tls: secrets.adminTls,
       docsVersion: config.hasDocs ? this.#identity.version : null,
-      repository: repositoryApiOf(() => this.#repository, {
-        isExplicit: config.modelControl === 'explicit',
-        serverState: () => this.#lifecycle.state,
+      control: this.#control,
+      models: modelDirectory({
+        ...{ config, catalogue: () => this.#catalogue, stats: () => this.#stats },
+        readyWorkers: () => this.#supervisor?.ready.length ?? 0,
       }),
+      isDraining: () => this.#lifecycle.state === 'draining',
+      ...{ repositoryApi: config.repositoryApi, isTracing: config.otlpEndpoint !== '' },
+      publicPort: () => this.#supervisor?.port ?? null,
       localFolders: localFolders(config, this.#serverFolder),
       restart: () => this.#restart('restart asked for'),
       metrics: async () => ({ contentType: this.#metrics.contentType, text: await this.#metrics.scrape() }),
     })
-  }
-
-  /** Where neighbours on this machine are answered: as asked for, else beside the segment of what has a name. */
-  async #chooseSocket(serverFolder: string, { names }: Beginning): Promise<SocketFile | null> {
-    const asked = this.#config.socketPath
-    const path = asked !== '' ? asked : names.length === 0 ? null : ownSocketPath(serverFolder)
-    return path === null ? null : await SocketFile.claim(path)
   }
 
   /** A start fails where another server has the path; later, those who found this server there are told by the log. */
@@ -257,7 +262,8 @@ class Primary {
     catalogue: Catalogue,
     secrets: Secrets,
   ): Promise<Supervisor> {
-    const { adminToken: _token, apiKeys: _keys, ...shared } = this.#config
+    const { adminToken, apiKeys: _keys, ...shared } = this.#config
+    this.#control.listen()
     cluster.setupPrimary({
       exec: fileURLToPath(new URL('main.js', import.meta.url)),
       args: ['worker'],
@@ -267,6 +273,10 @@ class Primary {
     })
     const port = await concretePort(this.#config)
     const { isModelRequired, mounted } = this.#beginning as Beginning
+    const addresses = {
+      ...{ port, socketPath: this.#socket?.bindPath ?? '', adminPort: this.#admin?.port ?? 0 },
+      adminTokenSha256: adminTokenDigest(adminToken),
+    }
     return new Supervisor({
       workers: shared.workers,
       bootTimeoutMs: shared.bootTimeoutMs,
@@ -278,7 +288,7 @@ class Primary {
           take({
             type: 'start',
             // What a worker does not need is left out when it parses the message.
-            config: { ...shared, port, socketPath: this.#socket?.bindPath ?? '', isModelRequired },
+            config: { ...shared, ...addresses, isModelRequired },
             bundle: mounted,
             identity: this.#identity,
             serverFolder: server.path,
@@ -291,6 +301,7 @@ class Primary {
         ),
       onReady: async (worker) => {
         catalogue.workerReady(worker)
+        this.#control.welcome(worker)
         await this.#publishSocket()
       },
       onModelFault: (fault) => this.#breakers.record(fault),
@@ -329,12 +340,11 @@ class Primary {
   }
 
   #notReadyReason(): string | null {
-    const { state } = this.#lifecycle
-    if (state === 'failed') return this.#failure ?? 'the server has failed'
-    if (state !== 'ready') return `the server is ${state}`
-    if (this.#supervisor?.ready.length === 0) return 'no worker is ready'
-    const isServing = this.#catalogue?.isServing(this.#beginning?.isModelRequired ?? false)
-    return isServing === false ? 'no model is served: POST /v2/repository/index says why' : null
+    return notReadyReason({
+      ...{ state: this.#lifecycle.state, failure: this.#failure },
+      readyWorkers: () => this.#supervisor?.ready.length,
+      isServing: () => this.#catalogue?.isServing(this.#beginning?.isModelRequired ?? false),
+    })
   }
 
   #sayReady(): void {

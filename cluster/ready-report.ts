@@ -58,3 +58,17 @@ export function reportFailure(
   else if (thrown instanceof OnecopyError) log.fatal({ code: thrown.code }, thrown.message)
   else log.fatal({ err: thrown }, messageOf(thrown))
 }
+
+/** Why probes are told to look elsewhere; null where the server answers. */
+export function notReadyReason(facts: {
+  readonly state: string
+  readonly failure: string | null
+  readonly readyWorkers: () => number | undefined
+  readonly isServing: () => boolean | undefined
+}): string | null {
+  const { state, failure } = facts
+  if (state === 'failed') return failure ?? 'the server has failed'
+  if (state !== 'ready') return `the server is ${state}`
+  if (facts.readyWorkers() === 0) return 'no worker is ready'
+  return facts.isServing() === false ? 'no model is served: POST /v2/repository/index says why' : null
+}

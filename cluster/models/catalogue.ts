@@ -56,7 +56,7 @@ export class Catalogue {
     const { allWorkers, retireTimeoutMs } = options
     this.#retirement = new Retirement({
       ...{ allWorkers, retireTimeoutMs, log },
-      serving: () => this.#serving,
+      serving: () => this.serving,
       onGoneLate: (old) => void this.#inTurn(() => this.#forgetCounts(old)),
     })
   }
@@ -116,25 +116,26 @@ export class Catalogue {
   }
 
   get published(): PublishedModel[] {
-    return this.#serving.map(({ segment }) => segment.published)
+    return this.serving.map(({ segment }) => segment.published)
   }
 
   /** Memory that the next load will take again. */
   get releasedBytes(): number {
-    return this.#serving.reduce((sum, { segment }) => sum + segment.releasedBytes, 0)
+    return this.serving.reduce((sum, { segment }) => sum + segment.releasedBytes, 0)
   }
 
   /** The versions that answer. */
   get served(): VersionName[] {
-    return this.#serving.map(({ source: { name, version } }) => ({ name, version }))
+    return this.serving.map(({ source: { name, version } }) => ({ name, version }))
   }
 
   /** Whether any version answers; where none is served, whether none needs to be. */
   isServing(isModelRequired: boolean): boolean {
-    return this.#serving.length === 0 ? !isModelRequired : this.index.some(({ state }) => state === 'READY')
+    return this.serving.length === 0 ? !isModelRequired : this.index.some(({ state }) => state === 'READY')
   }
 
-  get #serving(): Generation[] {
+  /** The generations that answer. */
+  get serving(): Generation[] {
     return [...this.#entries.values()].flatMap(({ serving }) => serving ?? [])
   }
 
@@ -147,12 +148,12 @@ export class Catalogue {
 
   /** What workers load: versions that are out of service only where they are to come back in one step. */
   get #loadable(): Generation[] {
-    return this.#serving.filter(({ source }) => this.#service.stateOf(source)?.isLoaded !== false)
+    return this.serving.filter(({ source }) => this.#service.stateOf(source)?.isLoaded !== false)
   }
 
   /** Versions that are served, and refuse requests in some workers or in all. */
   get outOfService(): readonly (VersionName & { readonly state: OutOfService; readonly workers: number })[] {
-    return this.#serving.flatMap(({ source: { name, version } }) => {
+    return this.serving.flatMap(({ source: { name, version } }) => {
       const { state, workers } = this.#service.refusing({ name, version })
       return state === null ? [] : [{ name, version, state, workers }]
     })
@@ -370,6 +371,6 @@ export class Catalogue {
   async close(): Promise<void> {
     this.#boots.close()
     await this.#turn
-    await Promise.all([...this.#serving.map(({ segment }) => segment.close()), this.#retirement.close()])
+    await Promise.all([...this.serving.map(({ segment }) => segment.close()), this.#retirement.close()])
   }
 }

@@ -10,7 +10,9 @@ import type { IndexEntry } from '../../src/api/schemas.js'
 import { messageOf, OnecopyError } from '../../src/errors.js'
 import { withDeadline } from '../../src/lifecycle.js'
 import type { Log } from '../../src/log.js'
+import { readOverride } from '../../src/repository/config-override.js'
 import {
+  type ConfigOverride,
   type ModelSource,
   type RepositoryProblem,
   type RepositoryScan,
@@ -131,9 +133,9 @@ export class RepositoryControl {
     this.#lookIn(isSettled ? LOOK_AGAIN_MS : STABLE_MS)
   }
 
-  async #scan(): Promise<RepositoryScan> {
+  async #scan(override: ConfigOverride | null = null): Promise<RepositoryScan> {
     const { modelsDir } = this.#options
-    return modelsDir === null ? NOTHING : await scanRepository(modelsDir)
+    return modelsDir === null ? NOTHING : await scanRepository(modelsDir, override)
   }
 
   /** Loads what is new or different, unloads what is gone; false where something is still changing. */
@@ -212,12 +214,15 @@ export class RepositoryControl {
 
   /**
    * Serves every version of a model as it is in the repository now; one that cannot be served keeps no other from it.
-   * @throws OnecopyError MODEL_NOT_FOUND, or why a version cannot be served: REPOSITORY_INVALID, or as loading it says.
+   * `config` is JSON that takes the place of its config.json until the next load.
+   * @throws OnecopyError MODEL_NOT_FOUND, REQUEST_INVALID (config), or why a version cannot be served: REPOSITORY_INVALID, or as loading it says.
    */
-  async load(name: string): Promise<void> {
+  async load(name: string, config: string | null): Promise<void> {
     const { catalogue } = this.#options
-    const scan = await this.#scan()
-    this.#problems.take(scan.problems, { isPatient: false })
+    const override = config === null ? null : { model: name, config: readOverride(config, name) }
+    const scan = await this.#scan(override)
+    // What is wrong with an override is no problem of the repository.
+    if (override === null) this.#problems.take(scan.problems, { isPatient: false })
     const isOfName = (one: ModelSource | RepositoryProblem) => one.name === name
     const [sources, problems] = [scan.sources.filter(isOfName), scan.problems.filter(isOfName)]
     if (sources.length + problems.length === 0)

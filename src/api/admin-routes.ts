@@ -1,33 +1,18 @@
 /** Every route of the admin port; a test holds it to the router. */
-import type { ErrorCode } from '../errors.js'
-import { ok, type Route } from './route.js'
-import { DOCUMENTATION_ROUTES, HEALTH_ROUTES, SERVER_METADATA_ROUTE } from './shared-routes.js'
+import { CONFIGURATION_ROUTES, STATISTICS_ROUTES } from './extension-routes.js'
+import type { Route } from './route.js'
+import { SETTINGS_ROUTES } from './settings-routes.js'
+import {
+  DOCUMENTATION_ROUTES,
+  HEALTH_ROUTES,
+  MODEL_READ_ROUTES,
+  SERVER_METADATA_ROUTE,
+} from './shared-routes.js'
 
-const BODY_ERRORS: readonly ErrorCode[] = [
-  'BODY_MALFORMED',
-  'REQUEST_INVALID',
-  'REQUEST_CANCELLED',
-  'BODY_TOO_LARGE',
-  'CONTENT_ENCODING_UNSUPPORTED',
-]
-
-/** Why a model that was asked for is not served: the text says what to mend. */
-const LOAD_ERRORS: readonly ErrorCode[] = [
-  'REPOSITORY_INVALID',
-  'MODEL_INVALID',
-  'MODEL_UNSUPPORTED',
-  'COMPILE_FAILED',
-  'SELF_CHECK_FAILED',
-  'MODEL_CRASHED',
-  'INTERFACE_CHANGED',
-  'SEGMENT_INVALID',
-  'MEMORY_LIMIT',
-  'SEGMENT_SPACE',
-  'SEGMENT_FOLDER_INVALID',
-  'MAPPING_FAILED',
-  'WORKER_GONE',
-  'TIMEOUT',
-]
+/** What the public port tells whoever may infer. */
+function forAdmins(route: Route): Route {
+  return { ...route, scope: 'admin' }
+}
 
 const PROCESS_ROUTES: readonly Route[] = [
   {
@@ -57,48 +42,10 @@ const PROCESS_ROUTES: readonly Route[] = [
   },
 ]
 
-const REPOSITORY_ROUTES: readonly Route[] = [
-  {
-    method: 'post',
-    path: '/v2/repository/index',
-    id: 'repositoryIndex',
-    tag: 'repository',
-    summary: 'Every model version: served, on its way, or why not',
-    scope: 'admin',
-    request: { json: 'IndexRequest', isRequired: false, example: { ready: true } },
-    responses: ok('RepositoryIndex'),
-    errors: [...BODY_ERRORS, 'MODEL_NOT_READY'],
-  },
-  {
-    method: 'post',
-    path: '/v2/repository/models/:model/load',
-    id: 'loadModel',
-    tag: 'repository',
-    summary: 'Serves a model of the repository, or its newest form',
-    description: 'With `--model-control explicit`. Answers when every worker serves it.',
-    scope: 'admin',
-    request: { json: 'LoadRequest', isRequired: false },
-    responses: { 200: { description: 'It is served.' } },
-    errors: [...BODY_ERRORS, 'CONTROL_MODE', 'MODEL_NOT_FOUND', 'MODEL_NOT_READY', ...LOAD_ERRORS],
-  },
-  {
-    method: 'post',
-    path: '/v2/repository/models/:model/unload',
-    id: 'unloadModel',
-    tag: 'repository',
-    summary: 'Serves a model no more',
-    description: 'With `--model-control explicit`. Answers when its memory is given back.',
-    scope: 'admin',
-    request: { json: 'UnloadRequest', isRequired: false },
-    responses: { 200: { description: 'It is not served any more.' } },
-    errors: [...BODY_ERRORS, 'CONTROL_MODE', 'MODEL_NOT_FOUND', 'MODEL_NOT_READY'],
-  },
-]
-
 export const ADMIN_ROUTES: readonly Route[] = [
   ...HEALTH_ROUTES,
   SERVER_METADATA_ROUTE,
   ...PROCESS_ROUTES,
-  ...REPOSITORY_ROUTES,
+  ...[...STATISTICS_ROUTES, ...MODEL_READ_ROUTES, ...CONFIGURATION_ROUTES, ...SETTINGS_ROUTES].map(forAdmins),
   ...DOCUMENTATION_ROUTES,
 ]

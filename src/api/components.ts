@@ -42,6 +42,11 @@ const COMPONENTS = {
   SharedMemoryRequest: schemas.sharedMemoryRequestSchema,
   SharedMemoryRegion: schemas.sharedMemoryRegionSchema,
   SharedMemoryStatus: schemas.sharedMemoryStatusSchema,
+  TraceSettings: schemas.traceSettingsSchema,
+  TraceSettingsRequest: schemas.traceSettingsRequestSchema,
+  LogSettings: schemas.logSettingsSchema,
+  LogSettingsRequest: schemas.logSettingsRequestSchema,
+  CudaSharedMemoryStatus: schemas.cudaSharedMemoryStatusSchema,
 } as const satisfies Record<string, z.ZodType>
 
 export type ComponentName = keyof typeof COMPONENTS

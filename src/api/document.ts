@@ -14,7 +14,9 @@ import {
   withReferences,
 } from './components.js'
 import { ERSILIA_ROUTES } from './ersilia-routes.js'
+import { CUDA_SHARED_MEMORY_ROUTES, SHARED_MEMORY_ROUTES } from './extension-routes.js'
 import { PUBLIC_ROUTES } from './public-routes.js'
+import { REPOSITORY_ROUTES } from './repository-routes.js'
 import {
   type HeaderName,
   PATH_PARAMETERS,
@@ -250,11 +252,25 @@ export interface DocumentFacts {
   readonly version: string
   /** Whether an Ersilia bundle brings its routes. */
   readonly hasBundle: boolean
+  /** Whether clients may register shared memory. */
+  readonly hasSharedMemory: boolean
+  /** Whether the port answers the repository's routes. */
+  readonly hasRepository: boolean
 }
 
-export function openApiDocument(port: Port, { version, hasBundle }: DocumentFacts): OpenApiDocument {
+/** Routes that a port has under some options only. */
+function optionalRoutes(port: Port, facts: Omit<DocumentFacts, 'version'>): Route[] {
+  const isPublic = port === 'public'
+  return [
+    ...(facts.hasRepository ? REPOSITORY_ROUTES : []),
+    ...(isPublic && facts.hasSharedMemory ? [...SHARED_MEMORY_ROUTES, ...CUDA_SHARED_MEMORY_ROUTES] : []),
+    ...(isPublic && facts.hasBundle ? ERSILIA_ROUTES : []),
+  ]
+}
+
+export function openApiDocument(port: Port, { version, ...facts }: DocumentFacts): OpenApiDocument {
   const description = PORTS[port]
-  const routes = [...description.routes, ...(hasBundle && port === 'public' ? ERSILIA_ROUTES : [])]
+  const routes = [...description.routes, ...optionalRoutes(port, facts)]
   const paths: Record<string, Record<string, OpenApiOperation>> = {}
   for (const route of routes) {
     const template = templateOf(route.path)

@@ -12,6 +12,7 @@ export interface Config {
   readonly modelControl: Parsed['modelControl']
   /** With explicit control; `*` is all. */
   readonly loadModels: readonly string[]
+  readonly repositoryApi: Parsed['repositoryApi']
   /** Whether one model that cannot be served is a reason not to start. */
   readonly exitsOnError: boolean
   /** A bundle or an ONNX file, instead of a repository. */
@@ -82,6 +83,7 @@ export function toConfig(options: Parsed): Config {
     modelsDir: options.models,
     modelControl: options.modelControl,
     loadModels: options.loadModel,
+    repositoryApi: options.repositoryApi,
     exitsOnError: options.exitOnError,
     only: options.bundle === '' ? null : { path: options.bundle, name: null },
     redisUrl: options.redisUrl,
@@ -139,6 +141,12 @@ export function toConfig(options: Parsed): Config {
 export const ServingConfigSchema = z.object({
   /** Not ready while no model is served. */
   isModelRequired: z.boolean(),
+  modelControl: z.enum(['fixed', 'watch', 'explicit']),
+  repositoryApi: z.enum(['admin', 'public', 'off']),
+  adminPort: z.int(),
+  adminAllowedHosts: z.array(z.string()).readonly(),
+  /** Of the admin token; null where none is asked for. */
+  adminTokenSha256: z.string().nullable(),
   host: z.string(),
   port: z.int(),
   isHttp: z.boolean(),

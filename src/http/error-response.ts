@@ -40,14 +40,16 @@ function asOnecopyError(thrown: unknown): OnecopyError {
 
 /** Outermost middleware: answers what the routes throw, and gives a body to what nobody answered. */
 export function errorResponses(
-  context: Pick<HttpContext, 'onBug' | 'log' | 'localFolders'> & Partial<Pick<HttpContext, 'deadlineStatus'>>,
+  context: Pick<HttpContext, 'onBug' | 'log' | 'localFolders' | 'routeHint'> &
+    Partial<Pick<HttpContext, 'deadlineStatus'>>,
 ) {
   return async (ctx: Context, next: Next): Promise<void> => {
     const state = ctx.state as RequestState
     try {
       await next()
       if (ctx.status === 404 && ctx.body === undefined) {
-        throw new OnecopyError('ROUTE_NOT_FOUND', `no route ${ctx.method} ${quoted(ctx.path)}`)
+        const hint = context.routeHint(ctx.path)
+        throw new OnecopyError('ROUTE_NOT_FOUND', `no route ${ctx.method} ${quoted(ctx.path)}${hint}`)
       }
       if (ctx.status === 405 || ctx.status === 501) {
         const allow = ctx.response.get('Allow')

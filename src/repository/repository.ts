@@ -14,7 +14,7 @@
 import { readdir } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { type ErrorCode, messageOf, OnecopyError } from '../errors.js'
-import { readModelConfig, type ServedModelConfig, type VersionPolicy } from './config.js'
+import { checkModelConfig, readModelConfig, type ServedModelConfig, type VersionPolicy } from './config.js'
 import { insteadOfFile, kindOf } from './file-kind.js'
 import { MODEL_FILE } from './model-path.js'
 import { type EntryProblem, type FoundModel, readEntry } from './repository-entry.js'
@@ -95,11 +95,20 @@ function applyPolicy(
   return { served: valid.filter(isAsked), problems: [...broken.filter(isAsked), ...missing] }
 }
 
+/** What is to be taken for the config of a model, whatever its file says. */
+export interface ConfigOverride {
+  readonly model: string
+  readonly config: Readonly<Record<string, unknown>>
+}
+
 /** A config is read once, and decides over the versions that stand beside it. */
-async function configure(versions: Versions): Promise<Configured> {
+async function configure(versions: Versions, override: ConfigOverride | null): Promise<Configured> {
   const { configPath, name, valid, broken } = versions
   try {
-    const config = await readModelConfig(configPath)
+    const config =
+      override?.model === name
+        ? await checkModelConfig(override.config, configPath)
+        : await readModelConfig(configPath)
     const { served, problems } = applyPolicy(config.versionPolicy, versions)
     return { sources: served.map(({ version, path }) => ({ name, version, path, config })), problems }
   } catch (thrown) {
@@ -183,13 +192,18 @@ export function emptyRepository(dir: string): OnecopyError {
  * Lists the model versions in `dir` that their configs let be served, and what is wrong with the others.
  * @throws OnecopyError REPOSITORY_INVALID when the folder itself is missing or cannot be read.
  */
-export async function scanRepository(dir: string): Promise<RepositoryScan> {
+export async function scanRepository(
+  dir: string,
+  override: ConfigOverride | null = null,
+): Promise<RepositoryScan> {
   const root = resolve(dir)
   const scans = []
   for (const entry of await entriesOf(root, dir)) scans.push(await readEntry(root, entry))
   const { once, twice } = withoutTwice(scans.flatMap(({ found }) => found))
   const problems = scans.flatMap((scan) => scan.problems)
-  const configured = await Promise.all(byConfig(once, problems).map(configure))
+  const configured = await Promise.all(
+    byConfig(once, problems).map((versions) => configure(versions, override)),
+  )
   const all = [
     ...problems.filter(({ configPath }) => configPath === null),
     ...twice,

@@ -6,6 +6,7 @@ import type { Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { type ApiKey, Keyring } from '../access/api-keys.js'
 import type { ClientCounts } from '../access/client-page.js'
+import type { ServerControl } from '../api/server-control.js'
 import { Batcher } from '../batch/batcher.js'
 import { separateDefaults } from '../compile/defaults.js'
 import type { ServingConfig } from '../config/config.js'
@@ -24,6 +25,7 @@ import { LargeExchanges } from '../http/large-exchanges.js'
 import { listen } from '../http/listen.js'
 import { endTracing, startTracing } from '../http/observe/start-tracing.js'
 import type { Tracing } from '../http/observe/tracing.js'
+import { publicRouteHint } from '../http/route-hint.js'
 import type { ServerIdentity } from '../http/routes/health.js'
 import { securityHeaders } from '../http/security-headers.js'
 import type { TlsMaterial } from '../http/tls.js'
@@ -82,6 +84,8 @@ export interface ServingOptions {
   readonly identity: ServerIdentity
   /** Clients' shared memory; null where it is not enabled. */
   readonly regions: Regions | null
+  /** Models and log of the whole server; null where the public port does not offer them. */
+  readonly control: ServerControl | null
   readonly log: Log
   /** Of `beginEngine`; closed with this process. */
   readonly engine: Engine
@@ -135,7 +139,8 @@ export class ServingProcess {
     this.#self = options.self
     this.#log = log
     this.#tracing = tracing
-    this.#keyring = new Keyring({ keys: secrets.apiKeys })
+    const { adminTokenSha256 } = config
+    this.#keyring = new Keyring({ keys: secrets.apiKeys, adminTokenSha256 })
     const headers = securityHeaders({ isTls: secrets.tls !== null })
     this.#batcher = new Batcher({
       run: ({ modelKey, inputs, outputNames, outputLimit }) =>
@@ -193,6 +198,9 @@ export class ServingProcess {
       maxResponseBytes: config.maxResponseBytes,
       largeExchanges: new LargeExchanges(),
       regions: options.regions,
+      control: options.control,
+      hostPolicy: { host: config.host, allowedHosts: config.adminAllowedHosts },
+      routeHint: (path) => publicRouteHint(path, config),
       deadlineStatus: config.deadlineStatus,
       hasDocs: config.hasDocs,
       hasBundle: options.bundle !== null,

@@ -24,9 +24,23 @@ export interface CheckedAnswer {
 }
 
 const DOCUMENTS: Readonly<Record<Port, OpenApiDocument>> = {
-  public: openApiDocument('public', { version: '0.0.0', hasBundle: true }),
-  admin: openApiDocument('admin', { version: '0.0.0', hasBundle: false }),
+  public: openApiDocument('public', {
+    version: '0.0.0',
+    hasBundle: true,
+    hasSharedMemory: true,
+    hasRepository: true,
+  }),
+  admin: openApiDocument('admin', {
+    version: '0.0.0',
+    hasBundle: false,
+    hasSharedMemory: false,
+    hasRepository: true,
+  }),
 }
+/** Routes that are always there; a 404 says that another is not. */
+const ALWAYS = openApiDocument('public', {
+  ...{ version: '0.0.0', hasBundle: true, hasSharedMemory: false, hasRepository: false },
+}).paths
 /** Said below the routes, so on paths that are none as well. */
 const BELOW_ROUTES = [
   ...['REQUEST_MALFORMED', 'REQUEST_TIMEOUT', 'HEADERS_TOO_LARGE', 'INTERNAL'],
@@ -167,10 +181,13 @@ function problemOf(answer: CheckedAnswer, port: Port): string | null {
     if (method === 'options' && status < 300) return null
     if (status === 405 && !answer.headers.allow) return 'a 405 without Allow'
     // Routes that are not always there say so.
-    const mayBeMissing = JSON.stringify(document.paths[template]).includes('ROUTE_NOT_FOUND')
+    const mayBeMissing =
+      !(template in ALWAYS) || JSON.stringify(document.paths[template]).includes('ROUTE_NOT_FOUND')
     const codes = ['METHOD_NOT_ALLOWED', ...(mayBeMissing ? ['ROUTE_NOT_FOUND'] : []), ...BELOW_ROUTES]
     return errorProblem(answer, codes)
   }
+  if (answer.headers['x-error-code'] === 'ROUTE_NOT_FOUND' && !(template in ALWAYS))
+    return errorProblem(answer, ['ROUTE_NOT_FOUND'])
   const response = operation.responses[String(status)]
   if (response === undefined) return `expected one of ${Object.keys(operation.responses)}`
   const problem = headerProblem(answer, response, port)

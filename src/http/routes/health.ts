@@ -7,10 +7,12 @@ import type { HttpContext } from '../context.js'
 const EXTENSIONS: Extension[] = [
   'binary_tensor_data',
   'classification',
+  'logging',
   'model_configuration',
   'parameters',
   'schedule_policy',
   'statistics',
+  'trace',
 ]
 
 export interface ServerIdentity {
@@ -20,11 +22,12 @@ export interface ServerIdentity {
 
 export function healthRoutes(
   router: Router,
-  context: Pick<HttpContext, 'isReady' | 'regions'>,
+  context: Pick<HttpContext, 'isReady' | 'regions' | 'control'>,
   server: ServerIdentity,
 ): void {
   const extensions: Extension[] = [
     ...EXTENSIONS,
+    ...(context.control === null ? [] : ['model_repository' as const]),
     ...(context.regions === null ? [] : ['system_shared_memory' as const]),
   ]
   router.get('/v2', (ctx) => {

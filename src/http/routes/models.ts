@@ -9,6 +9,9 @@ import type { TensorSpec } from '../../tensor.js'
 import type { HttpContext } from '../context.js'
 import type { RequestState } from '../request-state.js'
 
+/** Triton's words: its examples look for them. */
+const UNKNOWN_MODEL = 'Request for unknown model'
+
 const VERSION_PATTERN = /^\d+$/
 
 type Directory = Pick<HttpContext, 'models'>
@@ -49,8 +52,8 @@ export function modelOf(ctx: Context, context: Directory): ServedModel {
     throw new OnecopyError(
       'MODEL_NOT_FOUND',
       known.length === 0
-        ? `unknown model ${quoted(name)}`
-        : `unknown version ${quoted(version ?? '')} of model ${name}; it has ${known.join(', ')}`,
+        ? `${UNKNOWN_MODEL}: ${quoted(name)} is not found`
+        : `${UNKNOWN_MODEL}: ${quoted(name)} has no version ${quoted(version ?? '')}; it has ${known.join(', ')}`,
     )
   }
   ;(ctx.state as RequestState).model = model
@@ -74,7 +77,7 @@ export function onModel(
     router[method](`/v2/models/:model${version}${suffix}`, handler)
 }
 
-export function modelRoutes(router: Router, context: HttpContext): void {
+export function modelRoutes(router: Router, context: Pick<HttpContext, 'models' | 'isDraining'>): void {
   router.get('/v2/models', (ctx) => {
     ctx.body = { models: [...context.models.names()] } satisfies ModelList
   })

@@ -93,16 +93,8 @@ const binaryOutput = z.strictObject({
   parameters: z.strictObject({ binary_data_size: z.int().nonnegative() }),
 })
 
-/** Its bytes were written to the place that the request named. */
-const sharedOutput = z.strictObject({
-  ...outputHead,
-  datatype: datatypeSchema,
-  parameters: z.strictObject({
-    shared_memory_region: z.string(),
-    shared_memory_offset: z.int().nonnegative(),
-    shared_memory_byte_size: z.int().nonnegative(),
-  }),
-})
+/** Its bytes were written to the place that the request named; clients expect no parameters then. */
+const sharedOutput = z.strictObject({ ...outputHead, datatype: datatypeSchema })
 
 const jsonOutputs = Object.entries(JSON_RULES).flatMap(([name, rule]) => {
   const data = elementOf(rule)
