@@ -19,6 +19,7 @@ import { PUBLIC_ROUTES } from './public-routes.js'
 import { REPOSITORY_ROUTES } from './repository-routes.js'
 import {
   type HeaderName,
+  type OtherContent,
   PATH_PARAMETERS,
   REQUEST_HEADERS,
   RESPONSE_HEADERS,
@@ -135,6 +136,12 @@ function parametersOf({ path, headers = [], query = [] }: Route): object[] {
   return [...inPath, ...query.map((parameter) => ({ in: 'query', ...parameter })), ...inHeader]
 }
 
+/** Bytes, but for texts: generated clients then do not take an answer for JSON. */
+function otherSchema({ type, description }: OtherContent): JsonSchema {
+  const bytes = type.startsWith('text/') ? {} : { format: 'binary' }
+  return { type: 'string', ...bytes, description }
+}
+
 function contentOf({ json, other }: Pick<RouteResponse, 'json' | 'other'>, example?: unknown): object {
   return {
     ...(json === undefined
@@ -145,7 +152,7 @@ function contentOf({ json, other }: Pick<RouteResponse, 'json' | 'other'>, examp
             ...(example === undefined ? {} : { example }),
           },
         }),
-    ...(other === undefined ? {} : { [other.type]: { schema: { description: other.description } } }),
+    ...(other === undefined ? {} : { [other.type]: { schema: otherSchema(other) } }),
   }
 }
 

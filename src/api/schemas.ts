@@ -12,13 +12,7 @@ export const errorSchema = z
   .strictObject({ error: z.string().min(1) })
   .describe('What went wrong, for people. X-Error-Code says it for programs.')
 
-export const errorDetailSchema = z
-  .strictObject({ detail: z.string().min(1) })
-  .describe('What went wrong, for people.')
-
-export const moleculesSchema = z
-  .array(z.union([z.string(), z.looseObject({ input: z.string() })]))
-  .describe('SMILES, or objects with an `input`.')
+export const openApiSchema = z.looseObject({ openapi: z.string() }).describe('OpenAPI 3.1.')
 
 export const EXTENSIONS = [
   'binary_tensor_data',

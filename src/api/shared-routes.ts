@@ -46,12 +46,7 @@ export const DOCUMENTATION_ROUTES: readonly Route[] = [
     id: 'openapi',
     tag: 'documentation',
     summary: 'This document',
-    responses: {
-      200: {
-        description: 'OpenAPI 3.1.',
-        other: { type: 'application/json', description: 'OpenAPI 3.1.' },
-      },
-    },
+    responses: ok('OpenApi', 'OpenAPI 3.1.'),
     isOpen: true,
     errors: ['ROUTE_NOT_FOUND'],
   },

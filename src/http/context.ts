@@ -1,4 +1,5 @@
 import type { ServerControl } from '../api/server-control.js'
+import type { OnecopyError } from '../errors.js'
 import type { ModelDirectory, ServedModel, Submit } from '../inference/service.js'
 import type { Log } from '../log.js'
 import type { ModelRecorder } from '../metrics/recorder.js'
@@ -32,6 +33,8 @@ export interface HttpContext {
   readonly hostPolicy: HostPolicy
   /** Where to look for a path that is on the other port; empty for others. */
   routeHint(path: string): string
+  /** The body of an error on a path that no route has answered; null is the common one. */
+  errorBodyOf(path: string, error: OnecopyError): unknown
   /** Status of a request whose deadline passed. */
   readonly deadlineStatus: 503 | 504
   /** Whether an Ersilia bundle brings its routes. */

@@ -41,7 +41,7 @@ function asOnecopyError(thrown: unknown): OnecopyError {
 /** Outermost middleware: answers what the routes throw, and gives a body to what nobody answered. */
 export function errorResponses(
   context: Pick<HttpContext, 'onBug' | 'log' | 'localFolders' | 'routeHint'> &
-    Partial<Pick<HttpContext, 'deadlineStatus'>>,
+    Partial<Pick<HttpContext, 'deadlineStatus' | 'errorBodyOf'>>,
 ) {
   return async (ctx: Context, next: Next): Promise<void> => {
     const state = ctx.state as RequestState
@@ -62,6 +62,7 @@ export function errorResponses(
       const error = asOnecopyError(thrown)
       const told = asPublic(error, context.localFolders)
       state.errorCode = error.code
+      state.errorBody ??= (one) => context.errorBodyOf?.(ctx.path, one)
       respond(ctx, told, context.deadlineStatus)
       if (told !== error) {
         const { requestId, model } = state

@@ -201,6 +201,7 @@ export class ServingProcess {
       control: options.control,
       hostPolicy: { host: config.host, allowedHosts: config.adminAllowedHosts },
       routeHint: (path) => publicRouteHint(path, config),
+      errorBodyOf: (path, error) => this.#mount?.errorBodyOf(path, error),
       deadlineStatus: config.deadlineStatus,
       hasDocs: config.hasDocs,
       hasBundle: options.bundle !== null,

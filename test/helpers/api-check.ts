@@ -112,7 +112,10 @@ function asJson(bytes: Uint8Array): unknown {
   return JSON.parse(Buffer.from(bytes).toString('utf8'))
 }
 
-const ERROR = { $ref: '#/components/schemas/Error' }
+/** A bundle says what it says of paths that there are not. */
+const ERROR = {
+  anyOf: [{ $ref: '#/components/schemas/Error' }, { $ref: '#/components/schemas/ErrorDetail' }],
+}
 
 /** An error, wherever it was said: body, code and status belong together. */
 function errorProblem(
@@ -166,7 +169,9 @@ function bodyProblem(answer: CheckedAnswer, response: OpenApiResponse, port: Por
   const media = content[type] ?? content['*/*']
   if (media === undefined) return `expected ${Object.keys(content)}, got ${JSON.stringify(type)}`
   const json = content['application/json']
-  if (type === 'application/octet-stream' && json !== undefined) return binaryProblem(answer, json, port)
+  const isTensors = response.headers?.['Inference-Header-Content-Length'] !== undefined
+  if (type === 'application/octet-stream' && json !== undefined && isTensors)
+    return binaryProblem(answer, json, port)
   return type === 'application/json' ? mismatch(media.schema ?? {}, asJson(body), port) : null
 }
 
