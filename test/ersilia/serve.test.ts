@@ -7,7 +7,7 @@ import { runInProcess } from '../helpers/in-process.js'
 import { spawnServer, startServer, stopCleanly } from '../helpers/server.js'
 import { PROJECT_ROOT } from '../helpers/shared.js'
 import { untilSome, withinDeadline } from '../helpers/waiting.js'
-import { LOGP_BUNDLE, LOGP_MODEL, makeBundle, molecules } from './helpers.js'
+import { LOGP_MODEL, makeBundle, molecules } from './helpers.js'
 
 /** Of models/logp/README.md, computed with RDKit and NumPy in Python. */
 const PHENOL = 1.4048
