@@ -35,7 +35,7 @@ import { modelDirectory } from './models/model-directory.js'
 import { Publisher } from './models/publisher.js'
 import { RepositoryControl } from './models/repository-control.js'
 import { requireAllInService } from './models/service-states.js'
-import { concretePort } from './port.js'
+import { concretePorts } from './port.js'
 import { notReadyReason, reportFailure, reportReady } from './ready-report.js'
 import { exitCodeOf, onHangUp, onTermination, SAME_WISH_MS } from './signals.js'
 import type { Breakers } from './workers/breaker.js'
@@ -66,6 +66,7 @@ class Primary {
   #beginning: Beginning | undefined
   /** Null where none is listened on. */
   #socket: SocketFile | null = null
+  #grpcPort: number | null = null
 
   constructor(config: Config, version: string) {
     this.#config = config
@@ -271,10 +272,11 @@ class Primary {
       cwd: CHILD_DIR,
       execArgv: [...process.execArgv, ...WORKER_FLAGS],
     })
-    const port = await concretePort(this.#config)
+    const ports = await concretePorts(this.#config)
+    this.#grpcPort = ports.grpcPort
     const { isModelRequired, mounted } = this.#beginning as Beginning
     const addresses = {
-      ...{ port, socketPath: this.#socket?.bindPath ?? '', adminPort: this.#admin?.port ?? 0 },
+      ...{ ...ports, socketPath: this.#socket?.bindPath ?? '', adminPort: this.#admin?.port ?? 0 },
       adminTokenSha256: adminTokenDigest(adminToken),
     }
     return new Supervisor({
@@ -349,10 +351,8 @@ class Primary {
 
   #sayReady(): void {
     reportReady({
-      config: this.#config,
-      log: this.#log,
-      port: this.#supervisor?.port ?? 0,
-      adminPort: this.#admin?.port ?? 0,
+      ...{ config: this.#config, log: this.#log, port: this.#supervisor?.port ?? 0 },
+      ...{ adminPort: this.#admin?.port ?? 0, grpcPort: this.#grpcPort },
       hasTls: this.#secrets?.current.tls != null,
       socketPath: this.#socket?.path ?? null,
       published: this.#catalogue?.published ?? [],

@@ -14,6 +14,8 @@ export interface ReadyReport {
   readonly log: Log
   readonly port: number
   readonly adminPort: number
+  /** Null where there is no gRPC. */
+  readonly grpcPort: number | null
   readonly hasTls: boolean
   /** Null where none is listened on. */
   readonly socketPath: string | null
@@ -26,6 +28,7 @@ export function reportReady({
   log,
   port,
   adminPort,
+  grpcPort,
   hasTls,
   socketPath,
   published,
@@ -33,8 +36,9 @@ export function reportReady({
   const { host, adminHost, adminTls, workers, isHttp } = config
   const scheme = hasTls ? 'https' : 'http'
   const adminScheme = adminTls === 'off' ? 'http' : 'https'
+  const grpc = grpcPort === null ? '' : `, gRPC on ${urlHost(host)}:${grpcPort}`
   const where = isHttp
-    ? `inference on ${scheme}://${urlHost(host)}:${port}, metrics and probes on ${adminScheme}://${urlHost(adminHost)}:${adminPort}`
+    ? `inference on ${scheme}://${urlHost(host)}:${port}${grpc}, metrics and probes on ${adminScheme}://${urlHost(adminHost)}:${adminPort}`
     : `inference on the socket ${socketPath}`
   process.stdout.write(`${readyTable(published, workers)}\nready: ${where}\n`)
   for (const { source, segment } of published) {
@@ -45,7 +49,11 @@ export function reportReady({
     logBatching(log, source, segment.header)
   }
   const socket = socketPath === null ? {} : { socketPath }
-  log.info({ host, port, adminHost, adminPort, workers, models: published.length, ...socket }, 'ready')
+  const grpcFacts = grpcPort === null ? {} : { grpcPort }
+  log.info(
+    { host, port, ...grpcFacts, adminHost, adminPort, workers, models: published.length, ...socket },
+    'ready',
+  )
 }
 
 /** A sentence and a remedy for people; lines of the log stay lines. */

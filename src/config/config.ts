@@ -24,6 +24,8 @@ export interface Config {
   readonly compileTimeoutMs: number
   readonly host: string
   readonly port: number
+  /** Null: no gRPC. */
+  readonly grpcPort: number | null
   /** False: neither the port nor the admin port, only the Unix socket. */
   readonly isHttp: boolean
   /** Empty: none was asked for. */
@@ -92,6 +94,7 @@ export function toConfig(options: Parsed): Config {
     compileTimeoutMs: options.compileTimeout,
     host: options.host,
     port: options.port,
+    grpcPort: options.grpcPort,
     isHttp: true,
     socketPath: options.socket,
     adminHost: options.adminHost,
@@ -149,6 +152,7 @@ export const ServingConfigSchema = z.object({
   adminTokenSha256: z.string().nullable(),
   host: z.string(),
   port: z.int(),
+  grpcPort: z.int().nullable(),
   isHttp: z.boolean(),
   socketPath: z.string(),
   redisUrl: z.string(),

@@ -4,6 +4,7 @@
  */
 import type Router from '@koa/router'
 import type { Middleware } from 'koa'
+import { z } from 'zod'
 import {
   type LogSettings,
   logSettingsRequestSchema,
@@ -81,6 +82,42 @@ const TRACE_REMEDY = 'traces are configured when the server starts (--otlp-endpo
 const LOG_REMEDY =
   'only log_info, log_warning, log_error and log_verbose_level can be set while the server serves'
 
+/** @throws OnecopyError REQUEST_INVALID where something else is asked for than there is. */
+export function checkTraceSettings(asked: Readonly<Record<string, unknown>>, isTracing: boolean): void {
+  requireUnchanged(asked, { ...traceSettings(isTracing) }, TRACE_REMEDY)
+}
+
+/**
+ * Sets the level of the log of every process; resolves with it.
+ * @throws OnecopyError REQUEST_INVALID.
+ */
+export async function changeLogSettings(
+  given: Readonly<Record<string, unknown>>,
+  { log, control }: { readonly log: Log; readonly control: Pick<ServerControl, 'setLogLevel'> | null },
+): Promise<LogLevel> {
+  const parsed = logSettingsRequestSchema.safeParse(given)
+  if (!parsed.success) throw new OnecopyError('REQUEST_INVALID', z.prettifyError(parsed.error))
+  const { log_info, log_warning, log_error, log_verbose_level, ...rest } = parsed.data
+  const current = logSettings(log.level)
+  requireUnchanged(rest, { ...current }, LOG_REMEDY)
+  const level = levelOf({
+    ...current,
+    log_info: log_info ?? current.log_info,
+    log_warning: log_warning ?? current.log_warning,
+    log_error: log_error ?? current.log_error,
+    log_verbose_level: log_verbose_level ?? current.log_verbose_level,
+  })
+  if (level === log.level) return level
+  if (control === null) {
+    throw new OnecopyError(
+      'REQUEST_INVALID',
+      'the log is set on the admin port, and on the public one with --repository-api public',
+    )
+  }
+  await control.setLogLevel(level)
+  return level
+}
+
 export function settingsRoutes(router: Router, options: SettingsRoutesOptions): void {
   const { models, log, isTracing, control, guard } = options
   for (const path of ['/v2/trace/setting', '/v2/models/:model/trace/setting']) {
@@ -91,36 +128,16 @@ export function settingsRoutes(router: Router, options: SettingsRoutesOptions): 
     router.post(path, async (ctx) => {
       if ((ctx.params as { model?: string }).model !== undefined) modelOf(ctx, { models })
       const asked = await readJson(ctx, traceSettingsRequestSchema)
-      const settings = traceSettings(isTracing)
-      requireUnchanged(asked, { ...settings }, TRACE_REMEDY)
-      ctx.body = settings
+      checkTraceSettings(asked, isTracing)
+      ctx.body = traceSettings(isTracing)
     })
   }
   router.get('/v2/logging', (ctx) => {
     ctx.body = logSettings(log.level)
   })
   router.post('/v2/logging', ...(control === null ? [] : guard), async (ctx) => {
-    const { log_info, log_warning, log_error, log_verbose_level, ...rest } = await readJson(
-      ctx,
-      logSettingsRequestSchema,
-    )
-    const current = logSettings(log.level)
-    requireUnchanged(rest, { ...current }, LOG_REMEDY)
-    const next: LogSettings = {
-      ...current,
-      log_info: log_info ?? current.log_info,
-      log_warning: log_warning ?? current.log_warning,
-      log_error: log_error ?? current.log_error,
-      log_verbose_level: log_verbose_level ?? current.log_verbose_level,
-    }
-    const level = levelOf(next)
-    if (level !== log.level && control === null) {
-      throw new OnecopyError(
-        'REQUEST_INVALID',
-        'the log is set on the admin port, and on the public one with --repository-api public',
-      )
-    }
-    if (level !== log.level) await control?.setLogLevel(level)
+    const asked = await readJson(ctx, logSettingsRequestSchema)
+    const level = await changeLogSettings(asked, { log, control })
     ctx.body = logSettings(level)
   })
 }
