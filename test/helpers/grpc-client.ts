@@ -91,10 +91,13 @@ export class GrpcClient {
   }
 
   stream(): ClientDuplexStream<ModelInferRequest, ModelStreamInferResponse> {
-    const method = GRPCInferenceService.method.modelStreamInfer
+    return this.bidi(GRPCInferenceService.method.modelStreamInfer) as never
+  }
+
+  bidi(method: DescMethod): ClientDuplexStream<object, object> {
     return this.#client.makeBidiStreamRequest(
       pathOf(method),
-      (one: ModelInferRequest) => Buffer.from(toBinary(method.input, one)),
+      (one: object) => Buffer.from(toBinary(method.input, one as never)),
       (bytes: Buffer) => fromBinary(method.output, bytes),
     )
   }
