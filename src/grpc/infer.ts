@@ -8,6 +8,7 @@ import type { Outcome } from '../metrics/series.js'
 import { leastAnswered } from '../protocol/v2/response-size.js'
 import { type Call, type GrpcContext, told } from './call.js'
 import { decodeInferMessage, encodeInferMessage } from './infer-codec.js'
+import { requireMessage } from './malformed.js'
 import {
   type ModelInferRequest,
   type ModelInferResponse,
@@ -102,7 +103,7 @@ export async function streamedInfer(
   options: { readonly call: Call; readonly context: GrpcContext },
 ): Promise<ModelStreamInferResponse> {
   try {
-    const inferResponse = await modelInfer(message, options)
+    const inferResponse = await modelInfer(requireMessage(message), options)
     return create(ModelStreamInferResponseSchema, { inferResponse })
   } catch (thrown) {
     const failure = asOnecopyError(thrown)
@@ -111,7 +112,7 @@ export async function streamedInfer(
       options.context.onBug(thrown)
     }
     // By its id a client knows which of its requests is meant.
-    const inferResponse = create(ModelInferResponseSchema, { id: message.id })
+    const inferResponse = create(ModelInferResponseSchema, { id: message.id ?? '' })
     return create(ModelStreamInferResponseSchema, {
       ...{ errorMessage: told(failure, options.context).message, inferResponse },
     })

@@ -15,11 +15,13 @@ import { check, watch } from './health.js'
 import { modelInfer } from './infer.js'
 import { noteOwner } from './infer-codec.js'
 import { isModelReady, modelConfig, modelMetadata, serverMetadata, statistics } from './information.js'
+import { MalformedMessage, malformed, requireMessage } from './malformed.js'
 import { reflect } from './reflection.js'
 import { Health, type HealthCheckRequest } from './schema/health_pb.js'
 import * as pb from './schema/inference_pb.js'
 import { ServerReflection, type ServerReflectionRequest } from './schema/reflection_pb.js'
 import { ServerReflection as ServerReflectionAlpha } from './schema/reflection_v1alpha_pb.js'
+import { statusObjectOf } from './status.js'
 import { serveInferStream } from './streams.js'
 
 export interface Method {
@@ -34,7 +36,11 @@ function definitionOf(method: DescMethod): MethodDefinition<unknown, unknown> {
     Buffer.from(toBinary(schema, message as never))
   const deserialize = (schema: typeof input) => (bytes: Buffer) => {
     noteOwner(bytes)
-    return fromBinary(schema, bytes)
+    try {
+      return fromBinary(schema, bytes)
+    } catch (thrown) {
+      return new MalformedMessage(thrown)
+    }
   }
   return {
     path: `/${parent.typeName}/${method.name}`,
@@ -51,7 +57,7 @@ function unary(method: DescMethod, options: ServeOptions, scope: Scope | null, w
   const handler = (call: ServerUnaryCall<unknown, unknown>, callback: sendUnaryData<unknown>) => {
     const done = serveCall(call as AnyCall, options, {
       scope,
-      work: async (seen) => await work(call.request as never, seen, call.metadata),
+      work: async (seen) => await work(requireMessage(call.request) as never, seen, call.metadata),
     })
     void done.then((ended) =>
       'failure' in ended ? callback({ ...ended.status, name: '', message: '' }) : callback(null, ended.value),
@@ -134,6 +140,10 @@ function sharedMemoryMethods(options: ServeOptions): Method[] {
 function healthMethods(options: ServeOptions): Method[] {
   const { context } = options
   const watchHandler = (call: ServerWritableStream<HealthCheckRequest, unknown>) => {
+    if (call.request instanceof MalformedMessage) {
+      call.emit('error', statusObjectOf(malformed(call.request)))
+      return
+    }
     const end = watch(context, call.request.service, (response) => call.write(response))
     call.on('cancelled', end)
     call.on('close', end)
@@ -147,7 +157,10 @@ function healthMethods(options: ServeOptions): Method[] {
 /** The description of the services holds nothing of this server's. */
 function reflectionMethods(): Method[] {
   const handler = (call: ServerDuplexStream<ServerReflectionRequest, unknown>) => {
-    call.on('data', (request: ServerReflectionRequest) => call.write(reflect(request)))
+    call.on('data', (request: ServerReflectionRequest) => {
+      if (request instanceof MalformedMessage) call.emit('error', statusObjectOf(malformed(request)))
+      else call.write(reflect(request))
+    })
     call.on('end', () => call.end())
   }
   return [ServerReflection, ServerReflectionAlpha].map(({ method }) => ({
