@@ -160,7 +160,13 @@ export const ERSILIA_ROUTES: readonly Route[] = [
     path: '/redoc',
     id: 'redoc',
     summary: 'The page of the documentation, under the name that another has elsewhere',
-    responses: { 302: { description: 'To /docs.', other: { type: '*/*', description: 'Where it is.' } } },
+    responses: {
+      200: {
+        description: 'The page, for those who follow the redirect.',
+        other: { type: 'text/html', description: 'HTML.' },
+      },
+      302: { description: 'To /docs.', other: { type: '*/*', description: 'Where it is.' } },
+    },
     errors: ['ROUTE_NOT_FOUND'],
   },
   get('/models/status', {
