@@ -4,6 +4,8 @@
  */
 import { z } from 'zod'
 import { ApiKeySchema } from '../src/access/api-keys.js'
+import { repositoryIndexSchema } from '../src/api/schemas.js'
+import { logLevelSchema } from '../src/api/server-control.js'
 import { ServingConfigSchema } from '../src/config/config.js'
 import { ErrorCodeSchema, OutOfServiceSchema } from '../src/errors.js'
 import { MountedBundleSchema } from '../src/ersilia/mounted.js'
@@ -52,6 +54,20 @@ const secrets = z.object({
 /** Request counts for each client, over all workers. Used only where client limits are on. */
 const clients = z.object({ page: StatsPageReferenceSchema, secret: z.string() })
 
+/** What a worker asks of the primary, in the name of a client. */
+const controlRequest = z.discriminatedUnion('action', [
+  z.object({ action: z.literal('index') }),
+  z.object({ action: z.literal('load'), model: z.string(), config: z.string().nullable() }),
+  z.object({ action: z.literal('unload'), model: z.string() }),
+  z.object({ action: z.literal('setLogLevel'), level: logLevelSchema }),
+])
+
+const problem = z.object({
+  code: ErrorCodeSchema,
+  message: z.string(),
+  headers: z.record(z.string(), z.string()),
+})
+
 export const ToWorkerSchema = z.discriminatedUnion('type', [
   z.object({
     type: z.literal('start'),
@@ -84,6 +100,14 @@ export const ToWorkerSchema = z.discriminatedUnion('type', [
   z.object({ type: z.literal('takeOut'), version: versionOutOfService }),
   /** A model version accepts requests again, if it is loaded. */
   z.object({ type: z.literal('putBack'), name: z.string(), version: z.string() }),
+  /** The answer to `control`. */
+  z.object({
+    type: z.literal('controlled'),
+    id: z.int().nonnegative(),
+    index: repositoryIndexSchema.nullable(),
+    problem: problem.nullable(),
+  }),
+  z.object({ type: z.literal('logLevel'), level: logLevelSchema }),
   z.object({ type: z.literal('drain') }),
   /** Close one busy connection. */
   z.object({ type: z.literal('shed') }),
@@ -117,7 +141,9 @@ export const ToPrimarySchema = z.discriminatedUnion('type', [
       })
       .nullable(),
   }),
-  /** A retired generation is unloaded. */
+  /** What a client asks of the whole server. */
+  z.object({ type: z.literal('control'), id: z.int().nonnegative(), request: controlRequest }),
+  /** A generation that was retired is unloaded. */
   z.object({ type: z.literal('unloaded'), key: z.string() }),
   /**
    * The inference thread has not responded for this long. The worker answers 503 until it receives `drain`.
@@ -140,5 +166,7 @@ export type ToPrimary = z.infer<typeof ToPrimarySchema>
 export type SegmentMessage = z.infer<typeof segment>
 export type OutOfServiceMessage = z.infer<typeof versionOutOfService>
 export type SecretsMessage = z.infer<typeof secrets>
+export type ControlRequest = z.infer<typeof controlRequest>
+export type ControlAnswer = Omit<Extract<ToWorker, { type: 'controlled' }>, 'type' | 'id'>
 export type ClientsMessage = z.infer<typeof clients>
 export type StartMessage = Extract<ToWorker, { type: 'start' }>

@@ -1,17 +1,27 @@
-/** The port that workers serve on. */
+/** The ports that workers are told to serve on. */
 import { once } from 'node:events'
 import { createServer } from 'node:net'
 import type { Config } from '../src/config/config.js'
 import { listen } from '../src/http/listen.js'
 
 /**
- * Returns the port to serve on. Port 0 is resolved here, once: workers that bind port 0 after all others died
- * would get a different port.
+ * The ports to serve on. Where any free one is asked for, it is chosen here: workers that ask for port 0
+ * after all others died would be given another one.
  */
-export async function concretePort({ host, port, isHttp }: Config): Promise<number> {
-  if (port !== 0 || !isHttp) return port
+export async function concretePorts(
+  config: Pick<Config, 'host' | 'port' | 'grpcPort' | 'isHttp'>,
+): Promise<{ readonly port: number; readonly grpcPort: number | null }> {
+  const { host, port, grpcPort, isHttp } = config
+  if (!isHttp) return { port, grpcPort: null }
+  return {
+    port: port === 0 ? await freePort(host) : port,
+    grpcPort: grpcPort === 0 ? await freePort(host) : grpcPort,
+  }
+}
+
+async function freePort(host: string): Promise<number> {
   const probe = createServer()
-  const free = await listen(probe, { host, port }, 'inference')
+  const free = await listen(probe, { host, port: 0 }, 'inference')
   probe.close()
   await once(probe, 'close')
   return free

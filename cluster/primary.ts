@@ -6,11 +6,12 @@ import cluster from 'node:cluster'
 import { rmSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
+import { adminTokenDigest } from '../src/access/api-keys.js'
 import type { Config } from '../src/config/config.js'
 import { messageOf, type OnecopyError } from '../src/errors.js'
-import { ownSocketPath, writeResidentNote } from '../src/ersilia/resident.js'
+import { writeResidentNote } from '../src/ersilia/resident.js'
 import type { ServerIdentity } from '../src/http/routes/health.js'
-import { SocketFile } from '../src/http/unix-socket.js'
+import type { SocketFile } from '../src/http/unix-socket.js'
 import { Lifecycle } from '../src/lifecycle.js'
 import { createLog, type Log } from '../src/log.js'
 import { cgroupMemoryLimit } from '../src/process/memory.js'
@@ -21,18 +22,20 @@ import { MemoryBudget } from '../src/sharing/memory-budget.js'
 import { AdminServer, localFolders } from './admin/admin.js'
 import { FleetMetrics } from './admin/metrics.js'
 import { Secrets } from './admin/secrets.js'
+import { chooseSocket } from './choose-socket.js'
+import { ControlServer } from './control-server.js'
 import { EXIT } from './exit-codes.js'
 import type { SecretsMessage } from './messages.js'
 import { type InitialModels, residentNote, resolveInitialModels } from './models/bundles.js'
 import { Catalogue } from './models/catalogue.js'
 import { createBreakers } from './models/disabled-models.js'
 import { publishInitialModels } from './models/initial-models.js'
+import { modelDirectory } from './models/model-directory.js'
 import { Publisher } from './models/publisher.js'
-import { repositoryApiOf } from './models/repository-api.js'
 import { RepositoryControl } from './models/repository-control.js'
 import { requireAllInService } from './models/service-states.js'
-import { concretePort } from './port.js'
-import { reportFailure, reportReady } from './ready-report.js'
+import { concretePorts } from './port.js'
+import { notReadyReason, reportFailure, reportReady } from './ready-report.js'
 import { DUPLICATE_SIGNAL_MS, exitCodeOf, onHangUp, onTermination } from './signals.js'
 import type { Breakers } from './workers/breaker.js'
 import { FleetStats } from './workers/stats.js'
@@ -54,6 +57,7 @@ class Primary {
   #secrets: Secrets | undefined
   #admin: AdminServer | undefined
   #stats: FleetStats | undefined
+  readonly #control: ControlServer
   #supervisor: Supervisor | undefined
   #watch: Watch | undefined
   #failure: string | null = null
@@ -61,12 +65,17 @@ class Primary {
   #initial: InitialModels | undefined
   /** Null without a Unix socket. */
   #socket: SocketFile | null = null
+  #grpcPort: number | null = null
 
   constructor(config: Config, version: string) {
     this.#config = config
     this.#identity = { name: 'onecopy', version }
     this.#log = createLog({ level: config.logLevel, role: 'primary', format: config.logFormat })
     this.#budget = new MemoryBudget({ limitBytes: cgroupMemoryLimit(), workers: config.workers })
+    this.#control = new ControlServer({
+      ...{ config, log: this.#log, repository: () => this.#repository },
+      ...{ serverState: () => this.#lifecycle.state, workers: () => this.#supervisor?.alive ?? [] },
+    })
     this.#breakers = createBreakers({
       ...{ config: config.breaker, log: this.#log, catalogue: () => this.#catalogue },
       onFailure: (model, cause) => this.#metrics.modelFailed(model, cause),
@@ -150,7 +159,7 @@ class Primary {
     const { segmentDir } = config
     if (!(await isInMemory(segmentDir)))
       this.#log.warn({ segmentDir }, 'the segment folder is not in memory: weights are read from a disk')
-    this.#socket = await this.#chooseSocket(this.#serverFolder.path, initial)
+    this.#socket = await chooseSocket(config, this.#serverFolder.path, initial)
     if (config.isHttp) this.#admin = await this.#startAdmin(this.#secrets)
     // At most one replica at a time has an old and a new worker; stalls and crashes need more slots.
     this.#stats = await FleetStats.create({
@@ -204,24 +213,21 @@ class Primary {
       keyring: secrets.keyring,
       tls: secrets.adminTls,
       docsVersion: config.hasDocs ? this.#identity.version : null,
-      repository: repositoryApiOf(() => this.#repository, {
-        isExplicit: config.modelControl === 'explicit',
-        serverState: () => this.#lifecycle.state,
+      control: this.#control,
+      models: modelDirectory({
+        ...{ config, catalogue: () => this.#catalogue, stats: () => this.#stats },
+        readyWorkers: () => this.#supervisor?.ready.length ?? 0,
       }),
+      isDraining: () => this.#lifecycle.state === 'draining',
+      ...{ repositoryApi: config.repositoryApi, isTracing: config.otlpEndpoint !== '' },
+      publicPort: () => this.#supervisor?.port ?? null,
       localFolders: localFolders(config, this.#serverFolder),
       restart: () => this.#restart('restart asked for'),
       metrics: async () => ({ contentType: this.#metrics.contentType, text: await this.#metrics.scrape() }),
     })
   }
 
-  /** The Unix socket path: the configured one, else a path next to the segment if the model has a name. */
-  async #chooseSocket(serverFolder: string, { names }: InitialModels): Promise<SocketFile | null> {
-    const asked = this.#config.socketPath
-    const path = asked !== '' ? asked : names.length === 0 ? null : ownSocketPath(serverFolder)
-    return path === null ? null : await SocketFile.claim(path)
-  }
-
-  /** At start, a path that another server uses is an error. Later it is only logged. */
+  /** A start fails where another server has the path; later, those who found this server there are told by the log. */
   async #publishSocket(): Promise<void> {
     try {
       await this.#socket?.publish()
@@ -257,7 +263,8 @@ class Primary {
     catalogue: Catalogue,
     secrets: Secrets,
   ): Promise<Supervisor> {
-    const { adminToken: _token, apiKeys: _keys, ...shared } = this.#config
+    const { adminToken, apiKeys: _keys, ...shared } = this.#config
+    this.#control.listen()
     cluster.setupPrimary({
       exec: fileURLToPath(new URL('main.js', import.meta.url)),
       args: ['worker'],
@@ -265,8 +272,13 @@ class Primary {
       cwd: CHILD_DIR,
       execArgv: [...process.execArgv, ...WORKER_FLAGS],
     })
-    const port = await concretePort(this.#config)
+    const ports = await concretePorts(this.#config)
+    this.#grpcPort = ports.grpcPort
     const { isModelRequired, mounted } = this.#initial as InitialModels
+    const addresses = {
+      ...{ ...ports, socketPath: this.#socket?.bindPath ?? '', adminPort: this.#admin?.port ?? 0 },
+      adminTokenSha256: adminTokenDigest(adminToken),
+    }
     return new Supervisor({
       workers: shared.workers,
       bootTimeoutMs: shared.bootTimeoutMs,
@@ -277,8 +289,8 @@ class Primary {
         catalogue.lease((models) =>
           take({
             type: 'start',
-            // The schema of the message drops fields that workers do not need.
-            config: { ...shared, port, socketPath: this.#socket?.bindPath ?? '', isModelRequired },
+            // What a worker does not need is left out when it parses the message.
+            config: { ...shared, ...addresses, isModelRequired },
             bundle: mounted,
             identity: this.#identity,
             serverFolder: server.path,
@@ -291,6 +303,7 @@ class Primary {
         ),
       onReady: async (worker) => {
         catalogue.workerReady(worker)
+        this.#control.welcome(worker)
         await this.#publishSocket()
       },
       onModelFault: (fault) => this.#breakers.record(fault),
@@ -328,20 +341,17 @@ class Primary {
   }
 
   #notReadyReason(): string | null {
-    const { state } = this.#lifecycle
-    if (state === 'failed') return this.#failure ?? 'the server has failed'
-    if (state !== 'ready') return `the server is ${state}`
-    if (this.#supervisor?.ready.length === 0) return 'no worker is ready'
-    const isServing = this.#catalogue?.isServing(this.#initial?.isModelRequired ?? false)
-    return isServing === false ? 'no model is served: POST /v2/repository/index gives the reason' : null
+    return notReadyReason({
+      ...{ state: this.#lifecycle.state, failure: this.#failure },
+      readyWorkers: () => this.#supervisor?.ready.length,
+      isServing: () => this.#catalogue?.isServing(this.#initial?.isModelRequired ?? false),
+    })
   }
 
   #sayReady(): void {
     reportReady({
-      config: this.#config,
-      log: this.#log,
-      port: this.#supervisor?.port ?? 0,
-      adminPort: this.#admin?.port ?? 0,
+      ...{ config: this.#config, log: this.#log, port: this.#supervisor?.port ?? 0 },
+      ...{ adminPort: this.#admin?.port ?? 0, grpcPort: this.#grpcPort },
       hasTls: this.#secrets?.current.tls != null,
       socketPath: this.#socket?.path ?? null,
       published: this.#catalogue?.published ?? [],

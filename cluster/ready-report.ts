@@ -13,6 +13,8 @@ export interface ReadyReport {
   readonly log: Log
   readonly port: number
   readonly adminPort: number
+  /** Null where there is no gRPC. */
+  readonly grpcPort: number | null
   readonly hasTls: boolean
   /** Null without a Unix socket. */
   readonly socketPath: string | null
@@ -25,6 +27,7 @@ export function reportReady({
   log,
   port,
   adminPort,
+  grpcPort,
   hasTls,
   socketPath,
   published,
@@ -32,8 +35,9 @@ export function reportReady({
   const { host, adminHost, adminTls, workers, isHttp } = config
   const scheme = hasTls ? 'https' : 'http'
   const adminScheme = adminTls === 'off' ? 'http' : 'https'
+  const grpc = grpcPort === null ? '' : `, gRPC on ${urlHost(host)}:${grpcPort}`
   const where = isHttp
-    ? `inference on ${scheme}://${urlHost(host)}:${port}, metrics and probes on ${adminScheme}://${urlHost(adminHost)}:${adminPort}`
+    ? `inference on ${scheme}://${urlHost(host)}:${port}${grpc}, metrics and probes on ${adminScheme}://${urlHost(adminHost)}:${adminPort}`
     : `inference on the socket ${socketPath}`
   process.stdout.write(`${readyTable(published, workers)}\nready: ${where}\n`)
   for (const { source, segment } of published) {
@@ -44,7 +48,11 @@ export function reportReady({
     logBatching(log, source, segment.header)
   }
   const socket = socketPath === null ? {} : { socketPath }
-  log.info({ host, port, adminHost, adminPort, workers, models: published.length, ...socket }, 'ready')
+  const grpcFacts = grpcPort === null ? {} : { grpcPort }
+  log.info(
+    { host, port, ...grpcFacts, adminHost, adminPort, workers, models: published.length, ...socket },
+    'ready',
+  )
 }
 
 /** On a terminal, prints the error and a remedy. With JSON logs, writes a log line. */
@@ -56,4 +64,18 @@ export function reportFailure(
     process.stderr.write(`${startFailureText(thrown)}\n`)
   else if (thrown instanceof OnecopyError) log.fatal({ code: thrown.code }, thrown.message)
   else log.fatal({ err: thrown }, messageOf(thrown))
+}
+
+/** Why probes are told to look elsewhere; null where the server answers. */
+export function notReadyReason(facts: {
+  readonly state: string
+  readonly failure: string | null
+  readonly readyWorkers: () => number | undefined
+  readonly isServing: () => boolean | undefined
+}): string | null {
+  const { state, failure } = facts
+  if (state === 'failed') return failure ?? 'the server has failed'
+  if (state !== 'ready') return `the server is ${state}`
+  if (facts.readyWorkers() === 0) return 'no worker is ready'
+  return facts.isServing() === false ? 'no model is served: POST /v2/repository/index says why' : null
 }

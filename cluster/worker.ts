@@ -17,6 +17,7 @@ import { Regions } from '../src/regions/regions.js'
 import { removeFolder } from '../src/segment/folder.js'
 import { beginEngine, ServingProcess } from '../src/server/server.js'
 import type { SegmentToServe } from '../src/server/serving-options.js'
+import { ControlLink } from './control-link.js'
 import { EXIT } from './exit-codes.js'
 import {
   type OutOfServiceMessage,
@@ -53,6 +54,7 @@ class WorkerProcess {
   #serviceTurn: Promise<void> = Promise.resolve()
   /** Secrets that arrived while the worker boots. */
   #renewed: SecretsMessage | undefined
+  #control: ControlLink | undefined
   #wasIdle = true
   #isEnding = false
 
@@ -81,6 +83,8 @@ class WorkerProcess {
     } else if (message.type === 'drain') await this.#end({ exitCode: 0, timeoutMs: this.#drainTimeoutMs })
     else if (message.type === 'shed') this.#serving?.connections.shed()
     else if (message.type === 'secrets') this.#renew(message.secrets)
+    else if (message.type === 'controlled') this.#control?.take(message.id, message)
+    else if (message.type === 'logLevel') this.#log.level = message.level
     else if (message.type === 'takeOut' || message.type === 'putBack') await this.#serveOrNot(message)
     else await this.#answer(message)
   }
@@ -139,6 +143,9 @@ class WorkerProcess {
   async #boot(start: StartMessage): Promise<void> {
     this.#start = start
     this.#log = createLog({ level: start.config.logLevel, role: 'worker', format: start.config.logFormat })
+    const { repositoryApi, modelControl } = start.config
+    if (repositoryApi === 'public')
+      this.#control = new ControlLink({ isExplicit: modelControl === 'explicit', send })
     try {
       await this.#engine.reportTo(start.processStats, start.statsSlot)
       this.#serving = await ServingProcess.start({
@@ -154,6 +161,7 @@ class WorkerProcess {
         identity: start.identity,
         engine: this.#engine,
         regions: start.config.systemSharedMemory ? new Regions(join(start.serverFolder, 'regions')) : null,
+        control: this.#control ?? null,
         log: this.#log,
         onBug: (error) => this.#onBug(error),
         onStalled: (silentMs) => void send({ type: 'stalled', silentMs }),
@@ -186,6 +194,7 @@ class WorkerProcess {
   async #survivePrimary(): Promise<void> {
     // Node would otherwise exit immediately, with requests in flight.
     this.#worker.exitedAfterDisconnect = true
+    this.#control?.abandon()
     if (this.#start !== undefined) await removeFolder(this.#start.serverFolder)
     if (this.#isEnding) return
     this.#log.error('lost the primary: draining')

@@ -2,9 +2,10 @@
 import type { Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import Router from '@koa/router'
-import Koa from 'koa'
+import Koa, { type Middleware } from 'koa'
 import type { Keyring } from '../../src/access/api-keys.js'
 import type { RestartAnswer, ServerLive, ServerMetadata, ServerReadiness } from '../../src/api/schemas.js'
+import type { ServerControl } from '../../src/api/server-control.js'
 import type { Config } from '../../src/config/config.js'
 import { messageOf } from '../../src/errors.js'
 import { requireScope } from '../../src/http/authentication.js'
@@ -16,15 +17,21 @@ import {
   createHttpServer,
   renewTls,
 } from '../../src/http/http-server.js'
+import { plainJsonType } from '../../src/http/json-type.js'
 import { listen } from '../../src/http/listen.js'
 import { publicText } from '../../src/http/public-text.js'
+import { adminRouteHint } from '../../src/http/route-hint.js'
 import { documentationRoutes } from '../../src/http/routes/documentation.js'
 import type { ServerIdentity } from '../../src/http/routes/health.js'
+import { modelRoutes } from '../../src/http/routes/models.js'
+import { repositoryRoutes } from '../../src/http/routes/repository.js'
+import { settingsRoutes } from '../../src/http/routes/settings.js'
+import { statisticsRoutes } from '../../src/http/routes/statistics.js'
 import { securityHeaders, setHeaders } from '../../src/http/security-headers.js'
 import type { TlsMaterial } from '../../src/http/tls.js'
+import type { ModelDirectory } from '../../src/inference/service.js'
 import type { Log } from '../../src/log.js'
 import type { ServerFolder } from '../../src/segment/folder.js'
-import { type RepositoryApi, repositoryRoutes } from '../models/repository-api.js'
 
 /** Probes and scrapers are few and fast, so the primary limits other connections tightly. */
 const LIMITS: ConnectionLimits = {
@@ -48,8 +55,14 @@ export interface AdminOptions {
   readonly keyring: Keyring
   /** Null for plain HTTP. */
   readonly tls: TlsMaterial | null
-  readonly repository: RepositoryApi
-  /** Starts to replace every worker. Returns null, or the reason if it cannot. */
+  readonly control: ServerControl
+  readonly repositoryApi: Config['repositoryApi']
+  readonly models: ModelDirectory
+  readonly isTracing: boolean
+  readonly isDraining: () => boolean
+  /** The public port, once there is one. */
+  readonly publicPort: () => number | null
+  /** Begins to replace every worker; null, or why it cannot. */
   readonly restart: () => string | null
   /** Version of the server; null if the API document and page are not served. */
   readonly docsVersion: string | null
@@ -65,12 +78,26 @@ export function localFolders(config: Config, server: ServerFolder | undefined): 
   return [...folders, ...(only === null ? [] : [only.path]), ...(server === undefined ? [] : [server.path])]
 }
 
+/** What the public port tells of models, for clients that know one address only. */
+function modelInformation(router: Router, { models, isDraining }: AdminOptions, guard: Middleware): void {
+  router.use('/v2/models', guard)
+  statisticsRoutes(router, { models })
+  modelRoutes(router, { models, isDraining })
+}
+
 /** Every route of the admin port. */
 export function adminRouter(options: AdminOptions): Router {
   const { notReadyReason, docsVersion, keyring, localFolders } = options
   const forAdmins = requireScope(keyring, 'admin')
   const router = new Router()
-  const metadata: ServerMetadata = { ...options.identity, extensions: ['model_repository'] }
+  const metadata: ServerMetadata = {
+    ...options.identity,
+    extensions: [
+      ...(['logging', 'model_configuration'] as const),
+      ...(options.repositoryApi === 'off' ? [] : (['model_repository'] as const)),
+      ...(['statistics', 'trace'] as const),
+    ],
+  }
   router.get('/v2', (ctx) => {
     ctx.body = metadata
   })
@@ -92,7 +119,12 @@ export function adminRouter(options: AdminOptions): Router {
     ctx.set('Content-Type', contentType)
     ctx.body = text
   })
-  repositoryRoutes(router, { repository: options.repository, guard: forAdmins, localFolders })
+  modelInformation(router, options, forAdmins)
+  const { control, models, isTracing, log } = options
+  const hasRepository = options.repositoryApi !== 'off'
+  const guard = [forAdmins]
+  settingsRoutes(router, { models, log, isTracing, control: hasRepository ? control : null, guard })
+  if (hasRepository) repositoryRoutes(router, { repository: control, guard, localFolders })
   router.post('/restart', forAdmins, (ctx) => {
     const reason = options.restart()
     ctx.status = reason === null ? 202 : 503
@@ -101,7 +133,8 @@ export function adminRouter(options: AdminOptions): Router {
     ctx.body = answer
   })
   if (docsVersion !== null) {
-    documentationRoutes(router, { port: 'admin', version: docsVersion, hasBundle: false })
+    const facts = { hasBundle: false, hasSharedMemory: false, hasRepository }
+    documentationRoutes(router, { port: 'admin', version: docsVersion, ...facts })
   }
   return router
 }
@@ -120,8 +153,10 @@ export class AdminServer {
     const router = adminRouter(options)
     const app = new Koa()
     app.use(setHeaders(headers))
-    // A bug in a probe says nothing about the models: it is logged, and the primary continues.
-    app.use(errorResponses({ log, localFolders, onBug: () => {} }))
+    app.use(plainJsonType)
+    // A probe that fails says nothing about the models: it is logged, and the primary lives on.
+    const routeHint = (path: string) => adminRouteHint(path, { ...options, port: options.publicPort() })
+    app.use(errorResponses({ log, localFolders, routeHint, onBug: () => {} }))
     app.use(checkHeaders)
     app.use(guardAgainstPages({ host, allowedHosts: options.allowedHosts }, options.keyring))
     app.use(router.routes())

@@ -3,7 +3,7 @@
  * again when the files change or on SIGHUP. Invalid content is logged once and changes nothing. A new worker
  * gets what the others use.
  */
-import { type ApiKey, Keyring, parseKeys } from '../../src/access/api-keys.js'
+import { type ApiKey, adminTokenDigest, Keyring, parseKeys } from '../../src/access/api-keys.js'
 import { readSecretFile, watchSecretFiles } from '../../src/access/secret-files.js'
 import type { Config } from '../../src/config/config.js'
 import { messageOf } from '../../src/errors.js'
@@ -57,7 +57,10 @@ export class Secrets {
   private constructor(options: SecretsOptions, current: SecretsMessage) {
     this.#options = options
     this.#current = current
-    this.keyring = new Keyring({ keys: current.apiKeys, adminToken: options.config.adminToken })
+    this.keyring = new Keyring({
+      keys: current.apiKeys,
+      adminTokenSha256: adminTokenDigest(options.config.adminToken),
+    })
     const { apiKeysFile, tlsCertPath, tlsKeyPath, tlsCaPath } = options.config
     const paths = [apiKeysFile, tlsCertPath, tlsKeyPath, tlsCaPath].filter((path) => path !== '')
     this.#endWatch = watchSecretFiles(paths, () => void this.reload())

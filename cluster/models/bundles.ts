@@ -1,5 +1,5 @@
 /** The models and the Ersilia bundle that a server starts with: a repository, one bundle or one ONNX file. */
-import { stat } from 'node:fs/promises'
+import { readFile, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import type { Config } from '../../src/config/config.js'
 import { messageOf, OnecopyError } from '../../src/errors.js'
@@ -109,7 +109,7 @@ async function bundleAmong(
   }
   try {
     const bundle = await readBundle(folder)
-    if (sources.some(({ path }) => path === bundle.checkpoint))
+    if (await isAmong(sources, bundle.checkpoint, name))
       return {
         mounted: { path: bundle.root, modelName: name, isRequired: false },
         names: namesOf(bundle, name),
@@ -134,7 +134,7 @@ async function resolveRepository(
   { modelPaths, modelControl, loadModels, exitsOnError }: Config,
   log: Log,
 ): Promise<Found> {
-  const { sources, problems } = await scanRepository(...modelPaths)
+  const { sources, problems } = await scanRepository(modelPaths)
   const isTolerant = modelControl === 'watch' || !exitsOnError
   if (modelControl !== 'explicit' || loadModels.includes('*')) {
     if (sources.length + problems.length === 0 && modelControl !== 'explicit') {
@@ -200,4 +200,22 @@ export function residentNote(
     outputType,
     socketPath,
   }
+}
+
+/**
+ * Whether the checkpoint of a bundle is a model of the repository: the same file, or a copy. A bundle keeps its checkpoint in
+ * `model/`, which is all that ersilia-pack packs, and the repository has it under its version.
+ */
+async function isAmong(
+  sources: readonly ModelSource[],
+  checkpoint: string | null,
+  name: string,
+): Promise<boolean> {
+  if (checkpoint === null) return false
+  if (sources.some(({ path }) => path === checkpoint)) return true
+  for (const { path } of sources.filter((source) => source.name === name)) {
+    const [a, b] = await Promise.all([stat(path), stat(checkpoint)])
+    if (a.size === b.size && (await readFile(path)).equals(await readFile(checkpoint))) return true
+  }
+  return false
 }

@@ -57,7 +57,7 @@ export class Catalogue {
     const { allWorkers, retireTimeoutMs } = options
     this.#retirement = new Retirement({
       ...{ allWorkers, retireTimeoutMs, log },
-      serving: () => this.#serving,
+      serving: () => this.serving,
       onLateUnload: (old) => void this.#runExclusive(() => this.#forgetCounts(old)),
     })
   }
@@ -117,25 +117,26 @@ export class Catalogue {
   }
 
   get published(): PublishedModel[] {
-    return this.#serving.map(({ segment }) => segment.published)
+    return this.serving.map(({ segment }) => segment.published)
   }
 
   /** Memory that the next load needs again. */
   get releasedBytes(): number {
-    return this.#serving.reduce((sum, { segment }) => sum + segment.releasedBytes, 0)
+    return this.serving.reduce((sum, { segment }) => sum + segment.releasedBytes, 0)
   }
 
   /** The versions that are served. */
   get served(): VersionName[] {
-    return this.#serving.map(({ source: { name, version } }) => ({ name, version }))
+    return this.serving.map(({ source: { name, version } }) => ({ name, version }))
   }
 
   /** Whether any version is served, or none is required. */
   isServing(isModelRequired: boolean): boolean {
-    return this.#serving.length === 0 ? !isModelRequired : this.index.some(({ state }) => state === 'READY')
+    return this.serving.length === 0 ? !isModelRequired : this.index.some(({ state }) => state === 'READY')
   }
 
-  get #serving(): Generation[] {
+  /** The generations that answer. */
+  get serving(): Generation[] {
     return [...this.#entries.values()].flatMap(({ serving }) => serving ?? [])
   }
 
@@ -148,12 +149,12 @@ export class Catalogue {
 
   /** What workers load. A version out of service is included only if it can return without a reload. */
   get #loadable(): Generation[] {
-    return this.#serving.filter(({ source }) => this.#service.stateOf(source)?.isLoaded !== false)
+    return this.serving.filter(({ source }) => this.#service.stateOf(source)?.isLoaded !== false)
   }
 
   /** Served versions that some or all workers refuse. */
   get outOfService(): readonly (VersionName & { readonly state: OutOfService; readonly workers: number })[] {
-    return this.#serving.flatMap(({ source: { name, version } }) => {
+    return this.serving.flatMap(({ source: { name, version } }) => {
       const { state, workers } = this.#service.refusing({ name, version })
       return state === null ? [] : [{ name, version, state, workers }]
     })
@@ -371,6 +372,6 @@ export class Catalogue {
   async close(): Promise<void> {
     this.#boots.close()
     await this.#lastChange
-    await Promise.all([...this.#serving.map(({ segment }) => segment.close()), this.#retirement.close()])
+    await Promise.all([...this.serving.map(({ segment }) => segment.close()), this.#retirement.close()])
   }
 }

@@ -10,7 +10,9 @@ import type { IndexEntry } from '../../src/api/schemas.js'
 import { messageOf, OnecopyError } from '../../src/errors.js'
 import { withDeadline } from '../../src/lifecycle.js'
 import type { Log } from '../../src/log.js'
+import { readOverride } from '../../src/repository/config-override.js'
 import {
+  type ConfigOverride,
   type ModelSource,
   type RepositoryProblem,
   type RepositoryScan,
@@ -132,9 +134,9 @@ export class RepositoryControl {
     this.#scheduleScan(isSettled ? RESCAN_MS : STABLE_MS)
   }
 
-  async #scan(): Promise<RepositoryScan> {
+  async #scan(override: ConfigOverride | null = null): Promise<RepositoryScan> {
     const { modelPaths } = this.#options
-    return modelPaths === null ? EMPTY_SCAN : await scanRepository(...modelPaths)
+    return modelPaths === null ? EMPTY_SCAN : await scanRepository(modelPaths, override)
   }
 
   /** Loads new and changed versions and unloads removed ones. Returns false if files are still changing. */
@@ -214,12 +216,15 @@ export class RepositoryControl {
 
   /**
    * Serves every version of a model as it is in the repository. One that fails does not affect the others.
-   * @throws OnecopyError MODEL_NOT_FOUND, REPOSITORY_INVALID, or the error of a failed load.
+   * `config` is JSON that replaces its config.json until the next load.
+   * @throws OnecopyError MODEL_NOT_FOUND, REQUEST_INVALID (config), REPOSITORY_INVALID, or the error of a failed load.
    */
-  async load(name: string): Promise<void> {
+  async load(name: string, config: string | null): Promise<void> {
     const { catalogue } = this.#options
-    const scan = await this.#scan()
-    this.#problems.take(scan.problems, { isPatient: false })
+    const override = config === null ? null : { model: name, config: readOverride(config, name) }
+    const scan = await this.#scan(override)
+    // What is wrong with an override is no problem of the repository.
+    if (override === null) this.#problems.take(scan.problems, { isPatient: false })
     const isOfName = (one: ModelSource | RepositoryProblem) => one.name === name
     const [sources, problems] = [scan.sources.filter(isOfName), scan.problems.filter(isOfName)]
     if (sources.length + problems.length === 0)

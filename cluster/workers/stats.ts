@@ -133,6 +133,11 @@ export class FleetStats {
     return this.#modelOf(number).page.reference
   }
 
+  /** Undefined where the model is gone. */
+  pageOf(number: number): StatsPage | undefined {
+    return this.#models.get(number)?.page
+  }
+
   #modelOf(number: number): CountedModel {
     const model = this.#models.get(number)
     if (model === undefined) throw new Error(`expected a model number, got ${number}`)

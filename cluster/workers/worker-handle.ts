@@ -198,7 +198,7 @@ export class WorkerHandle {
     else if (message.type === 'done') this.#settle(message)
     else if (message.type === 'unloaded') this.#onUnload(message.key)
     else if (message.type === 'stalled') onStalled(message.silentMs)
-    else {
+    else if (message.type === 'ready') {
       clearTimeout(this.#bootTimer)
       for (const { key, state } of message.failed) {
         this.serves.delete(key)

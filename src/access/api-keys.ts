@@ -36,7 +36,12 @@ function sha256(text: string): Buffer {
   return createHash('sha256').update(text).digest()
 }
 
-/** A new key, which is shown only once, and the entry to store. */
+/** What is kept of the admin token; null where none is asked for. */
+export function adminTokenDigest(token: string): string | null {
+  return token === '' ? null : sha256(token).toString('hex')
+}
+
+/** A new key, to be shown once, and what is kept of it. */
 export function createKey(options: { readonly name: string; readonly scopes: readonly Scope[] }): {
   readonly key: string
   readonly entry: ApiKey
@@ -104,11 +109,21 @@ export class Keyring {
   /** Null: authentication is not configured. An empty list rejects every key. */
   #keys: readonly KnownKey[] | null = null
 
-  constructor({ keys, adminToken = '' }: { keys: readonly ApiKey[] | null; adminToken?: string }) {
+  /** `adminTokenSha256` is in hexadecimal digits; null: there is none. */
+  constructor({
+    keys,
+    adminTokenSha256 = null,
+  }: {
+    readonly keys: readonly ApiKey[] | null
+    readonly adminTokenSha256?: string | null
+  }) {
     this.#adminToken =
-      adminToken === ''
+      adminTokenSha256 === null
         ? null
-        : { name: 'admin-token', digest: sha256(adminToken), scopes: new Set<Scope>(['admin']) }
+        : {
+            ...{ name: 'admin-token', scopes: new Set<Scope>(['admin']) },
+            digest: Buffer.from(adminTokenSha256, 'hex'),
+          }
     this.replace(keys)
   }
 

@@ -8,12 +8,24 @@ import {
   outputSchema,
   parametersSchema,
 } from '../protocol/v2/schema.js'
+import * as ersilia from './ersilia-schemas.js'
 import * as schemas from './schemas.js'
 
 const COMPONENTS = {
   Error: schemas.errorSchema,
-  ErrorDetail: schemas.errorDetailSchema,
-  Molecules: schemas.moleculesSchema,
+  ErrorDetail: ersilia.errorDetailSchema,
+  Molecules: ersilia.moleculesSchema,
+  MoleculeRows: ersilia.moleculeRowsSchema,
+  TextList: ersilia.textListSchema,
+  BundleName: ersilia.bundleNameSchema,
+  Card: ersilia.cardSchema,
+  JobSubmitted: ersilia.jobSubmittedSchema,
+  JobStatus: ersilia.jobStatusSchema,
+  JobResult: ersilia.jobResultSchema,
+  JobsReset: ersilia.jobsResetSchema,
+  BundleStatus: ersilia.bundleStatusSchema,
+  BundleHealth: ersilia.bundleHealthSchema,
+  OpenApi: schemas.openApiSchema,
   ServerMetadata: schemas.serverMetadataSchema,
   ServerLive: schemas.serverLiveSchema,
   ServerReady: schemas.serverReadySchema,
@@ -42,6 +54,11 @@ const COMPONENTS = {
   SharedMemoryRequest: schemas.sharedMemoryRequestSchema,
   SharedMemoryRegion: schemas.sharedMemoryRegionSchema,
   SharedMemoryStatus: schemas.sharedMemoryStatusSchema,
+  TraceSettings: schemas.traceSettingsSchema,
+  TraceSettingsRequest: schemas.traceSettingsRequestSchema,
+  LogSettings: schemas.logSettingsSchema,
+  LogSettingsRequest: schemas.logSettingsRequestSchema,
+  CudaSharedMemoryStatus: schemas.cudaSharedMemoryStatusSchema,
 } as const satisfies Record<string, z.ZodType>
 
 export type ComponentName = keyof typeof COMPONENTS

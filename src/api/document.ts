@@ -14,9 +14,12 @@ import {
   withReferences,
 } from './components.js'
 import { ERSILIA_ROUTES } from './ersilia-routes.js'
+import { CUDA_SHARED_MEMORY_ROUTES, SHARED_MEMORY_ROUTES } from './extension-routes.js'
 import { PUBLIC_ROUTES } from './public-routes.js'
+import { REPOSITORY_ROUTES } from './repository-routes.js'
 import {
   type HeaderName,
+  type OtherContent,
   PATH_PARAMETERS,
   REQUEST_HEADERS,
   RESPONSE_HEADERS,
@@ -133,6 +136,12 @@ function parametersOf({ path, headers = [], query = [] }: Route): object[] {
   return [...inPath, ...query.map((parameter) => ({ in: 'query', ...parameter })), ...inHeader]
 }
 
+/** Bytes, but for texts: generated clients then do not take an answer for JSON. */
+function otherSchema({ type, description }: OtherContent): JsonSchema {
+  const bytes = type.startsWith('text/') ? {} : { format: 'binary' }
+  return { type: 'string', ...bytes, description }
+}
+
 function contentOf({ json, other }: Pick<RouteResponse, 'json' | 'other'>, example?: unknown): object {
   return {
     ...(json === undefined
@@ -143,7 +152,7 @@ function contentOf({ json, other }: Pick<RouteResponse, 'json' | 'other'>, examp
             ...(example === undefined ? {} : { example }),
           },
         }),
-    ...(other === undefined ? {} : { [other.type]: { schema: { description: other.description } } }),
+    ...(other === undefined ? {} : { [other.type]: { schema: otherSchema(other) } }),
   }
 }
 
@@ -250,11 +259,25 @@ export interface DocumentFacts {
   readonly version: string
   /** Whether an Ersilia bundle is served, which adds its routes. */
   readonly hasBundle: boolean
+  /** Whether clients may register shared memory. */
+  readonly hasSharedMemory: boolean
+  /** Whether the port answers the repository's routes. */
+  readonly hasRepository: boolean
 }
 
-export function openApiDocument(port: Port, { version, hasBundle }: DocumentFacts): OpenApiDocument {
+/** Routes that a port has under some options only. */
+function optionalRoutes(port: Port, facts: Omit<DocumentFacts, 'version'>): Route[] {
+  const isPublic = port === 'public'
+  return [
+    ...(facts.hasRepository ? REPOSITORY_ROUTES : []),
+    ...(isPublic && facts.hasSharedMemory ? [...SHARED_MEMORY_ROUTES, ...CUDA_SHARED_MEMORY_ROUTES] : []),
+    ...(isPublic && facts.hasBundle ? ERSILIA_ROUTES : []),
+  ]
+}
+
+export function openApiDocument(port: Port, { version, ...facts }: DocumentFacts): OpenApiDocument {
   const description = PORTS[port]
-  const routes = [...description.routes, ...(hasBundle && port === 'public' ? ERSILIA_ROUTES : [])]
+  const routes = [...description.routes, ...optionalRoutes(port, facts)]
   const paths: Record<string, Record<string, OpenApiOperation>> = {}
   for (const route of routes) {
     const template = templateOf(route.path)

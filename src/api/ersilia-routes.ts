@@ -1,8 +1,10 @@
 /** Routes of an Ersilia bundle. Their error bodies are `{"detail": ...}`, as Ersilia clients expect. */
 import type { ErrorCode } from '../errors.js'
-import type { QueryParameter, Route, RouteResponse } from './route.js'
+import type { ComponentName } from './components.js'
+import { ok, type QueryParameter, type Route } from './route.js'
 
-const FLAG = { type: 'string', enum: ['true', 'false'], default: 'false' } as const
+const FLAG = { type: 'boolean', default: false } as const
+const WORKERS = { type: 'integer', minimum: 1, maximum: 999_999_999 } as const
 
 const RUN_QUERY: readonly QueryParameter[] = [
   {
@@ -24,13 +26,13 @@ const RUN_QUERY: readonly QueryParameter[] = [
   },
   {
     name: 'min_workers',
-    description: 'Accepted and ignored: the server configures the workers.',
-    schema: { type: 'string', pattern: '^[1-9][0-9]{0,8}$' },
+    description: "Taken and not used: workers are the server's.",
+    schema: WORKERS,
   },
   {
     name: 'max_workers',
-    description: 'Accepted and ignored: the server configures the workers.',
-    schema: { type: 'string', pattern: '^[1-9][0-9]{0,8}$' },
+    description: "Taken and not used: workers are the server's.",
+    schema: WORKERS,
   },
 ]
 
@@ -63,10 +65,6 @@ const RUN_ERRORS: readonly ErrorCode[] = [
   'DEADLINE_EXCEEDED',
 ]
 
-function json(description: string): Record<number, RouteResponse> {
-  return { 200: { description, other: { type: 'application/json', description } } }
-}
-
 const common = { tag: 'molecules', errorBody: 'ErrorDetail' } as const
 
 const MOLECULES = {
@@ -75,14 +73,16 @@ const MOLECULES = {
   example: ['CCO', 'c1ccccc1O'],
 } as const
 
-function get(path: string, id: string, summary: string, errors: readonly ErrorCode[] = []): Route {
+interface Described {
+  readonly id: string
+  readonly summary: string
+  readonly json: ComponentName
+}
+
+function get(path: string, { json, ...described }: Described, errors: readonly ErrorCode[] = []): Route {
   return {
-    ...common,
-    method: 'get',
-    path,
-    id,
-    summary,
-    responses: json(summary),
+    ...{ ...common, ...described, method: 'get', path },
+    responses: ok(json, described.summary),
     errors: [...OPEN_ERRORS, ...errors],
   }
 }
@@ -99,10 +99,11 @@ export const ERSILIA_ROUTES: readonly Route[] = [
     request: MOLECULES,
     responses: {
       200: {
-        description: 'The rows.',
+        description: 'The rows: JSON as `orient` says, or bytes for `output_type=heavy`.',
+        json: 'MoleculeRows',
         other: {
-          type: '*/*',
-          description: 'JSON in the layout of `orient`, or bytes for `output_type=heavy`.',
+          type: 'application/octet-stream',
+          description: 'A line of JSON, and behind it the numbers.',
         },
       },
     },
@@ -117,24 +118,65 @@ export const ERSILIA_ROUTES: readonly Route[] = [
     query: RUN_QUERY,
     headers: ['Content-Encoding'],
     request: MOLECULES,
-    responses: json('The id of the job.'),
+    responses: ok('JobSubmitted', 'The id of the job.'),
     errors: [...RUN_ERRORS, 'SEGMENT_SPACE', 'CROSS_ORIGIN'],
   },
-  get('/job/status/:id', 'jobStatus', 'Whether a job is pending, completed or failed', ['JOB_NOT_FOUND']),
-  get('/job/result/:id', 'jobResult', 'The result of a completed job', ['JOB_NOT_FOUND']),
-  get('/', 'bundleName', 'Identifier and slug of the bundle'),
-  get('/run/example/input', 'exampleInput', 'Example molecules'),
+  get(
+    '/job/status/:id',
+    { id: 'jobStatus', summary: 'Whether a job is pending, completed or failed', json: 'JobStatus' },
+    ['JOB_NOT_FOUND'],
+  ),
+  get(
+    '/job/result/:id',
+    { id: 'jobResult', summary: 'What a job gave, once it is completed', json: 'JobResult' },
+    ['JOB_NOT_FOUND'],
+  ),
   {
-    ...get('/run/example/output', 'exampleOutput', 'Expected output for the example molecules', [
-      'INPUT_INVALID',
-      'ROUTE_NOT_FOUND',
-    ]),
+    ...common,
+    method: 'post',
+    path: '/job/jobs/reset',
+    id: 'resetJobs',
+    summary: 'Forgets every job that has ended',
+    responses: ok('JobsReset', 'They are forgotten.'),
+    errors: [...OPEN_ERRORS, 'CROSS_ORIGIN'],
+  },
+  get('/', { id: 'bundleName', summary: 'Identifier and slug of the bundle', json: 'BundleName' }),
+  get('/run/example/input', { id: 'exampleInput', summary: 'Molecules to try', json: 'TextList' }),
+  {
+    ...get(
+      '/run/example/output',
+      { id: 'exampleOutput', summary: 'What the bundle says they give', json: 'MoleculeRows' },
+      ['INPUT_INVALID', 'ROUTE_NOT_FOUND'],
+    ),
     query: ORIENT,
   },
-  get('/run/columns/input', 'inputColumns', 'Header of the input file'),
-  get('/run/columns/output', 'outputColumns', 'Header of the output file'),
-  get('/card', 'card', 'The model card'),
-  get('/card/:field', 'cardField', 'One field of the model card'),
-  get('/models/status', 'bundleStatus', 'The model and its worker processes'),
-  get('/healthz', 'bundleHealth', 'State of the circuit breaker and load of the machine'),
+  get('/run/columns/input', { id: 'inputColumns', summary: 'Header of the input file', json: 'TextList' }),
+  get('/run/columns/output', { id: 'outputColumns', summary: 'Header of the output file', json: 'TextList' }),
+  get('/card', { id: 'card', summary: 'What is known about the model', json: 'Card' }),
+  get('/card/:field', { id: 'cardField', summary: 'One field of that', json: 'Card' }, ['INPUT_INVALID']),
+  {
+    ...common,
+    method: 'get',
+    path: '/redoc',
+    id: 'redoc',
+    summary: 'The page of the documentation, under the name that another has elsewhere',
+    responses: {
+      200: {
+        description: 'The page, for those who follow the redirect.',
+        other: { type: 'text/html', description: 'HTML.' },
+      },
+      302: { description: 'To /docs.', other: { type: '*/*', description: 'Where it is.' } },
+    },
+    errors: ['ROUTE_NOT_FOUND'],
+  },
+  get('/models/status', {
+    id: 'bundleStatus',
+    summary: 'The model, and the processes that serve it',
+    json: 'BundleStatus',
+  }),
+  get('/healthz', {
+    id: 'bundleHealth',
+    summary: 'The breaker, and how busy the machine is',
+    json: 'BundleHealth',
+  }),
 ]

@@ -41,7 +41,7 @@ const REGISTER_ERRORS: readonly ErrorCode[] = [
   'CONTENT_ENCODING_UNSUPPORTED',
 ]
 
-/** These routes do not exist unless shared memory is enabled. */
+/** Where shared memory is off, none of them is there, nor in the document. */
 export const SHARED_MEMORY_ROUTES: readonly Route[] = [
   {
     method: 'get',
@@ -50,7 +50,7 @@ export const SHARED_MEMORY_ROUTES: readonly Route[] = [
     tag: 'shared memory',
     summary: 'Lists the registered regions',
     responses: ok('SharedMemoryStatus'),
-    errors: ['ROUTE_NOT_FOUND'],
+    errors: [],
   },
   {
     method: 'get',
@@ -59,7 +59,7 @@ export const SHARED_MEMORY_ROUTES: readonly Route[] = [
     tag: 'shared memory',
     summary: 'Shows one registered region',
     responses: ok('SharedMemoryStatus'),
-    errors: ['ROUTE_NOT_FOUND', 'REGION_NOT_FOUND'],
+    errors: ['REGION_NOT_FOUND'],
   },
   {
     method: 'post',
@@ -73,24 +73,73 @@ export const SHARED_MEMORY_ROUTES: readonly Route[] = [
       example: { key: '/tensors', offset: 0, byte_size: 4096 },
     },
     responses: { 200: { description: 'Registered.' } },
-    errors: ['ROUTE_NOT_FOUND', 'CROSS_ORIGIN', ...REGISTER_ERRORS],
+    errors: ['CROSS_ORIGIN', ...REGISTER_ERRORS],
   },
   {
     method: 'post',
     path: '/v2/systemsharedmemory/region/:region/unregister',
     id: 'sharedMemoryUnregister',
     tag: 'shared memory',
-    summary: 'Unregisters a region',
-    responses: { 200: { description: 'Unregistered.' } },
-    errors: ['ROUTE_NOT_FOUND', 'CROSS_ORIGIN', ...REGISTER_ERRORS],
+    summary: 'Forgets a region',
+    responses: { 200: { description: 'Forgotten.' } },
+    errors: ['CROSS_ORIGIN', ...REGISTER_ERRORS],
   },
   {
     method: 'post',
     path: '/v2/systemsharedmemory/unregister',
     id: 'sharedMemoryUnregisterAll',
     tag: 'shared memory',
-    summary: 'Unregisters every region',
-    responses: { 200: { description: 'Unregistered.' } },
-    errors: ['ROUTE_NOT_FOUND', 'CROSS_ORIGIN', ...REGISTER_ERRORS],
+    summary: 'Forgets every region',
+    responses: { 200: { description: 'Forgotten.' } },
+    errors: ['CROSS_ORIGIN', ...REGISTER_ERRORS],
+  },
+]
+
+/** Of a server without a GPU, beside the routes of system shared memory. */
+export const CUDA_SHARED_MEMORY_ROUTES: readonly Route[] = [
+  {
+    method: 'get',
+    path: '/v2/cudasharedmemory/status',
+    id: 'cudaSharedMemoryStatus',
+    tag: 'shared memory',
+    summary: 'An empty list: no CUDA region is ever registered',
+    responses: ok('CudaSharedMemoryStatus'),
+    errors: [],
+  },
+  {
+    method: 'get',
+    path: '/v2/cudasharedmemory/region/:region/status',
+    id: 'cudaSharedMemoryRegionStatus',
+    tag: 'shared memory',
+    summary: 'Always 404: no CUDA region is ever registered',
+    responses: ok('CudaSharedMemoryStatus', 'Never.'),
+    errors: ['REGION_NOT_FOUND'],
+  },
+  {
+    method: 'post',
+    path: '/v2/cudasharedmemory/region/:region/register',
+    id: 'cudaSharedMemoryRegister',
+    tag: 'shared memory',
+    summary: 'Always 400: not supported on this server',
+    responses: { 200: { description: 'Never.' } },
+    errors: ['CROSS_ORIGIN', 'REQUEST_INVALID'],
+  },
+  {
+    method: 'post',
+    path: '/v2/cudasharedmemory/region/:region/unregister',
+    id: 'cudaSharedMemoryUnregister',
+    tag: 'shared memory',
+    summary: 'Changes nothing',
+    responses: { 200: { description: 'None is registered.' } },
+    errors: ['CROSS_ORIGIN'],
+  },
+  {
+    method: 'post',
+    path: '/v2/cudasharedmemory/unregister',
+    id: 'cudaSharedMemoryUnregisterAll',
+    tag: 'shared memory',
+    summary: 'Changes nothing',
+    responses: { 200: { description: 'None is registered.' } },
+    errors: ['CROSS_ORIGIN'],
   },
 ]

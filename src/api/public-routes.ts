@@ -1,7 +1,13 @@
-/** Every route of the public port. A test compares the table with the routers. */
-import { CONFIGURATION_ROUTES, SHARED_MEMORY_ROUTES, STATISTICS_ROUTES } from './extension-routes.js'
-import { ok, onModel, type Route } from './route.js'
-import { DOCUMENTATION_ROUTES, HEALTH_ROUTES, SERVER_METADATA_ROUTE } from './shared-routes.js'
+/** Every route of the public port. A route that is added to a router is added here; a test holds the two together. */
+import { CONFIGURATION_ROUTES, STATISTICS_ROUTES } from './extension-routes.js'
+import { onModel, type Route } from './route.js'
+import { SETTINGS_ROUTES } from './settings-routes.js'
+import {
+  DOCUMENTATION_ROUTES,
+  HEALTH_ROUTES,
+  MODEL_READ_ROUTES,
+  SERVER_METADATA_ROUTE,
+} from './shared-routes.js'
 
 const BINARY_REQUEST =
   'JSON followed by the raw tensors in the order of the inputs that declare a binary_data_size: little-endian, ' +
@@ -22,37 +28,7 @@ const INFER_ANSWER_EXAMPLE = {
   outputs: [{ name: 'y', shape: [1, 2], datatype: 'FP32', data: [1.5, 4] }],
 }
 
-const MODEL_ROUTES: readonly Route[] = [
-  {
-    method: 'get',
-    path: '/v2/models',
-    id: 'modelList',
-    tag: 'models',
-    summary: 'Names of the served models',
-    responses: ok('ModelList'),
-    errors: [],
-  },
-  ...onModel({
-    method: 'get',
-    suffix: '',
-    id: 'modelMetadata',
-    tag: 'models',
-    summary: 'Inputs and outputs of a model',
-    responses: ok('ModelMetadata'),
-    errors: ['MODEL_DISABLED', 'MODEL_OUT_OF_SERVICE'],
-  }),
-  ...onModel({
-    method: 'get',
-    suffix: '/ready',
-    id: 'modelReady',
-    tag: 'models',
-    summary: 'Whether the model is ready',
-    responses: {
-      ...ok('ModelReady', 'The model is ready.'),
-      503: { description: 'The model is not ready.', json: 'ModelNotReady', headers: ['Retry-After'] },
-    },
-    errors: [],
-  }),
+const INFER_ROUTES: readonly Route[] = [
   ...onModel({
     method: 'post',
     suffix: '/infer',
@@ -104,8 +80,9 @@ export const PUBLIC_ROUTES: readonly Route[] = [
   ...HEALTH_ROUTES,
   SERVER_METADATA_ROUTE,
   ...STATISTICS_ROUTES,
-  ...MODEL_ROUTES,
+  ...MODEL_READ_ROUTES,
+  ...INFER_ROUTES,
   ...CONFIGURATION_ROUTES,
-  ...SHARED_MEMORY_ROUTES,
+  ...SETTINGS_ROUTES,
   ...DOCUMENTATION_ROUTES,
 ]

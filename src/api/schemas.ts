@@ -12,23 +12,19 @@ export const errorSchema = z
   .strictObject({ error: z.string().min(1) })
   .describe('Human-readable message. X-Error-Code has the machine-readable code.')
 
-export const errorDetailSchema = z
-  .strictObject({ detail: z.string().min(1) })
-  .describe('Human-readable message.')
-
-export const moleculesSchema = z
-  .array(z.union([z.string(), z.looseObject({ input: z.string() })]))
-  .describe('SMILES, or objects with an `input`.')
+export const openApiSchema = z.looseObject({ openapi: z.string() }).describe('OpenAPI 3.1.')
 
 export const EXTENSIONS = [
   'binary_tensor_data',
   'classification',
+  'logging',
   'model_configuration',
   'model_repository',
   'parameters',
   'schedule_policy',
   'statistics',
   'system_shared_memory',
+  'trace',
 ] as const
 
 export const serverMetadataSchema = z.strictObject({
@@ -83,17 +79,21 @@ const repositoryParametersSchema = z.record(z.string(), z.unknown())
  */
 export const loadRequestSchema = z
   .object({
-    parameters: repositoryParametersSchema
+    parameters: z
+      .looseObject({
+        config: z
+          .string()
+          .nullish()
+          .describe("JSON that takes the place of the model's config.json until the next load."),
+      })
       .refine(
         (parameters) =>
-          !Object.entries(parameters).some(
-            ([key, value]) => value !== null && (key === 'config' || key.startsWith('file:')),
-          ),
-        'expected neither a config nor files: models are loaded unchanged from the repository',
+          !Object.entries(parameters).some(([key, value]) => value !== null && key.startsWith('file:')),
+        'expected no files (file:...): models are loaded from the repository, put the files there',
       )
       .nullish(),
   })
-  .describe('The body is optional. `config` and `file:...` are rejected.')
+  .describe('No body at all does as well. `file:...` is refused.')
 export const unloadRequestSchema = z
   .object({ parameters: repositoryParametersSchema.nullish() })
   .describe('The body is optional. `unload_dependents` is ignored: models have no dependents.')
@@ -166,6 +166,36 @@ export const modelConfigurationSchema = z
   })
   .describe("The part of Triton's model configuration that clients read.")
 
+export const traceSettingsSchema = z.strictObject({
+  trace_level: z.array(z.enum(['OFF', 'TIMESTAMPS', 'TENSORS'])),
+  trace_rate: z.string(),
+  trace_count: z.string(),
+  log_frequency: z.string(),
+  trace_file: z.string(),
+  trace_mode: z.string(),
+})
+const settingSchema = z.union([z.string(), z.number(), z.boolean(), z.array(z.string())])
+export const traceSettingsRequestSchema = z
+  .record(z.string(), settingSchema.nullable())
+  .describe('As the server has them, or null: traces are configured when it starts.')
+
+export const logSettingsSchema = z.strictObject({
+  log_file: z.literal(''),
+  log_info: z.boolean(),
+  log_warning: z.boolean(),
+  log_error: z.boolean(),
+  log_verbose_level: count.describe('1 is debug, 2 and more is trace.'),
+  log_format: z.string(),
+})
+export const logSettingsRequestSchema = z
+  .looseObject({
+    log_info: z.boolean().nullish(),
+    log_warning: z.boolean().nullish(),
+    log_error: z.boolean().nullish(),
+    log_verbose_level: count.nullish(),
+  })
+  .describe('The level of the log of every process; other settings as they are.')
+
 export const sharedMemoryRequestSchema = z.object({
   key: z.string(),
   offset: count.nullable().default(0),
@@ -178,6 +208,9 @@ export const sharedMemoryRegionSchema = z.strictObject({
   byte_size: count,
 })
 export const sharedMemoryStatusSchema = z.array(sharedMemoryRegionSchema)
+export const cudaSharedMemoryStatusSchema = z
+  .array(z.strictObject({ name: z.string(), device_id: count, byte_size: count }))
+  .describe('Empty: there are no CUDA regions on this server.')
 
 export type ErrorBody = z.infer<typeof errorSchema>
 export type Extension = (typeof EXTENSIONS)[number]
@@ -194,4 +227,6 @@ export type RestartAnswer = z.infer<typeof restartingSchema> | z.infer<typeof no
 export type ModelStatistics = z.infer<typeof modelStatisticsSchema>
 export type Statistics = z.infer<typeof statisticsSchema>
 export type ModelConfiguration = z.infer<typeof modelConfigurationSchema>
+export type TraceSettings = z.infer<typeof traceSettingsSchema>
+export type LogSettings = z.infer<typeof logSettingsSchema>
 export type SharedMemoryRegion = z.infer<typeof sharedMemoryRegionSchema>

@@ -1,5 +1,5 @@
-/** Routes on both ports. */
-import { ok, type Route } from './route.js'
+/** Routes that both ports have. */
+import { ok, onModel, type Route } from './route.js'
 
 export const HEALTH_ROUTES: readonly Route[] = [
   {
@@ -46,12 +46,7 @@ export const DOCUMENTATION_ROUTES: readonly Route[] = [
     id: 'openapi',
     tag: 'documentation',
     summary: 'This document',
-    responses: {
-      200: {
-        description: 'OpenAPI 3.1.',
-        other: { type: 'application/json', description: 'OpenAPI 3.1.' },
-      },
-    },
+    responses: ok('OpenApi', 'OpenAPI 3.1.'),
     isOpen: true,
     errors: ['ROUTE_NOT_FOUND'],
   },
@@ -86,4 +81,38 @@ export const DOCUMENTATION_ROUTES: readonly Route[] = [
     isOpen: true,
     errors: ['ROUTE_NOT_FOUND'],
   },
+]
+
+/** What is served, without inference. */
+export const MODEL_READ_ROUTES: readonly Route[] = [
+  {
+    method: 'get',
+    path: '/v2/models',
+    id: 'modelList',
+    tag: 'models',
+    summary: 'Names of the models that are served',
+    responses: ok('ModelList'),
+    errors: [],
+  },
+  ...onModel({
+    method: 'get',
+    suffix: '',
+    id: 'modelMetadata',
+    tag: 'models',
+    summary: 'Inputs and outputs',
+    responses: ok('ModelMetadata'),
+    errors: ['MODEL_DISABLED', 'MODEL_OUT_OF_SERVICE'],
+  }),
+  ...onModel({
+    method: 'get',
+    suffix: '/ready',
+    id: 'modelReady',
+    tag: 'models',
+    summary: 'Whether the model answers',
+    responses: {
+      ...ok('ModelReady', 'It does.'),
+      503: { description: 'It does not.', json: 'ModelNotReady', headers: ['Retry-After'] },
+    },
+    errors: [],
+  }),
 ]

@@ -16,7 +16,8 @@ export interface Config {
   readonly modelControl: Parsed['modelControl']
   /** Only with explicit model control; `*` means all. */
   readonly loadModels: readonly string[]
-  /** Whether the server refuses to start when one model cannot be served. */
+  readonly repositoryApi: Parsed['repositoryApi']
+  /** Whether one model that cannot be served is a reason not to start. */
   readonly exitsOnError: boolean
   /** A bundle or an ONNX file that replaces the repository. */
   readonly only: { readonly path: string; readonly name: string | null } | null
@@ -27,7 +28,9 @@ export interface Config {
   readonly compileTimeoutMs: number
   readonly host: string
   readonly port: number
-  /** False: only the Unix socket listens, neither the port nor the admin port. */
+  /** Null: no gRPC. */
+  readonly grpcPort: number | null
+  /** False: neither the port nor the admin port, only the Unix socket. */
   readonly isHttp: boolean
   /** Empty: not configured. */
   readonly socketPath: string
@@ -88,6 +91,7 @@ export function toConfig(options: Parsed, modelPaths: readonly string[]): Config
     modelPaths,
     modelControl: options.modelControl,
     loadModels: options.loadModel,
+    repositoryApi: options.repositoryApi,
     exitsOnError: options.exitOnError,
     only: options.bundle === '' ? null : { path: options.bundle, name: null },
     redisUrl: options.redisUrl,
@@ -96,6 +100,7 @@ export function toConfig(options: Parsed, modelPaths: readonly string[]): Config
     compileTimeoutMs: options.compileTimeout,
     host: options.host,
     port: options.port,
+    grpcPort: options.grpcPort,
     isHttp: true,
     socketPath: options.socket,
     adminHost: options.adminHost,
@@ -146,8 +151,15 @@ export function toConfig(options: Parsed, modelPaths: readonly string[]): Config
 export const ServingConfigSchema = z.object({
   /** Whether readiness requires at least one served model. */
   isModelRequired: z.boolean(),
+  modelControl: z.enum(['fixed', 'watch', 'explicit']),
+  repositoryApi: z.enum(['admin', 'public', 'off']),
+  adminPort: z.int(),
+  adminAllowedHosts: z.array(z.string()).readonly(),
+  /** Of the admin token; null where none is asked for. */
+  adminTokenSha256: z.string().nullable(),
   host: z.string(),
   port: z.int(),
+  grpcPort: z.int().nullable(),
   isHttp: z.boolean(),
   socketPath: z.string(),
   redisUrl: z.string(),

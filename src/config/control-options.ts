@@ -18,6 +18,14 @@ export const CONTROL_OPTIONS = {
     default: () => '',
     defaultHelp: 'none',
   }),
+  repositoryApi: option({
+    schema: z.enum(['admin', 'public', 'off'], 'expected admin, public or off'),
+    value: 'WHERE',
+    group: 'Models',
+    help: 'Where POST /v2/repository/... and the log settings are: admin: on the admin port; public: on both ports; off: on none. With keys they ask for the scope admin.',
+    // Clients of the public port are to infer, and not to change what others get.
+    default: () => 'admin',
+  }),
   exitOnError: option({
     schema: z.enum(['on', 'off'], 'expected on or off').transform((word) => word === 'on'),
     value: 'on|off',

@@ -132,6 +132,16 @@ function contradictions(parsed: Parsed): string[] {
     problems.push(
       `--admin-host ${adminHost}: expected --admin-token, --api-keys-file or --admin-tls mutual as well, because anyone who reaches the admin port can change models and workers; --admin-insecure on allows it without them`,
     )
+  const hasAdminKey = parsed.adminToken !== '' || parsed.apiKeys !== '' || parsed.apiKeysFile !== ''
+  if (
+    parsed.repositoryApi === 'public' &&
+    !isLoopbackHost(parsed.host) &&
+    !hasAdminKey &&
+    !parsed.adminInsecure
+  )
+    problems.push(
+      `--repository-api public: expected --admin-token or --api-keys-file beside it, because whoever reaches --host ${parsed.host} may change models; --admin-insecure on allows it without`,
+    )
   if ((tlsCert === '') !== (tlsKey === ''))
     problems.push('expected both --tls-cert and --tls-key or neither, got only one')
   if (tlsCert === '' && tlsCa !== '') problems.push('--tls-ca: expected --tls-cert and --tls-key as well')

@@ -59,6 +59,14 @@ export const OPTIONS = {
     help: 'Port to serve inference on; 0 picks a free port.',
     default: () => 8080,
   }),
+  grpcPort: option({
+    schema: z.union([z.literal('').transform(() => null), integer(0, 65535)]),
+    value: 'N',
+    group: 'Network',
+    help: 'Port to serve gRPC on, on the same address (inference.GRPCInferenceService); 0 takes a free one.',
+    default: () => '',
+    defaultHelp: 'none: no gRPC',
+  }),
   adminHost: option({
     schema: hostAddress,
     value: 'H',

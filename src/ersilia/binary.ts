@@ -107,6 +107,20 @@ function valueBytes(rows: readonly Row[], columns: number, isInteger: boolean): 
   return Buffer.from(values.buffer)
 }
 
+/** As Python's json.dumps writes it, by which some clients find the end of the line or compare. */
+export function pythonJson(value: unknown): string {
+  if (Array.isArray(value)) return `[${value.map(pythonJson).join(', ')}]`
+  if (typeof value === 'object' && value !== null) {
+    const members = Object.entries(value).map(([key, inner]) => `${pythonJson(key)}: ${pythonJson(inner)}`)
+    return `{${members.join(', ')}}`
+  }
+  // Only ASCII.
+  return JSON.stringify(value).replace(
+    /[\u007f-\uffff]/g,
+    (letter) => `\\u${letter.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  )
+}
+
 export interface Table {
   readonly rows: readonly Row[]
   readonly columns: readonly string[]
@@ -123,10 +137,7 @@ function encode({ rows, columns }: Table, outputType: OutputType, namesKey: 'dim
     shape: [rows.length, columns.length],
     dtype: isInteger ? '<i4' : '<f4',
   }
-  return Buffer.concat([
-    Buffer.from(`${JSON.stringify(header)}\n`),
-    valueBytes(rows, columns.length, isInteger),
-  ])
+  return Buffer.concat([Buffer.from(`${pythonJson(header)}\n`), valueBytes(rows, columns.length, isInteger)])
 }
 
 /**

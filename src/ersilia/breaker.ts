@@ -1,11 +1,9 @@
-/**
- * Circuit breaker: opens after five consecutive failures; after a timeout one trial request decides whether
- * it closes.
- */
+/** After a hundred failures in a row nothing is tried for a while: then one request finds out whether it works again. */
 import { OnecopyError } from '../errors.js'
 
-const FAILURES = 5
-const RESET_MS = 30_000
+/** As ersilia-pack has them. */
+const FAILURES = 100
+const RESET_MS = 60_000
 
 export interface BreakerState {
   readonly state: 'closed' | 'open' | 'half-open'

@@ -3,10 +3,11 @@ import { cpus, freemem, totalmem } from 'node:os'
 import type Router from '@koa/router'
 import type { Context, Next } from 'koa'
 import { OnecopyError } from '../errors.js'
+import type { Bundle } from './bundle.js'
 import type { ErsiliaContext } from './context.js'
 import type { CsvTable } from './csv.js'
 import { jsonText, orientRows, type Row } from './orient.js'
-import { parseQuery } from './request.js'
+import { InvalidInput, parseQuery } from './request.js'
 import type { ErsiliaService } from './service.js'
 
 /** Fields of the card that are available individually. */
@@ -31,6 +32,15 @@ function systemLoad(): () => { cpu: number; memory: number } {
     const cpu = all === 0 ? 0 : 1 - (now.idle - last.idle) / all
     last = now
     return { cpu: percent(cpu), memory: percent(1 - freemem() / totalmem()) }
+  }
+}
+
+/** What a packed card says and a card that was not packed leaves out; what a card says itself is left as it is. */
+function shapesOf({ columns, outputType }: Bundle): Record<string, unknown> {
+  return {
+    'Input Shape': 'Single',
+    'Output Shape': columns.length === 1 ? 'Single' : 'List',
+    'Output Type': [`${outputType.slice(0, 1).toUpperCase()}${outputType.slice(1)}`],
   }
 }
 
@@ -82,15 +92,20 @@ export function infoRoutes(
   })
   get('/run/columns/input', ({ bundle }) => bundle.inputHeader)
   get('/run/columns/output', ({ bundle }) => bundle.exampleOutputs?.header ?? bundle.columns)
-  get('/card', ({ bundle }) => bundle.card)
+  get('/card', ({ bundle }) => ({ ...shapesOf(bundle), ...bundle.card }))
   get('/card/:field', ({ bundle }, ctx) => {
     const { field } = ctx.params as { field: string }
-    const value = CARD_FIELDS.includes(field) ? bundle.card[field] : undefined
+    if (!CARD_FIELDS.includes(field)) {
+      const msg = `Input should be ${CARD_FIELDS.map((one) => `'${one}'`).join(', ')}`
+      throw new InvalidInput([{ type: 'enum', loc: ['path', 'field'], msg }])
+    }
+    const value = bundle.card[field]
     if (value !== undefined) return { [field]: value }
-    throw new OnecopyError(
-      'ROUTE_NOT_FOUND',
-      `Field ${field} not found in metadata; expected one of ${CARD_FIELDS.join(', ')}`,
-    )
+    throw new OnecopyError('ROUTE_NOT_FOUND', `Field ${field} not found in metadata`)
+  })
+  // One page for both: theirs needs scripts from elsewhere.
+  router.get('/redoc', (ctx) => {
+    ctx.redirect('docs')
   })
   get('/models/status', (service) => modelStatus(service, context.model()?.version))
   get('/healthz', ({ breaker }) => {

@@ -180,6 +180,14 @@ export class JobStore {
     return [...byId.values()].sort((a, b) => a.changedMs - b.changedMs)
   }
 
+  /** Forgets every job that has ended, of any worker. */
+  async reset(): Promise<void> {
+    for (const { id } of await this.#kept()) {
+      if (await this.#isPending(id)) continue
+      for (const kind of ['state', 'result'] as const) await rm(this.#path(id, kind), { force: true })
+    }
+  }
+
   async #isPending(id: string): Promise<boolean> {
     return (await this.#read(id).catch(() => null))?.status === 'pending'
   }

@@ -4,6 +4,7 @@ import { OnecopyError, outOfServiceError } from '../errors.js'
 import type { HttpContext } from '../http/context.js'
 import type { ServedModel, VersionOutOfService } from '../inference/service.js'
 import type { Log } from '../log.js'
+import { pathlessDetail } from './error-detail.js'
 import type { MountedBundle } from './mounted.js'
 import type { RunModel } from './native-predictor.js'
 import { ersiliaRoutes } from './routes.js'
@@ -36,6 +37,11 @@ export class BundleMount {
       model: () => this.#model(http) ?? undefined,
       service: () => this.#openOnce(),
     })
+  }
+
+  /** Of an error that no route has answered; undefined where it is not the bundle's to say. */
+  errorBodyOf(path: string, error: OnecopyError): unknown {
+    return pathlessDetail(path, error, this.#mounted) ?? undefined
   }
 
   #model(http: HttpContext): ServedModel | null {

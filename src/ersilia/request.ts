@@ -26,13 +26,39 @@ const QuerySchema = z.object({
   /** Accepted and ignored: the server configures its workers. */
   min_workers: workers.default(1),
   max_workers: workers.default(16),
-  output_type: z.enum(['simple', 'heavy'], 'expected simple or heavy').default('simple'),
+  /** Any other word is simple. */
+  output_type: z
+    .string()
+    .transform((word) => (word === 'heavy' ? 'heavy' : 'simple'))
+    .default('simple'),
 })
 
 export type RunQuery = z.output<typeof QuerySchema>
 
-function invalid(message: string): OnecopyError {
-  return new OnecopyError('INPUT_INVALID', message)
+/** One thing that is wrong, and where: as FastAPI lists it. */
+export interface InputIssue {
+  readonly type: string
+  readonly loc: readonly (string | number)[]
+  readonly msg: string
+}
+
+/** What a request holds that cannot be taken; its clients expect a list of that. */
+export class InvalidInput extends OnecopyError {
+  readonly issues: readonly InputIssue[]
+
+  constructor(issues: readonly InputIssue[]) {
+    super('INPUT_INVALID', issues.map(({ loc, msg }) => [...loc.slice(1), msg].join(': ')).join('; '))
+    this.issues = issues
+  }
+}
+
+function invalid(msg: string, loc: readonly (string | number)[] = [], type = 'value_error'): InvalidInput {
+  return new InvalidInput([{ type, loc: ['body', ...loc], msg }])
+}
+
+/** As a sentence: their own check, and not FastAPI's, finds it. */
+function isEmpty(): OnecopyError {
+  return new OnecopyError('INPUT_INVALID', 'Data is empty.')
 }
 
 /** The last value of a repeated parameter applies. @throws OnecopyError INPUT_INVALID. */
@@ -42,22 +68,38 @@ export function parseQuery(query: Readonly<Record<string, string | string[] | un
   )
   const parsed = QuerySchema.safeParse(last)
   if (parsed.success) return parsed.data
-  throw invalid(parsed.error.issues.map(({ path, message }) => `${path.join('.')}: ${message}`).join('; '))
+  throw new InvalidInput(
+    parsed.error.issues.map(({ path, message }) => ({
+      ...{ type: 'value_error', msg: message },
+      loc: ['query', ...path.map(String)],
+    })),
+  )
 }
 
 function describe(item: unknown): string {
   return item === null ? 'null' : Array.isArray(item) ? 'a list' : typeof item
 }
 
-function inputOf(item: unknown, place: number): string {
-  const input =
-    typeof item === 'object' && item !== null && 'input' in item ? (item as { input: unknown }).input : item
-  if (typeof input === 'string') return input
-  throw invalid(`item ${place}: expected text or {"key": ..., "input": text}, got ${describe(input)}`)
+function isKeyed(item: unknown): item is { readonly key: string; readonly input: string } {
+  if (typeof item !== 'object' || item === null) return false
+  const { key, input } = item as { key?: unknown; input?: unknown }
+  return typeof key === 'string' && typeof input === 'string'
+}
+
+/** All texts, or all objects: the first item decides. */
+function inputsOf(items: readonly unknown[]): string[] {
+  const areKeyed = typeof items[0] === 'object' && items[0] !== null
+  const wanted = areKeyed ? '{"key": text, "input": text}' : 'text'
+  return items.map((item, place) => {
+    if (areKeyed ? isKeyed(item) : typeof item === 'string')
+      return areKeyed ? (item as { readonly input: string }).input : (item as string)
+    const both = place === 0 ? 'text or {"key": text, "input": text}' : `${wanted} as in the items before`
+    throw invalid(`item ${place}: expected ${both}, got ${describe(item)}`, [place], 'type_error')
+  })
 }
 
 /**
- * The molecules of a body: a list of strings, or of objects with an `input`.
+ * The molecules of a body: a list of texts, or of objects with a `key` and an `input`.
  * @throws OnecopyError INPUT_INVALID.
  */
 export function parseInputs(body: Uint8Array): string[] {
@@ -70,6 +112,6 @@ export function parseInputs(body: Uint8Array): string[] {
     throw invalid('expected a JSON list of molecules, got a body that is not JSON')
   }
   if (!Array.isArray(value)) throw invalid(`expected a list of molecules, got ${describe(value)}`)
-  if (value.length === 0) throw invalid('Data is empty.')
-  return value.map(inputOf)
+  if (value.length === 0) throw isEmpty()
+  return inputsOf(value)
 }

@@ -18,7 +18,9 @@ const CONNECT_TIMEOUT_MS = 2000
 const RowSchema = z.array(z.union([z.number(), z.string(), z.null()]))
 
 export interface ResultCache {
-  /** The cached row of each input; null on a miss. */
+  /** Whether other processes see it too. */
+  readonly isShared: boolean
+  /** By input: its row, or null where there is none. */
   fetch(inputs: readonly string[]): Promise<(Row | null)[]>
   save(inputs: readonly string[], rows: readonly Row[]): Promise<void>
   close(): Promise<void>
@@ -42,6 +44,7 @@ export function memoryCache(): ResultCache {
     ttl: SEVEN_DAYS_SECONDS * 1000,
   })
   return {
+    isShared: false,
     fetch: async (inputs) => inputs.map((input) => rows.get(input) ?? null),
     save: async (inputs, computed) => {
       for (const [i, input] of inputs.entries()) rows.set(input, computed[i] as Row)
@@ -97,6 +100,7 @@ export async function redisCache({ url, identifier, columns, log }: RedisOptions
   // Waits for the first connection attempt, so that the first request finds a connected cache or none.
   await tried
   return {
+    isShared: true,
     async fetch(inputs) {
       try {
         const found = await client.hmGet(key, [...inputs])

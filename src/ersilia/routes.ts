@@ -5,19 +5,20 @@ import { OnecopyError } from '../errors.js'
 import { readBody } from '../http/body.js'
 import { requireSameOrigin } from '../http/cross-origin.js'
 import type { RequestState } from '../http/request-state.js'
-import { outcomeOf } from '../http/routes/infer.js'
+import { outcomeOf } from '../inference/request-parts.js'
 import type { Outcome } from '../metrics/series.js'
 import { checkAnswerSize } from './answer-size.js'
 import { encodeHeavy } from './binary.js'
 import type { ErsiliaContext } from './context.js'
+import { detailOf } from './error-detail.js'
 import { infoRoutes } from './info-routes.js'
 import { jsonText, orientRows } from './orient.js'
 import { parseInputs, parseQuery, type RunQuery } from './request.js'
 import type { ErsiliaService } from './service.js'
 
-/** Ersilia's error bodies are `{"detail": ...}`. */
+/** Ersilia's errors are `{"detail": ...}`: a sentence, or a list of what is wrong where. */
 async function detailErrors(ctx: Context, next: Next): Promise<void> {
-  ;(ctx.state as RequestState).errorBody = (error) => ({ detail: error.message })
+  ;(ctx.state as RequestState).errorBody = detailOf
   await next()
 }
 
@@ -122,6 +123,11 @@ function jobRoutes(router: Router, context: ErsiliaContext): void {
   router.get('/job/status/:id', detailErrors, async (ctx) => {
     const { id = '' } = ctx.params as { id?: string }
     ctx.body = { job_id: id, status: await (await context.service()).jobs.status(id) }
+  })
+  router.post('/job/jobs/reset', detailErrors, async (ctx) => {
+    requireSameOrigin(ctx as Context, context.http.defences.corsOrigins)
+    await (await context.service()).jobs.reset()
+    ctx.body = { message: 'All jobs have been reset.' }
   })
   router.get('/job/result/:id', detailErrors, async (ctx) => {
     const { id = '' } = ctx.params as { id?: string }

@@ -148,9 +148,11 @@ export class ErsiliaService {
     const compute = (wanted: readonly string[]) =>
       this.breaker.through(() => this.#predictor.predict(wanted, options))
     if (!flags.fetchCache || isVariable(this.bundle)) return await compute(inputs)
+    // Without Redis there is no cache that could be all there is to know.
+    const cacheOnly = flags.cacheOnly && this.#cache.isShared
     const known = await this.#cache.fetch(inputs)
     const nulls = this.bundle.columns.map(() => null)
-    if (flags.cacheOnly) return known.map((row) => row ?? nulls)
+    if (cacheOnly) return known.map((row) => row ?? nulls)
     const missing = [...new Set(inputs.filter((_, i) => known[i] === null))]
     if (missing.length === 0) return known.map((row) => row ?? nulls)
     const computed = await compute(missing)

@@ -2,20 +2,37 @@
 import Router from '@koa/router'
 import Koa from 'koa'
 import { messageOf } from '../errors.js'
+import { requireScope } from './authentication.js'
 import { compressResponses } from './compression.js'
 import { keptConnections } from './connections.js'
 import type { HttpContext } from './context.js'
+import { guardAgainstPages } from './cross-origin.js'
 import { innerDefences, outerDefences } from './defences.js'
 import { errorResponses } from './error-response.js'
 import { checkHeaders } from './http-server.js'
+import { plainJsonType } from './json-type.js'
 import { observed } from './observe/observed.js'
 import { requestLog } from './request-log.js'
+import { cudaSharedMemoryRoutes } from './routes/cuda-shared-memory.js'
 import { documentationRoutes } from './routes/documentation.js'
 import { healthRoutes, type ServerIdentity } from './routes/health.js'
 import { inferRoutes } from './routes/infer.js'
 import { modelRoutes } from './routes/models.js'
+import { repositoryRoutes } from './routes/repository.js'
+import { settingsRoutes } from './routes/settings.js'
 import { sharedMemoryRoutes } from './routes/shared-memory.js'
 import { statisticsRoutes } from './routes/statistics.js'
+
+/** What changes the server, and asks for the scope `admin`. */
+function controlRoutes(router: Router, context: HttpContext): void {
+  const { models, log, control, localFolders, defences, observation } = context
+  const guard = [
+    guardAgainstPages(context.hostPolicy, defences.keyring),
+    requireScope(defences.keyring, 'admin'),
+  ]
+  settingsRoutes(router, { models, log, isTracing: observation.tracing !== null, control, guard })
+  if (control !== null) repositoryRoutes(router, { repository: control, guard, localFolders })
+}
 
 /** Every route of the public port. */
 export function publicRouter(context: HttpContext, server: ServerIdentity): Router {
@@ -24,10 +41,20 @@ export function publicRouter(context: HttpContext, server: ServerIdentity): Rout
   statisticsRoutes(router, context)
   modelRoutes(router, context)
   inferRoutes(router, context)
-  if (context.regions !== null) sharedMemoryRoutes(router, context.regions, context.defences.corsOrigins)
+  if (context.regions !== null) {
+    const { corsOrigins } = context.defences
+    sharedMemoryRoutes(router, context.regions, corsOrigins)
+    cudaSharedMemoryRoutes(router, corsOrigins)
+  }
+  controlRoutes(router, context)
   if (context.hasDocs) {
-    const { hasBundle } = context
-    documentationRoutes(router, { port: 'public', version: server.version, hasBundle })
+    documentationRoutes(router, {
+      port: 'public',
+      version: server.version,
+      hasBundle: context.hasBundle,
+      hasSharedMemory: context.regions !== null,
+      hasRepository: context.control !== null,
+    })
   }
   return router
 }
@@ -52,6 +79,7 @@ export function createApp(
   for (const middleware of outerDefences(context.defences)) app.use(middleware)
   app.use(requestLog(context))
   for (const middleware of observed(context.observation, context.log)) app.use(middleware)
+  app.use(plainJsonType)
   app.use(errorResponses(context))
   app.use(checkHeaders)
   for (const middleware of innerDefences(context.defences, context.unknownModel)) app.use(middleware)

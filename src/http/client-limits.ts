@@ -33,7 +33,7 @@ export function clientAddress({ headers, socket }: IncomingMessage, trustedProxi
 }
 
 /** The first 64 bits of an IPv6 address, as they stand: who has one address has a whole network of them. */
-function networkOf(address: string): string {
+export function networkOf(address: string): string {
   if (!isIPv6(address)) return address
   const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address)?.[1]
   if (mapped !== undefined) return mapped
@@ -56,33 +56,41 @@ export function clientOf(ctx: Context, trustedProxies: number): string {
 }
 
 /**
- * Middleware behind the guard. Probes are not counted.
- * @throws OnecopyError RATE_LIMITED, CONCURRENCY_LIMITED.
+ * Does `work` for a client, if it may ask now.
+ * @throws OnecopyError RATE_LIMITED, CONCURRENCY_LIMITED, and what `work` throws.
  */
-export function limitClients(limits: ClientLimits, counts: ClientCounts) {
-  const { rateLimit, maxClientRequests, trustedProxies } = limits
-  return async (ctx: Context, next: Next): Promise<void> => {
-    if (isOpenPath(ctx.path)) return await next()
-    const client = clientOf(ctx, trustedProxies)
-    if (maxClientRequests > 0 && !counts.enter(client, maxClientRequests)) {
+export async function withinLimits<T>(
+  client: string,
+  { limits, counts }: { readonly limits: ClientLimits; readonly counts: ClientCounts },
+  work: () => Promise<T>,
+): Promise<T> {
+  const { rateLimit, maxClientRequests } = limits
+  if (maxClientRequests > 0 && !counts.enter(client, maxClientRequests)) {
+    throw new OnecopyError(
+      'CONCURRENCY_LIMITED',
+      `expected at most ${maxClientRequests} requests of a client at once: wait for an answer`,
+      { retryAfterSeconds: 1 },
+    )
+  }
+  try {
+    const waitMs = rateLimit === null ? null : counts.admit(client, rateLimit, monotonicMs())
+    if (rateLimit !== null && waitMs !== null) {
       throw new OnecopyError(
-        'CONCURRENCY_LIMITED',
-        `expected at most ${maxClientRequests} requests of a client at once: wait for an answer`,
-        { retryAfterSeconds: 1 },
+        'RATE_LIMITED',
+        `expected at most ${rateLimit.requests} requests of a client in ${formatMs(rateLimit.windowMs)}`,
+        { retryAfterSeconds: Math.ceil(waitMs / 1000) },
       )
     }
-    try {
-      const waitMs = rateLimit === null ? null : counts.admit(client, rateLimit, monotonicMs())
-      if (rateLimit !== null && waitMs !== null) {
-        throw new OnecopyError(
-          'RATE_LIMITED',
-          `expected at most ${rateLimit.requests} requests of a client in ${formatMs(rateLimit.windowMs)}`,
-          { retryAfterSeconds: Math.ceil(waitMs / 1000) },
-        )
-      }
-      await next()
-    } finally {
-      if (maxClientRequests > 0) counts.leave(client)
-    }
+    return await work()
+  } finally {
+    if (maxClientRequests > 0) counts.leave(client)
+  }
+}
+
+/** Middleware behind the guard. Probes are not counted. */
+export function limitClients(limits: ClientLimits, counts: ClientCounts) {
+  return async (ctx: Context, next: Next): Promise<void> => {
+    if (isOpenPath(ctx.path)) return await next()
+    await withinLimits(clientOf(ctx, limits.trustedProxies), { limits, counts }, next)
   }
 }

@@ -76,8 +76,11 @@ export class Connections {
     this.#shallShed = true
   }
 
-  /** A request begins; `willStay` says whether its connection outlives it. */
-  begin(socket: Socket, willStay: boolean): void {
+  /**
+   * A request begins; `willStay` says whether its connection outlives it, `isMultiplexed` that those on their way are not lost
+   * when it is given up: HTTP/2 says which they are.
+   */
+  begin(socket: Socket, willStay: boolean, isMultiplexed = false): void {
     const nowMs = this.#countTime()
     this.#inFlight++
     if (!willStay) this.#open.delete(socket)
@@ -86,7 +89,7 @@ export class Connections {
       connection.requests++
       connection.inFlight++
       connection.lastRequestMs = nowMs
-      if (connection.inFlight > 1) connection.isPipelined = true
+      if (connection.inFlight > 1 && !isMultiplexed) connection.isPipelined = true
       if (connection.requests > 1) this.#requests++
     }
   }

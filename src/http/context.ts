@@ -1,8 +1,11 @@
+import type { ServerControl } from '../api/server-control.js'
+import type { OnecopyError } from '../errors.js'
 import type { ModelDirectory, ServedModel, Submit } from '../inference/service.js'
 import type { Log } from '../log.js'
 import type { ModelRecorder } from '../metrics/recorder.js'
 import type { Regions } from '../regions/regions.js'
 import type { Connections } from './connections.js'
+import type { HostPolicy } from './cross-origin.js'
 import type { Defences } from './defences.js'
 import type { LargeExchanges } from './large-exchanges.js'
 import type { Observation } from './observe/observed.js'
@@ -25,6 +28,13 @@ export interface HttpContext {
   readonly largeExchanges: LargeExchanges
   /** Clients' shared memory; null where it is not enabled. */
   readonly regions: Regions | null
+  /** Models and log of the whole server; null where the public port does not offer them. */
+  readonly control: ServerControl | null
+  readonly hostPolicy: HostPolicy
+  /** Where to look for a path that is on the other port; empty for others. */
+  routeHint(path: string): string
+  /** The body of an error on a path that no route has answered; null is the common one. */
+  errorBodyOf(path: string, error: OnecopyError): unknown
   /** Status of a request whose deadline passed. */
   readonly deadlineStatus: 503 | 504
   /** Whether an Ersilia bundle brings its routes. */

@@ -40,14 +40,16 @@ function asOnecopyError(thrown: unknown): OnecopyError {
 
 /** Outermost middleware: answers what the routes throw, and gives a body to what nobody answered. */
 export function errorResponses(
-  context: Pick<HttpContext, 'onBug' | 'log' | 'localFolders'> & Partial<Pick<HttpContext, 'deadlineStatus'>>,
+  context: Pick<HttpContext, 'onBug' | 'log' | 'localFolders' | 'routeHint'> &
+    Partial<Pick<HttpContext, 'deadlineStatus' | 'errorBodyOf'>>,
 ) {
   return async (ctx: Context, next: Next): Promise<void> => {
     const state = ctx.state as RequestState
     try {
       await next()
       if (ctx.status === 404 && ctx.body === undefined) {
-        throw new OnecopyError('ROUTE_NOT_FOUND', `no route ${ctx.method} ${quoted(ctx.path)}`)
+        const hint = context.routeHint(ctx.path)
+        throw new OnecopyError('ROUTE_NOT_FOUND', `no route ${ctx.method} ${quoted(ctx.path)}${hint}`)
       }
       if (ctx.status === 405 || ctx.status === 501) {
         const allow = ctx.response.get('Allow')
@@ -60,6 +62,7 @@ export function errorResponses(
       const error = asOnecopyError(thrown)
       const told = asPublic(error, context.localFolders)
       state.errorCode = error.code
+      state.errorBody ??= (one) => context.errorBodyOf?.(ctx.path, one)
       respond(ctx, told, context.deadlineStatus)
       if (told !== error) {
         const { requestId, model } = state

@@ -183,8 +183,8 @@ async function readFiles(
   return { ...config, warmUp: { ...config.warmUp, samples }, labels: Object.fromEntries(read) }
 }
 
-/** Schemas drop this key silently, so it is rejected here. */
-function refusePrototype(key: string, value: unknown): unknown {
+/** Schemas leave such a key out: it would be lost without a word. */
+export function refusePrototype(key: string, value: unknown): unknown {
   if (key === '__proto__') throw new Error('expected no key "__proto__"')
   return value
 }
@@ -204,6 +204,14 @@ export async function readModelConfig(path: string): Promise<ServedModelConfig> 
     if (found.kind !== 'absent')
       throw new OnecopyError('REPOSITORY_INVALID', `${path}: expected a JSON file: ${why}`)
   }
+  return await checkModelConfig(value, path)
+}
+
+/**
+ * Checks what is not read from a file as if it stood at `path`; the files that it names are looked for beside that.
+ * @throws OnecopyError REPOSITORY_INVALID naming every key that is not as expected.
+ */
+export async function checkModelConfig(value: unknown, path: string): Promise<ServedModelConfig> {
   const parsed = ModelConfigSchema.safeParse(value)
   if (!parsed.success)
     throw new OnecopyError('REPOSITORY_INVALID', `${path}: ${z.prettifyError(parsed.error)}`)

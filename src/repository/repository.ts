@@ -14,7 +14,13 @@
 import { readdir } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
 import { type ErrorCode, messageOf, OnecopyError } from '../errors.js'
-import { readModelConfig, type ServedModelConfig, VERSION_PATTERN, type VersionPolicy } from './config.js'
+import {
+  checkModelConfig,
+  readModelConfig,
+  type ServedModelConfig,
+  VERSION_PATTERN,
+  type VersionPolicy,
+} from './config.js'
 import { insteadOfFile, isFile, kindOf } from './file-kind.js'
 import { MODEL_FILE, modelPathOf, nameProblem } from './model-path.js'
 import { type EntryProblem, type EntryScan, type FoundModel, readEntry } from './repository-entry.js'
@@ -95,11 +101,20 @@ function applyPolicy(
   return { served: valid.filter(isAsked), problems: [...broken.filter(isAsked), ...missing] }
 }
 
-/** Reads each config once and applies it to its versions. */
-async function configure(versions: Versions): Promise<Configured> {
+/** What is to be taken for the config of a model, whatever its file says. */
+export interface ConfigOverride {
+  readonly model: string
+  readonly config: Readonly<Record<string, unknown>>
+}
+
+/** A config is read once, and decides over the versions that stand beside it. */
+async function configure(versions: Versions, override: ConfigOverride | null): Promise<Configured> {
   const { configPath, name, valid, broken } = versions
   try {
-    const config = await readModelConfig(configPath)
+    const config =
+      override?.model === name
+        ? await checkModelConfig(override.config, configPath)
+        : await readModelConfig(configPath)
     const { served, problems } = applyPolicy(config.versionPolicy, versions)
     return { sources: served.map(({ version, path }) => ({ name, version, path, config })), problems }
   } catch (thrown) {
@@ -211,12 +226,17 @@ export function emptyRepository(paths: readonly string[]): OnecopyError {
  * the problems of the others.
  * @throws OnecopyError REPOSITORY_INVALID if a path itself is missing, unreadable or something else.
  */
-export async function scanRepository(...paths: readonly string[]): Promise<RepositoryScan> {
+export async function scanRepository(
+  paths: string | readonly string[],
+  override: ConfigOverride | null = null,
+): Promise<RepositoryScan> {
   const scans: EntryScan[] = []
-  for (const path of paths) scans.push(...(await readPath(path)))
+  for (const path of [paths].flat()) scans.push(...(await readPath(path)))
   const { once, twice } = withoutTwice(scans.flatMap(({ found }) => found))
   const problems = scans.flatMap((scan) => scan.problems)
-  const configured = await Promise.all(byConfig(once, problems).map(configure))
+  const configured = await Promise.all(
+    byConfig(once, problems).map((versions) => configure(versions, override)),
+  )
   const all = [
     ...problems.filter(({ configPath }) => configPath === null),
     ...twice,

@@ -2,8 +2,6 @@
  * One serving process, assembled from the rooms: attach the segments, load them into the inference
  * thread, serve HTTP, drain. It does not know whether other processes serve beside it.
  */
-import type { Server } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { Keyring } from '../access/api-keys.js'
 import { Batcher } from '../batch/batcher.js'
 import type { JobResult } from '../batch/job.js'
@@ -17,15 +15,11 @@ import { BundleMount } from '../ersilia/mount.js'
 import { createApp } from '../http/app.js'
 import { Connections } from '../http/connections.js'
 import type { HttpContext } from '../http/context.js'
-import { closeServers } from '../http/graceful-close.js'
-import { createHttpServer, renewTls } from '../http/http-server.js'
 import { LargeExchanges } from '../http/large-exchanges.js'
-import { listen } from '../http/listen.js'
 import { endTracing, startTracing } from '../http/observe/start-tracing.js'
 import type { Tracing } from '../http/observe/tracing.js'
+import { publicRouteHint } from '../http/route-hint.js'
 import { securityHeaders } from '../http/security-headers.js'
-import type { TlsMaterial } from '../http/tls.js'
-import { listenOnSocket } from '../http/unix-socket.js'
 import { checkDivisions } from '../inference/division-check.js'
 import type { SubmitOptions, VersionOutOfService } from '../inference/service.js'
 import { Lifecycle } from '../lifecycle.js'
@@ -34,6 +28,7 @@ import type { ProcessRecorder } from '../metrics/recorder.js'
 import type { Placement } from '../metrics/series.js'
 import { attachSegment } from '../segment/attach.js'
 import type { Tensor } from '../tensor.js'
+import { Fronts } from './fronts.js'
 import { LoadedModel, ServedModels } from './served-models.js'
 import type { FailedGeneration, Secrets, SegmentToServe, ServingOptions } from './serving-options.js'
 import { batchingPolicy, configurationOf, mayRunOnLoop } from './serving-policy.js'
@@ -54,9 +49,7 @@ export class ServingProcess {
   readonly #batcher: Batcher
   readonly #context: HttpContext
   readonly #mount: BundleMount | null
-  readonly #http: Server
-  /** The same on a Unix socket, where there is one. */
-  readonly #socket: Server | null
+  readonly #fronts: Fronts
   readonly #config: ServingConfig
   readonly #self: ProcessRecorder
   readonly #log: Log
@@ -75,7 +68,8 @@ export class ServingProcess {
     this.#self = options.self
     this.#log = log
     this.#tracing = tracing
-    this.#keyring = new Keyring({ keys: secrets.apiKeys })
+    const { adminTokenSha256 } = config
+    this.#keyring = new Keyring({ keys: secrets.apiKeys, adminTokenSha256 })
     const headers = securityHeaders({ isTls: secrets.tls !== null })
     this.#batcher = new Batcher({
       run: ({ modelKey, inputs, outputNames, outputLimit, isAlone }) =>
@@ -125,6 +119,10 @@ export class ServingProcess {
       maxResponseBytes: config.maxResponseBytes,
       largeExchanges: new LargeExchanges(),
       regions: options.regions,
+      control: options.control,
+      hostPolicy: { host: config.host, allowedHosts: config.adminAllowedHosts },
+      routeHint: (path) => publicRouteHint(path, config),
+      errorBodyOf: (path, error) => this.#mount?.errorBodyOf(path, error),
       deadlineStatus: config.deadlineStatus,
       hasDocs: config.hasDocs,
       hasBundle: options.bundle !== null,
@@ -136,11 +134,10 @@ export class ServingProcess {
     const app = createApp(this.#context, options.identity, (router) =>
       this.#mount?.addRoutes(router, this.#context),
     )
-    const create = (material: TlsMaterial | null) =>
-      createHttpServer({ limits: config, handler: app.callback(), log, headers, tls: material })
-    this.#http = create(secrets.tls)
-    // Neighbours on the same machine need no TLS.
-    this.#socket = config.socketPath === '' ? null : create(null)
+    this.#fronts = new Fronts({
+      ...{ config, context: this.#context, identity: options.identity },
+      ...{ handler: app.callback(), tls: secrets.tls },
+    })
   }
 
   async #submit(options: SubmitOptions): Promise<JobResult & { readonly placement: Placement }> {
@@ -177,8 +174,7 @@ export class ServingProcess {
       for (const segment of options.segments) await serving.#prepareOrTakeOut(segment)
       serving.change({ activate: options.segments.map(({ key }) => key), retire: [] })
       await serving.#openBundle(options)
-      if (options.config.isHttp) await listen(serving.#http, options.config, 'inference')
-      if (serving.#socket !== null) await listenOnSocket(serving.#socket, options.config.socketPath)
+      await serving.#fronts.listen()
       serving.#lifecycle.move('ready')
       serving.#liveness.start()
       return serving
@@ -309,12 +305,12 @@ export class ServingProcess {
   /** Takes other keys and another certificate; connections stay open. */
   renew({ apiKeys, tls }: Secrets): void {
     this.#keyring.replace(apiKeys)
-    if (tls !== null) renewTls(this.#http, tls)
+    if (tls !== null) this.#fronts.renew(tls)
   }
 
   /** The port that is really served on, also where 0 was asked for; 0 where none is. */
   get port(): number {
-    return (this.#http.address() as AddressInfo | null)?.port ?? 0
+    return this.#fronts.port
   }
 
   /**
@@ -330,7 +326,7 @@ export class ServingProcess {
     const { isStalled } = this
     if (!isStalled) this.#lifecycle.move('draining')
     // One that stalled is drained when others serve: what comes now is for them.
-    await closeServers([this.#http, this.#socket], { isUrgent: isStalled })
+    await this.#fronts.close({ isUrgent: isStalled })
     await this.#mount?.close()
     this.#batcher.shut()
     await Promise.race([this.#engine.close(), this.#liveness.stalled])

@@ -1,6 +1,7 @@
 /** What a serving process is given. */
 import type { ApiKey } from '../access/api-keys.js'
 import type { ClientCounts } from '../access/client-page.js'
+import type { ServerControl } from '../api/server-control.js'
 import type { ServingConfig } from '../config/config.js'
 import type { Engine } from '../engine/engine.js'
 import type { OutOfService } from '../errors.js'
@@ -55,6 +56,8 @@ export interface ServingOptions {
   readonly identity: ServerIdentity
   /** Clients' shared memory; null where it is not enabled. */
   readonly regions: Regions | null
+  /** Models and log of the whole server; null where the public port does not offer them. */
+  readonly control: ServerControl | null
   readonly log: Log
   /** Of `beginEngine`; closed with this process. */
   readonly engine: Engine

@@ -6,6 +6,9 @@ import type { ServedModelConfig } from '../repository/config.js'
 import type { SegmentHeader } from '../segment/layout.js'
 import { requiredOf } from '../tensor.js'
 
+/** The options that hold where a model's config says nothing. */
+type ServingDefaults = Pick<ServingConfig, 'threads' | 'maxQueuedRequests'>
+
 interface ConfiguredModel {
   readonly name: string
   readonly version: string
@@ -16,7 +19,7 @@ interface ConfiguredModel {
 export function batchingPolicy(
   header: SegmentHeader,
   config: ServedModelConfig,
-  serving: ServingConfig,
+  serving: ServingDefaults,
 ): BatchingPolicy {
   return {
     isBatchable: config.batching === 'auto' ? header.batching.batchable : config.batching,
@@ -71,7 +74,7 @@ function nodeNotes(preventedBy: SegmentHeader['batching']['preventedBy']): Recor
 export function configurationOf(
   { name, version, config }: ConfiguredModel,
   header: SegmentHeader,
-  serving: ServingConfig,
+  serving: ServingDefaults,
 ): ModelConfiguration {
   const { inputs, outputs } = header
   const { isBatchable, maxBatchSize, preferredBatchSizes, maxQueueDelayMs } = batchingPolicy(

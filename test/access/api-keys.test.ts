@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import test from 'ava'
-import { createKey, formatKey, Keyring, parseKeys } from '../../src/access/api-keys.js'
+import { adminTokenDigest, createKey, formatKey, Keyring, parseKeys } from '../../src/access/api-keys.js'
 import { OnecopyError } from '../../src/errors.js'
 
 const DIGEST = createHash('sha256').update('key').digest('hex')
@@ -34,7 +34,7 @@ test('an invalid entry is reported by its number, never by its text', (t) => {
 test('without configured keys every scope is open; an empty list rejects every key', (t) => {
   t.true(new Keyring({ keys: null }).isOpen('admin'))
   t.false(new Keyring({ keys: [] }).isOpen('infer'))
-  const guarded = new Keyring({ keys: null, adminToken: 'a-token-that-is-long' })
+  const guarded = new Keyring({ keys: null, adminTokenSha256: adminTokenDigest('a-token-that-is-long') })
   t.true(guarded.isOpen('infer'))
   t.true(guarded.isOpen('metrics'))
   t.false(guarded.isOpen('admin'))

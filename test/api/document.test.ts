@@ -18,7 +18,10 @@ const PORTS = ['public', 'admin'] as const
 const ROUTERS: Readonly<Record<Port, () => Router>> = {
   public: () => {
     const router = publicRouter(
-      { hasDocs: true, regions: {}, defences: { corsOrigins: [] } } as unknown as HttpContext,
+      {
+        ...{ hasDocs: true, regions: {}, control: {}, observation: { tracing: null } },
+        ...{ defences: { corsOrigins: [], keyring: new Keyring({ keys: null }) }, hostPolicy: {} },
+      } as unknown as HttpContext,
       {
         name: 'onecopy',
         version: '0',
@@ -28,11 +31,20 @@ const ROUTERS: Readonly<Record<Port, () => Router>> = {
     return router
   },
   admin: () =>
-    adminRouter({ docsVersion: '0', keyring: new Keyring({ keys: null }) } as unknown as AdminOptions),
+    adminRouter({
+      docsVersion: '0',
+      repositoryApi: 'admin',
+      keyring: new Keyring({ keys: null }),
+    } as unknown as AdminOptions),
 }
 
 function documentOf(port: Port): OpenApiDocument {
-  return openApiDocument(port, { version: '1.2.3', hasBundle: true })
+  return openApiDocument(port, {
+    version: '1.2.3',
+    hasBundle: true,
+    hasSharedMemory: true,
+    hasRepository: true,
+  })
 }
 
 async function complaintsOf(document: OpenApiDocument): Promise<{ schema: string[]; rules: string[] }> {

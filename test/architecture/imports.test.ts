@@ -29,6 +29,7 @@ const LAYERS: Record<string, number> = {
   repository: 4,
   batchability: 3,
   http: 3,
+  grpc: 4,
   client: 3,
   compile: 5,
   sharing: 6,

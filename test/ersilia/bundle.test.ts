@@ -8,13 +8,15 @@ import { MANIFEST_KEYS } from '../../src/ersilia/manifest.js'
 import { INPUT_TRANSFORMS, OUTPUT_TRANSFORMS } from '../../src/transform/registry.js'
 import { temporaryFolder } from '../helpers/server.js'
 import { PROJECT_ROOT } from '../helpers/shared.js'
-import { LOGP_BUNDLE, makeBundle } from './helpers.js'
+import { LOGP_BUNDLE, LOGP_MODEL, makeBundle } from './helpers.js'
 
 test('the built-in bundle is read completely, from its folder or its framework', async (t) => {
   const bundle = await readBundle(LOGP_BUNDLE)
   t.like(bundle, { columns: ['logp'], outputType: 'float', inputHeader: ['smiles'] })
   t.like(bundle.card, { Identifier: 'eos0lgp', Slug: 'crippen-logp' })
-  t.is(bundle.checkpoint, join(LOGP_BUNDLE, '1', 'model.onnx'))
+  // Inside model/, which is what packers pack; the repository has the same file under its version.
+  t.is(bundle.checkpoint, join(LOGP_BUNDLE, 'model', 'checkpoints', 'model.onnx'))
+  t.deepEqual(readFileSync(bundle.checkpoint ?? ''), readFileSync(LOGP_MODEL))
   t.is(bundle.exampleInputs.length, bundle.exampleOutputs?.lines.length ?? 0)
   t.deepEqual(await readBundle(join(LOGP_BUNDLE, 'model', 'framework')), bundle)
   t.false(isVariable(bundle))
@@ -71,7 +73,7 @@ test('docs/ersilia.md names every key of serve.json and every kind of transform'
   t.true(text.includes(readFileSync(join(LOGP_BUNDLE, 'model', 'framework', 'serve.json'), 'utf8')))
 })
 
-test('the breaker opens after five failures in a row, and closes after one success', async (t) => {
+test('the breaker opens after a hundred failures in a row, and closes after one success', async (t) => {
   let nowMs = 1000
   const breaker = new Breaker({ resetMs: 30_000, nowMs: () => nowMs })
   const fail = (code: 'MODEL_RUN_FAILED' | 'INPUT_INVALID' | 'QUEUE_FULL') =>
@@ -79,12 +81,12 @@ test('the breaker opens after five failures in a row, and closes after one succe
       breaker.through(() => Promise.reject(new OnecopyError(code, 'x'))),
       { code },
     )
-  for (let i = 0; i < 4; i++) await fail('MODEL_RUN_FAILED')
+  for (let i = 0; i < 99; i++) await fail('MODEL_RUN_FAILED')
   await breaker.through(async () => 1)
   for (let i = 0; i < 9; i++) await fail('INPUT_INVALID')
   for (let i = 0; i < 9; i++) await fail('QUEUE_FULL')
-  for (let i = 0; i < 5; i++) await fail('MODEL_RUN_FAILED')
-  t.like(breaker.state, { state: 'open', failures: 5, lastFailure: 1, nextReset: 31 })
+  for (let i = 0; i < 100; i++) await fail('MODEL_RUN_FAILED')
+  t.like(breaker.state, { state: 'open', failures: 100, lastFailure: 1, nextReset: 31 })
   const refused = await t.throwsAsync(
     breaker.through(async () => 1),
     { code: 'BREAKER_OPEN' },

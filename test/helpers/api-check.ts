@@ -24,10 +24,24 @@ export interface CheckedAnswer {
 }
 
 const DOCUMENTS: Readonly<Record<Port, OpenApiDocument>> = {
-  public: openApiDocument('public', { version: '0.0.0', hasBundle: true }),
-  admin: openApiDocument('admin', { version: '0.0.0', hasBundle: false }),
+  public: openApiDocument('public', {
+    version: '0.0.0',
+    hasBundle: true,
+    hasSharedMemory: true,
+    hasRepository: true,
+  }),
+  admin: openApiDocument('admin', {
+    version: '0.0.0',
+    hasBundle: false,
+    hasSharedMemory: false,
+    hasRepository: true,
+  }),
 }
-/** Responses from below the routes, which also occur on unknown paths. */
+/** Routes that are always there; a 404 says that another is not. */
+const ALWAYS = openApiDocument('public', {
+  ...{ version: '0.0.0', hasBundle: true, hasSharedMemory: false, hasRepository: false },
+}).paths
+/** Said below the routes, so on paths that are none as well. */
 const BELOW_ROUTES = [
   ...['REQUEST_MALFORMED', 'REQUEST_TIMEOUT', 'HEADERS_TOO_LARGE', 'INTERNAL'],
   ...['UNAUTHORIZED', 'FORBIDDEN', 'RATE_LIMITED', 'CONCURRENCY_LIMITED'],
@@ -98,7 +112,10 @@ function asJson(bytes: Uint8Array): unknown {
   return JSON.parse(Buffer.from(bytes).toString('utf8'))
 }
 
-const ERROR = { $ref: '#/components/schemas/Error' }
+/** A bundle says what it says of paths that there are not. */
+const ERROR = {
+  anyOf: [{ $ref: '#/components/schemas/Error' }, { $ref: '#/components/schemas/ErrorDetail' }],
+}
 
 /** An error response: body, code and status must be consistent. */
 function errorProblem(
@@ -153,7 +170,9 @@ function bodyProblem(answer: CheckedAnswer, response: OpenApiResponse, port: Por
   const media = content[type] ?? content['*/*']
   if (media === undefined) return `expected ${Object.keys(content)}, got ${JSON.stringify(type)}`
   const json = content['application/json']
-  if (type === 'application/octet-stream' && json !== undefined) return binaryProblem(answer, json, port)
+  const isTensors = response.headers?.['Inference-Header-Content-Length'] !== undefined
+  if (type === 'application/octet-stream' && json !== undefined && isTensors)
+    return binaryProblem(answer, json, port)
   return type === 'application/json' ? mismatch(media.schema ?? {}, asJson(body), port) : null
 }
 
@@ -167,11 +186,14 @@ function problemOf(answer: CheckedAnswer, port: Port): string | null {
   if (operation === undefined) {
     if (method === 'options' && status < 300) return null
     if (status === 405 && !answer.headers.allow) return 'a 405 without Allow'
-    // Optional routes are marked as such.
-    const mayBeMissing = JSON.stringify(document.paths[template]).includes('ROUTE_NOT_FOUND')
+    // Routes that are not always there say so.
+    const mayBeMissing =
+      !(template in ALWAYS) || JSON.stringify(document.paths[template]).includes('ROUTE_NOT_FOUND')
     const codes = ['METHOD_NOT_ALLOWED', ...(mayBeMissing ? ['ROUTE_NOT_FOUND'] : []), ...BELOW_ROUTES]
     return errorProblem(answer, codes)
   }
+  if (answer.headers['x-error-code'] === 'ROUTE_NOT_FOUND' && !(template in ALWAYS))
+    return errorProblem(answer, ['ROUTE_NOT_FOUND'])
   const response = operation.responses[String(status)]
   if (response === undefined) return `expected one of ${Object.keys(operation.responses)}`
   const problem = headerProblem(answer, response, port)

@@ -20,7 +20,13 @@ test('each port serves its document and a page that loads nothing from elsewhere
     const document = await fetch(`${base}/openapi.json`)
     t.deepEqual(
       await document.json(),
-      JSON.parse(JSON.stringify(openApiDocument(port, { version, hasBundle: true }))),
+      JSON.parse(
+        JSON.stringify(
+          openApiDocument(port, {
+            ...{ version, hasBundle: true, hasSharedMemory: false, hasRepository: port === 'admin' },
+          }),
+        ),
+      ),
     )
 
     const page = await fetch(`${base}/docs`)

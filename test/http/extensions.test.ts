@@ -141,14 +141,18 @@ test('each port says which extensions it has', async (t) => {
   const core = [
     'binary_tensor_data',
     'classification',
+    'logging',
     'model_configuration',
     'parameters',
     'schedule_policy',
     'statistics',
+    'trace',
   ]
   const plain = await startWith(t, ['fixed'])
   t.deepEqual(await extensions(plain.url), core)
-  t.deepEqual(await extensions(plain.adminUrl), ['model_repository'])
+  t.deepEqual(await extensions(plain.adminUrl), [
+    ...['logging', 'model_configuration', 'model_repository', 'statistics', 'trace'],
+  ])
   t.is((await fetch(`${plain.url}/v2/systemsharedmemory/status`)).status, 404)
   await stopCleanly(t, plain.server)
   const sharing = await startWith(t, ['fixed'], ['--system-shared-memory', 'on'])

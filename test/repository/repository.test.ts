@@ -71,13 +71,13 @@ test('a path is a repository, the folder of a model, or a model file, in any num
   writeModel(dir, 'other', BYTES)
   writeFileSync(join(dir, 'solo.onnx'), BYTES)
   const namesOf = async (...paths: string[]) =>
-    (await scanRepository(...paths)).sources.map(({ name, version }) => `${name}/${version}`)
+    (await scanRepository(paths)).sources.map(({ name, version }) => `${name}/${version}`)
   t.deepEqual(await namesOf(join(dir, 'm')), ['m/2', 'm/1'])
   t.deepEqual(await namesOf(`${join(dir, 'm')}/`), ['m/2', 'm/1'])
   t.deepEqual(await namesOf(join(dir, 'solo.onnx')), ['solo/1'])
   t.deepEqual(await namesOf(join(dir, 'm', '2', 'model.onnx')), ['m/2'])
   t.deepEqual(await namesOf(join(dir, 'other'), join(dir, 'solo.onnx')), ['other/1', 'solo/1'])
-  const { problems } = await scanRepository(dir, join(dir, 'solo.onnx'))
+  const { problems } = await scanRepository([dir, join(dir, 'solo.onnx')])
   t.regex(problems[0]?.reason ?? '', /model solo version 1 exists twice/)
 })
 

@@ -136,7 +136,7 @@ export class Tracing {
   }
 
   /** A request begins; in the trace that its headers name, or in a new one. */
-  begin(request: IncomingMessage, startMs: number): RequestSpan {
+  begin(request: Pick<IncomingMessage, 'headers' | 'method'>, startMs: number): RequestSpan {
     const parent = this.#propagator.extract(ROOT_CONTEXT, request.headers, defaultTextMapGetter)
     const name = request.method ?? 'HTTP'
     const span = this.#tracer.startSpan(name, { kind: SpanKind.SERVER, startTime: epochMs(startMs) }, parent)

@@ -7,10 +7,12 @@ import type { HttpContext } from '../context.js'
 const EXTENSIONS: Extension[] = [
   'binary_tensor_data',
   'classification',
+  'logging',
   'model_configuration',
   'parameters',
   'schedule_policy',
   'statistics',
+  'trace',
 ]
 
 export interface ServerIdentity {
@@ -18,15 +20,20 @@ export interface ServerIdentity {
   readonly version: string
 }
 
+export function extensionsOf({ control, regions }: Pick<HttpContext, 'control' | 'regions'>): Extension[] {
+  return [
+    ...EXTENSIONS,
+    ...(control === null ? [] : ['model_repository' as const]),
+    ...(regions === null ? [] : ['system_shared_memory' as const]),
+  ]
+}
+
 export function healthRoutes(
   router: Router,
-  context: Pick<HttpContext, 'isReady' | 'regions'>,
+  context: Pick<HttpContext, 'isReady' | 'regions' | 'control'>,
   server: ServerIdentity,
 ): void {
-  const extensions: Extension[] = [
-    ...EXTENSIONS,
-    ...(context.regions === null ? [] : ['system_shared_memory' as const]),
-  ]
+  const extensions = extensionsOf(context)
   router.get('/v2', (ctx) => {
     ctx.body = {
       name: server.name,

@@ -4,13 +4,12 @@ import { Readable } from 'node:stream'
 import type Router from '@koa/router'
 import type { Context } from 'koa'
 import { OnecopyError } from '../../errors.js'
+import { answered, heldIn, outcomeOf, schedulingOf } from '../../inference/request-parts.js'
 import type { ServedModel } from '../../inference/service.js'
 import type { Outcome } from '../../metrics/series.js'
-import { classify } from '../../protocol/v2/classification.js'
-import { decodeInferRequest, type InferRequest, parseHeaderLength } from '../../protocol/v2/request.js'
+import { decodeInferRequest, parseHeaderLength } from '../../protocol/v2/request.js'
 import { type EncodedResponse, encodeInferResponse } from '../../protocol/v2/response.js'
 import { leastAnswered } from '../../protocol/v2/response-size.js'
-import type { Tensor } from '../../tensor.js'
 import { readBody } from '../body.js'
 import type { HttpContext } from '../context.js'
 import type { RequestState } from '../request-state.js'
@@ -19,36 +18,7 @@ import { inServiceModelOf, onModel } from './models.js'
 
 /** Up to this size a copy is cheaper than a stream. */
 const ONE_PIECE_BYTES = 256 * 1024
-/** A timer beyond this fires at once: such a deadline, of 24 days and more, is none. */
-const LONGEST_TIMER_MS = 2 ** 31 - 1
 const LIMITS = { jsonDepth: 64, maxTensors: 4096 }
-
-export function outcomeOf(thrown: unknown): Outcome {
-  if (!(thrown instanceof OnecopyError)) return 'server_error'
-  if (thrown.code === 'REQUEST_CANCELLED') return 'cancelled'
-  if (thrown.code === 'DEADLINE_EXCEEDED') return 'timeout'
-  if (thrown.status === 503) return 'rejected'
-  return thrown.fault === 'client' ? 'client_error' : 'server_error'
-}
-
-/** A count in the request's parameters; `fallback` where it is absent. */
-function countOf(parameters: InferRequest['parameters'], name: string, fallback: number): number {
-  const value = parameters[name] ?? fallback
-  if (typeof value === 'number' && Number.isSafeInteger(value) && value >= 0) return value
-  throw new OnecopyError(
-    'REQUEST_INVALID',
-    `parameter ${name}: expected a non-negative integer, got ${JSON.stringify(value)}`,
-  )
-}
-
-/** Triton's schedule policy: `priority` (1 is the highest, 0 the default) and `timeout` in microseconds (0 is none). */
-function schedulingOf({ parameters }: InferRequest): { priority: number; timeoutMs: number | null } {
-  const timeoutMs = countOf(parameters, 'timeout', 0) / 1000
-  return {
-    priority: countOf(parameters, 'priority', 0),
-    timeoutMs: timeoutMs === 0 || timeoutMs > LONGEST_TIMER_MS ? null : timeoutMs,
-  }
-}
 
 /** Bytes of inputs that the headers tell: binary ones that are not compressed, behind the JSON. */
 function inputBytesOf({ headers }: IncomingMessage, jsonBytes: number | null): number {
@@ -56,24 +26,6 @@ function inputBytesOf({ headers }: IncomingMessage, jsonBytes: number | null): n
   const isCompressed = headers['content-encoding'] !== undefined
   if (jsonBytes === null || isCompressed || Number.isNaN(bodyBytes)) return 0
   return Math.max(0, bodyBytes - jsonBytes)
-}
-
-function heldIn(outputs: readonly Tensor[]): number {
-  return outputs.reduce((sum, { data }) => sum + (ArrayBuffer.isView(data) ? data.byteLength : 0), 0)
-}
-
-/** What was computed as it was asked for: whole, or its highest values. */
-function answered(
-  outputs: readonly Tensor[],
-  { outputs: asked }: InferRequest,
-  model: ServedModel,
-): Tensor[] {
-  const isBatched = model.configuration.max_batch_size > 0
-  return outputs.map((output, i) => {
-    const classes = asked[i]?.classes
-    if (classes === undefined) return output
-    return classify(output, { classes, isBatched, labels: model.labels[output.name] ?? [] })
-  })
 }
 
 async function infer(ctx: Context, context: HttpContext): Promise<void> {

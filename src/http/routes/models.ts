@@ -1,15 +1,12 @@
 /** The list of models, their metadata, configuration and readiness. */
 import type Router from '@koa/router'
 import type { Context } from 'koa'
-import type { ModelList, ModelMetadata, ModelReadiness, ModelTensor } from '../../api/schemas.js'
+import type { ModelList, ModelMetadata, ModelReadiness } from '../../api/schemas.js'
 import { OnecopyError, outOfServiceError } from '../../errors.js'
+import { describeTensor, unknownModel, VERSION_PATTERN } from '../../inference/model-facts.js'
 import type { ServedModel, VersionOutOfService } from '../../inference/service.js'
-import { quoted } from '../../protocol/v2/faults.js'
-import type { TensorSpec } from '../../tensor.js'
 import type { HttpContext } from '../context.js'
 import type { RequestState } from '../request-state.js'
-
-const VERSION_PATTERN = /^\d+$/
 
 type Directory = Pick<HttpContext, 'models'>
 
@@ -45,22 +42,10 @@ export function modelOf(ctx: Context, context: Directory): ServedModel {
   if (model === null) {
     const out = outOfServiceOf(ctx, context)
     if (out !== null) refuseOutOfService(ctx, out)
-    const known = models.versions(name)
-    throw new OnecopyError(
-      'MODEL_NOT_FOUND',
-      known.length === 0
-        ? `unknown model ${quoted(name)}`
-        : `unknown version ${quoted(version ?? '')} of model ${name}; it has ${known.join(', ')}`,
-    )
+    throw unknownModel(models, name, version)
   }
   ;(ctx.state as RequestState).model = model
   return model
-}
-
-function describe(spec: TensorSpec): ModelTensor {
-  // A tensor of unknown rank has no form in the protocol: one variable dimension comes closest.
-  const { name, datatype, shape, optional } = spec
-  return { name, datatype, shape: [...(shape ?? [-1])], ...(optional && { optional }) }
 }
 
 /** Registers `handler` with and without a version in the path. */
@@ -74,7 +59,7 @@ export function onModel(
     router[method](`/v2/models/:model${version}${suffix}`, handler)
 }
 
-export function modelRoutes(router: Router, context: HttpContext): void {
+export function modelRoutes(router: Router, context: Pick<HttpContext, 'models' | 'isDraining'>): void {
   router.get('/v2/models', (ctx) => {
     ctx.body = { models: [...context.models.names()] } satisfies ModelList
   })
@@ -84,8 +69,8 @@ export function modelRoutes(router: Router, context: HttpContext): void {
       name: model.name,
       versions: [...context.models.versions(model.name)],
       platform: 'onnx_onnxv1',
-      inputs: model.inputs.map(describe),
-      outputs: model.outputs.map(describe),
+      inputs: model.inputs.map(describeTensor),
+      outputs: model.outputs.map(describeTensor),
     } satisfies ModelMetadata
   })
   onModel(router, 'get', '/config', (ctx) => {

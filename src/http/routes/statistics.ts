@@ -2,13 +2,14 @@
  * Statistics of models, over all processes of the server. Source: Triton's statistics extension.
  */
 import type Router from '@koa/router'
+import { versionsOf } from '../../inference/model-facts.js'
 import type { ServedModel } from '../../inference/service.js'
 import type { HttpContext } from '../context.js'
 import { modelOf, onModel } from './models.js'
 
 type Context = Pick<HttpContext, 'models'>
 
-function describe(model: ServedModel) {
+export function modelStatistics(model: ServedModel) {
   const { name, version, segmentBytes } = model
   return {
     name,
@@ -18,24 +19,16 @@ function describe(model: ServedModel) {
   }
 }
 
-/** Every version that answers, oldest first. */
-function versionsOf({ models }: Context, name: string): ServedModel[] {
-  return models
-    .versions(name)
-    .toReversed()
-    .flatMap((version) => models.find(name, version) ?? [])
-}
-
 /** Ahead of the routes of models: `stats` would be taken for a model's name. */
 export function statisticsRoutes(router: Router, context: Context): void {
   router.get('/v2/models/stats', (ctx) => {
-    const models = context.models.names().flatMap((name) => versionsOf(context, name))
-    ctx.body = { model_stats: models.map(describe) }
+    const models = context.models.names().flatMap((name) => versionsOf(context.models, name))
+    ctx.body = { model_stats: models.map(modelStatistics) }
   })
   onModel(router, 'get', '/stats', (ctx) => {
     const model = modelOf(ctx, context)
     const isOne = (ctx.params as { version?: string }).version !== undefined
-    const models = isOne ? [model] : versionsOf(context, model.name)
-    ctx.body = { model_stats: models.map(describe) }
+    const models = isOne ? [model] : versionsOf(context.models, model.name)
+    ctx.body = { model_stats: models.map(modelStatistics) }
   })
 }

@@ -3,7 +3,7 @@ import type { Tensor } from '../../tensor.js'
 import { binarySize, encodeBinaryData } from './binary.js'
 import { encodeJsonData } from './json-encode.js'
 import { leastBytes, leastElementBytes, responseTooLarge } from './response-size.js'
-import { type SharedPlace, sharedParameters } from './shared-place.js'
+import type { SharedPlace } from './shared-place.js'
 
 export interface InferResponse {
   readonly model: { readonly name: string; readonly version: string }
@@ -82,12 +82,13 @@ export function encodeInferResponse({
   outputs.forEach((output, i) => {
     const { name, shape, datatype } = output
     const about = JSON.stringify({ name, shape, datatype }).slice(0, -1)
-    write(`${i === 0 ? '' : ','}${about},`)
-    const place = places[i] ?? null
-    if (place !== null) {
-      write(`"parameters":${JSON.stringify(sharedParameters(place))}}`)
+    write(`${i === 0 ? '' : ','}${about}`)
+    if (places[i] != null) {
+      // No parameters: the C++ client takes an output that has some without binary_data_size for an error.
+      write('}')
       return
     }
+    write(',')
     leastLeft -= least[i] as number
     if (binary[i]) {
       check(jsonBytes + rawBytes + binarySize(output), false)

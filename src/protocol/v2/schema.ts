@@ -42,8 +42,11 @@ function requestWith<Data extends z.ZodType>({ data, optional }: RequestForm<Dat
 
 const element = z.union([z.number(), z.boolean(), z.string()])
 
-/** Elements in row-major order, flat or nested as the shape says. */
-export const nestedDataSchema: z.ZodType = z.lazy(() => z.union([element, z.array(nestedDataSchema)]))
+/**
+ * Elements in row-major order, flat or nested as the shape says. Below the first level nothing is said: a schema that
+ * refers to itself becomes a type that TypeScript cannot resolve in generated clients.
+ */
+export const nestedDataSchema = z.array(z.union([element, z.array(z.unknown())]))
 
 /**
  * The request as a client writes it; what may be missing may be null. For documentation and whole requests in files;
@@ -93,16 +96,8 @@ const binaryOutput = z.strictObject({
   parameters: z.strictObject({ binary_data_size: z.int().nonnegative() }),
 })
 
-/** Its bytes were written to the place that the request named. */
-const sharedOutput = z.strictObject({
-  ...outputHead,
-  datatype: datatypeSchema,
-  parameters: z.strictObject({
-    shared_memory_region: z.string(),
-    shared_memory_offset: z.int().nonnegative(),
-    shared_memory_byte_size: z.int().nonnegative(),
-  }),
-})
+/** Its bytes were written to the place that the request named; clients expect no parameters then. */
+const sharedOutput = z.strictObject({ ...outputHead, datatype: datatypeSchema })
 
 const jsonOutputs = Object.entries(JSON_RULES).flatMap(([name, rule]) => {
   const data = elementOf(rule)

@@ -52,8 +52,3 @@ export function sharedPlaceOf(
     bytes: count(parameters[BYTES], BYTES, label),
   }
 }
-
-/** The parameters of an output that was written to a place. */
-export function sharedParameters({ region, offsetBytes, bytes }: SharedPlace): RequestParameters {
-  return { [REGION]: region, [OFFSET]: offsetBytes, [BYTES]: bytes }
-}

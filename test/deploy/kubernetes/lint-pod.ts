@@ -85,7 +85,12 @@ function probeProblems(pod: Pod, serves: Container, adminPort: number): string[]
   }
   return Object.entries(probes).flatMap(([kind, probe]): string[] => {
     if (probe === undefined) return [`no ${kind}`]
-    const { path, port } = probe.httpGet
+    // Asked for by a component: a worker answers.
+    if (probe.grpc !== undefined)
+      return portNumber(serves, 'grpc') === probe.grpc.port
+        ? []
+        : [`${kind}: no gRPC port ${probe.grpc.port}`]
+    const { path = '', port = '' } = probe.httpGet ?? {}
     const expected = kind === 'livenessProbe' ? '/v2/health/live' : '/v2/health/ready'
     const problems: string[] = []
     if (!isOwnPort(pod, port)) problems.push(`${kind}: no port ${port}`)

@@ -326,7 +326,7 @@ testUnless(CANNOT_BUILD, 'the server answers the probes of the manifests', async
   for (const pod of OVERLAYS.flatMap((name) => podsOf(overlay(name)))) {
     const { startupProbe, readinessProbe, livenessProbe } = pod.serves ?? {}
     for (const probe of [startupProbe, readinessProbe, livenessProbe])
-      t.is((await fetch(`${adminUrl}${probe?.httpGet.path}`)).status, 200, pod.where)
+      t.is((await fetch(`${adminUrl}${probe?.httpGet?.path}`)).status, 200, pod.where)
   }
   await stopCleanly(t, server)
 })

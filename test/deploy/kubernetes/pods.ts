@@ -4,11 +4,14 @@ import type { Manifest } from './schemas.js'
 
 const quantities = z.record(z.string(), z.union([z.string(), z.number()]))
 const probe = z.looseObject({
-  httpGet: z.object({
-    path: z.string(),
-    port: z.union([z.string(), z.int()]),
-    scheme: z.string().optional(),
-  }),
+  httpGet: z
+    .object({
+      path: z.string(),
+      port: z.union([z.string(), z.int()]),
+      scheme: z.string().optional(),
+    })
+    .optional(),
+  grpc: z.object({ port: z.int(), service: z.string().optional() }).optional(),
   periodSeconds: z.int().default(10),
   failureThreshold: z.int().default(3),
   timeoutSeconds: z.int().default(1),

@@ -57,7 +57,7 @@ test('an output is in shared memory or classified, not both', (t) => {
   )
 })
 
-test('the response names the place in place of the data', (t) => {
+test('the response describes an output in shared memory, without data and parameters', (t) => {
   const y = { name: 'y', datatype: 'FP32' as const, shape: [2], data: Float32Array.of(1, 2) }
   const { chunks, headers } = encodeInferResponse({
     model: { name: 'm', version: '1' },
@@ -67,12 +67,7 @@ test('the response names the place in place of the data', (t) => {
   })
   const text = String(chunks[0])
   t.deepEqual(JSON.parse(text).outputs, [
-    {
-      name: 'y',
-      shape: [2],
-      datatype: 'FP32',
-      parameters: { shared_memory_region: 'r', shared_memory_offset: 0, shared_memory_byte_size: 8 },
-    },
+    { name: 'y', shape: [2], datatype: 'FP32' },
     { name: 'z', shape: [2], datatype: 'FP32', parameters: { binary_data_size: 8 } },
   ])
   t.is(headers['Inference-Header-Content-Length'], String(text.length))

@@ -1,0 +1,186 @@
+/**
+ * What happens around every call, whatever its method: a key and a client's limits are asked for as over REST, the connection is
+ * counted, errors become a status, and what the call took is told to the access log and the trace.
+ */
+import { randomUUID } from 'node:crypto'
+import type { IncomingHttpHeaders } from 'node:http'
+import type { Socket } from 'node:net'
+import { Metadata, type MetadataValue, type StatusObject } from '@grpc/grpc-js'
+import type { Scope } from '../access/api-keys.js'
+import { messageOf, OnecopyError } from '../errors.js'
+import { networkOf, withinLimits } from '../http/client-limits.js'
+import type { HttpContext } from '../http/context.js'
+import { RequestTimings } from '../http/observe/timings.js'
+import { traceIdOf } from '../http/observe/trace-parent.js'
+import { publicText } from '../http/public-text.js'
+import type { ServerIdentity } from '../http/routes/health.js'
+import type { ServedModel, VersionOutOfService } from '../inference/service.js'
+import { asOnecopyError, statusNameOf, statusObjectOf } from './status.js'
+
+export interface GrpcContext extends HttpContext {
+  readonly identity: ServerIdentity
+}
+
+/** The part of grpc-js's calls that all kinds have. */
+export interface AnyCall {
+  readonly metadata: Metadata
+  readonly cancelled: boolean
+  getPath(): string
+  getPeer(): string
+  getDeadline(): Date | number
+  sendMetadata(metadata: Metadata): void
+}
+
+/** One call, as its method sees it. */
+export interface Call {
+  readonly requestId: string
+  /** The longest time that it may still take; null is no limit. */
+  timeoutMs(): number | null
+  isCancelled(): boolean
+  /** Only where somebody wants to know. */
+  readonly timings: RequestTimings | undefined
+  /** The model version that it turned out to be about. */
+  model: Pick<ServedModel | VersionOutOfService, 'name' | 'version' | 'counts'> | undefined
+  heldBytes: number
+}
+
+const REQUEST_ID_PATTERN = /^[A-Za-z0-9._:/+=-]{1,128}$/
+/** A timer beyond this fires at once. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1
+
+function textOf(value: MetadataValue | undefined): string | undefined {
+  return typeof value === 'string' ? value : undefined
+}
+
+/** What the keys and the trace look at. */
+function headersOf(metadata: Metadata): IncomingHttpHeaders {
+  const names = ['authorization', 'x-api-key', 'traceparent', 'tracestate', 'baggage']
+  return Object.fromEntries(
+    names.flatMap((name) => {
+      const value = textOf(metadata.get(name)[0])
+      return value === undefined ? [] : [[name, value]]
+    }),
+  )
+}
+
+function remainingMs(deadline: Date | number): number | null {
+  const ms = (typeof deadline === 'number' ? deadline : deadline.getTime()) - Date.now()
+  return ms > LONGEST_TIMER_MS ? null : Math.max(1, ms)
+}
+
+export interface ServeOptions {
+  readonly context: GrpcContext
+  /** Of a peer's connection; undefined where it is gone. */
+  readonly socketOf: (peer: string) => Socket | undefined
+  /** Has a connection go elsewhere. */
+  readonly giveUp: (socket: Socket) => void
+}
+
+export type Ended<T> =
+  | { readonly value: T }
+  | { readonly failure: OnecopyError; readonly status: StatusObject }
+
+/** Does `work` for a call; `scope` is what a key must be good for, null for what is open to everybody. */
+export async function serveCall<T>(
+  call: AnyCall,
+  { context, socketOf, giveUp }: ServeOptions,
+  { scope, work }: { readonly scope: Scope | null; readonly work: (call: Call) => Promise<T> },
+): Promise<Ended<T>> {
+  const { defences, connections, observation, isDraining } = context
+  const { isAccessLogOn, tracing } = observation
+  const startedMs = performance.now()
+  const socket = socketOf(call.getPeer())
+  if (socket !== undefined) connections.begin(socket, true, true)
+  const given = textOf(call.metadata.get('x-request-id')[0]) ?? ''
+  const requestId = REQUEST_ID_PATTERN.test(given) ? given : randomUUID()
+  const headers = headersOf(call.metadata)
+  const isProbe = scope === null
+  const span = isProbe || tracing === null ? null : tracing.begin({ headers, method: 'POST' }, startedMs)
+  const initial = new Metadata()
+  initial.set('x-request-id', requestId)
+  if (span !== null) initial.set('traceresponse', span.header)
+  call.sendMetadata(initial)
+  const seen: Call = {
+    ...{ requestId, model: undefined, heldBytes: 0 },
+    timings: isAccessLogOn || span !== null ? new RequestTimings() : undefined,
+    timeoutMs: () => remainingMs(call.getDeadline()),
+    isCancelled: () => call.cancelled,
+  }
+  const address = addressOf(call.getPeer())
+  let client = `ip ${networkOf(address)}`
+  const ended = await endOf(context, seen, async () => {
+    if (isProbe) return await work(seen)
+    const keyName = defences.keyring.authorize(headers, scope)
+    if (keyName !== null) client = `key ${keyName}`
+    const { clientCounts: counts, limits } = defences
+    return counts === null
+      ? await work(seen)
+      : await withinLimits(client, { limits, counts }, () => work(seen))
+  })
+  if (socket !== undefined && (connections.end(socket) || isDraining())) giveUp(socket)
+  const code = 'failure' in ended ? ended.failure.code : undefined
+  const facts = { method: call.getPath(), status: code === undefined ? 'OK' : statusNameOf(code), code }
+  const durationMs = Math.round((performance.now() - startedMs) * 1000) / 1000
+  const { model, timings } = seen
+  if (isAccessLogOn && !isProbe) {
+    const traceId = span?.traceId ?? traceIdOf(headers.traceparent as string | undefined)
+    const phases = (timings?.phases ?? []).map((one) => [
+      `${one.phase}Ms`,
+      Math.round((one.endMs - one.startMs) * 1000) / 1000,
+    ])
+    context.log.info(
+      {
+        ...{ requestId, traceId, client, address, protocol: 'grpc', ...facts },
+        ...{ model: model?.name, version: model?.version, rows: timings?.rows ?? undefined, durationMs },
+        ...Object.fromEntries(phases),
+      },
+      'access',
+    )
+  }
+  span?.end({
+    name: call.getPath().slice(1),
+    status: 'failure' in ended ? ended.failure.status : 200,
+    timings: timings ?? new RequestTimings(),
+    attributes: {
+      ...{ 'rpc.system': 'grpc', 'rpc.method': facts.method, 'rpc.grpc.status_code': facts.status },
+      ...{ 'client.address': address, 'onecopy.client': client, 'onecopy.request.id': requestId },
+      ...(code === undefined ? {} : { 'error.type': code }),
+      ...(model === undefined
+        ? {}
+        : { 'onecopy.model.name': model.name, 'onecopy.model.version': model.version }),
+    },
+  })
+  return ended
+}
+
+async function endOf<T>(
+  context: GrpcContext,
+  { requestId }: Call,
+  work: () => Promise<T>,
+): Promise<Ended<T>> {
+  try {
+    return { value: await work() }
+  } catch (thrown) {
+    const failure = asOnecopyError(thrown)
+    if (failure.fault === 'bug') {
+      context.log.error({ requestId, err: thrown }, messageOf(thrown))
+      context.onBug(thrown)
+    }
+    return { failure, status: statusObjectOf(told(failure, context)) }
+  }
+}
+
+/** A client's own mistakes are told in its own words; other texts without paths of this server. */
+export function told(
+  failure: OnecopyError,
+  { localFolders }: Pick<GrpcContext, 'localFolders'>,
+): OnecopyError {
+  if (failure.fault === 'client') return failure
+  const { code, headers, message } = failure
+  return new OnecopyError(code, publicText(message, localFolders), { headers })
+}
+
+/** `[::1]:5000` and `::1:5000` as well as `127.0.0.1:5000`. */
+function addressOf(peer: string): string {
+  return peer.replace(/:\d+$/, '').replace(/^\[(.*)\]$/, '$1')
+}

@@ -1,0 +1,120 @@
+/** ModelInfer and ModelStreamInfer: message -> codec -> submit -> codec -> message. */
+import { create } from '@bufbuild/protobuf'
+import { placeOutputs, sharedReader } from '../http/shared-tensors.js'
+import { requireModel } from '../inference/model-facts.js'
+import { answered, heldIn, outcomeOf, schedulingOf } from '../inference/request-parts.js'
+import type { ServedModel } from '../inference/service.js'
+import type { Outcome } from '../metrics/series.js'
+import { leastAnswered } from '../protocol/v2/response-size.js'
+import { type Call, type GrpcContext, told } from './call.js'
+import { decodeInferMessage, encodeInferMessage } from './infer-codec.js'
+import { requireMessage } from './malformed.js'
+import {
+  type ModelInferRequest,
+  type ModelInferResponse,
+  ModelInferResponseSchema,
+  type ModelStreamInferResponse,
+  ModelStreamInferResponseSchema,
+} from './schema/inference_pb.js'
+import { asOnecopyError } from './status.js'
+
+/** Of the request as a message, and of what is longest: its raw contents. */
+function bytesOf({ rawInputContents }: ModelInferRequest): number {
+  return rawInputContents.reduce((sum, { length }) => sum + length, 0)
+}
+
+/** The earlier of the request's own timeout and the call's deadline. */
+function earliest(a: number | null, b: number | null): number | null {
+  return a === null ? b : b === null ? a : Math.min(a, b)
+}
+
+async function inferOn(
+  model: ServedModel,
+  message: ModelInferRequest,
+  { call, context }: { readonly call: Call; readonly context: GrpcContext },
+): Promise<ModelInferResponse> {
+  const { maxBodyBytes, maxResponseBytes, regions } = context
+  const { timings } = call
+  const messageBytes = bytesOf(message)
+  call.heldBytes = 2 * messageBytes
+  timings?.begin()
+  const readShared = regions === null ? undefined : sharedReader(regions, maxBodyBytes - messageBytes)
+  const request = decodeInferMessage(message, { model, readShared })
+  timings?.end('decode')
+  if (timings !== undefined) timings.rows = request.inputs[0]?.shape[0] ?? 1
+  const { priority, timeoutMs } = schedulingOf(request)
+  const { outputs, queueNs, placement } = await context.submit({
+    model,
+    inputs: request.inputs,
+    outputNames: request.outputs.map(({ name }) => name),
+    outputLimit: {
+      bytes: maxResponseBytes,
+      leastElementBytes: leastAnswered(request.outputs, model.outputs),
+    },
+    isCancelled: () => call.isCancelled(),
+    ...{ priority, timeoutMs: earliest(timeoutMs, call.timeoutMs()) },
+  })
+  timings?.computed(queueNs, placement)
+  call.heldBytes += heldIn(outputs)
+  const response = encodeInferMessage({
+    model: { name: model.name, version: model.version },
+    id: message.id,
+    outputs: answered(outputs, request, model),
+    places: regions === null ? [] : placeOutputs(regions, outputs, request.outputs),
+    maxBytes: maxResponseBytes,
+    marksFinal: request.marksFinal,
+  })
+  timings?.end('encode')
+  return response
+}
+
+/** Counted as requests over REST are. */
+export async function modelInfer(
+  message: ModelInferRequest,
+  { call, context }: { readonly call: Call; readonly context: GrpcContext },
+): Promise<ModelInferResponse> {
+  const startedMs = performance.now()
+  let outcome: Outcome = 'success'
+  try {
+    const name = message.modelName
+    const version = message.modelVersion === '' ? undefined : message.modelVersion
+    call.model = context.models.outOfService(name, version) ?? undefined
+    const model = requireModel(context.models, { name, version }, { isForInference: true })
+    call.model = model
+    context.checkCapacity(model, bytesOf(message))
+    return await model.use(() => inferOn(model, message, { call, context }))
+  } catch (thrown) {
+    outcome = outcomeOf(thrown)
+    throw thrown
+  } finally {
+    const counts = call.model?.counts
+    const durationMs = performance.now() - startedMs
+    ;(counts ?? context.unknownModel).countRequest(outcome, durationMs)
+    counts?.observe('requestDuration', durationMs / 1000)
+  }
+}
+
+/** Requests of one stream that are inside at once: what comes after them is left with the client. */
+export const MAX_STREAMED = 64
+
+/** One request of a stream; its failure is a response like any other, and the stream goes on. */
+export async function streamedInfer(
+  message: ModelInferRequest,
+  options: { readonly call: Call; readonly context: GrpcContext },
+): Promise<ModelStreamInferResponse> {
+  try {
+    const inferResponse = await modelInfer(requireMessage(message), options)
+    return create(ModelStreamInferResponseSchema, { inferResponse })
+  } catch (thrown) {
+    const failure = asOnecopyError(thrown)
+    if (failure.fault === 'bug') {
+      options.context.log.error({ requestId: options.call.requestId, err: thrown }, failure.message)
+      options.context.onBug(thrown)
+    }
+    // By its id a client knows which of its requests is meant.
+    const inferResponse = create(ModelInferResponseSchema, { id: message.id ?? '' })
+    return create(ModelStreamInferResponseSchema, {
+      ...{ errorMessage: told(failure, options.context).message, inferResponse },
+    })
+  }
+}

@@ -1,0 +1,56 @@
+/** What every front end makes of a request besides its tensors: its deadline and priority, how it ended, what it is answered. */
+import { OnecopyError } from '../errors.js'
+import type { Outcome } from '../metrics/series.js'
+import { classify } from '../protocol/v2/classification.js'
+import type { InferRequest } from '../protocol/v2/request.js'
+import type { Tensor } from '../tensor.js'
+import type { ServedModel } from './service.js'
+
+/** A timer beyond this fires at once: such a deadline, of 24 days and more, is none. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1
+
+export function outcomeOf(thrown: unknown): Outcome {
+  if (!(thrown instanceof OnecopyError)) return 'server_error'
+  if (thrown.code === 'REQUEST_CANCELLED') return 'cancelled'
+  if (thrown.code === 'DEADLINE_EXCEEDED') return 'timeout'
+  if (thrown.status === 503) return 'rejected'
+  return thrown.fault === 'client' ? 'client_error' : 'server_error'
+}
+
+/** A count in the request's parameters; `fallback` where it is absent. */
+function countOf(parameters: InferRequest['parameters'], name: string, fallback: number): number {
+  const value = parameters[name] ?? fallback
+  if (typeof value === 'number' && Number.isSafeInteger(value) && value >= 0) return value
+  throw new OnecopyError(
+    'REQUEST_INVALID',
+    `parameter ${name}: expected a non-negative integer, got ${JSON.stringify(value)}`,
+  )
+}
+
+/** Triton's schedule policy: `priority` (1 is the highest, 0 the default) and `timeout` in microseconds (0 is none). */
+export function schedulingOf({ parameters }: InferRequest): { priority: number; timeoutMs: number | null } {
+  const timeoutMs = countOf(parameters, 'timeout', 0) / 1000
+  return {
+    priority: countOf(parameters, 'priority', 0),
+    timeoutMs: timeoutMs === 0 || timeoutMs > LONGEST_TIMER_MS ? null : timeoutMs,
+  }
+}
+
+/** Memory of outputs outside the heap. */
+export function heldIn(outputs: readonly Tensor[]): number {
+  return outputs.reduce((sum, { data }) => sum + (ArrayBuffer.isView(data) ? data.byteLength : 0), 0)
+}
+
+/** What was computed as it was asked for: whole, or its highest values. */
+export function answered(
+  outputs: readonly Tensor[],
+  { outputs: asked }: InferRequest,
+  model: ServedModel,
+): Tensor[] {
+  const isBatched = model.configuration.max_batch_size > 0
+  return outputs.map((output, i) => {
+    const classes = asked[i]?.classes
+    if (classes === undefined) return output
+    return classify(output, { classes, isBatched, labels: model.labels[output.name] ?? [] })
+  })
+}

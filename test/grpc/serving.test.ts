@@ -1,0 +1,175 @@
+import { once } from 'node:events'
+import { create, fromBinary } from '@bufbuild/protobuf'
+import { FileDescriptorProtoSchema } from '@bufbuild/protobuf/wkt'
+import test, { type ExecutionContext } from 'ava'
+import { createKey, formatKey } from '../../src/access/api-keys.js'
+import {
+  Health,
+  type HealthCheckResponse,
+  HealthCheckResponse_ServingStatus as Status,
+} from '../../src/grpc/schema/health_pb.js'
+import { GRPCInferenceService, type LogSettingsResponse } from '../../src/grpc/schema/inference_pb.js'
+import {
+  ServerReflection,
+  ServerReflectionRequestSchema,
+  type ServerReflectionResponse,
+} from '../../src/grpc/schema/reflection_pb.js'
+import { addRequest, GrpcClient, GrpcFailure } from '../helpers/grpc-client.js'
+import { addModel, writeModel } from '../helpers/onnx-builder.js'
+import { type RunningServer, startServer, stopCleanly, temporaryFolder } from '../helpers/server.js'
+import { until } from '../helpers/waiting.js'
+
+const { method } = GRPCInferenceService
+
+interface Scene extends RunningServer {
+  readonly address: string
+}
+
+async function serve(t: ExecutionContext, args: readonly string[]): Promise<Scene> {
+  const models = writeModel(temporaryFolder(t), 'add', addModel())
+  const running = await startServer(t, { models, args: ['--grpc-port', '0', ...args] })
+  const { grpcPort } = await running.server.logged(({ msg, role }) => msg === 'ready' && role === 'primary')
+  return { ...running, address: `127.0.0.1:${grpcPort}` }
+}
+
+async function failure(t: ExecutionContext, answer: Promise<unknown>): Promise<GrpcFailure> {
+  return (await t.throwsAsync(answer, { instanceOf: GrpcFailure })) as GrpcFailure
+}
+
+test('keys, scopes and limits hold as for REST; probes need no key', async (t) => {
+  const infer = createKey({ name: 'caller', scopes: ['infer'] })
+  const admin = createKey({ name: 'operator', scopes: ['infer', 'admin'] })
+  const keys = [infer, admin].map(({ entry }) => formatKey(entry)).join(';')
+  const args = ['--workers', '1', '--api-keys', keys, '--rate-limit', '3/1h', '--repository-api', 'public']
+  const { server, address } = await serve(t, args)
+  const client = new GrpcClient(address)
+  const none = await failure(t, client.infer(addRequest([1, 2])))
+  t.deepEqual([none.status, none.code], ['UNAUTHENTICATED', 'UNAUTHORIZED'])
+  t.like(await client.call(method.serverReady, {}), { ready: true })
+  t.like(await client.call(Health.method.check, {}), { status: Status.SERVING })
+  const headers = { authorization: `Bearer ${infer.key}` }
+  await client.infer(addRequest([1, 2]), { headers })
+  const scope = await failure(t, client.call(method.repositoryIndex, {}, { headers }))
+  t.deepEqual([scope.status, scope.code], ['PERMISSION_DENIED', 'FORBIDDEN'])
+  const log: LogSettingsResponse = await client.call(method.logSettings, {}, { headers })
+  t.is(log.settings.log_info?.parameterChoice.value, true)
+  await client.infer(addRequest([1, 2]), { headers: { 'x-api-key': infer.key } })
+  const limited = await failure(t, client.infer(addRequest([1, 2]), { headers }))
+  t.deepEqual([limited.status, limited.code], ['RESOURCE_EXHAUSTED', 'RATE_LIMITED'])
+  t.true(Number(limited.metadata.get('retry-after')[0]) > 0)
+  await client.call(method.repositoryIndex, {}, { headers: { authorization: `Bearer ${admin.key}` } })
+  client.close()
+  await stopCleanly(t, server)
+})
+
+test('health names the server and its models; reflection describes every service', async (t) => {
+  const { server, address } = await serve(t, ['--workers', '1'])
+  const client = new GrpcClient(address)
+  for (const service of ['', 'inference.GRPCInferenceService', 'add']) {
+    const answer: HealthCheckResponse = await client.call(Health.method.check, { service })
+    t.is(answer.status, Status.SERVING, service)
+  }
+  t.is((await failure(t, client.call(Health.method.check, { service: 'none' }))).status, 'NOT_FOUND')
+  const unknown = { ...method.serverLive, name: 'Nothing' } as typeof method.serverLive
+  t.is((await failure(t, client.call(unknown, {}))).status, 'UNIMPLEMENTED')
+
+  const reflection = client.bidi(ServerReflection.method.serverReflectionInfo)
+  const ask = async (messageRequest: object): Promise<ServerReflectionResponse['messageResponse']> => {
+    reflection.write(create(ServerReflectionRequestSchema, { messageRequest } as never))
+    const [answer] = (await once(reflection, 'data')) as [ServerReflectionResponse]
+    return answer.messageResponse
+  }
+  const services = await ask({ case: 'listServices', value: '*' })
+  t.deepEqual(
+    services.case === 'listServicesResponse' && services.value.service.map(({ name }) => name).sort(),
+    [
+      'grpc.health.v1.Health',
+      'grpc.reflection.v1.ServerReflection',
+      'grpc.reflection.v1alpha.ServerReflection',
+      'inference.GRPCInferenceService',
+    ],
+  )
+  const file = await ask({ case: 'fileContainingSymbol', value: 'inference.GRPCInferenceService' })
+  if (file.case !== 'fileDescriptorResponse') return t.fail(`got ${file.case}`)
+  const proto = fromBinary(FileDescriptorProtoSchema, file.value.fileDescriptorProto[0] ?? new Uint8Array())
+  t.true(proto.service[0]?.method.some(({ name }) => name === 'ModelInfer'))
+  t.is((await ask({ case: 'fileContainingSymbol', value: 'none.Such' })).case, 'errorResponse')
+  reflection.end()
+  client.close()
+  await stopCleanly(t, server)
+})
+
+/** Calls one after the other until it is told to stop; counts what was answered and what failed. */
+function callInLoop(client: GrpcClient) {
+  const counts = { answered: 0, failures: [] as string[] }
+  let isOver = false
+  const done = (async () => {
+    while (!isOver)
+      await client.infer(addRequest([1, 2])).then(
+        () => counts.answered++,
+        (thrown) => counts.failures.push(String(thrown)),
+      )
+  })()
+  const stop = async () => {
+    isOver = true
+    await done
+    return counts
+  }
+  return { counts, stop }
+}
+
+test('no call is lost while every worker is replaced', async (t) => {
+  const { server, adminUrl, address } = await serve(t, ['--workers', '2'])
+  const clients = Array.from({ length: 4 }, () => new GrpcClient(address))
+  // Two at a time on each channel: a GOAWAY then always meets a call on its way.
+  const loops = clients.flatMap((client) => [callInLoop(client), callInLoop(client)])
+  await until('calls are answered', () => loops.every(({ counts }) => counts.answered > 20))
+  const restarts = () => server.log.filter(({ msg }) => msg === 'every worker was replaced').length
+  for (let i = 1; i <= 2; i++) {
+    t.is((await fetch(`${adminUrl}/restart`, { method: 'POST' })).status, 202)
+    await until('every worker was replaced', () => restarts() === i)
+  }
+  const before = loops.map(({ counts }) => counts.answered)
+  await until('calls go on', () => loops.every(({ counts }, i) => counts.answered > (before[i] ?? 0) + 20))
+  for (const { stop } of loops) t.deepEqual((await stop()).failures, [])
+  for (const client of clients) client.close()
+  await stopCleanly(t, server)
+})
+
+test('a server that ends answers the calls that it has accepted', async (t) => {
+  const { server, address } = await serve(t, ['--workers', '2'])
+  const clients = Array.from({ length: 4 }, () => new GrpcClient(address))
+  await Promise.all(clients.map((client) => client.infer(addRequest([1, 2]))))
+  const answers = clients.flatMap((client) =>
+    Array.from({ length: 20 }, () => client.infer(addRequest([1, 2]))),
+  )
+  const settled = Promise.allSettled(answers)
+  await Promise.race(answers)
+  const stopped = stopCleanly(t, server)
+  const failures = (await settled).filter(({ status }) => status === 'rejected')
+  t.deepEqual(failures, [])
+  for (const client of clients) client.close()
+  await stopped
+})
+
+test('channels that all met one worker are evened out, as connections of REST are', async (t) => {
+  const { server, address } = await serve(t, ['--workers', '2', '--log-level', 'debug'])
+  const idle = Array.from({ length: 4 }, () => new GrpcClient(address))
+  const busy: GrpcClient[] = []
+  // Round robin deals to the workers in turn: every other channel is left idle.
+  for (const client of idle) {
+    await client.infer(addRequest([1, 2]))
+    const next = new GrpcClient(address)
+    await next.infer(addRequest([1, 2]))
+    busy.push(next)
+  }
+  const loops = busy.flatMap((client) => [callInLoop(client), callInLoop(client)])
+  await until('a worker is asked to give up a connection', () =>
+    server.log.some(({ msg }) => msg === 'asking the worker to give up a connection'),
+  )
+  const before = loops.map(({ counts }) => counts.answered)
+  await until('calls go on', () => loops.every(({ counts }, i) => counts.answered > (before[i] ?? 0) + 50))
+  for (const { stop } of loops) t.deepEqual((await stop()).failures, [])
+  for (const client of [...idle, ...busy]) client.close()
+  await stopCleanly(t, server)
+})
