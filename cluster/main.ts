@@ -16,7 +16,7 @@ const RUN: Record<Exclude<CommandName, 'help'>, (argv: readonly string[]) => Pro
   serve: async (argv) => {
     const [{ loadConfig }, { runPrimary }] = await Promise.all([
       import('../src/config/load.js'),
-      import('./primary.js'),
+      import('./run-primary.js'),
     ])
     return await runPrimary(loadConfig(argv), packageVersion())
   },

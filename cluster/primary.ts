@@ -3,19 +3,16 @@
  * stop does is what start did, in reverse, and the segments go last.
  */
 
-import cluster from 'node:cluster'
 import { rmSync } from 'node:fs'
-import { setTimeout as delay } from 'node:timers/promises'
-import { fileURLToPath } from 'node:url'
 import type { Config } from '../src/config/config.js'
 import { messageOf, type OnecopyError } from '../src/errors.js'
 import { ownSocketPath, writeResidentNote } from '../src/ersilia/resident.js'
 import type { ServerIdentity } from '../src/http/routes/health.js'
 import { SocketFile } from '../src/http/unix-socket.js'
+import type { OwnerServer } from '../src/library/owner-server.js'
 import { Lifecycle } from '../src/lifecycle.js'
 import { createLog, type Log } from '../src/log.js'
 import { cgroupMemoryLimit } from '../src/process/memory.js'
-import { CHILD_DIR, WORKER_FLAGS } from '../src/runtime/environment.js'
 import { runtimeVersion } from '../src/runtime/identity.js'
 import { createServerFolder, isInMemory, removeFolder, type ServerFolder } from '../src/segment/folder.js'
 import { MemoryBudget } from '../src/sharing/memory-budget.js'
@@ -24,6 +21,7 @@ import { FleetMetrics } from './admin/metrics.js'
 import { Secrets } from './admin/secrets.js'
 import { EXIT } from './exit-codes.js'
 import type { SecretsMessage } from './messages.js'
+import { startOwner } from './models/attachable.js'
 import { type Beginning, beginWith, residentNote } from './models/bundles.js'
 import { Catalogue } from './models/catalogue.js'
 import { createBreakers } from './models/disabled-models.js'
@@ -34,15 +32,17 @@ import { RepositoryControl } from './models/repository-control.js'
 import { requireAllInService } from './models/service-states.js'
 import { concretePort } from './port.js'
 import { reportFailure, reportReady } from './ready-report.js'
-import { exitCodeOf, onHangUp, onTermination, SAME_WISH_MS } from './signals.js'
 import type { Breakers } from './workers/breaker.js'
+import { workerForker } from './workers/fork-worker.js'
 import { FleetStats } from './workers/stats.js'
 import { Supervisor } from './workers/supervisor.js'
 import { Watch } from './workers/watch.js'
 
-class Primary {
+export class Primary {
   readonly #config: Config
   readonly #identity: ServerIdentity
+  /** Whether this process is somebody else's: nothing is printed, and workers of its own are left alone. */
+  readonly #isEmbedded: boolean
   readonly #log: Log
   readonly #lifecycle = new Lifecycle()
   readonly #stopRequested = new AbortController()
@@ -62,9 +62,12 @@ class Primary {
   #beginning: Beginning | undefined
   /** Null where none is listened on. */
   #socket: SocketFile | null = null
+  #owner: OwnerServer | null = null
+  #stopped: Promise<number> | undefined
 
-  constructor(config: Config, version: string) {
+  constructor(config: Config, version: string, { isEmbedded = false } = {}) {
     this.#config = config
+    this.#isEmbedded = isEmbedded
     this.#identity = { name: 'onecopy', version }
     this.#log = createLog({ level: config.logLevel, role: 'primary', format: config.logFormat })
     this.#budget = new MemoryBudget({ limitBytes: cgroupMemoryLimit(), workers: config.workers })
@@ -87,47 +90,8 @@ class Primary {
     })
   }
 
-  /** Serves until a signal; resolves with the exit code. */
-  async run(): Promise<number> {
-    const stopped = new Promise<void>((resolve) => {
-      onTermination({
-        onFirst: (signal) => {
-          this.#log.info({ signal }, 'stopping')
-          this.#lifecycle.move('draining')
-          this.#stopRequested.abort()
-          // Also ends a start that waits for its workers.
-          void this.#supervisor?.drain(this.#config.drainTimeoutMs)
-          resolve()
-        },
-        onSecond: (signal) => this.#endAtOnce(signal),
-      })
-    })
-    onHangUp({
-      onAsked: () => {
-        void this.#secrets?.reload()
-        const reason = this.#restart('SIGHUP')
-        if (reason !== null) this.#log.warn({ reason }, 'SIGHUP: no worker is replaced')
-      },
-      onTerminalGone: () => process.kill(process.pid, 'SIGTERM'),
-    })
-    let exitCode = 0
-    try {
-      await this.#start()
-      await stopped
-    } catch (thrown) {
-      // One Ctrl-C reaches every process of the terminal: a worker that boots can be ended by it before it is heard here.
-      await Promise.race([stopped, delay(SAME_WISH_MS)])
-      exitCode = this.#stopRequested.signal.aborted ? 0 : EXIT.failed
-      if (exitCode !== 0) {
-        this.#hasFailedToStart = true
-        reportFailure(thrown, { log: this.#log, format: this.#config.logFormat })
-      }
-      if (this.#lifecycle.state !== 'draining') this.#lifecycle.move('draining')
-    }
-    return Math.max(exitCode, await this.#stop())
-  }
-
-  async #start(): Promise<void> {
+  /** @throws what is wrong with the configuration or the models; `stop` closes what was opened by then. */
+  async start(): Promise<void> {
     const config = this.#config
     this.#secrets = await Secrets.read({
       config,
@@ -150,7 +114,7 @@ class Primary {
     const { segmentDir } = config
     if (!(await isInMemory(segmentDir)))
       this.#log.warn({ segmentDir }, 'the segment folder is not in memory: weights are read from a disk')
-    this.#socket = await this.#chooseSocket(this.#serverFolder.path, beginning)
+    this.#socket = await this.#chooseSocket(this.#serverFolder.path)
     if (config.isHttp) this.#admin = await this.#startAdmin(this.#secrets)
     // A worker that is replaced and its successor serve side by side, one at a time; stalls and crashes come on top.
     this.#stats = await FleetStats.create({
@@ -183,10 +147,66 @@ class Primary {
     if (this.#stopRequested.signal.aborted) return
     this.#repository = repository
     if (config.modelControl === 'watch') await repository.watch()
+    const { path: serverFolder } = this.#serverFolder
+    this.#owner = await startOwner({
+      ...config,
+      serverFolder,
+      beginning,
+      log: this.#log,
+      catalogue: this.#catalogue,
+    })
     const note = residentNote(beginning, this.#socket?.path ?? null)
-    if (note !== null) await writeResidentNote(this.#serverFolder.path, note)
+    await writeResidentNote(this.#serverFolder.path, note)
     this.#lifecycle.move('ready')
     this.#sayReady()
+  }
+
+  /** From here on it stops: a start that waits for its workers ends too. */
+  beginToStop(): void {
+    if (this.#stopRequested.signal.aborted) return
+    if (this.#lifecycle.state !== 'draining') this.#lifecycle.move('draining')
+    this.#stopRequested.abort()
+    void this.#supervisor?.drain(this.#config.drainTimeoutMs)
+  }
+
+  /** Closes everything; resolves with the exit code. Idempotent. */
+  stop(): Promise<number> {
+    if (this.#lifecycle.state !== 'draining' && this.#stopped === undefined) this.#lifecycle.move('draining')
+    this.#stopped ??= this.#stop()
+    return this.#stopped
+  }
+
+  /** The start failed: the sentence that says why stays the last line. */
+  reportFailedStart(thrown: unknown): void {
+    this.#hasFailedToStart = true
+    reportFailure(thrown, { log: this.#log, format: this.#config.logFormat })
+  }
+
+  get isStopping(): boolean {
+    return this.#stopRequested.signal.aborted
+  }
+
+  get log(): Log {
+    return this.#log
+  }
+
+  /** 0 where none is served on. */
+  get port(): number {
+    return this.#supervisor?.port ?? 0
+  }
+
+  /** 0 where none is served on. */
+  get adminPort(): number {
+    return this.#admin?.port ?? 0
+  }
+
+  /** Replaces every worker, one at a time; resolves when it is done. @throws OnecopyError: workers serve on as they are. */
+  async restartWorkers(reason: string): Promise<void> {
+    await this.#supervisor?.restart(reason)
+  }
+
+  reloadSecrets(): void {
+    void this.#secrets?.reload()
   }
 
   #onSecretsRenewed(renewed: SecretsMessage): void {
@@ -209,15 +229,15 @@ class Primary {
         serverState: () => this.#lifecycle.state,
       }),
       localFolders: localFolders(config, this.#serverFolder),
-      restart: () => this.#restart('restart asked for'),
+      restart: () => this.beginRestart('restart asked for'),
       metrics: async () => ({ contentType: this.#metrics.contentType, text: await this.#metrics.scrape() }),
     })
   }
 
-  /** Where neighbours on this machine are answered: as asked for, else beside the segment of what has a name. */
-  async #chooseSocket(serverFolder: string, { names }: Beginning): Promise<SocketFile | null> {
+  /** Where neighbours on this machine are answered: as asked for, else beside the segments. */
+  async #chooseSocket(serverFolder: string): Promise<SocketFile | null> {
     const asked = this.#config.socketPath
-    const path = asked !== '' ? asked : names.length === 0 ? null : ownSocketPath(serverFolder)
+    const path = asked !== '' ? asked : ownSocketPath(serverFolder)
     return path === null ? null : await SocketFile.claim(path)
   }
 
@@ -245,6 +265,7 @@ class Primary {
       onChange: ({ name: model, version }, outcome) => {
         this.#metrics.modelChanged({ model, version }, outcome)
         if (outcome !== 'failed') this.#breakers.reset({ model, version })
+        this.#owner?.changed()
       },
       prepareTimeoutMs: bootTimeoutMs,
       retireTimeoutMs: drainTimeoutMs,
@@ -258,17 +279,11 @@ class Primary {
     secrets: Secrets,
   ): Promise<Supervisor> {
     const { adminToken: _token, apiKeys: _keys, ...shared } = this.#config
-    cluster.setupPrimary({
-      exec: fileURLToPath(new URL('main.js', import.meta.url)),
-      args: ['worker'],
-      // The folder that the server was started in may be removed.
-      cwd: CHILD_DIR,
-      execArgv: [...process.execArgv, ...WORKER_FLAGS],
-    })
     const port = await concretePort(this.#config)
     const { isModelRequired, mounted } = this.#beginning as Beginning
     return new Supervisor({
       workers: shared.workers,
+      fork: workerForker({ isEmbedded: this.#isEmbedded }),
       bootTimeoutMs: shared.bootTimeoutMs,
       drainTimeoutMs: shared.drainTimeoutMs,
       log: this.#log,
@@ -302,7 +317,7 @@ class Primary {
   }
 
   /** Begins to replace every worker, one at a time; returns why not where it cannot. */
-  #restart(reason: string): string | null {
+  beginRestart(reason: string): string | null {
     const { state } = this.#lifecycle
     if (this.#supervisor === undefined || (state !== 'ready' && state !== 'failed'))
       return `the server is ${state}`
@@ -339,6 +354,7 @@ class Primary {
 
   #sayReady(): void {
     reportReady({
+      isPrinted: !this.#isEmbedded,
       config: this.#config,
       log: this.#log,
       port: this.#supervisor?.port ?? 0,
@@ -362,6 +378,7 @@ class Primary {
         exitCode = EXIT.failed
       }
     }
+    await this.#owner?.close()
     await this.#admin?.close()
     await this.#catalogue?.close()
     this.#secrets?.close()
@@ -373,17 +390,10 @@ class Primary {
     return exitCode
   }
 
-  /** A second signal: nobody waits any more, but nothing is left behind. */
-  #endAtOnce(signal: NodeJS.Signals): void {
-    this.#log.warn({ signal }, 'second signal: ending at once')
+  /** Nobody waits any more, but nothing is left behind. */
+  endAtOnce(): void {
     this.#supervisor?.kill()
     this.#socket?.removeNow()
     if (this.#serverFolder !== undefined) rmSync(this.#serverFolder.path, { recursive: true, force: true })
-    process.exit(exitCodeOf(signal))
   }
-}
-
-/** Runs `onecopy serve` to its end; resolves with the exit code. */
-export async function runPrimary(config: Config, version: string): Promise<number> {
-  return await new Primary(config, version).run()
 }

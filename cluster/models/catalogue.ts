@@ -13,7 +13,7 @@ import { isDeepStrictEqual } from 'node:util'
 import type { IndexEntry } from '../../src/api/schemas.js'
 import type { PublishedModel } from '../../src/compile/publish.js'
 import { type ErrorCode, messageOf, OnecopyError, type OutOfService } from '../../src/errors.js'
-import type { ModelSource } from '../../src/repository/repository.js'
+import { compareVersions, type ModelSource } from '../../src/repository/repository.js'
 import type { StartMessage } from '../messages.js'
 import type { WorkerHandle } from '../workers/worker-handle.js'
 import { logBatching } from './batching-log.js'
@@ -127,6 +127,14 @@ export class Catalogue {
   /** The versions that answer. */
   get served(): VersionName[] {
     return this.#serving.map(({ source: { name, version } }) => ({ name, version }))
+  }
+
+  /** What answers a model's name, the newest first, and why it does not where it is out of service. */
+  servingAs(name: string): { readonly generation: Generation; readonly out: OutOfService | null }[] {
+    return this.#serving
+      .filter(({ source }) => source.name === name)
+      .sort((a, b) => compareVersions(a.source.version, b.source.version))
+      .map((generation) => ({ generation, out: this.#service.stateOf(generation.source)?.state ?? null }))
   }
 
   /** Whether any version answers; where none is served, whether none needs to be. */

@@ -2,11 +2,10 @@
  * The primary's handle on one worker process, from fork to exit. It is used for one life only: a
  * successor is another handle.
  */
-import cluster, { type Worker } from 'node:cluster'
+import type { Worker } from 'node:cluster'
 import { messageOf, OnecopyError, type OutOfService } from '../../src/errors.js'
 import type { Load } from '../../src/http/connections.js'
 import { withDeadline } from '../../src/lifecycle.js'
-import { WORKER_ENVIRONMENT } from '../../src/runtime/environment.js'
 import { formatMs } from '../../src/units.js'
 import {
   type OutOfServiceMessage,
@@ -17,6 +16,7 @@ import {
   ToPrimarySchema,
   type ToWorker,
 } from '../messages.js'
+import { type ForkWorker, forkWorker } from './fork-worker.js'
 import { returnUnacceptedConnections } from './handover.js'
 import type { RunningModelSign } from './stats.js'
 import { endOf, type ProcessExit, type WorkerEnd } from './worker-end.js'
@@ -44,6 +44,7 @@ export interface WorkerHandleOptions {
   /** What was counted in its slot by those before it. */
   readonly inheritedRequests: number
   readonly bootTimeoutMs: number
+  readonly fork?: ForkWorker
   readonly onLoad: (load: Load) => void
   /** What its runtime is loading or computing, or was when it ended. */
   readonly running: () => RunningModelSign | null
@@ -105,7 +106,7 @@ export class WorkerHandle {
     this.#options = options
     this.statsSlot = statsSlot
     this.inheritedRequests = inheritedRequests
-    const worker = cluster.fork(WORKER_ENVIRONMENT)
+    const worker = (options.fork ?? forkWorker)()
     this.#worker = worker
     returnUnacceptedConnections(worker, hasOthers)
     const isReady = new Promise<void>((resolve) => {

@@ -16,7 +16,7 @@ interface ConfiguredModel {
 export function batchingPolicy(
   header: SegmentHeader,
   config: ServedModelConfig,
-  serving: ServingConfig,
+  serving: Pick<ServingConfig, 'maxQueuedRequests'>,
 ): BatchingPolicy {
   return {
     isBatchable: config.batching === 'auto' ? header.batching.batchable : config.batching,
@@ -59,7 +59,7 @@ function nodeNotes(preventedBy: SegmentHeader['batching']['preventedBy']): Recor
 export function configurationOf(
   { name, version, config }: ConfiguredModel,
   header: SegmentHeader,
-  serving: ServingConfig,
+  serving: Pick<ServingConfig, 'maxQueuedRequests' | 'threads'>,
 ): ModelConfiguration {
   const { inputs, outputs } = header
   const { isBatchable, maxBatchSize, preferredBatchSizes, maxQueueDelayMs } = batchingPolicy(

@@ -211,7 +211,7 @@ test.serial('what fails says why, with an exit code that a script can act on', a
   const input = writeInput(t, SMILES)
   const output = join(temporaryFolder(t), 'output.csv')
   const cases: [string[], number, RegExp][] = [
-    [['nobody', '--input', input, '--output', output], 3, /NOT_RESIDENT: no server .* holds "nobody"/],
+    [['nobody', '--input', input, '--output', output], 3, /MODEL_NOT_RESIDENT: no server .* holds "nobody"/],
     [['./nowhere', '--input', input, '--output', output], 1, /BUNDLE_INVALID: expected .* to be an Ersilia/],
     [[LOGP_BUNDLE, '--input', '/no/such.csv', '--output', output], 4, /--input \/no\/such.csv: ENOENT/],
     [[LOGP_BUNDLE, '--input', input, '--output', '/no/such.csv', '--quiet'], 4, /--output \/no\/such.csv/],
