@@ -1,5 +1,5 @@
 /** What the tests of the library attach to. */
-import { mkdirSync, renameSync, rmSync } from 'node:fs'
+import { mkdirSync, renameSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import type { ExecutionContext } from 'ava'
 import { addModel, wideModel, writeModel } from '../helpers/onnx-builder.js'
@@ -33,6 +33,20 @@ export function releases(server: ServerUnderTest): number {
 /** Waits until the server has given its raw weights back so many times. */
 export async function untilReleased(server: ServerUnderTest, times = 1): Promise<void> {
   await until(`raw weights to be released ${times} times`, () => releases(server) >= times)
+}
+
+function segmentStat(server: ServerUnderTest) {
+  const [path = ''] = server.segments().filter((one) => one.endsWith('.segment'))
+  return statSync(join(server.segmentDir, path))
+}
+
+/** Memory that the one segment takes, in bytes: less than its size while its raw weights are released. */
+export function memoryOf(server: ServerUnderTest): number {
+  return segmentStat(server).blocks * 512
+}
+
+export function sizeOf(server: ServerUnderTest): number {
+  return segmentStat(server).size
 }
 
 /** What the server's worker answers. */
