@@ -10,10 +10,20 @@ import { Engine } from '../engine/engine.js'
 import { messageOf, OnecopyError } from '../errors.js'
 import { checkDivisions } from '../inference/division-check.js'
 import type { ExecutionTimes } from '../metrics/recorder.js'
-import type { Tensor, TensorSpec } from '../tensor.js'
+import type { TensorSpec } from '../tensor.js'
 import { type Found, findOwner } from './find-owner.js'
 import { Generation } from './generation.js'
+import type { Description, Mountable, TensorRun } from './mountable.js'
 import { type AttachChoices, type RunOptions, readRunOptions } from './options.js'
+import type { RouteOptions } from './route-options.js'
+import {
+  type ExpressMiddleware,
+  expressMiddleware,
+  type FastifyPlugin,
+  fastifyPlugin,
+  type KoaMiddleware,
+  koaMiddleware,
+} from './routes.js'
 import { checkOutputNames, type InputValue, type OutputValue, outputValues, readInputs } from './tensors.js'
 
 /** A model is swapped now and then: one that is swapped all the time is not waited for. */
@@ -32,20 +42,11 @@ export interface ModelEvents {
   swapFailed: [error: Error]
 }
 
-interface TensorRun {
-  readonly inputs: readonly Tensor[]
-  readonly outputNames: readonly string[]
-  readonly outputLimit?: { readonly bytes: number; readonly leastElementBytes: number[] }
-  readonly priority?: number
-  readonly timeoutMs?: number | null
-  readonly isCancelled?: () => boolean
-}
-
 function closedError(name: string): OnecopyError {
   return new OnecopyError('SHUTTING_DOWN', `model ${name} was closed`)
 }
 
-export class AttachedModel extends EventEmitter<ModelEvents> {
+export class AttachedModel extends EventEmitter<ModelEvents> implements Mountable {
   /** As it was asked for. */
   readonly name: string
   readonly #choices: AttachChoices
@@ -101,6 +102,11 @@ export class AttachedModel extends EventEmitter<ModelEvents> {
     return this.#generation.offer.version
   }
 
+  /** The model's name at its owner: `name` may be another one of the same model. */
+  get servedName(): string {
+    return this.#generation.offer.name
+  }
+
   get inputs(): readonly TensorSpec[] {
     return this.#generation.header.inputs
   }
@@ -153,8 +159,23 @@ export class AttachedModel extends EventEmitter<ModelEvents> {
     })
   }
 
+  /** Middleware for Koa: the V2 routes of this model, /v2/models/NAME/infer and those beside it. Other paths are passed on. */
+  koa(options: RouteOptions = {}): KoaMiddleware {
+    return koaMiddleware(this, options)
+  }
+
+  /** The same for Express: `app.use(model.express())`, in front of body parsers. */
+  express(options: RouteOptions = {}): ExpressMiddleware {
+    return expressMiddleware(this, options)
+  }
+
+  /** The same as a plugin of Fastify: `app.register(model.fastify(), { prefix })`. */
+  fastify(options: RouteOptions = {}): FastifyPlugin {
+    return fastifyPlugin(this, options)
+  }
+
   /** What answers now, for front ends of this package. */
-  describe(): Pick<Generation, 'offer' | 'header' | 'threads'> & { readonly maxQueue: number } {
+  describe(): Description {
     const { offer, header, threads } = this.#generation
     return { offer, header, threads, maxQueue: this.#choices.maxQueue }
   }

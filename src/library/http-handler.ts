@@ -11,7 +11,7 @@ import { ModelRecorder } from '../metrics/recorder.js'
 import { MODEL_CELLS } from '../metrics/series.js'
 import { readStatistics } from '../metrics/statistics.js'
 import { configurationOf } from '../server/serving-policy.js'
-import type { AttachedModel } from './attached-model.js'
+import type { Mountable } from './mountable.js'
 import type { RouteChoices } from './route-options.js'
 
 export type Handler = (request: IncomingMessage, response: ServerResponse) => Promise<void>
@@ -20,9 +20,9 @@ export type Handler = (request: IncomingMessage, response: ServerResponse) => Pr
 class MountedModel implements ServedModel {
   readonly counts: ModelRecorder
   readonly #cells = new Float64Array(MODEL_CELLS)
-  readonly model: AttachedModel
+  readonly model: Mountable
 
-  constructor(model: AttachedModel) {
+  constructor(model: Mountable) {
     this.model = model
     this.counts = new ModelRecorder(this.#cells)
     model.onExecution((rows, times) => this.counts.countExecution(rows, times))
@@ -117,7 +117,7 @@ function contextOf(mounted: readonly MountedModel[], choices: RouteChoices): Htt
   }
 }
 
-export function createHandler(models: readonly AttachedModel[], choices: RouteChoices): Handler {
+export function createHandler(models: readonly Mountable[], choices: RouteChoices): Handler {
   const mounted = models.map((model) => new MountedModel(model))
   const app = createApp(contextOf(mounted, choices), { name: 'onecopy', version: choices.packageVersion })
   return app.callback()
