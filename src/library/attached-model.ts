@@ -88,6 +88,10 @@ export class AttachedModel extends EventEmitter<ModelEvents> implements Mountabl
           `attach: waited ${choices.timeoutMs} ms for the process that keeps model ${choices.name}`,
           { cause: thrown },
         )
+      if (choices.signal?.aborted === true)
+        throw new OnecopyError('REQUEST_CANCELLED', `attach: model ${choices.name} was given up`, {
+          cause: choices.signal.reason,
+        })
       throw thrown
     }
   }

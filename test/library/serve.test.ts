@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readdirSync, writeFileSync } from 'node:fs'
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Worker } from 'node:worker_threads'
 import test, { type ExecutionContext } from 'ava'
@@ -32,15 +32,15 @@ test.serial('a script serves, restarts its workers, and leaves nothing', async (
   const listeners = () => process.eventNames().map((name) => [name, process.listenerCount(name)])
   const before = listeners()
   const server = await serve(options)
+  t.teardown(() => server.close())
   t.deepEqual(await ask(server.port), [11, 22])
   t.is((await fetch(`http://127.0.0.1:${server.adminPort}/metrics`)).status, 200)
   await t.throwsAsync(serve(options), { code: 'CONFIG_INVALID', message: /a server runs in this process/ })
-  const workers = async () => {
-    const text = await (await fetch(`http://127.0.0.1:${server.adminPort}/metrics`)).text()
-    return text.match(/^onecopy_worker_restarts_total\{[^}]*\} (\d+)/gm) ?? []
-  }
+  const children = () => readFileSync(`/proc/self/task/${process.pid}/children`, 'latin1').trim().split(' ')
+  const first = children()
   await server.restart()
-  t.true((await workers()).length > 0)
+  await until('the workers before to end', () => first.every((pid) => !children().includes(pid)))
+  t.is(children().length, 2)
   t.deepEqual(await ask(server.port), [11, 22])
   // In the same process, too.
   const model = await attach('add', { segmentDir: options.segmentDir })
