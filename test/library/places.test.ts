@@ -113,7 +113,9 @@ test.serial('attaching and closing again and again leaves no file open and no ma
     await model.close()
   }
   t.is(open(), before)
-  await t.throwsAsync(attach('wide', { segmentDir, signal: AbortSignal.abort() }), { code: 'REQUEST_CANCELLED' })
+  await t.throwsAsync(attach('wide', { segmentDir, signal: AbortSignal.abort() }), {
+    code: 'REQUEST_CANCELLED',
+  })
   t.is(open(), before)
   await stopCleanly(t, server)
 })
