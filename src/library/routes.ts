@@ -113,7 +113,7 @@ class Routes {
 
   async #load(): Promise<Handler> {
     const { createHandler } = await import('./http-handler.js')
-    const { version: packageVersion } = require('../../../package.json') as { version: string }
+    const { version: packageVersion } = require('onecopy/package.json') as { version: string }
     return createHandler(this.#models, { ...readRouteOptions(this.#options), packageVersion })
   }
 }

@@ -34,7 +34,8 @@ const LAYERS: Record<string, number> = {
   sharing: 6,
   ersilia: 7,
   server: 8,
-  'cluster/base': 9,
+  library: 9,
+  'cluster/base': 10,
   'cluster/workers': 11,
   'cluster/models': 12,
   'cluster/admin': 13,
@@ -46,7 +47,7 @@ const NEIGHBOURS = new Set<string>(['cluster -> cluster/commands'])
 /** The fewest files that can. */
 const NATIVE_MODULES: Record<string, readonly string[]> = {
   'mmap-io': ['src/mapping.ts'],
-  koffi: ['src/mapping.ts', 'src/process/data-limit.ts', 'src/process/lock.ts', 'src/segment/holes.ts'],
+  koffi: ['src/mapping.ts', 'src/process/data-limit.ts', 'src/process/lock.ts', 'src/runtime/process-environment.ts', 'src/segment/holes.ts'],
   'onnxruntime-node': ['src/runtime/session.ts'],
   '@rdkit/rdkit': ['src/transform/morgan.ts'],
 }
