@@ -47,7 +47,13 @@ const NEIGHBOURS = new Set<string>(['cluster -> cluster/commands'])
 /** The fewest files that can. */
 const NATIVE_MODULES: Record<string, readonly string[]> = {
   'mmap-io': ['src/mapping.ts'],
-  koffi: ['src/mapping.ts', 'src/process/data-limit.ts', 'src/process/lock.ts', 'src/runtime/process-environment.ts', 'src/segment/holes.ts'],
+  koffi: [
+    'src/mapping.ts',
+    'src/process/data-limit.ts',
+    'src/process/lock.ts',
+    'src/runtime/process-environment.ts',
+    'src/segment/holes.ts',
+  ],
   'onnxruntime-node': ['src/runtime/session.ts'],
   '@rdkit/rdkit': ['src/transform/morgan.ts'],
 }

@@ -2,50 +2,29 @@ import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
-import test, { type ExecutionContext, type Implementation } from 'ava'
-import { runCommand, stopCleanly, temporaryFolder } from '../helpers/server.js'
-import { toolPath } from '../helpers/tools.js'
+import { stopCleanly, temporaryFolder } from '../helpers/server.js'
 import { serveAdd, served, serveWide, untilReleased, wideRow } from './owner.js'
+import { PYTHON_MODULE, PYTHON_PATH, testWithPython } from './python-environment.js'
 import { Runner } from './runner.js'
-
-const MODULE = runCommand(['python']).stdout.trim()
-const PATH = [dirname(MODULE), process.env.PYTHONPATH ?? ''].join(':')
 
 /** What a short program prints, as JSON. */
 function python(program: string, env: NodeJS.ProcessEnv = {}): unknown {
   const { status, stdout, stderr } = spawnSync('python3', ['-c', program], {
-    env: { ...process.env, PYTHONPATH: PATH, ...env },
+    env: { ...process.env, PYTHONPATH: PYTHON_PATH, ...env },
     encoding: 'utf8',
   })
   if (status !== 0) throw new Error(stderr)
   return JSON.parse(stdout)
 }
 
-/** A test that needs python3 and modules of it; skipped, by name, where one is missing. */
-function testWithPython(
-  title: string,
-  modules: readonly string[],
-  implementation: (t: ExecutionContext) => Promise<void>,
-): void {
-  const isThere = (name: string) =>
-    spawnSync('python3', ['-c', `import ${name}`], { env: { ...process.env, PYTHONPATH: PATH } }).status === 0
-  const missing =
-    toolPath('python3') === null
-      ? ['python3']
-      : modules.filter((name) => !isThere(name)).map((name) => `Python's ${name}`)
-  if (missing.length === 0) test.serial(title, implementation as Implementation<[]>)
-  else
-    test.skip(`${title} (skipped: ${missing.join(', ')} not installed)`, implementation as Implementation<[]>)
-}
-
 testWithPython('the standard library is enough to ask a resident model', [], async (t) => {
-  t.true(MODULE.endsWith('/src/python/onecopy.py'))
+  t.true(PYTHON_MODULE.endsWith('/src/python/onecopy.py'))
   const { server, replace } = await serveAdd(t, [1, 2])
   const env = { ONECOPY_SEGMENT_DIR: server.segmentDir }
   // -S: without site-packages, so without numpy.
   const bare = (program: string) => {
     const run = spawnSync('python3', ['-S', '-c', program], {
-      env: { ...process.env, PYTHONPATH: dirname(MODULE), ...env },
+      env: { ...process.env, PYTHONPATH: dirname(PYTHON_MODULE), ...env },
       encoding: 'utf8',
     })
     if (run.status !== 0) throw new Error(run.stderr)
@@ -136,7 +115,7 @@ testWithPython(
     for (const runner of runners) await runner.attach('wide', { segmentDir })
     const holders = [1, 2].map(() => {
       const child = spawn('python3', ['-c', HOLDER], {
-        env: { ...process.env, PYTHONPATH: PATH, ONECOPY_SEGMENT_DIR: segmentDir },
+        env: { ...process.env, PYTHONPATH: PYTHON_PATH, ONECOPY_SEGMENT_DIR: segmentDir },
         stdio: ['pipe', 'pipe', 'inherit'],
       })
       t.teardown(() => child.kill('SIGKILL'))
@@ -185,7 +164,7 @@ try:
     onecopy.attach("add")
 except onecopy.Error as thrown:
     print(json.dumps(str(thrown)))`,
-    { PYTHONPATH: `${folder}:${PATH}`, ONECOPY_SEGMENT_DIR: server.segmentDir },
+    { PYTHONPATH: `${folder}:${PYTHON_PATH}`, ONECOPY_SEGMENT_DIR: server.segmentDir },
   )
   t.regex(
     String(code),
