@@ -12,7 +12,8 @@ if (cluster.isPrimary) {
   })
   process.once('SIGTERM', () => cluster.disconnect())
 } else {
-  const left = once(cluster.worker, 'disconnect')
+  // It can have been told to end before it came here.
+  const left = cluster.worker.isConnected() ? once(cluster.worker, 'disconnect') : null
   const model = await attach('logp', { onSwap: 'follow' })
   const app = new Koa()
   // POST /v2/models/logp/infer and the routes beside it.
