@@ -2,6 +2,7 @@
  * Every bench by its name: `npm run bench` runs a short one of each that README shows, `npm run bench -- NAME` one of
  * them in full. Markdown goes to standard output, progress to standard error, everything else to bench/results.
  */
+import { attachBench } from './attach.js'
 import { chaos } from './chaos.js'
 import { codec } from './codec.js'
 import { cycles } from './cycles.js'
@@ -24,7 +25,7 @@ import { workerMemory } from './worker-memory.js'
 
 /** In this order: about ten minutes on two cores, once the models are made. */
 const SHOWN: readonly Bench[] = [memory, throughput, latency, start, respawn, hotSwap, requestLoad, codec]
-const OTHERS: readonly Bench[] = [workerMemory, rows, swaps, cycles, chaos, manyModels, ersilia]
+const OTHERS: readonly Bench[] = [attachBench, workerMemory, rows, swaps, cycles, chaos, manyModels, ersilia]
 const BENCHES = [...SHOWN, ...OTHERS]
 
 function listed(benches: readonly Bench[]): string {

@@ -85,7 +85,7 @@ export async function startOnecopy(options: OnecopyOptions): Promise<RunningServ
   return await running({ child, workers, isWorker: (args) => args.at(-1) === 'worker', segmentDir })
 }
 
-export type FleetName = 'plain-koa' | 'reload-per-request' | 'bare-koa' | 'bare-worker'
+export type FleetName = 'attached-koa' | 'plain-koa' | 'reload-per-request' | 'bare-koa' | 'bare-worker'
 export type SingleName = 'thread-pool' | 'process-per-request'
 
 function variantScript(variant: string): string {
@@ -95,12 +95,17 @@ function variantScript(variant: string): string {
 /** A variant of cluster workers. */
 export async function startVariant(
   variant: FleetName,
-  options: ServerOptions & { readonly flags?: readonly string[]; readonly onLine?: (line: string) => void },
+  options: ServerOptions & {
+    readonly flags?: readonly string[]
+    readonly env?: Readonly<Record<string, string>>
+    readonly onLine?: (line: string) => void
+  },
 ): Promise<RunningServer> {
-  const { stage, model, workers, name = variant, flags = [], onLine } = options
+  const { stage, model, workers, name = variant, flags = [], env = {}, onLine } = options
   const child = await stage.start({
     name,
     args: [variantScript(variant), '--models', model.repositoryDir, '--workers', String(workers), ...flags],
+    env,
     hasChannel: true,
     ...(onLine === undefined ? {} : { onLine }),
   })
