@@ -82,11 +82,7 @@ async function timeReport(modelName: string, { rounds }: Options): Promise<Bench
     title,
     table: {
       head: ['', 'first answer after, ms', 'against create'],
-      rows: WAYS.map((way) => [
-        WAY_NAMES[way],
-        formatSpread(spread(times[way])),
-        way === 'attach' ? '-' : lead,
-      ]),
+      rows: WAYS.map((way) => [WAY_NAMES[way], formatSpread(spread(times[way])), lead(way)]),
     },
     checks: [],
     notes: [
