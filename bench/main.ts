@@ -3,6 +3,7 @@
  * -- NAME` runs one in full. Markdown goes to standard output, progress to standard error, and all results to
  * bench/results.
  */
+import { attachBench } from './attach.js'
 import { chaos } from './chaos.js'
 import { codec } from './codec.js'
 import { cycles } from './cycles.js'
@@ -25,7 +26,7 @@ import { workerMemory } from './worker-memory.js'
 
 /** In this order: about ten minutes on two cores, once the models are generated. */
 const SHOWN: readonly Bench[] = [memory, throughput, latency, start, respawn, hotSwap, requestLoad, codec]
-const OTHERS: readonly Bench[] = [workerMemory, rows, swaps, cycles, chaos, manyModels, ersilia]
+const OTHERS: readonly Bench[] = [attachBench, workerMemory, rows, swaps, cycles, chaos, manyModels, ersilia]
 const BENCHES = [...SHOWN, ...OTHERS]
 
 function listed(benches: readonly Bench[]): string {

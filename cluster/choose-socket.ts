@@ -1,15 +1,13 @@
-/** Where neighbours on this machine are answered. */
+/** The Unix socket of a server, for processes on the same machine. */
 import type { Config } from '../src/config/config.js'
 import { ownSocketPath } from '../src/ersilia/resident.js'
 import { SocketFile } from '../src/http/unix-socket.js'
-import type { InitialModels } from './models/bundles.js'
 
-/** As asked for, else beside the segment of what has a name; null where there is no need. */
+/** The configured path, else one next to the segments; null if that path is too long for a socket. */
 export async function chooseSocket(
   { socketPath }: Pick<Config, 'socketPath'>,
   serverFolder: string,
-  { names }: InitialModels,
 ): Promise<SocketFile | null> {
-  const path = socketPath !== '' ? socketPath : names.length === 0 ? null : ownSocketPath(serverFolder)
+  const path = socketPath !== '' ? socketPath : ownSocketPath(serverFolder)
   return path === null ? null : await SocketFile.claim(path)
 }

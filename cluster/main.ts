@@ -16,7 +16,7 @@ const RUN: Record<Exclude<CommandName, 'help'>, (argv: readonly string[]) => Pro
   serve: async (argv) => {
     const [{ loadConfig }, { runPrimary }] = await Promise.all([
       import('../src/config/load.js'),
-      import('./primary.js'),
+      import('./run-primary.js'),
     ])
     return await runPrimary(loadConfig(argv), packageVersion())
   },
@@ -28,6 +28,7 @@ const RUN: Record<Exclude<CommandName, 'help'>, (argv: readonly string[]) => Pro
   tune: async (argv) => await (await import('./commands/tune.js')).runTune(argv),
   key: async (argv) => await (await import('./commands/key.js')).runKey(argv),
   segments: async (argv) => await (await import('./commands/segments.js')).runSegments(argv),
+  python: async (argv) => (await import('./commands/python.js')).runPython(argv),
   completion: async (argv) => (await import('./commands/completion.js')).runCompletion(argv),
 }
 

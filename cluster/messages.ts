@@ -12,14 +12,7 @@ import { MountedBundleSchema } from '../src/ersilia/mounted.js'
 import { TlsMaterialSchema } from '../src/http/tls.js'
 import { StatsPageReferenceSchema } from '../src/metrics/page.js'
 import { ServedModelConfigSchema } from '../src/repository/config.js'
-
-export const SegmentReferenceSchema = z.object({
-  path: z.string(),
-  fileBytes: z.int().nonnegative(),
-  graphSha256: z.string(),
-  inode: z.int().nonnegative(),
-  changedNs: z.string().regex(/^\d+$/),
-})
+import { SegmentReferenceSchema } from '../src/segment/attach.js'
 
 const segment = z.object({
   /** Identifies this generation of the model version. */

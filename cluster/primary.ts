@@ -2,20 +2,18 @@
  * The primary process: it starts and stops the server and never runs a model. `#stop` releases what `#start`
  * acquired, in reverse order, and the segments last.
  */
-import cluster from 'node:cluster'
+
 import { rmSync } from 'node:fs'
-import { setTimeout as delay } from 'node:timers/promises'
-import { fileURLToPath } from 'node:url'
 import { adminTokenDigest } from '../src/access/api-keys.js'
 import type { Config } from '../src/config/config.js'
 import { messageOf, type OnecopyError } from '../src/errors.js'
 import { writeResidentNote } from '../src/ersilia/resident.js'
 import type { ServerIdentity } from '../src/http/routes/health.js'
 import type { SocketFile } from '../src/http/unix-socket.js'
+import type { OwnerServer } from '../src/library/owner-server.js'
 import { Lifecycle } from '../src/lifecycle.js'
 import { createLog, type Log } from '../src/log.js'
 import { cgroupMemoryLimit } from '../src/process/memory.js'
-import { CHILD_DIR, WORKER_FLAGS } from '../src/runtime/environment.js'
 import { runtimeVersion } from '../src/runtime/identity.js'
 import { createServerFolder, isInMemory, removeFolder, type ServerFolder } from '../src/segment/folder.js'
 import { MemoryBudget } from '../src/sharing/memory-budget.js'
@@ -26,6 +24,7 @@ import { chooseSocket } from './choose-socket.js'
 import { ControlServer } from './control-server.js'
 import { EXIT } from './exit-codes.js'
 import type { SecretsMessage } from './messages.js'
+import { startOwner } from './models/attachable.js'
 import { type InitialModels, residentNote, resolveInitialModels } from './models/bundles.js'
 import { Catalogue } from './models/catalogue.js'
 import { createBreakers } from './models/disabled-models.js'
@@ -36,15 +35,17 @@ import { RepositoryControl } from './models/repository-control.js'
 import { requireAllInService } from './models/service-states.js'
 import { concretePorts } from './port.js'
 import { notReadyReason, reportFailure, reportReady } from './ready-report.js'
-import { DUPLICATE_SIGNAL_MS, exitCodeOf, onHangUp, onTermination } from './signals.js'
 import type { Breakers } from './workers/breaker.js'
+import { workerForker } from './workers/fork-worker.js'
 import { FleetStats } from './workers/stats.js'
 import { Supervisor } from './workers/supervisor.js'
 import { Watch } from './workers/watch.js'
 
-class Primary {
+export class Primary {
   readonly #config: Config
   readonly #identity: ServerIdentity
+  /** Whether this process is somebody else's: nothing is printed, and workers of its own are left alone. */
+  readonly #isEmbedded: boolean
   readonly #log: Log
   readonly #lifecycle = new Lifecycle()
   readonly #stopRequested = new AbortController()
@@ -66,9 +67,12 @@ class Primary {
   /** Null without a Unix socket. */
   #socket: SocketFile | null = null
   #grpcPort: number | null = null
+  #owner: OwnerServer | null = null
+  #stopped: Promise<number> | undefined
 
-  constructor(config: Config, version: string) {
+  constructor(config: Config, version: string, { isEmbedded = false } = {}) {
     this.#config = config
+    this.#isEmbedded = isEmbedded
     this.#identity = { name: 'onecopy', version }
     this.#log = createLog({ level: config.logLevel, role: 'primary', format: config.logFormat })
     this.#budget = new MemoryBudget({ limitBytes: cgroupMemoryLimit(), workers: config.workers })
@@ -95,71 +99,27 @@ class Primary {
     })
   }
 
-  /** Serves until a signal; resolves with the exit code. */
-  async run(): Promise<number> {
-    const stopped = new Promise<void>((resolve) => {
-      onTermination({
-        onFirst: (signal) => {
-          this.#log.info({ signal }, 'stopping')
-          this.#lifecycle.move('draining')
-          this.#stopRequested.abort()
-          // Also aborts a start that waits for its workers.
-          void this.#supervisor?.drain(this.#config.drainTimeoutMs)
-          resolve()
-        },
-        onSecond: (signal) => this.#endImmediately(signal),
-      })
-    })
-    onHangUp({
-      onRestart: () => {
-        void this.#secrets?.reload()
-        const reason = this.#restart('SIGHUP')
-        if (reason !== null) this.#log.warn({ reason }, 'SIGHUP: the workers cannot be replaced')
-      },
-      onTerminalClosed: () => process.kill(process.pid, 'SIGTERM'),
-    })
-    let exitCode = 0
-    try {
-      await this.#start()
-      await stopped
-    } catch (thrown) {
-      // Ctrl-C reaches every process of the terminal: a booting worker can end before the primary handles the
-      // signal.
-      await Promise.race([stopped, delay(DUPLICATE_SIGNAL_MS)])
-      exitCode = this.#stopRequested.signal.aborted ? 0 : EXIT.failed
-      if (exitCode !== 0) {
-        this.#hasFailedToStart = true
-        reportFailure(thrown, { log: this.#log, format: this.#config.logFormat })
-      }
-      if (this.#lifecycle.state !== 'draining') this.#lifecycle.move('draining')
-    }
-    return Math.max(exitCode, await this.#stop())
-  }
-
-  async #start(): Promise<void> {
+  /** @throws what is wrong with the configuration or the models; `stop` closes what was opened by then. */
+  async start(): Promise<void> {
     const config = this.#config
     this.#secrets = await Secrets.read({
-      config,
-      log: this.#log,
+      ...{ config, log: this.#log },
       onRenewed: (renewed) => this.#onSecretsRenewed(renewed),
     })
     const initial = await resolveInitialModels(config, this.#log)
-    const { sources, workerBytes } = initial
     this.#initial = initial
-    this.#budget.reserveInWorkers(workerBytes)
+    this.#budget.reserveInWorkers(initial.workerBytes)
     const publisher = new Publisher({
-      config,
-      log: this.#log,
-      budget: this.#budget,
+      ...{ config, log: this.#log, budget: this.#budget },
       signal: this.#stopRequested.signal,
       reservedBytes: () => this.#catalogue?.releasedBytes ?? 0,
     })
-    const leftovers = await publisher.findLeftovers(sources)
+    const leftovers = await publisher.findLeftovers(initial.sources)
     this.#serverFolder = await createServerFolder(config.segmentDir)
     const { segmentDir } = config
     if (!(await isInMemory(segmentDir)))
       this.#log.warn({ segmentDir }, 'the segment folder is not in memory: weights are read from a disk')
-    this.#socket = await chooseSocket(config, this.#serverFolder.path, initial)
+    this.#socket = await chooseSocket(config, this.#serverFolder.path)
     if (config.isHttp) this.#admin = await this.#startAdmin(this.#secrets)
     // At most one replica at a time has an old and a new worker; stalls and crashes need more slots.
     this.#stats = await FleetStats.create({
@@ -192,10 +152,73 @@ class Primary {
     if (this.#stopRequested.signal.aborted) return
     this.#repository = repository
     if (config.modelControl === 'watch') await repository.watch()
+    const { path: serverFolder } = this.#serverFolder
+    this.#owner = await startOwner({
+      ...config,
+      serverFolder,
+      initial,
+      log: this.#log,
+      catalogue: this.#catalogue,
+    })
     const note = residentNote(initial, this.#socket?.path ?? null)
-    if (note !== null) await writeResidentNote(this.#serverFolder.path, note)
+    await writeResidentNote(this.#serverFolder.path, note)
     this.#lifecycle.move('ready')
-    this.#sayReady()
+    reportReady({
+      isPrinted: !this.#isEmbedded,
+      ...{ config: this.#config, log: this.#log, port: this.#supervisor?.port ?? 0 },
+      ...{ adminPort: this.#admin?.port ?? 0, grpcPort: this.#grpcPort },
+      hasTls: this.#secrets?.current.tls != null,
+      socketPath: this.#socket?.path ?? null,
+      published: this.#catalogue?.published ?? [],
+    })
+  }
+
+  /** From here on it stops: a start that waits for its workers ends too. */
+  beginToStop(): void {
+    if (this.#stopRequested.signal.aborted) return
+    if (this.#lifecycle.state !== 'draining') this.#lifecycle.move('draining')
+    this.#stopRequested.abort()
+    void this.#supervisor?.drain(this.#config.drainTimeoutMs)
+  }
+
+  /** Closes everything; resolves with the exit code. Idempotent. */
+  stop(): Promise<number> {
+    if (this.#lifecycle.state !== 'draining' && this.#stopped === undefined) this.#lifecycle.move('draining')
+    this.#stopped ??= this.#stop()
+    return this.#stopped
+  }
+
+  /** The start failed: the sentence that says why stays the last line. */
+  reportFailedStart(thrown: unknown): void {
+    this.#hasFailedToStart = true
+    reportFailure(thrown, { log: this.#log, format: this.#config.logFormat })
+  }
+
+  get isStopping(): boolean {
+    return this.#stopRequested.signal.aborted
+  }
+
+  get log(): Log {
+    return this.#log
+  }
+
+  /** 0 where none is served on. */
+  get port(): number {
+    return this.#supervisor?.port ?? 0
+  }
+
+  /** 0 where none is served on. */
+  get adminPort(): number {
+    return this.#admin?.port ?? 0
+  }
+
+  /** Replaces every worker, one at a time; resolves when it is done. @throws OnecopyError: workers serve on as they are. */
+  async restartWorkers(reason: string): Promise<void> {
+    await this.#supervisor?.restart(reason)
+  }
+
+  reloadSecrets(): void {
+    void this.#secrets?.reload()
   }
 
   #onSecretsRenewed(renewed: SecretsMessage): void {
@@ -222,7 +245,7 @@ class Primary {
       ...{ repositoryApi: config.repositoryApi, isTracing: config.otlpEndpoint !== '' },
       publicPort: () => this.#supervisor?.port ?? null,
       localFolders: localFolders(config, this.#serverFolder),
-      restart: () => this.#restart('restart asked for'),
+      restart: () => this.beginRestart('restart asked for'),
       metrics: async () => ({ contentType: this.#metrics.contentType, text: await this.#metrics.scrape() }),
     })
   }
@@ -251,6 +274,7 @@ class Primary {
       onChange: ({ name: model, version }, outcome) => {
         this.#metrics.modelChanged({ model, version }, outcome)
         if (outcome !== 'failed') this.#breakers.reset({ model, version })
+        this.#owner?.changed()
       },
       prepareTimeoutMs: bootTimeoutMs,
       retireTimeoutMs: drainTimeoutMs,
@@ -265,13 +289,6 @@ class Primary {
   ): Promise<Supervisor> {
     const { adminToken, apiKeys: _keys, ...shared } = this.#config
     this.#control.listen()
-    cluster.setupPrimary({
-      exec: fileURLToPath(new URL('main.js', import.meta.url)),
-      args: ['worker'],
-      // The folder in which the server started may be removed.
-      cwd: CHILD_DIR,
-      execArgv: [...process.execArgv, ...WORKER_FLAGS],
-    })
     const ports = await concretePorts(this.#config)
     this.#grpcPort = ports.grpcPort
     const { isModelRequired, mounted } = this.#initial as InitialModels
@@ -281,6 +298,7 @@ class Primary {
     }
     return new Supervisor({
       workers: shared.workers,
+      fork: workerForker({ isEmbedded: this.#isEmbedded }),
       bootTimeoutMs: shared.bootTimeoutMs,
       drainTimeoutMs: shared.drainTimeoutMs,
       log: this.#log,
@@ -314,8 +332,8 @@ class Primary {
     })
   }
 
-  /** Starts to replace every worker, one at a time. Returns the reason if it cannot, else null. */
-  #restart(reason: string): string | null {
+  /** Begins to replace every worker, one at a time; returns why not where it cannot. */
+  beginRestart(reason: string): string | null {
     const { state } = this.#lifecycle
     if (this.#supervisor === undefined || (state !== 'ready' && state !== 'failed'))
       return `the server is ${state}`
@@ -348,16 +366,6 @@ class Primary {
     })
   }
 
-  #sayReady(): void {
-    reportReady({
-      ...{ config: this.#config, log: this.#log, port: this.#supervisor?.port ?? 0 },
-      ...{ adminPort: this.#admin?.port ?? 0, grpcPort: this.#grpcPort },
-      hasTls: this.#secrets?.current.tls != null,
-      socketPath: this.#socket?.path ?? null,
-      published: this.#catalogue?.published ?? [],
-    })
-  }
-
   /** Releases what `#start` acquired, in reverse order. The segments come last. */
   async #stop(): Promise<number> {
     let exitCode = 0
@@ -371,6 +379,7 @@ class Primary {
         exitCode = EXIT.failed
       }
     }
+    await this.#owner?.close()
     await this.#admin?.close()
     await this.#catalogue?.close()
     this.#secrets?.close()
@@ -382,17 +391,10 @@ class Primary {
     return exitCode
   }
 
-  /** A second signal: ends without waiting, but still cleans up. */
-  #endImmediately(signal: NodeJS.Signals): void {
-    this.#log.warn({ signal }, 'second signal: ending immediately')
+  /** Ends without waiting, but still cleans up. */
+  endAtOnce(): void {
     this.#supervisor?.kill()
     this.#socket?.removeNow()
     if (this.#serverFolder !== undefined) rmSync(this.#serverFolder.path, { recursive: true, force: true })
-    process.exit(exitCodeOf(signal))
   }
-}
-
-/** Runs `onecopy serve` to its end; resolves with the exit code. */
-export async function runPrimary(config: Config, version: string): Promise<number> {
-  return await new Primary(config, version).run()
 }

@@ -9,6 +9,8 @@ import { readyTable } from './progress.js'
 import { startFailureText } from './start-failure.js'
 
 export interface ReadyReport {
+  /** Whether standard output is this server's. */
+  readonly isPrinted: boolean
   readonly config: Pick<Config, 'host' | 'adminHost' | 'adminTls' | 'workers' | 'isHttp'>
   readonly log: Log
   readonly port: number
@@ -23,6 +25,7 @@ export interface ReadyReport {
 
 /** Prints the models and addresses to standard output; logs the notes on each model and `ready`. */
 export function reportReady({
+  isPrinted,
   config,
   log,
   port,
@@ -39,7 +42,7 @@ export function reportReady({
   const where = isHttp
     ? `inference on ${scheme}://${urlHost(host)}:${port}${grpc}, metrics and probes on ${adminScheme}://${urlHost(adminHost)}:${adminPort}`
     : `inference on the socket ${socketPath}`
-  process.stdout.write(`${readyTable(published, workers)}\nready: ${where}\n`)
+  if (isPrinted) process.stdout.write(`${readyTable(published, workers)}\nready: ${where}\n`)
   for (const { source, segment } of published) {
     const model = { model: source.name, version: source.version }
     for (const { name, reason } of segment.header.skippedOutputs)

@@ -61,7 +61,7 @@ export const ERROR_CATALOGUE = {
   BUNDLE_INVALID: { status: 500, fault: 'operator' },
   EXAMPLES_NOT_REPRODUCED: { status: 500, fault: 'operator' },
   TRANSFORM_UNAVAILABLE: { status: 500, fault: 'operator' },
-  NOT_RESIDENT: { status: 500, fault: 'operator' },
+  MODEL_NOT_RESIDENT: { status: 500, fault: 'operator' },
   TIMEOUT: { status: 500, fault: 'operator' },
 } as const satisfies Record<string, { status: number; fault: 'client' | 'operator' | 'bug' }>
 

@@ -91,7 +91,7 @@ export async function startOnecopy(options: OnecopyOptions): Promise<RunningServ
   return await running({ child, workers, isWorker, segmentDir })
 }
 
-export type FleetName = 'plain-koa' | 'reload-per-request' | 'bare-koa' | 'bare-worker'
+export type FleetName = 'attached-koa' | 'plain-koa' | 'reload-per-request' | 'bare-koa' | 'bare-worker'
 export type SingleName = 'thread-pool' | 'process-per-request'
 
 function variantScript(variant: string): string {
@@ -101,12 +101,17 @@ function variantScript(variant: string): string {
 /** Starts a variant of cluster workers. */
 export async function startVariant(
   variant: FleetName,
-  options: ServerOptions & { readonly flags?: readonly string[]; readonly onLine?: (line: string) => void },
+  options: ServerOptions & {
+    readonly flags?: readonly string[]
+    readonly env?: Readonly<Record<string, string>>
+    readonly onLine?: (line: string) => void
+  },
 ): Promise<RunningServer> {
-  const { stage, model, workers, name = variant, flags = [], onLine } = options
+  const { stage, model, workers, name = variant, flags = [], env = {}, onLine } = options
   const child = await stage.start({
     name,
     args: [variantScript(variant), '--models', model.repositoryDir, '--workers', String(workers), ...flags],
+    env,
     hasChannel: true,
     ...(onLine === undefined ? {} : { onLine }),
   })

@@ -170,6 +170,16 @@ export const COMMANDS = {
       json: { help: 'Print one JSON document. Sizes are in bytes.' },
     },
   },
+  python: {
+    summary: 'Print where the Python module is',
+    usage: 'python',
+    about: [
+      'Prints the path of the Python module, one file that needs nothing but the standard library. Put its folder on the path of Python, or copy it:',
+      '  PYTHONPATH=$(dirname "$(onecopy python)") python3 run.py',
+      'onecopy.run("NAME", {"INPUT": array}) asks the server that keeps the model; onecopy.attach("NAME") gives an onnxruntime session on its pages.',
+    ],
+    flags: {},
+  },
   completion: {
     summary: 'Print a completion script for a shell',
     usage: 'completion bash|zsh|fish',

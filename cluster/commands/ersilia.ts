@@ -1,6 +1,6 @@
 /** `onecopy ersilia serve BUNDLE`: serves a single Ersilia bundle. */
 import { configOf, readServeFlags } from '../../src/config/load.js'
-import { runPrimary } from '../primary.js'
+import { runPrimary } from '../run-primary.js'
 import { usageError } from './arguments.js'
 
 /** Runs `onecopy ersilia`; resolves with the exit code. */

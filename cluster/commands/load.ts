@@ -4,18 +4,21 @@
  * is only the segment, for processes that attach to it.
  */
 import { resolve } from 'node:path'
+import type { PublishedModel } from '../../src/compile/publish.js'
 import type { Config } from '../../src/config/config.js'
 import { configOf, readServeFlags } from '../../src/config/load.js'
 import { messageOf, OnecopyError } from '../../src/errors.js'
 import { writeResidentNote } from '../../src/ersilia/resident.js'
+import { type Attachable, OwnerServer } from '../../src/library/owner-server.js'
 import { createLog } from '../../src/log.js'
 import { cgroupMemoryLimit } from '../../src/process/memory.js'
 import { createServerFolder, removeFolder } from '../../src/segment/folder.js'
 import { MemoryBudget } from '../../src/sharing/memory-budget.js'
 import { EXIT } from '../exit-codes.js'
-import { residentNote, resolveInitialModels } from '../models/bundles.js'
+import { realName, unknownModel } from '../models/attachable.js'
+import { type InitialModels, residentNote, resolveInitialModels } from '../models/bundles.js'
 import { Publisher } from '../models/publisher.js'
-import { runPrimary } from '../primary.js'
+import { runPrimary } from '../run-primary.js'
 import { onTermination } from '../signals.js'
 import { usageError } from './arguments.js'
 import { COMMANDS, type CommandDefinition } from './definitions.js'
@@ -44,7 +47,32 @@ function readOptions(argv: readonly string[]): LoadOptions {
   return { path: resolve(path), name, isHttp, isSegmentOnly, serveFlags }
 }
 
-/** Publishes the model, prints its location and waits for a signal. */
+/** The one model, whose raw weights are always there. */
+function attachableOf(
+  published: readonly PublishedModel[],
+  { asked, version, initial, config }: Asked,
+): Attachable {
+  const name = realName(asked, { names: initial.names, modelName: initial.sources[0]?.name ?? null })
+  const found = published.find(
+    ({ source }) => source.name === name && (version === null || source.version === version),
+  )
+  if (found === undefined) throw unknownModel(asked, version)
+  const { source, reference } = found
+  return {
+    ...{ generation: `${source.name}@${source.version}#1`, name: source.name, version: source.version },
+    ...{ config: source.config, threads: config.threads, reference: () => reference },
+    lease: async () => () => {},
+  }
+}
+
+interface Asked {
+  readonly asked: string
+  readonly version: string | null
+  readonly initial: InitialModels
+  readonly config: Config
+}
+
+/** Publishes the model, tells where it is, and waits. */
 async function holdSegment(config: Config): Promise<number> {
   const log = createLog({ level: config.logLevel, role: 'primary', format: config.logFormat })
   const stop = new AbortController()
@@ -56,6 +84,7 @@ async function holdSegment(config: Config): Promise<number> {
     onTermination({ onFirst: end, onSecond: end })
   })
   let folder: string | undefined
+  let owner: OwnerServer | null = null
   try {
     const initial = await resolveInitialModels(config, log)
     if (initial.sources.length === 0)
@@ -73,9 +102,13 @@ async function holdSegment(config: Config): Promise<number> {
     const leftovers = await publisher.findLeftovers(initial.sources)
     const server = await createServerFolder(config.segmentDir)
     folder = server.path
-    await publisher.publishAll(initial.sources, server, { leftovers })
+    const published = await publisher.publishAll(initial.sources, server, { leftovers })
+    owner = await OwnerServer.start({
+      ...{ serverFolder: folder, log },
+      find: (asked, version) => attachableOf(published, { asked, version, initial, config }),
+    })
     const note = residentNote(initial, null)
-    if (note !== null) await writeResidentNote(folder, note)
+    await writeResidentNote(folder, note)
     process.stdout.write(`ready: ${initial.names.join(', ')} in ${folder}\n`)
     log.info({ names: initial.names, folder }, 'ready')
     // A pending promise alone does not keep the process alive.
@@ -88,6 +121,7 @@ async function holdSegment(config: Config): Promise<number> {
     log.fatal({ code: thrown instanceof OnecopyError ? thrown.code : undefined }, messageOf(thrown))
     return EXIT.failed
   } finally {
+    await owner?.close()
     if (folder !== undefined) await removeFolder(folder)
   }
 }

@@ -5,7 +5,7 @@
  */
 import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { realpath } from 'node:fs/promises'
-import { messageOf, OnecopyError } from '../../src/errors.js'
+import { type ErrorCode, messageOf, OnecopyError } from '../../src/errors.js'
 import type { Bundle } from '../../src/ersilia/bundle.js'
 import type { OutputType, Row } from '../../src/ersilia/orient.js'
 import type { PredictOptions, Predictor } from '../../src/ersilia/predictor.js'
@@ -17,7 +17,10 @@ import { commandLine, segmentDirOf, usageError } from './arguments.js'
 const METHODS = ['socket', 'segment', 'cold'] as const
 type Method = (typeof METHODS)[number]
 
-/** Smaller inputs finish before a progress bar is useful. */
+/** A segment that cannot be attached to; its owner may have just ended. */
+const UNUSABLE: readonly ErrorCode[] = ['SEGMENT_INVALID', 'SEGMENT_SPACE', 'MODEL_NOT_RESIDENT', 'TIMEOUT']
+
+/** Fewer are done before a bar is seen. */
 const PROGRESS_FROM = 1000
 
 interface Options {
@@ -110,20 +113,22 @@ async function predictWith(
 }
 
 async function predictAttached(
-  { segment, bundlePath }: Resident & { readonly segment: SegmentListing },
-  { input, progress }: Pick<Task, 'input' | 'progress'>,
+  { segment, bundlePath, folder }: Resident & { readonly segment: SegmentListing },
+  { input, progress, segmentDir }: Pick<Task, 'input' | 'progress'> & { readonly segmentDir: string },
 ): Promise<Predicted> {
-  const { LocalPredictor } = await import('../../src/ersilia/local-predictor.js')
-  if (bundlePath === null) {
-    const { plainBundle } = await import('../../src/ersilia/plain-bundle.js')
-    const bundle = plainBundle(segment)
-    await using predictor = await LocalPredictor.attached(bundle, segment)
-    return await predictWith(predictor, bundle, { inputs: input.lines, progress })
-  }
+  const [{ attach }, { LocalPredictor }] = await Promise.all([
+    import('../../src/library/attach.js'),
+    import('../../src/ersilia/local-predictor.js'),
+  ])
+  const { plainBundle } = await import('../../src/ersilia/plain-bundle.js')
   const { readBundle } = await import('../../src/ersilia/bundle.js')
-  const bundle = await readBundle(bundlePath)
-  await using predictor = await LocalPredictor.attached(bundle, segment)
-  return await predictWith(predictor, bundle, { inputs: input.molecules(), progress })
+  const isPlain = bundlePath === null
+  const bundle = isPlain ? plainBundle(segment) : await readBundle(bundlePath)
+  const { model: name, version } = segment
+  const model = await attach(name, { version, segmentDir, serverFolder: folder, threads: 1 })
+  await using predictor = await LocalPredictor.attached(bundle, model)
+  const inputs = isPlain ? input.lines : input.molecules()
+  return await predictWith(predictor, bundle, { inputs, progress })
 }
 
 /** Each method resolves with the prediction, or with null if it is not available. */
@@ -143,10 +148,14 @@ const ATTEMPTS: Record<Method, (task: Task) => Promise<Predicted | null>> = {
   async segment({ resident, input, progress, options, warn }) {
     if (resident?.segment == null) return null
     try {
-      return await predictAttached({ ...resident, segment: resident.segment }, { input, progress })
+      const { segmentDir } = options
+      return await predictAttached(
+        { ...resident, segment: resident.segment },
+        { input, progress, segmentDir },
+      )
     } catch (thrown) {
-      // An error if segment was requested with --via; otherwise the cold start remains.
-      const isRefused = thrown instanceof OnecopyError && thrown.code === 'SEGMENT_INVALID'
+      // Asked for, it is a failure; else there is one way left.
+      const isRefused = thrown instanceof OnecopyError && UNUSABLE.includes(thrown.code)
       if (!isRefused || options.via !== null) throw thrown
       warn(`the segment of the server with pid ${resident.pid} cannot be used: ${thrown.message}`)
       return null
@@ -186,7 +195,7 @@ async function predict(task: Task): Promise<Predicted> {
   const what = root ?? JSON.stringify(options.target)
   const how = options.via === null ? '' : ` for --via ${options.via}`
   throw new OnecopyError(
-    'NOT_RESIDENT',
+    'MODEL_NOT_RESIDENT',
     `no server of this user holds ${what}${how}: load it with onecopy load, or give the folder of the bundle`,
   )
 }
@@ -258,7 +267,7 @@ function exitCodeOf(thrown: unknown): number | null {
   // The server ended during the request.
   if ((thrown as NodeJS.ErrnoException).code === 'ECONNRESET') return EXIT.busy
   if (!(thrown instanceof OnecopyError) || thrown.code === 'CONFIG_INVALID') return null
-  if (thrown.code === 'NOT_RESIDENT') return EXIT.notResident
+  if (thrown.code === 'MODEL_NOT_RESIDENT') return EXIT.notResident
   return thrown.status === 503 ? EXIT.busy : EXIT.failed
 }
 

@@ -191,11 +191,11 @@ export async function resolveInitialModels(config: Config, log: Log): Promise<In
 export function residentNote(
   { sources, mounted, names, outputType }: InitialModels,
   socketPath: string | null,
-): ResidentNote | null {
-  if (names.length === 0) return null
+): ResidentNote {
   return {
     names: [...names],
-    modelName: mounted === null ? (sources[0]?.name ?? null) : mounted.modelName,
+    // A repository without a bundle has models, and none that is the server's own.
+    modelName: mounted?.modelName ?? (names.length === 0 ? null : (sources[0]?.name ?? null)),
     bundlePath: mounted?.path ?? null,
     outputType,
     socketPath,

@@ -14,7 +14,7 @@ import { isDeepStrictEqual } from 'node:util'
 import type { IndexEntry } from '../../src/api/schemas.js'
 import type { PublishedModel } from '../../src/compile/publish.js'
 import { type ErrorCode, messageOf, OnecopyError, type OutOfService } from '../../src/errors.js'
-import type { ModelSource } from '../../src/repository/repository.js'
+import { compareVersions, type ModelSource } from '../../src/repository/repository.js'
 import type { StartMessage } from '../messages.js'
 import type { WorkerHandle } from '../workers/worker-handle.js'
 import { logBatching } from './batching-log.js'
@@ -130,7 +130,15 @@ export class Catalogue {
     return this.serving.map(({ source: { name, version } }) => ({ name, version }))
   }
 
-  /** Whether any version is served, or none is required. */
+  /** What answers a model's name, the newest first, and why it does not where it is out of service. */
+  servingAs(name: string): { readonly generation: Generation; readonly out: OutOfService | null }[] {
+    return this.serving
+      .filter(({ source }) => source.name === name)
+      .sort((a, b) => compareVersions(a.source.version, b.source.version))
+      .map((generation) => ({ generation, out: this.#service.stateOf(generation.source)?.state ?? null }))
+  }
+
+  /** Whether any version answers; where none is served, whether none needs to be. */
   isServing(isModelRequired: boolean): boolean {
     return this.serving.length === 0 ? !isModelRequired : this.index.some(({ state }) => state === 'READY')
   }

@@ -22,6 +22,7 @@ import type { StartMessage } from '../messages.js'
 import { Balancer } from './balance.js'
 import type { ModelFault, ModelVersion } from './breaker.js'
 import { reportEnd } from './end-report.js'
+import { type ForkWorker, forkWorker } from './fork-worker.js'
 import { newReplica, type Replica } from './replica.js'
 import type { FleetStats } from './stats.js'
 import { type WorkerExit, WorkerHandle } from './worker-handle.js'
@@ -36,7 +37,8 @@ const STALLED = 'WORKER_STALLED'
 
 export interface SupervisorOptions {
   readonly workers: number
-  /** Provides the start message of a new worker, without its slot; see WorkerHandleOptions. */
+  readonly fork?: ForkWorker
+  /** Says what a worker that is started now is told, all but its slot; see WorkerHandleOptions. */
   readonly lease: (take: (start: Omit<StartMessage, 'statsSlot'>) => void) => Promise<() => void>
   readonly stats: FleetStats
   readonly bootTimeoutMs: number
@@ -152,11 +154,11 @@ export class Supervisor {
   }
 
   #fork(replica: Replica): WorkerHandle {
-    const { lease, stats, bootTimeoutMs, log } = this.#options
+    const { fork = forkWorker, lease, stats, bootTimeoutMs, log } = this.#options
     const statsSlot = stats.acquireSlot()
     try {
       const handle: WorkerHandle = new WorkerHandle({
-        statsSlot,
+        ...{ statsSlot, fork },
         lease: (take) => lease((start) => take({ ...start, statsSlot })),
         inheritedRequests: stats.requestsIn(statsSlot),
         bootTimeoutMs,

@@ -1,9 +1,11 @@
-/** The primary's handle on one worker process, from fork to exit. A replacement gets a new handle. */
-import cluster, { type Worker } from 'node:cluster'
+/**
+ * The primary's handle on one worker process, from fork to exit. It is used for one life only: a
+ * successor is another handle.
+ */
+import type { Worker } from 'node:cluster'
 import { messageOf, OnecopyError, type OutOfService } from '../../src/errors.js'
 import type { Load } from '../../src/http/connections.js'
 import { withDeadline } from '../../src/lifecycle.js'
-import { WORKER_ENVIRONMENT } from '../../src/runtime/environment.js'
 import { formatMs } from '../../src/units.js'
 import {
   type OutOfServiceMessage,
@@ -14,6 +16,7 @@ import {
   ToPrimarySchema,
   type ToWorker,
 } from '../messages.js'
+import { type ForkWorker, forkWorker } from './fork-worker.js'
 import { returnUnacceptedConnections } from './handover.js'
 import type { RunningModel } from './stats.js'
 import { endOf, type ProcessExit, type WorkerEnd } from './worker-end.js'
@@ -41,6 +44,7 @@ export interface WorkerHandleOptions {
   /** Requests counted in its slot by its predecessors. */
   readonly inheritedRequests: number
   readonly bootTimeoutMs: number
+  readonly fork?: ForkWorker
   readonly onLoad: (load: Load) => void
   /** The model that its runtime is loading or computing, or was at its end. */
   readonly running: () => RunningModel | null
@@ -99,13 +103,12 @@ export class WorkerHandle {
   #readySinceMs: number | null = null
 
   constructor(options: WorkerHandleOptions) {
-    const { statsSlot, inheritedRequests, hasOthers } = options
     this.#options = options
-    this.statsSlot = statsSlot
-    this.inheritedRequests = inheritedRequests
-    const worker = cluster.fork(WORKER_ENVIRONMENT)
+    this.statsSlot = options.statsSlot
+    this.inheritedRequests = options.inheritedRequests
+    const worker = (options.fork ?? forkWorker)()
     this.#worker = worker
-    returnUnacceptedConnections(worker, hasOthers)
+    returnUnacceptedConnections(worker, options.hasOthers)
     const isReady = new Promise<void>((resolve) => {
       this.#becomeReady = resolve
     })
@@ -121,10 +124,8 @@ export class WorkerHandle {
         const failure = this.#failure
         const ended = { ...exit, failure, wasKilledHere: this.#isKilled }
         resolve({
-          how,
+          ...{ how, running, failure },
           end: endOf({ ...ended, wasRunning: running !== null, takeOomKill: options.takeOomKill }),
-          running,
-          failure,
           wasReady: this.#readySinceMs !== null,
           livedMs: this.ageMs,
         })

@@ -7,7 +7,7 @@ import type { Parsed } from './schema.js'
 import { RESPONSE_PER_BODY } from './size-options.js'
 
 /** Measured: docs/decisions/027-placement.md. */
-const DEFAULT_INLINE_BUDGET_MS = 2
+export const DEFAULT_INLINE_BUDGET_MS = 2
 
 /** The whole configuration, validated and frozen. Durations are in milliseconds, sizes in bytes. */
 export interface Config {

@@ -63,14 +63,27 @@ function readFile(path: string): Record<string, unknown> {
   }
   const parsed = z.record(z.string(), z.unknown()).safeParse(value)
   if (!parsed.success) throw invalid(`--config ${path}: expected a JSON object`)
-  const unknown = Object.keys(parsed.data).filter((key) => !Object.hasOwn(OPTIONS, key))
-  if (unknown.length > 0) {
-    const hinted = unknown.map((key) => key + didYouMean(key, NAMES))
-    throw invalid(
-      `--config ${path}: unknown keys ${hinted.join(', ')}; expected keys from ${NAMES.join(', ')}`,
-    )
-  }
+  checkKeys(parsed.data, `--config ${path}`)
   return parsed.data
+}
+
+function checkKeys(values: Readonly<Record<string, unknown>>, where: string): void {
+  const unknown = Object.keys(values).filter((key) => !Object.hasOwn(OPTIONS, key))
+  if (unknown.length === 0) return
+  const hinted = unknown.map((key) => key + didYouMean(key, NAMES))
+  throw invalid(`${where}: unknown keys ${hinted.join(', ')}; expected some of ${NAMES.join(', ')}`)
+}
+
+/** Options as a script gives them: those of the config file, where true and false may stand for on and off, and lists for commas. */
+export type ScriptOptions = {
+  readonly [Name in OptionName]?: string | number | boolean | readonly string[] | undefined
+}
+
+/** As a flag would say it. */
+function scripted(value: ScriptOptions[OptionName]): string | number | undefined {
+  if (typeof value === 'boolean') return value ? 'on' : 'off'
+  if (typeof value === 'string' || typeof value === 'number') return value
+  return value?.join(',')
 }
 
 /**
@@ -90,7 +103,9 @@ export function configOf(
   flags: Readonly<Record<string, string>>,
   environment: NodeJS.ProcessEnv = process.env,
   paths: readonly string[] = [],
+  script: ScriptOptions = {},
 ): Config {
+  checkKeys(script, 'serve')
   const configPath = flags.config ?? environment[environmentName('config')]
   const file = configPath === undefined ? {} : readFile(configPath)
   const values: Record<string, unknown> = {}
@@ -100,14 +115,17 @@ export function configOf(
     const flag = flags[dashed(name)]
     const variable = environment[environmentName(name)]
     const definition = OPTIONS[name]
+    const given = scripted(script[name])
     const [value, source] =
       flag !== undefined
         ? [flag, `--${dashed(name)}`]
-        : variable !== undefined && variable !== ''
-          ? [variable, environmentName(name)]
-          : Object.hasOwn(file, name)
-            ? [file[name], `${configPath}: ${name}`]
-            : [definition.default(), null]
+        : given !== undefined
+          ? [given, `serve: ${name}`]
+          : variable !== undefined && variable !== ''
+            ? [variable, environmentName(name)]
+            : Object.hasOwn(file, name)
+              ? [file[name], `${configPath}: ${name}`]
+              : [definition.default(), null]
     if (source !== null) sources.add(name)
     const parsed = definition.schema.safeParse(value)
     if (parsed.success) values[name] = parsed.data

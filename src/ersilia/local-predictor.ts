@@ -1,21 +1,16 @@
 /**
- * A predictor in its own process, for `onecopy run`. It uses the segment of a running server, or loads the
+ * A predictor in its own process, for `onecopy run`. It attaches to the model of a running server, or loads the
  * checkpoint for a single run.
  */
 import { readFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
-import { separateDefaults } from '../compile/defaults.js'
-import { checkSelf } from '../compile/self-check.js'
 import { declareOutputs } from '../compile/undeclared.js'
 import { Engine, type LoadableModel } from '../engine/engine.js'
 import { OnecopyError } from '../errors.js'
 import { parseModel } from '../onnx/graph.js'
 import { readInterface } from '../repository/interface.js'
 import { RUNTIME_ENVIRONMENT } from '../runtime/environment.js'
-import { attachWhole } from '../segment/attach.js'
-import type { SelfCheck } from '../segment/layout.js'
-import type { SegmentListing } from '../segment/listing.js'
-import { requiredOf } from '../tensor.js'
+import { requiredOf, type Tensor, type TensorSpec } from '../tensor.js'
 import type { Bundle } from './bundle.js'
 import { NativePredictor, type RunModel } from './native-predictor.js'
 import type { PredictOptions, Predictor } from './predictor.js'
@@ -36,35 +31,34 @@ async function readCheckpoint(path: string): Promise<LoadableModel> {
   }
 }
 
+/** A model that another process keeps, attached to; `close` gives it up. */
+export interface KeptModel {
+  readonly inputs: readonly TensorSpec[]
+  readonly outputs: readonly TensorSpec[]
+  runTensors(run: {
+    readonly inputs: readonly Tensor[]
+    readonly outputNames: readonly string[]
+  }): Promise<{ readonly outputs: readonly Tensor[] }>
+  close(): Promise<void>
+}
+
 export class LocalPredictor implements Predictor {
-  readonly #engine: Engine
   readonly #predictor: NativePredictor
 
   /** Releases what the model was loaded from. */
   readonly #release: () => Promise<void>
 
-  private constructor(engine: Engine, predictor: NativePredictor, release: () => Promise<void>) {
-    this.#engine = engine
+  private constructor(predictor: NativePredictor, release: () => Promise<void>) {
     this.#predictor = predictor
     this.#release = release
   }
 
-  /**
-   * Uses the segment of a running server: the weights are mapped, not read.
-   * @throws OnecopyError SEGMENT_INVALID, SELF_CHECK_FAILED, and of NativePredictor.open.
-   */
-  static async attached(bundle: Bundle, { path }: SegmentListing): Promise<LocalPredictor> {
-    const { header, graph, folder, close } = await attachWhole(path)
-    try {
-      return await LocalPredictor.#open(
-        bundle,
-        { header, folder, ...separateDefaults(graph, header.inputs) },
-        { selfCheck: header.selfCheck, close },
-      )
-    } catch (thrown) {
-      await close()
-      throw thrown
-    }
+  /** On what another process keeps: the weights are mapped, not read. Owned from here on. @throws OnecopyError of NativePredictor.open. */
+  static async attached(bundle: Bundle, model: KeptModel): Promise<LocalPredictor> {
+    return await LocalPredictor.#open(bundle, {
+      ...{ inputs: model.inputs, outputs: model.outputs, close: () => model.close() },
+      run: async (inputs, outputNames) => (await model.runTensors({ inputs, outputNames })).outputs,
+    })
   }
 
   /**
@@ -73,39 +67,34 @@ export class LocalPredictor implements Predictor {
   static async cold(bundle: Bundle): Promise<LocalPredictor> {
     if (bundle.checkpoint === null)
       throw new OnecopyError('BUNDLE_INVALID', `bundle ${bundle.root} has no serve.json`)
-    return await LocalPredictor.#open(bundle, await readCheckpoint(bundle.checkpoint), {
-      selfCheck: null,
-      close: async () => {},
+    const model = await readCheckpoint(bundle.checkpoint)
+    const engine = new Engine()
+    const { inputs, outputs } = model.header
+    return await LocalPredictor.#open(bundle, {
+      ...{ inputs, outputs, close: () => engine.close() },
+      prepare: () => engine.load(KEY, model, { threads: 1 }),
+      run: async (tensors, names) => (await engine.run(KEY, tensors, names)).outputs,
     })
   }
 
   static async #open(
     bundle: Bundle,
-    model: LoadableModel,
-    { selfCheck, close }: { readonly selfCheck: SelfCheck | null; readonly close: () => Promise<void> },
+    model: Pick<KeptModel, 'inputs' | 'outputs' | 'close'> & {
+      readonly prepare?: () => Promise<void>
+      readonly run: RunModel
+    },
   ): Promise<LocalPredictor> {
-    const { manifest } = bundle
-    if (manifest === null) throw new OnecopyError('BUNDLE_INVALID', `bundle ${bundle.root} has no serve.json`)
-    Object.assign(process.env, RUNTIME_ENVIRONMENT)
-    const engine = new Engine()
-    const { outputs } = model.header
-    const inputs = requiredOf(model.header.inputs)
-    const run: RunModel = async (tensors, names) => (await engine.run(KEY, tensors, names)).outputs
     try {
-      await engine.load(KEY, model, { threads: 1 })
-      if (selfCheck !== null)
-        await checkSelf(selfCheck, {
-          inputs,
-          outputs,
-          run: async (tensors, names) => (await engine.run(KEY, tensors, names)).outputs,
-        })
-      return new LocalPredictor(
-        engine,
-        await NativePredictor.open({ bundle, manifest, inputs, outputs, run }),
-        close,
-      )
+      const { manifest } = bundle
+      if (manifest === null)
+        throw new OnecopyError('BUNDLE_INVALID', `bundle ${bundle.root} has no serve.json`)
+      await model.prepare?.()
+      const { outputs, run } = model
+      const inputs = requiredOf(model.inputs)
+      const predictor = await NativePredictor.open({ bundle, manifest, inputs, outputs, run })
+      return new LocalPredictor(predictor, model.close)
     } catch (thrown) {
-      await engine.close()
+      await model.close()
       throw thrown
     }
   }
@@ -116,7 +105,6 @@ export class LocalPredictor implements Predictor {
 
   async close(): Promise<void> {
     await this.#predictor.close()
-    await this.#engine.close()
     await this.#release()
   }
 

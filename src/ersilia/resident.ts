@@ -27,7 +27,9 @@ export type ResidentNote = z.infer<typeof NoteSchema>
 
 export interface Resident extends ResidentNote {
   readonly pid: number
-  /** The finished segment of the newest generation; null if there is none. */
+  /** The server's folder in shared memory. */
+  readonly folder: string
+  /** The finished segment of the newest generation; null where there is none. */
   readonly segment: SegmentListing | null
 }
 
@@ -62,7 +64,7 @@ export async function findResidents(segmentDir: string): Promise<Resident[]> {
     const segment = server.segments.findLast(
       ({ model, isFinished, problem }) => model === note.modelName && isFinished && problem === null,
     )
-    residents.push({ ...note, pid: server.owner.pid, segment: segment ?? null })
+    residents.push({ ...note, pid: server.owner.pid, folder: server.path, segment: segment ?? null })
   }
   return residents
 }

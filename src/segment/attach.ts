@@ -5,8 +5,9 @@
  */
 import { createHash } from 'node:crypto'
 import { constants } from 'node:fs'
-import { open } from 'node:fs/promises'
+import { type FileHandle, open } from 'node:fs/promises'
 import { dirname } from 'node:path'
+import { z } from 'zod'
 import { OnecopyError } from '../errors.js'
 import { mapReadOnly } from '../mapping.js'
 import { tryShareLock } from '../process/lock.js'
@@ -14,15 +15,16 @@ import { BLOCK_BYTES } from './holes.js'
 import { decodeHeader, decodePrefix, PREFIX_BYTES, type SegmentHeader } from './layout.js'
 import { type SegmentFile, sealProblem } from './write.js'
 
-export interface SegmentReference {
-  readonly path: string
-  readonly fileBytes: number
-  readonly graphSha256: string
-  /** Inode number: detects a file renamed over the segment. */
-  readonly inode: number
-  /** ctime in nanoseconds since 1970, as digits: detects a later write to the file. */
-  readonly changedNs: string
-}
+export const SegmentReferenceSchema = z.object({
+  path: z.string(),
+  fileBytes: z.int().nonnegative(),
+  graphSha256: z.string(),
+  /** Inode number: a file renamed over the segment is another file. */
+  inode: z.int().nonnegative(),
+  /** Time of the file's last change in nanoseconds since 1970, as digits: a file written to afterwards is refused. */
+  changedNs: z.string().regex(/^\d+$/),
+})
+export type SegmentReference = Readonly<z.infer<typeof SegmentReferenceSchema>>
 
 export interface AttachedSegment {
   readonly header: SegmentHeader
@@ -81,13 +83,28 @@ export async function attachSegment(reference: SegmentReference): Promise<Attach
   }
 }
 
+/** A reference to the segment that is open now. */
+async function describeOpen(path: string, file: FileHandle): Promise<SegmentReference> {
+  const { size, ino, ctimeNs } = await file.stat({ bigint: true })
+  const { header } = await mapHead(path, file.fd, Number(size))
+  return {
+    path,
+    fileBytes: Number(size),
+    graphSha256: header.graph.sha256,
+    inode: Number(ino),
+    changedNs: String(ctimeNs),
+  }
+}
+
 /**
  * Attaches to a segment of another server and keeps that server from releasing its raw weights until the
  * returned `close` is called. The content is untrusted: load it, then run its self-check.
+ * With `expected` it must be the very file that the reference names.
  * @throws OnecopyError SEGMENT_INVALID if it is not sealed or its raw weights are currently released.
  */
 export async function attachWhole(
   path: string,
+  expected?: SegmentReference,
 ): Promise<AttachedSegment & { readonly close: () => Promise<void> }> {
   const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW).catch((thrown) => {
     throw refuse(path, `cannot be opened (${(thrown as NodeJS.ErrnoException).code})`)
@@ -97,15 +114,7 @@ export async function attachWhole(
     const stat = await file.stat()
     // No new holes appear while the lock is held.
     if (stat.blocks * BLOCK_BYTES < stat.size) throw refuse(path, 'its raw weights are released')
-    const { header } = await mapHead(path, file.fd, stat.size)
-    const { ctimeNs } = await file.stat({ bigint: true })
-    const attached = await attachSegment({
-      path,
-      fileBytes: stat.size,
-      graphSha256: header.graph.sha256,
-      inode: stat.ino,
-      changedNs: String(ctimeNs),
-    })
+    const attached = await attachSegment(expected ?? (await describeOpen(path, file)))
     return { ...attached, close: () => file.close() }
   } catch (thrown) {
     await file.close()

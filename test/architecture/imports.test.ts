@@ -35,7 +35,8 @@ const LAYERS: Record<string, number> = {
   sharing: 6,
   ersilia: 7,
   server: 8,
-  'cluster/base': 9,
+  library: 9,
+  'cluster/base': 10,
   'cluster/workers': 11,
   'cluster/models': 12,
   'cluster/admin': 13,
@@ -47,7 +48,13 @@ const NEIGHBOURS = new Set<string>(['cluster -> cluster/commands'])
 /** As few files as possible. */
 const NATIVE_MODULES: Record<string, readonly string[]> = {
   'mmap-io': ['src/mapping.ts'],
-  koffi: ['src/mapping.ts', 'src/process/data-limit.ts', 'src/process/lock.ts', 'src/segment/holes.ts'],
+  koffi: [
+    'src/mapping.ts',
+    'src/process/data-limit.ts',
+    'src/process/lock.ts',
+    'src/runtime/process-environment.ts',
+    'src/segment/holes.ts',
+  ],
   'onnxruntime-node': ['src/runtime/session.ts'],
   '@rdkit/rdkit': ['src/transform/morgan.ts'],
 }

@@ -1,0 +1,14 @@
+/** `onecopy python`: where the Python module is. */
+import { fileURLToPath } from 'node:url'
+import { EXIT } from '../exit-codes.js'
+import { commandLine, usageError } from './arguments.js'
+
+export const PYTHON_MODULE = fileURLToPath(new URL('../../../src/python/onecopy.py', import.meta.url))
+
+/** Runs `onecopy python`; returns the exit code. */
+export function runPython(argv: readonly string[]): number {
+  const { positionals } = commandLine('python', argv)
+  if (positionals.length > 0) throw usageError(`expected nothing, got ${positionals[0]}`, 'python')
+  process.stdout.write(`${PYTHON_MODULE}\n`)
+  return EXIT.ok
+}

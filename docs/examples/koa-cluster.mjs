@@ -1,0 +1,31 @@
+// A Koa cluster whose workers attach to the model that `onecopy serve` keeps. PORT=3000 WORKERS=4 node koa-cluster.mjs
+import cluster from 'node:cluster'
+import { once } from 'node:events'
+import Koa from 'koa'
+import { attach } from 'onecopy'
+
+if (cluster.isPrimary) {
+  for (let i = 0; i < Number(process.env.WORKERS ?? 4); i++) cluster.fork()
+  // A worker that dies is replaced. The model stays where it is.
+  cluster.on('exit', (worker) => {
+    if (!worker.exitedAfterDisconnect) cluster.fork()
+  })
+  process.once('SIGTERM', () => cluster.disconnect())
+} else {
+  // It can have been told to end before it came here.
+  const left = cluster.worker.isConnected() ? once(cluster.worker, 'disconnect') : null
+  const model = await attach('logp', { onSwap: 'follow' })
+  const app = new Koa()
+  // POST /v2/models/logp/infer and the routes beside it.
+  app.use(model.koa())
+  // A route of one's own: GET /?bits=256,257
+  app.use(async (ctx) => {
+    const fingerprint = new Float32Array(2048)
+    for (const bit of String(ctx.query.bits ?? '').split(',')) fingerprint[Number(bit)] = 1
+    const { logp } = await model.run({ fingerprint }, { timeoutMs: 1000 })
+    ctx.body = { logp: logp.data[0], pid: process.pid }
+  })
+  if (cluster.worker.isConnected()) app.listen(Number(process.env.PORT ?? 3000))
+  await left
+  await model.close()
+}

@@ -1,0 +1,129 @@
+/** One loaded generation of an attached model: mapped from its owner's segment, checked, counted by who uses it. */
+
+import type { BatchingPolicy } from '../batch/batcher.js'
+import { separateDefaults } from '../compile/defaults.js'
+import { checkSelf } from '../compile/self-check.js'
+import type { Engine } from '../engine/engine.js'
+import { OnecopyError } from '../errors.js'
+import { returnFreePages } from '../mapping.js'
+import { mappedRanges } from '../process/mappings.js'
+import { runtimeVersion } from '../runtime/identity.js'
+import { prepareRuntimeEnvironment } from '../runtime/process-environment.js'
+import { attachWhole } from '../segment/attach.js'
+import type { SegmentHeader } from '../segment/layout.js'
+import { batchingPolicy, mayRunOnLoop } from '../server/serving-policy.js'
+import { requiredOf } from '../tensor.js'
+import type { Offer } from './messages.js'
+
+export interface LoadChoices {
+  readonly engine: Engine
+  /** Names it in the engine. */
+  readonly key: string
+  /** Null: as its owner has them. */
+  readonly threads: number | null
+}
+
+export class Generation {
+  readonly key: string
+  readonly offer: Offer
+  readonly header: SegmentHeader
+  readonly threads: number
+  readonly #close: () => Promise<void>
+  #users = 0
+  readonly #onUnused: (() => void)[] = []
+
+  private constructor(
+    parts: Pick<Generation, 'key' | 'offer' | 'header' | 'threads'>,
+    close: () => Promise<void>,
+  ) {
+    this.key = parts.key
+    this.offer = parts.offer
+    this.header = parts.header
+    this.threads = parts.threads
+    this.#close = close
+  }
+
+  /**
+   * Maps and loads what was offered, and holds it against its recorded answer. Under the owner's lease.
+   * @throws OnecopyError SEGMENT_INVALID, MODEL_UNSUPPORTED, SELF_CHECK_FAILED; nothing stays loaded then.
+   */
+  static async load(offer: Offer, { engine, key, threads: asked }: LoadChoices): Promise<Generation> {
+    const { segment, config } = offer
+    const threads = asked ?? config.threads ?? offer.threads
+    prepareRuntimeEnvironment()
+    const attached = await attachWhole(segment.path, segment)
+    let isLoaded = false
+    try {
+      const { header } = attached
+      requireSameRuntime(header, segment.path)
+      const loadable = { ...attached, ...separateDefaults(attached.graph, header.inputs) }
+      await engine.load(key, loadable, { threads })
+      isLoaded = true
+      const { selfCheck, inputs, outputs } = header
+      const run: Parameters<typeof checkSelf>[1]['run'] = async (tensors, names) =>
+        (await engine.run(key, tensors, names, { isProving: true })).outputs
+      if (selfCheck !== null) await checkSelf(selfCheck, { inputs: requiredOf(inputs), outputs, run })
+      if (mayRunOnLoop(header)) engine.loadOnLoop(key, loadable, { threads })
+      // Packing made buffers that are free by now; this process need not be ours, nor have our malloc settings.
+      returnFreePages()
+      const parts = { key, offer, header, threads }
+      if (await usesRawWeights(header, segment.inode)) return new Generation(parts, attached.close)
+      await attached.close()
+      return new Generation(parts, async () => {})
+    } catch (thrown) {
+      if (isLoaded) await engine.unload(key).catch(() => {})
+      await attached.close()
+      throw thrown
+    }
+  }
+
+  policy(maxQueuedRequests: number): BatchingPolicy {
+    return batchingPolicy(this.header, this.offer.config, { maxQueuedRequests, threads: this.offer.threads })
+  }
+
+  async use<T>(work: () => Promise<T>): Promise<T> {
+    this.#users++
+    try {
+      return await work()
+    } finally {
+      this.#users--
+      if (this.#users === 0) for (const tell of this.#onUnused.splice(0)) tell()
+    }
+  }
+
+  /** Resolves when nobody uses it; to be asked for once no new user can come. */
+  unused(): Promise<void> {
+    if (this.#users === 0) return Promise.resolve()
+    return new Promise((resolve) => {
+      this.#onUnused.push(resolve)
+    })
+  }
+
+  /** To be called when it is unloaded: its owner may release its raw weights. */
+  async close(): Promise<void> {
+    await this.#close()
+  }
+}
+
+/** Another version packs weights in another way, and would not find them. */
+function requireSameRuntime({ runtimeVersion: compiled }: SegmentHeader, path: string): void {
+  const own = runtimeVersion()
+  if (compiled === own) return
+  throw new OnecopyError(
+    'SEGMENT_INVALID',
+    `segment ${path}: it was compiled for ONNX Runtime ${compiled}, this process has ${own}`,
+  )
+}
+
+/**
+ * Whether the loaded model still reads weights that its owner could release: a weight that two operators share stays
+ * mapped. The lock of the file then stays shared, and nothing is released while this process has it.
+ */
+async function usesRawWeights({ rawRanges, data }: SegmentHeader, inode: number): Promise<boolean> {
+  if (rawRanges.length === 0) return false
+  const mapped = await mappedRanges(process.pid, inode)
+  return rawRanges.some(({ offsetBytes, bytes }) => {
+    const from = data.offsetBytes + offsetBytes
+    return mapped.some((one) => one.offsetBytes < from + bytes && one.offsetBytes + one.bytes > from)
+  })
+}
