@@ -4,6 +4,7 @@
  *   DIR/NAME/VERSION/model.onnx   the layout of Triton and KServe; VERSION is a positive integer
  *   DIR/NAME.onnx                 version 1
  *   DIR/model.onnx                one model, named after DIR, version 1
+ *   DIR/NAME, DIR/NAME/VERSION, DIR   a text model: a folder as the Hugging Face hub has it (src/text)
  *
  * External data stands beside the model or in folders below. `NAME/config.json` (`NAME.config.json` for a single
  * file, `config.json` for one model) holds what its operator decided, and which of the versions beside it are
@@ -14,10 +15,18 @@
 import { readdir } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { type ErrorCode, messageOf, OnecopyError } from '../errors.js'
+import { isTextFolder, readTextFolder } from '../text/folder.js'
+import { modelFileOf } from '../text/model-files.js'
 import { readModelConfig, type ServedModelConfig, type VersionPolicy } from './config.js'
 import { insteadOfFile, kindOf } from './file-kind.js'
 import { MODEL_FILE } from './model-path.js'
-import { type EntryProblem, type FoundModel, readEntry } from './repository-entry.js'
+import {
+  type EntryProblem,
+  type EntryScan,
+  type FoundModel,
+  readEntry,
+  textModel,
+} from './repository-entry.js'
 
 export interface ModelSource {
   readonly name: string
@@ -95,13 +104,37 @@ function applyPolicy(
   return { served: valid.filter(isAsked), problems: [...broken.filter(isAsked), ...missing] }
 }
 
+/** Of a text model also what its folder says, which is found out for each version. */
+async function fileAndConfig(
+  { path, textFolder }: FoundModel,
+  config: ServedModelConfig,
+): Promise<Pick<ModelSource, 'path' | 'config'>> {
+  const { textOverrides } = config
+  if (textFolder === undefined) {
+    if (Object.keys(textOverrides).length === 0) return { path, config }
+    throw invalid(`${path}: "text" is in its config: expected tokenizer.json and config.json beside it`)
+  }
+  const text = await readTextFolder(textFolder, textOverrides)
+  return { path: await modelFileOf(textFolder, textOverrides.file), config: { ...config, text } }
+}
+
 /** A config is read once, and decides over the versions that stand beside it. */
 async function configure(versions: Versions): Promise<Configured> {
   const { configPath, name, valid, broken } = versions
   try {
     const config = await readModelConfig(configPath)
     const { served, problems } = applyPolicy(config.versionPolicy, versions)
-    return { sources: served.map(({ version, path }) => ({ name, version, path, config })), problems }
+    const sources: ModelSource[] = []
+    const unread: EntryProblem[] = []
+    for (const found of served) {
+      const { version } = found
+      try {
+        sources.push({ name, version, ...(await fileAndConfig(found, config)) })
+      } catch (thrown) {
+        unread.push({ name, version, configPath, reason: messageOf(thrown) })
+      }
+    }
+    return { sources, problems: [...problems, ...unread] }
   } catch (thrown) {
     const reason = messageOf(thrown)
     const unconfigured = [...valid, ...broken].map(({ version }) => ({ name, version, configPath, reason }))
@@ -175,7 +208,7 @@ async function entriesOf(root: string, dir: string): Promise<Buffer[]> {
 /** A repository without a model and without a problem: most often the wrong folder. */
 export function emptyRepository(dir: string): OnecopyError {
   return invalid(
-    `no model in ${resolve(dir)}: expected NAME/VERSION/${MODEL_FILE} (VERSION a positive integer), NAME.onnx or ${MODEL_FILE}`,
+    `no model in ${resolve(dir)}: expected NAME/VERSION/${MODEL_FILE} (VERSION a positive integer), NAME.onnx, ${MODEL_FILE}, or a folder with tokenizer.json`,
   )
 }
 
@@ -185,8 +218,10 @@ export function emptyRepository(dir: string): OnecopyError {
  */
 export async function scanRepository(dir: string): Promise<RepositoryScan> {
   const root = resolve(dir)
-  const scans = []
-  for (const entry of await entriesOf(root, dir)) scans.push(await readEntry(root, entry))
+  const scans: EntryScan[] = []
+  const entries = await entriesOf(root, dir)
+  if (await isTextFolder(root)) scans.push(textModel(root))
+  else for (const entry of entries) scans.push(await readEntry(root, entry))
   const { once, twice } = withoutTwice(scans.flatMap(({ found }) => found))
   const problems = scans.flatMap((scan) => scan.problems)
   const configured = await Promise.all(byConfig(once, problems).map(configure))
