@@ -9,6 +9,7 @@ import {
   parametersSchema,
 } from '../protocol/v2/schema.js'
 import * as schemas from './schemas.js'
+import * as texts from './text-schemas.js'
 
 const COMPONENTS = {
   Error: schemas.errorSchema,
@@ -42,6 +43,22 @@ const COMPONENTS = {
   SharedMemoryRequest: schemas.sharedMemoryRequestSchema,
   SharedMemoryRegion: schemas.sharedMemoryRegionSchema,
   SharedMemoryStatus: schemas.sharedMemoryStatusSchema,
+  OpenAiError: texts.openAiErrorSchema,
+  TextError: texts.textErrorSchema,
+  EmbeddingsRequest: texts.embeddingsRequestSchema,
+  Embeddings: texts.embeddingsSchema,
+  TextModelList: texts.textModelListSchema,
+  DocumentsRequest: texts.documentsRequestSchema,
+  RankedDocuments: texts.rankedDocumentsSchema,
+  EmbedRequest: texts.embedRequestSchema,
+  Vectors: texts.vectorsSchema,
+  PredictRequest: texts.predictRequestSchema,
+  Prediction: texts.predictionSchema,
+  RerankRequest: texts.rerankRequestSchema,
+  Ranks: texts.ranksSchema,
+  TokenizeRequest: texts.tokenizeRequestSchema,
+  Tokens: texts.tokensSchema,
+  TextInfo: texts.textInfoSchema,
 } as const satisfies Record<string, z.ZodType>
 
 export type ComponentName = keyof typeof COMPONENTS

@@ -2,6 +2,7 @@
 import { CONFIGURATION_ROUTES, SHARED_MEMORY_ROUTES, STATISTICS_ROUTES } from './extension-routes.js'
 import { ok, onModel, type Route } from './route.js'
 import { DOCUMENTATION_ROUTES, HEALTH_ROUTES, SERVER_METADATA_ROUTE } from './shared-routes.js'
+import { TEXT_ROUTES } from './text-routes.js'
 
 const BINARY_REQUEST =
   'JSON, and behind it the raw tensors in the order of the inputs that declare a binary_data_size: little-endian, ' +
@@ -105,6 +106,7 @@ export const PUBLIC_ROUTES: readonly Route[] = [
   SERVER_METADATA_ROUTE,
   ...STATISTICS_ROUTES,
   ...MODEL_ROUTES,
+  ...TEXT_ROUTES,
   ...CONFIGURATION_ROUTES,
   ...SHARED_MEMORY_ROUTES,
   ...DOCUMENTATION_ROUTES,

@@ -63,6 +63,7 @@ export const TAGS = {
   server: 'What this server is.',
   models: 'What is served, and what it takes and gives.',
   inference: 'The point of it all.',
+  texts: 'Embeddings, classification, reranking: on models that come with a tokenizer.',
   molecules: 'The API of an Ersilia bundle.',
   statistics: 'What was counted.',
   'shared memory': 'Tensors by reference, where it is switched on.',

@@ -16,6 +16,9 @@ import { inferRoutes } from './routes/infer.js'
 import { modelRoutes } from './routes/models.js'
 import { sharedMemoryRoutes } from './routes/shared-memory.js'
 import { statisticsRoutes } from './routes/statistics.js'
+import { openAiRoutes } from './routes/text/openai.js'
+import { textErrorBodies } from './routes/text/shared.js'
+import { textRoutes } from './routes/text/text-routes.js'
 
 /** Every route of the public port. */
 export function publicRouter(context: HttpContext, server: ServerIdentity): Router {
@@ -24,6 +27,8 @@ export function publicRouter(context: HttpContext, server: ServerIdentity): Rout
   statisticsRoutes(router, context)
   modelRoutes(router, context)
   inferRoutes(router, context)
+  openAiRoutes(router, context)
+  textRoutes(router, context, server)
   if (context.regions !== null) sharedMemoryRoutes(router, context.regions, context.defences.corsOrigins)
   if (context.hasDocs) {
     const { hasBundle } = context
@@ -46,6 +51,7 @@ export function createApp(
   app.use(requestLog(context))
   for (const middleware of observed(context.observation, context.log)) app.use(middleware)
   app.use(errorResponses(context))
+  app.use(textErrorBodies)
   app.use(checkHeaders)
   for (const middleware of innerDefences(context.defences, context.unknownModel)) app.use(middleware)
   app.use(compressResponses)

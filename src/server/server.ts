@@ -40,6 +40,7 @@ import { attachSegment, type SegmentReference } from '../segment/attach.js'
 import type { Tensor } from '../tensor.js'
 import { LoadedModel, ServedModels } from './served-models.js'
 import { batchingPolicy, configurationOf } from './serving-policy.js'
+import { openText } from './text-serving.js'
 import { proveModel } from './warm-up.js'
 
 export interface SegmentToServe {
@@ -296,6 +297,7 @@ export class ServingProcess {
   async #prepare(segment: SegmentToServe): Promise<void> {
     const { key, number, config } = segment
     const attached = await attachSegment(segment.segment)
+    let text: LoadedModel['text']
     try {
       const loadable = { ...attached, ...separateDefaults(attached.graph, attached.header.inputs) }
       const threads = config.threads ?? this.#config.threads
@@ -303,6 +305,8 @@ export class ServingProcess {
       const run = async (tensors: readonly Tensor[], names: readonly string[]) =>
         (await this.#engine.run(key, tensors, names, { isProving: true })).outputs
       await proveModel({ model: segment, header: attached.header, run })
+      const loaded = { key, config, header: attached.header, serving: this.#config, engine: this.#engine }
+      text = await openText({ ...loaded, submit: this.#context.submit, models: this.#models })
     } catch (thrown) {
       // A thread that is gone is reported by its end.
       await this.#engine.unload(key).catch(() => {})
@@ -313,7 +317,7 @@ export class ServingProcess {
     const { fileBytes: segmentBytes } = segment.segment
     const configuration = configurationOf(segment, attached.header, this.#config)
     const { labels } = config
-    const spec = { inputs, outputs, divisions }
+    const spec = { inputs, outputs, divisions, text }
     this.#models.add(new LoadedModel({ ...segment, ...spec, segmentBytes, configuration, labels }))
   }
 

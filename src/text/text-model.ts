@@ -71,6 +71,7 @@ function isPlain(input: TextInput): input is TextOrPair {
 export class TextModel {
   readonly description: TextDescription
   readonly tokenizer: TextTokenizer
+  readonly limits: TextLimits
   /** Why rows are not computed with others of another length; null where they are. */
   readonly paddingProblem: string | null
   readonly #interface: TextInterface
@@ -88,6 +89,7 @@ export class TextModel {
   ) {
     this.description = description
     this.tokenizer = parts.tokenizer
+    this.limits = limits
     this.paddingProblem = parts.paddingProblem
     this.#interface = parts.textInterface
     this.#dense = parts.dense

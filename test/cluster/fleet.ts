@@ -84,6 +84,7 @@ const SERVING_CONFIG = {
   ...{ trustedProxies: 0, corsOrigins: [], isAccessLogOn: false, isServerTimingOn: false, otlpEndpoint: '' },
   logLevel: 'info',
   maxResponseBytes: 1,
+  maxBatchTokens: 1,
   isModelRequired: false,
 }
 
