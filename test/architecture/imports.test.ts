@@ -21,14 +21,15 @@ const LAYERS: Record<string, number> = {
   regions: 1,
   runtime: 1,
   transform: 1,
+  text: 3,
   onnx: 2,
-  inference: 2,
+  inference: 4,
   api: 2,
   engine: 2,
   batch: 2,
   repository: 4,
   batchability: 3,
-  http: 3,
+  http: 5,
   client: 3,
   compile: 5,
   sharing: 6,
@@ -49,6 +50,7 @@ const NATIVE_MODULES: Record<string, readonly string[]> = {
   koffi: ['src/mapping.ts', 'src/process/data-limit.ts', 'src/process/lock.ts', 'src/segment/holes.ts'],
   'onnxruntime-node': ['src/runtime/session.ts'],
   '@rdkit/rdkit': ['src/transform/morgan.ts'],
+  tokenizers: ['src/transform/tokenizer-library.ts'],
 }
 
 const PRODUCT = [...sourcesIn('src'), ...sourcesIn('cluster')]

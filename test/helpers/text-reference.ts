@@ -37,9 +37,7 @@ export class TextReference {
       attention_mask: tensor(encoding.getAttentionMask()),
       token_type_ids: tensor(encoding.getTypeIds()),
     }
-    const feeds = Object.fromEntries(
-      this.#session.inputNames.map((name) => [name, all[name] as Tensor]),
-    )
+    const feeds = Object.fromEntries(this.#session.inputNames.map((name) => [name, all[name] as Tensor]))
     const results = await this.#session.run(feeds, [output])
     return results[output]?.data as Float32Array
   }
@@ -50,7 +48,8 @@ export class TextReference {
     const tokens = (await this.tokens(text)).length
     const hidden = states.length / tokens
     const mean = new Float32Array(hidden)
-    for (let i = 0; i < states.length; i++) mean[i % hidden] = (mean[i % hidden] as number) + (states[i] as number) / tokens
+    for (let i = 0; i < states.length; i++)
+      mean[i % hidden] = (mean[i % hidden] as number) + (states[i] as number) / tokens
     const length = Math.hypot(...mean)
     return mean.map((value) => value / length)
   }
