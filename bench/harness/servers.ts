@@ -85,7 +85,7 @@ export async function startOnecopy(options: OnecopyOptions): Promise<RunningServ
   return await running({ child, workers, isWorker: (args) => args.at(-1) === 'worker', segmentDir })
 }
 
-export type FleetName = 'plain-koa' | 'reload-per-request' | 'bare-koa' | 'bare-worker'
+export type FleetName = 'plain-koa' | 'reload-per-request' | 'bare-koa' | 'bare-worker' | 'text-koa'
 export type SingleName = 'thread-pool' | 'process-per-request'
 
 function variantScript(variant: string): string {

@@ -15,6 +15,10 @@ import { paddedInputs, type Sequence, type TextInterface } from './interface.js'
 
 /** Of those that wait, so many of the oldest are looked at for a batch. */
 const LOOK_AHEAD = 1024
+/** Clients that were just answered are about to ask again: they are waited for as long as that share of the last execution. */
+const LINGER_SHARE = 0.1
+const SHORTEST_LINGER_MS = 0.5
+const LONGEST_LINGER_MS = 5
 
 /** The first output of a joint run: [rows, ...], and where a row stands in it. */
 export interface RowOfBatch {
@@ -79,6 +83,8 @@ export class LengthBatcher {
   #bytes = 0
   #isBusy = false
   #isPumpDue = false
+  #lastComputeMs = 0
+  #linger: { readonly rows: number; readonly timer: NodeJS.Timeout } | null = null
 
   constructor(options: LengthBatcherOptions) {
     this.#options = options
@@ -108,7 +114,8 @@ export class LengthBatcher {
       this.#requests.add(request)
       this.#bytes += bytes
       for (const [place, sequence] of sequences.entries()) this.#rows.push({ request, place, sequence })
-      this.#pumpSoon()
+      if (this.#linger === null) this.#pumpSoon()
+      else if (this.#rows.length >= this.#linger.rows) this.#endLinger()
     })
   }
 
@@ -129,7 +136,7 @@ export class LengthBatcher {
 
   /** After all requests that have arrived by now: they gather, and a lone one loses nothing. */
   #pumpSoon(): void {
-    if (this.#isBusy || this.#isPumpDue) return
+    if (this.#isBusy || this.#isPumpDue || this.#linger !== null) return
     this.#isPumpDue = true
     setImmediate(() => {
       this.#isPumpDue = false
@@ -138,12 +145,32 @@ export class LengthBatcher {
   }
 
   #pump(): void {
-    if (this.#isBusy) return
+    if (this.#isBusy || this.#linger !== null) return
     this.#dropCancelled()
     const batch = this.#nextBatch()
     if (batch.length === 0) return
     this.#isBusy = true
     void this.#execute(batch)
+  }
+
+  /** Whether it waits: where a fuller batch is known to pay, or not known yet, and something waits already. */
+  #lingerFor(batch: readonly Row[]): boolean {
+    const waiting = this.#rows.length
+    const rows = Math.min(waiting + batch.length, this.#options.maxRows)
+    const lingerMs = Math.min(this.#lastComputeMs * LINGER_SHARE, LONGEST_LINGER_MS)
+    if (!this.#options.isBatchable || waiting === 0 || waiting >= rows || lingerMs < SHORTEST_LINGER_MS)
+      return false
+    const length = Math.max(...this.#rows.slice(0, LOOK_AHEAD).map(({ sequence }) => sequence.ids.length))
+    const [now, then] = [waiting * length, Math.min(rows * length, this.#tuner.limit)]
+    if (now >= then || !this.#tuner.isWorthWaiting(now, then)) return false
+    this.#linger = { rows, timer: setTimeout(() => this.#endLinger(), lingerMs) }
+    return true
+  }
+
+  #endLinger(): void {
+    clearTimeout(this.#linger?.timer)
+    this.#linger = null
+    this.#pump()
   }
 
   #dropCancelled(): void {
@@ -175,8 +202,8 @@ export class LengthBatcher {
   async #execute(batch: readonly Row[]): Promise<void> {
     const results = await this.#computeOrFail(batch)
     this.#isBusy = false
-    // The next batch is on its way before the results of this one are read.
-    this.#pump()
+    // The next batch is on its way before the results of this one are read, unless those answered now belong into it.
+    if (!this.#lingerFor(batch)) this.#pump()
     for (const [at, row] of batch.entries()) {
       const result = results[at]
       if (result instanceof Failure) this.#fail(row.request, result.cause)
@@ -209,6 +236,7 @@ export class LengthBatcher {
     })
     this.#tuner.record(rows * longest, computeNs)
     this.#costs.record(rows * longest, computeNs)
+    this.#lastComputeMs = computeNs / 1e6
     const [output] = outputs
     if (output === undefined || output.shape[0] !== rows)
       throw new OnecopyError(

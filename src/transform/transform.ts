@@ -41,7 +41,7 @@ export interface RowEncoder {
    * is then nulls.
    * @throws TransformBroken when it cannot be used any more: it is opened anew, and the item counts as refused.
    */
-  encode(item: unknown, rows: readonly NumericData[]): boolean
+  encode(item: unknown, rows: readonly NumericData[]): boolean | Promise<boolean>
 }
 
 /** An input transform that cannot be used any more. */

@@ -1,7 +1,12 @@
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { Tokenizer as PlainTokenizer } from '@huggingface/tokenizers'
 import test from 'ava'
 import { type Encoding, Tokenizer } from 'tokenizers'
+import { InputChoiceSchema } from '../../src/transform/registry.js'
+import { TransformRunner } from '../../src/transform/runner.js'
 import { callsOf, MAX_TEXT_CHARACTERS, TextTokenizer } from '../../src/transform/tokenizer-library.js'
+import { temporaryFolder } from '../helpers/server.js'
 import { ADVERSARIAL, textsOf } from '../helpers/text-corpus.js'
 import {
   specialTokens,
@@ -135,4 +140,28 @@ test('a file that is no tokenizer is refused', (t) => {
     code: 'REPOSITORY_INVALID',
     message: /^expected a tokenizer: /,
   })
+})
+
+test('as a transform it fills rows of one length, with a mask, and refuses what is longer', async (t) => {
+  const file = join(temporaryFolder(t), 'tokenizer.json')
+  writeFileSync(file, JSON.stringify(tokenizerFile('wordpiece')))
+  const choice = InputChoiceSchema.parse({ kind: 'tokenizer', file, length: 6, types: true })
+  await using runner = await TransformRunner.open({ choice })
+  t.deepEqual(
+    runner.rows.map(({ shape }) => shape),
+    [[6], [6], [6]],
+  )
+  const items = ['the rabbit', 7, 'the white rabbit with pink eyes', '', 'alice']
+  const { accepted, rows } = await runner.encode(items)
+  t.deepEqual([...accepted], [1, 0, 0, 0, 1])
+  const [first, second] = await opened('wordpiece').encode(['the rabbit', 'alice'])
+  const padded = [first, second].map((one) => [...(one?.ids ?? []), 0, 0, 0, 0, 0, 0].slice(0, 6))
+  t.deepEqual([...(rows[0] ?? [])].map(Number), padded.flat())
+  t.deepEqual(
+    [...(rows[1] ?? [])].map(Number),
+    padded.flat().map((id) => (id === 0 ? 0 : 1)),
+  )
+  t.deepEqual([...new Set([...(rows[2] ?? [])])], [0n])
+  const missing = InputChoiceSchema.parse({ kind: 'tokenizer', file: '/no/such/file', length: 6 })
+  await t.throwsAsync(TransformRunner.open({ choice: missing }), { code: 'TRANSFORM_UNAVAILABLE' })
 })

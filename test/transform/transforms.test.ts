@@ -81,7 +81,10 @@ test('numbers that their datatype cannot hold are refused, not cut, wrapped arou
 
 test('options of a kind are checked, and unknown ones named', (t) => {
   const problem = (value: unknown) => InputChoiceSchema.safeParse(value).error?.issues[0]?.message ?? ''
-  t.regex(problem({ kind: 'daylight' }), /expected one of morgan, smiles-tokens, numbers, got "daylight"/)
+  t.regex(
+    problem({ kind: 'daylight' }),
+    /expected one of morgan, smiles-tokens, tokenizer, numbers, got "daylight"/,
+  )
   t.regex(problem({ kind: 'morgan', bits: 100 }), /multiple of 8/)
   t.regex(problem({ kind: 'morgan', useChirality: true }), /useChirality/)
   const { options } = InputChoiceSchema.parse({ kind: 'morgan' })
