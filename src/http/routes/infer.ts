@@ -116,9 +116,13 @@ async function inferOn(model: ServedModel, { ctx, context, body, jsonBytes }: Re
   if (timings !== undefined) timings.rows = request.inputs[0]?.shape[0] ?? 1
   const isCancelled = () => ctx.req.socket.destroyed
   const isTruncated = request.parameters.truncate === true
+  const { priority, timeoutMs } = schedulingOf(request)
   const { outputs, queueNs } =
     texts !== null
-      ? { outputs: await inferTexts(texts, request.inputs, { isTruncated, isCancelled }), queueNs: 0 }
+      ? {
+          outputs: await inferTexts(texts, request.inputs, { isTruncated, isCancelled, timeoutMs }),
+          queueNs: 0,
+        }
       : await context.submit({
           model,
           inputs: request.inputs,
@@ -127,8 +131,7 @@ async function inferOn(model: ServedModel, { ctx, context, body, jsonBytes }: Re
             bytes: maxResponseBytes,
             leastElementBytes: leastAnswered(request.outputs, model.outputs),
           },
-          isCancelled,
-          ...schedulingOf(request),
+          ...{ isCancelled, priority, timeoutMs },
         })
   timings?.computed(queueNs)
   state.heldBytes += heldIn(outputs)

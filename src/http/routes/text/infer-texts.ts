@@ -66,14 +66,45 @@ function tensorOf(name: string, rows: readonly ArrayLike<number>[]): Tensor {
   return { name, datatype: 'FP32', shape: [rows.length, size], data }
 }
 
+export interface TextScheduling {
+  readonly isTruncated: boolean
+  readonly isCancelled: () => boolean
+  /** From now to the result; null is no limit. */
+  readonly timeoutMs: number | null
+}
+
 /**
  * The output of a request of texts. Texts that are too long are cut off where its parameter `truncate` is true.
- * @throws OnecopyError TENSOR_INVALID, and of TextModel.
+ * @throws OnecopyError TENSOR_INVALID, DEADLINE_EXCEEDED, and of TextModel.
  */
 export async function inferTexts(
+  spec: ModelSpec & { readonly text: TextModel },
+  tensors: readonly Tensor[],
+  { isTruncated, isCancelled, timeoutMs }: TextScheduling,
+): Promise<Tensor[]> {
+  if (timeoutMs === null) return await answer(spec, tensors, { isTruncated, isCancelled })
+  let isLate = false
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => {
+      isLate = true
+      reject(new OnecopyError('DEADLINE_EXCEEDED', `the deadline of ${timeoutMs} ms passed`))
+    }, timeoutMs)
+  })
+  const answered = answer(spec, tensors, { isTruncated, isCancelled: () => isLate || isCancelled() })
+  // What is not done by then is dropped, and says so to nobody.
+  answered.catch(() => {})
+  try {
+    return await Promise.race([answered, late])
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+async function answer(
   { text, outputs }: ModelSpec & { readonly text: TextModel },
   tensors: readonly Tensor[],
-  { isTruncated, isCancelled }: { readonly isTruncated: boolean; readonly isCancelled: () => boolean },
+  { isTruncated, isCancelled }: Omit<TextScheduling, 'timeoutMs'>,
 ): Promise<Tensor[]> {
   const inputs = inputsOf(tensors)
   const name = outputs[0]?.name as string
