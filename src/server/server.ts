@@ -306,7 +306,7 @@ export class ServingProcess {
         (await this.#engine.run(key, tensors, names, { isProving: true })).outputs
       await proveModel({ model: segment, header: attached.header, run })
       const loaded = { key, config, header: attached.header, serving: this.#config, engine: this.#engine }
-      text = await openText({ ...loaded, submit: this.#context.submit, models: this.#models })
+      text = await openText({ ...loaded, ...this.#context, models: this.#models })
     } catch (thrown) {
       // A thread that is gone is reported by its end.
       await this.#engine.unload(key).catch(() => {})

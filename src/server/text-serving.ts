@@ -2,6 +2,7 @@
 import type { ServingConfig } from '../config/config.js'
 import type { Engine } from '../engine/engine.js'
 import type { ServedModel, Submit } from '../inference/service.js'
+import type { Log } from '../log.js'
 import type { ServedModelConfig } from '../repository/config.js'
 import type { SegmentHeader } from '../segment/layout.js'
 import { TextModel } from '../text/text-model.js'
@@ -16,6 +17,7 @@ interface TextServingOptions {
   readonly serving: ServingConfig
   readonly engine: Engine
   readonly submit: Submit
+  readonly log: Log
   /** Has the generation, once it is served. */
   readonly models: Pick<ServedModels, 'byKey'>
 }
@@ -25,10 +27,10 @@ interface TextServingOptions {
  * @throws OnecopyError as TextModel.open.
  */
 export async function openText(options: TextServingOptions): Promise<TextModel | null> {
-  const { key, config, header, serving, engine, submit, models } = options
+  const { key, config, header, serving, engine, submit, models, log } = options
   if (config.text === null) return null
   const { isBatchable, maxBatchSize, queue } = batchingPolicy(header, config, serving)
-  return await TextModel.open({
+  const text = await TextModel.open({
     description: config.text,
     model: header,
     isBatchable,
@@ -45,4 +47,10 @@ export async function openText(options: TextServingOptions): Promise<TextModel |
     tryOut: async ({ inputs, outputNames }) =>
       await engine.run(key, inputs, outputNames, { isProving: true }),
   })
+  if (text.paddingProblem !== null)
+    log.warn(
+      { model: key, reason: text.paddingProblem },
+      'padding changes the answers of the model: only texts of one length are computed together',
+    )
+  return text
 }

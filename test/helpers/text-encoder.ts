@@ -25,6 +25,8 @@ export interface EncoderOptions {
   readonly isQuantised?: boolean
   /** Fixes the first dimension, so that rows cannot be computed together. */
   readonly isFixed?: boolean
+  /** Tokens look at padding as well. */
+  readonly isMaskIgnored?: boolean
   readonly seed?: number
 }
 
@@ -136,7 +138,14 @@ function pooled(b: Builder, hiddenStates: string, maskFloats: string): void {
 
 export function encoderModel(options: EncoderOptions): Uint8Array {
   const { vocabulary, head = 'hidden', hidden = 32, heads = 2, layers = 2, maxPositions = 128 } = options
-  const { labels = 3, hasTypes = true, isQuantised = false, isFixed = false, seed = 7 } = options
+  const {
+    labels = 3,
+    hasTypes = true,
+    isQuantised = false,
+    isFixed = false,
+    isMaskIgnored = false,
+    seed = 7,
+  } = options
   const b = new Builder(seed)
   const batch = isFixed ? 1 : 'batch'
   const words = b.add('Gather', [b.weight([vocabulary, hidden], 1), 'input_ids'])
@@ -147,7 +156,10 @@ export function encoderModel(options: EncoderOptions): Uint8Array {
   if (hasTypes) state = b.add('Add', [state, b.add('Gather', [b.weight([2, hidden], 0.3), 'token_type_ids'])])
   state = b.norm(state, hidden)
   const mask = b.add('Cast', ['attention_mask'], [intAttribute('to', ELEMENT.float)])
-  const away = b.add('Mul', [b.add('Sub', [b.constant([], [1]), mask]), b.constant([], [-1e9])])
+  const away = b.add('Mul', [
+    b.add('Sub', [b.constant([], [1]), mask]),
+    b.constant([], [isMaskIgnored ? -1e-9 : -1e9]),
+  ])
   const bias = b.add('Unsqueeze', [away, b.ints([2], [1, 2])])
   const dense = (input: string, from: number, to: number) =>
     isQuantised ? b.quantised(input, from, to) : b.linear(input, from, to)

@@ -15,34 +15,37 @@ async function tokensOf(url: string, inputs: string): Promise<number> {
   return response.status
 }
 
-test('a text model changes while it serves: its limit, then its weights, without a failed request', async (t) => {
-  const dir = temporaryFolder(t)
-  const folder = writeTextModel(join(dir, 'minilm'))
-  const server = new ServerUnderTest(t, { models: dir, args: ['--workers', '1', '--watch'] })
-  const { url } = await server.ready()
-  const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: 'none', maxRetries: 0 })
-  const embed = async () =>
-    (await client.embeddings.create({ model: 'minilm', input: 'a white rabbit' })).data[0]?.embedding ?? []
-  const before = await embed()
-  let isOver = false
-  const load = (async () => {
-    while (!isOver) await embed()
-  })()
-  const long = 'word '.repeat(20)
-  t.is(await tokensOf(url, long), 200)
-  writeFileSync(join(dir, 'minilm.config.json'), '{"text": {"max_length": 8}}')
-  await until('the new limit', async () => (await tokensOf(url, long)) === 413)
-  writeTextModel(folder, { encoder: { seed: 99 } })
-  const reference = await TextReference.open(folder)
-  const expected = await reference.embed('a white rabbit')
-  await reference.close()
-  t.true(largestGap(before, expected) > 1e-2)
-  await until('the new weights', async () => largestGap(await embed(), expected) < 1e-4)
-  isOver = true
-  await t.notThrowsAsync(load)
-})
+test.serial(
+  'a text model changes while it serves: its limit, then its weights, without a failed request',
+  async (t) => {
+    const dir = temporaryFolder(t)
+    const folder = writeTextModel(join(dir, 'minilm'))
+    const server = new ServerUnderTest(t, { models: dir, args: ['--workers', '1', '--watch'] })
+    const { url } = await server.ready()
+    const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: 'none', maxRetries: 0 })
+    const embed = async () =>
+      (await client.embeddings.create({ model: 'minilm', input: 'a white rabbit' })).data[0]?.embedding ?? []
+    const before = await embed()
+    let isOver = false
+    const load = (async () => {
+      while (!isOver) await embed()
+    })()
+    const long = 'word '.repeat(20)
+    t.is(await tokensOf(url, long), 200)
+    writeFileSync(join(dir, 'minilm.config.json'), '{"text": {"max_length": 8}}')
+    await until('the new limit', async () => (await tokensOf(url, long)) === 413)
+    writeTextModel(folder, { encoder: { seed: 99 } })
+    const reference = await TextReference.open(folder)
+    const expected = await reference.embed('a white rabbit')
+    await reference.close()
+    t.true(largestGap(before, expected) > 1e-2)
+    await until('the new weights', async () => largestGap(await embed(), expected) < 1e-4)
+    isOver = true
+    await t.notThrowsAsync(load)
+  },
+)
 
-test('a deadline that passes is 504, for texts too', async (t) => {
+test.serial('a deadline that passes is 504, for texts too', async (t) => {
   const dir = temporaryFolder(t)
   writeTextModel(join(dir, 'minilm'))
   const { url } = await new ServerUnderTest(t, { models: dir, args: ['--workers', '1'] }).ready()
@@ -59,7 +62,7 @@ test('a deadline that passes is 504, for texts too', async (t) => {
   t.is((await infer(60_000_000)).status, 200)
 })
 
-test('a key that is not right is an error of the official client, in its form', async (t) => {
+test.serial('a key that is not right is an error of the official client, in its form', async (t) => {
   const dir = temporaryFolder(t)
   writeTextModel(join(dir, 'minilm'))
   const made = runCommand(['key', 'alice'])
@@ -77,7 +80,7 @@ test('a key that is not right is an error of the official client, in its form', 
   t.like(error, { status: 401, code: 'UNAUTHORIZED', type: 'authentication_error' })
 })
 
-test('inspect shows what a folder was read as, and what is wrong with it', async (t) => {
+test.serial('inspect shows what a folder was read as, and what is wrong with it', async (t) => {
   const folder = writeTextModel(join(temporaryFolder(t), 'minilm'))
   const inspect = (path: string) => runCommand(['inspect', path, '--no-measure', '--json'])
   for (const path of [folder, join(folder, 'onnx', 'model.onnx')]) {

@@ -54,51 +54,54 @@ async function withReference<T>(folder: string, work: (reference: TextReference)
   }
 }
 
-test('the official client gets the vectors that the runtime gives in-process, as floats, as base64 and from ids', async (t) => {
-  const { client, folderOf } = await serve(t, { minilm: {} })
-  const texts = ['The white rabbit was late.', '', ...textsOf(20, { seed: 4, maxWords: 12 })]
-  await withReference(folderOf('minilm'), async (reference) => {
-    const expected = await Promise.all(texts.map((text) => reference.embed(text)))
-    const ids = await Promise.all(texts.map((text) => reference.tokens(text)))
-    const ask = (input: string | string[] | number[] | number[][], more: object = {}) =>
-      client.embeddings.create({ model: 'minilm', input, ...more })
-    for (const [input, more] of [
-      [texts, {}],
-      [texts, { encoding_format: 'float' }],
-      [texts, { encoding_format: 'base64' }],
-      [ids, {}],
-    ] as const) {
-      const answer = await ask(input as string[], more)
-      t.is(answer.model, 'minilm')
-      t.is(answer.usage.total_tokens, ids.flat().length)
-      const vectors = answer.data.map(({ embedding }) =>
-        typeof embedding === 'string'
-          ? new Float32Array(Uint8Array.from(Buffer.from(embedding as string, 'base64')).buffer)
-          : embedding,
+test.serial(
+  'the official client gets the vectors that the runtime gives in-process, as floats, as base64 and from ids',
+  async (t) => {
+    const { client, folderOf } = await serve(t, { minilm: {} })
+    const texts = ['The white rabbit was late.', '', ...textsOf(20, { seed: 4, maxWords: 12 })]
+    await withReference(folderOf('minilm'), async (reference) => {
+      const expected = await Promise.all(texts.map((text) => reference.embed(text)))
+      const ids = await Promise.all(texts.map((text) => reference.tokens(text)))
+      const ask = (input: string | string[] | number[] | number[][], more: object = {}) =>
+        client.embeddings.create({ model: 'minilm', input, ...more })
+      for (const [input, more] of [
+        [texts, {}],
+        [texts, { encoding_format: 'float' }],
+        [texts, { encoding_format: 'base64' }],
+        [ids, {}],
+      ] as const) {
+        const answer = await ask(input as string[], more)
+        t.is(answer.model, 'minilm')
+        t.is(answer.usage.total_tokens, ids.flat().length)
+        const vectors = answer.data.map(({ embedding }) =>
+          typeof embedding === 'string'
+            ? new Float32Array(Uint8Array.from(Buffer.from(embedding as string, 'base64')).buffer)
+            : embedding,
+        )
+        t.true(vectors.every((vector, i) => largestGap(vector, expected[i] as Float32Array) < TOLERANCE))
+      }
+      const [single] = (await ask(texts[0] as string)).data
+      t.true(largestGap(single?.embedding ?? [], expected[0] as Float32Array) < TOLERANCE)
+      const [byIds] = (await ask(ids[0] as number[])).data
+      t.true(largestGap(byIds?.embedding ?? [], expected[0] as Float32Array) < TOLERANCE)
+      const [cut] = (await ask(texts[0] as string, { dimensions: 8 })).data
+      const part = (expected[0] as Float32Array).subarray(0, 8)
+      t.true(
+        largestGap(
+          cut?.embedding ?? [],
+          part.map((value) => value / Math.hypot(...part)),
+        ) < TOLERANCE,
       )
-      t.true(vectors.every((vector, i) => largestGap(vector, expected[i] as Float32Array) < TOLERANCE))
-    }
-    const [single] = (await ask(texts[0] as string)).data
-    t.true(largestGap(single?.embedding ?? [], expected[0] as Float32Array) < TOLERANCE)
-    const [byIds] = (await ask(ids[0] as number[])).data
-    t.true(largestGap(byIds?.embedding ?? [], expected[0] as Float32Array) < TOLERANCE)
-    const [cut] = (await ask(texts[0] as string, { dimensions: 8 })).data
-    const part = (expected[0] as Float32Array).subarray(0, 8)
-    t.true(
-      largestGap(
-        cut?.embedding ?? [],
-        part.map((value) => value / Math.hypot(...part)),
-      ) < TOLERANCE,
+    })
+    const models = await client.models.list()
+    t.deepEqual(
+      models.data.map(({ id }) => id),
+      ['minilm'],
     )
-  })
-  const models = await client.models.list()
-  t.deepEqual(
-    models.data.map(({ id }) => id),
-    ['minilm'],
-  )
-})
+  },
+)
 
-test('errors reach the official client in its own classes', async (t) => {
+test.serial('errors reach the official client in its own classes', async (t) => {
   const { client, url } = await serve(t, { minilm: {}, judge: { kind: 'reranker' } })
   const ask = (body: object) =>
     client.embeddings.create({ model: 'minilm', input: 'x', ...body } as OpenAI.EmbeddingCreateParams)
@@ -135,39 +138,45 @@ test('errors reach the official client in its own classes', async (t) => {
   t.is(cut.usage.prompt_tokens, 64)
 })
 
-test('32 requests at a time, to a queue that holds two: the official client comes again until all are answered', async (t) => {
-  const { client } = await serve(t, { minilm: {} }, { configs: { minilm: { max_queue_requests: 2 } } })
-  const patient = client.withOptions({ maxRetries: 12 })
-  const texts = textsOf(32, { seed: 8, maxWords: 16 })
-  const alone: number[][] = []
-  for (const input of texts)
-    alone.push((await client.embeddings.create({ model: 'minilm', input })).data[0]?.embedding ?? [])
-  const answers = await Promise.all(
-    texts.map((input) => patient.embeddings.create({ model: 'minilm', input })),
-  )
-  for (const [i, { data }] of answers.entries())
-    t.true(largestGap(data[0]?.embedding ?? [], alone[i] as number[]) < TOLERANCE)
-  const refusals = await Promise.allSettled(
-    texts.map((input) => client.embeddings.create({ model: 'minilm', input })),
-  )
-  const refused = refusals.find((one) => one.status === 'rejected')
-  t.like(refused?.reason, { status: 503, code: 'QUEUE_FULL', type: 'server_error' })
-})
+test.serial(
+  '32 requests at a time, to a queue that holds two: the official client comes again until all are answered',
+  async (t) => {
+    const { client } = await serve(t, { minilm: {} }, { configs: { minilm: { max_queue_requests: 2 } } })
+    const patient = client.withOptions({ maxRetries: 12 })
+    const texts = textsOf(32, { seed: 8, maxWords: 16 })
+    const alone: number[][] = []
+    for (const input of texts)
+      alone.push((await client.embeddings.create({ model: 'minilm', input })).data[0]?.embedding ?? [])
+    const answers = await Promise.all(
+      texts.map((input) => patient.embeddings.create({ model: 'minilm', input })),
+    )
+    for (const [i, { data }] of answers.entries())
+      t.true(largestGap(data[0]?.embedding ?? [], alone[i] as number[]) < TOLERANCE)
+    const refusals = await Promise.allSettled(
+      texts.map((input) => client.embeddings.create({ model: 'minilm', input })),
+    )
+    const refused = refusals.find((one) => one.status === 'rejected')
+    t.like(refused?.reason, { status: 503, code: 'QUEUE_FULL', type: 'server_error' })
+  },
+)
 
-test('10,000 texts in one request, adversarial ones among them: each is what it is alone, whoever it was padded with', async (t) => {
-  const { url } = await serve(t, { minilm: {} })
-  const texts = [...ADVERSARIAL, ...textsOf(10_000 - ADVERSARIAL.length, { seed: 2, isAdversarial: true })]
-  const { status, json } = await post(`${url}/embed`, { inputs: texts, truncate: true })
-  t.is(status, 200)
-  const vectors = json as number[][]
-  t.is(vectors.length, texts.length)
-  for (let i = 0; i < texts.length; i += i < ADVERSARIAL.length ? 1 : 97) {
-    const one = await post(`${url}/embed`, { inputs: texts[i], truncate: true })
-    t.true(largestGap((one.json as number[][])[0] ?? [], vectors[i] as number[]) < TOLERANCE, texts[i])
-  }
-})
+test.serial(
+  '10,000 texts in one request, adversarial ones among them: each is what it is alone, whoever it was padded with',
+  async (t) => {
+    const { url } = await serve(t, { minilm: {} })
+    const texts = [...ADVERSARIAL, ...textsOf(10_000 - ADVERSARIAL.length, { seed: 2, isAdversarial: true })]
+    const { status, json } = await post(`${url}/embed`, { inputs: texts, truncate: true })
+    t.is(status, 200)
+    const vectors = json as number[][]
+    t.is(vectors.length, texts.length)
+    for (let i = 0; i < texts.length; i += i < ADVERSARIAL.length ? 1 : 97) {
+      const one = await post(`${url}/embed`, { inputs: texts[i], truncate: true })
+      t.true(largestGap((one.json as number[][])[0] ?? [], vectors[i] as number[]) < TOLERANCE, texts[i])
+    }
+  },
+)
 
-test('models with tokenizers of every kind, from two workers', async (t) => {
+test.serial('models with tokenizers of every kind, from two workers', async (t) => {
   const models = Object.fromEntries(TOKENIZER_KINDS.map((tokenizer) => [tokenizer, { tokenizer }]))
   const { client, folderOf } = await serve(t, models, { args: ['--workers', '2'] })
   const texts = textsOf(24, { seed: 6, maxWords: 6, isAdversarial: true })
@@ -189,35 +198,38 @@ test('models with tokenizers of every kind, from two workers', async (t) => {
   }
 })
 
-test('embed: normalised unless told otherwise, prompts by name, a vector of the graph where it has one', async (t) => {
-  const { url, folderOf } = await serve(t, { minilm: {}, pooled: { kind: 'pooled-in-graph' } })
-  const embed = async (body: object) =>
-    ((await post(`${url}/embed`, { model: 'minilm', ...body })).json as number[][])[0] as number[]
-  await withReference(folderOf('minilm'), async (reference) => {
-    const [raw, normal] = [
-      await embed({ inputs: 'a rabbit', normalize: false }),
-      await embed({ inputs: 'a rabbit' }),
-    ]
-    t.true(Math.abs(Math.hypot(...normal) - 1) < TOLERANCE)
-    t.true(
-      largestGap(
-        raw.map((value) => value / Math.hypot(...raw)),
-        normal,
-      ) < TOLERANCE,
-    )
-    const prompted = await embed({ inputs: 'a rabbit', prompt_name: 'query' })
-    t.true(largestGap(prompted, await reference.embed('query: a rabbit')) < TOLERANCE)
-  })
-  await withReference(folderOf('pooled'), async (reference) => {
-    const expected = await reference.run('a rabbit', { output: 'sentence_embedding' })
-    t.true(largestGap(await embed({ model: 'pooled', inputs: 'a rabbit' }), expected) < TOLERANCE)
-  })
-  const { status, json } = await post(`${url}/embed`, { inputs: 'x' })
-  t.is(status, 400)
-  t.deepEqual(json, { error: 'model: expected one of minilm, pooled, got none', error_type: 'Validation' })
-})
+test.serial(
+  'embed: normalised unless told otherwise, prompts by name, a vector of the graph where it has one',
+  async (t) => {
+    const { url, folderOf } = await serve(t, { minilm: {}, pooled: { kind: 'pooled-in-graph' } })
+    const embed = async (body: object) =>
+      ((await post(`${url}/embed`, { model: 'minilm', ...body })).json as number[][])[0] as number[]
+    await withReference(folderOf('minilm'), async (reference) => {
+      const [raw, normal] = [
+        await embed({ inputs: 'a rabbit', normalize: false }),
+        await embed({ inputs: 'a rabbit' }),
+      ]
+      t.true(Math.abs(Math.hypot(...normal) - 1) < TOLERANCE)
+      t.true(
+        largestGap(
+          raw.map((value) => value / Math.hypot(...raw)),
+          normal,
+        ) < TOLERANCE,
+      )
+      const prompted = await embed({ inputs: 'a rabbit', prompt_name: 'query' })
+      t.true(largestGap(prompted, await reference.embed('query: a rabbit')) < TOLERANCE)
+    })
+    await withReference(folderOf('pooled'), async (reference) => {
+      const expected = await reference.run('a rabbit', { output: 'sentence_embedding' })
+      t.true(largestGap(await embed({ model: 'pooled', inputs: 'a rabbit' }), expected) < TOLERANCE)
+    })
+    const { status, json } = await post(`${url}/embed`, { inputs: 'x' })
+    t.is(status, 400)
+    t.deepEqual(json, { error: 'model: expected one of minilm, pooled, got none', error_type: 'Validation' })
+  },
+)
 
-test('predict: probabilities by label, of texts and pairs, and entities of tokens', async (t) => {
+test.serial('predict: probabilities by label, of texts and pairs, and entities of tokens', async (t) => {
   const { url, folderOf } = await serve(t, {
     mood: { kind: 'classifier' },
     names: { kind: 'token-classifier' },
@@ -263,7 +275,7 @@ test('predict: probabilities by label, of texts and pairs, and entities of token
   for (const { word, start, end } of entities) t.is('The White Rabbit'.slice(start, end), word)
 })
 
-test('rerank, in both APIs: the best first, as the runtime scores the pairs', async (t) => {
+test.serial('rerank, in both APIs: the best first, as the runtime scores the pairs', async (t) => {
   const { url, folderOf } = await serve(t, { judge: { kind: 'reranker' } })
   const query = 'who was late'
   const texts = ['it rained', 'the white rabbit was late', 'alice', 'a hot day']
@@ -308,7 +320,7 @@ test('rerank, in both APIs: the best first, as the runtime scores the pairs', as
   })
 })
 
-test('tokenize and info say what the model makes of texts', async (t) => {
+test.serial('tokenize and info say what the model makes of texts', async (t) => {
   const { url } = await serve(t, { minilm: {} })
   const { json } = await post(`${url}/tokenize`, { inputs: ['White rabbit', ''], add_special_tokens: false })
   const [tokens, none] = json as {
@@ -336,7 +348,7 @@ test('tokenize and info say what the model makes of texts', async (t) => {
   t.deepEqual(await missing.json(), { error: 'unknown model "none"', error_type: 'Validation' })
 })
 
-test('infer takes texts as BYTES beside the token ids that the graph takes', async (t) => {
+test.serial('infer takes texts as BYTES beside the token ids that the graph takes', async (t) => {
   const { url, folderOf } = await serve(t, { minilm: {}, judge: { kind: 'reranker' } })
   const texts = ['The white rabbit', 'oh dear']
   const bytes = (name: string, data: readonly string[]) => ({
@@ -394,7 +406,7 @@ test('infer takes texts as BYTES beside the token ids that the graph takes', asy
   t.is((await infer('minilm', { ...long, parameters: { truncate: true } })).status, 200)
 })
 
-test('a dynamically quantised model computes texts one by one: company changes nothing', async (t) => {
+test.serial('a dynamically quantised model computes texts one by one: company changes nothing', async (t) => {
   const { url } = await serve(t, { quant: { encoder: { isQuantised: true } } })
   const texts = textsOf(12, { seed: 3 })
   const together = (await post(`${url}/embed`, { inputs: texts })).json as number[][]
@@ -404,19 +416,37 @@ test('a dynamically quantised model computes texts one by one: company changes n
   }
 })
 
-test('a model whose graph is not what its folder says is out of service, with the reason', async (t) => {
-  const { client, server } = await serve(
-    t,
-    { minilm: {}, broken: { kind: 'classifier', encoder: { labels: 5 } } },
-    { args: ['--workers', '1', '--exit-on-error', 'off'] },
-  )
-  const line = await server.logged(({ msg }) => /the model is out of service in a worker/.test(msg))
-  t.is(line.code, 'MODEL_UNSUPPORTED')
-  await t.notThrowsAsync(client.embeddings.create({ model: 'minilm', input: 'x' }))
-  const error = await t.throwsAsync(client.embeddings.create({ model: 'broken', input: 'x' }))
-  t.like(error, { status: 503 })
-  t.regex(
-    error?.message ?? '',
-    /output logits: expected a logit for each of the 3 labels in config\.json, got 5/,
-  )
-})
+test.serial(
+  'a model that looks at its padding computes texts of one length together, and says so in the log',
+  async (t) => {
+    const { url, server, folderOf } = await serve(t, { careless: { encoder: { isMaskIgnored: true } } })
+    const line = await server.logged(({ msg }) => msg.startsWith('padding changes the answers'))
+    t.regex(String(line.reason), /^a sequence of 3 tokens differs by .* when it is padded to 5$/)
+    const texts = textsOf(40, { seed: 5, maxWords: 8 })
+    const vectors = (await post(`${url}/embed`, { inputs: texts })).json as number[][]
+    await withReference(folderOf('careless'), async (reference) => {
+      for (const [i, text] of texts.entries())
+        t.true(largestGap(vectors[i] ?? [], await reference.embed(text)) < TOLERANCE)
+    })
+  },
+)
+
+test.serial(
+  'a model whose graph is not what its folder says is out of service, with the reason',
+  async (t) => {
+    const { client, server } = await serve(
+      t,
+      { minilm: {}, broken: { kind: 'classifier', encoder: { labels: 5 } } },
+      { args: ['--workers', '1', '--exit-on-error', 'off'] },
+    )
+    const line = await server.logged(({ msg }) => /the model is out of service in a worker/.test(msg))
+    t.is(line.code, 'MODEL_UNSUPPORTED')
+    await t.notThrowsAsync(client.embeddings.create({ model: 'minilm', input: 'x' }))
+    const error = await t.throwsAsync(client.embeddings.create({ model: 'broken', input: 'x' }))
+    t.like(error, { status: 503 })
+    t.regex(
+      error?.message ?? '',
+      /output logits: expected a logit for each of the 3 labels in config\.json, got 5/,
+    )
+  },
+)
