@@ -7,6 +7,7 @@ import type { TextDescription } from '../../src/text/description.js'
 import { isTextFolder, readTextFolder } from '../../src/text/folder.js'
 import { textInterface } from '../../src/text/interface.js'
 import { modelFileOf } from '../../src/text/model-files.js'
+import { formatBytes } from '../../src/units.js'
 
 /** The folder of a text model, and which of its files is inspected. */
 export interface TextFolder {
@@ -66,6 +67,7 @@ export function textRows(text: TextInspection): [string, string][] {
     ...dense.map(([inputs, outputs]) => `dense ${inputs} to ${outputs}`),
     ...(isNormalized ? ['normalised'] : []),
   ]
+  const tokenizer = `${formatBytes(text.tokenizerBytes)} in every worker, estimated`
   const promptNames = Object.keys(prompts)
   return [
     ['text model', `${task}: ${taskReason}`],
@@ -73,6 +75,7 @@ export function textRows(text: TextInspection): [string, string][] {
       'longest text',
       `${text.maxLength} tokens, cut off ${text.truncationSide === 'left' ? 'in front' : 'behind'} where asked`,
     ],
+    ['tokenizer', tokenizer],
     ...(task === 'embedding' ? [['vectors', steps.join(', then ')] as [string, string]] : []),
     ...(labels.length > 0 ? [['labels', `${named(labels)} (${text.activation})`] as [string, string]] : []),
     ...(promptNames.length > 0 ? [['prompts', named(promptNames)] as [string, string]] : []),

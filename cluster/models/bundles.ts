@@ -160,7 +160,9 @@ export async function beginWith(config: Config, log: Log): Promise<Beginning> {
   const { only, modelControl, modelsDir } = config
   if (only === null) {
     const found = await beginWithRepository(config, log)
-    return { ...found, ...(await bundleAmong(modelsDir, found.sources, log)) }
+    const bundle = await bundleAmong(modelsDir, found.sources, log)
+    const tokenizerBytes = found.sources.reduce((sum, one) => sum + (one.config.text?.tokenizerBytes ?? 0), 0)
+    return { ...found, ...bundle, workerBytes: bundle.workerBytes + tokenizerBytes }
   }
   if (modelControl !== 'fixed')
     throw new OnecopyError(

@@ -28,6 +28,8 @@ export const TextDescriptionSchema = z.object({
   /** Tokens of a sequence, special ones included. */
   maxLength: z.int().positive(),
   tokenizer: file,
+  /** What every worker holds of the tokenizer for itself, estimated. */
+  tokenizerBytes: z.int().nonnegative(),
   paddingId: z.int().nonnegative(),
   truncationSide: z.enum(['left', 'right']),
   /** Of embeddings, where the graph has no output `sentence_embedding`. */

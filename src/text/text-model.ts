@@ -262,11 +262,12 @@ export class TextModel {
   #checkLengths(all: readonly Tokenized[], { isTruncated }: TextRequest): void {
     const empty = all.findIndex(({ ids }) => ids.length === 0)
     if (empty >= 0) throw invalidRequest(`input ${empty}: expected a text of at least one token, got none`)
-    const long = isTruncated ? -1 : all.findIndex((one) => one.isTruncated)
+    const { maxLength } = this.description
+    const long = all.findIndex((one) => one.ids.length > maxLength || (one.isTruncated && !isTruncated))
     if (long < 0) return
     throw new OnecopyError(
       'REQUEST_TOO_LARGE',
-      `input ${long}: expected at most ${this.description.maxLength} tokens, the model's limit, got more ("truncate": true leaves out what is beyond)`,
+      `input ${long}: expected at most ${maxLength} tokens, the model's limit, got more ("truncate": true leaves out what is beyond)`,
     )
   }
 

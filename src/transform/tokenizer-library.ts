@@ -155,7 +155,10 @@ export class TextTokenizer {
     return {
       ids,
       typeIds: encoding.getTypeIds(),
-      isTruncated: ids.length >= this.maxLength && encoding.getOverflowing().length > 0,
+      // Special tokens are never left out: a length with no room for them is passed.
+      isTruncated:
+        ids.length > this.maxLength ||
+        (ids.length === this.maxLength && encoding.getOverflowing().length > 0),
     }
   }
 

@@ -6,6 +6,7 @@ import { isTextFolder, readTextFolder } from '../../src/text/folder.js'
 import { modelFileOf } from '../../src/text/model-files.js'
 import { temporaryFolder } from '../helpers/server.js'
 import { POOLING, type TextModelOptions, writeFiles, writeTextModel } from '../helpers/text-models.js'
+import { tokenizerFile } from '../helpers/tokenizer-files.js'
 
 function folderOf(t: ExecutionContext, options: TextModelOptions = {}): string {
   return writeTextModel(join(temporaryFolder(t), 'minilm'), options)
@@ -48,6 +49,15 @@ test('the task follows from the architecture, labels and activation from the con
     activation: 'sigmoid',
     labels: ['LABEL_0', 'LABEL_1'],
   })
+})
+
+test('what a tokenizer takes in every worker is estimated by its file and kind', async (t) => {
+  const bytesOf = async (tokenizer: 'wordpiece' | 'unigram') => {
+    const { tokenizerBytes } = await readTextFolder(folderOf(t, { tokenizer }))
+    return tokenizerBytes / JSON.stringify(tokenizerFile(tokenizer)).length
+  }
+  t.is(await bytesOf('wordpiece'), 22)
+  t.is(await bytesOf('unigram'), 52)
 })
 
 test('the longest length is the least that any file says', async (t) => {

@@ -103,6 +103,12 @@ test('truncation from the left keeps the end', async (t) => {
   t.false(kept?.isTruncated)
 })
 
+test('a length without room for the special tokens is passed, and said to be', async (t) => {
+  const [only] = await opened('wordpiece', 1).encode(['the white rabbit'])
+  t.true((only?.ids.length ?? 0) > 1)
+  t.true(only?.isTruncated)
+})
+
 test('tokens are located in code points of their text, with their words', async (t) => {
   const [located] = await opened('wordpiece').locate(['👍 White rabbit!'])
   const words = new Set(located?.words.filter((word) => word !== null))
