@@ -21,12 +21,15 @@ import { respawn } from './respawn.js'
 import { rows } from './rows.js'
 import { start } from './start.js'
 import { swaps } from './swaps.js'
+import { texts } from './texts.js'
 import { throughput } from './throughput.js'
 import { workerMemory } from './worker-memory.js'
 
 /** In this order: about ten minutes on two cores, once the models are generated. */
 const SHOWN: readonly Bench[] = [memory, throughput, latency, start, respawn, hotSwap, requestLoad, codec]
-const OTHERS: readonly Bench[] = [attachBench, workerMemory, rows, swaps, cycles, chaos, manyModels, ersilia]
+const OTHERS: readonly Bench[] = [
+  ...[attachBench, workerMemory, rows, swaps, cycles, chaos, manyModels, ersilia, texts],
+]
 const BENCHES = [...SHOWN, ...OTHERS]
 
 function listed(benches: readonly Bench[]): string {

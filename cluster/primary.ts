@@ -15,7 +15,7 @@ import { Lifecycle } from '../src/lifecycle.js'
 import { createLog, type Log } from '../src/log.js'
 import { cgroupMemoryLimit } from '../src/process/memory.js'
 import { runtimeVersion } from '../src/runtime/identity.js'
-import { createServerFolder, isInMemory, removeFolder, type ServerFolder } from '../src/segment/folder.js'
+import { createServerFolder, removeFolder, type ServerFolder } from '../src/segment/folder.js'
 import { MemoryBudget } from '../src/sharing/memory-budget.js'
 import { AdminServer, localFolders } from './admin/admin.js'
 import { FleetMetrics } from './admin/metrics.js'
@@ -34,7 +34,7 @@ import { Publisher } from './models/publisher.js'
 import { RepositoryControl } from './models/repository-control.js'
 import { requireAllInService } from './models/service-states.js'
 import { concretePorts } from './port.js'
-import { notReadyReason, reportFailure, reportReady } from './ready-report.js'
+import { notReadyReason, reportFailure, reportReady, warnIfOnDisk } from './ready-report.js'
 import type { Breakers } from './workers/breaker.js'
 import { workerForker } from './workers/fork-worker.js'
 import { FleetStats } from './workers/stats.js'
@@ -116,9 +116,7 @@ export class Primary {
     })
     const leftovers = await publisher.findLeftovers(initial.sources)
     this.#serverFolder = await createServerFolder(config.segmentDir)
-    const { segmentDir } = config
-    if (!(await isInMemory(segmentDir)))
-      this.#log.warn({ segmentDir }, 'the segment folder is not in memory: weights are read from a disk')
+    await warnIfOnDisk(config.segmentDir, this.#log)
     this.#socket = await chooseSocket(config, this.#serverFolder.path)
     if (config.isHttp) this.#admin = await this.#startAdmin(this.#secrets)
     // At most one replica at a time has an old and a new worker; stalls and crashes need more slots.

@@ -4,6 +4,7 @@ import type { Config } from '../src/config/config.js'
 import { urlHost } from '../src/config/host-names.js'
 import { messageOf, OnecopyError } from '../src/errors.js'
 import type { Log, LogFormat } from '../src/log.js'
+import { isInMemory } from '../src/segment/folder.js'
 import { logBatching } from './models/batching-log.js'
 import { readyTable } from './progress.js'
 import { startFailureText } from './start-failure.js'
@@ -81,4 +82,9 @@ export function notReadyReason(facts: {
   if (state !== 'ready') return `the server is ${state}`
   if (facts.readyWorkers() === 0) return 'no worker is ready'
   return facts.isServing() === false ? 'no model is served: POST /v2/repository/index says why' : null
+}
+
+export async function warnIfOnDisk(segmentDir: string, log: Log): Promise<void> {
+  if (!(await isInMemory(segmentDir)))
+    log.warn({ segmentDir }, 'the segment folder is not in memory: weights are read from a disk')
 }

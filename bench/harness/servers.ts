@@ -91,7 +91,13 @@ export async function startOnecopy(options: OnecopyOptions): Promise<RunningServ
   return await running({ child, workers, isWorker, segmentDir })
 }
 
-export type FleetName = 'attached-koa' | 'plain-koa' | 'reload-per-request' | 'bare-koa' | 'bare-worker'
+export type FleetName =
+  | 'attached-koa'
+  | 'plain-koa'
+  | 'reload-per-request'
+  | 'bare-koa'
+  | 'bare-worker'
+  | 'text-koa'
 export type SingleName = 'thread-pool' | 'process-per-request'
 
 function variantScript(variant: string): string {

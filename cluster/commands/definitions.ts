@@ -49,9 +49,10 @@ export const COMMANDS = {
   },
   inspect: {
     summary: 'Show what workers share of a model, its memory and whether it batches',
-    usage: 'inspect MODEL.onnx [options]',
+    usage: 'inspect MODEL.onnx|FOLDER [options]',
     about: [
       'Compiles a model as serve does and shows its inputs and outputs, what workers share of it, whether it batches, and the measured memory of another worker. It leaves no files behind.',
+      'FOLDER is a text model in the layout of the Hugging Face hub. Its detected settings are shown as well.',
     ],
     flags: {
       workers: { value: 'N', help: 'Workers to calculate the memory for.', default: 'as for serve' },

@@ -2,10 +2,13 @@
 import type { Inspection } from '../../src/sharing/inspection.js'
 import type { PodMemory } from '../../src/sharing/pod-memory.js'
 import type { Measurement } from '../../src/sharing/probe.js'
+import type { TextInspection } from './text-inspection.js'
 
 export interface InspectDocument extends Inspection {
   readonly model: string
   readonly name: string
+  /** What the model's folder was read as, where it comes with a tokenizer. */
+  readonly text: TextInspection | null
   readonly compileMs: number
   readonly workers: number
   /** Null with --no-measure. */

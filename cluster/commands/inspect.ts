@@ -24,9 +24,12 @@ import type { InspectDocument } from './inspect-document.js'
 import { inspectionText } from './inspection-text.js'
 import { untilInterrupted } from './interruptible.js'
 import { kubernetesSizes } from './kubernetes-sizes.js'
+import { inspectText, type TextFolder, textFolderOf } from './text-inspection.js'
 
 interface Options {
   readonly modelPath: string
+  /** Where the model comes with a tokenizer. */
+  readonly textFolder: TextFolder | null
   readonly workers: number
   readonly segmentDir: string
   readonly measure: boolean
@@ -34,18 +37,20 @@ interface Options {
   readonly kubernetes: boolean
 }
 
-function readOptions(argv: readonly string[]): Options {
+async function readOptions(argv: readonly string[]): Promise<Options> {
   const { values, positionals } = commandLine('inspect', argv)
   const isOn = (flag: string) => values[flag] === 'on'
   if (isOn('json') && isOn('kubernetes'))
     throw usageError('expected --json or --kubernetes, got both', 'inspect')
+  const [path] = positionals
+  const textFolder = path === undefined || positionals.length > 1 ? null : await textFolderOf(path)
   return {
     workers: workersOf(values.workers, 'inspect'),
     segmentDir: segmentDirOf(values['segment-dir'], 'inspect'),
     measure: !isOn('no-measure'),
     json: isOn('json'),
     kubernetes: isOn('kubernetes'),
-    modelPath: modelFileOf(positionals, 'inspect'),
+    ...{ textFolder, modelPath: textFolder?.modelPath ?? modelFileOf(positionals, 'inspect') },
   }
 }
 
@@ -74,10 +79,11 @@ async function inspect(
   options: Options,
   signal: AbortSignal,
 ): Promise<{ document: InspectDocument; pod: PodMemory }> {
-  const { modelPath, workers, segmentDir } = options
-  const { name } = modelPathOf(modelPath)
+  const { modelPath, workers, segmentDir, textFolder } = options
+  const { name } = textFolder ?? modelPathOf(modelPath)
   return await withCompiled(modelPath, { timeoutMs: COMPILE_TIMEOUT_MS, signal }, async (oneOff) => {
     const inspection = inspectModel(oneOff)
+    const text = textFolder === null ? null : await inspectText(textFolder, oneOff.header)
     const measurement = options.measure ? await measure(oneOff, { segmentDir, name, signal }) : null
     const { compileMs } = oneOff
     const totalBytes =
@@ -88,7 +94,7 @@ async function inspect(
     )
     const { model: _, ...sizes } = pod
     const document = {
-      ...{ model: modelPath, name, ...inspection },
+      ...{ model: modelPath, name, text, ...inspection },
       ...{ compileMs: Math.round(compileMs), workers, measurement, totalBytes, pod: sizes },
     }
     return { document, pod }
@@ -97,7 +103,7 @@ async function inspect(
 
 /** Runs `onecopy inspect`; resolves with the exit code. */
 export async function runInspect(argv: readonly string[]): Promise<number> {
-  const options = readOptions(argv)
+  const options = await readOptions(argv)
   const { json, kubernetes, modelPath } = options
   if (options.measure) await checkSegmentFolder(options.segmentDir)
   const print = (value: unknown) => process.stdout.write(`${JSON.stringify(value, null, 2)}\n`)

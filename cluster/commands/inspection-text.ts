@@ -5,6 +5,7 @@ import type { OperatorCount } from '../../src/sharing/inspection.js'
 import type { TensorSpec } from '../../src/tensor.js'
 import { formatBytes, formatMs } from '../../src/units.js'
 import type { InspectDocument } from './inspect-document.js'
+import { textRows } from './text-inspection.js'
 
 const MAX_OPERATORS = 20
 
@@ -98,6 +99,7 @@ export function inspectionText(document: InspectDocument): string {
   ]
   const ownBytes = unshared.reduce((sum, { bytes }) => sum + bytes, 0)
   const facts: [string, string][] = [
+    ...(document.text === null ? [] : textRows(document.text)),
     ['operators', operatorsText(document.operators)],
     ['compiled to', operatorsText(document.compiledOperators)],
     ['weights', `${weights.count} tensors, ${formatBytes(weights.bytes)}`],

@@ -169,7 +169,9 @@ export async function resolveInitialModels(config: Config, log: Log): Promise<In
   const { only, modelControl } = config
   if (only === null) {
     const found = await resolveRepository(config, log)
-    return { ...found, ...(await bundleAmong(found.sources, log)) }
+    const bundle = await bundleAmong(found.sources, log)
+    const tokenizerBytes = found.sources.reduce((sum, one) => sum + (one.config.text?.tokenizerBytes ?? 0), 0)
+    return { ...found, ...bundle, workerBytes: bundle.workerBytes + tokenizerBytes }
   }
   if (modelControl !== 'fixed')
     throw new OnecopyError(

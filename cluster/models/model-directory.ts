@@ -32,6 +32,8 @@ function describe(
     ...{ key: facts.key, number: facts.number, name: source.name, version: source.version },
     ...{ inputs, outputs, divisions, counts: UNCOUNTED, statsPage: page, labels: source.config.labels },
     segmentBytes: segment.reference.fileBytes,
+    // The primary opens no tokenizer.
+    text: null,
     configuration: configurationOf(source, header, config),
   })
 }

@@ -10,6 +10,7 @@ import {
 } from '../protocol/v2/schema.js'
 import * as ersilia from './ersilia-schemas.js'
 import * as schemas from './schemas.js'
+import * as texts from './text-schemas.js'
 
 const COMPONENTS = {
   Error: schemas.errorSchema,
@@ -59,6 +60,22 @@ const COMPONENTS = {
   LogSettings: schemas.logSettingsSchema,
   LogSettingsRequest: schemas.logSettingsRequestSchema,
   CudaSharedMemoryStatus: schemas.cudaSharedMemoryStatusSchema,
+  OpenAiError: texts.openAiErrorSchema,
+  TextError: texts.textErrorSchema,
+  EmbeddingsRequest: texts.embeddingsRequestSchema,
+  Embeddings: texts.embeddingsSchema,
+  TextModelList: texts.textModelListSchema,
+  DocumentsRequest: texts.documentsRequestSchema,
+  RankedDocuments: texts.rankedDocumentsSchema,
+  EmbedRequest: texts.embedRequestSchema,
+  Vectors: texts.vectorsSchema,
+  PredictRequest: texts.predictRequestSchema,
+  Prediction: texts.predictionSchema,
+  RerankRequest: texts.rerankRequestSchema,
+  Ranks: texts.ranksSchema,
+  TokenizeRequest: texts.tokenizeRequestSchema,
+  Tokens: texts.tokensSchema,
+  TextInfo: texts.textInfoSchema,
 } as const satisfies Record<string, z.ZodType>
 
 export type ComponentName = keyof typeof COMPONENTS

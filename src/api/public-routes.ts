@@ -8,6 +8,7 @@ import {
   MODEL_READ_ROUTES,
   SERVER_METADATA_ROUTE,
 } from './shared-routes.js'
+import { TEXT_ROUTES } from './text-routes.js'
 
 const BINARY_REQUEST =
   'JSON followed by the raw tensors in the order of the inputs that declare a binary_data_size: little-endian, ' +
@@ -82,6 +83,7 @@ export const PUBLIC_ROUTES: readonly Route[] = [
   ...STATISTICS_ROUTES,
   ...MODEL_READ_ROUTES,
   ...INFER_ROUTES,
+  ...TEXT_ROUTES,
   ...CONFIGURATION_ROUTES,
   ...SETTINGS_ROUTES,
   ...DOCUMENTATION_ROUTES,

@@ -66,6 +66,7 @@ export const TAGS = {
   server: 'Server metadata.',
   models: 'Served models with their inputs and outputs.',
   inference: 'Inference.',
+  texts: 'Embeddings, classification and reranking, for models with a tokenizer.',
   molecules: 'The API of an Ersilia bundle.',
   statistics: 'Statistics and metrics.',
   'shared memory': 'Tensors in shared memory, if enabled.',

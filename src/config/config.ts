@@ -79,6 +79,7 @@ export interface Config {
   readonly maxBodyBytes: number
   readonly maxResponseBytes: number
   readonly maxQueuedRequests: number
+  readonly maxBatchTokens: number
   readonly deadlineStatus: 503 | 504
   readonly systemSharedMemory: boolean
   readonly logLevel: Parsed['logLevel']
@@ -139,6 +140,7 @@ export function toConfig(options: Parsed, modelPaths: readonly string[]): Config
     maxBodyBytes: options.maxBody,
     maxResponseBytes: options.maxResponse ?? options.maxBody * RESPONSE_PER_BODY,
     maxQueuedRequests: options.maxQueue,
+    maxBatchTokens: options.maxBatchTokens,
     deadlineStatus: options.deadlineStatus === 503 ? 503 : 504,
     systemSharedMemory: options.systemSharedMemory,
     logLevel: options.logLevel,
@@ -175,6 +177,7 @@ export const ServingConfigSchema = z.object({
   maxResponseBytes: z.int().positive(),
   hasDocs: z.boolean(),
   maxQueuedRequests: z.int().positive(),
+  maxBatchTokens: z.int().positive(),
   deadlineStatus: z.union([z.literal(503), z.literal(504)]),
   systemSharedMemory: z.boolean(),
   rateLimit: z.object({ requests: z.int().positive(), windowMs: z.number().positive() }).nullable(),

@@ -15,6 +15,7 @@ import { ACCESS_OPTIONS, REQUEST_LOG_OPTIONS } from './defence-options.js'
 import { hostAddress, integer, option, path } from './option.js'
 import { durationMs, sizeBytes, timeLimitMs } from './quantities.js'
 import { CACHE_SIZE_OPTIONS, SIZE_OPTIONS } from './size-options.js'
+import { TEXT_OPTIONS } from './text-options.js'
 
 const PACKAGE_ROOT = fileURLToPath(new URL('../../../', import.meta.url))
 
@@ -218,6 +219,7 @@ export const OPTIONS = {
     default: () => 'release',
   }),
   ...SIZE_OPTIONS,
+  ...TEXT_OPTIONS,
   maxQueue: option({
     schema: integer(1, 1_000_000),
     value: 'N',

@@ -9,7 +9,13 @@ import { z } from 'zod'
 import { messageOf, OnecopyError } from '../errors.js'
 import { type CsvTable, duplicateName, firstColumn, parseCsv } from './csv.js'
 import { FRAMEWORK, findBundle } from './find-bundle.js'
-import { checkpointPath, MANIFEST_FILE, type Manifest, readManifest } from './manifest.js'
+import {
+  checkpointPath,
+  MANIFEST_FILE,
+  type Manifest,
+  readManifest,
+  withFeaturizerPaths,
+} from './manifest.js'
 import { convertCell, type OutputType } from './orient.js'
 
 const RUN_SCRIPT = 'run.sh'
@@ -160,7 +166,8 @@ const NOT_A_NUMBER = /^\s*[+-]?(nan|na|inf(inity)?|null|none)\s*$/i
 export async function readBundle(path: string): Promise<Bundle> {
   const root = await findBundle(path)
   const framework = join(root, FRAMEWORK)
-  const manifest = await readManifest(join(framework, MANIFEST_FILE))
+  const found = await readManifest(join(framework, MANIFEST_FILE))
+  const manifest = found === null ? null : withFeaturizerPaths(root, found)
   const card = await readCard(root)
   const declared = declaredColumns(await readCsv(join(framework, 'columns', 'run_columns.csv')))
   const inputs = await readExample(framework, 'input')

@@ -73,8 +73,23 @@ export async function readManifest(path: string): Promise<Manifest | null> {
  * @throws OnecopyError BUNDLE_INVALID.
  */
 export function checkpointPath(bundleRoot: string, { checkpoint }: Manifest): string {
-  const path = resolve(bundleRoot, checkpoint)
+  return pathInside(bundleRoot, 'checkpoint', checkpoint)
+}
+
+function pathInside(bundleRoot: string, key: string, given: string): string {
+  const path = resolve(bundleRoot, given)
   const inside = relative(bundleRoot, path)
-  if (!isAbsolute(checkpoint) && !inside.startsWith('..') && !isAbsolute(inside)) return path
-  throw new OnecopyError('BUNDLE_INVALID', `checkpoint: expected a path inside the bundle, got ${checkpoint}`)
+  if (!isAbsolute(given) && !inside.startsWith('..') && !isAbsolute(inside)) return path
+  throw new OnecopyError('BUNDLE_INVALID', `${key}: expected a path inside the bundle, got ${given}`)
+}
+
+/**
+ * The manifest with the paths of its featurizer absolute: its thread does not know the bundle.
+ * @throws OnecopyError BUNDLE_INVALID.
+ */
+export function withFeaturizerPaths(bundleRoot: string, manifest: Manifest): Manifest {
+  const { featurizer } = manifest
+  if (featurizer.kind !== 'tokenizer') return manifest
+  const file = pathInside(bundleRoot, 'featurizer.file', featurizer.options.file)
+  return { ...manifest, featurizer: { ...featurizer, options: { ...featurizer.options, file } } }
 }

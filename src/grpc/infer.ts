@@ -43,7 +43,7 @@ async function inferOn(
   timings?.end('decode')
   if (timings !== undefined) timings.rows = request.inputs[0]?.shape[0] ?? 1
   const { priority, timeoutMs } = schedulingOf(request)
-  const { outputs, queueNs, placement } = await context.submit({
+  const { outputs, queueNs, times } = await context.submit({
     model,
     inputs: request.inputs,
     outputNames: request.outputs.map(({ name }) => name),
@@ -54,7 +54,7 @@ async function inferOn(
     isCancelled: () => call.isCancelled(),
     ...{ priority, timeoutMs: earliest(timeoutMs, call.timeoutMs()) },
   })
-  timings?.computed(queueNs, placement)
+  timings?.computed(queueNs, times.placement)
   call.heldBytes += heldIn(outputs)
   const response = encodeInferMessage({
     model: { name: model.name, version: model.version },

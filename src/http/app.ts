@@ -22,6 +22,9 @@ import { repositoryRoutes } from './routes/repository.js'
 import { settingsRoutes } from './routes/settings.js'
 import { sharedMemoryRoutes } from './routes/shared-memory.js'
 import { statisticsRoutes } from './routes/statistics.js'
+import { openAiRoutes } from './routes/text/openai.js'
+import { textErrorBodies } from './routes/text/shared.js'
+import { textRoutes } from './routes/text/text-routes.js'
 
 /** What changes the server, and asks for the scope `admin`. */
 function controlRoutes(router: Router, context: HttpContext): void {
@@ -41,6 +44,8 @@ export function publicRouter(context: HttpContext, server: ServerIdentity): Rout
   statisticsRoutes(router, context)
   modelRoutes(router, context)
   inferRoutes(router, context)
+  openAiRoutes(router, context)
+  textRoutes(router, context, server)
   if (context.regions !== null) {
     const { corsOrigins } = context.defences
     sharedMemoryRoutes(router, context.regions, corsOrigins)
@@ -81,6 +86,7 @@ export function createApp(
   for (const middleware of observed(context.observation, context.log)) app.use(middleware)
   app.use(plainJsonType)
   app.use(errorResponses(context))
+  app.use(textErrorBodies)
   app.use(checkHeaders)
   for (const middleware of innerDefences(context.defences, context.unknownModel)) app.use(middleware)
   app.use(compressResponses)

@@ -1,11 +1,11 @@
 /** What a front end (REST today) is given to serve inference: the models, and the door to the queue. */
 import type { OutOfService } from '../errors.js'
-import type { ModelRecorder } from '../metrics/recorder.js'
-import type { Placement } from '../metrics/series.js'
+import type { ExecutionTimes, ModelRecorder } from '../metrics/recorder.js'
 import type { ModelStatistics } from '../metrics/statistics.js'
 import type { ModelConfiguration } from '../protocol/v2/configuration.js'
 import type { ModelSpec } from '../protocol/v2/request.js'
 import type { Tensor } from '../tensor.js'
+import type { TextModel } from '../text/text-model.js'
 
 export interface ServedModel extends ModelSpec {
   readonly counts: ModelRecorder
@@ -16,6 +16,8 @@ export interface ServedModel extends ModelSpec {
   readonly configuration: ModelConfiguration
   /** Names of classes, by output. */
   readonly labels: Readonly<Record<string, readonly string[]>>
+  /** Where the model comes with a tokenizer: what answers texts. */
+  readonly text: TextModel | null
   /** Keeps it loaded for as long as `work` takes. */
   use<T>(work: () => Promise<T>): Promise<T>
 }
@@ -57,6 +59,8 @@ export interface SubmitOptions {
 }
 
 /** Queues a request and resolves with its outputs. */
-export type Submit = (
-  options: SubmitOptions,
-) => Promise<{ readonly outputs: readonly Tensor[]; readonly queueNs: number; readonly placement: Placement }>
+export type Submit = (options: SubmitOptions) => Promise<{
+  readonly outputs: readonly Tensor[]
+  readonly queueNs: number
+  readonly times: ExecutionTimes
+}>

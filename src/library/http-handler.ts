@@ -19,6 +19,8 @@ export type Handler = (request: IncomingMessage, response: ServerResponse) => Pr
 /** An attached model as a front end is given it: what it is can change from one request to the next. */
 class MountedModel implements ServedModel {
   readonly counts: ModelRecorder
+  /** Attached models take tensors. */
+  readonly text = null
   readonly #cells = new Float64Array(MODEL_CELLS)
   readonly model: Mountable
 
@@ -87,7 +89,7 @@ function contextOf(mounted: readonly MountedModel[], choices: RouteChoices): Htt
       const result = await (model as MountedModel).model.runTensors(run)
       model.counts.observe('queueDuration', result.queueNs / 1e9)
       model.counts.countComputed(result.times)
-      return { ...result, placement: result.times.placement }
+      return result
     },
     checkCapacity: (model, inputBytes) => (model as MountedModel).model.checkCapacity(inputBytes),
     unknownModel: new ModelRecorder(),

@@ -3,6 +3,7 @@ import { dirname } from 'node:path'
 import { z } from 'zod'
 import { durationMs, sizeBytes } from '../config/quantities.js'
 import { messageOf, OnecopyError } from '../errors.js'
+import { type TextDescription, TextDescriptionSchema, TextOverridesSchema } from '../text/description.js'
 import { checkSample, MAX_LABEL_CHARACTERS, MAX_LABELS, readLabels, readTextFile } from './config-files.js'
 import { kindOf } from './file-kind.js'
 
@@ -110,6 +111,8 @@ const FileSchema = z.strictObject({
   warm_up: warmUp.default({ generatedRuns: 0, samples: [] }),
   /** Class names by output, in the order of the output's elements. */
   labels: labels.default({}),
+  /** Of a text model: what is not to be as its folder says. */
+  text: TextOverridesSchema.default({}),
 })
 
 export type ModelConfigKey = keyof typeof FileSchema.shape
@@ -127,6 +130,9 @@ export const ModelConfigSchema = FileSchema.transform((config) => ({
   versionPolicy: config.version_policy,
   warmUp: config.warm_up,
   labels: config.labels,
+  textOverrides: config.text,
+  /** Read by who knows the folder. */
+  text: null as TextDescription | null,
 }))
 
 const VersionPolicySchema: z.ZodType<VersionPolicy> = z.discriminatedUnion('kind', [
@@ -153,6 +159,9 @@ export const ServedModelConfigSchema = z.object({
   }),
   labels: z.record(z.string(), z.array(z.string())),
   versionPolicy: VersionPolicySchema,
+  textOverrides: TextOverridesSchema,
+  /** Of a text model; null of any other. */
+  text: TextDescriptionSchema.nullable(),
 })
 
 export type ServedModelConfig = z.output<typeof ServedModelConfigSchema>

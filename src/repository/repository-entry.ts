@@ -3,14 +3,18 @@
  * entry or of one of its versions; nothing is thrown.
  */
 import { readdir } from 'node:fs/promises'
-import { basename, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
+import { isTextFolder } from '../text/folder.js'
 import { VERSION_PATTERN } from './config.js'
 import { contentKindOf, insteadOfFile, isFile, isFolder, kindOf, systemReason } from './file-kind.js'
 import { CONFIG_FILE, MODEL_FILE, type ModelPath, modelPathOf, nameProblem } from './model-path.js'
 
 /** A model file before its config is read. */
 export interface FoundModel extends ModelPath {
+  /** The model's file; of a text model its folder, in which the config decides over the file. */
   readonly path: string
+  /** A folder with a tokenizer: a text model. */
+  readonly textFolder?: string
 }
 
 export interface EntryProblem {
@@ -54,7 +58,20 @@ function onlyModel(root: string): EntryScan {
   return { found: [{ name, version: '1', path, configPath: join(root, CONFIG_FILE) }], problems: [] }
 }
 
-/** Reads a folder inside a model's folder: a version, a problem, or null if it is not a version folder. */
+function textPath(folder: string): Pick<FoundModel, 'path' | 'textFolder'> {
+  return { path: folder, textFolder: folder }
+}
+
+/** A folder as the Hugging Face hub has it; its own `config.json` is the model's, that of the operator stands beside it. */
+export function textModel(folder: string): EntryScan {
+  const name = basename(folder)
+  const problem = nameProblem(name, folder)
+  if (problem !== null) return problemOf(name, problem)
+  const configPath = join(dirname(folder), `${name}.${CONFIG_FILE}`)
+  return { found: [{ ...{ name, version: '1', configPath }, ...textPath(folder) }], problems: [] }
+}
+
+/** What one folder inside a model's folder is: a version, one with a problem, or null: nothing of ours. */
 async function readVersion(
   folder: string,
   name: string,
@@ -69,6 +86,8 @@ async function readVersion(
   if (versionFolder.kind === 'unreadable')
     return problem(`${join(folder, version)}: expected a version folder, found ${versionFolder.what}`)
   if (versionFolder.kind !== 'folder') return null
+  if (isVersion && (await isTextFolder(join(folder, version))))
+    return { ...{ name, version, configPath }, ...textPath(join(folder, version)) }
   const model = await contentKindOf(path)
   if (!isVersion) {
     const reason = `${join(folder, version)}: expected a version of at most 18 digits, got ${version.length}`
@@ -121,6 +140,7 @@ async function readFolder(path: string, name: string): Promise<EntryScan> {
     const problem = nameProblem(name, path)
     return problem === null ? { found, problems } : problemOf(name, problem)
   }
+  if (await isTextFolder(path)) return textModel(path)
   const misplaced = await misplacedModel(path, names)
   return misplaced === null ? NOTHING : problemOf(name, misplaced)
 }

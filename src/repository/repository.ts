@@ -4,6 +4,7 @@
  *   DIR/NAME/VERSION/model.onnx   the layout of Triton and KServe; VERSION is a positive integer
  *   DIR/NAME.onnx                 version 1
  *   DIR/model.onnx                one model, named after DIR, version 1
+ *   DIR/NAME, DIR/NAME/VERSION, DIR   a text model: a folder as the Hugging Face hub has it (src/text)
  *
  * External data is next to the model or in subfolders. `NAME/config.json` (`NAME.config.json` for a single
  * file, `config.json` for a single model) contains the operator's settings and selects the served versions.
@@ -14,6 +15,8 @@
 import { readdir } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
 import { type ErrorCode, messageOf, OnecopyError } from '../errors.js'
+import { isTextFolder, readTextFolder } from '../text/folder.js'
+import { modelFileOf } from '../text/model-files.js'
 import {
   checkModelConfig,
   readModelConfig,
@@ -23,7 +26,13 @@ import {
 } from './config.js'
 import { insteadOfFile, isFile, kindOf } from './file-kind.js'
 import { MODEL_FILE, modelPathOf, nameProblem } from './model-path.js'
-import { type EntryProblem, type EntryScan, type FoundModel, readEntry } from './repository-entry.js'
+import {
+  type EntryProblem,
+  type EntryScan,
+  type FoundModel,
+  readEntry,
+  textModel,
+} from './repository-entry.js'
 
 export interface ModelSource {
   readonly name: string
@@ -107,6 +116,20 @@ export interface ConfigOverride {
   readonly config: Readonly<Record<string, unknown>>
 }
 
+/** Of a text model also what its folder says, which is found out for each version. */
+async function fileAndConfig(
+  { path, textFolder }: FoundModel,
+  config: ServedModelConfig,
+): Promise<Pick<ModelSource, 'path' | 'config'>> {
+  const { textOverrides } = config
+  if (textFolder === undefined) {
+    if (Object.keys(textOverrides).length === 0) return { path, config }
+    throw invalid(`${path}: "text" is in its config: expected tokenizer.json and config.json beside it`)
+  }
+  const text = await readTextFolder(textFolder, textOverrides)
+  return { path: await modelFileOf(textFolder, textOverrides.file), config: { ...config, text } }
+}
+
 /** A config is read once, and decides over the versions that stand beside it. */
 async function configure(versions: Versions, override: ConfigOverride | null): Promise<Configured> {
   const { configPath, name, valid, broken } = versions
@@ -116,7 +139,17 @@ async function configure(versions: Versions, override: ConfigOverride | null): P
         ? await checkModelConfig(override.config, configPath)
         : await readModelConfig(configPath)
     const { served, problems } = applyPolicy(config.versionPolicy, versions)
-    return { sources: served.map(({ version, path }) => ({ name, version, path, config })), problems }
+    const sources: ModelSource[] = []
+    const unread: EntryProblem[] = []
+    for (const found of served) {
+      const { version } = found
+      try {
+        sources.push({ name, version, ...(await fileAndConfig(found, config)) })
+      } catch (thrown) {
+        unread.push({ name, version, configPath, reason: messageOf(thrown) })
+      }
+    }
+    return { sources, problems: [...problems, ...unread] }
   } catch (thrown) {
     const reason = messageOf(thrown)
     const unconfigured = [...valid, ...broken].map(({ version }) => ({ name, version, configPath, reason }))
@@ -207,6 +240,7 @@ async function readPath(path: string): Promise<EntryScan[]> {
     throw invalid(
       `expected ${path} to be a model repository, the folder of a model or a file .onnx, found ${insteadOfFile(found)}`,
     )
+  if (await isTextFolder(root)) return [textModel(root)]
   const entries = await entriesOf(root)
   if (await isModelFolder(root, entries)) return [await readEntry(dirname(root), Buffer.from(basename(root)))]
   const scans: EntryScan[] = []
@@ -217,7 +251,7 @@ async function readPath(path: string): Promise<EntryScan[]> {
 /** A repository without models and without problems is usually the wrong folder. */
 export function emptyRepository(paths: readonly string[]): OnecopyError {
   return invalid(
-    `no model in ${paths.map((path) => resolve(path)).join(', ')}: expected NAME/VERSION/${MODEL_FILE} (VERSION a positive integer), NAME.onnx or ${MODEL_FILE}`,
+    `no model in ${paths.map((path) => resolve(path)).join(', ')}: expected NAME/VERSION/${MODEL_FILE} (VERSION a positive integer), NAME.onnx, ${MODEL_FILE}, or a folder with tokenizer.json`,
   )
 }
 

@@ -140,6 +140,12 @@ export function suggestConfig(header: SegmentHeader): SuggestedKey[] {
           ? 'No output has a fixed number of elements per row to name.'
           : `Names for the elements of ${classes}: a list, or a text file with one per line.`,
     },
+    text: {
+      value: null,
+      without: "the model's own files",
+      does: 'How a text model (a folder with tokenizer.json) is served: task, file, pooling, longest length.',
+      change: 'Where its files do not say, or say something else. Not for other models.',
+    },
   }
   return MODEL_CONFIG_KEYS.map((key) => {
     const { without, ...word } = suggested[key]

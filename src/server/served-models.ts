@@ -30,6 +30,7 @@ export interface LoadedModelOptions {
   readonly segmentBytes: number
   readonly configuration: ModelConfiguration
   readonly labels: ServedModel['labels']
+  readonly text: ServedModel['text']
 }
 
 /** One generation of a model version. */
@@ -47,6 +48,7 @@ export class LoadedModel implements ServedModel {
   readonly segmentBytes: number
   readonly configuration: ModelConfiguration
   readonly labels: ServedModel['labels']
+  readonly text: ServedModel['text']
   readonly #statsPage: StatsPage
   #users = 0
   readonly #onUnused: (() => void)[] = []
@@ -63,6 +65,7 @@ export class LoadedModel implements ServedModel {
     this.segmentBytes = options.segmentBytes
     this.configuration = options.configuration
     this.labels = options.labels
+    this.text = options.text
     this.#statsPage = options.statsPage
   }
 

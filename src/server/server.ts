@@ -25,13 +25,13 @@ import type { SubmitOptions, VersionOutOfService } from '../inference/service.js
 import { Lifecycle } from '../lifecycle.js'
 import type { Log } from '../log.js'
 import type { ProcessRecorder } from '../metrics/recorder.js'
-import type { Placement } from '../metrics/series.js'
 import { attachSegment } from '../segment/attach.js'
 import type { Tensor } from '../tensor.js'
 import { Fronts } from './fronts.js'
 import { LoadedModel, ServedModels } from './served-models.js'
 import type { FailedGeneration, Secrets, SegmentToServe, ServingOptions } from './serving-options.js'
 import { batchingPolicy, configurationOf, mayRunOnLoop } from './serving-policy.js'
+import { openText } from './text-serving.js'
 import { proveModel } from './warm-up.js'
 
 /** The inference thread, which takes its time to start and needs nothing for it. */
@@ -140,7 +140,7 @@ export class ServingProcess {
     })
   }
 
-  async #submit(options: SubmitOptions): Promise<JobResult & { readonly placement: Placement }> {
+  async #submit(options: SubmitOptions): Promise<JobResult> {
     const model = options.model as LoadedModel
     // Its body may have taken its time.
     const out = this.#models.outOfService(model.name, model.version)
@@ -153,7 +153,7 @@ export class ServingProcess {
     })
     model.counts.observe('queueDuration', result.queueNs / 1e9)
     model.counts.countComputed(result.times)
-    return { ...result, placement: result.times.placement }
+    return result
   }
 
   /**
@@ -240,6 +240,7 @@ export class ServingProcess {
   async #prepare(segment: SegmentToServe): Promise<void> {
     const { key, number, config } = segment
     const attached = await attachSegment(segment.segment)
+    let text: LoadedModel['text']
     try {
       const loadable = { ...attached, ...separateDefaults(attached.graph, attached.header.inputs) }
       const threads = config.threads ?? this.#config.threads
@@ -248,6 +249,8 @@ export class ServingProcess {
         (await this.#engine.run(key, tensors, names, { isProving: true })).outputs
       await proveModel({ model: segment, header: attached.header, run })
       if (mayRunOnLoop(attached.header)) this.#engine.loadOnLoop(key, loadable, { threads, number })
+      const loaded = { key, config, header: attached.header, serving: this.#config, engine: this.#engine }
+      text = await openText({ ...loaded, ...this.#context, models: this.#models })
     } catch (thrown) {
       // A thread that is gone is reported by its end.
       await this.#engine.unload(key).catch(() => {})
@@ -258,7 +261,7 @@ export class ServingProcess {
     const { fileBytes: segmentBytes } = segment.segment
     const configuration = configurationOf(segment, attached.header, this.#config)
     const { labels } = config
-    const spec = { inputs, outputs, divisions }
+    const spec = { inputs, outputs, divisions, text }
     this.#models.add(new LoadedModel({ ...segment, ...spec, segmentBytes, configuration, labels }))
   }
 

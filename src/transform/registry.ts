@@ -4,10 +4,11 @@ import { label } from './label.js'
 import { morgan } from './morgan.js'
 import { numbers } from './numbers.js'
 import { smilesTokens } from './smiles-tokens.js'
+import { tokenizer } from './tokenizer.js'
 import type { InputTransform, OutputTransform } from './transform.js'
 import { values } from './values.js'
 
-export const INPUT_TRANSFORMS = { morgan, 'smiles-tokens': smilesTokens, numbers } as const
+export const INPUT_TRANSFORMS = { morgan, 'smiles-tokens': smilesTokens, tokenizer, numbers } as const
 export const OUTPUT_TRANSFORMS = { values, label } as const
 
 type Options<T> = T extends { readonly options: z.ZodType<infer O> } ? O : never

@@ -53,7 +53,7 @@ async function encodeItem(
   for (let reopened = 0; ; ) {
     say(progress, place)
     try {
-      return { isAccepted: opened.encoder.encode(item, rows), reopened }
+      return { isAccepted: await opened.encoder.encode(item, rows), reopened }
     } catch (thrown) {
       if (!(thrown instanceof TransformBroken)) throw thrown
       say(progress, PLACES.opening)

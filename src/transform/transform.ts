@@ -41,7 +41,7 @@ export interface RowEncoder {
    * then null.
    * @throws TransformBroken if the transform is unusable: it is reopened, and the item counts as rejected.
    */
-  encode(item: unknown, rows: readonly NumericData[]): boolean
+  encode(item: unknown, rows: readonly NumericData[]): boolean | Promise<boolean>
 }
 
 /** An input transform is no longer usable. */

@@ -21,15 +21,16 @@ const LAYERS: Record<string, number> = {
   regions: 1,
   runtime: 1,
   transform: 1,
+  text: 3,
   onnx: 2,
-  inference: 2,
+  inference: 4,
   api: 2,
   engine: 2,
   batch: 2,
   repository: 4,
   batchability: 3,
-  http: 3,
-  grpc: 4,
+  http: 5,
+  grpc: 6,
   client: 3,
   compile: 5,
   sharing: 6,
@@ -57,6 +58,7 @@ const NATIVE_MODULES: Record<string, readonly string[]> = {
   ],
   'onnxruntime-node': ['src/runtime/session.ts'],
   '@rdkit/rdkit': ['src/transform/morgan.ts'],
+  tokenizers: ['src/transform/tokenizer-library.ts'],
 }
 
 const PRODUCT = [...sourcesIn('src'), ...sourcesIn('cluster')]

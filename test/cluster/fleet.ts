@@ -90,6 +90,7 @@ const SERVING_CONFIG = {
   ...{ trustedProxies: 0, corsOrigins: [], isAccessLogOn: false, isServerTimingOn: false, otlpEndpoint: '' },
   ...{ logLevel: 'info', logFormat: 'json' },
   maxResponseBytes: 1,
+  maxBatchTokens: 1,
   isModelRequired: false,
 }
 

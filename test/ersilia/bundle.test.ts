@@ -52,6 +52,11 @@ test('a problem of a bundle is reported with its location', async (t) => {
   await refused(makeBundle(t, { manifest: { checkpoint: '/etc/model.onnx' } }), /a path inside the bundle/)
   await refused(makeBundle(t, { manifest: { featurizer: { kind: 'ecfp' } } }), /expected one of morgan/)
   await refused(makeBundle(t, { manifest: { feature: 1 } }), /serve\.json.*"feature"/s)
+  const outside = { kind: 'tokenizer', file: '../tokenizer.json', length: 8 }
+  await refused(
+    makeBundle(t, { manifest: { featurizer: outside } }),
+    /featurizer\.file: expected a path inside/,
+  )
   await refused(makeBundle(t, { files: { 'serve.json': '{' } }), /serve\.json: expected JSON/)
   await refused(makeBundle(t, { card: { Identifier: '' } }), /metadata\.json/)
   await refused(

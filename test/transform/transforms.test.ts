@@ -81,7 +81,10 @@ test('numbers outside their datatype are rejected, not truncated, wrapped or mad
 
 test('options of a kind are validated, and unknown ones are named', (t) => {
   const problem = (value: unknown) => InputChoiceSchema.safeParse(value).error?.issues[0]?.message ?? ''
-  t.regex(problem({ kind: 'daylight' }), /expected one of morgan, smiles-tokens, numbers, got "daylight"/)
+  t.regex(
+    problem({ kind: 'daylight' }),
+    /expected one of morgan, smiles-tokens, tokenizer, numbers, got "daylight"/,
+  )
   t.regex(problem({ kind: 'morgan', bits: 100 }), /multiple of 8/)
   t.regex(problem({ kind: 'morgan', useChirality: true }), /useChirality/)
   const { options } = InputChoiceSchema.parse({ kind: 'morgan' })

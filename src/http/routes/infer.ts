@@ -15,6 +15,7 @@ import type { HttpContext } from '../context.js'
 import type { RequestState } from '../request-state.js'
 import { placeOutputs, sharedReader } from '../shared-tensors.js'
 import { inServiceModelOf, onModel } from './models.js'
+import { inferTexts, textSpecOf } from './text/infer-texts.js'
 
 /** Up to this size a copy is cheaper than a stream. */
 const ONE_PIECE_BYTES = 256 * 1024
@@ -55,27 +56,37 @@ async function inferOn(model: ServedModel, { ctx, context, body, jsonBytes }: Re
   const { maxBodyBytes, maxResponseBytes, regions } = context
   // As it came, and as tensors.
   state.heldBytes = 2 * body.length
+  const texts = textSpecOf(model, { body, jsonBytes })
   const request = decodeInferRequest({
     body,
     jsonBytes,
-    model,
+    model: texts ?? model,
     limits: LIMITS,
     ...(regions === null ? {} : { readShared: sharedReader(regions, maxBodyBytes - body.length) }),
   })
   timings?.end('decode')
   if (timings !== undefined) timings.rows = request.inputs[0]?.shape[0] ?? 1
-  const { outputs, queueNs, placement } = await context.submit({
-    model,
-    inputs: request.inputs,
-    outputNames: request.outputs.map((output) => output.name),
-    outputLimit: {
-      bytes: maxResponseBytes,
-      leastElementBytes: leastAnswered(request.outputs, model.outputs),
-    },
-    isCancelled: () => ctx.req.socket.destroyed,
-    ...schedulingOf(request),
-  })
-  timings?.computed(queueNs, placement)
+  const isCancelled = () => ctx.req.socket.destroyed
+  const isTruncated = request.parameters.truncate === true
+  const { priority, timeoutMs } = schedulingOf(request)
+  const { outputs, queueNs, times } =
+    texts !== null
+      ? {
+          outputs: await inferTexts(texts, request.inputs, { isTruncated, isCancelled, timeoutMs }),
+          queueNs: 0,
+          times: null,
+        }
+      : await context.submit({
+          model,
+          inputs: request.inputs,
+          outputNames: request.outputs.map((output) => output.name),
+          outputLimit: {
+            bytes: maxResponseBytes,
+            leastElementBytes: leastAnswered(request.outputs, model.outputs),
+          },
+          ...{ isCancelled, priority, timeoutMs },
+        })
+  timings?.computed(queueNs, times?.placement ?? 'thread')
   state.heldBytes += heldIn(outputs)
   const response = encodeInferResponse({
     model: { name: model.name, version: model.version },

@@ -1,0 +1,163 @@
+/**
+ * Embeddings of texts: one copy of the weights and texts of all requests computed together, against Koa workers with a
+ * copy each. Both serve the same files and are asked by the same requests.
+ */
+import { readFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { TextTokenizer } from '../src/transform/tokenizer-library.js'
+import { textsOf } from '../test/helpers/text-corpus.js'
+import { writeTextModel } from '../test/helpers/text-models.js'
+import { defineBench } from './harness/bench.js'
+import { closedLoopArm } from './harness/closed-loop.js'
+import { comparisonChart, comparisonTable, noFailures, ratioCheck, valuesOf } from './harness/compare.js'
+import { hostMemory } from './harness/footprint.js'
+import { countOption, positiveOption, risingOption } from './harness/options.js'
+import { createProgress } from './harness/progress.js'
+import type { BenchReport } from './harness/report.js'
+import type { InferRequest } from './harness/requests.js'
+import { alternate, stepsOf } from './harness/rounds.js'
+import { type RunningServer, startOnecopy, startVariant } from './harness/servers.js'
+import { Stage } from './harness/stage.js'
+import { formatNumber, formatSpread, spread } from './harness/statistics.js'
+
+const MODEL = 'encoder'
+/** Of a small sentence model. */
+const ENCODER = { hidden: 384, heads: 12, layers: 6, maxPositions: 512 }
+const TEXTS = 64
+const TOLERANCE = 1e-4
+const BAR = 2
+const BAR_CONNECTIONS = 32
+
+interface Options {
+  readonly seconds: number
+  readonly rounds: number
+  readonly workers: number
+  readonly tokens: readonly number[]
+  readonly connections: readonly number[]
+}
+
+function writeModel(stage: Stage): string {
+  const dir = stage.folder(tmpdir(), 'onecopy-bench-texts-')
+  const limits = { max_seq_length: 512 }
+  writeTextModel(join(dir, MODEL), {
+    encoder: ENCODER,
+    maxLength: 512,
+    files: { 'sentence_bert_config.json': limits },
+  })
+  return dir
+}
+
+/** Texts of about so many tokens each, never more. */
+async function textsWith(dir: string, tokens: number): Promise<string[]> {
+  const json = readFileSync(join(dir, MODEL, 'tokenizer.json'), 'utf8')
+  const tokenizer = TextTokenizer.open({ json, maxLength: 512, truncationSide: 'right' })
+  const words = textsOf(TEXTS * tokens, { maxWords: 1, seed: tokens })
+  const texts: string[] = []
+  for (let at = 0; texts.length < TEXTS; at += tokens) {
+    const part = words.slice(at, at + tokens)
+    for (;;) {
+      const [encoded] = await tokenizer.encode([part.join(' ')])
+      if ((encoded?.ids.length ?? 0) <= tokens) break
+      part.length -= Math.max(1, Math.floor(((encoded?.ids.length ?? 0) - tokens) / 2))
+    }
+    texts.push(part.join(' '))
+  }
+  return texts
+}
+
+function requestsOf(texts: readonly string[]): InferRequest[] {
+  return texts.map((input) => ({
+    method: 'POST',
+    path: '/v1/embeddings',
+    headers: { 'Content-Type': 'application/json' },
+    body: Buffer.from(JSON.stringify({ model: MODEL, input })),
+  }))
+}
+
+async function vectorFrom(server: RunningServer, { path, body }: InferRequest): Promise<number[]> {
+  const response = await fetch(`http://127.0.0.1:${server.port}${path}`, {
+    method: 'POST',
+    body: body.toString(),
+  })
+  if (response.status !== 200) throw new Error(`${server.name} answered ${response.status}`)
+  const { data } = (await response.json()) as { data: { embedding: number[] }[] }
+  return data[0]?.embedding ?? []
+}
+
+async function requireSameVectors(servers: readonly RunningServer[], request: InferRequest): Promise<void> {
+  const [first = [], ...others] = await Promise.all(servers.map((server) => vectorFrom(server, request)))
+  for (const other of others)
+    if (
+      other.length !== first.length ||
+      other.some((value, i) => !(Math.abs(value - (first[i] as number)) < TOLERANCE))
+    )
+      throw new Error('expected both to answer with the same vector')
+}
+
+async function throughputOf(
+  { tokens, connections }: { readonly tokens: number; readonly connections: number },
+  { seconds, rounds, workers }: Options,
+): Promise<BenchReport> {
+  await using stage = new Stage()
+  const repositoryDir = writeModel(stage)
+  const requests = requestsOf(await textsWith(repositoryDir, tokens))
+  const common = { stage, model: { repositoryDir }, workers }
+  const servers = [
+    await startOnecopy(common),
+    await startVariant('text-koa', { ...common, name: 'Koa, a copy in each worker' }),
+  ]
+  await requireSameVectors(servers, requests[0] as InferRequest)
+  const title = `texts of ${tokens} tokens, ${connections} clients, ${workers} workers`
+  using progress = createProgress(title, stepsOf(servers.length, rounds))
+  try {
+    const arms = await alternate(
+      servers.map((server) => closedLoopArm(server, { requests, connections })),
+      { rounds, seconds, progress },
+    )
+    const [over, under] = arms
+    if (over === undefined || under === undefined) throw new Error('expected two variants')
+    const perSecond = arms.map((arm) => {
+      const texts = valuesOf(arm, 'requestsPerSecond')
+      return `${arm.name}: ${formatSpread(spread(texts.map((one) => one * tokens)))} tokens/s`
+    })
+    const memory = await Promise.all(servers.map(hostMemory))
+    const isJudged = connections === BAR_CONNECTIONS
+    return {
+      name: `texts-${tokens}-${connections}`,
+      title,
+      table: comparisonTable(arms),
+      checks: [
+        ...(isJudged
+          ? [ratioCheck({ over, under, metric: 'requestsPerSecond', bar: BAR, isMetWhen: 'at least' })]
+          : []),
+        noFailures(arms),
+      ],
+      notes: [
+        ...perSecond,
+        ...memory.map((one, i) => `${servers[i]?.name}: memory ${formatNumber(one.totalBytes / 1e6)} MB`),
+      ],
+      charts: [comparisonChart(title, arms, 'requestsPerSecond')],
+      setting: { ...ENCODER, tokens, connections, workers, rounds, seconds },
+      raw: arms,
+    }
+  } finally {
+  }
+}
+
+export const texts = defineBench({
+  name: 'texts',
+  summary: 'Embeddings: texts of all requests together and one copy of the weights, against Koa workers.',
+  options: {
+    seconds: positiveOption({ help: 'Length of one measurement of one variant', default: '10', quick: '3' }),
+    rounds: countOption({ help: 'Measurements of each variant, in turns', default: '4', quick: '2' }),
+    workers: countOption({ help: 'Workers of each server', default: '2' }),
+    tokens: risingOption({ help: 'Tokens of a text', default: '8,64,256', quick: '8,64' }),
+    connections: risingOption({ help: 'Clients', default: '1,8,32', quick: '1,32' }),
+  },
+  failsWhen: `less than ${BAR} times the requests at ${BAR_CONNECTIONS} clients`,
+  reports: (options) =>
+    options.tokens.flatMap((tokens) =>
+      options.connections.map((connections) => () => throughputOf({ tokens, connections }, options)),
+    ),
+})

@@ -1,0 +1,84 @@
+/** What `onecopy inspect` says of a text model: what its folder was read as. */
+import { stat } from 'node:fs/promises'
+import { basename, dirname, resolve } from 'node:path'
+import { messageOf } from '../../src/errors.js'
+import type { TensorSpec } from '../../src/tensor.js'
+import type { TextDescription } from '../../src/text/description.js'
+import { isTextFolder, readTextFolder } from '../../src/text/folder.js'
+import { textInterface } from '../../src/text/interface.js'
+import { modelFileOf } from '../../src/text/model-files.js'
+import { formatBytes } from '../../src/units.js'
+
+/** The folder of a text model, and which of its files is inspected. */
+export interface TextFolder {
+  readonly folder: string
+  readonly name: string
+  readonly modelPath: string
+}
+
+export interface TextInspection extends Omit<TextDescription, 'tokenizer' | 'dense'> {
+  readonly folder: string
+  /** Sizes of the dense layers behind the pooling. */
+  readonly dense: readonly (readonly [inputs: number, outputs: number])[]
+  /** The output that texts are answered with. */
+  readonly output: string | null
+  /** Why the graph is not what the folder says; null where it is. */
+  readonly problem: string | null
+}
+
+/** A text model by its folder, or by an ONNX file in it or in its `onnx/`; null for anything else. */
+export async function textFolderOf(given: string): Promise<TextFolder | null> {
+  const path = resolve(given)
+  const found = await stat(path).catch(() => null)
+  if (found?.isDirectory() === true)
+    return (await isTextFolder(path))
+      ? { folder: path, name: basename(path), modelPath: await modelFileOf(path, undefined) }
+      : null
+  for (const folder of [dirname(path), dirname(dirname(path))])
+    if (found !== null && (await isTextFolder(folder)))
+      return { folder, name: basename(folder), modelPath: path }
+  return null
+}
+
+/** @throws OnecopyError REPOSITORY_INVALID naming file and key. */
+export async function inspectText(
+  { folder }: TextFolder,
+  model: { readonly inputs: readonly TensorSpec[]; readonly outputs: readonly TensorSpec[] },
+): Promise<TextInspection> {
+  const { tokenizer: _, dense, ...description } = await readTextFolder(folder)
+  const common = { folder, ...description, dense: dense.map((one) => [one.inputs, one.outputs] as const) }
+  try {
+    return { ...common, output: textInterface(description, model).output.name, problem: null }
+  } catch (thrown) {
+    return { ...common, output: null, problem: messageOf(thrown) }
+  }
+}
+
+function named(values: readonly string[]): string {
+  const shown = values.slice(0, 8).join(', ')
+  return values.length > 8 ? `${shown} and ${values.length - 8} more` : shown
+}
+
+/** Rows of the table of facts. */
+export function textRows(text: TextInspection): [string, string][] {
+  const { task, taskReason, output, isNormalized, dense, labels, prompts } = text
+  const steps = [
+    output === 'sentence_embedding' ? 'by the graph (sentence_embedding)' : `${text.pooling} over tokens`,
+    ...dense.map(([inputs, outputs]) => `dense ${inputs} to ${outputs}`),
+    ...(isNormalized ? ['normalised'] : []),
+  ]
+  const tokenizer = `${formatBytes(text.tokenizerBytes)} in every worker, estimated`
+  const promptNames = Object.keys(prompts)
+  return [
+    ['text model', `${task}: ${taskReason}`],
+    [
+      'longest text',
+      `${text.maxLength} tokens, cut off ${text.truncationSide === 'left' ? 'in front' : 'behind'} where asked`,
+    ],
+    ['tokenizer', tokenizer],
+    ...(task === 'embedding' ? [['vectors', steps.join(', then ')] as [string, string]] : []),
+    ...(labels.length > 0 ? [['labels', `${named(labels)} (${text.activation})`] as [string, string]] : []),
+    ...(promptNames.length > 0 ? [['prompts', named(promptNames)] as [string, string]] : []),
+    ...(text.problem === null ? [] : [['not served', text.problem] as [string, string]]),
+  ]
+}

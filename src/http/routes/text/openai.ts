@@ -1,0 +1,89 @@
+/** Routes of OpenAI's API, and the rerank route that goes with it. Source: https://platform.openai.com/docs/api-reference */
+import type Router from '@koa/router'
+import {
+  documentsRequestSchema,
+  embeddingsRequestSchema,
+  type RankedDocuments,
+  type TextModelList,
+} from '../../../api/text-schemas.js'
+import type { TextInput } from '../../../text/text-model.js'
+import type { HttpContext } from '../../context.js'
+import { joinedVectors, textHandler, vectorText } from './shared.js'
+
+/** One text, several, ids of one, ids of several. */
+export function inputsOf(
+  given: string | readonly string[] | readonly number[] | readonly (readonly number[])[],
+): TextInput[] {
+  if (typeof given === 'string') return [given]
+  if (typeof given[0] === 'number') return [{ ids: given as readonly number[] }]
+  return given.map((one): TextInput => (typeof one === 'string' ? one : { ids: one as readonly number[] }))
+}
+
+function base64Of(vector: Float32Array): string {
+  const bytes = Buffer.from(vector.buffer, vector.byteOffset, vector.byteLength)
+  return `"${bytes.toString('base64')}"`
+}
+
+export function openAiRoutes(router: Router, context: HttpContext): void {
+  const startedSeconds = Math.floor(Date.now() / 1000)
+  router.get('/v1/models', (ctx) => {
+    const { models } = context
+    const served = models.names().flatMap((name) => models.find(name) ?? [])
+    ctx.body = {
+      object: 'list',
+      data: served.flatMap(({ name, text }) =>
+        text === null
+          ? []
+          : {
+              ...{ id: name, object: 'model' as const, created: startedSeconds, owned_by: 'onecopy' },
+              task: text.task,
+            },
+      ),
+    } satisfies TextModelList
+  })
+
+  const embeddings = textHandler(context, {
+    schema: embeddingsRequestSchema,
+    tasks: ['embedding'],
+    answer: async ({ request, model, text, isCancelled }) => {
+      const { results, tokens } = await text.embed(inputsOf(request.input), {
+        isTruncated: request.truncate ?? false,
+        isNormalized: null,
+        dimensions: request.dimensions ?? null,
+        prompt: request.prompt_name ?? undefined,
+        isCancelled,
+      })
+      const write = request.encoding_format === 'base64' ? base64Of : vectorText
+      const data = await joinedVectors(
+        results,
+        (vector, index) => `{"object":"embedding","index":${index},"embedding":${write(vector)}}`,
+      )
+      const usage = JSON.stringify({ prompt_tokens: tokens, total_tokens: tokens })
+      return `{"object":"list","data":${data},"model":${JSON.stringify(model.name)},"usage":${usage}}`
+    },
+  })
+  router.post('/v1/embeddings', embeddings)
+
+  const rerank = textHandler(context, {
+    schema: documentsRequestSchema,
+    tasks: ['reranking'],
+    answer: async ({ request, model, text, isCancelled }): Promise<RankedDocuments> => {
+      const texts = request.documents.map((one) => (typeof one === 'string' ? one : one.text))
+      const asked = { isTruncated: request.truncate ?? false, isRaw: false, isCancelled }
+      const { results, tokens } = await text.rerank(request.query, texts, asked)
+      const ranked = results
+        .map((score, index) => ({ index, relevance_score: score }))
+        .sort((a, b) => b.relevance_score - a.relevance_score)
+        .slice(0, request.top_n ?? undefined)
+      const isWhole = request.return_documents === true
+      return {
+        model: model.name,
+        results: ranked.map((one) =>
+          isWhole ? { ...one, document: { text: texts[one.index] as string } } : one,
+        ),
+        usage: { total_tokens: tokens },
+      }
+    },
+  })
+  router.post('/v1/rerank', rerank)
+}

@@ -1,0 +1,199 @@
+/** What the routes for texts share: bodies, which model is asked, counting, and errors in each API's form. */
+import type { Context, Next } from 'koa'
+import type { z } from 'zod'
+import { TEXT_ROUTES } from '../../../api/text-routes.js'
+import type { OpenAiError, TextError } from '../../../api/text-schemas.js'
+import { messageOf, OnecopyError, outOfServiceError } from '../../../errors.js'
+import { outcomeOf } from '../../../inference/request-parts.js'
+import type { ServedModel } from '../../../inference/service.js'
+import type { Outcome } from '../../../metrics/series.js'
+import { quoted } from '../../../protocol/v2/faults.js'
+import type { TextTask } from '../../../text/description.js'
+import type { TextModel } from '../../../text/text-model.js'
+import { readBody } from '../../body.js'
+import type { HttpContext } from '../../context.js'
+import type { RequestState } from '../../request-state.js'
+
+/** Numbers that are made into text in one turn of the event loop. */
+const TURN_NUMBERS = 64 * 1024
+
+function openAiError(error: OnecopyError): OpenAiError {
+  const { status, code, message } = error
+  const type =
+    status === 401
+      ? 'authentication_error'
+      : status === 429
+        ? 'rate_limit_error'
+        : status >= 500
+          ? 'server_error'
+          : 'invalid_request_error'
+  return { error: { message, type, param: null, code } }
+}
+
+function textError({ status, code, message }: OnecopyError): TextError {
+  const isBusy = code === 'QUEUE_FULL' || status === 429
+  const type = isBusy ? 'Overloaded' : status === 503 ? 'Unhealthy' : status < 500 ? 'Validation' : 'Backend'
+  return { error: message, error_type: type }
+}
+
+const BODIES: ReadonlyMap<string, (error: OnecopyError) => unknown> = new Map(
+  TEXT_ROUTES.map(({ path, errorBody }) => [path, errorBody === 'OpenAiError' ? openAiError : textError]),
+)
+
+/** In front of the keys and limits as well: a client of an API reads all errors in its form. */
+export async function textErrorBodies(ctx: Context, next: Next): Promise<void> {
+  const body = BODIES.get(ctx.path)
+  if (body !== undefined) (ctx.state as RequestState).errorBody = body
+  await next()
+}
+
+/** The only model with one of the tasks; any task where none is named. */
+function onlyModel({ models }: HttpContext, tasks: readonly TextTask[]): ServedModel {
+  const candidates = models.names().flatMap((name) => models.find(name) ?? [])
+  const isMeant = ({ text }: ServedModel) =>
+    text !== null && (tasks.length === 0 || tasks.includes(text.task))
+  const [only, ...others] = candidates.filter(isMeant)
+  const what = tasks.length === 0 ? 'texts' : tasks.join(' or ')
+  if (only === undefined) throw new OnecopyError('MODEL_NOT_FOUND', `no model for ${what} is served`)
+  if (others.length === 0) return only
+  const names = [only, ...others].map(({ name }) => name).join(', ')
+  throw new OnecopyError('REQUEST_INVALID', `model: expected one of ${names}, got none`)
+}
+
+/**
+ * The model that is asked, in service and with a tokenizer.
+ * @throws OnecopyError MODEL_NOT_FOUND, MODEL_OUT_OF_SERVICE, REQUEST_INVALID.
+ */
+export function askedModel(
+  ctx: Context,
+  context: HttpContext,
+  { name, tasks }: { readonly name: string | undefined; readonly tasks: readonly TextTask[] },
+): { readonly model: ServedModel; readonly text: TextModel } {
+  const { models } = context
+  const state = ctx.state as RequestState
+  const asked = name ?? onlyModel(context, tasks).name
+  const out = models.outOfService(asked)
+  if (out !== null) {
+    state.model = out
+    throw outOfServiceError(out, out.state)
+  }
+  const model = models.find(asked)
+  if (model === null) throw new OnecopyError('MODEL_NOT_FOUND', `unknown model ${quoted(asked)}`)
+  state.model = model
+  const { text } = model
+  if (text === null)
+    throw new OnecopyError(
+      'REQUEST_INVALID',
+      `model ${model.name} takes tensors: it came without a tokenizer`,
+    )
+  return { model, text }
+}
+
+function issueText({ path, message }: z.core.$ZodIssue): string {
+  return path.length === 0 ? message : `${path.join('.')}: ${message}`
+}
+
+async function readRequest<Schema extends z.ZodType>(
+  ctx: Context,
+  context: HttpContext,
+  schema: Schema,
+): Promise<z.output<Schema>> {
+  const body = await readBody(ctx.req, { maxBytes: context.maxBodyBytes, jsonBytes: null })
+  ;(ctx.state as RequestState).heldBytes = 2 * body.length
+  let value: unknown
+  try {
+    value = JSON.parse(Buffer.from(body.buffer, body.byteOffset, body.byteLength).toString('utf8'))
+  } catch (thrown) {
+    throw new OnecopyError('BODY_MALFORMED', `expected JSON: ${messageOf(thrown)}`)
+  }
+  const parsed = schema.safeParse(value)
+  if (parsed.success) return parsed.data
+  throw new OnecopyError('REQUEST_INVALID', parsed.error.issues.slice(0, 3).map(issueText).join('; '))
+}
+
+export interface Asked<Request> {
+  readonly request: Request
+  readonly model: ServedModel
+  readonly text: TextModel
+  readonly isCancelled: () => boolean
+}
+
+interface TextHandler<Schema extends z.ZodType> {
+  readonly schema: Schema
+  /** For requests that name no model. */
+  readonly tasks: readonly TextTask[]
+  /** The body of the answer, as JSON or as text that is JSON. */
+  readonly answer: (asked: Asked<z.output<Schema>>) => Promise<unknown>
+}
+
+async function answerText<Schema extends z.ZodType>(
+  ctx: Context,
+  context: HttpContext,
+  { schema, tasks, answer }: TextHandler<Schema>,
+): Promise<void> {
+  const request = await readRequest(ctx, context, schema)
+  const { model: name } = request as { readonly model?: string }
+  const { model, text } = askedModel(ctx, context, { name, tasks })
+  // What would be refused anyway costs no tokenizing.
+  context.checkCapacity(model, 0)
+  const isCancelled = () => ctx.req.socket.destroyed
+  const body = await model.use(() => answer({ request, model, text, isCancelled }))
+  const json = typeof body === 'string' ? body : JSON.stringify(body)
+  const { maxResponseBytes } = context
+  if (json.length > maxResponseBytes)
+    throw new OnecopyError(
+      'RESPONSE_TOO_LARGE',
+      `expected an answer of at most ${maxResponseBytes} bytes (--max-response), got ${json.length}: ask for fewer texts at a time`,
+    )
+  const state = ctx.state as RequestState
+  state.heldBytes = (state.heldBytes ?? 0) + json.length
+  ctx.status = 200
+  ctx.type = 'application/json'
+  ctx.body = json
+}
+
+/** A handler for a router: counted as a request of the model. */
+export function textHandler<Schema extends z.ZodType>(
+  context: HttpContext,
+  handler: TextHandler<Schema>,
+): (ctx: Context) => Promise<void> {
+  return async (ctx) => {
+    const startedMs = performance.now()
+    const state = ctx.state as RequestState
+    let outcome: Outcome = 'success'
+    try {
+      await answerText(ctx, context, handler)
+    } catch (thrown) {
+      outcome = outcomeOf(thrown)
+      throw thrown
+    } finally {
+      context.largeExchanges.follow(ctx)
+      const counts = state.model?.counts
+      const durationMs = performance.now() - startedMs
+      ;(counts ?? context.unknownModel).countRequest(outcome, durationMs)
+      counts?.observe('requestDuration', durationMs / 1000)
+    }
+  }
+}
+
+/** Vectors as JSON, each by `write`; the event loop gets its turns between them. */
+export async function joinedVectors(
+  vectors: readonly Float32Array[],
+  write: (vector: Float32Array, place: number) => string,
+): Promise<string> {
+  const parts: string[] = []
+  let numbers = 0
+  for (const [place, vector] of vectors.entries()) {
+    parts.push(write(vector, place))
+    numbers += vector.length
+    if (numbers < TURN_NUMBERS) continue
+    numbers = 0
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+  return `[${parts.join(',')}]`
+}
+
+/** A vector as a JSON array; NaN and infinities, which JSON has not, are null. */
+export function vectorText(vector: Float32Array): string {
+  return JSON.stringify(Array.from(vector))
+}

@@ -1,0 +1,56 @@
+/** What answers texts on a model that comes with a tokenizer: how it is served is the model's config. */
+import type { ServingConfig } from '../config/config.js'
+import type { Engine } from '../engine/engine.js'
+import type { ServedModel, Submit } from '../inference/service.js'
+import type { Log } from '../log.js'
+import type { ServedModelConfig } from '../repository/config.js'
+import type { SegmentHeader } from '../segment/layout.js'
+import { TextModel } from '../text/text-model.js'
+import type { ServedModels } from './served-models.js'
+import { batchingPolicy } from './serving-policy.js'
+
+interface TextServingOptions {
+  /** Of the generation that is loaded. */
+  readonly key: string
+  readonly config: ServedModelConfig
+  readonly header: SegmentHeader
+  readonly serving: ServingConfig
+  readonly engine: Engine
+  readonly submit: Submit
+  readonly log: Log
+  /** Has the generation, once it is served. */
+  readonly models: Pick<ServedModels, 'byKey'>
+}
+
+/**
+ * Null where the model has no tokenizer.
+ * @throws OnecopyError as TextModel.open.
+ */
+export async function openText(options: TextServingOptions): Promise<TextModel | null> {
+  const { key, config, header, serving, engine, submit, models, log } = options
+  if (config.text === null) return null
+  const { isBatchable, maxBatchSize, queue } = batchingPolicy(header, config, serving)
+  const text = await TextModel.open({
+    description: config.text,
+    model: header,
+    isBatchable,
+    limits: { maxRows: maxBatchSize, maxTokens: serving.maxBatchTokens, ...queue },
+    run: async (job) => {
+      const { outputs, times } = await submit({
+        ...job,
+        model: models.byKey(key) as ServedModel,
+        priority: 0,
+        timeoutMs: null,
+      })
+      return { outputs, computeNs: times.inferNs }
+    },
+    tryOut: async ({ inputs, outputNames }) =>
+      await engine.run(key, inputs, outputNames, { isProving: true }),
+  })
+  if (text.paddingProblem !== null)
+    log.warn(
+      { model: key, reason: text.paddingProblem },
+      'padding changes the answers of the model: only texts of one length are computed together',
+    )
+  return text
+}

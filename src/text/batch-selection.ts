@@ -1,0 +1,40 @@
+/** Which of the sequences that wait are computed together: those closest in length to the oldest. */
+
+export interface SelectionLimits {
+  readonly maxRows: number
+  /** Padding included. */
+  readonly maxTokens: number
+  /** Of padding. */
+  readonly maxPaddingTokens: number
+}
+
+/**
+ * Places of the sequences to compute together, longest first; that of the oldest, place 0, is always among them. Others
+ * join by what they add in padding, least first, as long as no limit is passed.
+ * @param lengths In the order of arrival; not empty.
+ */
+export function selectBatch(lengths: readonly number[], limits: SelectionLimits): number[] {
+  const places = lengths.map((_, place) => place).sort((a, b) => lengthOf(b) - lengthOf(a) || a - b)
+  function lengthOf(place: number | undefined): number {
+    return place === undefined ? 0 : (lengths[place] as number)
+  }
+  let from = places.indexOf(0)
+  let to = from + 1
+  let tokens = lengthOf(0)
+  while (to - from < limits.maxRows) {
+    const rows = to - from
+    const longest = lengthOf(places[from])
+    const [longer, shorter] = [places[from - 1], places[to]]
+    if (longer === undefined && shorter === undefined) break
+    const byLonger = longer === undefined ? Number.POSITIVE_INFINITY : (lengthOf(longer) - longest) * rows
+    const byShorter = shorter === undefined ? Number.POSITIVE_INFINITY : longest - lengthOf(shorter)
+    const isLonger = byLonger < byShorter
+    const added = lengthOf(isLonger ? longer : shorter)
+    const padded = (rows + 1) * Math.max(longest, added)
+    if (padded > limits.maxTokens || padded - tokens - added > limits.maxPaddingTokens) break
+    tokens += added
+    if (isLonger) from--
+    else to++
+  }
+  return places.slice(from, to)
+}

@@ -1,0 +1,58 @@
+/** What is known of a text model from the files in its folder. Made by folder.ts; crosses to the workers. */
+import { z } from 'zod'
+
+export const TEXT_TASKS = ['embedding', 'classification', 'token-classification', 'reranking'] as const
+export type TextTask = (typeof TEXT_TASKS)[number]
+
+export const POOLINGS = ['mean', 'cls', 'last', 'max'] as const
+export type Pooling = (typeof POOLINGS)[number]
+
+export const ACTIVATIONS = ['softmax', 'sigmoid', 'none'] as const
+
+/** A file that workers read themselves, and hold to what was read when the folder was. */
+const file = z.object({ path: z.string(), sha256: z.string() })
+
+export const DenseSchema = z.object({
+  weights: file,
+  inputs: z.int().positive(),
+  outputs: z.int().positive(),
+  hasBias: z.boolean(),
+  activation: z.enum(['tanh', 'none']),
+})
+export type DenseDescription = z.output<typeof DenseSchema>
+
+export const TextDescriptionSchema = z.object({
+  task: z.enum(TEXT_TASKS),
+  /** Why it is this one. */
+  taskReason: z.string(),
+  /** Tokens of a sequence, special ones included. */
+  maxLength: z.int().positive(),
+  tokenizer: file,
+  /** What every worker holds of the tokenizer for itself, estimated. */
+  tokenizerBytes: z.int().nonnegative(),
+  paddingId: z.int().nonnegative(),
+  truncationSide: z.enum(['left', 'right']),
+  /** Of embeddings, where the graph has no output `sentence_embedding`. */
+  pooling: z.enum(POOLINGS),
+  dense: z.array(DenseSchema),
+  isNormalized: z.boolean(),
+  /** What stands before a text, by name. */
+  prompts: z.record(z.string(), z.string()),
+  defaultPrompt: z.string().nullable(),
+  /** Of classifications, by place in the logits; empty elsewhere. */
+  labels: z.array(z.string()),
+  activation: z.enum(ACTIVATIONS),
+})
+export type TextDescription = z.output<typeof TextDescriptionSchema>
+
+/** What the config of the repository decides otherwise. */
+export const TextOverridesSchema = z.strictObject({
+  task: z.enum(TEXT_TASKS).optional(),
+  /** Which ONNX file of the folder; `auto`: a quantised one that suits the CPU, where there is one. */
+  file: z.string().min(1).max(4096).optional(),
+  pooling: z.enum(POOLINGS).optional(),
+  normalize: z.boolean().optional(),
+  max_length: z.int().min(1).max(1_000_000).optional(),
+  default_prompt: z.string().nullable().optional(),
+})
+export type TextOverrides = z.output<typeof TextOverridesSchema>

@@ -1,0 +1,292 @@
+/**
+ * Computes sequences of different lengths together, whichever requests they belong to. While one batch is computed,
+ * others gather; the next is made of the oldest and those closest to it in length (batch-selection.ts). How many tokens
+ * pay together, and how much padding, is learnt from what executions take.
+ *
+ * It stands in front of the queue of the model: what it submits there is padded to one length and takes part in
+ * the queue's fairness between models.
+ */
+import { BatchTuner } from '../batch/tuner.js'
+import { OnecopyError } from '../errors.js'
+import type { Tensor } from '../tensor.js'
+import { selectBatch } from './batch-selection.js'
+import { CostModel } from './cost-model.js'
+import { paddedInputs, type Sequence, type TextInterface } from './interface.js'
+
+/** Of those that wait, so many of the oldest are looked at for a batch. */
+const LOOK_AHEAD = 1024
+/** Clients that were just answered are about to ask again: they are waited for as long as that share of the last execution. */
+const LINGER_SHARE = 0.1
+const SHORTEST_LINGER_MS = 0.5
+const LONGEST_LINGER_MS = 5
+
+/** The first output of a joint run: [rows, ...], and where a row stands in it. */
+export interface RowOfBatch {
+  readonly data: Float32Array
+  /** Of one row: [sequence, hidden], or [classes]. */
+  readonly shape: readonly number[]
+  /** Tokens of the sequence itself. */
+  readonly length: number
+}
+
+export type RunBatch = (job: {
+  readonly inputs: readonly Tensor[]
+  readonly outputNames: readonly string[]
+  readonly isCancelled: () => boolean
+}) => Promise<{ readonly outputs: readonly Tensor[]; readonly computeNs: number }>
+
+export interface LengthBatcherOptions {
+  readonly textInterface: TextInterface
+  readonly paddingId: number
+  readonly maxRows: number
+  /** Padding included. */
+  readonly maxTokens: number
+  /** Requests that may wait. */
+  readonly maxRequests: number
+  /** Bytes of ids that may wait. */
+  readonly maxBytes: number
+  /** Whether rows of different requests may be computed together, and only then those of one. */
+  readonly isBatchable: boolean
+  /** Whether a row's result does not depend on its padding. */
+  readonly isPaddable: boolean
+  readonly run: RunBatch
+}
+
+export interface RunSequencesOptions {
+  readonly isCancelled: () => boolean
+}
+
+/** A request that waits for its rows. */
+interface Request {
+  readonly sequences: readonly Sequence[]
+  readonly take: (row: RowOfBatch, place: number) => void
+  readonly isCancelled: () => boolean
+  readonly resolve: () => void
+  readonly reject: (error: unknown) => void
+  bytes: number
+  left: number
+  isSettled: boolean
+}
+
+interface Row {
+  readonly request: Request
+  readonly place: number
+  readonly sequence: Sequence
+}
+
+export class LengthBatcher {
+  readonly #options: LengthBatcherOptions
+  readonly #tuner: BatchTuner
+  readonly #costs = new CostModel()
+  readonly #rows: Row[] = []
+  readonly #requests = new Set<Request>()
+  #bytes = 0
+  #isBusy = false
+  #isPumpDue = false
+  #lastComputeMs = 0
+  #linger: { readonly rows: number; readonly timer: NodeJS.Timeout } | null = null
+
+  constructor(options: LengthBatcherOptions) {
+    this.#options = options
+    this.#tuner = new BatchTuner(options.maxTokens)
+  }
+
+  /**
+   * Computes sequences and hands each one's row to `take`, in no particular order, before it resolves.
+   * @throws OnecopyError QUEUE_FULL, REQUEST_TOO_LARGE, REQUEST_CANCELLED, and of the model's queue and run.
+   */
+  run(
+    sequences: readonly Sequence[],
+    take: Request['take'],
+    { isCancelled }: RunSequencesOptions,
+  ): Promise<void> {
+    const bytes = 8 * sequences.reduce((sum, { ids }) => sum + ids.length, 0)
+    this.#checkCapacity(bytes)
+    return new Promise((resolve, reject) => {
+      if (sequences.length === 0) {
+        resolve()
+        return
+      }
+      const request: Request = {
+        ...{ sequences, take, isCancelled, resolve, reject, bytes },
+        ...{ left: sequences.length, isSettled: false },
+      }
+      this.#requests.add(request)
+      this.#bytes += bytes
+      for (const [place, sequence] of sequences.entries()) this.#rows.push({ request, place, sequence })
+      if (this.#linger === null) this.#pumpSoon()
+      else if (this.#rows.length >= this.#linger.rows) this.#endLinger()
+    })
+  }
+
+  #checkCapacity(bytes: number): void {
+    const { maxRequests, maxBytes } = this.#options
+    if (bytes > maxBytes)
+      throw new OnecopyError(
+        'REQUEST_TOO_LARGE',
+        `expected at most ${maxBytes} bytes of token ids, as much as the model's queue may hold (max_queue_bytes), got ${bytes}`,
+      )
+    if (this.#requests.size < maxRequests && this.#bytes + bytes <= maxBytes) return
+    throw new OnecopyError(
+      'QUEUE_FULL',
+      `the queue is full: ${this.#requests.size} requests with ${this.#bytes} bytes of token ids wait already`,
+      { retryAfterSeconds: 1 },
+    )
+  }
+
+  /** After all requests that have arrived by now: they gather, and a lone one loses nothing. */
+  #pumpSoon(): void {
+    if (this.#isBusy || this.#isPumpDue || this.#linger !== null) return
+    this.#isPumpDue = true
+    setImmediate(() => {
+      this.#isPumpDue = false
+      this.#pump()
+    })
+  }
+
+  #pump(): void {
+    if (this.#isBusy || this.#linger !== null) return
+    this.#dropCancelled()
+    const batch = this.#nextBatch()
+    if (batch.length === 0) return
+    this.#isBusy = true
+    void this.#execute(batch)
+  }
+
+  /** Whether it waits: where a fuller batch is known to pay, or not known yet, and something waits already. */
+  #lingerFor(batch: readonly Row[]): boolean {
+    const waiting = this.#rows.length
+    const rows = Math.min(waiting + batch.length, this.#options.maxRows)
+    const lingerMs = Math.min(this.#lastComputeMs * LINGER_SHARE, LONGEST_LINGER_MS)
+    if (!this.#options.isBatchable || waiting === 0 || waiting >= rows || lingerMs < SHORTEST_LINGER_MS)
+      return false
+    const length = Math.max(...this.#rows.slice(0, LOOK_AHEAD).map(({ sequence }) => sequence.ids.length))
+    const [now, then] = [waiting * length, Math.min(rows * length, this.#tuner.limit)]
+    if (now >= then || !this.#tuner.isWorthWaiting(now, then)) return false
+    this.#linger = { rows, timer: setTimeout(() => this.#endLinger(), lingerMs) }
+    return true
+  }
+
+  #endLinger(): void {
+    clearTimeout(this.#linger?.timer)
+    this.#linger = null
+    this.#pump()
+  }
+
+  #dropCancelled(): void {
+    for (const request of this.#requests)
+      if (request.isCancelled())
+        this.#fail(request, new OnecopyError('REQUEST_CANCELLED', 'the client left before its request ran'))
+    for (let at = this.#rows.length - 1; at >= 0; at--)
+      if (this.#rows[at]?.request.isSettled) this.#rows.splice(at, 1)
+  }
+
+  #nextBatch(): Row[] {
+    const { maxRows, maxTokens, isBatchable, isPaddable } = this.#options
+    const rows = this.#rows.slice(0, LOOK_AHEAD)
+    if (rows.length === 0) return []
+    const tokens = Math.min(this.#tuner.limit, maxTokens)
+    const places = selectBatch(
+      rows.map(({ sequence }) => sequence.ids.length),
+      {
+        maxRows: isBatchable ? maxRows : 1,
+        maxTokens: tokens,
+        maxPaddingTokens: isPaddable ? this.#costs.maxPaddingTokens(tokens) : 0,
+      },
+    )
+    const chosen = new Set(places)
+    this.#rows.splice(0, rows.length, ...rows.filter((_, place) => !chosen.has(place)))
+    return places.map((place) => rows[place] as Row)
+  }
+
+  async #execute(batch: readonly Row[]): Promise<void> {
+    const results = await this.#computeOrFail(batch)
+    this.#isBusy = false
+    // The next batch is on its way before the results of this one are read, unless those answered now belong into it.
+    if (!this.#lingerFor(batch)) this.#pump()
+    for (const [at, row] of batch.entries()) {
+      const result = results[at]
+      if (result instanceof Failure) this.#fail(row.request, result.cause)
+      else if (result !== undefined) this.#give(row, result)
+    }
+  }
+
+  async #computeOrFail(batch: readonly Row[]): Promise<(RowOfBatch | Failure)[]> {
+    try {
+      const output = await this.#compute(batch)
+      return batch.map(({ sequence }, at) => rowOf(output, at, sequence.ids.length))
+    } catch (thrown) {
+      if (batch.length === 1 || isRefusal(thrown)) return batch.map(() => new Failure(thrown))
+      // One of them spoils it for all: each finds out alone.
+      const results: (RowOfBatch | Failure)[] = []
+      for (const row of batch) results.push(...(await this.#computeOrFail([row])))
+      return results
+    }
+  }
+
+  async #compute(batch: readonly Row[]): Promise<Tensor> {
+    const { textInterface, paddingId, run } = this.#options
+    const sequences = batch.map(({ sequence }) => sequence)
+    const inputs = paddedInputs(textInterface, sequences, paddingId)
+    const [rows = 1, longest = 1] = inputs[0]?.shape ?? []
+    const { outputs, computeNs } = await run({
+      inputs,
+      outputNames: [textInterface.output.name],
+      isCancelled: () => batch.every(({ request }) => request.isSettled || request.isCancelled()),
+    })
+    this.#tuner.record(rows * longest, computeNs)
+    this.#costs.record(rows * longest, computeNs)
+    this.#lastComputeMs = computeNs / 1e6
+    const [output] = outputs
+    if (output === undefined || output.shape[0] !== rows)
+      throw new OnecopyError(
+        'MODEL_RUN_FAILED',
+        `output ${textInterface.output.name}: expected ${rows} rows, got [${output?.shape.join(', ')}]`,
+      )
+    return output
+  }
+
+  #give({ request, place }: Row, row: RowOfBatch): void {
+    if (request.isSettled) return
+    try {
+      request.take(row, place)
+    } catch (thrown) {
+      this.#fail(request, thrown)
+      return
+    }
+    if (--request.left > 0) return
+    this.#settle(request)
+    request.resolve()
+  }
+
+  #fail(request: Request, error: unknown): void {
+    if (request.isSettled) return
+    this.#settle(request)
+    request.reject(error)
+  }
+
+  #settle(request: Request): void {
+    request.isSettled = true
+    this.#requests.delete(request)
+    this.#bytes -= request.bytes
+  }
+}
+
+class Failure {
+  readonly cause: unknown
+
+  constructor(cause: unknown) {
+    this.cause = cause
+  }
+}
+
+/** The queue behind it took none of it: alone it would be the same. */
+function isRefusal(thrown: unknown): boolean {
+  return !(thrown instanceof OnecopyError) || thrown.status === 503 || thrown.code === 'REQUEST_CANCELLED'
+}
+
+function rowOf({ data, shape }: Tensor, at: number, length: number): RowOfBatch {
+  const floats = data as Float32Array
+  const elements = floats.length / (shape[0] as number)
+  return { data: floats.subarray(at * elements, (at + 1) * elements), shape: shape.slice(1), length }
+}
