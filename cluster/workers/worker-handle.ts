@@ -126,8 +126,7 @@ export class WorkerHandle {
         resolve({
           ...{ how, running, failure },
           end: endOf({ ...ended, wasRunning: running !== null, takeOomKill: options.takeOomKill }),
-          wasReady: this.#readySinceMs !== null,
-          livedMs: this.ageMs,
+          ...{ wasReady: this.#readySinceMs !== null, livedMs: this.ageMs },
         })
       }
       worker.on('exit', (exitCode, signal) => end({ exitCode, signal }))

@@ -2,21 +2,18 @@ import { execFileSync } from 'node:child_process'
 import { readdirSync, statfsSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import test from 'ava'
-import { fillUp, memoryCgroup, smallTmpfs } from '../helpers/limits.js'
+import { fillUp, memoryCgroup, smallTmpfs, testWithLimits } from '../helpers/limits.js'
 import { addModel, wideModel, writeModel } from '../helpers/onnx-builder.js'
 import { spawnServer, startServer, stopCleanly, temporaryFolder } from '../helpers/server.js'
 import { untilSome } from '../helpers/waiting.js'
 
 const WIDE_MODEL_BYTES = 32 * 1024 * 1024
 
-test.serial(
+testWithLimits(
   'a segment that does not fit fails the start with required and available space and a remedy',
+  ['tmpfs'],
   async (t) => {
     const segmentDir = smallTmpfs(t, 'size=2m')
-    if (segmentDir === null) {
-      t.pass('skipped: mounting a tmpfs needs root')
-      return
-    }
     const server = spawnServer(t, { segmentDir })
     t.deepEqual(await server.exited, { code: 1, signal: null })
     const fatal = server.log.find((line) => line.level === 'fatal')
@@ -32,47 +29,43 @@ test.serial('a missing segment folder is named in the error', async (t) => {
   t.is(server.log.find((line) => line.level === 'fatal')?.code, 'SEGMENT_FOLDER_INVALID')
 })
 
-test.serial('a segment folder that fills up during the write fails like a full one', async (t) => {
-  const segmentDir = smallTmpfs(t, 'size=80m')
-  if (segmentDir === null) {
-    t.pass('skipped: mounting a tmpfs needs root')
-    return
-  }
-  const models = writeModel(temporaryFolder(t), 'large', wideModel(WIDE_MODEL_BYTES))
-  const server = spawnServer(t, { models, segmentDir })
-  // As soon as the write of the segment starts, the rest of the folder is filled.
-  await untilSome(
-    'the segment file',
-    () => server.segments().find((path) => path.endsWith('.writing')) ?? null,
-    { pollMs: 0 },
-  )
-  fillUp(segmentDir)
-  t.deepEqual(await server.exited, { code: 1, signal: null })
-  const fatal = server.log.find((line) => line.level === 'fatal')
-  t.is(fatal?.code, 'SEGMENT_SPACE')
-  t.regex(fatal?.msg ?? '', /needs .* MB in .*, the file system is full: raise/)
-  t.deepEqual(readdirSync(segmentDir), ['filler'])
-})
+testWithLimits(
+  'a segment folder that fills up during the write fails like a full one',
+  ['tmpfs'],
+  async (t) => {
+    const segmentDir = smallTmpfs(t, 'size=80m')
+    const models = writeModel(temporaryFolder(t), 'large', wideModel(WIDE_MODEL_BYTES))
+    const server = spawnServer(t, { models, segmentDir })
+    // As soon as the write of the segment starts, the rest of the folder is filled.
+    await untilSome(
+      'the segment file',
+      () => server.segments().find((path) => path.endsWith('.writing')) ?? null,
+      { pollMs: 0 },
+    )
+    fillUp(segmentDir)
+    t.deepEqual(await server.exited, { code: 1, signal: null })
+    const fatal = server.log.find((line) => line.level === 'fatal')
+    t.is(fatal?.code, 'SEGMENT_SPACE')
+    t.regex(fatal?.msg ?? '', /needs .* MB in .*, the file system is full: raise/)
+    t.deepEqual(readdirSync(segmentDir), ['filler'])
+  },
+)
 
-test.serial('a segment folder without inodes fails the start, and nothing is left', async (t) => {
-  // Enough inodes for the root, the server's folder and its record only.
-  const segmentDir = smallTmpfs(t, 'size=64m,nr_inodes=4')
-  if (segmentDir === null) {
-    t.pass('skipped: mounting a tmpfs needs root')
-    return
-  }
-  const server = spawnServer(t, { segmentDir })
-  t.deepEqual(await server.exited, { code: 1, signal: null })
-  t.is(server.log.find((line) => line.level === 'fatal')?.code, 'SEGMENT_SPACE')
-  t.deepEqual(readdirSync(segmentDir), [])
-})
+testWithLimits(
+  'a segment folder without inodes fails the start, and nothing is left',
+  ['tmpfs'],
+  async (t) => {
+    // Enough inodes for the root, the server's folder and its record only.
+    const segmentDir = smallTmpfs(t, 'size=64m,nr_inodes=4')
+    const server = spawnServer(t, { segmentDir })
+    t.deepEqual(await server.exited, { code: 1, signal: null })
+    t.is(server.log.find((line) => line.level === 'fatal')?.code, 'SEGMENT_SPACE')
+    t.deepEqual(readdirSync(segmentDir), [])
+  },
+)
 
-test.serial('a read-only cache is used for its content, with a warning', async (t) => {
+testWithLimits('a read-only cache is used for its content, with a warning', ['tmpfs'], async (t) => {
   const cacheDir = smallTmpfs(t, 'size=64m')
-  if (cacheDir === null) {
-    t.pass('skipped: mounting a tmpfs needs root')
-    return
-  }
   const models = writeModel(temporaryFolder(t), 'cached', addModel())
   const first = await startServer(t, { models, cacheDir, args: ['--workers', '1'] })
   await stopCleanly(t, first.server)
@@ -89,14 +82,11 @@ test.serial('a read-only cache is used for its content, with a warning', async (
   await stopCleanly(t, second.server)
 })
 
-test.serial(
+testWithLimits(
   'a memory limit that is too low fails the start with the sizes, before an OOM kill',
+  ['memory limit'],
   async (t) => {
     const cgroup = memoryCgroup(t, 250_000_000)
-    if (cgroup === null) {
-      t.pass('skipped: cannot create a control group with a memory limit')
-      return
-    }
     const start = (workers: string) => spawnServer(t, { args: ['--workers', workers], cgroup: cgroup.procs })
     const refused = start('8')
     t.deepEqual(await refused.exited, { code: 1, signal: null })

@@ -5,40 +5,40 @@ import { publishModels } from '../../src/compile/publish.js'
 import { readModelConfig } from '../../src/repository/config.js'
 import { createServerFolder } from '../../src/segment/folder.js'
 import { MemoryBudget } from '../../src/sharing/memory-budget.js'
-import { smallTmpfs } from '../helpers/limits.js'
+import { smallTmpfs, testWithLimits } from '../helpers/limits.js'
 import { addModel, wideModel, writeModel } from '../helpers/onnx-builder.js'
 import { temporaryFolder } from '../helpers/server.js'
 
-test('a model whose segment could not be written releases its memory reservation', async (t) => {
-  const segmentDir = smallTmpfs(t, 'size=4m')
-  if (segmentDir === null) {
-    t.pass('skipped: mounting a tmpfs needs root')
-    return
-  }
-  const models = temporaryFolder(t)
-  writeModel(models, 'large', wideModel(8 * 1024 * 1024))
-  writeModel(models, 'small', addModel())
-  const config = await readModelConfig(join(models, 'config.json'))
-  const options = {
-    server: await createServerFolder(segmentDir),
-    cache: await openCache(temporaryFolder(t)),
-    // Only one of them fits.
-    budget: new MemoryBudget({ limitBytes: 120e6 + 40e6, workers: 1 }),
-    ...{ compileTimeoutMs: 60_000, concurrency: 1, signal: new AbortController().signal },
-  }
-  const publish = (name: string) =>
-    publishModels([{ name, version: '1', path: join(models, name, '1', 'model.onnx'), config }], options)
-  await t.throwsAsync(publish('large'), { code: 'SEGMENT_SPACE' })
-  options.budget.reserve('another', {
-    fileBytes: 30e6,
-    memoryRequirements: { privateBytes: 0 },
-    sharing: {
-      ...{ state: 'shared', weightsBytes: 0, sharedRawBytes: 0, sharedPackedBytes: 0 },
-      ...{ privatelyPackedBytes: 0, unshareableBytes: 0, notes: [] },
-    },
-  })
-  t.is((await publish('small')).length, 1)
-})
+testWithLimits(
+  'a model whose segment could not be written releases its memory reservation',
+  ['tmpfs'],
+  async (t) => {
+    const segmentDir = smallTmpfs(t, 'size=4m')
+    const models = temporaryFolder(t)
+    writeModel(models, 'large', wideModel(8 * 1024 * 1024))
+    writeModel(models, 'small', addModel())
+    const config = await readModelConfig(join(models, 'config.json'))
+    const options = {
+      server: await createServerFolder(segmentDir),
+      cache: await openCache(temporaryFolder(t)),
+      // Only one of them fits.
+      budget: new MemoryBudget({ limitBytes: 120e6 + 40e6, workers: 1 }),
+      ...{ compileTimeoutMs: 60_000, concurrency: 1, signal: new AbortController().signal },
+    }
+    const publish = (name: string) =>
+      publishModels([{ name, version: '1', path: join(models, name, '1', 'model.onnx'), config }], options)
+    await t.throwsAsync(publish('large'), { code: 'SEGMENT_SPACE' })
+    options.budget.reserve('another', {
+      fileBytes: 30e6,
+      memoryRequirements: { privateBytes: 0 },
+      sharing: {
+        ...{ state: 'shared', weightsBytes: 0, sharedRawBytes: 0, sharedPackedBytes: 0 },
+        ...{ privatelyPackedBytes: 0, unshareableBytes: 0, notes: [] },
+      },
+    })
+    t.is((await publish('small')).length, 1)
+  },
+)
 
 test('a failed model does not affect the others and reserves no memory', async (t) => {
   const models = temporaryFolder(t)

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { attachWhole } from '../../../src/segment/attach.js'
 import { decodeHeader, type SegmentHeader } from '../../../src/segment/layout.js'
-import { fillUp, smallTmpfs } from '../../helpers/limits.js'
+import { fillUp, smallTmpfs, testWithLimits } from '../../helpers/limits.js'
 import {
   ELEMENT,
   graph,
@@ -220,14 +220,11 @@ test.serial(
   },
 )
 
-test.serial(
+testWithLimits(
   'a worker cannot start without space to restore raw weights, and starts once there is space',
+  ['tmpfs'],
   async (t) => {
     const segmentDir = smallTmpfs(t, 'size=40m')
-    if (segmentDir === null) {
-      t.pass('skipped: mounting a tmpfs needs root')
-      return
-    }
     const { server, url, adminUrl } = await startReleased(t, { segmentDir })
     const expected = await answerOf(url)
     const filler = fillUp(segmentDir)

@@ -1,7 +1,7 @@
 import { mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import test, { type ExecutionContext } from 'ava'
-import { memoryCgroup, smallTmpfs } from '../../helpers/limits.js'
+import type { ExecutionContext } from 'ava'
+import { memoryCgroup, smallTmpfs, testWithLimits } from '../../helpers/limits.js'
 import { wideModel, writeModel } from '../../helpers/onnx-builder.js'
 import {
   type RunningServer,
@@ -87,14 +87,11 @@ async function refuses(
   )
 }
 
-test.serial(
+testWithLimits(
   'a swap that does not fit into shared memory keeps the current generation, and the error has the sizes',
+  ['tmpfs'],
   async (t) => {
     const segmentDir = smallTmpfs(t, 'size=56m')
-    if (segmentDir === null) {
-      t.pass('skipped: mounting a tmpfs needs root')
-      return
-    }
     const serving = await serveWide(t, 12 * MIB, { segmentDir })
     await refuses(t, serving, 24 * MIB, {
       code: 'SEGMENT_SPACE',
@@ -105,14 +102,11 @@ test.serial(
   },
 )
 
-test.serial(
+testWithLimits(
   'a swap that exceeds the memory limit keeps the current generation, and the error has the sizes',
+  ['memory limit'],
   async (t) => {
     const cgroup = memoryCgroup(t, 280_000_000)
-    if (cgroup === null) {
-      t.pass('skipped: cannot create a control group with a memory limit')
-      return
-    }
     const serving = await serveWide(t, 16 * MIB, { cgroup: cgroup.procs })
     // The limit was read at startup; the kernel does not enforce it here.
     cgroup.limit(4e9)

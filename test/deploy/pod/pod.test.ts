@@ -1,7 +1,6 @@
 import { readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import test from 'ava'
-import { memoryCgroup } from '../../helpers/limits.js'
+import { memoryCgroup, testWithLimits } from '../../helpers/limits.js'
 import {
   addModel,
   ELEMENT,
@@ -40,37 +39,45 @@ function squaringModel(): Uint8Array {
   )
 }
 
-test.serial('a model that is too large for /dev/shm fails the start with the sizes', async (t) => {
-  const pod = makePod(t, '64m')
-  if (pod === null) return
-  writeModel(pod.modelsDir, 'large', wideModel(48 * MEBIBYTE))
-  const { server } = pod.start({ args: ['--workers', '1'] })
-  t.deepEqual(await server.exited, { code: 1, signal: null })
-  const fatal = server.log.find(({ level }) => level === 'fatal')
-  t.is(fatal?.code, 'SEGMENT_SPACE')
-  t.regex(fatal?.msg ?? '', /large.* needs 100\.\d MB .* \d+\.\d MB are free: raise .*sizeLimit/)
-  t.deepEqual(server.segments(), [])
-})
+testWithLimits(
+  'a model that is too large for /dev/shm fails the start with the sizes',
+  ['tmpfs'],
+  async (t) => {
+    const pod = makePod(t, '64m')
+    if (pod === null) return
+    writeModel(pod.modelsDir, 'large', wideModel(48 * MEBIBYTE))
+    const { server } = pod.start({ args: ['--workers', '1'] })
+    t.deepEqual(await server.exited, { code: 1, signal: null })
+    const fatal = server.log.find(({ level }) => level === 'fatal')
+    t.is(fatal?.code, 'SEGMENT_SPACE')
+    t.regex(fatal?.msg ?? '', /large.* needs 100\.\d MB .* \d+\.\d MB are free: raise .*sizeLimit/)
+    t.deepEqual(server.segments(), [])
+  },
+)
 
-test.serial('a memory limit that is too small fails the start with the sizes', async (t) => {
-  const cgroup = memoryCgroup(t, 200e6)
-  const pod = makePod(t, '128m')
-  if (cgroup === null) t.pass('skipped: cannot create a control group with a memory limit')
-  if (pod === null || cgroup === null) return
-  writeModel(pod.modelsDir, 'wide', wideModel(16 * MEBIBYTE))
-  const { server } = pod.start({ args: ['--workers', '2'], cgroup: cgroup.procs })
-  t.deepEqual(await server.exited, { code: 1, signal: null })
-  const fatal = server.log.find(({ level }) => level === 'fatal')
-  t.is(fatal?.code, 'MEMORY_LIMIT')
-  t.regex(
-    fatal?.msg ?? '',
-    /at least 213\.\d MB \(segments 33\.\d MB, 2 workers of 60\.0 MB.*allows 200\.0 MB/,
-  )
-  t.deepEqual(server.segments(), [])
-})
+testWithLimits(
+  'a memory limit that is too small fails the start with the sizes',
+  ['tmpfs', 'memory limit'],
+  async (t) => {
+    const cgroup = memoryCgroup(t, 200e6)
+    const pod = makePod(t, '128m')
+    if (pod === null) return
+    writeModel(pod.modelsDir, 'wide', wideModel(16 * MEBIBYTE))
+    const { server } = pod.start({ args: ['--workers', '2'], cgroup: cgroup.procs })
+    t.deepEqual(await server.exited, { code: 1, signal: null })
+    const fatal = server.log.find(({ level }) => level === 'fatal')
+    t.is(fatal?.code, 'MEMORY_LIMIT')
+    t.regex(
+      fatal?.msg ?? '',
+      /at least 213\.\d MB \(segments 33\.\d MB, 2 workers of 60\.0 MB.*allows 200\.0 MB/,
+    )
+    t.deepEqual(server.segments(), [])
+  },
+)
 
-test.serial(
+testWithLimits(
   'serves as PID 1 without root, capabilities and a writable root; SIGTERM drains, exit code 0, nothing is left',
+  ['tmpfs'],
   async (t) => {
     const pod = makePod(t, '64m')
     if (pod === null) return
@@ -102,41 +109,45 @@ test.serial(
   },
 )
 
-test.serial('after SIGKILL the next container adopts or removes the segments in /dev/shm', async (t) => {
-  const pod = makePod(t, '64m')
-  if (pod === null) return
-  writeModel(pod.modelsDir, 'wide', wideModel(8 * MEBIBYTE))
-  const killed = pod.start({ args: ['--workers', '1'] })
-  await killed.server.ready()
-  await killed.signal('SIGKILL')
-  const left = killed.server.segments().filter((path) => path.endsWith('model.segment'))
-  t.is(left.length, 1)
+testWithLimits(
+  'after SIGKILL the next container adopts or removes the segments in /dev/shm',
+  ['tmpfs'],
+  async (t) => {
+    const pod = makePod(t, '64m')
+    if (pod === null) return
+    writeModel(pod.modelsDir, 'wide', wideModel(8 * MEBIBYTE))
+    const killed = pod.start({ args: ['--workers', '1'] })
+    await killed.server.ready()
+    await killed.signal('SIGKILL')
+    const left = killed.server.segments().filter((path) => path.endsWith('model.segment'))
+    t.is(left.length, 1)
 
-  const adopting = pod.start({ args: ['--workers', '1'] })
-  const { url } = await adopting.server.ready()
-  t.true(adopting.server.log.some(({ msg }) => msg === 'segment adopted from a dead server'))
-  t.is((await fetch(`${url}/v2/models/wide/ready`)).status, 200)
-  t.is(adopting.server.segments().filter((path) => path.endsWith('model.segment')).length, 1)
-  await adopting.signal('SIGKILL')
+    const adopting = pod.start({ args: ['--workers', '1'] })
+    const { url } = await adopting.server.ready()
+    t.true(adopting.server.log.some(({ msg }) => msg === 'segment adopted from a dead server'))
+    t.is((await fetch(`${url}/v2/models/wide/ready`)).status, 200)
+    t.is(adopting.server.segments().filter((path) => path.endsWith('model.segment')).length, 1)
+    await adopting.signal('SIGKILL')
 
-  rmSync(join(pod.modelsDir, 'wide'), { recursive: true })
-  writeModel(pod.modelsDir, 'other', addModel())
-  const sweeping = pod.start({ args: ['--workers', '1'] })
-  await sweeping.server.ready()
-  t.true(sweeping.server.log.some(({ msg }) => msg === 'removed the segments of a dead server'))
-  t.false(sweeping.server.segments().some((path) => path.includes('wide@')))
-  t.deepEqual(await sweeping.signal('SIGTERM'), { code: 0, signal: null })
-  t.deepEqual(readdirSync(sweeping.server.segmentDir), [])
-})
+    rmSync(join(pod.modelsDir, 'wide'), { recursive: true })
+    writeModel(pod.modelsDir, 'other', addModel())
+    const sweeping = pod.start({ args: ['--workers', '1'] })
+    await sweeping.server.ready()
+    t.true(sweeping.server.log.some(({ msg }) => msg === 'removed the segments of a dead server'))
+    t.false(sweeping.server.segments().some((path) => path.includes('wide@')))
+    t.deepEqual(await sweeping.signal('SIGTERM'), { code: 0, signal: null })
+    t.deepEqual(readdirSync(sweeping.server.segmentDir), [])
+  },
+)
 
-test.serial(
+testWithLimits(
   'a worker killed by the kernel for its memory is replaced, and the others keep serving',
+  ['tmpfs', 'memory limit'],
   async (t) => {
     // Its limit is lowered once workers have taken theirs from it: an allocation beyond that would fail by itself.
     const cgroup = memoryCgroup(t, 6e9)
     const pod = makePod(t, '64m')
-    if (cgroup === null) t.pass('skipped: cannot create a control group with a memory limit')
-    if (pod === null || cgroup === null) return
+    if (pod === null) return
     writeModel(pod.modelsDir, 'squares', squaringModel())
     writeModel(pod.modelsDir, 'add', addModel())
     const container = pod.start({ args: ['--workers', '2'], cgroup: cgroup.procs })

@@ -107,10 +107,6 @@ export class Container {
 /** Null, with a log line, if no pod can be created. */
 export function makePod(t: ExecutionContext, shmSize: string): Pod | null {
   const shm = smallTmpfs(t, `size=${shmSize}`)
-  if (shm === null) {
-    t.pass('skipped: mounting a tmpfs needs root')
-    return null
-  }
   const pod = new Pod(t, shm)
   const why = pod.whyNot()
   if (why === null) return pod

@@ -1,9 +1,8 @@
 /** Verifies the printed sizes: a pod with exactly these starts, serves, and swaps the model under load. */
 import { appendFileSync, cpSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import test from 'ava'
 import { parse } from 'yaml'
-import { memoryCgroup } from '../../helpers/limits.js'
+import { memoryCgroup, testWithLimits } from '../../helpers/limits.js'
 import type { ServerUnderTest } from '../../helpers/server.js'
 import { PROJECT_ROOT } from '../../helpers/shared.js'
 import { until } from '../../helpers/waiting.js'
@@ -24,13 +23,13 @@ function segmentsIn(server: ServerUnderTest): string[] {
   return server.segments().filter((path) => path.endsWith('model.segment'))
 }
 
-test.serial(
+testWithLimits(
   'a pod with the sizes of deploy/kubernetes/base serves its model and swaps it under load',
+  ['tmpfs', 'memory limit'],
   async (t) => {
     const cgroup = memoryCgroup(t, quantity(memory) as number)
     const pod = makePod(t, `${quantity(sizeLimit)}`)
-    if (cgroup === null) t.pass('skipped: cannot create a control group with a memory limit')
-    if (pod === null || cgroup === null) return
+    if (pod === null) return
     cpSync(join(PROJECT_ROOT, 'models', 'logp'), join(pod.modelsDir, 'logp'), { recursive: true })
     const container = pod.start({
       args: ['--workers', cpu, '--model-control', 'explicit', '--load-model', '*'],
