@@ -8,7 +8,13 @@ import { answered, heldIn, outcomeOf, schedulingOf } from '../../inference/reque
 import type { ServedModel } from '../../inference/service.js'
 import type { Outcome } from '../../metrics/series.js'
 import { decodeInferRequest, parseHeaderLength } from '../../protocol/v2/request.js'
-import { type EncodedResponse, encodeInferResponse } from '../../protocol/v2/response.js'
+import {
+  type EncodedResponse,
+  encodeInferResponse,
+  encodeInferResponseInSlices,
+  type InferResponse,
+  isLongToEncode,
+} from '../../protocol/v2/response.js'
 import { leastAnswered } from '../../protocol/v2/response-size.js'
 import { readBody } from '../body.js'
 import type { HttpContext } from '../context.js'
@@ -88,14 +94,17 @@ async function inferOn(model: ServedModel, { ctx, context, body, jsonBytes }: Re
         })
   timings?.computed(queueNs, times?.placement ?? 'thread')
   state.heldBytes += heldIn(outputs)
-  const response = encodeInferResponse({
+  const answer: InferResponse = {
     model: { name: model.name, version: model.version },
     ...(request.id === undefined ? {} : { id: request.id }),
     outputs: answered(outputs, request, model),
     binary: request.outputs.map((output) => output.binary),
     maxBytes: maxResponseBytes,
     ...(regions === null ? {} : { places: placeOutputs(regions, outputs, request.outputs) }),
-  })
+  }
+  const response = isLongToEncode(answer)
+    ? await encodeInferResponseInSlices(answer)
+    : encodeInferResponse(answer)
   timings?.end('encode')
   state.heldBytes += response.bytes
   ctx.status = 200

@@ -29,22 +29,15 @@ export interface EncodedResponse {
 /** Pieces of text are joined up to about this length, so that small answers are one write. */
 const CHUNK_LENGTH = 64 * 1024
 
-/**
- * Encodes the answer to an infer request: the JSON, then the binary outputs in their order. The type is
- * application/octet-stream and Inference-Header-Content-Length is set only when binary bytes follow.
- *
- * @throws OnecopyError REQUEST_INVALID for an FP16 or BF16 output that is not binary, RESPONSE_TOO_LARGE: before memory is
- *   taken where that is known by then, and where JSON turns out to be too long when the limit is reached.
- * @see Open Inference Protocol V2, "Inference Response"; Triton's binary tensor data extension.
- */
-export function encodeInferResponse({
+/** The encoding itself, in steps of at most `PIECE_ELEMENTS` numbers. */
+function* encodeInSteps({
   model,
   id,
   outputs,
   binary,
   places = [],
   maxBytes = Number.POSITIVE_INFINITY,
-}: InferResponse): EncodedResponse {
+}: InferResponse): Generator<void, EncodedResponse, undefined> {
   /** What is still to be encoded takes so much at the least. */
   let leastLeft = 0
   const least = outputs.map((output, i) => {
@@ -79,14 +72,14 @@ export function encodeInferResponse({
   const idText = id === undefined ? '' : `"id":${JSON.stringify(id)},`
   const modelText = `"model_name":${JSON.stringify(model.name)},"model_version":${JSON.stringify(model.version)}`
   write(`{${modelText},${idText}"outputs":[`)
-  outputs.forEach((output, i) => {
+  for (const [i, output] of outputs.entries()) {
     const { name, shape, datatype } = output
     const about = JSON.stringify({ name, shape, datatype }).slice(0, -1)
     write(`${i === 0 ? '' : ','}${about}`)
     if (places[i] != null) {
       // No parameters: the C++ client takes an output that has some without binary_data_size for an error.
       write('}')
-      return
+      continue
     }
     write(',')
     leastLeft -= least[i] as number
@@ -96,12 +89,15 @@ export function encodeInferResponse({
       raw.push(bytes)
       rawBytes += bytes.length
       write(`"parameters":{"binary_data_size":${bytes.length}}}`)
-      return
+      continue
     }
     write('"data":')
-    for (const piece of encodeJsonData(output)) write(piece)
+    for (const piece of encodeJsonData(output)) {
+      write(piece)
+      yield
+    }
     write('}')
-  })
+  }
   write(']}')
   if (chunks.length === 0) {
     // Small answers stay text: they go out in one piece.
@@ -116,4 +112,49 @@ export function encodeInferResponse({
     'Inference-Header-Content-Length': String(jsonBytes),
   }
   return { headers, chunks: [...chunks, ...raw], bytes: jsonBytes + rawBytes }
+}
+
+/**
+ * Encodes the answer to an infer request: the JSON, then the binary outputs in their order. The type is
+ * application/octet-stream and Inference-Header-Content-Length is set only when binary bytes follow.
+ *
+ * @throws OnecopyError REQUEST_INVALID for an FP16 or BF16 output that is not binary, RESPONSE_TOO_LARGE: before memory is
+ *   taken where that is known by then, and where JSON turns out to be too long when the limit is reached.
+ * @see Open Inference Protocol V2, "Inference Response"; Triton's binary tensor data extension.
+ */
+export function encodeInferResponse(response: InferResponse): EncodedResponse {
+  const steps = encodeInSteps(response)
+  for (;;) {
+    const step = steps.next()
+    if (step.done === true) return step.value
+  }
+}
+
+/** From this many elements on, text is written in slices. Fewer take less than a millisecond. */
+const SLICED_FROM_ELEMENTS = 16 * 1024
+/** About 2 ms of the event loop. */
+const SLICE_MS = 2
+
+/** Whether encoding takes so long that other requests would notice. */
+export function isLongToEncode({ outputs, binary, places = [] }: InferResponse): boolean {
+  let elements = 0
+  for (const [i, { data }] of outputs.entries())
+    if (binary[i] !== true && places[i] == null) elements += data.length
+  return elements >= SLICED_FROM_ELEMENTS
+}
+
+/**
+ * The same, in slices of a few milliseconds: between two of them the event loop serves other requests.
+ * @throws OnecopyError as encodeInferResponse.
+ */
+export async function encodeInferResponseInSlices(response: InferResponse): Promise<EncodedResponse> {
+  const steps = encodeInSteps(response)
+  let sliceEndMs = performance.now() + SLICE_MS
+  for (;;) {
+    const step = steps.next()
+    if (step.done === true) return step.value
+    if (performance.now() < sliceEndMs) continue
+    await new Promise((resolve) => setImmediate(resolve))
+    sliceEndMs = performance.now() + SLICE_MS
+  }
 }

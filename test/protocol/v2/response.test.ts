@@ -2,7 +2,12 @@ import test from 'ava'
 import fc from 'fast-check'
 import { z } from 'zod'
 import { travelsInJson } from '../../../src/protocol/v2/datatypes.js'
-import { type EncodedResponse, encodeInferResponse } from '../../../src/protocol/v2/response.js'
+import {
+  type EncodedResponse,
+  encodeInferResponse,
+  encodeInferResponseInSlices,
+  isLongToEncode,
+} from '../../../src/protocol/v2/response.js'
 import { inferRequestSchema, inferResponseSchema } from '../../../src/protocol/v2/schema.js'
 import type { Tensor } from '../../../src/tensor.js'
 import { ALL_DATATYPES, arbitraryData, decode, joined, refused, sameElements } from './helpers/requests.js'
@@ -131,4 +136,42 @@ test('request and response have a JSON Schema, for the API description', (t) => 
   const input = { name: 'x', shape: [2, 1], datatype: 'FP32', data: [[1], ['NaN']] }
   t.true(inferRequestSchema.safeParse({ inputs: [input] }).success)
   t.false(inferRequestSchema.safeParse({ inputs: [{ ...input, data: {} }] }).success)
+})
+
+test('in slices the response is the same, and the event loop turns meanwhile', async (t) => {
+  const large: Tensor = {
+    ...{ name: 'large', datatype: 'FP32', shape: [1_000_000] },
+    data: Float32Array.from({ length: 1_000_000 }, (_, i) => Math.sin(i)),
+  }
+  const response = { model: MODEL, id: 'a', outputs: [large, Y], binary: [false, true] }
+  t.true(isLongToEncode(response))
+  let turns = 0
+  let isDone = false
+  const turn = () => {
+    turns++
+    if (!isDone) setImmediate(turn)
+  }
+  setImmediate(turn)
+  const sliced = await encodeInferResponseInSlices(response)
+  isDone = true
+  t.true(turns > 10, `${turns} turns of the event loop`)
+  const whole = encodeInferResponse(response)
+  t.deepEqual(sliced.headers, whole.headers)
+  t.is(sliced.bytes, whole.bytes)
+  const bytesOf = ({ chunks }: EncodedResponse) => Buffer.concat(chunks.map((chunk) => Buffer.from(chunk)))
+  t.true(bytesOf(sliced).equals(bytesOf(whole)))
+})
+
+test('what is binary, in shared memory or small is not long to encode', (t) => {
+  const data = new Float32Array(1_000_000)
+  const large: Tensor = { name: 'large', datatype: 'FP32', shape: [1_000_000], data }
+  t.false(isLongToEncode({ model: MODEL, outputs: [large], binary: [true] }))
+  t.false(isLongToEncode({ model: MODEL, outputs: [Y], binary: [false] }))
+})
+
+test('a response that is too large is refused in slices too', async (t) => {
+  const data = new Float32Array(100_000).fill(1.25)
+  const large: Tensor = { name: 'large', datatype: 'FP32', shape: [100_000], data }
+  const response = { model: MODEL, outputs: [large], binary: [false], maxBytes: 300_000 }
+  await t.throwsAsync(encodeInferResponseInSlices(response), { code: 'RESPONSE_TOO_LARGE' })
 })
