@@ -94,7 +94,7 @@ testWithLimits(
     t.is(fatal?.code, 'MEMORY_LIMIT')
     t.regex(
       fatal?.msg ?? '',
-      /at least 543\.\d MB \(segments 3\.\d MB, 8 workers of 60\.0 MB, .*allows 250\.0 MB/,
+      /at least 543\.\d MB \(segments 3\.\d MB, 8 workers of 60\.0 MB, .*allows only 250\.0 MB/,
     )
     t.deepEqual(refused.segments(), [])
     const served = start('2')

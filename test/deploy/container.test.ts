@@ -53,7 +53,8 @@ test('the last stage installs nothing, sets the locale, and runs as the user of 
   const { version } = JSON.parse(readFileSync(join(PROJECT_ROOT, 'package.json'), 'utf8'))
   t.is(container.image, `onecopy:${version}`)
   t.true(lastOf('LABEL')?.includes(`image.version="${version}"`))
-  t.is(lastOf('EXPOSE'), `${OPTIONS.port.default()} ${OPTIONS.adminPort.default()}`)
+  // 8001 is the gRPC port of the manifests; gRPC is off unless it is set.
+  t.is(lastOf('EXPOSE'), `${OPTIONS.port.default()} 8001 ${OPTIONS.adminPort.default()}`)
   t.is(lastOf('ENTRYPOINT'), '["node", "/app/dist/cluster/main.js"]')
 })
 

@@ -37,14 +37,14 @@ test('the heavy format is a line of JSON, then little-endian values, row by row'
   t.deepEqual(
     encodeHeavy(table, 'float'),
     Buffer.concat([
-      Buffer.from('{"dims":["a","b"],"shape":[2,2],"dtype":"<f4"}\n'),
+      Buffer.from('{"dims": ["a", "b"], "shape": [2, 2], "dtype": "<f4"}\n'),
       Buffer.from(Float32Array.of(1, Number.NaN, 2.5, -1).buffer),
     ]),
   )
   t.deepEqual(
     encodeHeavy(table, 'integer'),
     Buffer.concat([
-      Buffer.from('{"dims":["a","b"],"shape":[2,2],"dtype":"<i4"}\n'),
+      Buffer.from('{"dims": ["a", "b"], "shape": [2, 2], "dtype": "<i4"}\n'),
       Buffer.from(Int32Array.of(1, 0, 2, -1).buffer),
     ]),
   )

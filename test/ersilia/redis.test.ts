@@ -81,6 +81,6 @@ testWithRedis('all workers share the rows in Redis, laid out as ersilia-pack lay
   // Without Redis everything is computed.
   t.deepEqual((await run(url, 'fetch_cache=true&save_cache=true', ['Oc1ccccc1']))[0], [phenol])
   const warned = await untilSome('a warning', () => server.log.find(({ level }) => level === 'warn') ?? null)
-  t.regex(warned.msg, /cannot be reached/)
+  t.regex(warned.msg, /result cache is unavailable/)
   await stopCleanly(t, server)
 })
