@@ -2,6 +2,7 @@
  * Loads and runs models for a serving process. Executions run in the inference thread, or on the event loop where they
  * are known to be short; whoever calls `run` need not know which.
  */
+import { OnecopyError } from '../errors.js'
 import type { StatsPageReference } from '../metrics/page.js'
 import { StatsPage } from '../metrics/page.js'
 import type { Placement } from '../metrics/series.js'
@@ -97,8 +98,14 @@ export class Engine {
       lowestNs > budgetNs * FIRST_RUN_FACTOR
     )
       return false
-    this.#onLoop.load(loadRequest(modelKey, segment, choices))
-    return true
+    try {
+      this.#onLoop.load(loadRequest(modelKey, segment, choices))
+      return true
+    } catch (thrown) {
+      // The thread has the model: without a second session everything runs there.
+      if (thrown instanceof OnecopyError) return false
+      throw thrown
+    }
   }
 
   /**
