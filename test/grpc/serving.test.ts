@@ -165,7 +165,7 @@ test('channels that all met one worker are evened out, as connections of REST ar
   }
   const loops = busy.flatMap((client) => [callInLoop(client), callInLoop(client)])
   await until('a worker is asked to give up a connection', () =>
-    server.log.some(({ msg }) => msg === 'asking the worker to give up a connection'),
+    server.log.some(({ msg }) => msg === 'asking the worker to close a connection'),
   )
   const before = loops.map(({ counts }) => counts.answered)
   await until('calls go on', () => loops.every(({ counts }, i) => counts.answered > (before[i] ?? 0) + 50))
