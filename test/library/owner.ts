@@ -9,7 +9,7 @@ import { until } from '../helpers/waiting.js'
 
 export const WIDE_INPUTS = 1024
 const WIDE_BYTES = 8_000_000
-const RELEASED = 'released weights that only a load needs'
+const RELEASED = 'released raw weights'
 
 /** A row for the model 'wide'. */
 export function wideRow(seed = 0): number[] {
