@@ -8,6 +8,7 @@ import { FleetStats } from '../../cluster/workers/stats.js'
 import { Supervisor, type SupervisorOptions } from '../../cluster/workers/supervisor.js'
 import { WorkerHandle, type WorkerHandleOptions } from '../../cluster/workers/worker-handle.js'
 import { ServingConfigSchema } from '../../src/config/config.js'
+import { loadConfig } from '../../src/config/load.js'
 import type { Log } from '../../src/log.js'
 import { readModelConfig } from '../../src/repository/config.js'
 import { temporaryFolder } from '../helpers/server.js'
@@ -63,7 +64,7 @@ export function startMessage(
 ): Omit<StartMessage, 'statsSlot'> {
   return {
     type: 'start',
-    config: ServingConfigSchema.parse(SERVING_CONFIG),
+    config: ServingConfigSchema.parse({ ...loadConfig([], {}), ...SERVING_CONFIG }),
     bundle: null,
     identity: { name: 'onecopy', version: '0' },
     serverFolder: '/nowhere',
@@ -76,22 +77,10 @@ export function startMessage(
   }
 }
 
+/** Beside the defaults: workers of these tests serve nothing. */
 const SERVING_CONFIG = {
-  ...{ host: '127.0.0.1', port: 0, isHttp: false, socketPath: '', redisUrl: '', threads: 1 },
-  ...{
-    drainTimeoutMs: 1000,
-    stallTimeoutMs: 1000,
-    inlineBudgetMs: 0,
-    headersTimeoutMs: 1000,
-    requestTimeoutMs: 1000,
-  },
-  ...{ keepAliveTimeoutMs: 1000, maxConnections: 0, maxBodyBytes: 1, hasDocs: false, maxQueuedRequests: 1 },
-  ...{ deadlineStatus: 503, systemSharedMemory: false, rateLimit: null, maxClientRequests: 0 },
-  ...{ trustedProxies: 0, corsOrigins: [], isAccessLogOn: false, isServerTimingOn: false, otlpEndpoint: '' },
-  ...{ logLevel: 'info', logFormat: 'json' },
-  maxResponseBytes: 1,
-  maxBatchTokens: 1,
-  isModelRequired: false,
+  ...{ port: 0, isHttp: false, isModelRequired: false, adminPort: 0, adminTokenSha256: null },
+  ...{ drainTimeoutMs: 1000, stallTimeoutMs: 1000, headersTimeoutMs: 1000, requestTimeoutMs: 1000 },
 }
 
 export function startWorker(
