@@ -94,6 +94,8 @@ export class Engine {
     const { budgetNs } = this.#policy
     if (
       budgetNs === 0 ||
+      // A second session has threads of its own.
+      choices.threads > 1 ||
       segment.graph.length > MAX_LOOP_GRAPH_BYTES ||
       lowestNs > budgetNs * FIRST_RUN_FACTOR
     )

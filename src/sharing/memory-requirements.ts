@@ -2,8 +2,10 @@
  * The private memory that every worker needs for a model. It is measured before the model is served and
  * stored in the image.
  */
+
 import { open } from 'node:fs/promises'
 import { updateHeader } from '../compile/image.js'
+import { deadlineSignal } from '../process/deadline-signal.js'
 import { cgroupMemoryLimit } from '../process/memory.js'
 import type { MemoryRequirements, SegmentHeader } from '../segment/layout.js'
 import { readHeader } from '../segment/write.js'
@@ -69,10 +71,11 @@ export async function recordMemoryRequirements(
   await using file = await open(imagePath, 'r+')
   const header = await readHeader(file)
   if (!isWorthMeasuring(header)) return
+  using deadline = deadlineSignal(signal, timeoutMs)
   const measurement = await measureWorker(imagePath, {
     // A model without a self-check is too slow to run or crashed in trial runs, unless it is random.
     run: header.selfCheck !== null || header.random !== null,
-    signal: AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]),
+    signal: deadline.signal,
   }).catch(() => null)
   if (measurement !== null)
     await updateHeader(file, { memoryRequirements: memoryRequirementsOf(measurement) })
