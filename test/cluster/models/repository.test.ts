@@ -91,7 +91,7 @@ const BAD_ENTRIES: readonly (readonly [name: string, version: string, says: RegE
   ['broken', '1', /expected an ONNX model/],
   ['empty', '1', /expected a file model\.onnx in a version folder/],
   ['json', '1', /config\.json: expected a JSON file/],
-  ['link', '', /a link to \/no\/such\/folder/],
+  ['link', '', /a broken link to \/no\/such\/folder/],
   ['my model', '', /"my model"/],
   ['twice', '1', /exists twice/],
 ]
@@ -223,7 +223,7 @@ test.serial('a served version that becomes invalid keeps serving until it is fix
     emptied: /none/,
     partly: /none/,
     replaced: /a folder/,
-    folder: /a link to/,
+    folder: /a broken link to/,
   }
   for (const name of Object.keys(bad))
     await server.logged(({ msg, model }) => msg === IS_INVALID && model === name)
