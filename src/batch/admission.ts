@@ -1,7 +1,7 @@
 /**
- * The door to a model: a queue bounded by requests and by bytes. What is over the bound is refused at
- * once, what waits too long is answered at its deadline, and what nobody waits for any more is dropped
- * before it costs compute.
+ * Admission to a model: a queue limited by requests and by bytes. A request over the limit is rejected
+ * immediately, one that waits too long is answered at its deadline, and one whose client has left is
+ * dropped before it costs compute.
  */
 import { OnecopyError } from '../errors.js'
 import { dataBytes } from '../tensor.js'

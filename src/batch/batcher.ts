@@ -1,6 +1,6 @@
 /**
  * Keeps the inference thread busy and fair. While it computes one batch, compatible requests gather for
- * the next; an idle thread starts at once, so a lone request never waits. Between models the one that has
+ * the next; an idle thread starts immediately, so a lone request never waits. Between models the one that has
  * had the least compute time goes first (start-time fair queueing: Goyal, Vin, Cheng, 1997), so a flood
  * on one does not starve another.
  *
@@ -53,7 +53,7 @@ interface Computed {
   readonly times: ExecutionTimes
 }
 
-interface Lane {
+interface QueuedModel {
   readonly modelKey: string
   readonly policy: BatchingPolicy
   readonly queue: ModelQueue
@@ -79,7 +79,7 @@ function jointLimit(batch: readonly Entry[]): OutputLimit | null {
 
 export class Batcher {
   readonly #options: BatcherOptions
-  readonly #lanes = new Map<string, Lane>()
+  readonly #models = new Map<string, QueuedModel>()
   #isBusy = false
   #isShut = false
   /** What everybody is answered with once the thread is given up. */
@@ -87,8 +87,8 @@ export class Batcher {
   #executing: readonly Entry[] = []
   #isPumpDue = false
   #delayTimer: NodeJS.Timeout | undefined
-  #lingering: { lane: Lane; wantedRows: number; timer: NodeJS.Timeout } | undefined
-  /** Virtual time of the lane that was served last: where a lane that was empty joins. */
+  #lingering: { model: QueuedModel; wantedRows: number; timer: NodeJS.Timeout } | undefined
+  /** Virtual time of the model that ran last. A model whose queue was empty joins here. */
   #clockNs = 0
 
   constructor(options: BatcherOptions) {
@@ -96,7 +96,7 @@ export class Batcher {
   }
 
   add(modelKey: string, policy: BatchingPolicy): void {
-    this.#lanes.set(modelKey, {
+    this.#models.set(modelKey, {
       modelKey,
       policy,
       queue: new ModelQueue(policy.queue),
@@ -109,18 +109,18 @@ export class Batcher {
 
   /** Forgets a model that gets no requests any more. */
   remove(modelKey: string): void {
-    this.#lanes.delete(modelKey)
+    this.#models.delete(modelKey)
   }
 
   /** Answers all requests of a model that wait with `error`; what is computed is computed to its end. */
   refuseWaiting(modelKey: string, error: OnecopyError): void {
-    this.#lanes.get(modelKey)?.queue.rejectAll(error)
+    this.#models.get(modelKey)?.queue.rejectAll(error)
   }
 
   /** Requests that wait, over all models; what is being computed is not among them. */
   get depth(): number {
     let depth = 0
-    for (const { queue } of this.#lanes.values()) depth += queue.length
+    for (const { queue } of this.#models.values()) depth += queue.length
     return depth
   }
 
@@ -132,7 +132,7 @@ export class Batcher {
     if (this.#abandonedFor !== null) throw this.#abandonedFor
     if (this.#isShut)
       throw new OnecopyError('SHUTTING_DOWN', 'the server is shutting down', { retryAfterSeconds: 1 })
-    this.#lane(modelKey).queue.checkCapacity(inputBytes)
+    this.#modelOf(modelKey).queue.checkCapacity(inputBytes)
   }
 
   /**
@@ -141,15 +141,15 @@ export class Batcher {
    */
   submit(job: Job): Promise<JobResult> {
     return new Promise((resolve, reject) => {
-      const lane = this.#lane(job.modelKey)
+      const model = this.#modelOf(job.modelKey)
       this.checkCapacity(job.modelKey)
-      if (lane.queue.length === 0) lane.virtualNs = Math.max(lane.virtualNs, this.#clockNs)
-      const { optionalInputs } = lane.policy
+      if (model.queue.length === 0) model.virtualNs = Math.max(model.virtualNs, this.#clockNs)
+      const { optionalInputs } = model.policy
       const isPlain = optionalInputs === undefined || !job.inputs.some(({ name }) => optionalInputs.has(name))
-      lane.queue.push(new Entry(job, lane.isBatchable && isPlain, resolve, reject))
+      model.queue.push(new Entry(job, model.isBatchable && isPlain, resolve, reject))
       const lingering = this.#lingering
       if (lingering === undefined) this.#pumpSoon()
-      else if (lane !== lingering.lane || lane.queue.compatibleRows() >= lingering.wantedRows)
+      else if (model !== lingering.model || model.queue.compatibleRows() >= lingering.wantedRows)
         this.#endLinger()
     })
   }
@@ -158,10 +158,10 @@ export class Batcher {
     return this.#options.isAlone?.() ?? false
   }
 
-  #lane(modelKey: string): Lane {
-    const lane = this.#lanes.get(modelKey)
-    if (lane === undefined) throw new OnecopyError('MODEL_NOT_READY', `model ${modelKey} is not loaded`)
-    return lane
+  #modelOf(modelKey: string): QueuedModel {
+    const model = this.#models.get(modelKey)
+    if (model === undefined) throw new OnecopyError('MODEL_NOT_READY', `model ${modelKey} is not loaded`)
+    return model
   }
 
   /** After all requests that have arrived by now were read: they gather, and a lone one loses nothing. */
@@ -181,25 +181,25 @@ export class Batcher {
 
   #pump(): void {
     if (this.#isBusy || this.#abandonedFor !== null) return
-    const lane = this.#nextLane()
-    if (lane === undefined) return
+    const model = this.#nextModel()
+    if (model === undefined) return
     clearTimeout(this.#delayTimer)
-    const batch = lane.queue.takeBatch(this.#batchRows(lane), MAX_BATCH_BYTES)
-    this.#clockNs = lane.virtualNs
+    const batch = model.queue.takeBatch(this.#batchRows(model), MAX_BATCH_BYTES)
+    this.#clockNs = model.virtualNs
     this.#isBusy = true
-    void this.#execute(lane, batch)
+    void this.#execute(model, batch)
   }
 
-  /** The lane with the least compute time among those that have something to run now. */
-  #nextLane(): Lane | undefined {
-    let next: Lane | undefined
+  /** The model with the least compute time among those with requests to run now. */
+  #nextModel(): QueuedModel | undefined {
+    let next: QueuedModel | undefined
     let waitMs = Number.POSITIVE_INFINITY
-    for (const lane of this.#lanes.values()) {
-      lane.queue.dropCancelled()
-      if (lane.queue.length === 0) continue
-      const laneWaitMs = this.#companyWaitMs(lane)
-      if (laneWaitMs > 0) waitMs = Math.min(waitMs, laneWaitMs)
-      else if (next === undefined || lane.virtualNs < next.virtualNs) next = lane
+    for (const model of this.#models.values()) {
+      model.queue.dropCancelled()
+      if (model.queue.length === 0) continue
+      const modelWaitMs = this.#companyWaitMs(model)
+      if (modelWaitMs > 0) waitMs = Math.min(waitMs, modelWaitMs)
+      else if (next === undefined || model.virtualNs < next.virtualNs) next = model
     }
     if (next === undefined && Number.isFinite(waitMs)) {
       clearTimeout(this.#delayTimer)
@@ -209,7 +209,7 @@ export class Batcher {
   }
 
   /** How much longer the head waits for company, in milliseconds: only where the model's config asks for it. */
-  #companyWaitMs({ policy, queue, isBatchable }: Lane): number {
+  #companyWaitMs({ policy, queue, isBatchable }: QueuedModel): number {
     const { head } = queue
     if (
       policy.maxQueueDelayMs === 0 ||
@@ -225,26 +225,26 @@ export class Batcher {
     return Math.max(0, Math.ceil(policy.maxQueueDelayMs - waitedMs))
   }
 
-  #batchRows({ policy, queue, tuner }: Lane): number {
+  #batchRows({ policy, queue, tuner }: QueuedModel): number {
     const { preferredBatchSizes: preferred, maxBatchSize } = policy
     if (preferred.length === 0) return tuner.limit
     const waiting = queue.compatibleRows()
     return preferred.findLast((size) => size <= waiting) ?? maxBatchSize
   }
 
-  async #execute(lane: Lane, batch: readonly Entry[]): Promise<void> {
+  async #execute(model: QueuedModel, batch: readonly Entry[]): Promise<void> {
     const startedNs = process.hrtime.bigint()
     this.#executing = batch
     let results: (Computed | Error)[]
     try {
-      results = await this.#runTogether(lane, batch, startedNs)
+      results = await this.#runTogether(model, batch, startedNs)
     } catch (thrown) {
-      // A bug, not a failed model: everybody hears of it.
+      // A bug, not a failed model: every request of the batch fails.
       results = batch.map(() => thrown as Error)
     }
     this.#isBusy = false
     this.#executing = []
-    const isLingering = this.#linger(lane, batch)
+    const isLingering = this.#linger(model, batch)
     if (!isLingering) this.#pump()
     for (const [i, entry] of batch.entries()) {
       const result = results[i] as Computed | Error
@@ -259,16 +259,16 @@ export class Batcher {
    * the thread waits for them, for a tenth of what the last batch took. A request to an idle thread never
    * waits, nor does one of another model, nor a small model. Returns whether it waits.
    */
-  #linger(lane: Lane, batch: readonly Entry[]): boolean {
+  #linger(model: QueuedModel, batch: readonly Entry[]): boolean {
     const { longestLingerMs = LONGEST_LINGER_MS } = this.#options
-    const lingerMs = Math.min((lane.lastComputeNs / 1e6) * LINGER_SHARE, longestLingerMs)
-    if (lingerMs < SHORTEST_LINGER_MS || !lane.isBatchable || this.#isShut) return false
-    for (const other of this.#lanes.values()) if (other !== lane && other.queue.length > 0) return false
-    const waiting = lane.queue.compatibleRows()
+    const lingerMs = Math.min((model.lastComputeNs / 1e6) * LINGER_SHARE, longestLingerMs)
+    if (lingerMs < SHORTEST_LINGER_MS || !model.isBatchable || this.#isShut) return false
+    for (const other of this.#models.values()) if (other !== model && other.queue.length > 0) return false
+    const waiting = model.queue.compatibleRows()
     const returning = batch.reduce((rows, entry) => rows + (entry.rows ?? 0), 0)
-    const wanted = Math.min(waiting + returning, lane.tuner.limit)
-    if (waiting === 0 || waiting >= wanted || !lane.tuner.isWorthWaiting(waiting, wanted)) return false
-    this.#lingering = { lane, wantedRows: wanted, timer: setTimeout(() => this.#endLinger(), lingerMs) }
+    const wanted = Math.min(waiting + returning, model.tuner.limit)
+    if (waiting === 0 || waiting >= wanted || !model.tuner.isWorthWaiting(waiting, wanted)) return false
+    this.#lingering = { model, wantedRows: wanted, timer: setTimeout(() => this.#endLinger(), lingerMs) }
     return true
   }
 
@@ -278,10 +278,14 @@ export class Batcher {
     this.#pump()
   }
 
-  async #runTogether(lane: Lane, batch: readonly Entry[], beganNs: bigint): Promise<(Computed | Error)[]> {
+  async #runTogether(
+    model: QueuedModel,
+    batch: readonly Entry[],
+    beganNs: bigint,
+  ): Promise<(Computed | Error)[]> {
     const [first] = batch
     if (first === undefined) return []
-    if (batch.length === 1) return [await this.#runAlone(lane, first, beganNs)]
+    if (batch.length === 1) return [await this.#runAlone(model, first, beganNs)]
     const rowCounts = batch.map((entry) => entry.rows as number)
     const rows = rowCounts.reduce((sum, count) => sum + count, 0)
     const inputs = concatenate(
@@ -292,7 +296,7 @@ export class Batcher {
     try {
       const { outputNames } = first.job
       const outputLimit = jointLimit(batch)
-      const { outputs, times } = await this.#run(lane, {
+      const { outputs, times } = await this.#run(model, {
         ...{ inputs, outputNames, outputLimit, rows, beganNs },
       })
       const parts = split(outputs, rowCounts, rows)
@@ -303,19 +307,19 @@ export class Batcher {
     }
     // One of them spoils it for all, or the model does not batch: each finds out alone.
     const results: (Computed | Error)[] = []
-    for (const entry of batch) results.push(await this.#runAlone(lane, entry, process.hrtime.bigint()))
+    for (const entry of batch) results.push(await this.#runAlone(model, entry, process.hrtime.bigint()))
     const isModelAtFault = !isTooLarge && results.every((result) => !(result instanceof Error))
     if (isModelAtFault) {
-      lane.isBatchable = false
-      this.#options.onUnbatchable?.(lane.modelKey)
+      model.isBatchable = false
+      this.#options.onUnbatchable?.(model.modelKey)
     }
     return results
   }
 
-  async #runAlone(lane: Lane, { job, rows }: Entry, beganNs: bigint): Promise<Computed | Error> {
+  async #runAlone(model: QueuedModel, { job, rows }: Entry, beganNs: bigint): Promise<Computed | Error> {
     const { inputs, outputNames, outputLimit = null } = job
     try {
-      return await this.#run(lane, {
+      return await this.#run(model, {
         ...{ inputs, outputNames, outputLimit, rows: rows ?? 1, beganNs },
       })
     } catch (thrown) {
@@ -324,7 +328,7 @@ export class Batcher {
   }
 
   async #run(
-    lane: Lane,
+    model: QueuedModel,
     execution: {
       inputs: readonly Tensor[]
       outputNames: readonly string[]
@@ -334,7 +338,7 @@ export class Batcher {
       beganNs: bigint
     },
   ): Promise<Computed> {
-    const { modelKey } = lane
+    const { modelKey } = model
     const { inputs, outputNames, outputLimit, rows, beganNs } = execution
     const run = this.#options.run({ modelKey, inputs, outputNames, outputLimit, isAlone: this.#isAlone })
     const { outputs, startedNs, computeNs, placement } = await run
@@ -344,9 +348,9 @@ export class Batcher {
       outputNs: Math.max(0, Number(process.hrtime.bigint()) - startedNs - computeNs),
       placement,
     }
-    lane.virtualNs += computeNs
-    lane.lastComputeNs = computeNs
-    lane.tuner.record(rows, computeNs)
+    model.virtualNs += computeNs
+    model.lastComputeNs = computeNs
+    model.tuner.record(rows, computeNs)
     this.#options.onExecution?.({ modelKey, rows, times })
     return { outputs, times }
   }
@@ -358,7 +362,7 @@ export class Batcher {
     clearTimeout(this.#lingering?.timer)
     this.#lingering = undefined
     for (const entry of this.#executing) entry.reject(error)
-    for (const { queue } of this.#lanes.values()) queue.rejectAll(error)
+    for (const { queue } of this.#models.values()) queue.rejectAll(error)
   }
 
   /** Refuses what comes from now on; what waits still runs. */

@@ -41,7 +41,7 @@ export interface Execution {
   readonly isAlone: boolean
 }
 
-/** The engine's `run`, handed in: this room does not know the engine. */
+/** The engine's `run`, passed in: this module does not import the engine. */
 export type Run = (execution: Execution) => Promise<{
   readonly outputs: readonly Tensor[]
   /** When the runtime began, on the clock of process.hrtime. */

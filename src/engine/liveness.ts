@@ -1,6 +1,6 @@
 /**
- * What shows that a serving process lives: its event loop beats in the stats page, where the primary looks; its inference
- * thread answers the event loop, which gives it up when it does not for too long.
+ * Liveness of a serving process. Its event loop writes a heartbeat to the stats page, which the primary reads. Its
+ * inference thread answers pings of the event loop, and counts as stalled if it does not for too long.
  */
 import { OnecopyError } from '../errors.js'
 import type { ProcessRecorder } from '../metrics/recorder.js'
@@ -18,7 +18,7 @@ export interface LivenessOptions {
   readonly self: ProcessRecorder
   readonly queueDepth: () => number
   readonly stallTimeoutMs: number
-  /** The thread is given up: whoever waits for it is to be told. */
+  /** The thread counts as stalled: requests that wait for it must be answered. */
   readonly onStall: (failure: OnecopyError, silentMs: number) => void
 }
 

@@ -1,9 +1,9 @@
-/** Asks the inference thread again and again whether it answers, and tells when it has not for too long. */
+/** Pings the inference thread at intervals, and reports a stall if it does not answer for too long. */
 
 const INTERVAL_MS = 500
 /**
- * Of a longer pause between two looks so much counts: this process did not run meanwhile (it was stopped, its container
- * frozen), and neither did its thread.
+ * At most this much of a pause between two checks counts. In a longer one this process did not run (it was stopped, or
+ * its container frozen), and neither did its thread.
  */
 const LONGEST_LOOK_MS = 2 * INTERVAL_MS
 

@@ -71,7 +71,7 @@ function inferRouter(context: HttpContext): Router {
   return router
 }
 
-/** `addRoutes` brings the routes of rooms that this one does not know. */
+/** `addRoutes` adds the routes of modules that this one does not import. */
 export function createApp(
   context: HttpContext,
   server: ServerIdentity,

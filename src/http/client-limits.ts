@@ -1,4 +1,4 @@
-/** How much one client may ask for: requests in a time, and requests inside at once. */
+/** Limits per client: requests in a time, and requests in flight. */
 import type { IncomingMessage } from 'node:http'
 import { isIP, isIPv6 } from 'node:net'
 import type { Context, Next } from 'koa'

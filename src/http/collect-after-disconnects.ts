@@ -1,14 +1,14 @@
 /**
- * Memory after a crowd has left. What a connection cost is old by then and V8 looks at old objects only when
- * new ones pile up: a worker that lost thousands of connections kept their memory for minutes. So where many
- * have left it is collected once, at a pause of some tens of milliseconds. Needs `node --expose-gc`.
+ * Frees memory after many clients have disconnected. Objects of connections are in V8's old generation, which is
+ * collected only under allocation pressure: a worker that lost thousands of connections kept their memory for minutes.
+ * So one collection runs after many disconnects; it takes some tens of milliseconds. Needs `node --expose-gc`.
  */
 import type { Server } from 'node:http'
 import { returnFreePages } from '../mapping.js'
 
 /** Fewer than this, some 10 MB, are left to V8. */
 const CROWD = 1000
-/** The rest of the crowd leaves meanwhile; and clients that come and go cannot make it a habit. */
+/** Other clients disconnect meanwhile, and frequent reconnects do not cause frequent collections. */
 const DELAY_MS = 1000
 const REST_MS = 10_000
 

@@ -1,7 +1,7 @@
 /**
- * What a client is told whose connection ends before it has sent a request that routes could answer:
- * malformed bytes, headers beyond the limit, a request that does not arrive. The answer has the form of
- * every other error, stands behind the answers to what came before on the connection, and closes it.
+ * Responses to clients whose connection fails before a route can answer: malformed bytes, headers beyond
+ * the limit, a request that does not arrive in time. The response has the form of every other error,
+ * follows the responses to earlier requests of the connection, and closes it.
  *
  * A request that is cut off in its body is waited for by its route as well: `faultOf` tells it why it
  * will never be complete.

@@ -7,7 +7,7 @@ import type { HttpContext } from './context.js'
 import { publicText } from './public-text.js'
 import type { RequestState } from './request-state.js'
 
-/** What clients are told; a client's own mistakes are told in its own words. */
+/** The error as clients see it. Errors of the client keep their text, which quotes its own input. */
 function asPublic(error: OnecopyError, folders: readonly string[]): OnecopyError {
   if (error.fault === 'client') return error
   const message = publicText(error.message, folders)

@@ -13,7 +13,7 @@ const LAST_ACCEPTED_MS = 100
 
 /**
  * Responses say `Connection: close` from now on. Resolves when the last connection is closed. `isUrgent` closes the
- * listening sockets at once: others are to be asked, now.
+ * listening sockets immediately: other workers take over now.
  */
 export async function closeServers(
   servers: readonly (Server | null)[],

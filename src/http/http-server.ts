@@ -17,7 +17,7 @@ import { secureContextOptions, type TlsMaterial } from './tls.js'
 const CHECK_INTERVAL_MS = 500
 /** Node's default, written down: it can be changed by a flag, and the errors' documentation names it. */
 const MAX_HEADER_BYTES = 16 * 1024
-/** Clients send a dozen, proxies add some; 16 KiB have room for four thousand. */
+/** Clients send a dozen and proxies add some; 16 KiB can hold four thousand. */
 const MAX_HEADERS = 256
 /** Below this share of the limit the next refused connection is worth a line in the log again. */
 const FULL_NO_MORE = 0.9
@@ -103,7 +103,7 @@ export function renewTls(server: Server, material: TlsMaterial): void {
   ;(server as Server & Pick<TlsServer, 'setSecureContext'>).setSecureContext(secureContextOptions(material))
 }
 
-/** RFC 9112, 3.2: refused, because whoever stands in front may have looked at the other one. */
+/** RFC 9112, 3.2: rejected, because a proxy in front may have used the other one. */
 function hasSecondHost(rawHeaders: readonly string[]): boolean {
   let hosts = 0
   for (let i = 0; i < rawHeaders.length; i += 2) {

@@ -6,7 +6,7 @@ import type { InferRequest } from '../protocol/v2/request.js'
 import type { Tensor } from '../tensor.js'
 import type { ServedModel } from './service.js'
 
-/** A timer beyond this fires at once: such a deadline, of 24 days and more, is none. */
+/** A longer timer fires immediately, so a deadline of 24 days or more counts as none. */
 const LONGEST_TIMER_MS = 2 ** 31 - 1
 
 export function outcomeOf(thrown: unknown): Outcome {

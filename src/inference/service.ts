@@ -1,4 +1,4 @@
-/** What a front end (REST today) is given to serve inference: the models, and the door to the queue. */
+/** What a front end (REST, gRPC) gets to serve inference: the models, and `submit`. */
 import type { OutOfService } from '../errors.js'
 import type { ExecutionTimes, ModelRecorder } from '../metrics/recorder.js'
 import type { ModelStatistics } from '../metrics/statistics.js'

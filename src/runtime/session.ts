@@ -119,7 +119,7 @@ export interface OutputDescription {
   readonly shape: readonly (number | string)[] | null
 }
 
-/** Loads a model only to be told what its outputs are. @throws what the runtime says of a model that it cannot load. */
+/** Loads a model to describe its outputs. @throws the runtime's error if it cannot load the model. */
 export async function describeOutputs(model: {
   readonly bytes: Uint8Array
   readonly folder: string
@@ -171,7 +171,7 @@ export class Session {
   readonly #outputs: readonly TensorSpec[]
   readonly #inputs: ReadonlyMap<string, TensorSpec>
   readonly #defaults: readonly (readonly [name: string, value: RuntimeTensor])[]
-  /** Whether bytes that are not UTF-8 can be told in its outputs. */
+  /** Whether its outputs can be checked for bytes that are not UTF-8. */
   readonly #areTextsChecked: boolean
   #isClosed = false
 

@@ -1,5 +1,5 @@
 /**
- * One serving process, assembled from the rooms: attach the segments, load them into the inference
+ * One serving process, assembled from the modules: attach the segments, load them into the inference
  * thread, serve HTTP, drain. It does not know whether other processes serve beside it.
  */
 import { Keyring } from '../access/api-keys.js'
@@ -210,7 +210,7 @@ export class ServingProcess {
     }
   }
 
-  /** From here on requests to this model version are refused until it is put back, those that wait too where the state says so. */
+  /** Rejects requests to this model version until it is put back, and queued ones unless the state keeps them. */
   takeOut(version: VersionOutOfService): void {
     this.#models.takeOut(version)
     if (version.state.isQueueKept === true) return
@@ -317,7 +317,7 @@ export class ServingProcess {
   }
 
   /**
-   * Not ready, connections told to close, socket shut, accepted requests answered, engine closed; a thread that
+   * Turns not ready, closes connections gracefully, closes the socket, answers accepted requests, closes the engine; a thread that
    * stalled is left as it is. Resolves when all of that is done; whoever waits sets the deadline. Idempotent.
    */
   drain(): Promise<void> {

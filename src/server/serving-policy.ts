@@ -70,7 +70,7 @@ function nodeNotes(preventedBy: SegmentHeader['batching']['preventedBy']): Recor
   return { batching_prevented_by: `${node} (${operator})`, batching_remedy: remedy }
 }
 
-/** What clients are told of a model: whether its first dimension is a batch is known even where none is gathered. */
+/** A model's configuration as clients see it. Whether its first dimension is a batch is known even if batching is off. */
 export function configurationOf(
   { name, version, config }: ConfiguredModel,
   header: SegmentHeader,

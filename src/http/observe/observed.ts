@@ -1,6 +1,6 @@
 /**
- * What is told about a request: a line of the access log, a span, the header Server-Timing. One middleware for the three,
- * there only where one of them is on.
+ * Observability of requests: the access log, spans, and the header Server-Timing. One middleware serves all three; it
+ * is installed only if one of them is enabled.
  */
 import type { Context, Middleware, Next } from 'koa'
 import type { Log } from '../../log.js'

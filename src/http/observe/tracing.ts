@@ -3,7 +3,8 @@
  * where a collector is named: the packages are optional, 28 MB on the disk and some 4 MB in each worker. Everything but
  * the endpoint is set by OpenTelemetry's own variables (OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER, ...).
  *
- * Only the span of the request itself is made while it is answered; what is inside is told afterwards, from its timings.
+ * Only the span of the request itself is created while it is served. Its child spans are created afterwards, from the
+ * timings.
  */
 import type { IncomingMessage } from 'node:http'
 import {

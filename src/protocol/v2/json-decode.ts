@@ -1,7 +1,7 @@
 /**
  * Tensor data from JSON. The engine's own JSON.parse reads the range (nothing in JavaScript is faster), a
  * loop per row checks and stores the elements, and where numbers are too coarse to tell (`1.0` from `1`,
- * 2^53 from 2^53 + 1) the bytes are looked at again.
+ * 2^53 from 2^53 + 1) the bytes are scanned again.
  *
  * Source: Open Inference Protocol V2, "Tensor Data": flat or nested, row-major.
  */

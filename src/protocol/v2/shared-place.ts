@@ -1,5 +1,5 @@
 /**
- * Tensors that stand in a client's shared memory: which parameters say so.
+ * Parameters of tensors in a client's shared memory.
  *
  * Source: Triton's system shared memory extension.
  */

@@ -92,7 +92,7 @@ export async function inferTexts(
     }, timeoutMs)
   })
   const answered = answer(spec, tensors, { isTruncated, isCancelled: () => isLate || isCancelled() })
-  // What is not done by then is dropped, and says so to nobody.
+  // Work that is not done by then is dropped.
   answered.catch(() => {})
   try {
     return await Promise.race([answered, late])
