@@ -69,15 +69,18 @@ export const index: AdminPaths['/v2/repository/index']['post']['responses'][200]
 export const error: components['schemas']['Error'] = { error: 'no' }
 `
 
-test("openapi-typescript's types compile in strict mode, and are what the server takes and answers", (t) => {
-  const folder = temporaryFolder(t)
-  for (const port of PORTS) {
-    const args = ['openapi-typescript', writeDocument(folder, port), '-o', join(folder, `${port}.ts`)]
-    if (!generate(t, 'openapi-typescript@7.13.0', args)) return
-  }
-  writeFileSync(join(folder, 'program.ts'), PROGRAM)
-  compile(t, folder, { noEmit: true })
-})
+test.serial(
+  "openapi-typescript's types compile in strict mode, and are what the server takes and answers",
+  (t) => {
+    const folder = temporaryFolder(t)
+    for (const port of PORTS) {
+      const args = ['openapi-typescript', writeDocument(folder, port), '-o', join(folder, `${port}.ts`)]
+      if (!generate(t, 'openapi-typescript@7.13.0', args)) return
+    }
+    writeFileSync(join(folder, 'program.ts'), PROGRAM)
+    compile(t, folder, { noEmit: true })
+  },
+)
 
 interface Operation {
   readonly operationId: string
@@ -100,7 +103,7 @@ function argumentsOf({ parameters, requestBody }: Operation): object {
 
 type Generated = (options: object) => Promise<{ readonly response: Response }>
 
-test("hey-api's client compiles in strict mode and reaches every route", async (t) => {
+test.serial("hey-api's client compiles in strict mode and reaches every route", async (t) => {
   const folder = temporaryFolder(t)
   const args = [
     ...['--model-control', 'explicit', '--load-model', '*', '--system-shared-memory', 'on', '--workers', '1'],

@@ -54,26 +54,29 @@ function sharedObject(t: ExecutionContext, bytes: number): { key: string; path: 
   return { key: `/${basename(path)}`, path }
 }
 
-test('the C++ client and perf_analyzer find no parameters on an output that stands in shared memory', async (t) => {
-  await withServer(t, ['--system-shared-memory', 'on'], async ({ url }) => {
-    const { key } = sharedObject(t, 64)
-    const register = JSON.stringify({ key, offset: 0, byte_size: 64 })
-    t.is((await post(url, '/v2/systemsharedmemory/region/out/register', register)).status, 200)
-    const head = Buffer.from(
-      '{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","parameters":{"binary_data_size":8}}],' +
-        '"outputs":[{"name":"y","parameters":{"shared_memory_region":"out","shared_memory_byte_size":8}}]}',
-    )
-    const body = Buffer.concat([head, floats(10, 20)])
-    const lines = tritonPost('/v2/models/add/infer', body, [
-      `Inference-Header-Content-Length: ${head.length}`,
-    ])
-    const answer = await exchange(url, lines, body)
-    t.is(answer.status, 200)
-    t.deepEqual(json(answer).outputs, [{ name: 'y', shape: [1, 2], datatype: 'FP32' }])
-  })
-})
+test.serial(
+  'the C++ client and perf_analyzer find no parameters on an output that stands in shared memory',
+  async (t) => {
+    await withServer(t, ['--system-shared-memory', 'on'], async ({ url }) => {
+      const { key } = sharedObject(t, 64)
+      const register = JSON.stringify({ key, offset: 0, byte_size: 64 })
+      t.is((await post(url, '/v2/systemsharedmemory/region/out/register', register)).status, 200)
+      const head = Buffer.from(
+        '{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","parameters":{"binary_data_size":8}}],' +
+          '"outputs":[{"name":"y","parameters":{"shared_memory_region":"out","shared_memory_byte_size":8}}]}',
+      )
+      const body = Buffer.concat([head, floats(10, 20)])
+      const lines = tritonPost('/v2/models/add/infer', body, [
+        `Inference-Header-Content-Length: ${head.length}`,
+      ])
+      const answer = await exchange(url, lines, body)
+      t.is(answer.status, 200)
+      t.deepEqual(json(answer).outputs, [{ name: 'y', shape: [1, 2], datatype: 'FP32' }])
+    })
+  },
+)
 
-test('the shared memory examples begin by unregistering CUDA regions', async (t) => {
+test.serial('the shared memory examples begin by unregistering CUDA regions', async (t) => {
   await withServer(t, ['--system-shared-memory', 'on'], async ({ url }) => {
     t.is((await post(url, '/v2/systemsharedmemory/unregister', '')).status, 200)
     t.is((await post(url, '/v2/cudasharedmemory/unregister', '')).status, 200)
@@ -92,43 +95,50 @@ test('the shared memory examples begin by unregistering CUDA regions', async (t)
   })
 })
 
-test("KServe's InferenceRESTClient compares the content type: application/json, without a charset, errors included", async (t) => {
-  await withServer(t, [], async ({ url, adminUrl }) => {
-    const answers = await Promise.all([
-      get(url, '/v2'),
-      get(url, '/v2/models/add'),
-      get(url, '/v2/models/none'),
-      get(url, '/nothing'),
-      post(url, '/v2/health/live'),
-      post(url, '/v2/models/add/infer', '{"inputs":[]}'),
-      post(url, '/v2/models/add/infer', 'nonsense'),
-      get(url, '/openapi.json'),
-      get(adminUrl, '/v2/health/ready'),
-      get(adminUrl, '/nothing'),
-      post(adminUrl, '/v2/repository/index'),
-    ])
-    // Below the routes: no request at all, and one without a Host.
-    answers.push(await exchange(url, ['NONSENSE']), await exchange(url, ['GET /v2 HTTP/1.1']))
-    for (const { status, headers } of answers) t.is(headers['content-type'], 'application/json', `${status}`)
-    t.true(answers.some(({ status }) => status === 404) && answers.some(({ status }) => status === 405))
-  })
-})
+test.serial(
+  "KServe's InferenceRESTClient compares the content type: application/json, without a charset, errors included",
+  async (t) => {
+    await withServer(t, [], async ({ url, adminUrl }) => {
+      const answers = await Promise.all([
+        get(url, '/v2'),
+        get(url, '/v2/models/add'),
+        get(url, '/v2/models/none'),
+        get(url, '/nothing'),
+        post(url, '/v2/health/live'),
+        post(url, '/v2/models/add/infer', '{"inputs":[]}'),
+        post(url, '/v2/models/add/infer', 'nonsense'),
+        get(url, '/openapi.json'),
+        get(adminUrl, '/v2/health/ready'),
+        get(adminUrl, '/nothing'),
+        post(adminUrl, '/v2/repository/index'),
+      ])
+      // Below the routes: no request at all, and one without a Host.
+      answers.push(await exchange(url, ['NONSENSE']), await exchange(url, ['GET /v2 HTTP/1.1']))
+      for (const { status, headers } of answers)
+        t.is(headers['content-type'], 'application/json', `${status}`)
+      t.true(answers.some(({ status }) => status === 404) && answers.some(({ status }) => status === 405))
+    })
+  },
+)
 
-test('a client with one URL finds models and model control on either port, as --repository-api says', async (t) => {
-  await withServer(t, [...EXPLICIT, '--repository-api', 'public'], async ({ url, adminUrl }) => {
-    for (const base of [url, adminUrl]) {
-      t.is((await post(base, '/v2/repository/models/add/unload')).status, 200)
-      t.is((await get(base, '/v2/models/add/ready')).status, 404)
-      t.is((await post(base, '/v2/repository/models/add/load')).status, 200)
-      t.is((await get(base, '/v2/models/add/ready')).status, 200)
-      const [entry] = json<{ name: string; state: string }[]>(await post(base, '/v2/repository/index', ''))
-      t.like(entry, { name: 'add', version: '1', state: 'READY', reason: '' })
-    }
-    t.true(json<{ extensions: string[] }>(await get(url, '/v2')).extensions.includes('model_repository'))
-  })
-})
+test.serial(
+  'a client with one URL finds models and model control on either port, as --repository-api says',
+  async (t) => {
+    await withServer(t, [...EXPLICIT, '--repository-api', 'public'], async ({ url, adminUrl }) => {
+      for (const base of [url, adminUrl]) {
+        t.is((await post(base, '/v2/repository/models/add/unload')).status, 200)
+        t.is((await get(base, '/v2/models/add/ready')).status, 404)
+        t.is((await post(base, '/v2/repository/models/add/load')).status, 200)
+        t.is((await get(base, '/v2/models/add/ready')).status, 200)
+        const [entry] = json<{ name: string; state: string }[]>(await post(base, '/v2/repository/index', ''))
+        t.like(entry, { name: 'add', version: '1', state: 'READY', reason: '' })
+      }
+      t.true(json<{ extensions: string[] }>(await get(url, '/v2')).extensions.includes('model_repository'))
+    })
+  },
+)
 
-test('the admin port answers questions about models as the public one does', async (t) => {
+test.serial('the admin port answers questions about models as the public one does', async (t) => {
   await withServer(t, EXPLICIT, async ({ url, adminUrl }) => {
     for (const path of [
       '/v2/models',
@@ -159,7 +169,7 @@ test('the admin port answers questions about models as the public one does', asy
   })
 })
 
-test('load_model with a config takes it instead of config.json, until the next load', async (t) => {
+test.serial('load_model with a config takes it instead of config.json, until the next load', async (t) => {
   await withServer(t, [...EXPLICIT, '--repository-api', 'public'], async ({ url }) => {
     const path = '/v2/repository/models/add/load'
     const load = (config: unknown) =>
@@ -204,7 +214,7 @@ test('load_model with a config takes it instead of config.json, until the next l
   })
 })
 
-test('load_model with files is refused, however large they are', async (t) => {
+test.serial('load_model with files is refused, however large they are', async (t) => {
   await withServer(t, [...EXPLICIT, '--repository-api', 'public'], async ({ url }) => {
     for (const bytes of [30, 3_000_000]) {
       const file = Buffer.alloc(bytes).toString('base64')
@@ -216,56 +226,59 @@ test('load_model with files is refused, however large they are', async (t) => {
   })
 })
 
-test('trace and log settings are told; the level of the log can be set, the rest is refused', async (t) => {
-  await withServer(
-    t,
-    [...EXPLICIT, '--repository-api', 'public', '--log-level', 'info'],
-    async ({ url, adminUrl }) => {
-      const trace = {
-        trace_level: ['OFF'],
-        trace_rate: '1',
-        trace_count: '-1',
-        log_frequency: '0',
-        trace_file: '',
-        trace_mode: 'opentelemetry',
-      }
-      for (const path of ['/v2/trace/setting', '/v2/models/add/trace/setting']) {
-        t.deepEqual(json(await get(url, path)), trace)
-        t.is((await post(url, path, '{"trace_level":["OFF"],"trace_rate":null}')).status, 200)
-        // perf_analyzer --trace-level TIMESTAMPS
-        const refused = await post(url, path, '{"trace_level":["TIMESTAMPS"]}')
-        t.is(refused.status, 400)
-        t.regex(errorOf(refused), /trace_level \["OFF"\], got \["TIMESTAMPS"\].*--otlp-endpoint/)
-      }
-      t.is((await get(url, '/v2/models/none/trace/setting')).status, 404)
-      const log = {
-        log_file: '',
-        log_info: true,
-        log_warning: true,
-        log_error: true,
-        log_verbose_level: 0,
-        log_format: 'default',
-      }
-      t.deepEqual(json(await get(url, '/v2/logging')), log)
-      const verbose = await post(url, '/v2/logging', '{"log_verbose_level":1}')
-      t.deepEqual([verbose.status, json(verbose).log_verbose_level], [200, 1])
-      for (const base of [url, url, url, url, adminUrl])
-        t.is(json(await get(base, '/v2/logging')).log_verbose_level, 1, 'in every process')
-      t.is((await post(adminUrl, '/v2/logging', '{"log_verbose_level":0}')).status, 200)
-      t.deepEqual(json(await get(url, '/v2/logging')), log)
-      const file = await post(url, '/v2/logging', '{"log_file":"/tmp/x"}')
-      t.is(file.status, 400)
-      t.regex(errorOf(file), /log_file "", got "\/tmp\/x"/)
-    },
-  )
-  await withServer(t, [], async ({ url }) => {
-    const refused = await post(url, '/v2/logging', '{"log_verbose_level":1}')
-    t.is(refused.status, 400)
-    t.regex(errorOf(refused), /admin port/)
-  })
-})
+test.serial(
+  'trace and log settings are told; the level of the log can be set, the rest is refused',
+  async (t) => {
+    await withServer(
+      t,
+      [...EXPLICIT, '--repository-api', 'public', '--log-level', 'info'],
+      async ({ url, adminUrl }) => {
+        const trace = {
+          trace_level: ['OFF'],
+          trace_rate: '1',
+          trace_count: '-1',
+          log_frequency: '0',
+          trace_file: '',
+          trace_mode: 'opentelemetry',
+        }
+        for (const path of ['/v2/trace/setting', '/v2/models/add/trace/setting']) {
+          t.deepEqual(json(await get(url, path)), trace)
+          t.is((await post(url, path, '{"trace_level":["OFF"],"trace_rate":null}')).status, 200)
+          // perf_analyzer --trace-level TIMESTAMPS
+          const refused = await post(url, path, '{"trace_level":["TIMESTAMPS"]}')
+          t.is(refused.status, 400)
+          t.regex(errorOf(refused), /trace_level \["OFF"\], got \["TIMESTAMPS"\].*--otlp-endpoint/)
+        }
+        t.is((await get(url, '/v2/models/none/trace/setting')).status, 404)
+        const log = {
+          log_file: '',
+          log_info: true,
+          log_warning: true,
+          log_error: true,
+          log_verbose_level: 0,
+          log_format: 'default',
+        }
+        t.deepEqual(json(await get(url, '/v2/logging')), log)
+        const verbose = await post(url, '/v2/logging', '{"log_verbose_level":1}')
+        t.deepEqual([verbose.status, json(verbose).log_verbose_level], [200, 1])
+        for (const base of [url, url, url, url, adminUrl])
+          t.is(json(await get(base, '/v2/logging')).log_verbose_level, 1, 'in every process')
+        t.is((await post(adminUrl, '/v2/logging', '{"log_verbose_level":0}')).status, 200)
+        t.deepEqual(json(await get(url, '/v2/logging')), log)
+        const file = await post(url, '/v2/logging', '{"log_file":"/tmp/x"}')
+        t.is(file.status, 400)
+        t.regex(errorOf(file), /log_file "", got "\/tmp\/x"/)
+      },
+    )
+    await withServer(t, [], async ({ url }) => {
+      const refused = await post(url, '/v2/logging', '{"log_verbose_level":1}')
+      t.is(refused.status, 400)
+      t.regex(errorOf(refused), /admin port/)
+    })
+  },
+)
 
-test("Triton's examples find the beginning of the errors that they look for", async (t) => {
+test.serial("Triton's examples find the beginning of the errors that they look for", async (t) => {
   await withServer(t, [...EXPLICIT, '--repository-api', 'public'], async ({ url }) => {
     const metadata = await get(url, '/v2/models/wrong_model_name')
     t.is(metadata.status, 404)

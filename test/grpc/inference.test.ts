@@ -76,7 +76,7 @@ async function failure(t: ExecutionContext, answer: Promise<unknown>): Promise<G
   return (await t.throwsAsync(answer, { instanceOf: GrpcFailure })) as GrpcFailure
 }
 
-test('tells what REST tells, and infers', async (t) => {
+test.serial('tells what REST tells, and infers', async (t) => {
   await withServer(t, {}, async ({ client, url }) => {
     t.like(await client.call(method.serverLive, {}), { live: true })
     t.like(await client.call(method.serverReady, {}), { ready: true })
@@ -143,115 +143,126 @@ const CONTENTS: Readonly<
   ],
 }
 
-test('every datatype goes in as raw and as typed contents, and comes out as the binary answers of REST', async (t) => {
-  const models = Object.fromEntries(
-    Object.entries(TYPES).map(([name, element]) => [name.toLowerCase(), echoModel(element)]),
-  )
-  await withServer(
-    t,
-    {},
-    async ({ client, url }) => {
-      for (const datatype of Object.keys(TYPES)) {
-        const [contents, bytes] = CONTENTS[datatype] ?? [undefined, Uint8Array.of(0, 60, 0, 192)]
-        const modelName = datatype.toLowerCase()
-        const input = { name: 'x', datatype, shape: [2n] }
-        const head = JSON.stringify({
-          inputs: [{ name: 'x', datatype, shape: [2], parameters: { binary_data_size: bytes.length } }],
-          parameters: { binary_data_output: true },
-        })
-        const rest = await fetch(`${url}/v2/models/${modelName}/infer`, {
-          method: 'POST',
-          headers: { 'Inference-Header-Content-Length': String(head.length) },
-          body: Buffer.concat([Buffer.from(head), bytes]),
-        })
-        const length = Number(rest.headers.get('Inference-Header-Content-Length'))
-        const expected = Buffer.from(await rest.arrayBuffer()).subarray(length)
-        const raw = await client.infer({ modelName, inputs: [input], rawInputContents: [bytes] })
-        t.deepEqual(Buffer.from(raw.rawOutputContents[0] ?? []), expected, `${datatype}, raw`)
-        const typed = client.infer({ modelName, inputs: [{ ...input, ...(contents && { contents }) }] })
-        if (contents === undefined) {
-          const { status, details } = await failure(t, typed)
-          t.is(status, 'INVALID_ARGUMENT')
-          t.regex(details, /raw_input_contents/)
-        } else
-          t.deepEqual(Buffer.from((await typed).rawOutputContents[0] ?? []), expected, `${datatype}, typed`)
-      }
-    },
-    models,
-  )
-})
-
-test("what is wrong is refused with a code, the catalogue's code and a text that names the tensor", async (t) => {
-  await withServer(t, { args: ['--workers', '1', '--max-body', '1MiB'] }, async ({ client }) => {
-    const x = { name: 'x', datatype: 'FP32', shape: [1n, 2n] }
-    const one = [floats(1, 2)]
-    for (const [message, status, code, says] of [
-      [{ modelName: 'none' }, 'NOT_FOUND', 'MODEL_NOT_FOUND', /^Request for unknown model/],
-      [{ modelName: 'add', modelVersion: '9' }, 'NOT_FOUND', 'MODEL_NOT_FOUND', /no version "9"/],
-      [
-        { inputs: [{ ...x, shape: [1n, 3n] }], rawInputContents: one },
-        'INVALID_ARGUMENT',
-        'TENSOR_INVALID',
-        /expected shape/,
-      ],
-      [
-        { inputs: [{ ...x, datatype: 'FP99' }], rawInputContents: one },
-        'INVALID_ARGUMENT',
-        'TENSOR_INVALID',
-        /datatype FP32, got FP99/,
-      ],
-      [
-        { inputs: [{ ...x, shape: [-1n, 2n] }], rawInputContents: one },
-        'INVALID_ARGUMENT',
-        'TENSOR_INVALID',
-        /non-negative/,
-      ],
-      [{ inputs: [x], rawInputContents: [floats(1)] }, 'INVALID_ARGUMENT', 'TENSOR_INVALID', /needs 8 bytes/],
-      [
-        { inputs: [x], rawInputContents: [...one, ...one] },
-        'INVALID_ARGUMENT',
-        'BODY_MALFORMED',
-        /for 1 inputs, got 2/,
-      ],
-      [
-        { inputs: [{ ...x, contents: { fp32Contents: [1] } }] },
-        'INVALID_ARGUMENT',
-        'TENSOR_INVALID',
-        /2 elements in fp32Contents, got 1/,
-      ],
-      [
-        { inputs: [{ ...x, contents: { intContents: [1, 2] } }] },
-        'INVALID_ARGUMENT',
-        'TENSOR_INVALID',
-        /2 elements in fp32Contents, got 0/,
-      ],
-      [
-        { inputs: [x], rawInputContents: one, outputs: [{ name: 'z' }] },
-        'INVALID_ARGUMENT',
-        'REQUEST_INVALID',
-        /no such output/,
-      ],
-    ] as const) {
-      const failed = await failure(t, client.infer({ modelName: 'add', ...(message as object) }))
-      t.deepEqual([failed.status, failed.code], [status, code], failed.details)
-      t.regex(failed.details, says)
-    }
-    const large = Array.from({ length: 600_000 }, () => 0)
-    t.is((await failure(t, client.infer(addRequest(large)))).status, 'RESOURCE_EXHAUSTED')
-    const late = await failure(t, client.infer(addRequest([1, 2]), { deadline: Date.now() - 1 }))
-    t.is(late.status, 'DEADLINE_EXCEEDED')
-    const off = await failure(t, client.call(method.repositoryIndex, {}))
-    t.deepEqual([off.status, off.code], ['UNIMPLEMENTED', 'ROUTE_NOT_FOUND'])
-    t.regex(off.details, /--repository-api/)
-    t.deepEqual(
-      new Uint8Array((await client.infer(addRequest([1, 2]))).rawOutputContents[0] ?? []),
-      floats(2, 4),
-      'it answers the next request',
+test.serial(
+  'every datatype goes in as raw and as typed contents, and comes out as the binary answers of REST',
+  async (t) => {
+    const models = Object.fromEntries(
+      Object.entries(TYPES).map(([name, element]) => [name.toLowerCase(), echoModel(element)]),
     )
-  })
-})
+    await withServer(
+      t,
+      {},
+      async ({ client, url }) => {
+        for (const datatype of Object.keys(TYPES)) {
+          const [contents, bytes] = CONTENTS[datatype] ?? [undefined, Uint8Array.of(0, 60, 0, 192)]
+          const modelName = datatype.toLowerCase()
+          const input = { name: 'x', datatype, shape: [2n] }
+          const head = JSON.stringify({
+            inputs: [{ name: 'x', datatype, shape: [2], parameters: { binary_data_size: bytes.length } }],
+            parameters: { binary_data_output: true },
+          })
+          const rest = await fetch(`${url}/v2/models/${modelName}/infer`, {
+            method: 'POST',
+            headers: { 'Inference-Header-Content-Length': String(head.length) },
+            body: Buffer.concat([Buffer.from(head), bytes]),
+          })
+          const length = Number(rest.headers.get('Inference-Header-Content-Length'))
+          const expected = Buffer.from(await rest.arrayBuffer()).subarray(length)
+          const raw = await client.infer({ modelName, inputs: [input], rawInputContents: [bytes] })
+          t.deepEqual(Buffer.from(raw.rawOutputContents[0] ?? []), expected, `${datatype}, raw`)
+          const typed = client.infer({ modelName, inputs: [{ ...input, ...(contents && { contents }) }] })
+          if (contents === undefined) {
+            const { status, details } = await failure(t, typed)
+            t.is(status, 'INVALID_ARGUMENT')
+            t.regex(details, /raw_input_contents/)
+          } else
+            t.deepEqual(Buffer.from((await typed).rawOutputContents[0] ?? []), expected, `${datatype}, typed`)
+        }
+      },
+      models,
+    )
+  },
+)
 
-test('a stream keeps the order, answers what is wrong in its place, and goes on', async (t) => {
+test.serial(
+  "what is wrong is refused with a code, the catalogue's code and a text that names the tensor",
+  async (t) => {
+    await withServer(t, { args: ['--workers', '1', '--max-body', '1MiB'] }, async ({ client }) => {
+      const x = { name: 'x', datatype: 'FP32', shape: [1n, 2n] }
+      const one = [floats(1, 2)]
+      for (const [message, status, code, says] of [
+        [{ modelName: 'none' }, 'NOT_FOUND', 'MODEL_NOT_FOUND', /^Request for unknown model/],
+        [{ modelName: 'add', modelVersion: '9' }, 'NOT_FOUND', 'MODEL_NOT_FOUND', /no version "9"/],
+        [
+          { inputs: [{ ...x, shape: [1n, 3n] }], rawInputContents: one },
+          'INVALID_ARGUMENT',
+          'TENSOR_INVALID',
+          /expected shape/,
+        ],
+        [
+          { inputs: [{ ...x, datatype: 'FP99' }], rawInputContents: one },
+          'INVALID_ARGUMENT',
+          'TENSOR_INVALID',
+          /datatype FP32, got FP99/,
+        ],
+        [
+          { inputs: [{ ...x, shape: [-1n, 2n] }], rawInputContents: one },
+          'INVALID_ARGUMENT',
+          'TENSOR_INVALID',
+          /non-negative/,
+        ],
+        [
+          { inputs: [x], rawInputContents: [floats(1)] },
+          'INVALID_ARGUMENT',
+          'TENSOR_INVALID',
+          /needs 8 bytes/,
+        ],
+        [
+          { inputs: [x], rawInputContents: [...one, ...one] },
+          'INVALID_ARGUMENT',
+          'BODY_MALFORMED',
+          /for 1 inputs, got 2/,
+        ],
+        [
+          { inputs: [{ ...x, contents: { fp32Contents: [1] } }] },
+          'INVALID_ARGUMENT',
+          'TENSOR_INVALID',
+          /2 elements in fp32Contents, got 1/,
+        ],
+        [
+          { inputs: [{ ...x, contents: { intContents: [1, 2] } }] },
+          'INVALID_ARGUMENT',
+          'TENSOR_INVALID',
+          /2 elements in fp32Contents, got 0/,
+        ],
+        [
+          { inputs: [x], rawInputContents: one, outputs: [{ name: 'z' }] },
+          'INVALID_ARGUMENT',
+          'REQUEST_INVALID',
+          /no such output/,
+        ],
+      ] as const) {
+        const failed = await failure(t, client.infer({ modelName: 'add', ...(message as object) }))
+        t.deepEqual([failed.status, failed.code], [status, code], failed.details)
+        t.regex(failed.details, says)
+      }
+      const large = Array.from({ length: 600_000 }, () => 0)
+      t.is((await failure(t, client.infer(addRequest(large)))).status, 'RESOURCE_EXHAUSTED')
+      const late = await failure(t, client.infer(addRequest([1, 2]), { deadline: Date.now() - 1 }))
+      t.is(late.status, 'DEADLINE_EXCEEDED')
+      const off = await failure(t, client.call(method.repositoryIndex, {}))
+      t.deepEqual([off.status, off.code], ['UNIMPLEMENTED', 'ROUTE_NOT_FOUND'])
+      t.regex(off.details, /--repository-api/)
+      t.deepEqual(
+        new Uint8Array((await client.infer(addRequest([1, 2]))).rawOutputContents[0] ?? []),
+        floats(2, 4),
+        'it answers the next request',
+      )
+    })
+  },
+)
+
+test.serial('a stream keeps the order, answers what is wrong in its place, and goes on', async (t) => {
   await withServer(t, {}, async ({ client }) => {
     const stream = client.stream()
     const answers: ModelStreamInferResponse[] = []
@@ -282,7 +293,7 @@ test('a stream keeps the order, answers what is wrong in its place, and goes on'
   })
 })
 
-test('model control is where --repository-api says', async (t) => {
+test.serial('model control is where --repository-api says', async (t) => {
   const args = [
     '--workers',
     '2',

@@ -36,7 +36,7 @@ async function failure(t: ExecutionContext, answer: Promise<unknown>): Promise<G
   return (await t.throwsAsync(answer, { instanceOf: GrpcFailure })) as GrpcFailure
 }
 
-test('keys, scopes and limits hold as for REST; probes need no key', async (t) => {
+test.serial('keys, scopes and limits hold as for REST; probes need no key', async (t) => {
   const infer = createKey({ name: 'caller', scopes: ['infer'] })
   const admin = createKey({ name: 'operator', scopes: ['infer', 'admin'] })
   const keys = [infer, admin].map(({ entry }) => formatKey(entry)).join(';')
@@ -62,7 +62,7 @@ test('keys, scopes and limits hold as for REST; probes need no key', async (t) =
   await stopCleanly(t, server)
 })
 
-test('health names the server and its models; reflection describes every service', async (t) => {
+test.serial('health names the server and its models; reflection describes every service', async (t) => {
   const { server, address } = await serve(t, ['--workers', '1'])
   const client = new GrpcClient(address)
   for (const service of ['', 'inference.GRPCInferenceService', 'add']) {
@@ -118,7 +118,7 @@ function callInLoop(client: GrpcClient) {
   return { counts, stop }
 }
 
-test('no call is lost while every worker is replaced', async (t) => {
+test.serial('no call is lost while every worker is replaced', async (t) => {
   const { server, adminUrl, address } = await serve(t, ['--workers', '2'])
   const clients = Array.from({ length: 4 }, () => new GrpcClient(address))
   // Two at a time on each channel: a GOAWAY then always meets a call on its way.
@@ -136,7 +136,7 @@ test('no call is lost while every worker is replaced', async (t) => {
   await stopCleanly(t, server)
 })
 
-test('a server that ends answers the calls that it has accepted', async (t) => {
+test.serial('a server that ends answers the calls that it has accepted', async (t) => {
   const { server, address } = await serve(t, ['--workers', '2'])
   const clients = Array.from({ length: 4 }, () => new GrpcClient(address))
   await Promise.all(clients.map((client) => client.infer(addRequest([1, 2]))))
@@ -152,7 +152,7 @@ test('a server that ends answers the calls that it has accepted', async (t) => {
   await stopped
 })
 
-test('channels that all met one worker are evened out, as connections of REST are', async (t) => {
+test.serial('channels that all met one worker are evened out, as connections of REST are', async (t) => {
   const { server, address } = await serve(t, ['--workers', '2', '--log-level', 'debug'])
   const idle = Array.from({ length: 4 }, () => new GrpcClient(address))
   const busy: GrpcClient[] = []

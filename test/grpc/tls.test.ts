@@ -33,7 +33,7 @@ async function serveTls(t: ExecutionContext, folder: string, more: readonly stri
   return { server, address: `localhost:${grpcPort}` }
 }
 
-test('TLS with the certificate of REST, renewed while it serves', async (t) => {
+test.serial('TLS with the certificate of REST, renewed while it serves', async (t) => {
   const folder = temporaryFolder(t)
   const [first, second] = await Promise.all([makeCertificate(), makeCertificate()])
   install(folder, first)
@@ -57,7 +57,7 @@ test('TLS with the certificate of REST, renewed while it serves', async (t) => {
   await stopCleanly(t, server)
 })
 
-test('mutual TLS: a client without a certificate of the authority is turned away', async (t) => {
+test.serial('mutual TLS: a client without a certificate of the authority is turned away', async (t) => {
   const folder = temporaryFolder(t)
   const authority = await makeCertificate({ isCa: true })
   const [own, client] = await Promise.all([
