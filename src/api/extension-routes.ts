@@ -1,6 +1,4 @@
-/** Routes of the protocol extensions. */
-import type { ErrorCode } from '../errors.js'
-import { ok, onModel, type Route } from './route.js'
+import { BODY_ERRORS, ok, onModel, type Route } from './route.js'
 
 export const STATISTICS_ROUTES: readonly Route[] = [
   {
@@ -32,14 +30,6 @@ export const CONFIGURATION_ROUTES: readonly Route[] = onModel({
   responses: ok('ModelConfiguration'),
   errors: ['MODEL_DISABLED', 'MODEL_OUT_OF_SERVICE'],
 })
-
-const REGISTER_ERRORS: readonly ErrorCode[] = [
-  'BODY_MALFORMED',
-  'REQUEST_INVALID',
-  'REQUEST_CANCELLED',
-  'BODY_TOO_LARGE',
-  'CONTENT_ENCODING_UNSUPPORTED',
-]
 
 /** Where shared memory is off, none of them is there, nor in the document. */
 export const SHARED_MEMORY_ROUTES: readonly Route[] = [
@@ -73,7 +63,7 @@ export const SHARED_MEMORY_ROUTES: readonly Route[] = [
       example: { key: '/tensors', offset: 0, byte_size: 4096 },
     },
     responses: { 200: { description: 'Registered.' } },
-    errors: ['CROSS_ORIGIN', ...REGISTER_ERRORS],
+    errors: ['CROSS_ORIGIN', ...BODY_ERRORS],
   },
   {
     method: 'post',
@@ -82,7 +72,7 @@ export const SHARED_MEMORY_ROUTES: readonly Route[] = [
     tag: 'shared memory',
     summary: 'Forgets a region',
     responses: { 200: { description: 'Forgotten.' } },
-    errors: ['CROSS_ORIGIN', ...REGISTER_ERRORS],
+    errors: ['CROSS_ORIGIN', ...BODY_ERRORS],
   },
   {
     method: 'post',
@@ -91,7 +81,7 @@ export const SHARED_MEMORY_ROUTES: readonly Route[] = [
     tag: 'shared memory',
     summary: 'Forgets every region',
     responses: { 200: { description: 'Forgotten.' } },
-    errors: ['CROSS_ORIGIN', ...REGISTER_ERRORS],
+    errors: ['CROSS_ORIGIN', ...BODY_ERRORS],
   },
 ]
 

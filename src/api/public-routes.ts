@@ -1,6 +1,6 @@
 /** Every route of the public port. A route that is added to a router is added here; a test holds the two together. */
 import { CONFIGURATION_ROUTES, STATISTICS_ROUTES } from './extension-routes.js'
-import { onModel, type Route } from './route.js'
+import { INFERENCE_ERRORS, onModel, type Route } from './route.js'
 import { SETTINGS_ROUTES } from './settings-routes.js'
 import {
   DOCUMENTATION_ROUTES,
@@ -56,24 +56,7 @@ const INFER_ROUTES: readonly Route[] = [
         example: INFER_ANSWER_EXAMPLE,
       },
     },
-    errors: [
-      'BODY_MALFORMED',
-      'TENSOR_INVALID',
-      'REQUEST_INVALID',
-      'REQUEST_CANCELLED',
-      'RESPONSE_TOO_LARGE',
-      'BODY_TOO_LARGE',
-      'REQUEST_TOO_LARGE',
-      'CONTENT_ENCODING_UNSUPPORTED',
-      'MODEL_RUN_FAILED',
-      'MODEL_NOT_READY',
-      'MODEL_DISABLED',
-      'MODEL_OUT_OF_SERVICE',
-      'QUEUE_FULL',
-      'SHUTTING_DOWN',
-      'WORKER_STALLED',
-      'DEADLINE_EXCEEDED',
-    ],
+    errors: [...INFERENCE_ERRORS, 'TENSOR_INVALID'],
   }),
 ]
 

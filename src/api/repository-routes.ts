@@ -1,14 +1,6 @@
 /** The repository extension; which ports have it is an option. */
 import type { ErrorCode } from '../errors.js'
-import { ok, type Route } from './route.js'
-
-const BODY_ERRORS: readonly ErrorCode[] = [
-  'BODY_MALFORMED',
-  'REQUEST_INVALID',
-  'REQUEST_CANCELLED',
-  'BODY_TOO_LARGE',
-  'CONTENT_ENCODING_UNSUPPORTED',
-]
+import { BODY_ERRORS, ok, type Route } from './route.js'
 
 /** Why a model that was asked for is not served: the text says what to mend. */
 const LOAD_ERRORS: readonly ErrorCode[] = [

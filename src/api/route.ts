@@ -35,6 +35,30 @@ export interface QueryParameter {
   readonly schema: JsonSchema
 }
 
+/** Errors of every route that reads a JSON body. */
+export const BODY_ERRORS: readonly ErrorCode[] = [
+  'BODY_MALFORMED',
+  'REQUEST_INVALID',
+  'REQUEST_CANCELLED',
+  'BODY_TOO_LARGE',
+  'CONTENT_ENCODING_UNSUPPORTED',
+]
+
+/** Errors of every route that runs a model on a JSON body. */
+export const INFERENCE_ERRORS: readonly ErrorCode[] = [
+  ...BODY_ERRORS,
+  'RESPONSE_TOO_LARGE',
+  'REQUEST_TOO_LARGE',
+  'MODEL_RUN_FAILED',
+  'MODEL_NOT_READY',
+  'MODEL_DISABLED',
+  'MODEL_OUT_OF_SERVICE',
+  'QUEUE_FULL',
+  'SHUTTING_DOWN',
+  'WORKER_STALLED',
+  'DEADLINE_EXCEEDED',
+]
+
 export interface Route {
   readonly method: Method
   /** In router syntax: `/v2/models/:model/ready`. */

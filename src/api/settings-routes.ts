@@ -1,14 +1,7 @@
 /** Triton's trace and logging extensions, on both ports. */
 import type { ErrorCode } from '../errors.js'
-import { ok, type Route } from './route.js'
+import { BODY_ERRORS, ok, type Route } from './route.js'
 
-const BODY_ERRORS: readonly ErrorCode[] = [
-  'BODY_MALFORMED',
-  'REQUEST_INVALID',
-  'REQUEST_CANCELLED',
-  'BODY_TOO_LARGE',
-  'CONTENT_ENCODING_UNSUPPORTED',
-]
 const MODEL_ERRORS: readonly ErrorCode[] = ['MODEL_NOT_FOUND', 'MODEL_DISABLED', 'MODEL_OUT_OF_SERVICE']
 
 function traceRoutes(path: string, suffix: string, errors: readonly ErrorCode[]): Route[] {

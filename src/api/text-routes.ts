@@ -1,26 +1,9 @@
 /** Routes for texts, on models that come with a tokenizer. Each API's errors have its own form. */
 import type { ErrorCode } from '../errors.js'
 import type { ComponentName } from './components.js'
-import { ok, type Route } from './route.js'
+import { INFERENCE_ERRORS, ok, type Route } from './route.js'
 
-const ERRORS: readonly ErrorCode[] = [
-  'BODY_MALFORMED',
-  'REQUEST_INVALID',
-  'REQUEST_CANCELLED',
-  'RESPONSE_TOO_LARGE',
-  'BODY_TOO_LARGE',
-  'REQUEST_TOO_LARGE',
-  'CONTENT_ENCODING_UNSUPPORTED',
-  'MODEL_NOT_FOUND',
-  'MODEL_RUN_FAILED',
-  'MODEL_NOT_READY',
-  'MODEL_DISABLED',
-  'MODEL_OUT_OF_SERVICE',
-  'QUEUE_FULL',
-  'SHUTTING_DOWN',
-  'WORKER_STALLED',
-  'DEADLINE_EXCEEDED',
-]
+const ERRORS: readonly ErrorCode[] = [...INFERENCE_ERRORS, 'MODEL_NOT_FOUND']
 
 interface TextRoute extends Pick<Route, 'path' | 'id' | 'summary' | 'errorBody'> {
   readonly request: ComponentName

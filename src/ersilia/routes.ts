@@ -5,8 +5,7 @@ import { OnecopyError } from '../errors.js'
 import { readBody } from '../http/body.js'
 import { requireSameOrigin } from '../http/cross-origin.js'
 import type { RequestState } from '../http/request-state.js'
-import { outcomeOf } from '../inference/request-parts.js'
-import type { Outcome } from '../metrics/series.js'
+import { counted } from '../inference/request-parts.js'
 import { checkAnswerSize } from './answer-size.js'
 import { encodeHeavy } from './binary.js'
 import type { ErsiliaContext } from './context.js'
@@ -80,23 +79,14 @@ async function run(ctx: Context, context: ErsiliaContext): Promise<void> {
 }
 
 /** Counts a request of the model, like `infer` does. */
-async function counted(ctx: Context, context: ErsiliaContext, work: () => Promise<void>): Promise<void> {
-  const startedMs = performance.now()
+async function countedOfModel(
+  ctx: Context,
+  context: ErsiliaContext,
+  work: () => Promise<void>,
+): Promise<void> {
   const model = context.model()
-  const state = ctx.state as RequestState
-  if (model !== undefined) state.model = model
-  const counts = model?.counts ?? context.http.unknownModel
-  let outcome: Outcome = 'success'
-  try {
-    await work()
-  } catch (thrown) {
-    outcome = outcomeOf(thrown)
-    throw thrown
-  } finally {
-    const durationMs = performance.now() - startedMs
-    counts.countRequest(outcome, durationMs)
-    if (model !== undefined) counts.observe('requestDuration', durationMs / 1000)
-  }
+  if (model !== undefined) (ctx.state as RequestState).model = model
+  await counted({ recorder: () => model?.counts, unknown: context.http.unknownModel }, work)
 }
 
 /** Approximate memory of strings. */
@@ -138,7 +128,7 @@ function jobRoutes(router: Router, context: ErsiliaContext): void {
 }
 
 export function ersiliaRoutes(router: Router, context: ErsiliaContext): void {
-  router.post('/run', detailErrors, (ctx) => counted(ctx, context, () => run(ctx, context)))
+  router.post('/run', detailErrors, (ctx) => countedOfModel(ctx, context, () => run(ctx, context)))
   jobRoutes(router, context)
   infoRoutes(router, context, detailErrors)
 }

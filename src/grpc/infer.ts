@@ -2,9 +2,8 @@
 import { create } from '@bufbuild/protobuf'
 import { placeOutputs, sharedReader } from '../http/shared-tensors.js'
 import { requireModel } from '../inference/model-facts.js'
-import { answered, heldIn, outcomeOf, schedulingOf } from '../inference/request-parts.js'
+import { answered, counted, heldIn, schedulingOf } from '../inference/request-parts.js'
 import type { ServedModel } from '../inference/service.js'
-import type { Outcome } from '../metrics/series.js'
 import { leastAnswered } from '../protocol/v2/response-size.js'
 import { type Call, type GrpcContext, told } from './call.js'
 import { decodeInferMessage, encodeInferMessage } from './infer-codec.js'
@@ -73,9 +72,7 @@ export async function modelInfer(
   message: ModelInferRequest,
   { call, context }: { readonly call: Call; readonly context: GrpcContext },
 ): Promise<ModelInferResponse> {
-  const startedMs = performance.now()
-  let outcome: Outcome = 'success'
-  try {
+  return await counted({ recorder: () => call.model?.counts, unknown: context.unknownModel }, async () => {
     const name = message.modelName
     const version = message.modelVersion === '' ? undefined : message.modelVersion
     call.model = context.models.outOfService(name, version) ?? undefined
@@ -83,15 +80,7 @@ export async function modelInfer(
     call.model = model
     context.checkCapacity(model, bytesOf(message))
     return await model.use(() => inferOn(model, message, { call, context }))
-  } catch (thrown) {
-    outcome = outcomeOf(thrown)
-    throw thrown
-  } finally {
-    const counts = call.model?.counts
-    const durationMs = performance.now() - startedMs
-    ;(counts ?? context.unknownModel).countRequest(outcome, durationMs)
-    counts?.observe('requestDuration', durationMs / 1000)
-  }
+  })
 }
 
 /** Requests of one stream that are inside at once: what comes after them is left with the client. */

@@ -1,7 +1,17 @@
 /** What middleware and routes know of one request: `ctx.state`. */
+import type { Context } from 'koa'
 import type { OnecopyError } from '../errors.js'
 import type { ServedModel } from '../inference/service.js'
+import type { ModelRecorder } from '../metrics/recorder.js'
 import type { RequestTimings } from './observe/timings.js'
+
+/** Where a request is counted: by the model version that it turned out to be about. */
+export function recordersOf(
+  { state }: Pick<Context, 'state'>,
+  { unknownModel }: { readonly unknownModel: ModelRecorder },
+) {
+  return { recorder: () => (state as RequestState).model?.counts, unknown: unknownModel }
+}
 
 export interface RequestState {
   requestId: string

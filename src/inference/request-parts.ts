@@ -1,5 +1,6 @@
 /** What every front end makes of a request besides its tensors: its deadline and priority, how it ended, what it is answered. */
 import { OnecopyError } from '../errors.js'
+import type { ModelRecorder } from '../metrics/recorder.js'
 import type { Outcome } from '../metrics/series.js'
 import { classify } from '../protocol/v2/classification.js'
 import type { InferRequest } from '../protocol/v2/request.js'
@@ -9,12 +10,35 @@ import type { ServedModel } from './service.js'
 /** A longer timer fires immediately, so a deadline of 24 days or more counts as none. */
 const LONGEST_TIMER_MS = 2 ** 31 - 1
 
-export function outcomeOf(thrown: unknown): Outcome {
+function outcomeOf(thrown: unknown): Outcome {
   if (!(thrown instanceof OnecopyError)) return 'server_error'
   if (thrown.code === 'REQUEST_CANCELLED') return 'cancelled'
   if (thrown.code === 'DEADLINE_EXCEEDED') return 'timeout'
   if (thrown.status === 503) return 'rejected'
   return thrown.fault === 'client' ? 'client_error' : 'server_error'
+}
+
+/**
+ * Counts a request and how it ended, whatever `work` does. The model is known only while it works: `recorder` is asked
+ * at the end, and a request of no known model is counted by `unknown`.
+ */
+export async function counted<T>(
+  { recorder, unknown }: { recorder: () => ModelRecorder | undefined; unknown: ModelRecorder },
+  work: () => Promise<T>,
+): Promise<T> {
+  const startedMs = performance.now()
+  let outcome: Outcome = 'success'
+  try {
+    return await work()
+  } catch (thrown) {
+    outcome = outcomeOf(thrown)
+    throw thrown
+  } finally {
+    const counts = recorder()
+    const durationMs = performance.now() - startedMs
+    ;(counts ?? unknown).countRequest(outcome, durationMs)
+    counts?.observe('requestDuration', durationMs / 1000)
+  }
 }
 
 /** A count in the request's parameters; `fallback` where it is absent. */

@@ -5,6 +5,7 @@ import { separateDefaults } from '../compile/defaults.js'
 import { checkSelf } from '../compile/self-check.js'
 import type { Engine } from '../engine/engine.js'
 import { OnecopyError } from '../errors.js'
+import { UserCount } from '../inference/user-count.js'
 import { returnFreePages } from '../mapping.js'
 import { mappedRanges } from '../process/mappings.js'
 import { runtimeVersion } from '../runtime/identity.js'
@@ -29,8 +30,7 @@ export class Generation {
   readonly header: SegmentHeader
   readonly threads: number
   readonly #close: () => Promise<void>
-  #users = 0
-  readonly #onUnused: (() => void)[] = []
+  readonly #users = new UserCount()
 
   private constructor(
     parts: Pick<Generation, 'key' | 'offer' | 'header' | 'threads'>,
@@ -81,22 +81,13 @@ export class Generation {
     return batchingPolicy(this.header, this.offer.config, { maxQueuedRequests, threads: this.offer.threads })
   }
 
-  async use<T>(work: () => Promise<T>): Promise<T> {
-    this.#users++
-    try {
-      return await work()
-    } finally {
-      this.#users--
-      if (this.#users === 0) for (const tell of this.#onUnused.splice(0)) tell()
-    }
+  use<T>(work: () => Promise<T>): Promise<T> {
+    return this.#users.during(work)
   }
 
   /** Resolves when nobody uses it; to be asked for once no new user can come. */
   unused(): Promise<void> {
-    if (this.#users === 0) return Promise.resolve()
-    return new Promise((resolve) => {
-      this.#onUnused.push(resolve)
-    })
+    return this.#users.unused()
   }
 
   /** To be called when it is unloaded: its owner may release its raw weights. */

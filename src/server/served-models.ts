@@ -7,6 +7,7 @@
  */
 import type { OutOfService } from '../errors.js'
 import type { ModelDirectory, ServedModel, VersionOutOfService } from '../inference/service.js'
+import { UserCount } from '../inference/user-count.js'
 import type { StatsPage } from '../metrics/page.js'
 import type { ModelRecorder } from '../metrics/recorder.js'
 import { type ModelStatistics, readStatistics } from '../metrics/statistics.js'
@@ -50,8 +51,7 @@ export class LoadedModel implements ServedModel {
   readonly labels: ServedModel['labels']
   readonly text: ServedModel['text']
   readonly #statsPage: StatsPage
-  #users = 0
-  readonly #onUnused: (() => void)[] = []
+  readonly #users = new UserCount()
 
   constructor(options: LoadedModelOptions) {
     this.key = options.key
@@ -73,22 +73,13 @@ export class LoadedModel implements ServedModel {
     return readStatistics(this.#statsPage)
   }
 
-  async use<T>(work: () => Promise<T>): Promise<T> {
-    this.#users++
-    try {
-      return await work()
-    } finally {
-      this.#users--
-      if (this.#users === 0) for (const tell of this.#onUnused.splice(0)) tell()
-    }
+  use<T>(work: () => Promise<T>): Promise<T> {
+    return this.#users.during(work)
   }
 
   /** Resolves when no request is with it; to be asked for once no new one can come. */
   unused(): Promise<void> {
-    if (this.#users === 0) return Promise.resolve()
-    return new Promise((resolve) => {
-      this.#onUnused.push(resolve)
-    })
+    return this.#users.unused()
   }
 }
 

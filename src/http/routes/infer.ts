@@ -4,9 +4,8 @@ import { Readable } from 'node:stream'
 import type Router from '@koa/router'
 import type { Context } from 'koa'
 import { OnecopyError } from '../../errors.js'
-import { answered, heldIn, outcomeOf, schedulingOf } from '../../inference/request-parts.js'
+import { answered, counted, heldIn, schedulingOf } from '../../inference/request-parts.js'
 import type { ServedModel } from '../../inference/service.js'
-import type { Outcome } from '../../metrics/series.js'
 import { decodeInferRequest, parseHeaderLength } from '../../protocol/v2/request.js'
 import {
   type EncodedResponse,
@@ -18,7 +17,7 @@ import {
 import { leastAnswered } from '../../protocol/v2/response-size.js'
 import { readBody } from '../body.js'
 import type { HttpContext } from '../context.js'
-import type { RequestState } from '../request-state.js'
+import { type RequestState, recordersOf } from '../request-state.js'
 import { placeOutputs, sharedReader } from '../shared-tensors.js'
 import { inServiceModelOf, onModel } from './models.js'
 import { inferTexts, textSpecOf } from './text/infer-texts.js'
@@ -130,22 +129,17 @@ function bodyOf({ chunks, bytes }: EncodedResponse): string | Buffer | Readable 
 
 export function inferRoutes(router: Router, context: HttpContext): void {
   onModel(router, 'post', '/infer', async (ctx) => {
-    const startedMs = performance.now()
-    const state = ctx.state as RequestState
-    let outcome: Outcome = 'success'
-    try {
-      await infer(ctx, context)
-    } catch (thrown) {
-      outcome = outcomeOf(thrown)
-      if (thrown instanceof OnecopyError && thrown.code === 'RESPONSE_TOO_LARGE')
-        state.heldBytes = (state.heldBytes ?? 0) + context.maxResponseBytes
-      throw thrown
-    } finally {
-      context.largeExchanges.follow(ctx)
-      const counts = state.model?.counts
-      const durationMs = performance.now() - startedMs
-      ;(counts ?? context.unknownModel).countRequest(outcome, durationMs)
-      counts?.observe('requestDuration', durationMs / 1000)
-    }
+    await counted(recordersOf(ctx, context), async () => {
+      try {
+        await infer(ctx, context)
+      } catch (thrown) {
+        const state = ctx.state as RequestState
+        if (thrown instanceof OnecopyError && thrown.code === 'RESPONSE_TOO_LARGE')
+          state.heldBytes = (state.heldBytes ?? 0) + context.maxResponseBytes
+        throw thrown
+      } finally {
+        context.largeExchanges.follow(ctx)
+      }
+    })
   })
 }

@@ -4,15 +4,14 @@ import type { z } from 'zod'
 import { TEXT_ROUTES } from '../../../api/text-routes.js'
 import type { OpenAiError, TextError } from '../../../api/text-schemas.js'
 import { messageOf, OnecopyError, outOfServiceError } from '../../../errors.js'
-import { outcomeOf } from '../../../inference/request-parts.js'
+import { counted } from '../../../inference/request-parts.js'
 import type { ServedModel } from '../../../inference/service.js'
-import type { Outcome } from '../../../metrics/series.js'
 import { quoted } from '../../../protocol/v2/faults.js'
 import type { TextTask } from '../../../text/description.js'
 import type { TextModel } from '../../../text/text-model.js'
 import { readBody } from '../../body.js'
 import type { HttpContext } from '../../context.js'
-import type { RequestState } from '../../request-state.js'
+import { type RequestState, recordersOf } from '../../request-state.js'
 
 /** Numbers that are made into text in one turn of the event loop. */
 const TURN_NUMBERS = 64 * 1024
@@ -158,21 +157,13 @@ export function textHandler<Schema extends z.ZodType>(
   handler: TextHandler<Schema>,
 ): (ctx: Context) => Promise<void> {
   return async (ctx) => {
-    const startedMs = performance.now()
-    const state = ctx.state as RequestState
-    let outcome: Outcome = 'success'
-    try {
-      await answerText(ctx, context, handler)
-    } catch (thrown) {
-      outcome = outcomeOf(thrown)
-      throw thrown
-    } finally {
-      context.largeExchanges.follow(ctx)
-      const counts = state.model?.counts
-      const durationMs = performance.now() - startedMs
-      ;(counts ?? context.unknownModel).countRequest(outcome, durationMs)
-      counts?.observe('requestDuration', durationMs / 1000)
-    }
+    await counted(recordersOf(ctx, context), async () => {
+      try {
+        await answerText(ctx, context, handler)
+      } finally {
+        context.largeExchanges.follow(ctx)
+      }
+    })
   }
 }
 
