@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { encodeHeader, type SegmentHeader } from '../../src/segment/layout.js'
 import { readHeader } from '../../src/segment/write.js'
+import { POINT } from '../helpers/model-inputs.js'
 import { addModel, slowModel, writeModel } from '../helpers/onnx-builder.js'
 import { killWithChildren } from '../helpers/processes.js'
 import {
@@ -13,14 +14,8 @@ import {
   stopCleanly,
   temporaryFolder,
 } from '../helpers/server.js'
-import { inferOutputs, type WireTensor } from '../helpers/v2-client.js'
+import { inferOutputs } from '../helpers/v2-client.js'
 
-const POINT: WireTensor = {
-  name: 'x',
-  datatype: 'FP32',
-  shape: [1, 2],
-  bytes: new Uint8Array(Float32Array.of(10, 20).buffer),
-}
 const ADOPTED = 'segment adopted from a dead server'
 const NOT_USED = 'the segment of a dead server was not adopted'
 

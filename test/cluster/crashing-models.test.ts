@@ -1,10 +1,13 @@
 /**
  * Models that crash workers: other models lose only requests in flight, and the crashing model is disabled.
  */
+
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
+import { POINT } from '../helpers/model-inputs.js'
 import { addModel, crashingModel, integerDivision, writeModel } from '../helpers/onnx-builder.js'
+import { type IndexEntry, indexOf } from '../helpers/repository-index.js'
 import {
   type RunningServer,
   spawnServer,
@@ -17,12 +20,6 @@ import { infer, type WireTensor } from '../helpers/v2-client.js'
 import { until, untilSome } from '../helpers/waiting.js'
 
 const MIN = -(2 ** 31)
-const POINT: WireTensor = {
-  name: 'x',
-  datatype: 'FP32',
-  shape: [1, 2],
-  bytes: new Uint8Array(Float32Array.of(10, 20).buffer),
-}
 
 function int32(name: string, value: number): WireTensor {
   return { name, datatype: 'INT32', shape: [1], bytes: new Uint8Array(Int32Array.of(value).buffer) }
@@ -88,16 +85,8 @@ function crashWhenLoaded(models: string): void {
   writeFileSync(join(models, 'div', 'config.json'), JSON.stringify({ warm_up: ['sample.json'] }))
 }
 
-interface IndexEntry {
-  readonly name: string
-  readonly state: string
-  readonly reason: string
-}
-
-async function indexOf(adminUrl: string): Promise<Record<string, IndexEntry>> {
-  const response = await fetch(`${adminUrl}/v2/repository/index`, { method: 'POST' })
-  const entries = (await response.json()) as IndexEntry[]
-  return Object.fromEntries(entries.map((entry) => [entry.name, entry]))
+async function indexByName(adminUrl: string): Promise<Record<string, IndexEntry>> {
+  return Object.fromEntries((await indexOf(adminUrl)).map((entry) => [entry.name, entry]))
 }
 
 async function metric(adminUrl: string, series: string): Promise<number | null> {
@@ -173,9 +162,9 @@ test.serial(
     t.is(failures.length, lost, failures.join('; '))
     t.is(workersReady(running), 2 + crashes)
 
-    t.like((await indexOf(adminUrl)).div, { state: 'UNAVAILABLE' })
-    t.regex((await indexOf(adminUrl)).div?.reason ?? '', /MODEL_DISABLED.*SIGFPE/)
-    t.like((await indexOf(adminUrl)).add, { state: 'READY', reason: '' })
+    t.like((await indexByName(adminUrl)).div, { state: 'UNAVAILABLE' })
+    t.regex((await indexByName(adminUrl)).div?.reason ?? '', /MODEL_DISABLED.*SIGFPE/)
+    t.like((await indexByName(adminUrl)).add, { state: 'READY', reason: '' })
     const line = await server.logged(({ code }) => code === 'MODEL_DISABLED')
     t.like(line, { level: 'error', model: 'div', version: '1' })
     t.is(await metric(adminUrl, DISABLED), 1)
@@ -209,7 +198,7 @@ test.serial(
     t.regex(await answer.text(), /disabled for 4\.0 s/)
     t.regex(answer.headers.get('retry-after') ?? '', /^[1-4]$/)
     await isTriedAgain()
-    t.is((await indexOf(adminUrl)).div?.state, 'READY')
+    t.is((await indexByName(adminUrl)).div?.state, 'READY')
     t.is(await metric(adminUrl, DISABLED), 0)
     const again = await crashUntilDisabled(running)
     t.is(again.crashes, 1)
@@ -234,7 +223,7 @@ test.serial('a disabled model answers immediately after a reload', async (t) => 
     t.is(response === 'cut off' ? 0 : response.status, 200)
   }
   t.is(await metric(adminUrl, DISABLED), 0)
-  t.like((await indexOf(adminUrl)).div, { state: 'READY', reason: '' })
+  t.like((await indexByName(adminUrl)).div, { state: 'READY', reason: '' })
   const { crashes } = await crashUntilDisabled(running)
   t.is(crashes, 3, 'the count starts at zero')
   await stopCleanly(t, server)
@@ -267,7 +256,7 @@ test.serial(
       models,
       args: ['--workers', '2', '--breaker-backoff', '1s', '--exit-on-error', 'off'],
     })
-    t.is((await indexOf(adminUrl)).div?.state, 'UNAVAILABLE')
+    t.is((await indexByName(adminUrl)).div?.state, 'UNAVAILABLE')
     const refused = await divide(url, 10, 3)
     t.is(refused === 'cut off' ? 0 : refused.status, 503)
     await expectAdd(t, url)
@@ -321,8 +310,8 @@ test.serial(
       const response = await divide(url, 10, 3)
       t.is(response === 'cut off' ? 0 : response.status, 200)
     }
-    t.like((await indexOf(adminUrl)).div, { state: 'READY' })
-    t.regex((await indexOf(adminUrl)).div?.reason ?? '', /SIGFPE/)
+    t.like((await indexByName(adminUrl)).div, { state: 'READY' })
+    t.regex((await indexByName(adminUrl)).div?.reason ?? '', /SIGFPE/)
     t.is(server.log.filter(({ msg }) => msg === 'worker crashed inside the runtime').length, 1)
     t.is(await metric(adminUrl, CRASHES), 1)
     await stopCleanly(t, server)

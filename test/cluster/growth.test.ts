@@ -1,23 +1,15 @@
 /** Models that are loaded and unloaded, and workers that are replaced, leave nothing behind. */
+
 import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { addModel, writeModel } from '../helpers/onnx-builder.js'
+import { indexOf } from '../helpers/repository-index.js'
 import { type RunningServer, startServer, stopCleanly, temporaryFolder } from '../helpers/server.js'
 import { until } from '../helpers/waiting.js'
 
 async function post(url: string, path: string, body: object = {}): Promise<Response> {
   return await fetch(`${url}${path}`, { method: 'POST', body: JSON.stringify(body) })
-}
-
-interface Entry {
-  readonly name: string
-  readonly state: string
-  readonly reason: string
-}
-
-async function indexOf(adminUrl: string): Promise<Entry[]> {
-  return (await (await post(adminUrl, '/v2/repository/index')).json()) as Entry[]
 }
 
 async function infer(url: string, model: string): Promise<number> {

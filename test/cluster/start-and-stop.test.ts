@@ -3,25 +3,10 @@ import { Agent, request } from 'node:http'
 import { join } from 'node:path'
 import test from 'ava'
 import { ownIdentity } from '../../src/process/identity.js'
+import { iterations, POINT } from '../helpers/model-inputs.js'
 import { addModel, slowModel, writeModel } from '../helpers/onnx-builder.js'
 import { spawnServer, startServer, stopCleanly, temporaryFolder } from '../helpers/server.js'
-import { encodeRequest, infer, inferOutputs, type WireTensor } from '../helpers/v2-client.js'
-
-const POINT: WireTensor = {
-  name: 'x',
-  datatype: 'FP32',
-  shape: [1, 2],
-  bytes: new Uint8Array(Float32Array.of(10, 20).buffer),
-}
-
-function iterations(count: number): WireTensor {
-  return {
-    name: 'iterations',
-    datatype: 'INT64',
-    shape: [],
-    bytes: new Uint8Array(BigInt64Array.of(BigInt(count)).buffer),
-  }
-}
+import { encodeRequest, infer, inferOutputs } from '../helpers/v2-client.js'
 
 /** Waits until a request is queued: the one before it then runs. */
 async function untilQueued(adminUrl: string): Promise<void> {

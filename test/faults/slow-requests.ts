@@ -1,5 +1,5 @@
 /** Requests with a configurable run time: the product of identity matrices is the identity. */
-import type { WireTensor } from '../helpers/v2-client.js'
+import { iterations } from '../helpers/model-inputs.js'
 import { until } from '../helpers/waiting.js'
 import { type HeldRequest, holdRequest } from './held-request.js'
 
@@ -12,11 +12,6 @@ function identityBytes(): Uint8Array {
 }
 
 const EXPECTED = identityBytes()
-
-function iterations(count: number): WireTensor {
-  const bytes = new Uint8Array(BigInt64Array.of(BigInt(count)).buffer)
-  return { name: 'iterations', datatype: 'INT64', shape: [], bytes }
-}
 
 export function slowRequest(url: string, count: number): HeldRequest {
   return holdRequest({ url, model: 'slow', inputs: [iterations(count)], expected: EXPECTED })

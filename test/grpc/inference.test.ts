@@ -15,7 +15,7 @@ import {
   type ServerMetadataResponse,
 } from '../../src/grpc/schema/inference_pb.js'
 import { addRequest, floats, GrpcClient, GrpcFailure } from '../helpers/grpc-client.js'
-import { addModel, ELEMENT, graph, modelBytes, node, value, writeModel } from '../helpers/onnx-builder.js'
+import { addModel, ELEMENT, identityModel, writeModel } from '../helpers/onnx-builder.js'
 import { type StartOptions, startServer, stopCleanly, temporaryFolder } from '../helpers/server.js'
 
 const { method } = GRPCInferenceService
@@ -43,16 +43,6 @@ const TYPES = {
   FP64: ELEMENT.double,
   BYTES: ELEMENT.string,
 } as const
-
-function echoModel(element: number): Uint8Array {
-  return modelBytes(
-    graph({
-      input: [value('x', element, ['n'])],
-      output: [value('y', element, ['n'])],
-      node: [node('Identity', ['x'], ['y'])],
-    }),
-  )
-}
 
 async function withServer(
   t: ExecutionContext,
@@ -147,7 +137,7 @@ test.serial(
   'every datatype goes in as raw and as typed contents, and comes out as the binary answers of REST',
   async (t) => {
     const models = Object.fromEntries(
-      Object.entries(TYPES).map(([name, element]) => [name.toLowerCase(), echoModel(element)]),
+      Object.entries(TYPES).map(([name, element]) => [name.toLowerCase(), identityModel(element)]),
     )
     await withServer(
       t,

@@ -187,6 +187,17 @@ export function crashingModel(): Uint8Array {
   )
 }
 
+/** `y = x` in any element type, [n]. */
+export function identityModel(element: number): Uint8Array {
+  return modelBytes(
+    graph({
+      input: [value('x', element, ['n'])],
+      output: [value('y', element, ['n'])],
+      node: [node('Identity', ['x'], ['y'])],
+    }),
+  )
+}
+
 /** `z = x / y`, INT32 [batch]. */
 export function integerDivision(): Uint8Array {
   const { int32 } = ELEMENT

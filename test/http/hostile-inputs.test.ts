@@ -5,7 +5,7 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
-import { ELEMENT, graph, modelBytes, node, value, writeModel } from '../helpers/onnx-builder.js'
+import { ELEMENT, identityModel, writeModel } from '../helpers/onnx-builder.js'
 import { type RawAnswer, RawClient } from '../helpers/raw-client.js'
 import { startServer, stopCleanly, temporaryFolder } from '../helpers/server.js'
 import { PROJECT_ROOT } from '../helpers/shared.js'
@@ -24,16 +24,6 @@ interface Row {
 
 const MILLION = 1_000_000
 const DOC = join(PROJECT_ROOT, 'docs', 'hostile-inputs.md')
-
-function identity(element: number): Uint8Array {
-  return modelBytes(
-    graph({
-      input: [value('x', element, ['n'])],
-      output: [value('y', element, ['n'])],
-      node: [node('Identity', ['x'], ['y'])],
-    }),
-  )
-}
 
 const MODELS = {
   floats: ELEMENT.float,
@@ -891,7 +881,7 @@ function problemOf(row: Row, answer: RawAnswer | undefined): string | null {
 
 test.serial('every hostile input gets its answer, and the next client the right one', async (t) => {
   const models = temporaryFolder(t)
-  for (const [name, element] of Object.entries(MODELS)) writeModel(models, name, identity(element))
+  for (const [name, element] of Object.entries(MODELS)) writeModel(models, name, identityModel(element))
   const { server, url, adminUrl } = await startServer(t, {
     models,
     args: ['--workers', '1', '--model-control', 'explicit', '--load-model', '*', '--log-level', 'debug'],

@@ -1,10 +1,9 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readdirSync, readFileSync } from 'node:fs'
-import type { AddressInfo } from 'node:net'
-import { createServer } from 'node:net'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
+import { freePort } from '../../bench/harness/free-port.js'
 import { startServer, stopCleanly, temporaryFolder } from '../helpers/server.js'
 import { PROJECT_ROOT } from '../helpers/shared.js'
 import { until, untilSome } from '../helpers/waiting.js'
@@ -22,15 +21,6 @@ const TESTED = [
   'serve.mjs',
   'worker-threads.mjs',
 ]
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  server.close()
-  await once(server, 'close')
-  return port
-}
 
 interface Running {
   readonly child: ChildProcess

@@ -10,17 +10,11 @@ import {
 } from 'node:fs'
 import { dirname, join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
+import { POINT } from '../../helpers/model-inputs.js'
 import { addModel, addModelWithExternalData, constantBytes, writeModel } from '../../helpers/onnx-builder.js'
 import { type RunningServer, startServer, stopCleanly, temporaryFolder } from '../../helpers/server.js'
-import { inferOutputs, type WireTensor } from '../../helpers/v2-client.js'
+import { inferOutputs } from '../../helpers/v2-client.js'
 import { until } from '../../helpers/waiting.js'
-
-const POINT: WireTensor = {
-  name: 'x',
-  datatype: 'FP32',
-  shape: [1, 2],
-  bytes: new Uint8Array(Float32Array.of(10, 20).buffer),
-}
 
 async function answer(url: string, model = 'm'): Promise<string> {
   const [output] = await inferOutputs({ url, model, inputs: [POINT] })

@@ -1,25 +1,13 @@
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
+import { POINT } from '../../helpers/model-inputs.js'
 import { addModel, writeModel } from '../../helpers/onnx-builder.js'
+import { indexOf } from '../../helpers/repository-index.js'
 import { type RunningServer, startServer, stopCleanly, temporaryFolder } from '../../helpers/server.js'
 import { keepAsking } from '../../helpers/steady-clients.js'
-import { infer, inferOutputs, type WireTensor } from '../../helpers/v2-client.js'
+import { infer, inferOutputs } from '../../helpers/v2-client.js'
 import { until } from '../../helpers/waiting.js'
-
-const POINT: WireTensor = {
-  name: 'x',
-  datatype: 'FP32',
-  shape: [1, 2],
-  bytes: new Uint8Array(Float32Array.of(10, 20).buffer),
-}
-
-interface IndexEntry {
-  readonly name: string
-  readonly version: string
-  readonly state: string
-  readonly reason: string
-}
 
 async function answerOf(url: string, model = 'add'): Promise<number[]> {
   const [output] = await inferOutputs({ url, model, inputs: [POINT] })
@@ -28,10 +16,6 @@ async function answerOf(url: string, model = 'add'): Promise<number[]> {
 
 async function post(url: string, path: string, headers = {}): Promise<Response> {
   return await fetch(`${url}${path}`, { method: 'POST', headers })
-}
-
-async function indexOf(adminUrl: string): Promise<IndexEntry[]> {
-  return (await (await post(adminUrl, '/v2/repository/index')).json()) as IndexEntry[]
 }
 
 function segmentsOf({ server }: RunningServer): string[] {

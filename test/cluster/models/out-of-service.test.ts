@@ -8,6 +8,7 @@ import { END_MESSAGES } from '../../../cluster/workers/worker-end.js'
 import { updateHeader } from '../../../src/compile/image.js'
 import { decodeHeader, type SegmentHeader } from '../../../src/segment/layout.js'
 import { addModel, wideModel, writeModel } from '../../helpers/onnx-builder.js'
+import { indexOf } from '../../helpers/repository-index.js'
 import {
   type RunningServer,
   type ServerUnderTest,
@@ -49,10 +50,7 @@ async function indexed(
   adminUrl: string,
   name: string,
 ): Promise<{ state: string; reason: string } | undefined> {
-  const answer = await fetch(`${adminUrl}/v2/repository/index`, { method: 'POST' })
-  return ((await answer.json()) as { name: string; state: string; reason: string }[]).find(
-    (entry) => entry.name === name,
-  )
+  return (await indexOf(adminUrl)).find((entry) => entry.name === name)
 }
 
 async function outMetric(adminUrl: string): Promise<string[]> {

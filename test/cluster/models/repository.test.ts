@@ -2,7 +2,9 @@ import { chmodSync, chownSync, mkdirSync, renameSync, rmSync, symlinkSync, write
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { messageOf } from '../../../src/errors.js'
+import { POINT } from '../../helpers/model-inputs.js'
 import { addModel, writeModel } from '../../helpers/onnx-builder.js'
+import { type IndexEntry, indexOf } from '../../helpers/repository-index.js'
 import {
   type RunningServer,
   type ServerUnderTest,
@@ -11,27 +13,13 @@ import {
   stopCleanly,
   temporaryFolder,
 } from '../../helpers/server.js'
-import { inferOutputs, type WireTensor } from '../../helpers/v2-client.js'
+import { inferOutputs } from '../../helpers/v2-client.js'
 import { until } from '../../helpers/waiting.js'
 
 const NOBODY = 65534
 const isRoot = process.getuid?.() === 0
 const IS_INVALID = 'a repository entry is invalid'
 const IS_VALID = 'a repository entry is valid again'
-
-const POINT: WireTensor = {
-  name: 'x',
-  datatype: 'FP32',
-  shape: [1, 2],
-  bytes: new Uint8Array(Float32Array.of(10, 20).buffer),
-}
-
-interface IndexEntry {
-  readonly name: string
-  readonly version: string
-  readonly state: string
-  readonly reason: string
-}
 
 /** The output of a model, or the status if the request fails. */
 async function answer(url: string, model: string): Promise<string> {
@@ -47,10 +35,6 @@ async function answer(url: string, model: string): Promise<string> {
 
 async function post(url: string, path: string): Promise<Response> {
   return await fetch(`${url}${path}`, { method: 'POST' })
-}
-
-async function indexOf(adminUrl: string): Promise<IndexEntry[]> {
-  return (await (await post(adminUrl, '/v2/repository/index')).json()) as IndexEntry[]
 }
 
 async function entry(adminUrl: string, name: string, version = '1'): Promise<IndexEntry | undefined> {

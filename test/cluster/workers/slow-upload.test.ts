@@ -1,7 +1,9 @@
 /** Model changes and worker replacements during slow uploads and long runs. */
+
 import { mkdirSync, renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
+import { POINT } from '../../helpers/model-inputs.js'
 import {
   addModel,
   ELEMENT,
@@ -17,13 +19,6 @@ import { type RunningServer, startServer, stopCleanly, temporaryFolder } from '.
 import { keepAsking } from '../../helpers/steady-clients.js'
 import { encodeRequest, infer, type WireTensor } from '../../helpers/v2-client.js'
 import { until } from '../../helpers/waiting.js'
-
-const POINT: WireTensor = {
-  name: 'x',
-  datatype: 'FP32',
-  shape: [1, 2],
-  bytes: new Uint8Array(Float32Array.of(10, 20).buffer),
-}
 
 type Serving = RunningServer & { readonly models: string }
 

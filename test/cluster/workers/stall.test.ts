@@ -4,6 +4,7 @@ import { request } from 'node:http'
 import test, { type ExecutionContext } from 'ava'
 import { END_MESSAGES } from '../../../cluster/workers/worker-end.js'
 import { FaultServer } from '../../faults/fault-server.js'
+import { iterations, POINT } from '../../helpers/model-inputs.js'
 import { addModel, slowModel, writeModel } from '../../helpers/onnx-builder.js'
 import { RawClient } from '../../helpers/raw-client.js'
 import {
@@ -18,18 +19,6 @@ import { encodeRequest, infer, inferOutputs, type WireTensor } from '../../helpe
 import { until } from '../../helpers/waiting.js'
 
 const STALL = 'the inference thread of a worker is stalled: the worker answers 503 and is replaced'
-
-const POINT: WireTensor = {
-  name: 'x',
-  datatype: 'FP32',
-  shape: [1, 2],
-  bytes: new Uint8Array(Float32Array.of(10, 20).buffer),
-}
-
-function iterations(count: number): WireTensor {
-  const bytes = new Uint8Array(BigInt64Array.of(BigInt(count)).buffer)
-  return { name: 'iterations', datatype: 'INT64', shape: [], bytes }
-}
 
 /** Hours of compute. */
 const ENDLESS = iterations(1_000_000_000)

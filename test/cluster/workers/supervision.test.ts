@@ -1,23 +1,12 @@
 import { once } from 'node:events'
 import { connect } from 'node:net'
 import test, { type ExecutionContext } from 'ava'
+import { iterations, POINT } from '../../helpers/model-inputs.js'
 import { addModel, slowModel, writeModel } from '../../helpers/onnx-builder.js'
 import { type RunningServer, startServer, stopCleanly, temporaryFolder } from '../../helpers/server.js'
 import { keepAsking } from '../../helpers/steady-clients.js'
-import { encodeRequest, infer, inferOutputs, type WireTensor } from '../../helpers/v2-client.js'
+import { encodeRequest, infer, inferOutputs } from '../../helpers/v2-client.js'
 import { until } from '../../helpers/waiting.js'
-
-const POINT: WireTensor = {
-  name: 'x',
-  datatype: 'FP32',
-  shape: [1, 2],
-  bytes: new Uint8Array(Float32Array.of(10, 20).buffer),
-}
-
-function iterations(count: number): WireTensor {
-  const bytes = new Uint8Array(BigInt64Array.of(BigInt(count)).buffer)
-  return { name: 'iterations', datatype: 'INT64', shape: [], bytes }
-}
 
 async function metric(adminUrl: string, series: RegExp): Promise<number> {
   const text = await (await fetch(`${adminUrl}/metrics`)).text()
