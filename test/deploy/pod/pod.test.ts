@@ -69,7 +69,7 @@ testWithLimits(
     t.is(fatal?.code, 'MEMORY_LIMIT')
     t.regex(
       fatal?.msg ?? '',
-      /at least 213\.\d MB \(segments 33\.\d MB, 2 workers of 60\.0 MB.*allows 200\.0 MB/,
+      /at least 213\.\d MB \(segments 33\.\d MB, 2 workers of 60\.0 MB.*allows only 200\.0 MB/,
     )
     t.deepEqual(server.segments(), [])
   },
