@@ -1,15 +1,10 @@
 #!/usr/bin/env node
-/** The `onecopy` command: picks the command, and the role of this process in it. */
 import cluster from 'node:cluster'
-import { createRequire } from 'node:module'
 import { OnecopyError } from '../src/errors.js'
+/** The `onecopy` command: picks the command, and the role of this process in it. */
+import { packageVersion } from '../src/installation.js'
 import type { CommandName } from './commands/definitions.js'
 import { EXIT } from './exit-codes.js'
-
-function packageVersion(): string {
-  const require = createRequire(import.meta.url)
-  return (require('../../package.json') as { version: string }).version
-}
 
 /** Loaded when they are needed: a worker is this file too, and holds nothing of the commands. */
 const RUN: Record<Exclude<CommandName, 'help'>, (argv: readonly string[]) => Promise<number>> = {

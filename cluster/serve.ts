@@ -1,12 +1,11 @@
 /** `serve`: the server of `onecopy serve` out of one's own script. */
+
 import cluster from 'node:cluster'
-import { createRequire } from 'node:module'
 import { isMainThread } from 'node:worker_threads'
 import { configOf, type ScriptOptions } from '../src/config/load.js'
 import { OnecopyError } from '../src/errors.js'
+import { packageVersion } from '../src/installation.js'
 import { Primary } from './primary.js'
-
-const require = createRequire(import.meta.url)
 
 /** Its folder in shared memory is named after the process. */
 let running: Server | null | 'starting' = null
@@ -27,8 +26,7 @@ export class Server {
     running = 'starting'
     let primary: Primary | undefined
     try {
-      const { version } = require('../../package.json') as { version: string }
-      primary = new Primary(configOf({}, process.env, [], options), version, { isEmbedded: true })
+      primary = new Primary(configOf({}, process.env, [], options), packageVersion(), { isEmbedded: true })
       await primary.start()
       running = new Server(primary)
       return running

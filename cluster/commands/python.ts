@@ -1,9 +1,10 @@
 /** `onecopy python`: where the Python module is. */
-import { fileURLToPath } from 'node:url'
+import { join } from 'node:path'
+import { PACKAGE_ROOT } from '../../src/installation.js'
 import { EXIT } from '../exit-codes.js'
 import { commandLine, usageError } from './arguments.js'
 
-export const PYTHON_MODULE = fileURLToPath(new URL('../../../src/python/onecopy.py', import.meta.url))
+export const PYTHON_MODULE = join(PACKAGE_ROOT, 'src', 'python', 'onecopy.py')
 
 /** Runs `onecopy python`; returns the exit code. */
 export function runPython(argv: readonly string[]): number {

@@ -3,6 +3,7 @@
  * setting is a real server under load. Settings run one after another, in two rounds of opposite order to
  * cancel drift. The table shows medians; the best setting has the most requests per second.
  */
+
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, readdirSync, rmSync, statSync, symlinkSync } from 'node:fs'
@@ -10,19 +11,18 @@ import { Agent, request } from 'node:http'
 import { tmpdir } from 'node:os'
 import { basename, dirname, join, resolve } from 'node:path'
 import { createInterface } from 'node:readline'
-import { fileURLToPath } from 'node:url'
 import Table from 'cli-table3'
 import { z } from 'zod'
 import { ACCESS_OPTIONS } from '../../src/config/defence-options.js'
 import { urlHost } from '../../src/config/host-names.js'
 import { environmentName } from '../../src/config/load.js'
 import { OnecopyError } from '../../src/errors.js'
+import { programFile } from '../../src/installation.js'
 import { withDeadline } from '../../src/lifecycle.js'
 import { usableCpus } from '../../src/process/cpus.js'
 import { parseDurationMs } from '../../src/units.js'
 import { commandLine } from './arguments.js'
 
-const MAIN = fileURLToPath(new URL('../main.js', import.meta.url))
 const ADMIN_HOST = '127.0.0.1'
 const START_TIMEOUT_MS = 10 * 60_000
 const WARM_UP_MS = 1000
@@ -108,10 +108,14 @@ class TunedServer implements AsyncDisposable {
       '--admin-port',
       '0',
     ]
-    this.#process = spawn(process.execPath, [MAIN, 'serve', ...this.#args, ...extra], {
-      stdio: ['ignore', 'ignore', 'pipe'],
-      env: withoutAccessOptions(process.env),
-    })
+    this.#process = spawn(
+      process.execPath,
+      [programFile('cluster/main.js'), 'serve', ...this.#args, ...extra],
+      {
+        stdio: ['ignore', 'ignore', 'pipe'],
+        env: withoutAccessOptions(process.env),
+      },
+    )
   }
 
   async ready(): Promise<{ url: string; adminUrl: string }> {

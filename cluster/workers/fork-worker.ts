@@ -2,8 +2,9 @@
  * Starts the worker processes of this server. `node:cluster` has one set of settings in a process: where that process forks
  * others of its own, theirs are put back after each fork.
  */
+
 import cluster, { type ClusterSettings, type Worker } from 'node:cluster'
-import { fileURLToPath } from 'node:url'
+import { programFile } from '../../src/installation.js'
 import { CHILD_DIR, WORKER_ENVIRONMENT, WORKER_FLAGS } from '../../src/runtime/environment.js'
 
 export type ForkWorker = () => Worker
@@ -16,7 +17,7 @@ export function forkWorker(): Worker {
 /** Settings are kept from one call to the next: what is not to be kept is named. */
 function settingsOf(isEmbedded: boolean): ClusterSettings {
   return {
-    exec: fileURLToPath(new URL('../main.js', import.meta.url)),
+    exec: programFile('cluster/main.js'),
     args: ['worker'],
     // The folder that the server was started in may be removed.
     cwd: CHILD_DIR,

@@ -1,10 +1,11 @@
 /** The server side of compilation: child processes, deadlines, clean work folders and clear errors. */
+
 import { type ChildProcessByStdio, spawn } from 'node:child_process'
 import { rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Readable, Writable } from 'node:stream'
-import { fileURLToPath } from 'node:url'
 import { messageOf, OnecopyError } from '../errors.js'
+import { programFile } from '../installation.js'
 import { CHILD_DIR, RUNTIME_ENVIRONMENT } from '../runtime/environment.js'
 import { formatMs } from '../units.js'
 import { type CompileCache, type CompiledImage, findCompiled, imageName, makeWorkFolder } from './cache.js'
@@ -17,7 +18,6 @@ import {
 } from './compile-messages.js'
 import { findKnownDigest, rememberDigest } from './known-files.js'
 
-const COMPILE_MAIN = fileURLToPath(new URL('compile-main.js', import.meta.url))
 /** Length of the kept tail of standard error, for the message of a crash. */
 const STDERR_TAIL_CHARACTERS = 2000
 /** A compile process above this size is ended, because only that returns its memory. */
@@ -63,7 +63,7 @@ class CompileProcess {
 
   constructor(probeTimeoutMs: number) {
     this.#probeTimeoutMs = probeTimeoutMs
-    const child = spawn(process.execPath, [COMPILE_MAIN], {
+    const child = spawn(process.execPath, [programFile('src/compile/compile-main.js')], {
       cwd: CHILD_DIR,
       env: { ...process.env, ...RUNTIME_ENVIRONMENT },
       stdio: ['pipe', 'pipe', 'pipe'],

@@ -3,10 +3,11 @@
  * (`--drain-timeout 30s`), the environment variables (`ONECOPY_DRAIN_TIMEOUT=30s`), the keys of a config file
  * (`"drainTimeout": "30s"`) and the help text.
  */
+
 import { homedir } from 'node:os'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { z } from 'zod'
+import { PACKAGE_ROOT } from '../installation.js'
 import { usableCpus } from '../process/cpus.js'
 import { BREAKER_OPTIONS } from './breaker-options.js'
 import { BUNDLE_OPTIONS } from './bundle-options.js'
@@ -16,8 +17,6 @@ import { hostAddress, integer, option, path } from './option.js'
 import { durationMs, sizeBytes, timeLimitMs } from './quantities.js'
 import { CACHE_SIZE_OPTIONS, SIZE_OPTIONS } from './size-options.js'
 import { TEXT_OPTIONS } from './text-options.js'
-
-const PACKAGE_ROOT = fileURLToPath(new URL('../../../', import.meta.url))
 
 export const OPTIONS = {
   models: option({

@@ -1,7 +1,9 @@
 /** A serving process's handle on its inference thread: load, run, unload, close. */
+
 import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
 import { OnecopyError } from '../errors.js'
+import { programFile } from '../installation.js'
 import type { StatsPageReference } from '../metrics/page.js'
 import {
   type LoadRequest,
@@ -28,7 +30,7 @@ export class InferenceThread {
   readonly ended: Promise<void>
 
   constructor() {
-    this.#thread = new Worker(new URL('thread.js', import.meta.url))
+    this.#thread = new Worker(programFile('src/engine/thread.js'))
     this.#thread.on('message', (reply: ThreadReply) => this.#receive(reply))
     this.ended = new Promise((resolve, reject) => {
       const fail = (error: Error) => {

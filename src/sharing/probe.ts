@@ -2,17 +2,17 @@
  * Measures what a model costs in another worker, with probe processes that load an image or segment and one
  * that loads only the library.
  */
+
 import { type ChildProcessByStdio, spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
 import type { Readable, Writable } from 'node:stream'
-import { fileURLToPath } from 'node:url'
 import { messageOf, OnecopyError } from '../errors.js'
+import { programFile } from '../installation.js'
 import { withDeadline } from '../lifecycle.js'
 import { readProcessMemory } from '../process/memory.js'
 import { CHILD_DIR, WORKER_ENVIRONMENT, WORKER_FLAGS } from '../runtime/environment.js'
 import { type FromProbe, FromProbeSchema, type ToProbe } from './probe-messages.js'
 
-const PROBE_MAIN = fileURLToPath(new URL('probe-main.js', import.meta.url))
 const LOAD_TIMEOUT_MS = 2 * 60_000
 const RUN_TIMEOUT_MS = 60_000
 const STDERR_TAIL_CHARACTERS = 2000
@@ -45,7 +45,7 @@ class Probe {
   #takeLine: (line: string) => void = () => {}
 
   constructor(signal: AbortSignal) {
-    this.#child = spawn(process.execPath, [...WORKER_FLAGS, PROBE_MAIN], {
+    this.#child = spawn(process.execPath, [...WORKER_FLAGS, programFile('src/sharing/probe-main.js')], {
       cwd: CHILD_DIR,
       env: { ...process.env, ...WORKER_ENVIRONMENT },
       stdio: ['pipe', 'pipe', 'pipe'],

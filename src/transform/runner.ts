@@ -6,10 +6,12 @@
  *
  * The limit applies to CPU time, because on a busy machine a thread may wait seconds for a CPU.
  */
+
 import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
 import { LRUCache } from 'lru-cache'
 import { messageOf, OnecopyError } from '../errors.js'
+import { programFile } from '../installation.js'
 import { withDeadline } from '../lifecycle.js'
 import { threadCpuMs } from '../process/threads.js'
 import type { NumericData } from '../tensor.js'
@@ -92,7 +94,7 @@ export class TransformRunner {
     // A new buffer, because a thread being terminated may still write to the old one.
     this.#progress = newProgress()
     const start: ThreadStart = { kind, options, progress: this.#progress.buffer }
-    const thread = new Worker(new URL('thread.js', import.meta.url), {
+    const thread = new Worker(programFile('src/transform/thread.js'), {
       workerData: start,
       resourceLimits: { maxOldGenerationSizeMb: MAX_HEAP_MB },
       // Output of the thread must not mix with the server's output.

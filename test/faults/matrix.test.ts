@@ -5,6 +5,7 @@ import { until, withinDeadline } from '../helpers/waiting.js'
 import { bigRequest } from './big-request.js'
 import { type FaultModels, makeFaultModels } from './fault-models.js'
 import { FaultServer } from './fault-server.js'
+import type { RequestEnd } from './held-request.js'
 import { isStillIn, type Moment, REACH, type Scene, type Target, WORKERS } from './moments.js'
 import type { HeldByWorker } from './slow-requests.js'
 import { metricOf, scrape, slowRequest } from './slow-requests.js'
@@ -227,7 +228,16 @@ async function expectServing(
     )
   })
   const ask = models === faultModels.big ? () => bigRequest(url) : () => slowRequest(url, 2)
-  const ends = await Promise.all(Array.from({ length: 2 * WORKERS }, () => ask().end))
+  // A model that crashed a worker is suspended until every worker knows of the replacement.
+  const askAgain = async (): Promise<RequestEnd> => {
+    let end: RequestEnd = 'refused'
+    await until('the model to be in service', async () => {
+      end = await ask().end
+      return end !== 'refused'
+    })
+    return end
+  }
+  const ends = await Promise.all(Array.from({ length: 2 * WORKERS }, askAgain))
   t.deepEqual(new Set(ends), new Set(['answered']))
   if (victim !== null && !isReplaced)
     t.true(server.workerPids().includes(victim), 'the worker is still running')

@@ -1,12 +1,12 @@
 /** The API's OpenAPI document, and a page of local files on which its routes can be tried. */
+
 import { readFile } from 'node:fs/promises'
 import { extname, join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import type Router from '@koa/router'
 import { type DocumentFacts, openApiDocument, type Port } from '../../api/document.js'
 import { OnecopyError } from '../../errors.js'
+import { PACKAGE_ROOT } from '../../installation.js'
 
-const PACKAGE_ROOT = fileURLToPath(new URL('../../../../', import.meta.url))
 const PAGE = join(PACKAGE_ROOT, 'src', 'http', 'docs-page')
 /** Copied by `npm run build`. */
 const SWAGGER_UI = join(PACKAGE_ROOT, 'dist', 'vendor', 'swagger-ui')

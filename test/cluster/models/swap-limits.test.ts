@@ -6,7 +6,7 @@ import { wideModel, writeModel } from '../../helpers/onnx-builder.js'
 import {
   type RunningServer,
   type StartOptions,
-  startServer,
+  spawnServer,
   stopCleanly,
   temporaryFolder,
 } from '../../helpers/server.js'
@@ -22,10 +22,18 @@ const ROW: WireTensor = {
 
 type Serving = RunningServer & { readonly models: string }
 
-async function serveWide(t: ExecutionContext, weightBytes: number, options: StartOptions): Promise<Serving> {
+async function serveWide(
+  t: ExecutionContext,
+  weightBytes: number,
+  options: StartOptions,
+  onCompiled: () => void = () => {},
+): Promise<Serving> {
   const models = writeModel(temporaryFolder(t), 'wide', wideModel(weightBytes))
   const args = ['--workers', '2', '--model-control', 'explicit', '--load-model', 'wide']
-  return { models, ...(await startServer(t, { ...options, models, args })) }
+  const server = spawnServer(t, { ...options, models, args })
+  await server.logged(({ msg }) => msg === 'compiled, segment written')
+  onCompiled()
+  return { models, server, ...(await server.ready()) }
 }
 
 /** Replaces the model with one of another size and loads it. */
@@ -107,9 +115,8 @@ testWithLimits(
   ['memory limit'],
   async (t) => {
     const cgroup = memoryCgroup(t, 280_000_000)
-    const serving = await serveWide(t, 16 * MIB, { cgroup: cgroup.procs })
-    // The limit was read at startup; the kernel does not enforce it here.
-    cgroup.limit(4e9)
+    // The limit is read at startup; the kernel does not enforce it on the workers.
+    const serving = await serveWide(t, 16 * MIB, { cgroup: cgroup.procs }, () => cgroup.limit(4e9))
     await refuses(t, serving, 48 * MIB, {
       code: 'MEMORY_LIMIT',
       reason:

@@ -118,7 +118,7 @@ testWithLimits(
     writeModel(pod.modelsDir, 'wide', wideModel(8 * MEBIBYTE))
     const killed = pod.start({ args: ['--workers', '1'] })
     await killed.server.ready()
-    await killed.signal('SIGKILL')
+    await killed.killFrozen()
     const left = killed.server.segments().filter((path) => path.endsWith('model.segment'))
     t.is(left.length, 1)
 

@@ -92,6 +92,15 @@ export class Container {
     })
   }
 
+  /** Kills every process before any of them can react to the death of another. */
+  async killFrozen(): Promise<Exit> {
+    const pid = await this.mainPid()
+    const workers = readFileSync(`/proc/${pid}/task/${pid}/children`, 'latin1').split(' ').filter(Boolean)
+    for (const one of [pid, ...workers.map(Number)]) process.kill(one, 'SIGSTOP')
+    process.kill(pid, 'SIGKILL')
+    return await this.server.exited
+  }
+
   async signal(signal: NodeJS.Signals): Promise<Exit> {
     process.kill(await this.mainPid(), signal)
     return await this.server.exited
