@@ -13,6 +13,15 @@ const onRows =
     return Array(operator.outputCount).fill(result)
   }
 
+/** As `onRows`; from the number of rows the shape would depend on that number, which no value can express. */
+const ofFixedShape =
+  (reason: string, remedy: string): Rule =>
+  (operator) => {
+    if (inputsFrom(operator).some(({ kind }) => kind === 'count'))
+      throw new Prevented('gives a shape that depends on the number of rows', REMEDY.fixedSteering)
+    return onRows(reason, remedy)(operator)
+  }
+
 const always =
   (reason: string, remedy: string): Rule =>
   () => {
@@ -34,7 +43,7 @@ export const REFUSED: readonly OperatorRule[] = [
     says: 'Refused: the shape depends on the data.',
     source: `${SPEC}onnx__NonZero.html`,
     operators: ['NonMaxSuppression', 'NonZero', 'StringNormalizer', 'StringSplit', 'Unique'],
-    rule: onRows(
+    rule: ofFixedShape(
       'gives a shape that depends on the data of all rows',
       'leave it to the client, or keep shapes fixed',
     ),
