@@ -1,4 +1,7 @@
-/** The only place where an error becomes a status and a body: `{"error": "..."}`, never a stack, a place in a source or a path. */
+/**
+ * The only place where an error becomes a status and a body: `{"error": "..."}`, without stacks, source
+ * locations and paths.
+ */
 import type { Context, Next } from 'koa'
 import type { ErrorBody } from '../api/schemas.js'
 import { messageOf, OnecopyError } from '../errors.js'
@@ -29,7 +32,7 @@ function isClientGone(thrown: unknown): boolean {
   return code === 'ECONNRESET' || code === 'EPIPE' || code === 'ERR_STREAM_PREMATURE_CLOSE'
 }
 
-/** What a thrown thing is to a client. Anything unforeseen is a bug and says nothing about itself. */
+/** The error for the client. An unexpected error is a bug; its details are not disclosed. */
 function asOnecopyError(thrown: unknown): OnecopyError {
   if (thrown instanceof OnecopyError) return thrown
   if (isClientGone(thrown)) return new OnecopyError('REQUEST_CANCELLED', 'the client left')
@@ -38,7 +41,7 @@ function asOnecopyError(thrown: unknown): OnecopyError {
   return new OnecopyError('INTERNAL', 'internal error', { cause: thrown })
 }
 
-/** Outermost middleware: answers what the routes throw, and gives a body to what nobody answered. */
+/** Outermost middleware: turns thrown errors into responses, and answers paths without a route. */
 export function errorResponses(
   context: Pick<HttpContext, 'onBug' | 'log' | 'localFolders' | 'routeHint'> &
     Partial<Pick<HttpContext, 'deadlineStatus' | 'errorBodyOf'>>,
