@@ -73,7 +73,7 @@ function firstOutput(json: Buffer): { data?: number[] } {
   return (JSON.parse(json.toString()) as { outputs: { data?: number[] }[] }).outputs[0] ?? {}
 }
 
-test('a compressed request is answered as if it were not', async (t) => {
+test('a compressed request is answered like an uncompressed one', async (t) => {
   const { server, url } = await startNegate(t)
   const body = jsonBody(3)
   const forms: [string, Buffer][] = [
@@ -112,7 +112,7 @@ test('a compressed request is answered as if it were not', async (t) => {
   await stopCleanly(t, server)
 })
 
-test('what does not decompress to its last byte is refused, and what is compressed otherwise is not read', async (t) => {
+test('bodies that do not decompress completely are rejected, and other codings are not read', async (t) => {
   const { server, url } = await startNegate(t)
   const body = jsonBody(3)
   const junk = Buffer.from('junk')
@@ -145,7 +145,7 @@ test('what does not decompress to its last byte is refused, and what is compress
   await stopCleanly(t, server)
 })
 
-test('the limit holds before and after decompression, and a bomb takes no memory beyond it', async (t) => {
+test('the limit applies before and after decompression, and a bomb takes no memory above it', async (t) => {
   const { server, url } = await startNegate(t)
   const pid = server.log.find((line) => line.msg === 'worker ready')?.workerPid
   const mostBytes = () =>
@@ -169,7 +169,7 @@ test('the limit holds before and after decompression, and a bomb takes no memory
   await stopCleanly(t, server)
 })
 
-test('a response is compressed when it is asked for, by q-value, and when it is worth it', async (t) => {
+test('a response is compressed if accepted, by q-value, and if it is large enough', async (t) => {
   const { server, url } = await startNegate(t)
   const ask = (accept: string | undefined, body = jsonBody(1000)) =>
     post(url, body, accept === undefined ? {} : { 'Accept-Encoding': accept })

@@ -70,7 +70,7 @@ function rows(shape: readonly number[], data: readonly number[], parameters: obj
   }
 }
 
-test('an output is answered as its highest classes, with labels, in JSON and in binary', async (t) => {
+test('an output can be returned as its highest classes, with labels, in JSON and binary', async (t) => {
   const { server, url } = await startWith(t, ['add', 'alone', 'fixed', 'texts'])
   const classified = async (model: string, parameters: object, shape = [2, 2], data = [5, 5, 0, 9]) => {
     const response = await ask(url, model, rows(shape, data, parameters))
@@ -98,7 +98,7 @@ test('an output is answered as its highest classes, with labels, in JSON and in 
   await stopCleanly(t, server)
 })
 
-test('the configuration of a model in the words of Triton', async (t) => {
+test('the configuration of a model in the format of Triton', async (t) => {
   const { server, url } = await startWith(t, ['add', 'alone', 'fixed', 'texts'])
   const notes = new Map<string, string>()
   const config = async (model: string) => {
@@ -135,7 +135,7 @@ test('the configuration of a model in the words of Triton', async (t) => {
   await stopCleanly(t, server)
 })
 
-test('each port says which extensions it has', async (t) => {
+test('each port lists its extensions', async (t) => {
   const extensions = async (base: string) =>
     ((await (await fetch(`${base}/v2`)).json()) as { extensions: string[] }).extensions
   const core = [
@@ -160,7 +160,7 @@ test('each port says which extensions it has', async (t) => {
   await stopCleanly(t, sharing.server)
 })
 
-test('a raw body for a model of texts is the text', async (t) => {
+test('the raw body for a model with a text input is the text', async (t) => {
   const { server, url } = await startWith(t, ['texts'])
   const response = await fetch(`${url}/v2/models/texts/infer`, {
     method: 'POST',
@@ -173,7 +173,7 @@ test('a raw body for a model of texts is the text', async (t) => {
   await stopCleanly(t, server)
 })
 
-test('a deadline that passed is 503 where that is asked for', async (t) => {
+test('an exceeded deadline is 503 if configured', async (t) => {
   const { server, url, adminUrl } = await startWith(t, ['slow'], ['--deadline-status', '503'])
   const late = await ask(url, 'slow', {
     parameters: { timeout: 10_000 },
@@ -185,7 +185,7 @@ test('a deadline that passed is 503 where that is asked for', async (t) => {
   await stopCleanly(t, server)
 })
 
-test('binary inputs that the queue could never take are refused before they are sent', async (t) => {
+test('binary inputs that can never fit the queue are rejected before they are sent', async (t) => {
   const models = writeModel(temporaryFolder(t), 'add', addModel())
   writeFileSync(join(models, 'add', 'config.json'), JSON.stringify({ max_queue_bytes: 1024 }))
   const { server, url } = await startServer(t, { models, args: ['--workers', '1'] })
@@ -205,7 +205,7 @@ test('binary inputs that the queue could never take are refused before they are 
   await stopCleanly(t, server)
 })
 
-test('JSON inputs that the queue could never take are refused for good, and the next request is answered', async (t) => {
+test('JSON inputs that can never fit the queue are rejected without Retry-After, and the next request is answered', async (t) => {
   const models = writeModel(temporaryFolder(t), 'add', addModel())
   writeFileSync(join(models, 'add', 'config.json'), JSON.stringify({ max_queue_bytes: 1024 }))
   const { server, url } = await startServer(t, { models, args: ['--workers', '1'] })

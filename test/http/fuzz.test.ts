@@ -98,7 +98,7 @@ async function privateBytes(pids: readonly number[]): Promise<number[]> {
   return await Promise.all(pids.map(async (pid) => (await readProcessMemory(pid))?.privateBytes ?? 0))
 }
 
-test('random requests: each is answered, right ones rightly, and nothing breaks', async (t) => {
+test('every random request is answered, valid ones correctly, and the server stays healthy', async (t) => {
   t.timeout(3_600_000)
   const models = writeModel(temporaryFolder(t), 'add', addModel())
   const { server, url } = await startServer(t, { models, args: ['--workers', '2'] })

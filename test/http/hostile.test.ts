@@ -121,7 +121,7 @@ function executions(adminUrl: string): Promise<number> {
   return count(adminUrl, 'onecopy_batch_size_count', 'model="negate"')
 }
 
-test.serial('headers and bodies that come slowly are ended with 408 at their time limits', async (t) => {
+test.serial('slow headers and bodies get 408 at their time limits', async (t) => {
   const running = await startAttacked(t, '--headers-timeout', '700ms', '--request-timeout', '1500ms')
   const { url, adminUrl } = running
   const startedMs = performance.now()
@@ -162,7 +162,7 @@ test.serial('headers and bodies that come slowly are ended with 408 at their tim
   await assertUnharmed(t, running)
 })
 
-test.serial('a silent connection is closed after the keep-alive timeout, and not before it', async (t) => {
+test.serial('an idle connection is closed after the keep-alive timeout, and not before', async (t) => {
   const running = await startAttacked(t, '--keep-alive-timeout', '1s')
   const client = await RawClient.connect(running.url, post(bodyWith('one')))
   const [answer] = await client.answered()
@@ -175,7 +175,7 @@ test.serial('a silent connection is closed after the keep-alive timeout, and not
 })
 
 test.serial(
-  'a client that closes its side after its request has left: its connection ends, and nobody else notices',
+  'a client that closes its side after its request is treated as disconnected, without effect on others',
   async (t) => {
     const running = await startAttacked(t)
     const pipelined = `${post(bodyWith('a'))}${post(bodyWith('b'))}`
@@ -190,7 +190,7 @@ test.serial(
   },
 )
 
-test.serial('a connection that ends in the middle of a request costs no compute', async (t) => {
+test.serial('a connection that ends during a request causes no inference', async (t) => {
   const running = await startAttacked(t)
   const { url, adminUrl } = running
   for (const bytes of [CUT_BODY, `${CHUNKED_HEAD}${chunk('{"inputs"')}`, `${CHUNKED_HEAD}5\r\n{"i`]) {
@@ -211,7 +211,7 @@ test.serial('a connection that ends in the middle of a request costs no compute'
   await assertUnharmed(t, running)
 })
 
-test.serial('hundreds of resets in the middle of a body are cancelled and cost no compute', async (t) => {
+test.serial('hundreds of resets during a body are cancelled and cause no inference', async (t) => {
   const running = await startAttacked(t)
   const { server, url, adminUrl } = running
   const RESETS = 300
@@ -231,7 +231,7 @@ test.serial('hundreds of resets in the middle of a body are cancelled and cost n
   await assertUnharmed(t, running)
 })
 
-test.serial('headers that are too large or too many are 431, a million of them included', async (t) => {
+test.serial('headers that are too large or too many get 431, even a million of them', async (t) => {
   const running = await startAttacked(t)
   const { url } = running
   const head = 'GET /v2 HTTP/1.1\r\nHost: x\r\n'
@@ -272,26 +272,29 @@ test.serial('many requests in one write are answered in their order', async (t) 
   await assertUnharmed(t, running)
 })
 
-test.serial('nonsense behind requests is answered after them, and never twice for one request', async (t) => {
-  const running = await startAttacked(t)
-  const client = await RawClient.connect(
-    running.url,
-    `${post(bodyWith('1'))}${post(bodyWith('2'))}\0\0nonsense\r\n\r\n${post(bodyWith('3'))}`,
-  )
-  const answers = await client.ended()
-  t.deepEqual(
-    answers.map(({ status }) => status),
-    [200, 200, 400],
-  )
-  assertRefused(t, answers[2], { status: 400, code: 'REQUEST_MALFORMED' })
-  const answered = await RawClient.connect(running.url, CHUNKED_HEAD.replace('negate', 'none'))
-  t.is((await answered.answered())[0]?.status, 404)
-  answered.socket.write('nonsense\r\n')
-  t.is((await answered.ended()).length, 1)
-  await assertUnharmed(t, running)
-})
+test.serial(
+  'invalid bytes after requests are answered after them, and no request gets two responses',
+  async (t) => {
+    const running = await startAttacked(t)
+    const client = await RawClient.connect(
+      running.url,
+      `${post(bodyWith('1'))}${post(bodyWith('2'))}\0\0nonsense\r\n\r\n${post(bodyWith('3'))}`,
+    )
+    const answers = await client.ended()
+    t.deepEqual(
+      answers.map(({ status }) => status),
+      [200, 200, 400],
+    )
+    assertRefused(t, answers[2], { status: 400, code: 'REQUEST_MALFORMED' })
+    const answered = await RawClient.connect(running.url, CHUNKED_HEAD.replace('negate', 'none'))
+    t.is((await answered.answered())[0]?.status, 404)
+    answered.socket.write('nonsense\r\n')
+    t.is((await answered.ended()).length, 1)
+    await assertUnharmed(t, running)
+  },
+)
 
-test.serial('garbage is 400 with a text, and what HTTP lets through without a Host as well', async (t) => {
+test.serial('invalid requests get 400 with a message, also requests without a Host', async (t) => {
   const running = await startAttacked(t)
   const { url } = running
   const noise = Uint8Array.from({ length: 100_000 }, (_, i) => (i * 197 + (i >> 3) * 31 + 1) & 0xff)
@@ -320,7 +323,7 @@ test.serial('garbage is 400 with a text, and what HTTP lets through without a Ho
   await assertUnharmed(t, running)
 })
 
-test.serial('a Content-Length that is wrong harms its own connection only', async (t) => {
+test.serial('a wrong Content-Length affects only its own connection', async (t) => {
   const running = await startAttacked(t, '--request-timeout', '1s')
   const body = bodyWith('short')
   const tooLong = await RawClient.connect(
@@ -347,7 +350,7 @@ test.serial('a Content-Length that is wrong harms its own connection only', asyn
 })
 
 test.serial(
-  'connections beyond the limit are closed at once; when others leave there is room again',
+  'connections above the limit are closed immediately, and accepted again after others close',
   async (t) => {
     const LIMIT = 5
     const { server, url } = await startAttacked(t, '--max-connections', String(LIMIT))
@@ -385,7 +388,7 @@ test.serial(
   },
 )
 
-test.serial('the admin port keeps the same rules', async (t) => {
+test.serial('the admin port has the same limits', async (t) => {
   const running = await startAttacked(t)
   const { adminUrl } = running
   const garbage = await RawClient.connect(adminUrl, 'nonsense\r\n\r\n')

@@ -134,14 +134,14 @@ test.serial("OpenTelemetry's own variables turn traces on and name the service",
   t.is(collector.requests[0]?.headers['x-tenant'], 'blue')
 })
 
-test.serial('a collector that is not there is said, and holds nothing up', async (t) => {
+test.serial('an unreachable collector is logged, and delays nothing', async (t) => {
   const { server, url } = await start(t, ['--otlp-endpoint', 'http://127.0.0.1:9', '--drain-timeout', '5s'])
   t.is((await infer(url)).status, 200)
   await stopCleanly(t, server)
   t.true(server.log.some(({ msg, level }) => level === 'warn' && /^traces are/.test(msg)))
 })
 
-test.serial('the access log has one line a request, with what each part of it took', async (t) => {
+test.serial('the access log has one line per request, with the duration of each phase', async (t) => {
   const { server, url } = await start(t, ['--access-log', '--server-timing'])
   const answer = await infer(url, {
     traceparent: `00-${TRACE_ID}-${PARENT_ID}-01`,
@@ -183,7 +183,7 @@ test.serial('the access log has one line a request, with what each part of it to
   await stopCleanly(t, server)
 })
 
-test.serial('where nothing is asked for nothing is told', async (t) => {
+test.serial('without observability options there is no access log, span or header', async (t) => {
   const { server, url } = await start(t, [])
   const answer = await infer(url, { traceparent: `00-${TRACE_ID}-${PARENT_ID}-01` })
   t.is(answer.status, 200)

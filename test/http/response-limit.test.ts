@@ -89,7 +89,7 @@ async function isRefused(t: ExecutionContext, response: Response, sizes: RegExp)
   t.regex(((await response.json()) as { error: string }).error, sizes)
 }
 
-test('an answer beyond --max-response is refused with both sizes, whatever its form, and counts as one failure', async (t) => {
+test('a response above --max-response is rejected with both sizes, in every form, and counts as one failure', async (t) => {
   const { server, url, adminUrl } = await serve(t, ['--max-response', '1MiB'])
   // Two bytes an element as JSON, four as binary: known before anything is encoded.
   await isRefused(
@@ -142,7 +142,7 @@ test('an answer beyond --max-response is refused with both sizes, whatever its f
   await stopCleanly(t, server)
 })
 
-test('classes of a large output, and outputs in shared memory, are not held to the limit', async (t) => {
+test('the limit does not apply to classes of a large output and to outputs in shared memory', async (t) => {
   const { server, url } = await serve(t, ['--max-response', '64KiB', '--system-shared-memory', 'on'])
   const classes = { outputs: [{ name: 'y', parameters: { classification: 2 } }] }
   t.is((await ask(url, 'fill', fill(1_000_000, classes))).status, 200)
@@ -162,7 +162,7 @@ test('classes of a large output, and outputs in shared memory, are not held to t
   await stopCleanly(t, server)
 })
 
-test('a worker gives back what large answers took, those that are refused and those that are not', async (t) => {
+test('a worker releases the memory of large responses, rejected or not', async (t) => {
   const { server, url, adminUrl } = await serve(t, ['--max-response', '64MiB'])
   const pid = await workerPid(adminUrl, server.process.pid as number)
   const privateBytes = async () => (await readProcessMemory(pid))?.privateBytes ?? 0
@@ -186,7 +186,7 @@ test('a worker gives back what large answers took, those that are refused and th
   await stopCleanly(t, server)
 })
 
-test('what the runtime cannot be given memory for fails that request and not the worker', async (t) => {
+test('an allocation failure in the runtime fails the request and not the worker', async (t) => {
   const { server, url, adminUrl } = await serve(t, [])
   const pid = await workerPid(adminUrl, server.process.pid as number)
   for (const count of [1e12, 1e15, 4e18]) {
@@ -205,7 +205,7 @@ test('what the runtime cannot be given memory for fails that request and not the
   await stopCleanly(t, server)
 })
 
-test('POST /run and its jobs are held to the limit', async (t) => {
+test('the limit applies to POST /run and its jobs', async (t) => {
   const bundle = makeBundle(t)
   const { server, url } = await startServer(t, {
     args: ['--bundle', bundle, '--workers', '1', '--max-response', '1KiB'],

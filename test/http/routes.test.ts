@@ -42,7 +42,7 @@ async function json(response: Response): Promise<unknown> {
   return await response.json()
 }
 
-test('the core routes answer as the protocol says', async (t) => {
+test('the core routes answer as the protocol specifies', async (t) => {
   const models = temporaryFolder(t)
   writeModel(models, 'add', addModel(), '1')
   writeModel(models, 'add', addModel(), '3')
@@ -161,7 +161,7 @@ test('the core routes answer as the protocol says', async (t) => {
   await stopCleanly(t, server)
 })
 
-test('a timeout covers the wait for the result, a priority is a number, and a full queue says so', async (t) => {
+test('a timeout covers the wait for the result, a priority is a number, and a full queue is reported', async (t) => {
   const models = writeModel(temporaryFolder(t), 'slow', slowModel())
   writeFileSync(join(models, 'slow', 'config.json'), JSON.stringify({ max_queue_requests: 1 }))
   const { server, url } = await startServer(t, { models, args: ['--workers', '1'] })
@@ -193,7 +193,7 @@ test('a timeout covers the wait for the result, a priority is a number, and a fu
   await stopCleanly(t, server)
 })
 
-test('a model that fails while it runs is a 500 without a stack, for its own request only', async (t) => {
+test('a failing run is a 500 without a stack, only for its own request', async (t) => {
   // An index beyond the table is found when it runs.
   const picks = graph({
     input: [value('i', ELEMENT.int64, ['batch'])],
@@ -218,7 +218,7 @@ test('a model that fails while it runs is a 500 without a stack, for its own req
   await stopCleanly(t, server)
 })
 
-test('a client that leaves in mid-body disturbs nobody', async (t) => {
+test('a client that disconnects during its body does not affect others', async (t) => {
   const models = writeModel(temporaryFolder(t), 'add', addModel())
   const { server, url } = await startServer(t, { models, args: ['--workers', '1', '--log-level', 'debug'] })
   const leaving = request(`${url}/v2/models/add/infer`, {

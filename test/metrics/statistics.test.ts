@@ -8,7 +8,7 @@ import { temporaryFolder } from '../helpers/server.js'
 
 const NONE = { count: 0, ns: 0 }
 
-test('statistics add up over slots, in nanoseconds, with zeros for what never happened', async (t) => {
+test('statistics are summed over slots, in nanoseconds, with zeros for absent events', async (t) => {
   const reference = { path: join(temporaryFolder(t), 'p'), slots: 3, cellsPerSlot: MODEL_CELLS }
   const page = await StatsPage.create(reference)
   t.deepEqual(readStatistics(page), {
@@ -78,7 +78,7 @@ test('statistics add up over slots, in nanoseconds, with zeros for what never ha
   })
 })
 
-test('sizes are exact up to 64, then round up to a power of two, and the last takes the rest', (t) => {
+test('sizes are exact up to 64, then rounded up to a power of two, and the last includes all larger ones', (t) => {
   const sizeOf = (rows: number) => BATCH_SIZES[batchPlaceOf(rows)]
   for (let rows = 1; rows <= 64; rows++) t.is(sizeOf(rows), rows)
   t.deepEqual(
