@@ -17,7 +17,7 @@ function floats(name: string, shape: number[], values: number[]): Tensor {
   return { name, datatype: 'FP32', shape, data: Float32Array.from(values) }
 }
 
-/** A request of `rows` rows whose values say which request and row they belong to. */
+/** A request of `rows` rows whose values identify request and row. */
 function request(id: number, rows: number, width = 2): Job {
   const values = Array.from({ length: rows * width }, (_, i) => id * 1000 + i)
   return { modelKey: 'm', inputs: [floats('x', [rows, width], values)], outputNames: ['y'] }
@@ -54,7 +54,7 @@ class FakeEngine {
     return this.executions.map(({ inputs }) => inputs[0]?.shape[0] ?? 0)
   }
 
-  /** Ends the oldest run and lets what follows from it happen. */
+  /** Completes the oldest run and waits for the consequences. */
   async finishOne(): Promise<void> {
     this.#pending.shift()?.()
     await settle()
@@ -66,7 +66,7 @@ class FakeEngine {
   }
 }
 
-/** One large request, so that the tuner knows that batches of that size pay. */
+/** One large request, so that the tuner knows that batches of that size pay off. */
 async function warmUp(engine: FakeEngine, batcher: Batcher): Promise<void> {
   void batcher.submit(request(0, 8))
   await engine.finishAll()
@@ -125,7 +125,7 @@ test('every request gets its own rows, regardless of the other requests in its b
           )
           t.deepEqual(await answers[id], expected)
         }
-        // A single request may be larger than the limit; a joint batch never is.
+        // A single request may exceed the limit; a batch of several never does.
         const largest = Math.max(maxBatchSize, ...arrivals.map(({ rows }) => rows))
         t.true(engine.rows.every((rows) => rows <= largest))
       },
@@ -156,7 +156,7 @@ test('a model that turns out not to batch runs requests one at a time from then 
   const unbatchable: string[] = []
   const run: BatcherOptions['run'] = async (execution) => {
     const { outputs, ...times } = await engine.run(execution)
-    // One row for the whole batch, as a reduction gives.
+    // One row for the whole batch, as from a reduction.
     const [y] = outputs as [Tensor]
     return {
       outputs: [{ ...y, shape: [1, 2], data: (y.data as Float32Array<ArrayBuffer>).slice(0, 2) }],
@@ -270,7 +270,7 @@ test('requests run by priority, and the default is in the middle', async (t) => 
 test('with a delay in its config, a lone request waits for others', async (t) => {
   const engine = new FakeEngine()
   const batcher = new Batcher({ run: engine.run })
-  // A delay that the test never sees end by itself.
+  // A delay that does not end during the test.
   batcher.add('m', { ...POLICY, maxQueueDelayMs: 60_000, preferredBatchSizes: [2, 4] })
   const lone = batcher.submit(request(1, 1))
   await settle()
@@ -294,7 +294,7 @@ test('a request without others waits no longer than the delay', async (t) => {
   await alone
 })
 
-/** Two are computed, two wait: the moment before the first batch ends. */
+/** Two requests run and two are queued, just before the first batch ends. */
 async function twoAndTwo(longestLingerMs?: number): Promise<{ engine: FakeEngine; batcher: Batcher }> {
   const engine = new FakeEngine()
   const run: BatcherOptions['run'] = async (execution) => ({
@@ -311,7 +311,7 @@ async function twoAndTwo(longestLingerMs?: number): Promise<{ engine: FakeEngine
 }
 
 test('a slow model waits for its recent clients, until all have sent a request', async (t) => {
-  // A wait that the test never sees end by itself.
+  // A wait that does not end during the test.
   const { engine, batcher } = await twoAndTwo(60_000)
   await engine.finishOne()
   t.deepEqual(engine.rows, [2], 'two wait, and two are about to come back')
@@ -377,7 +377,7 @@ test('a response that is too large fails only its request in a batch', async (t)
   t.is(one?.status, 'fulfilled')
   t.is(three?.status, 'fulfilled')
   t.like(large, { status: 'rejected', reason: { code: 'RESPONSE_TOO_LARGE', message: 'got 240' } })
-  // Requests together may have as much as each of them alone.
+  // The limit of a batch is the sum of the limits of its requests.
   const together = Promise.all([limited(4, 4), limited(5, 4), limited(6, 4)])
   await engine.finishAll()
   t.is((await together).length, 3)

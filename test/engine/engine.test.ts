@@ -1,4 +1,4 @@
-/** A real model in a real engine: both placements answer the same. */
+/** A real model in a real engine: both placements give the same results. */
 import test, { type ExecutionContext } from 'ava'
 import { Engine, type LoadableModel } from '../../src/engine/engine.js'
 import type { Tensor } from '../../src/tensor.js'

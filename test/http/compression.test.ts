@@ -21,7 +21,7 @@ interface Answer {
   readonly body: Buffer
 }
 
-/** Sends the parts as they are, each when the last was taken: without a length, in chunks, when there is more than one. */
+/** Sends the parts unchanged, each after the previous one was accepted; several parts are sent chunked. */
 function post(
   url: string,
   parts: Buffer | readonly Buffer[],
@@ -45,7 +45,7 @@ function post(
         }),
       )
     })
-    // The answer can come before all is sent, and the rest meets a closed connection.
+    // The response can arrive before everything is sent; the rest then meets a closed connection.
     sending.on('error', (error) => setImmediate(reject, error))
     void (async () => {
       for (const part of list) await new Promise((sent) => sending.write(part, sent))
@@ -211,7 +211,7 @@ test('a response is compressed if accepted, by q-value, and if it is large enoug
 
 test('the length of the JSON in a compressed response counts bytes before compression', async (t) => {
   const { server, url } = await startNegate(t)
-  // Small answers are sent in one piece, large ones as a stream.
+  // Small responses are sent in one piece, large ones as a stream.
   for (const count of [1000, 100_000]) {
     const { headers, body } = await post(url, jsonBody(count, { binary_data_output: true }), {
       'Accept-Encoding': 'gzip',

@@ -76,7 +76,7 @@ test('a web page cannot change anything on the admin port, and programs can', as
     // curl -d and Node's fetch.
     { host, 'content-type': 'application/x-www-form-urlencoded' },
     { host, 'content-type': 'text/plain;charset=UTF-8', 'sec-fetch-mode': 'cors' },
-    // Typed into the address bar, or a browser's extension.
+    // Typed into the address bar, or from a browser extension.
     { host, 'sec-fetch-site': 'none' },
   ])
     t.is((await index(headers)).status, 200, JSON.stringify(headers))

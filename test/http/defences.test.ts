@@ -1,4 +1,4 @@
-/** Who may ask, how much, from which pages; and the headers that every answer carries. */
+/** Authentication, limits, CORS and security headers. */
 import test, { type ExecutionContext } from 'ava'
 import { createKey, formatKey, type Scope } from '../../src/access/api-keys.js'
 import { ask } from '../helpers/certificates.js'

@@ -42,7 +42,7 @@ test('each port serves its document and a page that loads nothing from other ori
       t.regex(response.headers.get('Content-Type') ?? '', file.endsWith('.css') ? /^text\/css/ : /javascript/)
     }
     t.notRegex(html, /<script>|<style>|style=|https?:/)
-    // Not followed, so that the redirect itself is held to the document.
+    // Not followed, so that the redirect itself is compared with the document.
     const redirect = await fetch(`${base}/docs/`, { redirect: 'manual' })
     t.is(redirect.status, 302)
     t.is(new URL(redirect.headers.get('Location') ?? '', `${base}/docs/`).href, `${base}/docs`)

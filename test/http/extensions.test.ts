@@ -1,4 +1,4 @@
-/** The protocol's extensions as a client meets them, one worker at a time. */
+/** The protocol's extensions, tested through clients. */
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
@@ -24,7 +24,7 @@ const TEXTS = modelBytes(
   }),
 )
 
-/** `y = -x`, one row of fixed length: nothing to batch. */
+/** `y = -x`, one row of fixed length, which cannot be batched. */
 const FIXED = modelBytes(
   graph({
     input: [value('x', ELEMENT.float, [3])],
@@ -84,7 +84,7 @@ test('an output can be returned as its highest classes, with labels, in JSON and
   t.deepEqual(await classified('add', { classification: 99 }, [1, 2], [5, 5]), [
     { name: 'y', datatype: 'BYTES', shape: [1, 2], strings: ['7.000000:1:dog', '6.000000:0:cat'] },
   ])
-  // Rows are known to be rows where the operator keeps them from being gathered, too.
+  // Rows are also known to be rows if the config disables batching.
   t.deepEqual((await classified('alone', { classification: 1 }))[0]?.shape, [2, 1])
   t.deepEqual(await classified('fixed', { classification: 2 }, [3], [1, -2, 3]), [
     { name: 'y', datatype: 'BYTES', shape: [2], strings: ['2.000000:1', '-1.000000:0'] },
@@ -195,7 +195,7 @@ test('binary inputs that can never fit the queue are rejected before they are se
   const response = await fetch(`${url}/v2/models/add/infer`, {
     method: 'POST',
     headers: { 'Inference-Header-Content-Length': String(json.length) },
-    // Of the right length and no JSON: who reads it says so.
+    // The right length, but not JSON: the parser reports it.
     body: new Uint8Array(json.length + 2048),
   })
   t.is(response.status, 413)

@@ -1,5 +1,5 @@
 /**
- * Inputs that are wrong on purpose, each with the answer it gets. The same table stands in docs/hostile-inputs.md;
+ * Invalid inputs, each with its response. docs/hostile-inputs.md contains the same table;
  * `UPDATE_DOCS=1 npx ava dist/test/http/hostile-inputs.test.js` writes it.
  */
 import { readFileSync, writeFileSync } from 'node:fs'
@@ -12,12 +12,12 @@ import { PROJECT_ROOT } from '../helpers/shared.js'
 
 interface Row {
   readonly input: string
-  /** The bytes that go over the connection. */
+  /** The bytes sent over the connection. */
   readonly send: () => string | Uint8Array
   readonly status: number
-  /** Value of X-Error-Code; absent for what is answered. */
+  /** Value of X-Error-Code; absent for valid requests. */
   readonly code?: string
-  /** What the body says. */
+  /** The expected text of the body. */
   readonly says: RegExp
   readonly port?: 'admin'
 }
@@ -57,12 +57,12 @@ function post(body: Body, { model = 'floats' as Model, headers = [] as readonly 
   return http(`POST /v2/models/${model}/infer`, [length, ...headers], body)
 }
 
-/** A request whose JSON is given as text. */
+/** A request with its JSON as text. */
 function json(text: Body | (() => Body), model: Model = 'floats'): () => Uint8Array {
   return () => post(typeof text === 'function' ? text() : text, { model })
 }
 
-/** One input, all of it as JSON text; `data` and `shape` as they are written. */
+/** One input as JSON text, with verbatim `data` and `shape`. */
 function input(
   parts: { shape?: string; data?: string; datatype?: string; name?: string; more?: string },
   model: Model = 'floats',
@@ -80,7 +80,7 @@ function root(more: string): () => Uint8Array {
   return json(`{${GOOD},${more}}`)
 }
 
-/** One input as bytes behind the JSON. */
+/** One input as bytes after the JSON. */
 function binary(
   bytes: Uint8Array,
   { model = 'floats' as Model, shape = '[1]', size = String(bytes.length), more = '' } = {},
@@ -96,7 +96,7 @@ function headerLength(length: string, body = `{${GOOD}}`): () => Uint8Array {
   return () => post(body, { headers: [`Inference-Header-Content-Length: ${length}`] })
 }
 
-/** Head and body as they are given, with nothing counted for them. */
+/** Head and body verbatim, without calculated lengths. */
 function framed(headers: readonly string[], body = ''): () => Uint8Array {
   return () => http('POST /v2/models/floats/infer', headers, body)
 }
@@ -109,7 +109,7 @@ const NO_MODEL = { status: 404, code: 'MODEL_NOT_FOUND' } as const
 const NO_ROUTE = { status: 404, code: 'ROUTE_NOT_FOUND' } as const
 const ANSWERED = { status: 200 } as const
 
-/** Bodies that are small and inflate to much belong here too, in a section of their own. */
+/** Small bodies that decompress to a large size have a separate section. */
 const TABLE: Record<string, readonly Row[]> = {
   'Not JSON, or not an object': [
     { input: 'nothing', send: json(''), ...BODY, says: /is empty/ },
@@ -859,7 +859,7 @@ const TABLE: Record<string, readonly Row[]> = {
   ],
 }
 
-/** What no answer may tell. */
+/** Text that no response may contain. */
 const PRIVATE = /node_modules|\/src\/|\/dist\/|\.[jt]s:\d|\n\s+at |\/tmp\/|\/dev\/shm|\/home\/|\/proc\//
 
 async function ask(url: string, bytes: string | Uint8Array): Promise<RawAnswer | undefined> {
@@ -869,7 +869,7 @@ async function ask(url: string, bytes: string | Uint8Array): Promise<RawAnswer |
   return answer
 }
 
-/** What is wrong with an answer; null for nothing. */
+/** The problem of a response; null if there is none. */
 function problemOf(row: Row, answer: RawAnswer | undefined): string | null {
   const about = `${row.input}: ${answer?.status} ${answer?.headers['x-error-code']} ${answer?.body.slice(0, 500)}`
   if (answer?.status !== row.status || answer.headers['x-error-code'] !== row.code) return about

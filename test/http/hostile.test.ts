@@ -1,4 +1,4 @@
-/** Clients that break the rules: each is told so in the usual form, and nobody else notices. */
+/** Clients that violate the protocol: each gets an error in the usual form, and others are not affected. */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -39,7 +39,7 @@ function chunk(text: string): string {
 const CHUNKED_HEAD = `POST ${PATH} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n`
 const CUT_BODY = post(bodyWith('cut')).slice(0, -10)
 
-/** Compiled once for all the servers. */
+/** Compiled once for all servers. */
 let compiled: string | undefined
 test.after.always(() => {
   if (compiled !== undefined) rmSync(compiled, { recursive: true, force: true })
@@ -63,7 +63,7 @@ async function startAttacked(t: ExecutionContext, ...args: string[]): Promise<Ru
   })
 }
 
-/** Other clients of every worker are served, by workers that never died and never complained. */
+/** Every worker serves other clients, has never died and has logged no error. */
 async function assertUnharmed(t: ExecutionContext, { server, url }: RunningServer): Promise<void> {
   const first = server.log.filter((line) => line.msg === 'worker ready').map((line) => line.workerPid)
   const servedBy = new Set<number>()
@@ -106,7 +106,7 @@ function assertRefused(
   t.notRegex(body.error, /\n|node_modules|HPE_/)
 }
 
-/** Requests and executions that the fleet counted so far. */
+/** Requests and executions that all workers have counted so far. */
 async function count(adminUrl: string, metric: string, label = ''): Promise<number> {
   const text = await (await fetch(`${adminUrl}/metrics`)).text()
   const lines = text.split('\n').filter((line) => line.startsWith(`${metric}{`) && line.includes(label))
@@ -135,7 +135,7 @@ test.serial('slow headers and bodies get 408 at their time limits', async (t) =>
       RawClient.connect(url, bytes),
     ),
   )
-  // A drop now and then does not help.
+  // Occasional bytes do not extend the limit.
   const drips = setInterval(() => {
     for (const { socket } of slowHeaders) if (socket.writable) socket.write('a')
     for (const { socket } of slowBodies.slice(0, 1)) if (socket.writable) socket.write(' ')
@@ -184,7 +184,7 @@ test.serial(
       client.socket.end(bytes)
       return (await client.ended()).map(({ status }) => status)
     })
-    // An answer that was there at once may still have been sent.
+    // A response that was ready immediately may still have been sent.
     for (const statuses of await Promise.all(left)) t.true(statuses.every((status) => status === 200))
     await assertUnharmed(t, running)
   },
@@ -258,7 +258,7 @@ test.serial('many requests in one write are answered in their order', async (t) 
   const client = await RawClient.connect(
     running.url,
     Array.from({ length: REQUESTS }, (_, i) =>
-      // Some are answered without the queue, and must wait for their turn.
+      // Some are answered without the queue, and must keep their order.
       i % 10 === 9 ? 'GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n' : post(bodyWith(`${i}`, i + 1)),
     ).join(''),
   )
@@ -300,7 +300,7 @@ test.serial('invalid requests get 400 with a message, also requests without a Ho
   const noise = Uint8Array.from({ length: 100_000 }, (_, i) => (i * 197 + (i >> 3) * 31 + 1) & 0xff)
   for (const bytes of [
     noise,
-    // A TLS client at the wrong port.
+    // A TLS client on the plain port.
     Uint8Array.of(0x16, 0x03, 0x01, 0x02, 0x00, 0x01, 0x00, 0x01, 0xfc, 0x03, 0x03),
     'GET\r\n\r\n',
     'GET /v2 HTTP/9.9\r\nHost: x\r\n\r\n',
@@ -330,7 +330,7 @@ test.serial('a wrong Content-Length affects only its own connection', async (t) 
     running.url,
     `POST ${PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: ${body.length + 5}\r\n\r\n${body}`,
   )
-  // What is missing never comes; what is too much is the initial of another request.
+  // Missing bytes never arrive; surplus bytes begin another request.
   const tooShort = await RawClient.connect(
     running.url,
     `POST ${PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: ${body.length - 5}\r\n\r\n${body}\r\n\r\n`,
@@ -365,7 +365,7 @@ test.serial(
         if (client.answers().length === 1) held.push(client)
       }),
     )
-    // A burst is not dealt evenly: a worker may be full while another has room.
+    // A burst is not distributed evenly: a worker may be full while another is not.
     t.true(held.length >= LIMIT && held.length <= LIMIT * WORKERS, `${held.length}`)
     await server.logged((line) => line.level === 'warn' && line.maxConnections === LIMIT)
     for (const client of held) {

@@ -1,4 +1,7 @@
-/** What is told about a request: spans at a real collector, the access log, Server-Timing; and nothing where nothing is asked for. */
+/**
+ * Observability of requests: spans at a real collector, the access log and Server-Timing, each only if
+ * enabled.
+ */
 import { createServer, type IncomingHttpHeaders } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import test, { type ExecutionContext } from 'ava'
@@ -26,7 +29,7 @@ interface OtlpSpan {
   readonly status?: { code?: number }
 }
 
-/** An OTLP collector over HTTP: takes what it is sent. */
+/** An OTLP collector over HTTP that records what it receives. */
 class Collector {
   readonly spans: OtlpSpan[] = []
   readonly services = new Set<unknown>()
@@ -85,7 +88,7 @@ test.serial('spans of a request reach the collector before the server has ended'
   const unsampled = await infer(url, { traceparent: `00-${'a'.repeat(32)}-${PARENT_ID}-00` })
   t.regex(String(unsampled.headers.traceresponse), /^00-a{32}-[0-9a-f]{16}-00$/)
   await ask(`${url}/v2/health/live`)
-  // What was not sent yet is sent on the way out.
+  // The remaining spans are sent at shutdown.
   await stopCleanly(t, server)
 
   t.true(collector.requests.every(({ path }) => path === '/v1/traces'))

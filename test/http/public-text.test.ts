@@ -24,7 +24,7 @@ import {
 } from '../helpers/onnx-builder.js'
 import { startServer, stopCleanly, temporaryFolder } from '../helpers/server.js'
 
-/** What must never leave the server. */
+/** Text that must never leave the server. */
 const SOURCE =
   /onnxruntime|_src\/|\.(h|hpp|cc|cpp)\b[:( ]|::|\bwas false\b|\b(void|static|virtual) |\[with |Stacktrace|0x[0-9a-f]{6}/
 
@@ -39,13 +39,13 @@ const ones = (name: string, shape: number[]) =>
   floats(name, shape, new Array(shape.reduce((a, b) => a * b, 1)).fill(1))
 
 interface Case {
-  /** The operator, which is also what its node is named after. */
+  /** The operator, whose name is also that of its node. */
   readonly op: string
   readonly input: ValueInfoProto[]
   readonly feeds: Record<string, Tensor>
   readonly initializer?: TensorProto[]
   readonly attribute?: Parameters<typeof node>[3]
-  /** The sentence that is to be left. */
+  /** The sentence that remains. */
   readonly says: RegExp
 }
 

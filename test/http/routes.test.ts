@@ -20,7 +20,7 @@ import { decodeResponse, infer } from '../helpers/v2-client.js'
 
 const POINT = JSON.stringify({ inputs: [{ name: 'x', shape: [1, 2], datatype: 'FP32', data: [10, 20] }] })
 
-/** `y` is a tensor, `s` a sequence that no client can be sent. */
+/** `y` is a tensor, `s` a sequence, which has no form in the protocol. */
 const WITH_SEQUENCE_OUTPUT = modelBytes(
   graph({
     input: [value('x', ELEMENT.float, ['n'])],
@@ -83,7 +83,7 @@ test('the core routes answer as the protocol specifies', async (t) => {
   })
   t.deepEqual(await json(await get('/v2/models/add/versions/1/ready')), { name: 'add', ready: true })
 
-  // No Content-Type, as tritonclient sends it; unknown keys are ignored; the id comes back.
+  // No Content-Type, as tritonclient sends it; unknown keys are ignored; the id is returned.
   const answer = await post('/v2/models/add/infer', `${POINT.slice(0, -1)},"id":"a1","model_name":"x"}`)
   t.is(answer.status, 200)
   t.deepEqual(await json(answer), {
@@ -194,7 +194,7 @@ test('a timeout covers the wait for the result, a priority is a number, and a fu
 })
 
 test('a failing run is a 500 without a stack, only for its own request', async (t) => {
-  // An index beyond the table is found when it runs.
+  // An index outside the table is detected by the runtime.
   const picks = graph({
     input: [value('i', ELEMENT.int64, ['batch'])],
     output: [value('y', ELEMENT.float, ['batch'])],

@@ -8,7 +8,7 @@ import { writeFiles, writeTextModel } from '../helpers/text-models.js'
 import { largestGap, TextReference } from '../helpers/text-reference.js'
 import { until } from '../helpers/waiting.js'
 
-/** The status of a text's tokens: 413 where the text is too long. */
+/** The status for a text with this number of tokens: 413 if it is too long. */
 async function tokensOf(url: string, inputs: string): Promise<number> {
   const body = JSON.stringify({ inputs })
   const response = await fetch(`${url}/tokenize`, { method: 'POST', body })

@@ -21,7 +21,7 @@ async function close(server: Server): Promise<void> {
   await once(server, 'close')
 }
 
-/** A server that publishes itself under a path, as the primary does. */
+/** A server that publishes its socket at a path, like the primary. */
 async function serveOn(t: ExecutionContext, path: string) {
   const file = await SocketFile.claim(path)
   const http = createServer((_, response) => response.end())
@@ -31,7 +31,7 @@ async function serveOn(t: ExecutionContext, path: string) {
   return { file, http }
 }
 
-/** The socket of a server that was killed: nobody unlinks it. */
+/** The socket of a killed server, which is not unlinked. */
 function leaveStaleSocket(path: string): void {
   const script = `require('net').createServer().listen(${JSON.stringify(path)}, () => process.kill(process.pid, 'SIGKILL'))`
   spawnSync(process.execPath, ['-e', script])
@@ -109,7 +109,7 @@ test('the socket of a running server is rejected, and the server keeps answering
 test('a server that ends does not remove the socket of its successor', async (t) => {
   const path = join(temporaryFolder(t), 'server.sock')
   const old = await serveOn(t, path)
-  // It has shut its socket, and is not at its end yet.
+  // It has closed its socket and has not ended yet.
   await close(old.http as unknown as Server)
   const successor = await serveOn(t, path)
   await old.file.remove()

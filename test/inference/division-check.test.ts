@@ -79,11 +79,11 @@ test('elements are paired as in broadcasting', (t) => {
   const found = divisions(DIV)
   refused(t, found, [int32('x', [1, 2, MIN]), int32('y', [-1])], /input "x": element 2/)
   refused(t, found, [int32('x', [MIN]), int32('y', [3, -1])], /input "y", element 1/)
-  // Row 1 of x over the last of y's two columns.
+  // Row 1 of x, divided by the last of y's two columns.
   const x = int32('x', [1, 2, 3, MIN], [2, 2])
   refused(t, found, [x, int32('y', [5, -1], [2])], /element 3 .*|element 3: /)
   t.notThrows(() => checkDivisions(found, [x, int32('y', [-1, 5], [2])]))
-  // Every row over every column.
+  // Every row, divided by every column.
   refused(t, found, [int32('x', [1, MIN], [2, 1]), int32('y', [4, -1, 4], [1, 3])], /element 1: .*element 1/)
 })
 
@@ -117,7 +117,7 @@ test('an input is traced through operators that only move its elements', (t) => 
   ])
   refused(t, moved, [int32('x', [MIN]), int32('y', [2, -1])], /divides -2147483648 by -1/)
   refused(t, moved, [int32('x', [1]), int32('y', [2, 0])], /got 0/)
-  // Which of them meet is not known.
+  // It is not known which of them are paired.
   t.notThrows(() => checkDivisions(moved, [int32('x', [MIN, 1]), int32('y', [2, -1])]))
 })
 

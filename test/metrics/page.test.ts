@@ -27,7 +27,7 @@ test('a page that does not match its description is rejected', async (t) => {
   const refused = (message: RegExp, as = reference) =>
     t.throwsAsync(StatsPage.open(as), { code: 'SEGMENT_INVALID', message })
   await refused(/expected a file of/, { ...reference, slots: 3 })
-  // Same size, other division.
+  // Same size, another division into slots.
   await refused(/expected a header/, { ...reference, cellsPerSlot: 7 })
   writeFileSync(path, Buffer.concat([Buffer.alloc(8), whole.subarray(8)]))
   await refused(/expected a header/)

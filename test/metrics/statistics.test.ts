@@ -32,7 +32,7 @@ test('statistics are summed over slots, in nanoseconds, with zeros for absent ev
   const [first, second] = [new ModelRecorder(page.slot(0)), new ModelRecorder(page.slot(2))]
   const before = Date.now()
   const times = { inputNs: 10, inferNs: 100, outputNs: 1, placement: 'thread' } as const
-  // Two requests of two rows computed together, and one of two rows elsewhere that fails afterwards.
+  // A batch of two requests with two rows each, and in another slot a request of two rows that fails later.
   first.countExecution(4, times)
   second.countExecution(2, times)
   for (const recorder of [first, first, second]) {
@@ -44,7 +44,7 @@ test('statistics are summed over slots, in nanoseconds, with zeros for absent ev
   second.countRequest('cancelled', 4)
   second.countRequest('rejected', 0.5)
 
-  // Read by another process as it would be: through a mapping of its own.
+  // Read through another mapping, as in another process.
   const { last_inference, ...counted } = readStatistics(await StatsPage.open(reference))
   t.true(last_inference >= before && last_inference <= Date.now())
   t.deepEqual(counted, {
