@@ -106,8 +106,8 @@ export class ModelQueue {
     const isOverRequests = this.#entries.length >= maxRequests
     if (!isOverRequests && this.#bytes + bytes <= maxBytes) return
     const why = isOverRequests
-      ? `${this.#entries.length} requests wait already`
-      : `${this.#bytes} bytes wait already, ${bytes} more are over the ${maxBytes} that may`
+      ? `${this.#entries.length} requests are queued`
+      : `${this.#bytes} bytes are queued, and ${bytes} more exceed the limit of ${maxBytes}`
     throw new OnecopyError('QUEUE_FULL', `the queue is full: ${why}`, { retryAfterSeconds: 1 })
   }
 
@@ -132,7 +132,7 @@ export class ModelQueue {
   dropCancelled(): void {
     for (let head = this.head; head?.isCancelled; head = this.head) {
       this.#remove(head)
-      head.reject(new OnecopyError('REQUEST_CANCELLED', 'the client left before its request ran'))
+      head.reject(new OnecopyError('REQUEST_CANCELLED', 'the client disconnected before its request ran'))
     }
   }
 

@@ -55,7 +55,7 @@ export class InferenceThread {
   }
 
   #ask(request: WithoutId<ThreadRequest>, transfer: ArrayBuffer[] = []): Promise<ThreadReply> {
-    if (this.#isGone) return Promise.reject(new Error('the inference thread is gone'))
+    if (this.#isGone) return Promise.reject(new Error('the inference thread has ended'))
     const id = this.#nextId++
     return new Promise((resolve, reject) => {
       this.#waiting.set(id, { resolve, reject })

@@ -159,7 +159,7 @@ export async function readBody(
     if (request.destroyed && !request.complete) {
       throw (
         faultOf(request.socket) ??
-        new OnecopyError('REQUEST_CANCELLED', 'the client left before its body was complete')
+        new OnecopyError('REQUEST_CANCELLED', 'the client disconnected before its body was complete')
       )
     }
     throw new OnecopyError('BODY_MALFORMED', 'the body does not decompress as its Content-Encoding says', {

@@ -67,7 +67,7 @@ export async function withinLimits<T>(
   if (maxClientRequests > 0 && !counts.enter(client, maxClientRequests)) {
     throw new OnecopyError(
       'CONCURRENCY_LIMITED',
-      `expected at most ${maxClientRequests} requests of a client at once: wait for an answer`,
+      `expected at most ${maxClientRequests} concurrent requests per client: wait for a response`,
       { retryAfterSeconds: 1 },
     )
   }
@@ -76,7 +76,7 @@ export async function withinLimits<T>(
     if (rateLimit !== null && waitMs !== null) {
       throw new OnecopyError(
         'RATE_LIMITED',
-        `expected at most ${rateLimit.requests} requests of a client in ${formatMs(rateLimit.windowMs)}`,
+        `expected at most ${rateLimit.requests} requests per client in ${formatMs(rateLimit.windowMs)}`,
         { retryAfterSeconds: Math.ceil(waitMs / 1000) },
       )
     }

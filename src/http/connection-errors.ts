@@ -59,7 +59,7 @@ function asFault(thrown: unknown, limits: ArrivalLimits, isInBody: boolean): One
     return new OnecopyError('HEADERS_TOO_LARGE', 'the headers of the request are too large')
   }
   if (code === 'HPE_INVALID_EOF_STATE') {
-    return new OnecopyError('REQUEST_CANCELLED', 'the client left before its request was complete')
+    return new OnecopyError('REQUEST_CANCELLED', 'the client disconnected before its request was complete')
   }
   if (code.startsWith('HPE_')) return new OnecopyError('REQUEST_MALFORMED', `expected HTTP/1.1: ${reason}`)
   return null

@@ -100,7 +100,7 @@ export function guardAgainstPages(policy: HostPolicy, keyring: Keyring) {
     // Browsers always send a Host; health checks of load balancers may omit it.
     if (isChecked && name !== '' && !isAllowedHost(name, policy))
       throw refuse(
-        `expected a Host of this server, got ${JSON.stringify(name.slice(0, 200))}: --admin-allowed-hosts names others`,
+        `expected a Host of this server, got ${JSON.stringify(name.slice(0, 200))}: --admin-allowed-hosts adds further names`,
       )
     if (isChange) requireSameOrigin(ctx)
     await next()

@@ -35,7 +35,7 @@ function isClientGone(thrown: unknown): boolean {
 /** The error for the client. An unexpected error is a bug; its details are not disclosed. */
 function asOnecopyError(thrown: unknown): OnecopyError {
   if (thrown instanceof OnecopyError) return thrown
-  if (isClientGone(thrown)) return new OnecopyError('REQUEST_CANCELLED', 'the client left')
+  if (isClientGone(thrown)) return new OnecopyError('REQUEST_CANCELLED', 'the client disconnected')
   if (thrown instanceof URIError)
     return new OnecopyError('ROUTE_NOT_FOUND', 'the path is not valid percent-encoding')
   return new OnecopyError('INTERNAL', 'internal error', { cause: thrown })
@@ -63,11 +63,11 @@ export function errorResponses(
       }
     } catch (thrown) {
       const error = asOnecopyError(thrown)
-      const told = asPublic(error, context.localFolders)
+      const shown = asPublic(error, context.localFolders)
       state.errorCode = error.code
       state.errorBody ??= (one) => context.errorBodyOf?.(ctx.path, one)
-      respond(ctx, told, context.deadlineStatus)
-      if (told !== error) {
+      respond(ctx, shown, context.deadlineStatus)
+      if (shown !== error) {
         const { requestId, model } = state
         context.log.info(
           { requestId, code: error.code, model: model?.name, version: model?.version, reason: error.message },

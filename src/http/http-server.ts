@@ -50,7 +50,7 @@ function closeSurplusConnections(server: Server, maxConnections: number, log: Lo
     })
     if (open <= maxConnections) return
     socket.destroy()
-    if (!isFull) log.warn({ maxConnections }, 'connections are closed: as many are open as may be')
+    if (!isFull) log.warn({ maxConnections }, 'new connections are closed: the limit is reached')
     isFull = true
   })
 }

@@ -14,7 +14,7 @@ export function sharedReader(regions: Regions, maxBytes: number): ReadShared {
     if (leftBytes < 0) {
       throw new OnecopyError(
         'BODY_TOO_LARGE',
-        `region ${JSON.stringify(place.region)}: expected inputs in shared memory of at most ${maxBytes} bytes in all`,
+        `region ${JSON.stringify(place.region)}: expected inputs in shared memory of at most ${maxBytes} bytes in total`,
       )
     }
     return regions.read(place)

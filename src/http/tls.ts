@@ -55,7 +55,7 @@ export function tlsMaterial(pem: Pick<TlsMaterial, 'cert' | 'key' | 'ca'>): TlsM
   } catch (thrown) {
     throw new OnecopyError(
       'CONFIG_INVALID',
-      `--tls-cert, --tls-key, --tls-ca: expected PEM files that belong together: ${messageOf(thrown)}`,
+      `--tls-cert, --tls-key, --tls-ca: expected matching PEM files: ${messageOf(thrown)}`,
       { cause: thrown },
     )
   }

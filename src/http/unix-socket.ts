@@ -61,8 +61,8 @@ async function removeStale(path: string): Promise<void> {
   const found = await find(path)
   if (found === null) return
   if (!found.isSocket())
-    throw unavailable(`expected a socket or nothing at ${path}, found ${kindOf(found)}: it is left as it is`)
-  if (await isAnswered(path)) throw unavailable(`a living server answers on the socket ${path}`)
+    throw unavailable(`expected a socket or nothing at ${path}, found ${kindOf(found)}: it is left unchanged`)
+  if (await isAnswered(path)) throw unavailable(`another server is listening on the socket ${path}`)
   const now = await find(path)
   if (now !== null && (now.ino !== found.ino || now.dev !== found.dev))
     throw unavailable(`another server has just taken the socket ${path}`)

@@ -73,7 +73,7 @@ export class StatsPage {
       }
     } catch (thrown) {
       if ((thrown as NodeJS.ErrnoException).code !== 'ENOSPC') throw thrown
-      throw new OnecopyError('SEGMENT_SPACE', `no room for ${zeros.byteLength} bytes at ${path}`, {
+      throw new OnecopyError('SEGMENT_SPACE', `not enough space for ${zeros.byteLength} bytes at ${path}`, {
         cause: thrown,
       })
     }

@@ -58,12 +58,12 @@ function histograms<Name extends string>(
 export const HISTOGRAMS = histograms({
   requestDuration: {
     name: 'onecopy_request_duration_seconds',
-    help: 'Time from the first byte of a request handled to the last byte of its answer made.',
+    help: 'Time from the start of handling a request to the end of encoding its response.',
     bounds: DURATION_BOUNDS_SECONDS,
   },
   queueDuration: {
     name: 'onecopy_queue_duration_seconds',
-    help: 'Time a request waited for the inference thread.',
+    help: 'Time that a request waited in the queue.',
     bounds: DURATION_BOUNDS_SECONDS,
   },
   computeInThread: {
@@ -80,7 +80,7 @@ export const HISTOGRAMS = histograms({
   },
   batchSize: {
     name: 'onecopy_batch_size',
-    help: 'Rows that were computed together in one execution.',
+    help: 'Rows per execution.',
     bounds: BATCH_BOUNDS,
   },
 })

@@ -82,7 +82,7 @@ export class ServingProcess {
         const { name: model, version } = this.#models.byKey(modelKey) ?? {}
         options.log.warn(
           { model, version },
-          'the model claims to batch and does not: its requests run one by one',
+          'the outputs show that the model cannot be batched: its requests run one at a time',
         )
       },
     })

@@ -54,10 +54,10 @@ function batchingNotes(
   const { batchable, reason, preventedBy } = batching
   const found = `${batchable ? 'yes' : 'no'}: ${reason}`
   if (choice === false)
-    return { batching: `no: "batching" is false in the model's config (found out: ${found})` }
+    return { batching: `no: "batching" is false in the model's config (detected: ${found})` }
   if (choice === true && !batchable) {
     return {
-      batching: `yes: "batching" is true in the model's config (found out: ${found})`,
+      batching: `yes: "batching" is true in the model's config (detected: ${found})`,
       ...nodeNotes(preventedBy),
     }
   }

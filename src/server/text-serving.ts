@@ -50,7 +50,7 @@ export async function openText(options: TextServingOptions): Promise<TextModel |
   if (text.paddingProblem !== null)
     log.warn(
       { model: key, reason: text.paddingProblem },
-      'padding changes the answers of the model: only texts of one length are computed together',
+      'padding changes the results of the model: only texts of equal length are batched',
     )
   return text
 }

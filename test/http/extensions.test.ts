@@ -127,7 +127,7 @@ test('the configuration of a model in the format of Triton', async (t) => {
   const { dynamic_batching: _gathered, ...ungathered } = add
   t.deepEqual(await config('alone'), { ...ungathered, name: 'alone', version_policy: { all: {} } })
   t.regex(notes.get('add') as string, /^yes: /)
-  t.regex(notes.get('alone') as string, /^no: "batching" is false in the model's config \(found out: yes: /)
+  t.regex(notes.get('alone') as string, /^no: "batching" is false in the model's config \(detected: yes: /)
   t.like(await config('fixed'), { max_batch_size: 0, input: [tensor('x', [3])] })
   t.regex(notes.get('fixed') as string, /^no: input "x" has a fixed first dimension/)
   t.like(await config('texts'), { input: [{ data_type: 'TYPE_STRING' }] })

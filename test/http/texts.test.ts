@@ -423,7 +423,7 @@ test.serial(
   'a model whose results depend on padding batches only texts of equal length, and logs it',
   async (t) => {
     const { url, server, folderOf } = await serve(t, { careless: { encoder: { isMaskIgnored: true } } })
-    const line = await server.logged(({ msg }) => msg.startsWith('padding changes the answers'))
+    const line = await server.logged(({ msg }) => msg.startsWith('padding changes the results'))
     t.regex(String(line.reason), /^a sequence of 3 tokens differs by .* when it is padded to 5$/)
     const texts = textsOf(40, { seed: 5, maxWords: 8 })
     const vectors = (await post(`${url}/embed`, { inputs: texts })).json as number[][]

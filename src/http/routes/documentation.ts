@@ -29,7 +29,7 @@ async function read(path: string): Promise<Buffer> {
     return await readFile(path)
   } catch (thrown) {
     if ((thrown as NodeJS.ErrnoException).code !== 'ENOENT') throw thrown
-    throw new OnecopyError('ROUTE_NOT_FOUND', 'a file of the page is missing: npm run build makes it', {
+    throw new OnecopyError('ROUTE_NOT_FOUND', 'a file of the page is missing: run npm run build', {
       cause: thrown,
     })
   }

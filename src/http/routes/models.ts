@@ -79,7 +79,7 @@ export function modelRoutes(router: Router, context: Pick<HttpContext, 'models' 
   onModel(router, 'get', '/ready', (ctx) => {
     const out = outOfServiceOf(ctx, context)
     const { name } = out ?? modelOf(ctx, context)
-    const ending = `model ${name} is not ready: the server is ending`
+    const ending = `model ${name} is not ready: the server is shutting down`
     const error =
       out !== null
         ? outOfServiceError(out, out.state)

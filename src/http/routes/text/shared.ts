@@ -81,10 +81,7 @@ export function askedModel(
   state.model = model
   const { text } = model
   if (text === null)
-    throw new OnecopyError(
-      'REQUEST_INVALID',
-      `model ${model.name} takes tensors: it came without a tokenizer`,
-    )
+    throw new OnecopyError('REQUEST_INVALID', `model ${model.name} takes only tensors: it has no tokenizer`)
   return { model, text }
 }
 
