@@ -34,7 +34,7 @@ const microsoft = (name: string) => `com.microsoft.${name}`
 
 export const REFUSED: readonly OperatorRule[] = [
   {
-    says: 'Refused: one scale for all rows.',
+    says: 'Refused: derives one scale from all rows.',
     source: `${SPEC}onnx__DynamicQuantizeLinear.html`,
     operators: ['DynamicQuantizeLinear', ...['DynamicQuantizeLSTM', 'DynamicQuantizeMatMul'].map(microsoft)],
     rule: onRows('takes one scale from all rows (dynamic quantisation)', REMEDY.fixedScales),
@@ -49,19 +49,19 @@ export const REFUSED: readonly OperatorRule[] = [
     ),
   },
   {
-    says: 'Refused: elements are chosen by their place among all rows.',
+    says: 'Refused: selects elements by their position among all rows.',
     source: `${SPEC}onnx__RoiAlign.html`,
     operators: ['EyeLike', 'MaxRoiPool', 'MaxUnpool', 'RoiAlign'],
     rule: onRows("selects by a row's position in the batch", REMEDY.insideRow),
   },
   {
-    says: 'Refused: every row with every other.',
+    says: 'Refused: combines every row with every other.',
     source: CONTRIB,
     operators: ['com.microsoft.CDist'],
     rule: onRows('combines every row with every other', REMEDY.pairs),
   },
   {
-    says: 'Refused: random numbers, which other rows change.',
+    says: 'Refused: draws random numbers, which depend on other rows.',
     source: `${SPEC}onnx__RandomNormal.html`,
     operators: [
       'Bernoulli',
@@ -74,7 +74,7 @@ export const REFUSED: readonly OperatorRule[] = [
     rule: always('draws random numbers', REMEDY.inference),
   },
   {
-    says: 'Refused: a loss over all rows.',
+    says: 'Refused: computes a loss over all rows.',
     source: `${SPEC}onnx__SoftmaxCrossEntropyLoss.html`,
     operators: ['NegativeLogLikelihoodLoss', 'SoftmaxCrossEntropyLoss'],
     rule: onRows('takes a loss over all rows', REMEDY.inference),
