@@ -8,7 +8,7 @@ import { dataBytes } from '../tensor.js'
 import { compatibilityKey, rowsOf } from './concat.js'
 import type { Job, JobResult } from './job.js'
 
-/** Level of requests that name none: below 1, above 3. */
+/** Priority of requests that set none: between 1 and 3. */
 const DEFAULT_PRIORITY = 2
 
 export interface QueueLimits {
@@ -16,11 +16,11 @@ export interface QueueLimits {
   readonly maxBytes: number
 }
 
-/** A job with what the queue knows about it. */
+/** A job with its state in the queue. */
 export class Entry {
   readonly job: Job
   readonly enteredNs = process.hrtime.bigint()
-  /** Null: runs alone. */
+  /** Null if it runs alone. */
   readonly rows: number | null
   readonly key: string
   readonly bytes: number
@@ -58,7 +58,7 @@ export class Entry {
     if (this.#settle()) this.#reject(error)
   }
 
-  /** Starts the clock of the job's deadline; `onLate` is called when it passes first. */
+  /** Starts the timer of the job's deadline; `onLate` is called if the deadline passes first. */
   startDeadline(onLate: () => void): void {
     const { timeoutMs } = this.job
     if (timeoutMs === undefined || timeoutMs === null) return
@@ -86,14 +86,14 @@ export class ModelQueue {
     return this.#entries.length
   }
 
-  /** The oldest of the most urgent; undefined when nothing waits. */
+  /** The oldest job of the highest priority; undefined if the queue is empty. */
   get head(): Entry | undefined {
     return this.#entries[0]
   }
 
   /**
-   * @throws OnecopyError QUEUE_FULL when one more request of this size is over a bound, REQUEST_TOO_LARGE when it is even where
-   *   nothing waits: it would be refused whenever it came again.
+   * @throws OnecopyError QUEUE_FULL if a request of this size exceeds a limit now, REQUEST_TOO_LARGE if it
+   *   would even in an empty queue, so that a retry cannot succeed.
    */
   checkCapacity(bytes = 0): void {
     const { maxRequests, maxBytes } = this.#limits
@@ -106,12 +106,12 @@ export class ModelQueue {
     const isOverRequests = this.#entries.length >= maxRequests
     if (!isOverRequests && this.#bytes + bytes <= maxBytes) return
     const why = isOverRequests
-      ? `${this.#entries.length} requests wait already`
-      : `${this.#bytes} bytes wait already, ${bytes} more are over the ${maxBytes} that may`
+      ? `${this.#entries.length} requests are queued`
+      : `${this.#bytes} bytes are queued, and ${bytes} more exceed the limit of ${maxBytes}`
     throw new OnecopyError('QUEUE_FULL', `the queue is full: ${why}`, { retryAfterSeconds: 1 })
   }
 
-  /** Behind all that are as urgent, before all that are less. */
+  /** Inserts after all entries of the same or a higher priority. */
   push(entry: Entry): void {
     this.checkCapacity(entry.bytes)
     let at = this.#entries.length
@@ -128,21 +128,21 @@ export class ModelQueue {
     this.#bytes -= entry.bytes
   }
 
-  /** Drops what nobody waits for, at the front: the head is then worth computing. */
+  /** Drops cancelled entries at the front, so that the head has a client. */
   dropCancelled(): void {
     for (let head = this.head; head?.isCancelled; head = this.head) {
       this.#remove(head)
-      head.reject(new OnecopyError('REQUEST_CANCELLED', 'the client left before its request ran'))
+      head.reject(new OnecopyError('REQUEST_CANCELLED', 'the client disconnected before its request ran'))
     }
   }
 
-  /** Answers all that waits with `error`. */
+  /** Rejects all queued entries with `error`. */
   rejectAll(error: OnecopyError): void {
     for (const entry of this.#entries.splice(0)) entry.reject(error)
     this.#bytes = 0
   }
 
-  /** Rows that wait and could run with the head. */
+  /** Number of queued rows that could run with the head, including its own. */
   compatibleRows(): number {
     const { head } = this
     if (head === undefined) return 0
@@ -152,7 +152,9 @@ export class ModelQueue {
     return rows
   }
 
-  /** Takes the head and all that may run with it, up to `maxRows` and `maxBytes`; the head always goes. */
+  /**
+   * Takes the head and all compatible entries, up to `maxRows` and `maxBytes`; the head is always included.
+   */
   takeBatch(maxRows: number, maxBytes: number): Entry[] {
     const head = this.#entries.shift()
     if (head === undefined) return []

@@ -1,11 +1,11 @@
 /**
- * Keeps the inference thread busy and fair. While it computes one batch, compatible requests gather for
- * the next; an idle thread starts immediately, so a lone request never waits. Between models the one that has
- * had the least compute time goes first (start-time fair queueing: Goyal, Vin, Cheng, 1997), so a flood
- * on one does not starve another.
+ * Keeps the inference thread busy and fair. While it computes one batch, compatible requests are collected
+ * for the next. An idle thread starts immediately, so a lone request never waits. Among models, the one with
+ * the least compute time so far goes first (start-time fair queueing: Goyal, Vin, Cheng, 1997), so heavy load
+ * on one model does not starve another.
  *
- * The next batch is handed over before the results of the last are given out: encoding answers takes as
- * long as a small model computes, and the thread would stand idle for it.
+ * The next batch is submitted before the results of the last are delivered: encoding responses can take as
+ * long as a small model computes, and the thread would otherwise be idle.
  */
 import { OnecopyError } from '../errors.js'
 import type { ExecutionTimes } from '../metrics/recorder.js'
@@ -15,7 +15,9 @@ import { concatenate, split } from './concat.js'
 import type { Job, JobResult, OutputLimit, Run } from './job.js'
 import { BatchTuner } from './tuner.js'
 
-/** Inputs of one execution, at most: a batch is copied once, and its activations are a multiple of it. */
+/**
+ * Maximum size of the inputs of one execution: a batch is copied, and its activations are a multiple of it.
+ */
 const MAX_BATCH_BYTES = 64 * 1024 * 1024
 
 const LINGER_SHARE = 0.1
@@ -25,12 +27,12 @@ const LONGEST_LINGER_MS = 5
 export interface BatchingPolicy {
   /** Whether rows of different requests may be computed together. */
   readonly isBatchable: boolean
-  /** Inputs that need not be sent. Nothing is known of them but their default: a request that sends one is computed alone. */
+  /** Optional inputs. A request that sends one is computed alone: only the default is known to be safe. */
   readonly optionalInputs?: ReadonlySet<string>
   readonly maxBatchSize: number
-  /** Sizes to prefer where enough rows wait; ascending. */
+  /** Preferred sizes, if enough rows wait; ascending. */
   readonly preferredBatchSizes: readonly number[]
-  /** How long the oldest request may wait for company while the thread is idle; 0 never waits. */
+  /** How long the oldest request may wait for others while the thread is idle; 0 is no wait. */
   readonly maxQueueDelayMs: number
   readonly queue: QueueLimits
 }
@@ -39,15 +41,15 @@ export interface BatcherOptions {
   readonly run: Run
   /** Whether the server has a single request, and no other client is connected. */
   readonly isAlone?: () => boolean
-  /** Told about every execution. */
+  /** Called after every execution. */
   readonly onExecution?: (execution: { modelKey: string; rows: number; times: ExecutionTimes }) => void
-  /** Longest wait for clients that were just answered, in milliseconds. */
+  /** Longest wait for clients that just got a response, in milliseconds. */
   readonly longestLingerMs?: number
-  /** A model that claimed to batch and does not. */
+  /** A model was treated as batchable, and its outputs show that it is not. */
   readonly onUnbatchable?: (modelKey: string) => void
 }
 
-/** What an execution gave to one of its requests. */
+/** The result of one request of an execution. */
 interface Computed {
   readonly outputs: readonly Tensor[]
   readonly times: ExecutionTimes
@@ -59,12 +61,12 @@ interface QueuedModel {
   readonly queue: ModelQueue
   readonly tuner: BatchTuner
   isBatchable: boolean
-  /** Compute time this model has had, in nanoseconds, on the fair queue's clock. */
+  /** Compute time of this model so far, in nanoseconds, on the clock of the fair queue. */
   virtualNs: number
   lastComputeNs: number
 }
 
-/** What the requests of a batch may be answered with together; none where one of them has no limit. */
+/** The combined output limit of a batch; none if one of its requests has no limit. */
 function jointLimit(batch: readonly Entry[]): OutputLimit | null {
   const limits = batch.flatMap(({ job }) => job.outputLimit ?? [])
   const [first] = limits
@@ -82,7 +84,7 @@ export class Batcher {
   readonly #models = new Map<string, QueuedModel>()
   #isBusy = false
   #isShut = false
-  /** What everybody is answered with once the thread is given up. */
+  /** The error for every request once the thread has stalled. */
   #abandonedFor: OnecopyError | null = null
   #executing: readonly Entry[] = []
   #isPumpDue = false
@@ -107,17 +109,17 @@ export class Batcher {
     })
   }
 
-  /** Forgets a model that gets no requests any more. */
+  /** Removes a model that gets no more requests. */
   remove(modelKey: string): void {
     this.#models.delete(modelKey)
   }
 
-  /** Answers all requests of a model that wait with `error`; what is computed is computed to its end. */
+  /** Rejects the queued requests of a model with `error`; the running execution is completed. */
   refuseWaiting(modelKey: string, error: OnecopyError): void {
     this.#models.get(modelKey)?.queue.rejectAll(error)
   }
 
-  /** Requests that wait, over all models; what is being computed is not among them. */
+  /** Number of queued requests over all models, without those in the running execution. */
   get depth(): number {
     let depth = 0
     for (const { queue } of this.#models.values()) depth += queue.length
@@ -125,7 +127,8 @@ export class Batcher {
   }
 
   /**
-   * Refuses what could not be queued anyway, before its body is read; `inputBytes` is what is known of its inputs by then.
+   * Rejects a request that could not be queued, before its body is read. `inputBytes` is a lower bound for
+   * its inputs, as far as the headers tell.
    * @throws OnecopyError SHUTTING_DOWN, WORKER_STALLED, QUEUE_FULL, REQUEST_TOO_LARGE.
    */
   checkCapacity(modelKey: string, inputBytes = 0): void {
@@ -137,7 +140,8 @@ export class Batcher {
 
   /**
    * Queues a job and settles with its result.
-   * @throws OnecopyError QUEUE_FULL, REQUEST_TOO_LARGE, SHUTTING_DOWN, REQUEST_CANCELLED, DEADLINE_EXCEEDED, and what `run` throws.
+   * @throws OnecopyError QUEUE_FULL, REQUEST_TOO_LARGE, SHUTTING_DOWN, REQUEST_CANCELLED, DEADLINE_EXCEEDED,
+   *   and the errors of `run`.
    */
   submit(job: Job): Promise<JobResult> {
     return new Promise((resolve, reject) => {
@@ -164,10 +168,10 @@ export class Batcher {
     return model
   }
 
-  /** After all requests that have arrived by now were read: they gather, and a lone one loses nothing. */
+  /** Runs after all requests that have already arrived are read, so that they share a batch. */
   #pumpSoon(): void {
     if (this.#isBusy || this.#isPumpDue) return
-    // No other request can arrive in this turn, and a turn of the event loop is latency.
+    // No other request can arrive in this turn, and another turn of the event loop adds latency.
     if (this.#isAlone) {
       this.#pump()
       return
@@ -208,7 +212,7 @@ export class Batcher {
     return next
   }
 
-  /** How much longer the head waits for company, in milliseconds: only where the model's config asks for it. */
+  /** How much longer the head waits for others, in milliseconds; 0 unless the model's config sets a delay. */
   #companyWaitMs({ policy, queue, isBatchable }: QueuedModel): number {
     const { head } = queue
     if (
@@ -254,10 +258,10 @@ export class Batcher {
   }
 
   /**
-   * A model that streams its weights through memory for every batch gains much from a fuller one, and the
-   * clients that were just answered are about to send again. So where larger batches are known to pay off,
-   * the thread waits for them, for a tenth of what the last batch took. A request to an idle thread never
-   * waits, nor does one of another model, nor a small model. Returns whether it waits.
+   * A model that reads all its weights for every batch gains much from a fuller one, and clients that just
+   * got a response often send again immediately. So if larger batches are known to pay off, the thread waits
+   * for them for a tenth of the time of the last batch. A request to an idle thread never waits, nor does a
+   * request for another model or a small model. Returns whether it waits.
    */
   #linger(model: QueuedModel, batch: readonly Entry[]): boolean {
     const { longestLingerMs = LONGEST_LINGER_MS } = this.#options
@@ -305,7 +309,7 @@ export class Batcher {
       if (!(thrown instanceof OnecopyError)) throw thrown
       isTooLarge = thrown.code === 'RESPONSE_TOO_LARGE'
     }
-    // One of them spoils it for all, or the model does not batch: each finds out alone.
+    // Either one request makes the batch fail, or the model cannot be batched: each request runs alone.
     const results: (Computed | Error)[] = []
     for (const entry of batch) results.push(await this.#runAlone(model, entry, process.hrtime.bigint()))
     const isModelAtFault = !isTooLarge && results.every((result) => !(result instanceof Error))
@@ -334,7 +338,7 @@ export class Batcher {
       outputNames: readonly string[]
       outputLimit: OutputLimit | null
       rows: number
-      /** When its inputs began to be gathered. */
+      /** Start of collecting its inputs. */
       beganNs: bigint
     },
   ): Promise<Computed> {
@@ -355,7 +359,7 @@ export class Batcher {
     return { outputs, times }
   }
 
-  /** Answers what is computed, what waits and what comes with `error`: the thread is not waited for any more. */
+  /** Rejects running, queued and later requests with `error`, without waiting for the thread. */
   abandon(error: OnecopyError): void {
     this.#abandonedFor = error
     clearTimeout(this.#delayTimer)
@@ -365,7 +369,7 @@ export class Batcher {
     for (const { queue } of this.#models.values()) queue.rejectAll(error)
   }
 
-  /** Refuses what comes from now on; what waits still runs. */
+  /** Rejects new requests; queued ones still run. */
   shut(): void {
     this.#isShut = true
     if (this.#lingering !== undefined) this.#endLinger()

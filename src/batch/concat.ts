@@ -1,18 +1,18 @@
 /**
  * The only file that knows the batch axis: the first dimension of every input and output of a model that
- * batches. Requests are concatenated once, straight into the memory that is handed to the engine; results
- * are cut into views.
+ * batches. Requests are concatenated once, straight into the memory that the engine takes; results
+ * are split into views.
  */
 import { DATATYPES, type NumericData, type Tensor } from '../tensor.js'
 
-/** Rows of a request, or null where its inputs do not agree on them: such a request runs alone. */
+/** Number of rows of a request; null if its inputs disagree: such a request runs alone. */
 export function rowsOf(inputs: readonly Tensor[]): number | null {
   const rows = inputs[0]?.shape[0]
   if (rows === undefined || rows === 0) return null
   return inputs.every((tensor) => tensor.shape[0] === rows) ? rows : null
 }
 
-/** Requests with the same key can run together: same outputs, same shapes behind the first dimension. */
+/** Requests with the same key can run together: same outputs, same shapes after the first dimension. */
 export function compatibilityKey(inputs: readonly Tensor[], outputNames: readonly string[]): string {
   let key = outputNames.join('\n')
   for (const { shape } of inputs) {
@@ -22,7 +22,9 @@ export function compatibilityKey(inputs: readonly Tensor[], outputNames: readonl
   return key
 }
 
-/** Inputs of several compatible requests as those of one; every request has the model's inputs in its order. */
+/**
+ * Inputs of several compatible requests as those of one; every request has the model's inputs in its order.
+ */
 export function concatenate(requests: readonly (readonly Tensor[])[], rows: number): Tensor[] {
   const [first = []] = requests
   return first.map((like, index) => {
@@ -36,7 +38,7 @@ export function concatenate(requests: readonly (readonly Tensor[])[], rows: numb
     const joined = new storage(elements) as NumericData
     let at = 0
     for (const { data } of parts) {
-      // The datatype fixes the kind of array, which the compiler cannot see.
+      // The datatype determines the array type, which the compiler cannot infer.
       joined.set(data as never, at)
       at += data.length
     }
@@ -45,8 +47,8 @@ export function concatenate(requests: readonly (readonly Tensor[])[], rows: numb
 }
 
 /**
- * Cuts the outputs of a joint run into those of its requests, as views. Null where an output does not
- * have one row for each that went in: the model does not batch, whatever its shapes said.
+ * Splits the outputs of a batch into those of its requests, as views. Null if an output does not have one row
+ * per input row: the model then cannot be batched, whatever its shapes declare.
  */
 export function split(
   outputs: readonly Tensor[],

@@ -3,10 +3,10 @@ import type { ExecutionTimes } from '../metrics/recorder.js'
 import type { Placement } from '../metrics/series.js'
 import type { Tensor } from '../tensor.js'
 
-/** How much the outputs may take on the wire. */
+/** Size limit of the outputs in the response. */
 export interface OutputLimit {
   readonly bytes: number
-  /** By output: the least that one of its elements takes; 0 where it does not go into the answer. */
+  /** Minimum bytes per element, by output; 0 if the output is not part of the response. */
   readonly leastElementBytes: number[]
 }
 
@@ -14,24 +14,24 @@ export interface Job {
   readonly modelKey: string
   readonly inputs: readonly Tensor[]
   readonly outputNames: readonly string[]
-  /** Without, outputs may be of any size. */
+  /** If absent, outputs may have any size. */
   readonly outputLimit?: OutputLimit
   /** 1 is the highest; 0 means the default. */
   readonly priority?: number
-  /** Longest time from now to the result, waiting included; null is no limit. */
+  /** Time limit from now to the result, including the wait in the queue; null is no limit. */
   readonly timeoutMs?: number | null
-  /** Whether nobody waits for the result any more. */
+  /** Whether the client has disconnected. */
   readonly isCancelled?: () => boolean
 }
 
 export interface JobResult {
   readonly outputs: readonly Tensor[]
   readonly queueNs: number
-  /** Of the execution it was computed in, alone or with others. */
+  /** Times of its execution, alone or in a batch. */
   readonly times: ExecutionTimes
 }
 
-/** What the engine is asked to do at a time. */
+/** One execution, as passed to the engine. */
 export interface Execution {
   readonly modelKey: string
   readonly inputs: readonly Tensor[]

@@ -1,23 +1,23 @@
 /**
- * Finds out how many rows are worth computing together. Time per row is remembered by size, in powers of
- * two; the limit is the smallest size that is almost as good as the best, because a larger batch makes
- * its first request wait for its last. A convolution that gains nothing ends at 1, a small MLP at the
- * maximum. Sizes are tried upwards, each at most the double of one that is known, so that trying costs
- * little; from time to time the next size up is tried again, so that the limit follows what changes.
+ * Finds the batch size that pays off. Time per row is recorded by size, in powers of two. The limit is the
+ * smallest size that is almost as good as the best, because in a larger batch the first request waits for the
+ * last. A convolution that gains nothing ends at 1, a small MLP at the maximum. Sizes are tried upwards, each
+ * at most double a known one, so that a trial costs little. Now and then the next size up is tried again, so
+ * that the limit follows changes in the load.
  */
 
-/** A size is as good as the best when its rows take at most this much longer. */
+/** A size is as good as the best if its rows take at most this much longer. */
 const GOOD_ENOUGH = 1.05
-/** A wait costs up to a tenth of a batch: rows must get cheaper by more than that. */
+/** A wait takes up to a tenth of a batch, so the saving per row must exceed that. */
 const WORTH_WAITING = 0.8
 /** Weight of the newest measurement. */
 const NEWEST = 0.2
-/** Executions between two that try the next size up. */
+/** Executions between two trials of the next size up. */
 const EXPLORE_EVERY = 256
 
 export class BatchTuner {
   readonly #maxRows: number
-  /** Nanoseconds per row, by the logarithm of the size; undefined where nothing was measured. */
+  /** Nanoseconds per row, by the logarithm of the size; undefined if not measured. */
   readonly #nsPerRow: (number | undefined)[] = []
   #executions = 0
 
@@ -25,7 +25,7 @@ export class BatchTuner {
     this.#maxRows = maxRows
   }
 
-  /** Takes in one execution. */
+  /** Records one execution. */
   record(rows: number, computeNs: number): void {
     this.#executions++
     const bucket = Math.floor(Math.log2(rows))
@@ -34,7 +34,7 @@ export class BatchTuner {
     this.#nsPerRow[bucket] = known === undefined ? nsPerRow : known + NEWEST * (nsPerRow - known)
   }
 
-  /** Whether a batch of `more` rows is known to spend clearly less time per row than one of `fewer`, or not known yet. */
+  /** Whether a batch of `more` rows takes clearly less time per row than one of `fewer`, or is not known. */
   isWorthWaiting(fewer: number, more: number): boolean {
     const [from, to] = [Math.floor(Math.log2(fewer)), Math.floor(Math.log2(more))]
     if (from === to) return false
@@ -42,7 +42,7 @@ export class BatchTuner {
     return now === undefined || then === undefined || then <= now * WORTH_WAITING
   }
 
-  /** Rows to compute together next, at most. */
+  /** Maximum number of rows for the next batch. */
   get limit(): number {
     const isExploring = this.#executions % EXPLORE_EVERY === EXPLORE_EVERY - 1
     const bucket = this.#bestBucket()
@@ -50,7 +50,7 @@ export class BatchTuner {
     return Math.min(largestOf(isFrontier || isExploring ? bucket + 1 : bucket), this.#maxRows)
   }
 
-  /** The smallest size that is as good as the best, by its logarithm; -1 where nothing was measured. */
+  /** Logarithm of the smallest size that is as good as the best; -1 if nothing was measured. */
   #bestBucket(): number {
     let best = Number.POSITIVE_INFINITY
     for (const nsPerRow of this.#nsPerRow) if (nsPerRow !== undefined && nsPerRow < best) best = nsPerRow

@@ -1,6 +1,7 @@
 /** Options that control which models of the repository are served, and when. */
 import { z } from 'zod'
 import { option } from './option.js'
+import { names } from './quantities.js'
 
 export const CONTROL_OPTIONS = {
   modelControl: option({
@@ -11,7 +12,7 @@ export const CONTROL_OPTIONS = {
     default: () => 'fixed',
   }),
   loadModel: option({
-    schema: z.string().transform((names) => names.split(',').filter((name) => name !== '')),
+    schema: names,
     value: 'NAMES',
     group: 'Models',
     help: 'Models to load at startup with explicit control, separated by commas; * means all.',

@@ -40,8 +40,8 @@ export const text = z.string().min(1)
 /** An address or a host name; brackets around an IPv6 address are optional. */
 export const hostAddress = text.transform((value, context) => {
   const bare = /^\[(.*)\]$/.exec(value)?.[1] ?? value
-  // Only IPv6 addresses have brackets; the port is a separate option.
-  if (isIPv6(bare) || !/[[\]]/.test(value)) return bare
+  // Only IPv6 addresses have brackets and colons; the port is a separate option.
+  if (isIPv6(bare) || !/[[\]:/\s]/.test(value)) return bare
   context.addIssue({
     code: 'custom',
     message: `expected an address or a host name without a port, such as 127.0.0.1 or ::1, got ${JSON.stringify(value)}`,

@@ -42,6 +42,14 @@ export const switchedOn = z
   .union([z.boolean(), z.enum(['on', 'off', 'true', 'false', '1', '0'])], 'expected on or off')
   .transform((value) => value === true || value === 'on' || value === 'true' || value === '1')
 
+/** Comma-separated names; spaces around a name do not belong to it. */
+export const names = z.string().transform((value) =>
+  value
+    .split(',')
+    .map((name) => name.trim())
+    .filter((name) => name !== ''),
+)
+
 function isOrigin(value: string): boolean {
   return value === '*' || (URL.canParse(value) && new URL(value).origin === value)
 }

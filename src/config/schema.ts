@@ -14,7 +14,7 @@ import { BUNDLE_OPTIONS } from './bundle-options.js'
 import { CONTROL_OPTIONS } from './control-options.js'
 import { ACCESS_OPTIONS, REQUEST_LOG_OPTIONS } from './defence-options.js'
 import { hostAddress, integer, option, path } from './option.js'
-import { durationMs, sizeBytes, timeLimitMs } from './quantities.js'
+import { durationMs, names, sizeBytes, timeLimitMs } from './quantities.js'
 import { CACHE_SIZE_OPTIONS, SIZE_OPTIONS } from './size-options.js'
 import { TEXT_OPTIONS } from './text-options.js'
 
@@ -89,7 +89,7 @@ export const OPTIONS = {
     default: () => 'off',
   }),
   adminAllowedHosts: option({
-    schema: z.string().transform((names) => names.split(',').filter((name) => name !== '')),
+    schema: names.pipe(z.array(hostAddress)),
     value: 'NAMES',
     group: 'Network',
     help: 'Additional Host header names accepted on the admin port. Addresses, localhost, --admin-host and the host name are always accepted.',

@@ -6,7 +6,7 @@ export const TEXT_OPTIONS = {
     schema: integer(16, 100_000_000),
     value: 'N',
     group: 'Limits',
-    help: 'Tokens of texts that are computed together, padding included. The server learns how many pay.',
+    help: 'Maximum number of tokens in a batch of texts, including padding. The server measures which size pays off.',
     default: () => 16_384,
   }),
 } as const

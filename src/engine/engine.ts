@@ -1,6 +1,6 @@
 /**
- * Loads and runs models for a serving process. Executions run in the inference thread, or on the event loop where they
- * are known to be short; whoever calls `run` need not know which.
+ * Loads and runs models for a serving process. Executions run in the inference thread, or on the event loop
+ * if they are known to be short. Callers of `run` do not need to know which.
  */
 import { OnecopyError } from '../errors.js'
 import type { StatsPageReference } from '../metrics/page.js'
@@ -26,9 +26,9 @@ export interface RunOptions {
   readonly isAlone?: boolean
 }
 
-/** A model's graph, and the parts of its header that loading it needs. */
+/** A model's graph, and the parts of its header that are needed to load it. */
 export interface LoadableModel extends Pick<AttachedSegment, 'graph' | 'folder'> {
-  /** Of inputs that need not be sent; the graph does not hold them. */
+  /** Defaults of optional inputs, which the graph does not contain. */
   readonly defaults?: readonly Tensor[]
   readonly header: Pick<AttachedSegment['header'], 'form' | 'externalDataFolder'> & {
     readonly inputs: readonly TensorSpec[]
@@ -45,7 +45,7 @@ export interface LoadChoices {
 /** Loading blocks the event loop for about 0.5 ms for each KiB of graph; the weights are mapped. */
 const MAX_LOOP_GRAPH_BYTES = 32 * 1024
 
-/** A first run, by which a model is judged here, faults its weights in. */
+/** Limit for the first run of a model, which faults its weights in. */
 const FIRST_RUN_FACTOR = 5
 
 const THREAD_ONLY: PlacementPolicy = { budgetNs: 0 }
@@ -62,14 +62,14 @@ export class Engine {
     this.#policy = policy
   }
 
-  /** Settles when the inference thread is gone; rejects when it was not asked to end. */
+  /** Settles when the inference thread has ended; rejects if the end was not requested. */
   get ended(): Promise<void> {
     return this.#thread.ended
   }
 
   /**
-   * From here on the slot of the process page records which model the runtime works on, up to the moment of a crash.
-   * @throws OnecopyError SEGMENT_INVALID when it is not the page described.
+   * Starts to record in the slot of the process page which model the runtime is running, for crash reports.
+   * @throws OnecopyError SEGMENT_INVALID if the page does not match the description.
    */
   async reportTo(page: StatsPageReference, slot: number): Promise<void> {
     this.#onLoop.reportTo((await StatsPage.open(page)).slot(slot))
@@ -78,7 +78,7 @@ export class Engine {
 
   /**
    * Loads a model from an attached segment into the inference thread.
-   * @throws OnecopyError MODEL_UNSUPPORTED with the runtime's words.
+   * @throws OnecopyError MODEL_UNSUPPORTED with the message of the runtime.
    */
   async load(modelKey: string, segment: LoadableModel, choices: LoadChoices): Promise<void> {
     await this.#thread.load(loadRequest(modelKey, segment, choices))
@@ -86,15 +86,15 @@ export class Engine {
   }
 
   /**
-   * Loads a model that has run before a second time, for the event loop, where it is cheap enough: a session that
-   * shares its packed weights costs little memory.
+   * Loads a model that has run before a second time, for the event loop, where it is cheap enough: a session
+   * that shares its packed weights costs little memory.
    */
   loadOnLoop(modelKey: string, segment: LoadableModel, choices: LoadChoices): boolean {
     const lowestNs = this.#costs.get(modelKey)?.lowestNs ?? Number.POSITIVE_INFINITY
     const { budgetNs } = this.#policy
     if (
       budgetNs === 0 ||
-      // A second session has threads of its own.
+      // A second session starts its own threads.
       choices.threads > 1 ||
       segment.graph.length > MAX_LOOP_GRAPH_BYTES ||
       lowestNs > budgetNs * FIRST_RUN_FACTOR
@@ -104,7 +104,7 @@ export class Engine {
       this.#onLoop.load(loadRequest(modelKey, segment, choices))
       return true
     } catch (thrown) {
-      // The thread has the model: without a second session everything runs there.
+      // Without a second session, every execution runs in the thread, which has loaded the model.
       if (thrown instanceof OnecopyError) return false
       throw thrown
     }
@@ -144,12 +144,12 @@ export class Engine {
     await this.#thread.unload(modelKey)
   }
 
-  /** Whether the inference thread may be in the runtime: a process that ends itself then aborts. */
+  /** Whether the inference thread may be in the runtime: `process.exit` would then abort. */
   get isBusy(): boolean {
     return this.#thread.isBusy
   }
 
-  /** Resolves when the inference thread has answered everything before. */
+  /** Resolves when the inference thread has answered all earlier messages. */
   async ping(): Promise<void> {
     await this.#thread.ping()
   }

@@ -1,6 +1,6 @@
 /**
- * What an execution of a model costs, learnt from executions before it. The cost is remembered by the size of the
- * inputs, in powers of two of their bytes: rows, sequence lengths and image sizes all show in it.
+ * The cost of an execution of a model, estimated from earlier executions. It is recorded by the size of the
+ * inputs, in powers of two of their bytes, which reflects rows, sequence lengths and image sizes.
  */
 
 /** Measurements of a size before its cost counts as known. */
@@ -22,13 +22,13 @@ export class ExecutionCost {
     if (measured === undefined) this.#bySize[bucket] = { count: 1, meanNs: computeNs }
     else {
       measured.count++
-      // The first run of a size allocates and faults pages in: it must not count for long.
+      // The first run of a size allocates memory and faults pages in, so its weight decays quickly.
       const weight = measured.count === 2 ? 1 : Math.max(NEWEST, 1 / (measured.count - 1))
       measured.meanNs += weight * (computeNs - measured.meanNs)
     }
   }
 
-  /** The cheapest size that was measured, once or more, in nanoseconds; null where none was. */
+  /** The cost of the cheapest measured size, in nanoseconds; null if nothing was measured. */
   get lowestNs(): number | null {
     let lowest: number | null = null
     for (const measured of this.#bySize)
@@ -36,7 +36,7 @@ export class ExecutionCost {
     return lowest
   }
 
-  /** In nanoseconds; null where too little is known. A larger size that is known bounds a smaller one. */
+  /** In nanoseconds; null if too little is known. The cost of a larger known size is an upper bound. */
   estimateNs(inputBytes: number): number | null {
     for (let bucket = bucketOf(inputBytes); bucket < this.#bySize.length; bucket++) {
       const measured = this.#bySize[bucket]

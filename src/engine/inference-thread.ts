@@ -26,7 +26,7 @@ export class InferenceThread {
   #nextId = 0
   #closing: Promise<void> | undefined
   #isGone = false
-  /** Settles when the thread is gone; rejects when it was not asked to end. */
+  /** Settles when the thread has ended; rejects if the end was not requested. */
   readonly ended: Promise<void>
 
   constructor() {
@@ -45,7 +45,7 @@ export class InferenceThread {
         fail(new Error(`the inference thread ended by itself with code ${code}`))
       })
     })
-    // Whoever cares awaits `ended`; a failure also rejects every call in flight.
+    // Prevents an unhandled rejection; a failure also rejects every call in flight.
     this.ended.catch(() => {})
   }
 
@@ -57,7 +57,7 @@ export class InferenceThread {
   }
 
   #ask(request: WithoutId<ThreadRequest>, transfer: ArrayBuffer[] = []): Promise<ThreadReply> {
-    if (this.#isGone) return Promise.reject(new Error('the inference thread is gone'))
+    if (this.#isGone) return Promise.reject(new Error('the inference thread has ended'))
     const id = this.#nextId++
     return new Promise((resolve, reject) => {
       this.#waiting.set(id, { resolve, reject })
@@ -65,14 +65,14 @@ export class InferenceThread {
     })
   }
 
-  /** @throws OnecopyError SEGMENT_INVALID when it is not the page described. */
+  /** @throws OnecopyError SEGMENT_INVALID if the page does not match the description. */
   async reportTo(page: StatsPageReference, slot: number): Promise<void> {
     await this.#ask({ type: 'report', page, slot })
   }
 
   /**
    * Loads a model; the graph's buffer is transferred.
-   * @throws OnecopyError MODEL_UNSUPPORTED with the runtime's words.
+   * @throws OnecopyError MODEL_UNSUPPORTED with the message of the runtime.
    */
   async load(request: LoadRequest): Promise<void> {
     await this.#ask({ type: 'load', ...request }, [request.graph.buffer as ArrayBuffer])
@@ -98,7 +98,7 @@ export class InferenceThread {
     return this.#waiting.size > 0
   }
 
-  /** Resolves when the thread has answered everything before. */
+  /** Resolves when the thread has answered all earlier messages. */
   async ping(): Promise<void> {
     await this.#ask({ type: 'ping' })
   }

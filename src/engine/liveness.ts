@@ -1,6 +1,7 @@
 /**
- * Liveness of a serving process. Its event loop writes a heartbeat to the stats page, which the primary reads. Its
- * inference thread answers pings of the event loop, and counts as stalled if it does not for too long.
+ * Liveness of a serving process. Its event loop writes a heartbeat to the stats page, which the primary
+ * reads. Its inference thread answers pings of the event loop, and counts as stalled if it does not for too
+ * long.
  */
 import { OnecopyError } from '../errors.js'
 import type { ProcessRecorder } from '../metrics/recorder.js'
@@ -8,7 +9,7 @@ import { formatMs } from '../units.js'
 import type { Engine } from './engine.js'
 import { detectStall } from './stall-detector.js'
 
-/** How often the process says that it lives, and what waits in it. */
+/** Interval at which the process reports its heartbeat and queue depth. */
 const BEAT_INTERVAL_MS = 100
 /** About as long as a replacement takes to start. */
 const STALL_RETRY_SECONDS = 1
@@ -18,13 +19,13 @@ export interface LivenessOptions {
   readonly self: ProcessRecorder
   readonly queueDepth: () => number
   readonly stallTimeoutMs: number
-  /** The thread counts as stalled: requests that wait for it must be answered. */
+  /** The thread has stalled: the caller answers the requests that wait for it. */
   readonly onStall: (failure: OnecopyError, silentMs: number) => void
 }
 
 export class LivenessReporter {
   readonly #options: LivenessOptions
-  /** Resolves when the thread is given up. */
+  /** Resolves when the thread is declared stalled. */
   readonly stalled: Promise<void>
   #giveUp: () => void = () => {}
   #beatTimer: NodeJS.Timeout | undefined
@@ -62,7 +63,7 @@ export class LivenessReporter {
     )
   }
 
-  /** The thread is closed: it need not answer any more. */
+  /** The thread is closed and no longer has to answer. */
   endThreadWatch(): void {
     this.#endThreadWatch()
   }

@@ -1,27 +1,27 @@
 /**
- * What passes between an event loop and its inference thread. Both are one process and one build, so the compiler's
- * types are enough. Tensors travel by transfer.
+ * Messages between an event loop and its inference thread. Both belong to one process and one build, so
+ * compile-time types are sufficient. Tensors are transferred, not copied.
  */
 import type { ErrorCode } from '../errors.js'
 import type { StatsPageReference } from '../metrics/page.js'
 import type { Tensor, TensorData, TensorSpec } from '../tensor.js'
 
-/** What the outputs of a run may take on the wire. It is checked where the outputs are, before they go anywhere. */
+/** Size limit of the outputs of a run in the response, checked in the thread that computed them. */
 export interface OutputLimit {
   readonly bytes: number
-  /** By output: the least that one of its elements takes; 0 where it is not part of the response. */
+  /** Minimum bytes per element, by output; 0 if the output is not part of the response. */
   readonly leastElementBytes: readonly number[]
 }
 
 export interface LoadRequest {
-  /** Which loaded model later messages mean. */
+  /** Identifies the loaded model in later messages. */
   readonly modelKey: string
   readonly graph: Uint8Array
   readonly folder: string | null
   readonly form: 'compiled' | 'original'
   readonly inputs: readonly TensorSpec[]
   readonly outputs: readonly TensorSpec[]
-  /** Of inputs that need not be sent. */
+  /** Defaults of optional inputs. */
   readonly defaults: readonly Tensor[]
   readonly threads: number
   /** Identifies the model version in the stats pages; 0 for none. */
@@ -38,7 +38,7 @@ export interface RunRequest {
 }
 
 export type ThreadRequest =
-  /** Where to record which model the runtime works on. */
+  /** Where to record which model the runtime is running. */
   | { readonly type: 'report'; readonly id: number; readonly page: StatsPageReference; readonly slot: number }
   | ({ readonly type: 'load'; readonly id: number } & LoadRequest)
   | ({ readonly type: 'run'; readonly id: number } & RunRequest)
@@ -60,10 +60,10 @@ export type ThreadReply =
   | ({ readonly type: 'ran'; readonly id: number } & Ran)
   | { readonly type: 'failed'; readonly id: number; readonly code: ErrorCode; readonly message: string }
 
-/** Distributes over the union, so that each kind keeps its own fields. */
+/** Distributes over the union, so that each kind keeps its fields. */
 export type WithoutId<T> = T extends unknown ? Omit<T, 'id'> : never
 
-/** The buffers under a list of tensors, each once; strings have none and are cloned. */
+/** The distinct buffers of a list of tensors; strings have none and are cloned. */
 export function transferList(tensors: readonly { readonly data: TensorData }[]): ArrayBuffer[] {
   if (tensors.length === 1) {
     const data = tensors[0]?.data

@@ -1,23 +1,27 @@
 /**
- * Where an execution runs. The inference thread keeps the event loop free and costs every execution two wake-ups and
- * two copies of its messages, about 0.1 ms. For an execution that takes less than a few milliseconds, that protects
- * nobody and is a large part of its latency: the event loop runs it (docs/decisions/027-placement.md).
+ * Where an execution runs. The inference thread keeps the event loop free and costs every execution two
+ * wake-ups and two copies of its messages, about 0.1 ms. For an execution that takes less than a few
+ * milliseconds, this protects no other request and is a large part of its latency: the event loop runs it
+ * (docs/decisions/027-placement.md).
  */
 
 import type { Placement } from '../metrics/series.js'
 
 export interface PlacementPolicy {
-  /** Longest execution on the event loop while others may wait, in nanoseconds; 0 runs everything in the thread. */
+  /**
+   * Longest execution on the event loop while others may wait, in nanoseconds; 0 runs everything in the
+   * thread.
+   */
   readonly budgetNs: number
 }
 
-/** A lone request blocks nobody but what arrives meanwhile. */
+/** A lone request blocks only requests that arrive while it runs. */
 const ALONE_FACTOR = 3
 /** Share of its time that an event loop may spend in the runtime while requests wait. */
 const MAX_SHARE = 0.8
 const WINDOW_NS = 100e6
 
-/** The time that an event loop has lately spent in the runtime: a moving sum that decays over the window. */
+/** The recent time of an event loop in the runtime: a moving sum that decays over the window. */
 export class LoopShare {
   #spentNs = 0
   #atNs = 0
@@ -37,11 +41,11 @@ export class LoopShare {
 }
 
 export interface PlacementFacts {
-  /** Null: not known. */
+  /** Null if unknown. */
   readonly estimateNs: number | null
   /** Whether the request is the only one that the server has, and no other client is connected. */
   readonly isAlone: boolean
-  /** Of its time that the event loop has lately spent in the runtime. */
+  /** Recent share of its time that the event loop spent in the runtime. */
   readonly loopShare: number
 }
 

@@ -1,6 +1,6 @@
 /**
- * Loaded models of one thread. The inference thread has one of these, and the event loop has one for models that are
- * cheap to run. `load` and `run` block the thread that calls them.
+ * Loaded models of one thread. The inference thread has one of these, and the event loop has one for models
+ * that are cheap to run. `load` and `run` block the thread that calls them.
  */
 import { messageOf, OnecopyError } from '../errors.js'
 import { RunningModel, type RunningModelCell } from '../metrics/recorder.js'
@@ -16,7 +16,7 @@ interface Loaded {
   readonly number: number
 }
 
-/** Outputs that no response may carry are freed immediately: nothing else would collect them soon. */
+/** Frees outputs that are too large for a response; otherwise they stay until the next garbage collection. */
 function checkSize(outputs: readonly Tensor[], limit: OutputLimit | null): void {
   if (limit === null) return
   const bytes = leastBytes(outputs, limit.leastElementBytes)
@@ -28,10 +28,10 @@ function checkSize(outputs: readonly Tensor[], limit: OutputLimit | null): void 
 export class Sessions {
   readonly #cell: RunningModelCell
   readonly #loaded = new Map<string, Loaded>()
-  /** In memory of its own until `reportTo` says where to record it. */
+  /** In private memory until `reportTo` sets the shared cell. */
   #running: RunningModel
 
-  /** `cell` is where this thread records the model that its runtime works on. */
+  /** `cell` is where this thread records the model that its runtime is running. */
   constructor(cell: RunningModelCell) {
     this.#cell = cell
     this.#running = new RunningModel(new Float64Array(PROCESS_CELL_COUNT), cell)
@@ -45,7 +45,7 @@ export class Sessions {
     return this.#loaded.has(modelKey)
   }
 
-  /** @throws OnecopyError MODEL_UNSUPPORTED with the runtime's words. */
+  /** @throws OnecopyError MODEL_UNSUPPORTED with the message of the runtime. */
   load(request: LoadRequest): void {
     const { modelKey, number } = request
     try {

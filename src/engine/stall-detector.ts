@@ -2,46 +2,46 @@
 
 const INTERVAL_MS = 500
 /**
- * At most this much of a pause between two checks counts. In a longer one this process did not run (it was stopped, or
- * its container frozen), and neither did its thread.
+ * The most that a pause between two checks counts as silence. After a longer pause this process itself was
+ * suspended (stopped or frozen with its container), and so was its thread.
  */
-const LONGEST_LOOK_MS = 2 * INTERVAL_MS
+const MAX_CHECK_GAP_MS = 2 * INTERVAL_MS
 
 export interface StallDetectorOptions {
-  /** Resolves when the thread has come round to answering; rejects when it is gone. */
+  /** Resolves when the thread has answered; rejects when it has ended. */
   readonly ping: () => Promise<void>
   readonly stallTimeoutMs: number
-  /** Called once. The thread may still come back. */
+  /** Called once. The thread may still recover. */
   readonly onStall: (silentMs: number) => void
 }
 
-/** Returns what ends the watch. */
+/** Returns a function that stops the checks. */
 export function detectStall({ ping, stallTimeoutMs, onStall }: StallDetectorOptions): () => void {
-  let isAsked = false
+  let isPinging = false
   let silentMs = 0
-  let lookedAtMs = performance.now()
-  const ask = () => {
-    isAsked = true
+  let checkedAtMs = performance.now()
+  const sendPing = () => {
+    isPinging = true
     silentMs = 0
     ping().then(
       () => {
-        isAsked = false
+        isPinging = false
       },
-      // A thread that is gone is reported by its end.
+      // The end of the thread is reported elsewhere.
       () => clearInterval(timer),
     )
   }
-  const look = () => {
+  const check = () => {
     const nowMs = performance.now()
-    silentMs += Math.min(nowMs - lookedAtMs, LONGEST_LOOK_MS)
-    lookedAtMs = nowMs
-    if (!isAsked) ask()
+    silentMs += Math.min(nowMs - checkedAtMs, MAX_CHECK_GAP_MS)
+    checkedAtMs = nowMs
+    if (!isPinging) sendPing()
     else if (silentMs > stallTimeoutMs) {
       clearInterval(timer)
       onStall(silentMs)
     }
   }
-  const timer = setInterval(look, INTERVAL_MS).unref()
-  ask()
+  const timer = setInterval(check, INTERVAL_MS).unref()
+  sendPing()
   return () => clearInterval(timer)
 }

@@ -1,6 +1,7 @@
 /**
- * The inference thread: it runs what would block an event loop for too long. It handles one message at a time, in
- * order. It never ends by itself during a run: ending a thread inside the runtime aborts the whole process.
+ * The inference thread: it runs what would block an event loop for too long. It handles one message at a
+ * time, in order. It never ends by itself during a run: ending a thread inside the runtime aborts the whole
+ * process.
  */
 import { type MessagePort, parentPort } from 'node:worker_threads'
 import { OnecopyError } from '../errors.js'

@@ -8,6 +8,7 @@ import { parse as parseYaml } from 'yaml'
 import { z } from 'zod'
 import { messageOf, OnecopyError } from '../errors.js'
 import { type CsvTable, duplicateName, firstColumn, parseCsv } from './csv.js'
+import { decodeText } from './csv-text.js'
 import { FRAMEWORK, findBundle } from './find-bundle.js'
 import {
   checkpointPath,
@@ -66,8 +67,15 @@ async function readBytes(path: string): Promise<Buffer | null> {
   }
 }
 
+/** @throws OnecopyError BUNDLE_INVALID for text in another encoding, which would be changed silently. */
 async function readText(path: string): Promise<string | null> {
-  return (await readBytes(path))?.toString('utf8') ?? null
+  const bytes = await readBytes(path)
+  if (bytes === null) return null
+  try {
+    return decodeText(bytes).replace(/^\ufeff/, '')
+  } catch (thrown) {
+    throw invalid(`${path}: ${messageOf(thrown)}`)
+  }
 }
 
 async function readCard(root: string): Promise<Card> {

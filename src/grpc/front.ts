@@ -104,10 +104,7 @@ export class GrpcFront {
     const { log } = this.#context
     const peer = peerOf(socket)
     if (this.#maxConnections > 0 && this.#connections.size >= this.#maxConnections) {
-      log.debug(
-        { maxConnections: this.#maxConnections },
-        'a gRPC connection is closed: as many are open as may be',
-      )
+      log.debug({ maxConnections: this.#maxConnections }, 'a gRPC connection is closed: the limit is reached')
       socket.destroy()
       return
     }

@@ -26,7 +26,7 @@ import { openAiRoutes } from './routes/text/openai.js'
 import { textErrorBodies } from './routes/text/shared.js'
 import { textRoutes } from './routes/text/text-routes.js'
 
-/** What changes the server, and asks for the scope `admin`. */
+/** Routes that change the server, which require the scope `admin`. */
 function controlRoutes(router: Router, context: HttpContext): void {
   const { models, log, control, localFolders, defences, observation } = context
   const guard = [
@@ -64,7 +64,7 @@ export function publicRouter(context: HttpContext, server: ServerIdentity): Rout
   return router
 }
 
-/** The routes that nearly all requests go to, matched before all others; `publicRouter` answers other methods. */
+/** The routes of nearly all requests, matched before all others; `publicRouter` answers other methods. */
 function inferRouter(context: HttpContext): Router {
   const router = new Router()
   inferRoutes(router, context)
@@ -93,7 +93,7 @@ export function createApp(
   app.use(inferRouter(context).routes())
   app.use(router.routes())
   app.use(router.allowedMethods())
-  // Koa would print what reaches it; all that can be thrown was answered above.
+  // Koa would print errors that reach it; all errors were answered above.
   app.on('error', (thrown, ctx) =>
     context.log.debug({ path: ctx?.path, reason: messageOf(thrown) }, 'connection error'),
   )

@@ -1,12 +1,15 @@
-/** Asks for a key before a route is reached. */
+/** Requires an API key before a route is reached. */
 import type { Context, Next } from 'koa'
 import type { Keyring, Scope } from '../access/api-keys.js'
 import type { RequestState } from './request-state.js'
 
-/** Probes have no keys, and learn no more than that the server is there. */
+/** Probes need no key; their responses only show that the server is running. */
 const OPEN_PATHS: ReadonlySet<string> = new Set(['/v2/health/live', '/v2/health/ready'])
 
-/** The page on which the API can be tried, and its document: they hold nothing of this server's, and a browser asks for them without a key. */
+/**
+ * The API page and its document, which contain no data of this server and are requested by browsers without a
+ * key.
+ */
 const DOCUMENTATION = /^\/(openapi\.json|docs(\/.*)?)$/
 
 export function isOpenPath(path: string): boolean {
@@ -14,7 +17,7 @@ export function isOpenPath(path: string): boolean {
 }
 
 /**
- * Middleware for routes that ask for `scope`.
+ * Middleware for routes that require `scope`.
  * @throws OnecopyError UNAUTHORIZED, FORBIDDEN.
  */
 export function requireScope(keyring: Keyring, scope: Scope) {
@@ -25,10 +28,10 @@ export function requireScope(keyring: Keyring, scope: Scope) {
   }
 }
 
-/** Their routes ask for another scope: a key of those who load models need not be good for inference. */
+/** Routes with another scope: a key that loads models need not allow inference. */
 const CONTROL_PATH = /^\/v2\/repository\//
 
-/** The same for everything but probes and the documentation: what is not listed is not open. */
+/** The same for all other routes except probes and documentation: unlisted paths require a key. */
 export function requireScopeButForProbes(keyring: Keyring, scope: Scope) {
   const guarded = requireScope(keyring, scope)
   return (ctx: Context, next: Next): Promise<void> =>

@@ -1,8 +1,8 @@
 /**
- * Reads a request body into memory of its own, never more than the limit, decompressed where the client
- * compressed it: then the limit holds for what was sent and for what comes out, and inflating stops where it
- * is passed. zlib works in the thread pool. The bytes behind the JSON header start at a multiple of eight, so
- * that numeric tensors are views and not copies.
+ * Reads a request body into separate memory, at most up to the limit, and decompresses it. The limit then
+ * applies to both the compressed and the decompressed size, and decompression stops at the limit. zlib runs
+ * in the thread pool. The bytes after the JSON header start at a multiple of eight, so that numeric tensors
+ * are views instead of copies.
  */
 import type { IncomingMessage } from 'node:http'
 import { createGunzip, createInflate, type Gunzip, type Inflate } from 'node:zlib'
@@ -14,20 +14,21 @@ const ACCEPTED_ENCODINGS = 'gzip, deflate'
 
 export interface BodyOptions {
   readonly maxBytes: number
-  /** Length of the JSON in front of binary tensors, where the request names one. */
+  /** Length of the JSON before binary tensors, if the request declares it. */
   readonly jsonBytes: number | null
 }
 
 function tooLarge(maxBytes: number, got: string): OnecopyError {
   return new OnecopyError('BODY_TOO_LARGE', `expected a body of at most ${maxBytes} bytes, got ${got}`, {
-    // What is left of the body is not read: the connection cannot be used again.
+    // The rest of the body is not read, so the connection cannot be reused.
     headers: { Connection: 'close' },
   })
 }
 
 /**
- * The transform that undoes the request's Content-Encoding; null where there is none. Members of the list that are
- * empty or `identity` change nothing, and `x-gzip` is gzip (RFC 9110, 5.6.1, 8.4.1.3); more than one coding is refused.
+ * The transform that decodes the request's Content-Encoding; null without one. Empty members of the list and
+ * `identity` have no effect, and `x-gzip` is gzip (RFC 9110, 5.6.1, 8.4.1.3). More than one coding is
+ * rejected.
  */
 function decompressor(request: IncomingMessage): Gunzip | Inflate | null {
   const encoding = request.headers['content-encoding']?.trim().toLowerCase() ?? ''
@@ -46,13 +47,13 @@ function decompressor(request: IncomingMessage): Gunzip | Inflate | null {
   )
 }
 
-/** Room for `length` body bytes, placed so that byte `jsonBytes` of them is aligned. */
+/** A buffer for `length` body bytes, placed so that byte `jsonBytes` is aligned. */
 function alignedRoom(length: number, jsonBytes: number): Uint8Array<ArrayBuffer> {
   const pad = (ALIGNMENT_BYTES - (jsonBytes % ALIGNMENT_BYTES)) % ALIGNMENT_BYTES
   return new Uint8Array(new ArrayBuffer(pad + length), pad, length)
 }
 
-/** Listeners rather than an async iterator: this runs for every request, and an iterator costs as much as the rest of it. */
+/** Uses listeners: this runs for every request, and an async iterator would double its cost. */
 function readPlain(request: IncomingMessage, take: (chunk: Buffer) => void): Promise<void> {
   return new Promise((resolve, reject) => {
     request.on('data', (chunk: Buffer) => {
@@ -69,7 +70,7 @@ function readPlain(request: IncomingMessage, take: (chunk: Buffer) => void): Pro
   })
 }
 
-/** Sends at most `maxBytes` of the request through `inflate`, and hands what comes out to `take`. */
+/** Pipes at most `maxBytes` of the request through `inflate`, and passes the result to `take`. */
 function readInflated({
   request,
   inflate,
@@ -121,7 +122,7 @@ function readInflated({
     inflate.on('data', orFail(take))
     inflate.on('error', fail)
     inflate.on('end', () => {
-      // zlib ends early, without an error, where something follows the data, and leaves that alone.
+      // zlib ends early without an error if bytes follow the data, and ignores them.
       if (inflate.bytesWritten === sentBytes) resolve()
       else fail(new Error('bytes follow the compressed data'))
     })
@@ -130,8 +131,8 @@ function readInflated({
 
 /**
  * @throws OnecopyError BODY_TOO_LARGE, CONTENT_ENCODING_UNSUPPORTED, BODY_MALFORMED (it does not
- *   decompress, ends too early, or something follows), REQUEST_CANCELLED (the client left in mid-body),
- *   REQUEST_TIMEOUT, REQUEST_MALFORMED (the connection was ended in mid-body; its client has been told).
+ *   decompress, ends too early, or bytes follow it), REQUEST_CANCELLED (the client disconnected),
+ *   REQUEST_TIMEOUT, REQUEST_MALFORMED (the connection failed during the body and has been answered).
  */
 export async function readBody(
   request: IncomingMessage,
@@ -158,7 +159,7 @@ export async function readBody(
     if (request.destroyed && !request.complete) {
       throw (
         faultOf(request.socket) ??
-        new OnecopyError('REQUEST_CANCELLED', 'the client left before its body was complete')
+        new OnecopyError('REQUEST_CANCELLED', 'the client disconnected before its body was complete')
       )
     }
     throw new OnecopyError('BODY_MALFORMED', 'the body does not decompress as its Content-Encoding says', {
@@ -166,7 +167,7 @@ export async function readBody(
     })
   }
   const [only] = chunks
-  // Tensors in JSON get memory of their own anyway, so a body in one piece is read where it is.
+  // Tensors in JSON are copied anyway, so a body in one chunk is parsed in place.
   if (options.jsonBytes === null && chunks.length === 1) return only as Buffer<ArrayBuffer>
   const body = alignedRoom(total, options.jsonBytes ?? 0)
   let at = 0

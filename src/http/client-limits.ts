@@ -1,4 +1,4 @@
-/** Limits per client: requests in a time, and requests in flight. */
+/** Limits per client: request rate and requests in flight. */
 import type { IncomingMessage } from 'node:http'
 import { isIP, isIPv6 } from 'node:net'
 import type { Context, Next } from 'koa'
@@ -17,9 +17,8 @@ export interface ClientLimits {
 }
 
 /**
- * The address of whoever sent a request: the other end of the connection or, behind proxies, the Nth address from the end of
- * X-Forwarded-For. What stands in front of that is the client's own word. A request with fewer addresses has
- * not come through all the proxies.
+ * The address of the client: the peer of the connection or, behind proxies, the Nth address from the end of
+ * X-Forwarded-For. Earlier addresses are untrusted. A request with fewer addresses bypassed a proxy.
  */
 export function clientAddress({ headers, socket }: IncomingMessage, trustedProxies: number): string {
   const direct = socket.remoteAddress ?? ''
@@ -32,7 +31,7 @@ export function clientAddress({ headers, socket }: IncomingMessage, trustedProxi
   return said !== undefined && isIP(said) !== 0 ? said : direct
 }
 
-/** The first 64 bits of an IPv6 address, as they stand: who has one address has a whole network of them. */
+/** The first 64 bits of an IPv6 address: a client with one address controls its whole /64 network. */
 export function networkOf(address: string): string {
   if (!isIPv6(address)) return address
   const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address)?.[1]
@@ -49,15 +48,15 @@ export function networkOf(address: string): string {
     .join(':')}::/64`
 }
 
-/** Whom a request counts for: its key where it has one. */
+/** The client for which a request counts: its key, or else its address. */
 export function clientOf(ctx: Context, trustedProxies: number): string {
   const { keyName } = ctx.state as RequestState
   return keyName === undefined ? `ip ${networkOf(clientAddress(ctx.req, trustedProxies))}` : `key ${keyName}`
 }
 
 /**
- * Does `work` for a client, if it may ask now.
- * @throws OnecopyError RATE_LIMITED, CONCURRENCY_LIMITED, and what `work` throws.
+ * Runs `work` for a client within its limits.
+ * @throws OnecopyError RATE_LIMITED, CONCURRENCY_LIMITED, and the errors of `work`.
  */
 export async function withinLimits<T>(
   client: string,
@@ -68,7 +67,7 @@ export async function withinLimits<T>(
   if (maxClientRequests > 0 && !counts.enter(client, maxClientRequests)) {
     throw new OnecopyError(
       'CONCURRENCY_LIMITED',
-      `expected at most ${maxClientRequests} requests of a client at once: wait for an answer`,
+      `expected at most ${maxClientRequests} concurrent requests per client: wait for a response`,
       { retryAfterSeconds: 1 },
     )
   }
@@ -77,7 +76,7 @@ export async function withinLimits<T>(
     if (rateLimit !== null && waitMs !== null) {
       throw new OnecopyError(
         'RATE_LIMITED',
-        `expected at most ${rateLimit.requests} requests of a client in ${formatMs(rateLimit.windowMs)}`,
+        `expected at most ${rateLimit.requests} requests per client in ${formatMs(rateLimit.windowMs)}`,
         { retryAfterSeconds: Math.ceil(waitMs / 1000) },
       )
     }
@@ -87,7 +86,7 @@ export async function withinLimits<T>(
   }
 }
 
-/** Middleware behind the guard. Probes are not counted. */
+/** Middleware after authentication. Probes are not counted. */
 export function limitClients(limits: ClientLimits, counts: ClientCounts) {
   return async (ctx: Context, next: Next): Promise<void> => {
     if (isOpenPath(ctx.path)) return await next()

@@ -1,7 +1,7 @@
 /**
- * Compresses responses for clients that ask for it, by q-value (RFC 9110, 12.5.3); between equal ones the order
- * in which the client names them decides. Nobody is refused: who rules everything out gets the bytes as they
- * are. zlib works in the thread pool.
+ * Compresses responses for clients that accept it, by q-value (RFC 9110, 12.5.3); equal values are taken in
+ * the order of the header. A client that accepts no coding gets the response uncompressed. zlib runs in the
+ * thread pool.
  */
 import { Readable } from 'node:stream'
 import { promisify } from 'node:util'
@@ -10,7 +10,7 @@ import type { Context, Next } from 'koa'
 
 /** Below this a response fits into one packet, and compressing it saves nothing. */
 const SMALLEST_BYTES = 1024
-/** Tensors hardly get smaller at higher levels, only slower. */
+/** At higher levels tensors take longer and are hardly smaller. */
 const OPTIONS = { level: 1 }
 
 const ENCODERS = {
@@ -21,7 +21,7 @@ const ENCODERS = {
 /** An old name of gzip that recipients treat as gzip (RFC 9110, 8.4.1.3). */
 const X_GZIP = /(?<![\w-])x-gzip(?![\w-])/gi
 
-/** What the client likes best; null for the bytes as they are. */
+/** The coding that the client prefers; null for none. */
 function encodingFor(ctx: Context): keyof typeof ENCODERS | null {
   const { headers } = ctx.req
   if (headers['accept-encoding'] === undefined) return null

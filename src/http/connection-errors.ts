@@ -3,7 +3,7 @@
  * the limit, a request that does not arrive in time. The response has the form of every other error,
  * follows the responses to earlier requests of the connection, and closes it.
  *
- * A request that is cut off in its body is waited for by its route as well: `faultOf` tells it why it
+ * The route of a request that is cut off in its body waits for the rest: `faultOf` gives the reason why it
  * will never be complete.
  */
 import { type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from 'node:http'
@@ -12,15 +12,15 @@ import { OnecopyError } from '../errors.js'
 import { formatMs } from '../units.js'
 
 /**
- * Whoever sends nonsense often sends more of it. Closing on unread bytes is a reset, and a reset can take
- * the answer away from the client: so the rest is read and dropped for this long.
+ * A client that sends invalid bytes often sends more. Closing a connection with unread bytes causes a reset,
+ * and the client may then lose the response. So the rest is read and discarded for this long.
  */
 const LINGER_MS = 1000
 
 export interface ArrivalLimits {
   readonly headersTimeoutMs: number
   readonly requestTimeoutMs: number
-  /** That every answer carries. */
+  /** Headers of every response. */
   readonly headers: Readonly<Record<string, string>>
 }
 
@@ -32,18 +32,18 @@ interface Exchange {
 interface Conversation {
   /** The newest request, answered or not. */
   latest: IncomingMessage
-  /** In the order of their answers. */
+  /** In the order of their responses. */
   readonly unanswered: Exchange[]
 }
 
 const faults = new WeakMap<Socket, OnecopyError>()
 
-/** Why a connection was ended; undefined where its client left by itself. */
+/** Why the server ended a connection; undefined if the client closed it. */
 export function faultOf(socket: Socket): OnecopyError | undefined {
   return faults.get(socket)
 }
 
-/** Null where there is nobody left to tell. Codes: https://nodejs.org/api/http.html#event-clienterror */
+/** Null if the client is gone. Codes: https://nodejs.org/api/http.html#event-clienterror */
 function asFault(thrown: unknown, limits: ArrivalLimits, isInBody: boolean): OnecopyError | null {
   const { code = '', reason = 'unreadable' } = thrown as { code?: string; reason?: string }
   if (code === 'ERR_HTTP_REQUEST_TIMEOUT') {
@@ -59,7 +59,7 @@ function asFault(thrown: unknown, limits: ArrivalLimits, isInBody: boolean): One
     return new OnecopyError('HEADERS_TOO_LARGE', 'the headers of the request are too large')
   }
   if (code === 'HPE_INVALID_EOF_STATE') {
-    return new OnecopyError('REQUEST_CANCELLED', 'the client left before its request was complete')
+    return new OnecopyError('REQUEST_CANCELLED', 'the client disconnected before its request was complete')
   }
   if (code.startsWith('HPE_')) return new OnecopyError('REQUEST_MALFORMED', `expected HTTP/1.1: ${reason}`)
   return null
@@ -107,7 +107,7 @@ export function answerConnectionErrors(server: Server, limits: ArrivalLimits): v
         unanswered.findIndex((exchange) => exchange.response === response),
         1,
       )
-      // Idle connections are many: nothing is kept for them.
+      // There are many idle connections: no state is kept for them.
       if (unanswered.length === 0 && request.complete) conversations.delete(socket)
     })
   })
@@ -120,11 +120,11 @@ export function answerConnectionErrors(server: Server, limits: ArrivalLimits): v
       earlier.map(({ response }) => new Promise((resolve) => response.once('close', resolve))),
     )
     const ofCut = unanswered.find(({ request }) => request === cut)
-    // A second answer to one request would be taken for the answer to the next.
+    // The client would take a second response for the response to its next request.
     const wasAnswered = cut !== undefined && (ofCut === undefined || ofCut.response.headersSent)
     if (!socket.writable || wasAnswered) socket.destroy()
     else if (fault.code === 'REQUEST_TIMEOUT') {
-      // At once, so that a body that goes on arriving meanwhile is not taken for complete.
+      // Immediately, so that a body that continues to arrive is not taken for complete.
       socket.write(answerText(fault, limits.headers))
       socket.destroySoon()
     } else endSlowly(socket, answerText(fault, limits.headers))
@@ -132,11 +132,12 @@ export function answerConnectionErrors(server: Server, limits: ArrivalLimits): v
 
   server.on('clientError', (thrown, stream) => {
     const socket = stream as Socket
-    // What follows nonsense is reported again and again.
+    // Further invalid bytes are reported repeatedly.
     if (faults.has(socket)) return
     const isInBody = conversations.get(socket)?.latest.complete === false
     const fault = asFault(thrown, limits, isInBody)
-    // One that never said a word may be held in reserve: the next request on it must not meet an answer.
+    // A silent connection may be in a client's pool: the next request on it must not meet an unsolicited
+    // response.
     if (fault === null || !socket.writable || socket.bytesRead === 0) {
       socket.destroy()
       return

@@ -1,26 +1,26 @@
 /**
- * Who is connected, and how busy: what a process carries, and which connection it gives up when it
- * carries too much. A connection is given up by `Connection: close` on one of its responses, so that
- * its client connects anew; nothing is ever cut off.
+ * Connections and their load, and which connection a process sheds if its load is too high. A connection is
+ * shed by `Connection: close` on one of its responses, so that its client reconnects. No request is
+ * interrupted.
  */
 import type { Socket } from 'node:net'
 import type { Context, Next } from 'koa'
 
-/** A connection that was silent for longer is not busy. */
+/** A connection that was idle for longer is not busy. */
 const BUSY_WITHIN_MS = 2000
 
-/** What a process carried since it was last asked; all of it adds up over time but the last number. */
+/** The load of a process since the last report; all numbers except the last accumulate over time. */
 export interface Load {
   readonly elapsedMs: number
-  /** Requests that arrived on connections that are kept alive: those that could have gone elsewhere. */
+  /** Requests on keep-alive connections, which could have gone to other workers. */
   readonly requests: number
-  /** Time that requests spent inside, summed: divided by the elapsed time, the mean number in flight. */
+  /** Total time of requests in the process: divided by the elapsed time, the mean number in flight. */
   readonly inFlightMs: number
-  /** Connections that are kept alive, sent a request lately and could go elsewhere; at this moment. */
+  /** Current number of busy keep-alive connections, which could go to other workers. */
   readonly busyConnections: number
 }
 
-/** Whether there was nothing to carry, and nobody from whom more is likely to come soon. */
+/** Whether there was no load, and no connection from which load is likely soon. */
 export function isIdle({ requests, inFlightMs, busyConnections }: Load): boolean {
   return requests === 0 && inFlightMs === 0 && busyConnections === 0
 }
@@ -29,12 +29,12 @@ interface Connection {
   requests: number
   inFlight: number
   lastRequestMs: number
-  /** It sends requests without waiting for answers: those on their way would be lost if it were closed. */
+  /** It pipelines requests: those in transit would be lost if it were closed. */
   isPipelined: boolean
 }
 
 function isMovable({ requests, inFlight, lastRequestMs, isPipelined }: Connection, nowMs: number): boolean {
-  // A single request may be all that its client wanted: a second one proves that it keeps the connection.
+  // Only a second request proves that the client keeps the connection.
   return requests > 1 && !isPipelined && (inFlight > 0 || nowMs - lastRequestMs < BUSY_WITHIN_MS)
 }
 
@@ -47,7 +47,9 @@ export class Connections {
   #countedUntilMs = this.#takenAtMs
   #shallShed = false
 
-  /** Whether the one request in flight is all that can arrive before it is answered: nobody else is connected. */
+  /**
+   * Whether no other request can arrive before the one in flight is answered: no other client is connected.
+   */
   get isAlone(): boolean {
     return this.#inFlight === 1 && this.#open.size <= 1
   }
@@ -66,19 +68,19 @@ export class Connections {
     this.#takenAtMs = nowMs
     this.#requests = 0
     this.#inFlightMs = 0
-    // Nothing was left to give up.
+    // There was no connection left to shed.
     if (busyConnections === 0) this.#shallShed = false
     return load
   }
 
-  /** Gives up one busy connection: the next one that is answered, so most likely one that is used a lot. */
+  /** Sheds one busy connection: the next one with a response, which is most likely one with much traffic. */
   shed(): void {
     this.#shallShed = true
   }
 
   /**
-   * A request begins; `willStay` says whether its connection outlives it, `isMultiplexed` that those on their way are not lost
-   * when it is given up: HTTP/2 says which they are.
+   * A request begins. `willStay`: its connection is kept alive. `isMultiplexed`: requests in transit are not
+   * lost when the connection is shed, because HTTP/2 reports which were processed.
    */
   begin(socket: Socket, willStay: boolean, isMultiplexed = false): void {
     const nowMs = this.#countTime()
@@ -101,7 +103,7 @@ export class Connections {
     return connection
   }
 
-  /** The answer to a request is about to be sent; true when it must say that its connection closes. */
+  /** A response is about to be sent; true if it must close its connection. */
   end(socket: Socket): boolean {
     const nowMs = this.#countTime()
     this.#inFlight--
@@ -110,7 +112,7 @@ export class Connections {
     connection.inFlight--
     if (!this.#shallShed || !isMovable(connection, nowMs)) return false
     this.#shallShed = false
-    // From here on it is the load of whoever gets it.
+    // From now on it is the load of another process.
     this.#open.delete(socket)
     return true
   }
@@ -123,7 +125,7 @@ export class Connections {
   }
 }
 
-/** Middleware around everything else: counts, and closes connections that are given up or must go. */
+/** Middleware around everything else: counts, and closes connections that are shed or draining. */
 export function keptConnections({
   connections,
   isDraining,

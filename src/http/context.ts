@@ -13,38 +13,41 @@ import type { Observation } from './observe/observed.js'
 export interface HttpContext {
   readonly models: ModelDirectory
   readonly submit: Submit
-  /** Throws QUEUE_FULL, REQUEST_TOO_LARGE or SHUTTING_DOWN where a request with so many bytes of inputs would be refused anyway. */
+  /**
+   * Throws QUEUE_FULL, REQUEST_TOO_LARGE or SHUTTING_DOWN if a request with this many input bytes would be
+   * rejected.
+   */
   checkCapacity(model: ServedModel, inputBytes: number): void
-  /** Where requests count that name no model that exists: a client must not be able to make up label values. */
+  /** Counts requests for unknown models together: clients must not be able to create label values. */
   readonly unknownModel: ModelRecorder
   readonly connections: Connections
   readonly defences: Defences
   readonly observation: Observation
   readonly log: Log
-  /** Folders of this server that no answer names. */
+  /** Folders of this server that no response may contain. */
   readonly localFolders: readonly string[]
   readonly maxBodyBytes: number
   readonly maxResponseBytes: number
   readonly largeExchanges: LargeExchanges
-  /** Clients' shared memory; null where it is not enabled. */
+  /** Shared memory of clients; null if not enabled. */
   readonly regions: Regions | null
-  /** Models and log of the whole server; null where the public port does not offer them. */
+  /** Model and log control of the whole server; null if the public port does not offer it. */
   readonly control: ServerControl | null
   readonly hostPolicy: HostPolicy
-  /** Where to look for a path that is on the other port; empty for others. */
+  /** A hint for a path that exists on the other port; otherwise empty. */
   routeHint(path: string): string
-  /** The body of an error on a path that no route has answered; null is the common one. */
+  /** The body of an error on a path without a route; null for the default body. */
   errorBodyOf(path: string, error: OnecopyError): unknown
-  /** Status of a request whose deadline passed. */
+  /** Status of a request that exceeded its deadline. */
   readonly deadlineStatus: 503 | 504
-  /** Whether an Ersilia bundle brings its routes. */
+  /** Whether the routes of an Ersilia bundle are served. */
   readonly hasBundle: boolean
-  /** Whether the API's document and its page are served. */
+  /** Whether the OpenAPI document and its page are served. */
   readonly hasDocs: boolean
-  /** Whether any model is in service, or there is none to serve, and the server is not draining. */
+  /** Whether a model is in service, or none is required, and the server is not draining. */
   isReady(): boolean
-  /** While draining every response closes its connection. */
+  /** Whether the server drains; every response then closes its connection. */
   isDraining(): boolean
-  /** A bug: reported after its request was answered with 500. */
+  /** Reports a bug, after its request was answered with 500. */
   onBug(error: unknown): void
 }

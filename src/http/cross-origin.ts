@@ -1,10 +1,11 @@
 /**
- * Keeps web pages away from routes that change the server. A page in a browser on the same machine can send requests to
- * loopback: cross-origin (CSRF), or under a name of its own that resolves to this machine (DNS rebinding).
+ * Keeps web pages away from routes that change the server. A page in a browser on the same machine can send
+ * requests to loopback: cross-origin (CSRF), or under its own name that resolves to this machine (DNS
+ * rebinding).
  *
- * A browser says where a request comes from, in `Sec-Fetch-Site` and `Origin`, and a page cannot change either
- * (https://www.w3.org/TR/fetch-metadata/, https://fetch.spec.whatwg.org/#origin-header). A rebinding page is
- * of the same origin, and has its own name in `Host`. Clients that are no browsers send neither header.
+ * A browser sends the origin of a request in `Sec-Fetch-Site` and `Origin`, and a page cannot change either
+ * (https://www.w3.org/TR/fetch-metadata/, https://fetch.spec.whatwg.org/#origin-header). A rebinding page has
+ * the same origin, and its own name in `Host`. Other clients send neither header.
  */
 import { isIP } from 'node:net'
 import { hostname } from 'node:os'
@@ -14,7 +15,7 @@ import { bareHost, isLoopbackHost } from '../config/host-names.js'
 import { OnecopyError } from '../errors.js'
 
 const SAFE_METHODS: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS'])
-/** What a page can send without a preflight. curl and Node's fetch send the first and the last too, without a browser's headers. */
+/** Types that a page can send without a preflight. curl and Node's fetch also send the first and the last. */
 const SIMPLE_TYPES: readonly string[] = [
   'application/x-www-form-urlencoded',
   'multipart/form-data',
@@ -34,14 +35,14 @@ function originHost(origin: string): string | null {
   return URL.canParse(origin) ? new URL(origin).host.toLowerCase() : null
 }
 
-/** The same host and port: browsers leave the default port out of both. */
+/** Whether host and port are the same; browsers omit the default port in both. */
 function isSameHost(origin: string, host: string): boolean {
   return originHost(origin) === host.toLowerCase().replace(/:(80|443)$/, '')
 }
 
 /**
- * @param allowedOrigins Origins whose pages may send it all the same; `*` is all.
- * @throws OnecopyError CROSS_ORIGIN for a request that a page of another origin makes a browser send.
+ * @param allowedOrigins Origins whose pages are allowed; `*` means all.
+ * @throws OnecopyError CROSS_ORIGIN for a request of a page of another origin.
  */
 export function requireSameOrigin(ctx: Context, allowedOrigins: readonly string[] = []): void {
   const { headers } = ctx.req
@@ -64,15 +65,15 @@ export function requireSameOrigin(ctx: Context, allowedOrigins: readonly string[
 }
 
 export interface HostPolicy {
-  /** The address that is listened on. */
+  /** The address on which the server listens. */
   readonly host: string
-  /** Names besides it that clients use. */
+  /** Additional host names. */
   readonly allowedHosts: readonly string[]
 }
 
 /**
- * Addresses cannot be rebound; names can, but for those that belong to this server. Nobody can register a name without
- * a dot: it is one of the local network, such as a service's.
+ * Addresses cannot be rebound; names can, except those of this server. A name without a dot cannot be
+ * registered: it belongs to the local network, such as the name of a service.
  */
 function isAllowedHost(name: string, { host, allowedHosts }: HostPolicy): boolean {
   return (
@@ -84,8 +85,8 @@ function isAllowedHost(name: string, { host, allowedHosts }: HostPolicy): boolea
 }
 
 /**
- * Middleware of the admin port, inside the error responses. Every request to a loopback address, and every one
- * that changes something and needs no key, must name a host that is this server's.
+ * Middleware of the admin port, inside the error responses. Every request to a loopback address, and every
+ * request that changes something without a key, must have a Host of this server.
  * @throws OnecopyError CROSS_ORIGIN.
  */
 export function guardAgainstPages(policy: HostPolicy, keyring: Keyring) {
@@ -93,13 +94,13 @@ export function guardAgainstPages(policy: HostPolicy, keyring: Keyring) {
     const isChange = !SAFE_METHODS.has(ctx.method)
     const { headers } = ctx.req
     const isBrowser = headers.origin !== undefined || headers['sec-fetch-site'] !== undefined
-    // A page does not know the key.
+    // A page does not have the key.
     const isChecked = isLoopbackHost(policy.host) || (isChange && isBrowser && keyring.isOpen('admin'))
     const name = hostOf(headers.host ?? '')
-    // Browsers send a Host always; load balancers check the health of servers without one.
+    // Browsers always send a Host; health checks of load balancers may omit it.
     if (isChecked && name !== '' && !isAllowedHost(name, policy))
       throw refuse(
-        `expected a Host of this server, got ${JSON.stringify(name.slice(0, 200))}: --admin-allowed-hosts names others`,
+        `expected a Host of this server, got ${JSON.stringify(name.slice(0, 200))}: --admin-allowed-hosts adds further names`,
       )
     if (isChange) requireSameOrigin(ctx)
     await next()

@@ -1,6 +1,6 @@
 /**
- * What stands between a connection and the routes. Everything but the headers is there only where an option asks for
- * it: what is off is not in the way of a request.
+ * Middleware between a connection and the routes. Except for headers, each part is installed only if an
+ * option enables it, so disabled parts cost nothing.
  */
 import cors from '@koa/cors'
 import type { Context, Middleware } from 'koa'
@@ -12,7 +12,7 @@ import { requireScopeButForProbes } from './authentication.js'
 import { type ClientLimits, limitClients } from './client-limits.js'
 import { setHeaders } from './security-headers.js'
 
-/** What pages may read of an answer beside its body. */
+/** Response headers that pages may read. */
 const EXPOSED_HEADERS = [
   'Inference-Header-Content-Length',
   'X-Error-Code',
@@ -26,11 +26,11 @@ const PREFLIGHT_SECONDS = 600
 
 export interface Defences {
   readonly headers: Readonly<Record<string, string>>
-  /** Web pages that may ask; `*` is all. */
+  /** Origins of pages that may send requests; `*` means all. */
   readonly corsOrigins: readonly string[]
   readonly keyring: Keyring
   readonly limits: ClientLimits
-  /** Null: no client is limited. */
+  /** Null without client limits. */
   readonly clientCounts: ClientCounts | null
 }
 
@@ -47,7 +47,7 @@ function allowOrigins(origins: readonly string[]): Middleware {
   }) as unknown as Middleware
 }
 
-/** Around the error responses: errors carry these headers as well, and a preflight is answered before a key is asked for. */
+/** Around the error responses: errors also have these headers, and a preflight needs no key. */
 export function outerDefences({ headers, corsOrigins }: Defences): Middleware[] {
   return [setHeaders(headers), ...(corsOrigins.length === 0 ? [] : [allowOrigins(corsOrigins)])]
 }
@@ -58,7 +58,7 @@ export function innerDefences(defences: Defences, unknownModel: ModelRecorder): 
   const inner: Middleware[] = []
   if (!keyring.isOpen('infer')) inner.push(requireScopeButForProbes(keyring, 'infer'))
   if (clientCounts !== null) inner.push(limitClients(limits, clientCounts))
-  // What is turned away here never gets to the route that counts.
+  // Requests that are rejected here do not reach the route that counts.
   return inner.map((middleware) => counted(middleware, unknownModel))
 }
 

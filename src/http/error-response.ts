@@ -1,4 +1,7 @@
-/** The only place where an error becomes a status and a body: `{"error": "..."}`, never a stack, a place in a source or a path. */
+/**
+ * The only place where an error becomes a status and a body: `{"error": "..."}`, without stacks, source
+ * locations and paths.
+ */
 import type { Context, Next } from 'koa'
 import type { ErrorBody } from '../api/schemas.js'
 import { messageOf, OnecopyError } from '../errors.js'
@@ -29,16 +32,16 @@ function isClientGone(thrown: unknown): boolean {
   return code === 'ECONNRESET' || code === 'EPIPE' || code === 'ERR_STREAM_PREMATURE_CLOSE'
 }
 
-/** What a thrown thing is to a client. Anything unforeseen is a bug and says nothing about itself. */
+/** The error for the client. An unexpected error is a bug; its details are not disclosed. */
 function asOnecopyError(thrown: unknown): OnecopyError {
   if (thrown instanceof OnecopyError) return thrown
-  if (isClientGone(thrown)) return new OnecopyError('REQUEST_CANCELLED', 'the client left')
+  if (isClientGone(thrown)) return new OnecopyError('REQUEST_CANCELLED', 'the client disconnected')
   if (thrown instanceof URIError)
     return new OnecopyError('ROUTE_NOT_FOUND', 'the path is not valid percent-encoding')
   return new OnecopyError('INTERNAL', 'internal error', { cause: thrown })
 }
 
-/** Outermost middleware: answers what the routes throw, and gives a body to what nobody answered. */
+/** Outermost middleware: turns thrown errors into responses, and answers paths without a route. */
 export function errorResponses(
   context: Pick<HttpContext, 'onBug' | 'log' | 'localFolders' | 'routeHint'> &
     Partial<Pick<HttpContext, 'deadlineStatus' | 'errorBodyOf'>>,
@@ -60,11 +63,11 @@ export function errorResponses(
       }
     } catch (thrown) {
       const error = asOnecopyError(thrown)
-      const told = asPublic(error, context.localFolders)
+      const shown = asPublic(error, context.localFolders)
       state.errorCode = error.code
       state.errorBody ??= (one) => context.errorBodyOf?.(ctx.path, one)
-      respond(ctx, told, context.deadlineStatus)
-      if (told !== error) {
+      respond(ctx, shown, context.deadlineStatus)
+      if (shown !== error) {
         const { requestId, model } = state
         context.log.info(
           { requestId, code: error.code, model: model?.name, version: model?.version, reason: error.message },

@@ -1,4 +1,4 @@
-/** The end of an HTTP server: every accepted request is answered, and clients that keep connections lose none. */
+/** The end of an HTTP server: every accepted request is answered, also on keep-alive connections. */
 import type { Server } from 'node:http'
 import { Server as NetServer } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -8,12 +8,12 @@ import { setTimeout as delay } from 'node:timers/promises'
  * that keep connections alive to go elsewhere without losing a request.
  */
 const NOTICE_MS = 400
-/** Between the last connection accepted and the end of those that are idle. */
+/** Time between the last accepted connection and the closing of idle ones. */
 const LAST_ACCEPTED_MS = 100
 
 /**
- * Responses say `Connection: close` from now on. Resolves when the last connection is closed. `isUrgent` closes the
- * listening sockets immediately: other workers take over now.
+ * Responses say `Connection: close` from now on. Resolves when the last connection is closed. `isUrgent`
+ * closes the listening sockets immediately: other workers take over now.
  */
 export async function closeServers(
   servers: readonly (Server | null)[],
@@ -22,7 +22,7 @@ export async function closeServers(
   if (!isUrgent) await delay(NOTICE_MS)
   const listening = servers.filter((server) => server?.listening === true) as Server[]
   const closed = listening.map((server) => new Promise((resolve) => stopListening(server, resolve)))
-  // A connection that was accepted just before has its first request on its way.
+  // The first request of a newly accepted connection is still in transit.
   await delay(isUrgent ? NOTICE_MS : LAST_ACCEPTED_MS)
   for (const server of listening) server.closeIdleConnections()
   await Promise.all(closed)

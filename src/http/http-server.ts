@@ -1,7 +1,7 @@
 /**
- * The HTTP server below Koa, with limits on what a connection may cost: how many there are, how long a
- * request may take to arrive, how large its headers may be. Without them a client that sends a byte a
- * minute holds a connection, and what was read on it, for as long as it likes.
+ * The HTTP server below Koa, with limits on connections: their number, the time in which a
+ * request must arrive, and the size of its headers. Without limits, a client that sends one byte per minute
+ * could hold a connection and its memory for ever.
  */
 import { createServer, type RequestListener, type Server, type ServerOptions } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
@@ -13,28 +13,31 @@ import { collectAfterDisconnects } from './collect-after-disconnects.js'
 import { answerConnectionErrors } from './connection-errors.js'
 import { secureContextOptions, type TlsMaterial } from './tls.js'
 
-/** Node looks for late requests this often: 30 s, its default, would make a limit of 10 s one of 40. */
+/**
+ * Interval at which Node checks for late requests: with its default of 30 s a limit of 10 s could become 40
+ * s.
+ */
 const CHECK_INTERVAL_MS = 500
-/** Node's default, written down: it can be changed by a flag, and the errors' documentation names it. */
+/** The default of Node, set explicitly: a flag could change it, and docs/errors.md states it. */
 const MAX_HEADER_BYTES = 16 * 1024
-/** Clients send a dozen and proxies add some; 16 KiB can hold four thousand. */
+/** Clients send about a dozen and proxies add a few; 16 KiB could hold four thousand. */
 const MAX_HEADERS = 256
-/** Below this share of the limit the next refused connection is worth a line in the log again. */
+/** Below this share of the limit the next refused connection is logged again. */
 const FULL_NO_MORE = 0.9
 
 export interface ConnectionLimits {
   readonly headersTimeoutMs: number
-  /** From the first byte of a request to the last of its body. */
+  /** Time limit from the first byte of a request to the last byte of its body. */
   readonly requestTimeoutMs: number
-  /** How long a connection may be silent between two requests. */
+  /** Maximum idle time of a connection between two requests. */
   readonly keepAliveTimeoutMs: number
   /** 0 is unlimited. */
   readonly maxConnections: number
 }
 
 /**
- * Node's own `maxConnections` is not used: in a cluster a worker that is full passes the connection on,
- * and where all are full it goes round for ever (nodejs.org/api/net.html#serverdropmaxconnection).
+ * Node's `maxConnections` is not used: in a cluster a full worker passes the connection on, and if all are
+ * full it circulates for ever (nodejs.org/api/net.html#serverdropmaxconnection).
  */
 function closeSurplusConnections(server: Server, maxConnections: number, log: Log): void {
   let open = 0
@@ -47,7 +50,7 @@ function closeSurplusConnections(server: Server, maxConnections: number, log: Lo
     })
     if (open <= maxConnections) return
     socket.destroy()
-    if (!isFull) log.warn({ maxConnections }, 'connections are closed: as many are open as may be')
+    if (!isFull) log.warn({ maxConnections }, 'new connections are closed: the limit is reached')
     isFull = true
   })
 }
@@ -56,14 +59,14 @@ export function createHttpServer(options: {
   readonly limits: ConnectionLimits
   readonly handler: RequestListener
   readonly log: Log
-  /** That every answer carries. */
+  /** Headers of every response. */
   readonly headers: Readonly<Record<string, string>>
-  /** Null: plain HTTP. Clients are asked for a certificate where it says who signs them. */
+  /** Null for plain HTTP. With a client CA, clients need a certificate. */
   readonly tls: TlsMaterial | null
 }): Server {
   const { limits, handler, log, headers, tls } = options
   const { requestTimeoutMs, keepAliveTimeoutMs, maxConnections } = limits
-  // Headers are part of the request: Node refuses a limit for them that is the longer one.
+  // Headers are part of the request: Node rejects a longer limit for them.
   const headersTimeoutMs = Math.min(limits.headersTimeoutMs, requestTimeoutMs)
   const settings: ServerOptions = {
     headersTimeout: headersTimeoutMs,
@@ -71,7 +74,7 @@ export function createHttpServer(options: {
     keepAliveTimeout: keepAliveTimeoutMs,
     connectionsCheckingInterval: CHECK_INTERVAL_MS,
     maxHeaderSize: MAX_HEADER_BYTES,
-    // Checked below, where the answer gets a body.
+    // Checked below, where the response gets a body.
     requireHostHeader: false,
   }
   const server =
@@ -96,8 +99,8 @@ export function createHttpServer(options: {
 }
 
 /**
- * From here on new connections are made with other material; those that are open stay as they are. For a server
- * that was created with TLS.
+ * New connections use the new certificate; open ones are unaffected. Only for a server that was created with
+ * TLS.
  */
 export function renewTls(server: Server, material: TlsMaterial): void {
   ;(server as Server & Pick<TlsServer, 'setSecureContext'>).setSecureContext(secureContextOptions(material))
@@ -113,10 +116,10 @@ function hasSecondHost(rawHeaders: readonly string[]): boolean {
   return hosts > 1
 }
 
-/** Middleware inside the error responses: what Node lets through, or would answer without a body. */
+/** Middleware inside the error responses: checks that Node omits, or would answer without a body. */
 export function checkHeaders(ctx: Context, next: Next): Promise<void> {
   const { headers, rawHeaders, httpVersion } = ctx.req
-  // Names and values in turns. Node drops those beyond the limit without a word.
+  // Names and values alternate. Node silently drops those beyond the limit.
   if (rawHeaders.length >= MAX_HEADERS * 2) {
     throw new OnecopyError('HEADERS_TOO_LARGE', `expected fewer than ${MAX_HEADERS} headers`, {
       headers: { Connection: 'close' },

@@ -1,4 +1,4 @@
-/** Small JSON bodies of routes that are no inference. */
+/** Small JSON bodies of routes other than inference. */
 import type { Context } from 'koa'
 import { z } from 'zod'
 import { messageOf, OnecopyError } from '../errors.js'
@@ -7,8 +7,9 @@ import { readBody } from './body.js'
 const MAX_BODY_BYTES = 64 * 1024
 
 /**
- * The body as JSON; nothing at all, or an empty string, is an empty object.
- * @throws OnecopyError BODY_MALFORMED, REQUEST_INVALID (it does not fit the schema), and those of readBody.
+ * The body as JSON; an empty body is an empty object.
+ * @throws OnecopyError BODY_MALFORMED, REQUEST_INVALID (it does not match the schema), and the errors of
+ *   readBody.
  */
 export async function readJson<Schema extends z.ZodType>(
   ctx: Context,

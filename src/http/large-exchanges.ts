@@ -1,20 +1,20 @@
 /**
- * Memory after large requests and answers. What they took outside the heap is free when V8 collects, and V8 collects when
- * new objects pile up: a worker that had answered with hundreds of megabytes and then idled kept them for minutes. So
- * where much has passed through it is collected once it is over. Needs `node --expose-gc`.
+ * Frees memory after large requests and responses. Their memory outside the heap is freed by a collection,
+ * and V8 collects only under allocation pressure: an idle worker kept hundreds of megabytes for minutes. So a
+ * collection runs after large exchanges. Needs `node --expose-gc`.
  */
 import type { Context } from 'koa'
 import { returnFreePages } from '../mapping.js'
 import type { RequestState } from './request-state.js'
 
-/** Less than this, over all exchanges since the last time, is left to V8. */
+/** Below this, summed over all exchanges since the last collection, V8 decides. */
 const LARGE_BYTES = 16 * 1024 * 1024
-/** The last bytes of an answer are with the kernel by then. */
+/** By then the kernel has the last bytes of a response. */
 const DELAY_MS = 500
-/** A pause of some tens of milliseconds, at most so often. */
+/** Minimum interval between collections, which pause for some tens of milliseconds. */
 const REST_MS = 5000
 
-/** What one request holds; smaller ones are not worth a look. */
+/** Minimum memory of a request that is counted. */
 const WORTH_TELLING_BYTES = 256 * 1024
 
 export class LargeExchanges {
@@ -22,7 +22,7 @@ export class LargeExchanges {
   #timer: NodeJS.Timeout | undefined
   #restUntilMs = 0
 
-  /** Has it counted, when the connection is done with it, how much a request and its answer held. */
+  /** Counts the memory of a request and its response once the connection has released them. */
   follow({ res, state }: Pick<Context, 'res' | 'state'>): void {
     const { heldBytes = 0 } = state as RequestState
     if (heldBytes >= WORTH_TELLING_BYTES) res.once('close', () => this.#ended(heldBytes))
@@ -40,7 +40,7 @@ export class LargeExchanges {
     this.#bytes = 0
     this.#restUntilMs = performance.now() + REST_MS
     globalThis.gc?.()
-    // Streams let go of their buffers in the next turn, and what those held is free after the second run.
+    // Streams release their buffers in the next turn; the second run frees their memory.
     setImmediate(() => {
       globalThis.gc?.()
       returnFreePages()

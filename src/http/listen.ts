@@ -1,4 +1,4 @@
-/** Opens a server's socket: the one place that turns a refused address into a clear error. */
+/** Opens a server's socket: the only place that turns a refused address into a clear error. */
 import { once } from 'node:events'
 import type { AddressInfo, Server } from 'node:net'
 import { urlHost } from '../config/host-names.js'

@@ -1,13 +1,13 @@
 /**
- * What of an error's text leaves the server. The runtime words its failures for those who build it: with the place in its
- * source, the signature of the function and the condition that did not hold. And texts for operators name files of this
- * machine. Clients get the sentence that is left, with the operator and the node; the log has all of it.
+ * Filters error messages for clients. Messages of the runtime contain source locations, function signatures
+ * and failed conditions, and messages for administrators contain file names of this machine. Clients get the
+ * remaining sentence with the operator and the node; the log has the complete message.
  */
 import { existsSync } from 'node:fs'
 import { basename, dirname } from 'node:path'
 
 const MAX_CHARACTERS = 2000
-/** No signature is longer: what has not ended by then is a sentence. */
+/** Maximum length of a signature; longer text is a sentence. */
 const MAX_SIGNATURE_CHARACTERS = 2000
 
 const SOURCE_NAME = String.raw`[\w.+-]+\.(?:h|hh|hpp|hxx|c|cc|cpp|cxx|cu|cuh|inc|inl|ipp)`
@@ -18,8 +18,8 @@ const CONDITION = /^[^\n]{1,500}? was false\. *(?=\S)/
 const AFTER_PARAMETERS = /^(?: const\b| noexcept\b| ?&{1,2}|>)/
 
 const REPLACEMENTS: readonly (readonly [RegExp, string])[] = [
-  // Colours of a terminal.
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for.
+  // Terminal colours.
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: the expression matches them.
   [/\u001b\[[\d;]*m/g, ''],
   [/(?:\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)? )?\[[VIWEF]:onnxruntime:[^\]\n]*\] */g, ''],
   [/\n?\s*stack ?trace:[\s\S]*$/i, ''],
@@ -30,7 +30,7 @@ const REPLACEMENTS: readonly (readonly [RegExp, string])[] = [
   [/ ?\b0x[0-9a-f]{6,}\b/gi, ''],
 ]
 
-/** Where the bracket that opens at `at` closes; -1 where it does not. */
+/** Index of the bracket that closes the one at `at`; -1 if there is none. */
 function closing(text: string, at: number, [open, close]: readonly [string, string]): number {
   let depth = 0
   for (let i = at; i < text.length && i - at < MAX_SIGNATURE_CHARACTERS; i++) {
@@ -40,7 +40,10 @@ function closing(text: string, at: number, [open, close]: readonly [string, stri
   return -1
 }
 
-/** Text behind a C++ signature as GCC writes it: `void ns::f(int) const [with T = int] `; as it is where there is none. */
+/**
+ * The text after a C++ signature in GCC's format: `void ns::f(int) const [with T = int] `; unchanged without
+ * one.
+ */
 function withoutSignature(text: string): string {
   let at = 0
   for (;;) {
@@ -70,14 +73,14 @@ function withoutSourcePlaces(text: string): string {
     const [whole, folders = ''] = found
     kept += rest.slice(0, found.index)
     const behind = rest.slice(found.index + whole.length)
-    // A place with folders has the signature behind it, one without the name alone.
+    // A location with folders is followed by the signature, one without folders only by the name.
     const words = folders === '' ? behind.replace(IDENTIFIER, '') : withoutSignature(behind)
     rest = words.replace(CONDITION, '')
   }
   return kept + rest
 }
 
-/** Names of nodes look like paths: `/encoder/layer.0/MatMul`. A path leads to a folder that is there. */
+/** Names of nodes look like paths: `/encoder/layer.0/MatMul`. A path starts with a folder that exists. */
 function isLocal(path: string): boolean {
   const [, first, second] = path.split('/')
   return existsSync(dirname(path)) || (second !== undefined && existsSync(`/${first}/${second}`))
@@ -106,13 +109,13 @@ function withoutPaths(text: string, folders: readonly string[]): string {
 }
 
 /**
- * A text without places in the runtime's source, stack traces and local paths.
- * @param folders Folders of this server, absolute: what stands in them is named from there on.
+ * Removes source locations of the runtime, stack traces and local paths.
+ * @param folders Absolute folders of this server; paths below them become relative.
  */
 export function publicText(text: string, folders: readonly string[] = []): string {
   let plain = text
   for (const [pattern, replacement] of REPLACEMENTS) plain = plain.replace(pattern, replacement)
-  // Places first: what is left of paths then is of this machine.
+  // Source locations first: the remaining paths are of this machine.
   plain = withoutPaths(withoutSourcePlaces(plain), folders).trim()
   if (plain.length > MAX_CHARACTERS) plain = `${plain.slice(0, MAX_CHARACTERS)}…`
   return plain === '' && text !== '' ? 'no more is known' : plain

@@ -1,10 +1,10 @@
-/** Request ids, and one line a request at level debug. */
+/** Request ids, and one log line per request at level debug. */
 import { randomUUID } from 'node:crypto'
 import type { Context, Next } from 'koa'
 import type { HttpContext } from './context.js'
 import type { RequestState } from './request-state.js'
 
-/** Ids of clients are taken over when they are harmless in a log line and a header. */
+/** Ids of clients are accepted if they are safe in a log line and a header. */
 const REQUEST_ID_PATTERN = /^[A-Za-z0-9._:/+=-]{1,128}$/
 
 export function requestLog({ log, observation }: Pick<HttpContext, 'log' | 'observation'>) {
@@ -30,7 +30,7 @@ export function requestLog({ log, observation }: Pick<HttpContext, 'log' | 'obse
     const requestId = typeof given === 'string' && REQUEST_ID_PATTERN.test(given) ? given : randomUUID()
     ;(ctx.state as RequestState).requestId = requestId
     ctx.res.setHeader('X-Request-Id', requestId)
-    // The access log says more.
+    // The access log contains more.
     return observation.isAccessLogOn || !log.isLevelEnabled('debug') ? next() : logRequest(ctx, next)
   }
 }

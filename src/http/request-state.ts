@@ -1,11 +1,11 @@
-/** What middleware and routes know of one request: `ctx.state`. */
+/** State of a request that middleware and routes share: `ctx.state`. */
 import type { Context } from 'koa'
 import type { OnecopyError } from '../errors.js'
 import type { ServedModel } from '../inference/service.js'
 import type { ModelRecorder } from '../metrics/recorder.js'
 import type { RequestTimings } from './observe/timings.js'
 
-/** Where a request is counted: by the model version that it turned out to be about. */
+/** Where a request is counted: by the model version that answers it. */
 export function recordersOf(
   { state }: Pick<Context, 'state'>,
   { unknownModel }: { readonly unknownModel: ModelRecorder },
@@ -15,15 +15,15 @@ export function recordersOf(
 
 export interface RequestState {
   requestId: string
-  /** The model version that a request turned out to be about. */
+  /** The model version of the request, once known. */
   model?: Pick<ServedModel, 'name' | 'version' | 'counts'>
   errorCode?: string
-  /** Memory that the request and its answer took outside the heap, as far as it is large. */
+  /** Memory of the request and its response outside the heap, if large. */
   heldBytes?: number
-  /** Name of the API key that the request came with. */
+  /** Name of the API key in the request. */
   keyName?: string
-  /** Only where somebody wants to know. */
+  /** Set only if observability is enabled. */
   timings?: RequestTimings
-  /** The body of an error, where a route's clients expect another than `{"error": ...}`. */
+  /** The body of an error, if clients of the route expect a form other than `{"error": ...}`. */
   errorBody?: (error: OnecopyError) => unknown
 }

@@ -1,4 +1,4 @@
-/** What a 404 adds where the path is on the other port, or switched off: behind "no route POST ...". */
+/** The hint of a 404 for a path that is on the other port or disabled, after "no route POST ...". */
 
 export interface PublicPortFacts {
   readonly repositoryApi: 'admin' | 'public' | 'off'

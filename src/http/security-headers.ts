@@ -1,6 +1,6 @@
 /**
- * Headers that every answer carries. helmet decides what they say; they never change while a process serves, so
- * it is asked once, and a request costs no more than setting them. Routes may set others over them.
+ * Headers of every response. helmet provides their values once, because they never change while a process
+ * serves. Routes may override them.
  */
 import helmet from 'helmet'
 import type { Context, Next } from 'koa'
@@ -9,20 +9,20 @@ const HSTS_SECONDS = 365 * 24 * 60 * 60
 
 export function securityHeaders({ isTls }: { readonly isTls: boolean }): Readonly<Record<string, string>> {
   const headers: Record<string, string> = {
-    // Answers belong to who asked.
+    // Responses belong to one client.
     'Cache-Control': 'no-store',
   }
   const decide = helmet({
-    // Nothing that is answered is a page.
+    // No response is a page.
     contentSecurityPolicy: {
       useDefaults: false,
       directives: { defaultSrc: ["'none'"], frameAncestors: ["'none'"] },
     },
     referrerPolicy: { policy: 'no-referrer' },
     xContentTypeOptions: true,
-    // Other names of the domain are not this server's to decide over.
+    // This server must not decide for other names of the domain.
     strictTransportSecurity: isTls ? { maxAge: HSTS_SECONDS, includeSubDomains: false } : false,
-    // For pages and their resources; frame-ancestors above says what X-Frame-Options would.
+    // For pages and their resources; frame-ancestors above replaces X-Frame-Options.
     crossOriginEmbedderPolicy: false,
     crossOriginOpenerPolicy: false,
     crossOriginResourcePolicy: false,
@@ -39,14 +39,14 @@ export function securityHeaders({ isTls }: { readonly isTls: boolean }): Readonl
       headers[name] = value
     },
   }
-  // It looks at neither, and is done when it returns.
+  // helmet uses neither, and is synchronous.
   decide(undefined as never, response as never, (error) => {
     if (error !== undefined) throw error
   })
   return Object.freeze(headers)
 }
 
-/** Outermost middleware: what a route sets afterwards wins. */
+/** Outermost middleware: headers that a route sets later take precedence. */
 export function setHeaders(headers: Readonly<Record<string, string>>) {
   const pairs = Object.entries(headers)
   return (ctx: Context, next: Next): Promise<void> => {

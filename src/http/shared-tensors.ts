@@ -1,4 +1,4 @@
-/** Tensors of requests that stand in clients' shared memory: copied in and out, never mapped. */
+/** Tensors of requests in shared memory of clients: copied in and out, never mapped. */
 import { OnecopyError } from '../errors.js'
 import { encodeBinaryData } from '../protocol/v2/binary.js'
 import type { OutputRequest } from '../protocol/v2/request.js'
@@ -6,7 +6,7 @@ import type { ReadShared, SharedPlace } from '../protocol/v2/shared-place.js'
 import type { Regions } from '../regions/regions.js'
 import type { Tensor } from '../tensor.js'
 
-/** Reads the inputs of one request, together at most `maxBytes`: they take memory as a body does. */
+/** Reads the inputs of one request, at most `maxBytes` in total: they take memory like a body. */
 export function sharedReader(regions: Regions, maxBytes: number): ReadShared {
   let leftBytes = maxBytes
   return (place) => {
@@ -14,7 +14,7 @@ export function sharedReader(regions: Regions, maxBytes: number): ReadShared {
     if (leftBytes < 0) {
       throw new OnecopyError(
         'BODY_TOO_LARGE',
-        `region ${JSON.stringify(place.region)}: expected inputs in shared memory of at most ${maxBytes} bytes in all`,
+        `region ${JSON.stringify(place.region)}: expected inputs in shared memory of at most ${maxBytes} bytes in total`,
       )
     }
     return regions.read(place)
@@ -22,8 +22,8 @@ export function sharedReader(regions: Regions, maxBytes: number): ReadShared {
 }
 
 /**
- * Writes the outputs that are asked for in shared memory; returns, beside each output, where it now stands.
- * @throws OnecopyError TENSOR_INVALID when one does not fit, REQUEST_INVALID when it cannot be written.
+ * Writes the outputs that are requested in shared memory. Returns the place of each output.
+ * @throws OnecopyError TENSOR_INVALID if one does not fit, REQUEST_INVALID if it cannot be written.
  */
 export function placeOutputs(
   regions: Regions,

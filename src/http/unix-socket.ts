@@ -1,10 +1,11 @@
 /**
- * The file of a Unix socket: claimed before anything listens, published when something does, removed by whoever it
- * belongs to and by nobody else.
+ * The file of a Unix socket: claimed before a server listens, published once it listens, and removed only by
+ * its owner.
  *
- * A server does not bind the path itself, because libuv unlinks the name that it bound when it closes, whoever has it
- * by then (uv__pipe_close in https://github.com/libuv/libuv/blob/v1.x/src/unix/pipe.c). It binds a name
- * beside the path; `publish` links the socket to the path, which fails where another server was faster.
+ * A server does not bind the path itself: on close, libuv unlinks the name that it bound, even if another
+ * server owns it by then (uv__pipe_close in https://github.com/libuv/libuv/blob/v1.x/src/unix/pipe.c). It
+ * binds another name in the same folder; `publish` links the socket to the path, which fails if another
+ * server was faster.
  */
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
@@ -14,7 +15,7 @@ import { connect, type Server } from 'node:net'
 import { basename, dirname, join } from 'node:path'
 import { messageOf, OnecopyError } from '../errors.js'
 
-/** sun_path of unix(7) without its final zero. A longer path would be cut without a word. */
+/** sun_path of unix(7) without its terminating zero. A longer path would be truncated silently. */
 export const MAX_SOCKET_PATH_BYTES = 107
 /** Shorter names than this are not hashed. */
 const HASHED_NAME_CHARACTERS = 7
@@ -55,13 +56,13 @@ async function isAnswered(path: string): Promise<boolean> {
   }
 }
 
-/** Removes a socket that a dead server left. Anything else that has the name stays. */
+/** Removes the socket of a dead server. Any other file at the path stays. */
 async function removeStale(path: string): Promise<void> {
   const found = await find(path)
   if (found === null) return
   if (!found.isSocket())
-    throw unavailable(`expected a socket or nothing at ${path}, found ${kindOf(found)}: it is left as it is`)
-  if (await isAnswered(path)) throw unavailable(`a living server answers on the socket ${path}`)
+    throw unavailable(`expected a socket or nothing at ${path}, found ${kindOf(found)}: it is left unchanged`)
+  if (await isAnswered(path)) throw unavailable(`another server is listening on the socket ${path}`)
   const now = await find(path)
   if (now !== null && (now.ino !== found.ino || now.dev !== found.dev))
     throw unavailable(`another server has just taken the socket ${path}`)
@@ -89,7 +90,7 @@ export class SocketFile {
   }
 
   /**
-   * Checks that a server can listen under `path`; removes what a dead one left there.
+   * Checks that a server can listen at `path`; removes the socket of a dead one.
    * @throws OnecopyError ADDRESS_UNAVAILABLE: too long, no folder, not a socket, or a living server's.
    */
   static async claim(path: string): Promise<SocketFile> {
@@ -108,8 +109,8 @@ export class SocketFile {
   }
 
   /**
-   * Makes the socket known under its path, once something listens. Nothing happens where that was done already.
-   * @throws OnecopyError ADDRESS_UNAVAILABLE where another server was faster.
+   * Publishes the socket at its path, once the server listens. Idempotent.
+   * @throws OnecopyError ADDRESS_UNAVAILABLE if another server was faster.
    */
   publish(): Promise<void> {
     const publication = this.#last.then(() => this.#publish())
@@ -126,14 +127,14 @@ export class SocketFile {
     } catch (thrown) {
       if ((thrown as NodeJS.ErrnoException).code !== 'EEXIST')
         throw unavailable(`cannot serve on the socket ${this.path}: ${messageOf(thrown)}`, thrown)
-      // Workers that all died have left the socket of before.
+      // If all workers died, their socket is still there.
       if (!(await this.#isOwn())) throw unavailable(`another server has taken the socket ${this.path}`)
       await rename(this.bindPath, this.path)
     }
     this.#published = bound
   }
 
-  /** The same where there is no time left to wait. */
+  /** The synchronous form of `remove`, for a process that exits. */
   removeNow(): void {
     const found = lstatSync(this.path, { throwIfNoEntry: false })
     if (found !== undefined && found.dev === this.#published?.dev && found.ino === this.#published.ino)
@@ -145,7 +146,7 @@ export class SocketFile {
     return found !== null && found.dev === this.#published?.dev && found.ino === this.#published.ino
   }
 
-  /** Removes what this server published, and not what a successor has put there. */
+  /** Removes the socket of this server, but not that of a successor. */
   async remove(): Promise<void> {
     await this.#last
     if (await this.#isOwn()) await rm(this.path, { force: true })

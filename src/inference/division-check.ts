@@ -1,8 +1,8 @@
 /**
- * Refuses requests by integer divisions of the graph whose operands they give: a divisor of 0, which the runtime would
- * refuse with every request of the batch, and the smallest integer over -1, which would end the process.
+ * Rejects requests that supply invalid operands of integer divisions in the graph: a divisor of 0, for which
+ * the runtime fails the whole batch, and the smallest integer divided by -1, which crashes the process.
  *
- * What reaches a division after it was computed with is not seen here, and left to the model's circuit breaker.
+ * Operands that the graph computes are not checked; the model's circuit breaker handles those.
  */
 import { tensorInvalid } from '../protocol/v2/faults.js'
 import type { Division, DivisionOperand } from '../segment/layout.js'
@@ -12,10 +12,10 @@ const SMALLEST_INT32 = -(2 ** 31)
 
 type Kind = 'zero' | 'minus one' | 'smallest'
 
-/** Positions of elements of a kind: a walk over the data that makes no object for an element. */
+/** Finds positions of elements without creating an object per element. */
 function* positions(data: TensorData, kind: Kind): Generator<number> {
   if (data instanceof BigInt64Array || data instanceof BigUint64Array) {
-    // The low half first; comparing BigInts would cost an object each.
+    // The low half comes first; comparing BigInts would create an object for each.
     const halves = new Int32Array(data.buffer, data.byteOffset, 2 * data.length)
     const low = kind === 'minus one' ? -1 : 0
     const high = kind === 'minus one' ? -1 : kind === 'zero' ? 0 : SMALLEST_INT32
@@ -27,9 +27,9 @@ function* positions(data: TensorData, kind: Kind): Generator<number> {
   for (let i = data.indexOf(wanted); i >= 0; i = data.indexOf(wanted, i + 1)) yield i
 }
 
-/** An operand as a request gives it. */
+/** An operand supplied by a request. */
 interface Given {
-  /** Null: only the number of elements is known. */
+  /** Null if only the number of elements is known. */
   readonly shape: readonly number[] | null
   readonly count: number
   readonly hazards: () => Iterable<number>
@@ -50,8 +50,8 @@ function given(operand: DivisionOperand, inputs: readonly Tensor[], kind: Kind):
 }
 
 /**
- * Where an element stands on the axes that both operands have: two elements meet where these are equal. Multidirectional
- * broadcasting: https://onnx.ai/onnx/repo-docs/Broadcasting.html
+ * The position of an element on the axes that both operands have: elements with the same position are
+ * divided. Multidirectional broadcasting: https://onnx.ai/onnx/repo-docs/Broadcasting.html
  */
 function placeOnSharedAxes(shape: readonly number[], other: readonly number[], position: number): number {
   let rest = position
@@ -68,7 +68,10 @@ function placeOnSharedAxes(shape: readonly number[], other: readonly number[], p
   return place
 }
 
-/** An element of the dividend and one of the divisor that meet; null where none are known to. In linear time. */
+/**
+ * An element of the dividend and the element of the divisor that it is divided by; null if none. Takes linear
+ * time.
+ */
 function meeting(dividend: Given, divisor: Given): readonly [number, number] | null {
   const [firstDivisor] = divisor.hazards()
   if (firstDivisor === undefined) return null

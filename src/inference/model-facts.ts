@@ -1,10 +1,10 @@
-/** What front ends tell of models, and how they look for them. */
+/** Model lookup and metadata for front ends. */
 import { OnecopyError, outOfServiceError } from '../errors.js'
 import { quoted } from '../protocol/v2/faults.js'
 import type { Datatype, TensorSpec } from '../tensor.js'
 import type { ModelDirectory, ServedModel } from './service.js'
 
-/** Triton's words: its examples look for them. */
+/** The text of Triton, which its example clients compare. */
 const UNKNOWN_MODEL = 'Request for unknown model'
 export const VERSION_PATTERN = /^\d+$/
 
@@ -23,9 +23,9 @@ export function unknownModel(
 }
 
 /**
- * The named version of a model, or the newest where none is named.
- * @throws OnecopyError MODEL_NOT_FOUND; MODEL_OUT_OF_SERVICE, MODEL_DISABLED where it answers no request and is to be
- *   asked for inference, or is not loaded.
+ * The given version of a model, or the newest if none is given.
+ * @throws OnecopyError MODEL_NOT_FOUND; MODEL_OUT_OF_SERVICE or MODEL_DISABLED if it is out of service and is
+ *   needed for inference, or is not loaded.
  */
 export function requireModel(
   models: ModelDirectory,
@@ -40,7 +40,7 @@ export function requireModel(
   throw out === null ? unknownModel(models, name, version) : outOfServiceError(out, out.state)
 }
 
-/** Every version of a model that answers, oldest first. */
+/** The served versions of a model, oldest first. */
 export function versionsOf(models: ModelDirectory, name: string): ServedModel[] {
   return models
     .versions(name)
@@ -48,7 +48,7 @@ export function versionsOf(models: ModelDirectory, name: string): ServedModel[] 
     .flatMap((version) => models.find(name, version) ?? [])
 }
 
-/** A tensor of unknown rank has no form in the protocol: one variable dimension comes closest. */
+/** The protocol cannot express an unknown rank: one variable dimension is the closest form. */
 export function describeTensor({ name, datatype, shape, optional }: TensorSpec): {
   name: string
   datatype: Datatype

@@ -1,4 +1,6 @@
-/** What every front end makes of a request besides its tensors: its deadline and priority, how it ended, what it is answered. */
+/**
+ * The parts of a request that all front ends share, besides tensors: deadline, priority, outcome and outputs.
+ */
 import { OnecopyError } from '../errors.js'
 import type { ModelRecorder } from '../metrics/recorder.js'
 import type { Outcome } from '../metrics/series.js'
@@ -19,8 +21,8 @@ function outcomeOf(thrown: unknown): Outcome {
 }
 
 /**
- * Counts a request and how it ended, whatever `work` does. The model is known only while it works: `recorder` is asked
- * at the end, and a request of no known model is counted by `unknown`.
+ * Counts a request and its outcome, even if `work` throws. The model becomes known during the work, so
+ * `recorder` is called at the end. A request without a known model is counted by `unknown`.
  */
 export async function counted<T>(
   { recorder, unknown }: { recorder: () => ModelRecorder | undefined; unknown: ModelRecorder },
@@ -41,7 +43,7 @@ export async function counted<T>(
   }
 }
 
-/** A count in the request's parameters; `fallback` where it is absent. */
+/** A non-negative integer in the request's parameters; `fallback` if absent. */
 function countOf(parameters: InferRequest['parameters'], name: string, fallback: number): number {
   const value = parameters[name] ?? fallback
   if (typeof value === 'number' && Number.isSafeInteger(value) && value >= 0) return value
@@ -51,7 +53,10 @@ function countOf(parameters: InferRequest['parameters'], name: string, fallback:
   )
 }
 
-/** Triton's schedule policy: `priority` (1 is the highest, 0 the default) and `timeout` in microseconds (0 is none). */
+/**
+ * Triton's schedule policy: `priority` (1 is the highest, 0 the default) and `timeout` in microseconds (0 is
+ * none).
+ */
 export function schedulingOf({ parameters }: InferRequest): { priority: number; timeoutMs: number | null } {
   const timeoutMs = countOf(parameters, 'timeout', 0) / 1000
   return {
@@ -65,7 +70,7 @@ export function heldIn(outputs: readonly Tensor[]): number {
   return outputs.reduce((sum, { data }) => sum + (ArrayBuffer.isView(data) ? data.byteLength : 0), 0)
 }
 
-/** What was computed as it was asked for: whole, or its highest values. */
+/** The outputs as requested: complete, or the highest values with their labels. */
 export function answered(
   outputs: readonly Tensor[],
   { outputs: asked }: InferRequest,

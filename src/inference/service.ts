@@ -1,4 +1,4 @@
-/** What a front end (REST, gRPC) gets to serve inference: the models, and `submit`. */
+/** The interface of front ends (REST, gRPC) to inference: the models, and `submit`. */
 import type { OutOfService } from '../errors.js'
 import type { ExecutionTimes, ModelRecorder } from '../metrics/recorder.js'
 import type { ModelStatistics } from '../metrics/statistics.js'
@@ -9,20 +9,20 @@ import type { TextModel } from '../text/text-model.js'
 
 export interface ServedModel extends ModelSpec {
   readonly counts: ModelRecorder
-  /** What every process that serves it, or did, has counted. */
+  /** Counters summed over all current and earlier processes that serve it. */
   statistics(): ModelStatistics
-  /** Memory that all processes share for it. */
+  /** Size of its segment, which all processes share. */
   readonly segmentBytes: number
   readonly configuration: ModelConfiguration
-  /** Names of classes, by output. */
+  /** Class labels, by output. */
   readonly labels: Readonly<Record<string, readonly string[]>>
-  /** Where the model comes with a tokenizer: what answers texts. */
+  /** Text inference, if the model has a tokenizer. */
   readonly text: TextModel | null
-  /** Keeps it loaded for as long as `work` takes. */
+  /** Keeps it loaded during `work`. */
   use<T>(work: () => Promise<T>): Promise<T>
 }
 
-/** A model version that answers no request; it may be loaded, and may not. */
+/** A model version that is out of service, loaded or not. */
 export interface VersionOutOfService {
   readonly name: string
   readonly version: string
@@ -36,11 +36,11 @@ export interface ModelDirectory {
   /** Versions of a model that are loaded, newest first; empty for an unknown model. */
   versions(name: string): readonly string[]
   /**
-   * The named version if it is loaded; where none is named the newest that is in service, or else the newest that
-   * is loaded.
+   * The given version if it is loaded. Without a version, the newest in service, or else the newest that is
+   * loaded.
    */
   find(name: string, version?: string): ServedModel | null
-  /** Whether the named version is out of service; where none is named, whether all are, and then the newest. */
+  /** The given version if it is out of service; without a version, the newest if all versions are. */
   outOfService(name: string, version?: string): VersionOutOfService | null
 }
 
@@ -48,13 +48,13 @@ export interface SubmitOptions {
   readonly model: ServedModel
   readonly inputs: readonly Tensor[]
   readonly outputNames: readonly string[]
-  /** What the outputs may take on the wire; without, anything. */
+  /** Size limit of the outputs in the response; no limit if absent. */
   readonly outputLimit?: { readonly bytes: number; readonly leastElementBytes: number[] }
   /** 1 is the highest, 0 the default. */
   readonly priority: number
-  /** For the wait in the queue and for the result; null is no limit. */
+  /** Time limit for queueing and inference; null is no limit. */
   readonly timeoutMs: number | null
-  /** Whether the client has left. */
+  /** Whether the client has disconnected. */
   readonly isCancelled: () => boolean
 }
 

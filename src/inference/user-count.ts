@@ -1,4 +1,4 @@
-/** Counts who uses something that can only be closed when nobody does. */
+/** Counts the users of a resource that can only be closed when it has none. */
 export class UserCount {
   #users = 0
   readonly #onUnused: (() => void)[] = []
@@ -13,7 +13,7 @@ export class UserCount {
     }
   }
 
-  /** Resolves when there are no users. Call it once no new user can come. */
+  /** Resolves when there are no users. Call it only after new users are prevented. */
   unused(): Promise<void> {
     if (this.#users === 0) return Promise.resolve()
     return new Promise((resolve) => {

@@ -1,4 +1,4 @@
-/** The reading side of stats pages: every slot added up, as the text that Prometheus scrapes. */
+/** The reading side of stats pages: sums over all slots, in the text format of Prometheus. */
 import { AggregatorRegistry } from 'prom-client'
 import type { CountedModel, Metric, Value } from './metric.js'
 import { HISTOGRAMS, type HistogramSeries, OUTCOMES, REQUESTS } from './series.js'
@@ -31,7 +31,7 @@ function histogramValues(
     const buckets: Value[] = []
     let count = 0
     for (let bucket = 0; bucket <= bounds.length; bucket++) {
-      // Added up here, so that a bucket is never above the count, whoever writes meanwhile.
+      // Summed here, so that a bucket never exceeds the count during concurrent writes.
       count += page.total(at + bucket)
       const le = bounds[bucket] ?? '+Inf'
       buckets.push({ metricName: `${name}_bucket`, labels: { le, ...labels }, value: count })
@@ -46,7 +46,7 @@ function histogramValues(
   })
 }
 
-/** Series of one name, which labels tell apart, are one metric. */
+/** Series with the same name and different labels form one metric. */
 function histogramsOf(models: readonly CountedModel[]): Metric[] {
   const byName = new Map<string, Metric>()
   for (const series of Object.values(HISTOGRAMS) as HistogramSeries[]) {
@@ -57,7 +57,7 @@ function histogramsOf(models: readonly CountedModel[]): Metric[] {
   return [...byName.values()]
 }
 
-/** The same numbers under the names of another server, beside one's own. */
+/** The same numbers under the names of another server, in addition to the native ones. */
 export type Aliases = 'none' | 'triton'
 
 /** Counters and histograms of all models, in Prometheus' text format. */

@@ -1,4 +1,4 @@
-/** Counted models, and metrics in the form that prom-client's aggregator takes. */
+/** Counted models, and metrics in the form that prom-client's aggregator accepts. */
 import type { StatsPage } from './page.js'
 
 export interface CountedModel {
@@ -14,7 +14,7 @@ export interface Value {
   readonly metricName?: string
 }
 
-/** prom-client's JSON form of a metric: what its aggregator takes, and the only way to hand it a histogram. */
+/** prom-client's JSON form of a metric, which its aggregator accepts and which can express histograms. */
 export interface Metric {
   readonly name: string
   readonly help: string

@@ -1,13 +1,13 @@
 /**
- * A stats page: a small file in shared memory in which every worker counts, with no message and no lock.
+ * A stats page: a small file in shared memory in which every worker counts, without messages and locks.
  *
  *   [ header, 8 cells ] [ slot 0 ] [ slot 1 ] ... [ slot N-1 ]
  *
- * A cell is a Float64 at a multiple of eight bytes, so a store is whole on every CPU that Node runs on. A slot
- * has one writer at a time. What is in a slot outlives its writer, SIGKILL included, and the next
- * writer goes on from there: counters never go down. Slots start on cache lines of their own.
+ * A cell is a Float64 at a multiple of eight bytes, so a store is atomic on every CPU that Node supports. A
+ * slot has one writer at a time. Its values survive the writer, also after SIGKILL, and the next writer
+ * continues from them: counters never decrease. Each slot starts on a new cache line.
  *
- * The file is written whole before it is mapped: a hole in a full tmpfs would be a SIGBUS later.
+ * The file is written completely before it is mapped: a hole in a full tmpfs would cause a SIGBUS later.
  */
 import { constants } from 'node:fs'
 import { open } from 'node:fs/promises'
@@ -18,7 +18,7 @@ import { mapWritable } from '../mapping.js'
 const CELL_BYTES = 8
 const LINE_CELLS = 8
 const HEADER_CELLS = 8
-/** Reads 'STATS' in the bytes of a double's mantissa; any other number would do. */
+/** The bytes of its mantissa read 'STATS'; the value is arbitrary. */
 const MAGIC = 0x5354415453
 const FORMAT_VERSION = 1
 
@@ -55,8 +55,8 @@ export class StatsPage {
   }
 
   /**
-   * Makes the file, all zeros, and maps it.
-   * @throws OnecopyError SEGMENT_SPACE when it does not fit.
+   * Creates the file, filled with zeros, and maps it.
+   * @throws OnecopyError SEGMENT_SPACE if it does not fit.
    */
   static async create(reference: StatsPageReference): Promise<StatsPage> {
     const { path, slots, cellsPerSlot } = reference
@@ -73,15 +73,15 @@ export class StatsPage {
       }
     } catch (thrown) {
       if ((thrown as NodeJS.ErrnoException).code !== 'ENOSPC') throw thrown
-      throw new OnecopyError('SEGMENT_SPACE', `no room for ${zeros.byteLength} bytes at ${path}`, {
+      throw new OnecopyError('SEGMENT_SPACE', `not enough space for ${zeros.byteLength} bytes at ${path}`, {
         cause: thrown,
       })
     }
   }
 
   /**
-   * Maps a page that another process made.
-   * @throws OnecopyError SEGMENT_INVALID when it is not the page described.
+   * Maps a page that another process created.
+   * @throws OnecopyError SEGMENT_INVALID if the page does not match the description.
    */
   static async open(reference: StatsPageReference): Promise<StatsPage> {
     const { path, slots, cellsPerSlot } = reference
@@ -103,7 +103,7 @@ export class StatsPage {
     }
   }
 
-  /** The cells of one slot: a live view. */
+  /** A live view of the cells of one slot. */
   slot(index: number): Float64Array<ArrayBuffer> {
     const { slots, cellsPerSlot } = this.reference
     if (!(index >= 0 && index < slots))
@@ -112,12 +112,12 @@ export class StatsPage {
     return this.#cells.subarray(from, from + cellsPerSlot)
   }
 
-  /** The cells of every slot: live views. */
+  /** Live views of the cells of every slot. */
   allSlots(): Float64Array<ArrayBuffer>[] {
     return Array.from({ length: this.reference.slots }, (_, index) => this.slot(index))
   }
 
-  /** One cell, added up over all slots: what every worker counts, and what those before them did. */
+  /** The sum of one cell over all slots, which includes the counts of earlier workers. */
   total(cell: number): number {
     return this.#over(cell, (sum, value) => sum + value)
   }

@@ -1,4 +1,4 @@
-/** The writing side of a stats page: what a serving process counts as it goes. */
+/** The writing side of a stats page, used by a serving process. */
 import { type IntervalHistogram, monitorEventLoopDelay } from 'node:perf_hooks'
 import {
   BATCH_CELLS,
@@ -20,7 +20,10 @@ import {
 const LOOP_SAMPLE_MS = 10
 const LOOP_WINDOW_MS = 5000
 
-/** How long an execution took, in nanoseconds: until the runtime had its inputs, inside it, and until its outputs were here. */
+/**
+ * Duration of an execution, in nanoseconds: until the runtime had its inputs, inside it, and until its
+ * outputs arrived.
+ */
 export interface ExecutionTimes {
   readonly inputNs: number
   readonly inferNs: number
@@ -28,7 +31,7 @@ export interface ExecutionTimes {
   readonly placement: Placement
 }
 
-/** Counts of one model version in one slot; in memory of its own where no slot is given. */
+/** Counts of one model version in one slot; in private memory without a slot. */
 export class ModelRecorder {
   readonly #cells: Float64Array
 
@@ -41,15 +44,15 @@ export class ModelRecorder {
   }
 
   /**
-   * To be called before the answer is sent: a client must never know of more answers than were counted.
-   * `durationMs` is the time since it began to be handled.
+   * Call it before the response is sent: no client may see more responses than were counted.
+   * `durationMs` is the time since handling began.
    */
   countRequest(outcome: Outcome, durationMs: number): void {
     this.#add(REQUESTS.at + OUTCOMES.indexOf(outcome), 1)
     this.#add(outcome === 'success' ? STATISTICS.successNs : STATISTICS.failNs, durationMs * 1e6)
   }
 
-  /** A request was computed, alone or with others, in an execution that took so long. */
+  /** A request was computed, alone or in a batch, in an execution with these times. */
   countComputed({ inputNs, inferNs, outputNs }: ExecutionTimes): void {
     this.#add(STATISTICS.computed, 1)
     this.#add(STATISTICS.inputNs, inputNs)
@@ -57,7 +60,7 @@ export class ModelRecorder {
     this.#add(STATISTICS.outputNs, outputNs)
   }
 
-  /** The runtime computed so many rows at once. */
+  /** The runtime computed this number of rows in one execution. */
   countExecution(rows: number, { inputNs, inferNs, outputNs, placement }: ExecutionTimes): void {
     this.observe(placement === 'thread' ? 'computeInThread' : 'computeOnLoop', inferNs / 1e9)
     this.observe('batchSize', rows)
@@ -79,12 +82,13 @@ export class ModelRecorder {
   }
 }
 
-/** Where a thread that calls the runtime records the model that it works on. */
+/** Where a thread that calls the runtime records the model that it is running. */
 export type RunningModelCell = 'runningInThread' | 'runningOnLoop'
 
 /**
- * What the runtime works on. The thread that calls the runtime records it at the call: an event loop learns of the end
- * of a call in another thread too late, and would attribute a crash to the model before.
+ * The model that the runtime is running. The thread that calls the runtime records it: an event loop is
+ * notified too late of the end of a call in another thread, and would attribute a crash to the previous
+ * model.
  */
 export class RunningModel {
   readonly #cells: Float64Array
@@ -109,7 +113,7 @@ export class RunningModel {
   }
 }
 
-/** What a process says about itself. */
+/** Reports the state of a process. */
 export class ProcessRecorder {
   readonly #cells: Float64Array
   readonly #loopDelay: IntervalHistogram
@@ -122,11 +126,11 @@ export class ProcessRecorder {
     this.#loopDelay.enable()
   }
 
-  /** To be called regularly by the event loop. */
+  /** Call it regularly from the event loop. */
   beat(queueDepth: number): void {
     this.#cells[PROCESS_CELLS.loopBeatMs] = monotonicMs()
     this.#cells[PROCESS_CELLS.queueDepth] = queueDepth
-    // A sample is the time between two ticks of a timer: what is beyond its interval is lag.
+    // A sample is the time between two ticks of a timer: the excess over its interval is lag.
     const lag = Math.max(0, this.#loopDelay.percentile(99) / 1e6 - LOOP_SAMPLE_MS) / 1000
     const lagSeconds = Number.isFinite(lag) ? lag : 0
     this.#cells[PROCESS_CELLS.loopLagSeconds] = Math.max(lagSeconds, this.#lastWindowLagSeconds)

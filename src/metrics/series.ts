@@ -1,5 +1,5 @@
 /**
- * What a serving process counts, and where each number stands among the cells of its slot in a stats
+ * What a serving process counts, and the position of each number among the cells of its slot in a stats
  * page. Names follow https://prometheus.io/docs/practices/naming/: base units, `_total` for counters.
  */
 
@@ -20,17 +20,19 @@ const DURATION_BOUNDS_SECONDS = [
 ]
 const BATCH_BOUNDS = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
 
-/** Where an execution runs: on the event loop if it is known to be short, otherwise in the inference thread. */
+/**
+ * Where an execution runs: on the event loop if it is known to be short, otherwise in the inference thread.
+ */
 export type Placement = 'event-loop' | 'thread'
 
 export interface HistogramSeries {
   readonly name: string
-  /** Labels that tell series of one name apart. */
+  /** Labels that distinguish series with the same name. */
   readonly labels?: Readonly<Record<string, string>>
   readonly help: string
-  /** Upper bounds, ascending; one more bucket takes what is above the last. */
+  /** Upper bounds, ascending; one more bucket counts larger values. */
   readonly bounds: readonly number[]
-  /** First of its cells: the buckets, not added up, then the sum. */
+  /** Index of its first cell: the buckets, not cumulative, then the sum. */
   readonly at: number
 }
 
@@ -56,12 +58,12 @@ function histograms<Name extends string>(
 export const HISTOGRAMS = histograms({
   requestDuration: {
     name: 'onecopy_request_duration_seconds',
-    help: 'Time from the first byte of a request handled to the last byte of its answer made.',
+    help: 'Time from the start of handling a request to the end of encoding its response.',
     bounds: DURATION_BOUNDS_SECONDS,
   },
   queueDuration: {
     name: 'onecopy_queue_duration_seconds',
-    help: 'Time a request waited for the inference thread.',
+    help: 'Time that a request waited in the queue.',
     bounds: DURATION_BOUNDS_SECONDS,
   },
   computeInThread: {
@@ -78,7 +80,7 @@ export const HISTOGRAMS = histograms({
   },
   batchSize: {
     name: 'onecopy_batch_size',
-    help: 'Rows that were computed together in one execution.',
+    help: 'Rows per execution.',
     bounds: BATCH_BOUNDS,
   },
 })
@@ -89,59 +91,64 @@ const HISTOGRAM_END = Object.values(HISTOGRAMS).reduce(
   0,
 )
 
-/** What the statistics extension of the protocol asks for beyond the series above; durations in nanoseconds. */
+/** Additional numbers for the statistics extension of the protocol; durations in nanoseconds. */
 export const STATISTICS = {
   successNs: HISTOGRAM_END,
   failNs: HISTOGRAM_END + 1,
-  /** Requests that were computed, and the time of the executions they were in. */
+  /** Computed requests, and the time of their executions. */
   computed: HISTOGRAM_END + 2,
   inputNs: HISTOGRAM_END + 3,
   inferNs: HISTOGRAM_END + 4,
   outputNs: HISTOGRAM_END + 5,
-  /** When a request last began to be computed, in milliseconds since 1970: the latest counts, not the sum. */
+  /** Start of the latest execution, in milliseconds since 1970; slots are combined by maximum, not by sum. */
   lastInferenceMs: HISTOGRAM_END + 6,
 } as const
 const STATISTICS_END = HISTOGRAM_END + Object.keys(STATISTICS).length
 
-/** Executions are told apart by their exact size up to here, the default of `max_batch_size`. */
+/** Executions are counted by exact size up to this size, the default of `max_batch_size`. */
 const EXACT_SIZES = 64
-/** Above it, sizes up to a power of two count as that power; the last one takes all that is larger. */
+/** Above it, sizes are rounded up to a power of two; the last one counts all larger sizes. */
 const LARGEST_SIZE = 65_536
 
-/** The sizes that executions are counted under, ascending. */
+/** The sizes by which executions are counted, ascending. */
 export const BATCH_SIZES: readonly number[] = [
   ...Array.from({ length: EXACT_SIZES }, (_, i) => i + 1),
   ...Array.from({ length: Math.log2(LARGEST_SIZE / EXACT_SIZES) }, (_, i) => EXACT_SIZES * 2 ** (i + 1)),
 ]
 
-/** Cells of one size: executions, and the time they spent before, in and after the runtime, in nanoseconds. */
+/**
+ * Cells of one size: executions, and the time they spent before, in and after the runtime, in nanoseconds.
+ */
 export const BATCH_CELLS = { executions: 0, inputNs: 1, inferNs: 2, outputNs: 3 } as const
 const CELLS_PER_SIZE = Object.keys(BATCH_CELLS).length
 
-/** First cell of the size at this place among BATCH_SIZES. */
+/** First cell of the size with this index in BATCH_SIZES. */
 export function batchCellAt(place: number): number {
   return STATISTICS_END + place * CELLS_PER_SIZE
 }
 
-/** Where executions of so many rows are counted among BATCH_SIZES. */
+/** The index in BATCH_SIZES for executions with this number of rows. */
 export function batchPlaceOf(rows: number): number {
   if (rows <= EXACT_SIZES) return Math.max(rows, 1) - 1
   const above = Math.ceil(Math.log2(rows / EXACT_SIZES))
   return Math.min(EXACT_SIZES - 1 + above, BATCH_SIZES.length - 1)
 }
 
-/** Cells that a model version takes of a slot. */
+/** Number of cells of a model version in a slot. */
 export const MODEL_CELLS = batchCellAt(BATCH_SIZES.length)
 
-/** Cells of what a process says about itself: true while it lives, meaningless afterwards. */
+/** Cells of the process state, which are only meaningful while the process lives. */
 export const PROCESS_CELLS = {
-  /** When its event loop last turned, in milliseconds of the system's monotonic clock. */
+  /** Time of the last turn of its event loop, in milliseconds of the system's monotonic clock. */
   loopBeatMs: 0,
-  /** Number of the model version that the inference thread computes now, negative while it loads it; 0 for none. */
+  /**
+   * Number of the model version that the inference thread computes now, negative while it loads it; 0 for
+   * none.
+   */
   runningInThread: 1,
-  /** Requests that wait. */
+  /** Queued requests. */
   queueDepth: 2,
-  /** 99th percentile of the event loop's lateness in the last seconds. */
+  /** 99th percentile of the event loop lag in the last seconds. */
   loopLagSeconds: 3,
   /** Number of the model version that the event loop computes now, negative while it loads it; 0 for none. */
   runningOnLoop: 4,

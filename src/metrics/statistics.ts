@@ -1,7 +1,7 @@
 /**
- * What a model version has done since the server started, in the words of the protocol's statistics
- * extension, added up over all slots of its stats page: over every worker, living and dead. Any process that
- * maps the page can read it, without asking anybody.
+ * Statistics of a model version since the server started, as defined by the protocol's statistics extension,
+ * summed over all slots of its stats page and thus over all current and earlier workers. Any process that
+ * maps the page can read them without messages.
  *
  * Source: Triton's statistics extension.
  */
@@ -28,7 +28,7 @@ export interface ModelStatistics {
   /** Rows computed. */
   readonly inference_count: number
   readonly execution_count: number
-  /** Per request: one that was computed with others counts the whole time of their execution. */
+  /** Per request: each request of a batch counts the whole time of the execution. */
   readonly inference_stats: {
     readonly success: Duration
     /** Every request for the model that was not answered with 200. */
@@ -40,7 +40,7 @@ export interface ModelStatistics {
     readonly cache_hit: Duration
     readonly cache_miss: Duration
   }
-  /** Per response of models that answer a request more than once: there are none. */
+  /** Per response of models with several responses per request; there are none. */
   readonly response_stats: Record<string, never>
   /** Per execution, by size; only sizes that occurred. */
   readonly batch_stats: readonly {
@@ -55,7 +55,7 @@ type Totals = Pick<StatsPage, 'total' | 'latest'>
 
 const NONE: Duration = { count: 0, ns: 0 }
 
-/** Events of a histogram and what they add up to, over all slots. */
+/** Count and sum of a histogram over all slots. */
 export function countAndSum(page: Pick<Totals, 'total'>, name: HistogramName) {
   const { at, bounds } = HISTOGRAMS[name]
   let count = 0

@@ -1,7 +1,7 @@
 /**
- * The names by which Triton counts the same, so that dashboards made for it work. Source:
- * https://github.com/triton-inference-server/server/blob/main/docs/user_guide/metrics.md. What is not measured here, the time
- * in which inputs and outputs are copied, and requests that wait by model, has no series.
+ * The same metrics under the names of Triton, so that its dashboards work. Source:
+ * https://github.com/triton-inference-server/server/blob/main/docs/user_guide/metrics.md.
+ * Times of copying inputs and outputs and the queue length by model are not measured and have no series.
  */
 import type { CountedModel, Metric, Value } from './metric.js'
 import { type HistogramName, OUTCOMES, type Outcome, REQUESTS } from './series.js'
@@ -67,7 +67,7 @@ function failures(models: readonly CountedModel[]): Metric {
   return { name: 'nv_inference_request_failure', help, type: 'counter', aggregator: 'sum', values }
 }
 
-/** Every model has all of them from its start, as at Triton. */
+/** Every model has all series from its start, as in Triton. */
 export function tritonMetrics(models: readonly CountedModel[]): Metric[] {
   const served = models.filter(({ labels }) => labels.version !== '')
   const counters = COUNTERS.map(

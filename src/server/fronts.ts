@@ -1,4 +1,4 @@
-/** The front ends of a serving process: REST on its port and on a Unix socket, and gRPC, each where it is asked for. */
+/** The configured front ends of a serving process: REST on a port, REST on a Unix socket, and gRPC. */
 import type { RequestListener, Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { ServingConfig } from '../config/config.js'
@@ -34,7 +34,7 @@ export class Fronts {
     const create = (material: TlsMaterial | null) =>
       createHttpServer({ limits: config, handler, log: context.log, headers, tls: material })
     this.#http = create(tls)
-    // Neighbours on the same machine need no TLS.
+    // Clients on the same machine need no TLS.
     this.#socket = config.socketPath === '' ? null : create(null)
   }
 
@@ -48,7 +48,7 @@ export class Fronts {
 
   async #listenForGrpc(port: number): Promise<void> {
     const { config, context, identity } = this.#options
-    // Its libraries are loaded by processes that speak it, and by no others.
+    // Loads the gRPC libraries only if gRPC is enabled.
     const { GrpcFront: Front } = await import('../grpc/front.js')
     const { maxConnections, headersTimeoutMs: handshakeTimeoutMs } = config
     const grpc = new Front({
@@ -61,14 +61,14 @@ export class Fronts {
     this.#grpc = grpc
   }
 
-  /** From here on new connections are made with other material; open ones stay as they are. */
+  /** New connections use the new certificate; open ones are unaffected. */
   renew(tls: TlsMaterial): void {
     this.#tls = tls
     renewTls(this.#http, tls)
     this.#grpc?.renew(tls)
   }
 
-  /** The port that REST is really served on; 0 where it is not. */
+  /** The port on which REST is served; 0 if it is not. */
   get port(): number {
     return (this.#http.address() as AddressInfo | null)?.port ?? 0
   }

@@ -1,9 +1,10 @@
 /**
- * The model versions of a serving process. A version can be there twice, as two generations: the one that answers and
- * its successor, which is loaded but not yet asked. Which of the two answers changes in one step, and a
- * request stays with the one that it found when its body was there to its end.
+ * The model versions of a serving process. A version can have two generations: the active one, and its
+ * successor, which is loaded but gets no requests yet. The switch is atomic. A request uses the generation
+ * that was active when its body was complete.
  *
- * A version can be out of service, loaded or not: its requests are refused with the reason, and the others go on.
+ * A version can be out of service, loaded or not: its requests are rejected with the reason, and other
+ * versions are not affected.
  */
 import type { OutOfService } from '../errors.js'
 import type { ModelDirectory, ServedModel, VersionOutOfService } from '../inference/service.js'
@@ -23,10 +24,10 @@ export interface LoadedModelOptions {
   readonly version: string
   readonly inputs: readonly TensorSpec[]
   readonly outputs: readonly TensorSpec[]
-  /** Integer divisions by which its requests are checked. */
+  /** Integer divisions for which its requests are checked. */
   readonly divisions: readonly Division[]
   readonly counts: ModelRecorder
-  /** Where all processes count the model version. */
+  /** The page in which all processes count requests of the model version. */
   readonly statsPage: StatsPage
   readonly segmentBytes: number
   readonly configuration: ModelConfiguration
@@ -36,9 +37,9 @@ export interface LoadedModelOptions {
 
 /** One generation of a model version. */
 export class LoadedModel implements ServedModel {
-  /** Names the generation in this process. */
+  /** Identifies the generation in this process. */
   readonly key: string
-  /** Names the model version in the stats pages. */
+  /** Identifies the model version in the stats pages. */
   readonly number: number
   readonly name: string
   readonly version: string
@@ -77,26 +78,26 @@ export class LoadedModel implements ServedModel {
     return this.#users.during(work)
   }
 
-  /** Resolves when no request is with it; to be asked for once no new one can come. */
+  /** Resolves when no request uses it. Call it only after new requests are prevented. */
   unused(): Promise<void> {
     return this.#users.unused()
   }
 }
 
 export class ServedModels implements ModelDirectory {
-  /** Those that answer, by name, newest version first. */
+  /** Active generations, by name, newest version first. */
   readonly #byName = new Map<string, LoadedModel[]>()
-  /** All that are loaded. */
+  /** All loaded generations. */
   readonly #byKey = new Map<string, LoadedModel>()
   /** By name, newest version first. */
   readonly #outOfService = new Map<string, VersionOutOfService[]>()
 
-  /** Takes in a generation that does not answer yet. */
+  /** Adds a generation that is not active yet. */
   add(model: LoadedModel): void {
     this.#byKey.set(model.key, model)
   }
 
-  /** From here on it answers, in place of another generation of the same version. */
+  /** Makes it active, in place of another generation of the same version. */
   activate(model: LoadedModel): void {
     const others = this.#answering(model.name).filter(({ version }) => version !== model.version)
     this.#set(
@@ -105,7 +106,7 @@ export class ServedModels implements ModelDirectory {
     )
   }
 
-  /** From here on it answers nothing new. */
+  /** It gets no new requests. */
   deactivate(model: LoadedModel): void {
     this.#set(
       model.name,
@@ -117,7 +118,7 @@ export class ServedModels implements ModelDirectory {
     this.#byKey.delete(model.key)
   }
 
-  /** Takes a version out of service, whatever generation of it is loaded or will be, until it is put back. */
+  /** Takes a version out of service, with all current and later generations, until it is put back. */
   takeOut(version: VersionOutOfService): void {
     this.#setOut(version.name, [...this.#othersOut(version), version])
   }
@@ -156,7 +157,7 @@ export class ServedModels implements ModelDirectory {
     return this.#answering(name).map((model) => model.version)
   }
 
-  /** Every generation of a version that is loaded. */
+  /** All loaded generations of a version. */
   generations({ name, version }: { readonly name: string; readonly version: string }): LoadedModel[] {
     return [...this.#byKey.values()].filter((one) => one.name === name && one.version === version)
   }
@@ -185,7 +186,7 @@ export class ServedModels implements ModelDirectory {
     return this.#outOfService.get(name)?.find((one) => one.version === version)?.state ?? null
   }
 
-  /** Whether any model is in service; where there is none at all, whether none needs to be. */
+  /** Whether any model is in service. Without any model, whether none is required. */
   isServing(isModelRequired: boolean): boolean {
     const names = this.names()
     return names.length === 0 ? !isModelRequired : names.some((name) => this.outOfService(name) === null)

@@ -1,6 +1,6 @@
 /**
  * One serving process, assembled from the modules: attach the segments, load them into the inference
- * thread, serve HTTP, drain. It does not know whether other processes serve beside it.
+ * thread, serve HTTP, drain. It does not know whether there are other serving processes.
  */
 import { Keyring } from '../access/api-keys.js'
 import { Batcher } from '../batch/batcher.js'
@@ -34,14 +34,14 @@ import { batchingPolicy, configurationOf, mayRunOnLoop } from './serving-policy.
 import { openText } from './text-serving.js'
 import { proveModel } from './warm-up.js'
 
-/** The inference thread, which takes its time to start and needs nothing for it. */
+/** Starts the inference thread early: its start takes time and depends on nothing. */
 export function beginEngine(): Engine {
   return new Engine()
 }
 
 export class ServingProcess {
   readonly connections = new Connections()
-  /** What could not be loaded when it started. */
+  /** Generations that could not be loaded at startup. */
   readonly failed: FailedGeneration[] = []
   readonly #lifecycle = new Lifecycle()
   readonly #models = new ServedModels()
@@ -82,7 +82,7 @@ export class ServingProcess {
         const { name: model, version } = this.#models.byKey(modelKey) ?? {}
         options.log.warn(
           { model, version },
-          'the model claims to batch and does not: its requests run one by one',
+          'the outputs show that the model cannot be batched: its requests run one at a time',
         )
       },
     })
@@ -142,7 +142,7 @@ export class ServingProcess {
 
   async #submit(options: SubmitOptions): Promise<JobResult> {
     const model = options.model as LoadedModel
-    // Its body may have taken its time.
+    // The upload of the body may have taken long.
     const out = this.#models.outOfService(model.name, model.version)
     if (out !== null) throw outOfServiceError(out, out.state)
     checkDivisions(model.divisions, options.inputs)
@@ -157,8 +157,9 @@ export class ServingProcess {
   }
 
   /**
-   * Attaches, loads and listens. A model version that cannot be loaded is out of service, and the others serve.
-   * @throws OnecopyError ADDRESS_UNAVAILABLE and of a bundle; nothing stays open then.
+   * Attaches, loads and listens. A model version that cannot be loaded is out of service; the others are
+   * served.
+   * @throws OnecopyError ADDRESS_UNAVAILABLE, and the errors of a bundle; then nothing stays open.
    */
   static async start(options: ServingOptions): Promise<ServingProcess> {
     const { config, identity, log } = options
@@ -197,7 +198,10 @@ export class ServingProcess {
     })
   }
 
-  /** Anything but an OnecopyError is no fault of the model: the inference thread is gone, or there is a bug. */
+  /**
+   * Any error other than an OnecopyError is not a fault of the model: the inference thread has ended, or it
+   * is a bug.
+   */
   async #prepareOrTakeOut(segment: SegmentToServe): Promise<void> {
     try {
       await this.prepare(segment)
@@ -210,7 +214,10 @@ export class ServingProcess {
     }
   }
 
-  /** Rejects requests to this model version until it is put back, and queued ones unless the state keeps them. */
+  /**
+   * Rejects requests to this model version until it is put back; also queued ones, unless the state keeps
+   * them.
+   */
   takeOut(version: VersionOutOfService): void {
     this.#models.takeOut(version)
     if (version.state.isQueueKept === true) return
@@ -218,14 +225,14 @@ export class ServingProcess {
     for (const { key } of this.#models.generations(version)) this.#batcher.refuseWaiting(key, error)
   }
 
-  /** From here on this model version answers, where it is loaded. */
+  /** Puts this model version back into service, if it is loaded. */
   putBack(version: { readonly name: string; readonly version: string }): void {
     this.#models.putBack(version)
   }
 
   /**
-   * Loads a generation that is not asked yet.
-   * @throws OnecopyError SEGMENT_INVALID, MODEL_UNSUPPORTED, SELF_CHECK_FAILED; nothing stays loaded then.
+   * Loads a generation without activating it.
+   * @throws OnecopyError SEGMENT_INVALID, MODEL_UNSUPPORTED, SELF_CHECK_FAILED; then nothing stays loaded.
    */
   async prepare(segment: SegmentToServe): Promise<void> {
     const prepared = this.#prepare(segment)
@@ -266,8 +273,8 @@ export class ServingProcess {
   }
 
   /**
-   * Changes what answers, in one step. What does not any more is unloaded when it has answered its last request, however
-   * long that takes.
+   * Switches the active generations in one step. Each retired generation is unloaded after its last response,
+   * however long that takes.
    */
   change({ activate, retire }: { activate: readonly string[]; retire: readonly string[] }): void {
     for (const key of retire) {
@@ -282,7 +289,7 @@ export class ServingProcess {
   }
 
   async #retire(key: string): Promise<void> {
-    // One that is still being loaded cannot be unloaded yet.
+    // A generation that is still loading cannot be unloaded yet.
     await this.#preparing.get(key)?.catch(() => {})
     const model = this.#models.byKey(key)
     if (model !== undefined) {
@@ -295,30 +302,31 @@ export class ServingProcess {
     this.#onUnloaded(key)
   }
 
-  /** Whether the inference thread was given up. */
+  /** Whether the inference thread has stalled. */
   get isStalled(): boolean {
     return this.#lifecycle.state === 'stalled'
   }
 
-  /** Whether the runtime may be at work: a process that ends itself then aborts. */
+  /** Whether the runtime may be running: `process.exit` would then abort. */
   get isThreadBusy(): boolean {
     return this.#engine.isBusy
   }
 
-  /** Takes other keys and another certificate; connections stay open. */
+  /** Applies renewed keys and a renewed certificate; connections stay open. */
   renew({ apiKeys, tls }: Secrets): void {
     this.#keyring.replace(apiKeys)
     if (tls !== null) this.#fronts.renew(tls)
   }
 
-  /** The port that is really served on, also where 0 was asked for; 0 where none is. */
+  /** The actual port, also if 0 was requested; 0 if there is none. */
   get port(): number {
     return this.#fronts.port
   }
 
   /**
-   * Turns not ready, closes connections gracefully, closes the socket, answers accepted requests, closes the engine; a thread that
-   * stalled is left as it is. Resolves when all of that is done; whoever waits sets the deadline. Idempotent.
+   * Turns not ready, closes connections gracefully, closes the socket, answers accepted requests and closes
+   * the engine, unless its thread has stalled. Resolves when all of that is done; the caller sets the
+   * deadline. Idempotent.
    */
   drain(): Promise<void> {
     this.#drained ??= this.#drain()
@@ -328,7 +336,7 @@ export class ServingProcess {
   async #drain(): Promise<void> {
     const { isStalled } = this
     if (!isStalled) this.#lifecycle.move('draining')
-    // One that stalled is drained when others serve: what comes now is for them.
+    // A stalled process is drained once others serve, and new requests are for them.
     await this.#fronts.close({ isUrgent: isStalled })
     await this.#mount?.close()
     this.#batcher.shut()

@@ -1,4 +1,4 @@
-/** What a serving process is given. */
+/** The options of a serving process. */
 import type { ApiKey } from '../access/api-keys.js'
 import type { ClientCounts } from '../access/client-page.js'
 import type { ServerControl } from '../api/server-control.js'
@@ -17,59 +17,63 @@ import type { ServedModelConfig } from '../repository/config.js'
 import type { SegmentReference } from '../segment/attach.js'
 
 export interface SegmentToServe {
-  /** Names this generation of the model version. */
+  /** Identifies this generation of the model version. */
   readonly key: string
   readonly name: string
   readonly version: string
   readonly segment: SegmentReference
   readonly config: ServedModelConfig
-  /** Where this process says what its runtime works on; 1 or more, its own for every model version. */
+  /**
+   * Number of the model version, at least 1, under which this process records what its runtime is running.
+   */
   readonly number: number
   readonly counts: ModelRecorder
-  /** Where all processes count the model version. */
+  /** The page in which all processes count requests of the model version. */
   readonly statsPage: StatsPage
 }
 
-/** What is asked of clients, and what they are shown; can be renewed while a process serves. */
+/** API keys and the TLS certificate, which can be renewed while a process serves. */
 export interface Secrets {
-  /** Null: everybody may ask. */
+  /** Null if no key is required. */
   readonly apiKeys: readonly ApiKey[] | null
-  /** Null: plain HTTP. */
+  /** Null for plain HTTP. */
   readonly tls: TlsMaterial | null
 }
 
 export interface ServingOptions {
   readonly config: ServingConfig
   readonly segments: readonly SegmentToServe[]
-  /** Versions that answer no request, whether or not they are among the segments. */
+  /** Versions that are out of service, loaded or not. */
   readonly outOfService: readonly VersionOutOfService[]
-  /** An Ersilia bundle, with its routes beside the protocol's. */
+  /** An Ersilia bundle, which adds its routes to those of the protocol. */
   readonly bundle: MountedBundle | null
-  /** The server's folder in shared memory, for what workers tell each other about the bundle. */
+  /** The server's folder in shared memory, through which workers share the state of the bundle. */
   readonly serverFolder: string
-  /** What this process says about itself. */
+  /** Where this process reports its state. */
   readonly self: ProcessRecorder
   readonly unknownModel: ModelRecorder
   readonly secrets: Secrets
-  /** Null: no client is limited. */
+  /** Null without client limits. */
   readonly clientCounts: ClientCounts | null
   readonly identity: ServerIdentity
-  /** Clients' shared memory; null where it is not enabled. */
+  /** Shared memory of clients; null if not enabled. */
   readonly regions: Regions | null
-  /** Models and log of the whole server; null where the public port does not offer them. */
+  /** Model and log control of the whole server; null if the public port does not offer it. */
   readonly control: ServerControl | null
   readonly log: Log
-  /** Of `beginEngine`; closed with this process. */
+  /** Created by `beginEngine`; closed with this process. */
   readonly engine: Engine
   /** Called once with a bug; the process is expected to end soon after. */
   readonly onBug: (error: unknown) => void
-  /** The inference thread does not come back: everything is answered with WORKER_STALLED, until `drain` is called. */
+  /**
+   * The inference thread has stalled: every request is answered with WORKER_STALLED until `drain` is called.
+   */
   readonly onStalled: (silentMs: number) => void
-  /** A generation that was retired is unloaded. */
+  /** A retired generation is unloaded. */
   readonly onUnloaded: (key: string) => void
 }
 
-/** A generation that this process could not load when it started: its version is out of service here. */
+/** A generation that this process could not load at startup; its version is out of service here. */
 export interface FailedGeneration {
   readonly key: string
   readonly state: OutOfService

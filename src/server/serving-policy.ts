@@ -1,4 +1,4 @@
-/** How a model is served, out of its own config, what was found out when it was compiled, and the server's options. */
+/** How a model is served, from its config, the compile results and the server's options. */
 import type { BatchingPolicy } from '../batch/batcher.js'
 import type { ServingConfig } from '../config/config.js'
 import { type ModelConfiguration, modelConfiguration } from '../protocol/v2/configuration.js'
@@ -6,7 +6,7 @@ import type { ServedModelConfig } from '../repository/config.js'
 import type { SegmentHeader } from '../segment/layout.js'
 import { requiredOf } from '../tensor.js'
 
-/** The options that hold where a model's config says nothing. */
+/** Defaults for settings that a model's config omits. */
 type ServingDefaults = Pick<ServingConfig, 'threads' | 'maxQueuedRequests'>
 
 interface ConfiguredModel {
@@ -15,7 +15,7 @@ interface ConfiguredModel {
   readonly config: ServedModelConfig
 }
 
-/** The model's own config where it says something, what was found out at compile time elsewhere. */
+/** The settings of the model's config, completed with the compile results. */
 export function batchingPolicy(
   header: SegmentHeader,
   config: ServedModelConfig,
@@ -34,19 +34,19 @@ export function batchingPolicy(
   }
 }
 
-/** A second session must not take more of its own than this. */
+/** The most private memory that a second session may take. */
 const MAX_SECOND_SESSION_BYTES = 1024 * 1024
 
 /**
- * Whether runs of known cost may run on the event loop: their cost must follow from their sizes, and a second session
- * must not hold its own copy of the weights.
+ * Whether runs of known cost may run on the event loop. Their cost must depend on their size only, and a
+ * second session must not have its own copy of the weights.
  */
 export function mayRunOnLoop({ valueDependent, sharing }: SegmentHeader): boolean {
   const { privatelyPackedBytes, unshareableBytes } = sharing
   return valueDependent === null && privatelyPackedBytes + unshareableBytes <= MAX_SECOND_SESSION_BYTES
 }
 
-/** Whether requests are computed together, and why, for a person. */
+/** Whether requests are batched, and why, as text. */
 function batchingNotes(
   { batching }: SegmentHeader,
   choice: ServedModelConfig['batching'],
@@ -54,10 +54,10 @@ function batchingNotes(
   const { batchable, reason, preventedBy } = batching
   const found = `${batchable ? 'yes' : 'no'}: ${reason}`
   if (choice === false)
-    return { batching: `no: "batching" is false in the model's config (found out: ${found})` }
+    return { batching: `no: "batching" is false in the model's config (detected: ${found})` }
   if (choice === true && !batchable) {
     return {
-      batching: `yes: "batching" is true in the model's config (found out: ${found})`,
+      batching: `yes: "batching" is true in the model's config (detected: ${found})`,
       ...nodeNotes(preventedBy),
     }
   }
@@ -70,7 +70,10 @@ function nodeNotes(preventedBy: SegmentHeader['batching']['preventedBy']): Recor
   return { batching_prevented_by: `${node} (${operator})`, batching_remedy: remedy }
 }
 
-/** A model's configuration as clients see it. Whether its first dimension is a batch is known even if batching is off. */
+/**
+ * A model's configuration for clients. Whether its first dimension is a batch is known even if batching is
+ * off.
+ */
 export function configurationOf(
   { name, version, config }: ConfiguredModel,
   header: SegmentHeader,

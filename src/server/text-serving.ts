@@ -1,4 +1,4 @@
-/** What answers texts on a model that comes with a tokenizer: how it is served is the model's config. */
+/** Text inference on a model with a tokenizer, served as its config defines. */
 import type { ServingConfig } from '../config/config.js'
 import type { Engine } from '../engine/engine.js'
 import type { ServedModel, Submit } from '../inference/service.js'
@@ -10,7 +10,7 @@ import type { ServedModels } from './served-models.js'
 import { batchingPolicy } from './serving-policy.js'
 
 interface TextServingOptions {
-  /** Of the generation that is loaded. */
+  /** Key of the loaded generation. */
   readonly key: string
   readonly config: ServedModelConfig
   readonly header: SegmentHeader
@@ -18,12 +18,12 @@ interface TextServingOptions {
   readonly engine: Engine
   readonly submit: Submit
   readonly log: Log
-  /** Has the generation, once it is served. */
+  /** Contains the generation once it is active. */
   readonly models: Pick<ServedModels, 'byKey'>
 }
 
 /**
- * Null where the model has no tokenizer.
+ * Null if the model has no tokenizer.
  * @throws OnecopyError as TextModel.open.
  */
 export async function openText(options: TextServingOptions): Promise<TextModel | null> {
@@ -50,7 +50,7 @@ export async function openText(options: TextServingOptions): Promise<TextModel |
   if (text.paddingProblem !== null)
     log.warn(
       { model: key, reason: text.paddingProblem },
-      'padding changes the answers of the model: only texts of one length are computed together',
+      'padding changes the results of the model: only texts of equal length are batched',
     )
   return text
 }

@@ -1,5 +1,6 @@
 /**
- * What a worker runs before a model answers: the self-check, then samples that its operator chose, or made-up inputs.
+ * The runs of a worker before a model serves: the self-check, then the configured samples or generated
+ * inputs.
  */
 import { readFile } from 'node:fs/promises'
 import { basename } from 'node:path'
@@ -21,7 +22,9 @@ interface WarmUpOptions {
   readonly run: RunModel
 }
 
-/** The smallest made-up inputs that the model takes, again and again; a model that takes none stays cold. */
+/**
+ * Runs the smallest generated inputs that the model accepts, repeatedly. Without any, the model stays cold.
+ */
 async function runGenerated({ warmUp, model, run }: WarmUpOptions): Promise<void> {
   const outputNames = model.outputs.map(({ name }) => name)
   let runs = 0
@@ -41,9 +44,9 @@ async function runGenerated({ warmUp, model, run }: WarmUpOptions): Promise<void
 }
 
 /**
- * Warms a loaded model up as its config says.
- * @throws OnecopyError CONFIG_INVALID where a sample cannot be read, and of decodeInferRequest and of the run, with the
- *   sample named: a sample that fails shows that the model is not what its operator thinks.
+ * Warms up a loaded model as configured.
+ * @throws OnecopyError CONFIG_INVALID if a sample cannot be read, and the errors of decodeInferRequest and of
+ *   the run. They name the sample: it shows that the model is not the expected one.
  */
 async function warmUpModel(options: WarmUpOptions): Promise<void> {
   const { warmUp, model, run } = options
@@ -53,7 +56,7 @@ async function warmUpModel(options: WarmUpOptions): Promise<void> {
         throw new OnecopyError('CONFIG_INVALID', `the sample cannot be read: ${messageOf(thrown)}`)
       })
       for (let i = 0; i < runs; i++) {
-        // Inputs are handed over to the runtime: every run has its own.
+        // Inputs are transferred to the runtime, so every run needs its own.
         const body = Uint8Array.from(bytes)
         const { inputs, outputs } = decodeInferRequest({ body, jsonBytes: null, model, limits: LIMITS })
         await run(
@@ -72,8 +75,8 @@ async function warmUpModel(options: WarmUpOptions): Promise<void> {
 }
 
 /**
- * Runs a model that is loaded: what it is known to answer, and what its operator chose.
- * @throws OnecopyError SELF_CHECK_FAILED, and of the warm-up.
+ * Runs a loaded model: the recorded self-check, then the warm-up.
+ * @throws OnecopyError SELF_CHECK_FAILED, and the errors of the warm-up.
  */
 export async function proveModel(options: {
   readonly model: { readonly name: string; readonly version: string; readonly config: ServedModelConfig }

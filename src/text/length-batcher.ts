@@ -129,7 +129,7 @@ export class LengthBatcher {
     if (this.#requests.size < maxRequests && this.#bytes + bytes <= maxBytes) return
     throw new OnecopyError(
       'QUEUE_FULL',
-      `the queue is full: ${this.#requests.size} requests with ${this.#bytes} bytes of token ids wait already`,
+      `the queue is full: ${this.#requests.size} requests with ${this.#bytes} bytes of token ids are queued`,
       { retryAfterSeconds: 1 },
     )
   }
@@ -176,7 +176,10 @@ export class LengthBatcher {
   #dropCancelled(): void {
     for (const request of this.#requests)
       if (request.isCancelled())
-        this.#fail(request, new OnecopyError('REQUEST_CANCELLED', 'the client left before its request ran'))
+        this.#fail(
+          request,
+          new OnecopyError('REQUEST_CANCELLED', 'the client disconnected before its request ran'),
+        )
     for (let at = this.#rows.length - 1; at >= 0; at--)
       if (this.#rows[at]?.request.isSettled) this.#rows.splice(at, 1)
   }

@@ -143,7 +143,7 @@ export class TextTokenizer {
     const results: T[] = []
     for (const call of callsOf(texts)) {
       if (isCancelled?.() === true)
-        throw new OnecopyError('REQUEST_CANCELLED', 'the client left before its texts were split into tokens')
+        throw new OnecopyError('REQUEST_CANCELLED', 'the client disconnected before its texts were tokenized')
       const encodings = await this.#call(call, { addSpecialTokens: addsSpecialTokens })
       for (const encoding of encodings) results.push(read(encoding))
     }

@@ -17,7 +17,7 @@ function floats(name: string, shape: number[], values: number[]): Tensor {
   return { name, datatype: 'FP32', shape, data: Float32Array.from(values) }
 }
 
-/** A request of `rows` rows whose values say which request and row they belong to. */
+/** A request of `rows` rows whose values identify request and row. */
 function request(id: number, rows: number, width = 2): Job {
   const values = Array.from({ length: rows * width }, (_, i) => id * 1000 + i)
   return { modelKey: 'm', inputs: [floats('x', [rows, width], values)], outputNames: ['y'] }
@@ -54,7 +54,7 @@ class FakeEngine {
     return this.executions.map(({ inputs }) => inputs[0]?.shape[0] ?? 0)
   }
 
-  /** Ends the oldest run and lets what follows from it happen. */
+  /** Completes the oldest run and waits for the consequences. */
   async finishOne(): Promise<void> {
     this.#pending.shift()?.()
     await settle()
@@ -66,7 +66,7 @@ class FakeEngine {
   }
 }
 
-/** One large request, so that the tuner knows that batches of that size pay. */
+/** One large request, so that the tuner knows that batches of that size pay off. */
 async function warmUp(engine: FakeEngine, batcher: Batcher): Promise<void> {
   void batcher.submit(request(0, 8))
   await engine.finishAll()
@@ -81,7 +81,7 @@ function values(outputs: readonly Tensor[]): number[] {
   return [...((outputs[0] as Tensor).data as Float32Array)]
 }
 
-test('an idle engine starts at once; what arrives meanwhile is computed together', async (t) => {
+test('an idle engine starts immediately; requests that arrive meanwhile form a batch', async (t) => {
   const engine = new FakeEngine()
   const batcher = new Batcher({ run: engine.run })
   batcher.add('m', POLICY)
@@ -99,7 +99,7 @@ test('an idle engine starts at once; what arrives meanwhile is computed together
   t.deepEqual((await (rest[2] as typeof first)).outputs[0]?.shape, [4, 2])
 })
 
-test('every request gets its own rows back, whichever requests it shared a batch with', async (t) => {
+test('every request gets its own rows, regardless of the other requests in its batch', async (t) => {
   const arrival = fc.record({
     rows: fc.integer({ min: 1, max: 9 }),
     width: fc.constantFrom(2, 3),
@@ -125,7 +125,7 @@ test('every request gets its own rows back, whichever requests it shared a batch
           )
           t.deepEqual(await answers[id], expected)
         }
-        // A single request may be larger than the limit; a joint batch never is.
+        // A single request may exceed the limit; a batch of several never does.
         const largest = Math.max(maxBatchSize, ...arrivals.map(({ rows }) => rows))
         t.true(engine.rows.every((rows) => rows <= largest))
       },
@@ -151,12 +151,12 @@ test('one bad request in a batch fails alone', async (t) => {
   await refused
 })
 
-test('a model that claims to batch and does not is run one by one from then on', async (t) => {
+test('a model that turns out not to batch runs requests one at a time from then on', async (t) => {
   const engine = new FakeEngine()
   const unbatchable: string[] = []
   const run: BatcherOptions['run'] = async (execution) => {
     const { outputs, ...times } = await engine.run(execution)
-    // One row for the whole batch, as a reduction gives.
+    // One row for the whole batch, as from a reduction.
     const [y] = outputs as [Tensor]
     return {
       outputs: [{ ...y, shape: [1, 2], data: (y.data as Float32Array<ArrayBuffer>).slice(0, 2) }],
@@ -178,7 +178,7 @@ test('a model that claims to batch and does not is run one by one from then on',
   t.deepEqual(engine.rows.slice(-3), [1, 1, 1])
 })
 
-test('a flood on one model does not starve another', async (t) => {
+test('heavy load on one model does not starve another', async (t) => {
   const engine = new FakeEngine()
   const batcher = new Batcher({ run: engine.run })
   batcher.add('flooded', { ...POLICY, maxBatchSize: 1 })
@@ -194,7 +194,7 @@ test('a flood on one model does not starve another', async (t) => {
   t.is(next.filter((modelKey) => modelKey === 'quiet').length, 2, next.join())
 })
 
-test('the queue is bounded by requests and by bytes, and says so before a body is read', async (t) => {
+test('the queue is limited by requests and bytes, checked before a body is read', async (t) => {
   const engine = new FakeEngine()
   const batcher = new Batcher({ run: engine.run })
   batcher.add('m', { ...POLICY, queue: { maxRequests: 2, maxBytes: 1000 } })
@@ -234,7 +234,7 @@ test('a deadline covers the wait in the queue and the wait for the result', asyn
   t.deepEqual(engine.rows, [1], 'what was late never ran')
 })
 
-test('a request whose client left is dropped before it costs compute', async (t) => {
+test('a request whose client disconnected is dropped before it is computed', async (t) => {
   const engine = new FakeEngine()
   const batcher = new Batcher({ run: engine.run })
   batcher.add('m', POLICY)
@@ -249,7 +249,7 @@ test('a request whose client left is dropped before it costs compute', async (t)
   t.deepEqual(engine.rows, [1, 1])
 })
 
-test('urgent requests go first, the default is in the middle', async (t) => {
+test('requests run by priority, and the default is in the middle', async (t) => {
   const engine = new FakeEngine()
   const batcher = new Batcher({ run: engine.run })
   batcher.add('m', { ...POLICY, maxBatchSize: 1 })
@@ -267,10 +267,10 @@ test('urgent requests go first, the default is in the middle', async (t) => {
   t.deepEqual(order, [0, 3000, 2000, 4000, 1000])
 })
 
-test('with a delay in its config, a lone request waits for company', async (t) => {
+test('with a delay in its config, a lone request waits for others', async (t) => {
   const engine = new FakeEngine()
   const batcher = new Batcher({ run: engine.run })
-  // A delay that the test never sees end by itself.
+  // A delay that does not end during the test.
   batcher.add('m', { ...POLICY, maxQueueDelayMs: 60_000, preferredBatchSizes: [2, 4] })
   const lone = batcher.submit(request(1, 1))
   await settle()
@@ -282,7 +282,7 @@ test('with a delay in its config, a lone request waits for company', async (t) =
   await lone
 })
 
-test('where no company comes, it waits no longer than the delay', async (t) => {
+test('a request without others waits no longer than the delay', async (t) => {
   const engine = new FakeEngine()
   const batcher = new Batcher({ run: engine.run })
   batcher.add('m', { ...POLICY, maxQueueDelayMs: 20, preferredBatchSizes: [2, 4] })
@@ -294,7 +294,7 @@ test('where no company comes, it waits no longer than the delay', async (t) => {
   await alone
 })
 
-/** Two are computed, two wait: the moment before the first batch ends. */
+/** Two requests run and two are queued, just before the first batch ends. */
 async function twoAndTwo(longestLingerMs?: number): Promise<{ engine: FakeEngine; batcher: Batcher }> {
   const engine = new FakeEngine()
   const run: BatcherOptions['run'] = async (execution) => ({
@@ -310,8 +310,8 @@ async function twoAndTwo(longestLingerMs?: number): Promise<{ engine: FakeEngine
   return { engine, batcher }
 }
 
-test('a slow model waits for the clients it has just answered, and no longer than for all of them', async (t) => {
-  // A wait that the test never sees end by itself.
+test('a slow model waits for its recent clients, until all have sent a request', async (t) => {
+  // A wait that does not end during the test.
   const { engine, batcher } = await twoAndTwo(60_000)
   await engine.finishOne()
   t.deepEqual(engine.rows, [2], 'two wait, and two are about to come back')
@@ -322,7 +322,7 @@ test('a slow model waits for the clients it has just answered, and no longer tha
   await engine.finishAll()
 })
 
-test('a slow model whose clients do not come back goes on without them', async (t) => {
+test('a slow model whose clients do not return continues without them', async (t) => {
   const { engine } = await twoAndTwo()
   await engine.finishOne()
   while (engine.rows.length < 2) await settle()
@@ -339,7 +339,7 @@ test('a request for another model ends the wait', async (t) => {
   await engine.finishAll()
 })
 
-test('what was accepted before the door shut still runs; what comes after is refused', async (t) => {
+test('accepted requests still run after shutdown begins; new ones are rejected', async (t) => {
   const engine = new FakeEngine()
   const batcher = new Batcher({ run: engine.run })
   batcher.add('m', POLICY)
@@ -352,7 +352,7 @@ test('what was accepted before the door shut still runs; what comes after is ref
   t.deepEqual(values((await second).outputs), [4001, 4003])
 })
 
-test('an answer that is too large for one request of a batch fails that request alone', async (t) => {
+test('a response that is too large fails only its request in a batch', async (t) => {
   const limit = { bytes: 64, leastElementBytes: [4] }
   const engine = new FakeEngine()
   const batcher = new Batcher({
@@ -377,14 +377,14 @@ test('an answer that is too large for one request of a batch fails that request 
   t.is(one?.status, 'fulfilled')
   t.is(three?.status, 'fulfilled')
   t.like(large, { status: 'rejected', reason: { code: 'RESPONSE_TOO_LARGE', message: 'got 240' } })
-  // Requests together may have as much as each of them alone.
+  // The limit of a batch is the sum of the limits of its requests.
   const together = Promise.all([limited(4, 4), limited(5, 4), limited(6, 4)])
   await engine.finishAll()
   t.is((await together).length, 3)
   t.true(engine.executions.some(({ outputLimit }) => outputLimit?.bytes === 3 * 64))
 })
 
-test('an engine that is given up is waited for by nobody: what runs, waits and comes is answered at once', async (t) => {
+test('with a stalled engine, running, queued and new requests are answered immediately', async (t) => {
   const engine = new FakeEngine()
   const batcher = new Batcher({ run: engine.run })
   batcher.add('m', POLICY)

@@ -7,20 +7,20 @@ function trained(nsPerRow: (rows: number) => number): BatchTuner {
   return tuner
 }
 
-test('a model whose rows cost the same in any batch runs one by one', (t) => {
+test('a model whose rows cost the same in every batch runs single rows', (t) => {
   t.is(trained(() => 10e6).limit, 1)
 })
 
-test('a model whose rows get cheaper to the end runs in full batches', (t) => {
+test('a model whose rows get cheaper up to the maximum runs full batches', (t) => {
   t.is(trained((rows) => 1e6 / rows + 1e3).limit, 64)
 })
 
-test('a model that gains up to a size runs at that size', (t) => {
+test('a model that gains up to some size runs at that size', (t) => {
   const limit = trained((rows) => 1e6 / Math.min(rows, 8)).limit
   t.true(limit >= 8 && limit < 16, String(limit))
 })
 
-test('sizes are tried upwards, each at most the double of the last', (t) => {
+test('sizes are tried upwards, each at most double the last', (t) => {
   const tuner = new BatchTuner(64)
   const limits: number[] = []
   for (let i = 0; i < 8; i++) {
@@ -30,7 +30,7 @@ test('sizes are tried upwards, each at most the double of the last', (t) => {
   t.deepEqual(limits, [1, 3, 7, 15, 31, 63, 64, 63], 'the last two are as good as each other')
 })
 
-test('a size that did not pay is tried again from time to time, and only the next one up', (t) => {
+test('the next larger size, and only that, is tried again from time to time', (t) => {
   const tuner = trained(() => 10e6)
   const limits = new Set<number>()
   for (let i = 0; i < 300; i++) {
@@ -40,7 +40,7 @@ test('a size that did not pay is tried again from time to time, and only the nex
   t.deepEqual(limits, new Set([1, 3]))
 })
 
-test('waiting for a fuller batch is worth it only where rows get clearly cheaper', (t) => {
+test('waiting for a fuller batch pays off only if rows get clearly cheaper', (t) => {
   t.true(trained((rows) => 1e6 / rows + 1e5).isWorthWaiting(8, 16))
   t.false(trained(() => 10e6).isWorthWaiting(2, 4))
   t.false(trained((rows) => 10e6 - rows).isWorthWaiting(8, 16))

@@ -177,7 +177,7 @@ test('the output of a row does not depend on other requests, unless the operator
     t.is(forced.max_batch_size, 64)
     t.regex(
       forced.parameters.batching.string_value,
-      /^yes: "batching" is true in the model's config \(found out: no: /,
+      /^yes: "batching" is true in the model's config \(detected: no: /,
     )
 
     const plain = await server.logged(

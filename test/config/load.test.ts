@@ -23,6 +23,32 @@ test('the admin port listens on loopback, regardless of --host', (t) => {
     t.is(loadConfig(['--admin-host', host], {}).adminHost, host.replace(/[[\]]/g, ''))
 })
 
+test('a host is an address or a name, without a port or a scheme', (t) => {
+  for (const flag of ['--host', '--admin-host', '--admin-allowed-hosts'])
+    for (const host of [
+      'localhost:8080',
+      '[::1]:8080',
+      '[localhost]',
+      'http://localhost',
+      '1.2.3.4:80',
+      'a b',
+    ])
+      t.throws(() => loadConfig([flag, host], {}), { message: /expected an address .* without a port/ }, host)
+  t.is(loadConfig(['--host', '[fe80::1%eth0]'], {}).host, 'fe80::1%eth0')
+})
+
+test('spaces around the names of a list do not belong to them', (t) => {
+  t.deepEqual(loadConfig(['--load-model', ' a, b ,,c'], {}).loadModels, ['a', 'b', 'c'])
+  t.deepEqual(loadConfig(['--admin-allowed-hosts', 'a.example, [::1]'], {}).adminAllowedHosts, [
+    'a.example',
+    '::1',
+  ])
+  t.deepEqual(loadConfig(['--cors-origin', 'https://a.example, *'], {}).corsOrigins, [
+    'https://a.example',
+    '*',
+  ])
+})
+
 test('a public admin address needs keys, client certificates, or an explicit option', (t) => {
   for (const host of [
     '0.0.0.0',

@@ -1,4 +1,4 @@
-/** A real model in a real engine: both placements answer the same. */
+/** A real model in a real engine: both placements give the same results. */
 import test, { type ExecutionContext } from 'ava'
 import { Engine, type LoadableModel } from '../../src/engine/engine.js'
 import type { Tensor } from '../../src/tensor.js'
@@ -40,7 +40,7 @@ async function startEngine(t: ExecutionContext, budgetMs: number): Promise<Engin
   return engine
 }
 
-test('what is known to be short moves to the event loop, and answers the same bit for bit', async (t) => {
+test('short executions move to the event loop, with bitwise identical results', async (t) => {
   const engine = await startEngine(t, 1000)
   const run = async () => await engine.run('sine', [input()], ['y'])
   const first = await run()
@@ -55,7 +55,7 @@ test('what is known to be short moves to the event loop, and answers the same bi
   t.true(later.computeNs > 0 && later.startedNs > first.startedNs)
 })
 
-test('a size that was not run yet, and what proves a model, stay in the thread', async (t) => {
+test('unknown sizes and runs during loading stay in the thread', async (t) => {
   const engine = await startEngine(t, 1000)
   for (let i = 0; i < 4; i++) await engine.run('sine', [input()], ['y'])
   t.true(engine.loadOnLoop('sine', loadable(SINE), { threads: 1 }))
@@ -71,7 +71,7 @@ test('with a budget of 0 there is no second session', async (t) => {
   t.is((await engine.run('sine', [input()], ['y'])).placement, 'thread')
 })
 
-test('a run that fails on the event loop is an error of that run alone', async (t) => {
+test('a failure on the event loop affects only that run', async (t) => {
   const engine = await startEngine(t, 1000)
   for (let i = 0; i < 4; i++) await engine.run('sine', [input()], ['y'])
   t.true(engine.loadOnLoop('sine', loadable(SINE), { threads: 1 }))
@@ -80,7 +80,7 @@ test('a run that fails on the event loop is an error of that run alone', async (
   t.is((await engine.run('sine', [input()], ['y'])).placement, 'event-loop')
 })
 
-test('a model that is unloaded is gone from both', async (t) => {
+test('an unloaded model is removed from thread and event loop', async (t) => {
   const engine = await startEngine(t, 1000)
   for (let i = 0; i < 4; i++) await engine.run('sine', [input()], ['y'])
   engine.loadOnLoop('sine', loadable(SINE), { threads: 1 })
@@ -88,7 +88,7 @@ test('a model that is unloaded is gone from both', async (t) => {
   await t.throwsAsync(engine.run('sine', [input()], ['y']), { code: 'MODEL_NOT_READY' })
 })
 
-test('a model that the runtime cannot load is refused with its words', async (t) => {
+test('a model that the runtime cannot load is rejected with the message of the runtime', async (t) => {
   const engine = await startEngine(t, 1000)
   const broken = loadable(crashingModel().subarray(0, 40))
   await t.throwsAsync(engine.load('broken', broken, { threads: 1 }), { code: 'MODEL_UNSUPPORTED' })

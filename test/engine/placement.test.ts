@@ -14,12 +14,12 @@ test('short executions run on the event loop, longer ones and those of unknown c
   t.is(placementOf(POLICY, { ...QUIET, estimateNs: null, isAlone: true }), 'thread')
 })
 
-test('a lone request may take longer, because it blocks nobody', (t) => {
+test('a lone request may run longer on the event loop, because it blocks no other request', (t) => {
   t.is(placementOf(POLICY, { ...QUIET, estimateNs: 5 * MS, isAlone: true }), 'event-loop')
   t.is(placementOf(POLICY, { ...QUIET, estimateNs: 7 * MS, isAlone: true }), 'thread')
 })
 
-test('an event loop that has spent most of its time in the runtime leaves the rest to the thread', (t) => {
+test('an event loop that spent most of its time in the runtime uses the thread for further executions', (t) => {
   t.is(placementOf(POLICY, { ...QUIET, loopShare: 0.9 }), 'thread')
 })
 
@@ -28,7 +28,7 @@ test('with a budget of 0 nothing runs on the event loop', (t) => {
   t.is(placementOf({ budgetNs: 0 }, { ...QUIET, estimateNs: 1, isAlone: true }), 'thread')
 })
 
-test('the share of a loop that computes all the time comes close to 1, and decays when it stops', (t) => {
+test('the share of a loop that computes continuously approaches 1, and decays afterwards', (t) => {
   const share = new LoopShare()
   for (let i = 1; i <= 1000; i++) share.add(i * MS, MS)
   t.true(share.of(1000 * MS) > 0.95)
@@ -36,7 +36,7 @@ test('the share of a loop that computes all the time comes close to 1, and decay
   t.true(share.of(1500 * MS) < 0.01)
 })
 
-test('a cost is known after three runs, and a first run that took long does not count for long', (t) => {
+test('a cost is known after three runs, and a slow first run is soon forgotten', (t) => {
   const cost = new ExecutionCost()
   cost.record(1000, 20 * MS)
   cost.record(1000, MS)
@@ -45,7 +45,7 @@ test('a cost is known after three runs, and a first run that took long does not 
   t.is(cost.estimateNs(1000), MS)
 })
 
-test('the cost of a size bounds that of smaller ones, and says nothing about larger ones', (t) => {
+test('the cost of a size is an upper bound for smaller sizes, and not for larger ones', (t) => {
   const cost = new ExecutionCost()
   for (let i = 0; i < 3; i++) cost.record(4096, MS)
   t.is(cost.estimateNs(100), MS)
@@ -53,7 +53,7 @@ test('the cost of a size bounds that of smaller ones, and says nothing about lar
   t.is(cost.estimateNs(5000), null)
 })
 
-test('a model that becomes slower is noticed', (t) => {
+test('the cost of a model that becomes slower is updated', (t) => {
   const cost = new ExecutionCost()
   for (let i = 0; i < 10; i++) cost.record(1000, MS)
   for (let i = 0; i < 10; i++) cost.record(1000, 10 * MS)

@@ -40,6 +40,22 @@ test('a packed bundle is read from its newest version, with its card', async (t)
   t.true(isVariable(bundle))
 })
 
+test('metadata is read in every encoding that examples may have, and no character is replaced', async (t) => {
+  const root = makeBundle(t)
+  const path = join(root, 'metadata.json')
+  const card = JSON.stringify({ Identifier: 'eos1abc', Slug: 'caf\u00e9' })
+  for (const bytes of [
+    Buffer.from(card),
+    Buffer.from(`\ufeff${card}`),
+    Buffer.from(`\ufeff${card}`, 'utf16le'),
+  ]) {
+    writeFileSync(path, bytes)
+    t.is((await readBundle(root)).card.Slug, 'caf\u00e9')
+  }
+  writeFileSync(path, Buffer.from(card, 'latin1'))
+  await t.throwsAsync(readBundle(root), { code: 'BUNDLE_INVALID', message: /metadata\.json: .* not UTF-8/ })
+})
+
 test('a problem of a bundle is reported with its location', async (t) => {
   const refused = async (path: string, message: RegExp) => {
     await t.throwsAsync(readBundle(path), { code: 'BUNDLE_INVALID', message })

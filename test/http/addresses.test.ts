@@ -46,7 +46,7 @@ withIpv6(
   },
 )
 
-test('what is no address is refused before anything starts', (t) => {
+test('invalid addresses are rejected before anything starts', (t) => {
   for (const host of ['[::1]:8080', '[localhost]', '[]', '[127.0.0.1]', '::1]', '[::1'])
     for (const option of ['--host', '--admin-host'])
       t.throws(

@@ -21,7 +21,7 @@ interface Answer {
   readonly body: Buffer
 }
 
-/** Sends the parts as they are, each when the last was taken: without a length, in chunks, when there is more than one. */
+/** Sends the parts unchanged, each after the previous one was accepted; several parts are sent chunked. */
 function post(
   url: string,
   parts: Buffer | readonly Buffer[],
@@ -45,7 +45,7 @@ function post(
         }),
       )
     })
-    // The answer can come before all is sent, and the rest meets a closed connection.
+    // The response can arrive before everything is sent; the rest then meets a closed connection.
     sending.on('error', (error) => setImmediate(reject, error))
     void (async () => {
       for (const part of list) await new Promise((sent) => sending.write(part, sent))
@@ -73,7 +73,7 @@ function firstOutput(json: Buffer): { data?: number[] } {
   return (JSON.parse(json.toString()) as { outputs: { data?: number[] }[] }).outputs[0] ?? {}
 }
 
-test('a compressed request is answered as if it were not', async (t) => {
+test('a compressed request is answered like an uncompressed one', async (t) => {
   const { server, url } = await startNegate(t)
   const body = jsonBody(3)
   const forms: [string, Buffer][] = [
@@ -112,7 +112,7 @@ test('a compressed request is answered as if it were not', async (t) => {
   await stopCleanly(t, server)
 })
 
-test('what does not decompress to its last byte is refused, and what is compressed otherwise is not read', async (t) => {
+test('bodies that do not decompress completely are rejected, and other codings are not read', async (t) => {
   const { server, url } = await startNegate(t)
   const body = jsonBody(3)
   const junk = Buffer.from('junk')
@@ -145,7 +145,7 @@ test('what does not decompress to its last byte is refused, and what is compress
   await stopCleanly(t, server)
 })
 
-test('the limit holds before and after decompression, and a bomb takes no memory beyond it', async (t) => {
+test('the limit applies before and after decompression, and a bomb takes no memory above it', async (t) => {
   const { server, url } = await startNegate(t)
   const pid = server.log.find((line) => line.msg === 'worker ready')?.workerPid
   const mostBytes = () =>
@@ -169,7 +169,7 @@ test('the limit holds before and after decompression, and a bomb takes no memory
   await stopCleanly(t, server)
 })
 
-test('a response is compressed when it is asked for, by q-value, and when it is worth it', async (t) => {
+test('a response is compressed if accepted, by q-value, and if it is large enough', async (t) => {
   const { server, url } = await startNegate(t)
   const ask = (accept: string | undefined, body = jsonBody(1000)) =>
     post(url, body, accept === undefined ? {} : { 'Accept-Encoding': accept })
@@ -211,7 +211,7 @@ test('a response is compressed when it is asked for, by q-value, and when it is 
 
 test('the length of the JSON in a compressed response counts bytes before compression', async (t) => {
   const { server, url } = await startNegate(t)
-  // Small answers are sent in one piece, large ones as a stream.
+  // Small responses are sent in one piece, large ones as a stream.
   for (const count of [1000, 100_000]) {
     const { headers, body } = await post(url, jsonBody(count, { binary_data_output: true }), {
       'Accept-Encoding': 'gzip',

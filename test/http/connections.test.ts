@@ -7,7 +7,7 @@ function answerOne(connections: Connections, socket: Socket, willStay = true): b
   return connections.end(socket)
 }
 
-test('connections that carry one request are neither counted as busy nor given up', (t) => {
+test('connections with one request are neither counted as busy nor shed', (t) => {
   const connections = new Connections()
   connections.shed()
   for (let i = 0; i < 10; i++) {
@@ -19,7 +19,7 @@ test('connections that carry one request are neither counted as busy nor given u
   t.is(load.requests, 0)
 })
 
-test('of busy connections the next one that is answered is given up, and it alone', (t) => {
+test('of busy connections only the next one with a response is shed', (t) => {
   const connections = new Connections()
   const [first, second] = [new Socket(), new Socket()]
   for (const socket of [first, first, second, second]) t.false(answerOne(connections, socket))
@@ -30,7 +30,7 @@ test('of busy connections the next one that is answered is given up, and it alon
   t.is(connections.takeLoad().busyConnections, 1)
 })
 
-test('a connection that sends requests without waiting for answers is not given up', (t) => {
+test('a connection with pipelined requests is not shed', (t) => {
   const connections = new Connections()
   const socket = new Socket()
   answerOne(connections, socket)
@@ -54,7 +54,7 @@ test('a closed connection is not busy', async (t) => {
   t.is(connections.takeLoad().busyConnections, 0)
 })
 
-test('the load is what came since it was last taken, and requests count while they are inside', (t) => {
+test('the load covers the time since the last report, and includes requests in flight', (t) => {
   const connections = new Connections()
   const socket = new Socket()
   answerOne(connections, socket)

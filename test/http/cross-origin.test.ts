@@ -76,14 +76,14 @@ test('a web page cannot change anything on the admin port, and programs can', as
     // curl -d and Node's fetch.
     { host, 'content-type': 'application/x-www-form-urlencoded' },
     { host, 'content-type': 'text/plain;charset=UTF-8', 'sec-fetch-mode': 'cors' },
-    // Typed into the address bar, or a browser's extension.
+    // Typed into the address bar, or from a browser extension.
     { host, 'sec-fetch-site': 'none' },
   ])
     t.is((await index(headers)).status, 200, JSON.stringify(headers))
   await stopCleanly(t, server)
 })
 
-test('on loopback a page under another name that resolves to this machine reads nothing', async (t) => {
+test('on loopback a page under another name that resolves to this machine is rejected', async (t) => {
   const { server, adminUrl } = await startServer(t, { args: ['--workers', '1'] })
   for (const path of ['/metrics', '/v2', '/v2/health/ready', '/docs/'])
     t.deepEqual(await send(adminUrl, 'GET', path, { host: 'evil.example' }), REFUSED, path)
@@ -91,7 +91,7 @@ test('on loopback a page under another name that resolves to this machine reads 
   await stopCleanly(t, server)
 })
 
-test('beyond loopback, probes and scrapers may use any name; a page that changes something may not', async (t) => {
+test('on other addresses probes and scrapers may use any name, but a page that changes something may not', async (t) => {
   const args = ['--workers', '1', '--admin-host', '0.0.0.0', '--admin-insecure', 'on']
   const { server, adminUrl } = await startServer(t, {
     args: [...args, '--admin-allowed-hosts', 'onecopy.internal'],
@@ -119,7 +119,7 @@ test('a page cannot register shared memory on the public port unless its origin 
   await stopCleanly(t, server)
 })
 
-test('loopback is what only this machine reaches', (t) => {
+test('loopback addresses are those that only this machine can reach', (t) => {
   for (const host of ['127.0.0.1', '127.255.0.3', '::1', '[::1]', '0:0:0:0:0:0:0:1', '::ffff:127.0.0.1'])
     t.true(isLoopbackHost(host), host)
   for (const host of ['localhost', 'LOCALHOST.', 'a.localhost']) t.true(isLoopbackHost(host), host)

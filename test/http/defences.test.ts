@@ -1,4 +1,4 @@
-/** Who may ask, how much, from which pages; and the headers that every answer carries. */
+/** Authentication, limits, CORS and security headers. */
 import test, { type ExecutionContext } from 'ava'
 import { createKey, formatKey, type Scope } from '../../src/access/api-keys.js'
 import { ask } from '../helpers/certificates.js'
@@ -22,7 +22,7 @@ async function start(t: ExecutionContext, args: readonly string[], env: NodeJS.P
 }
 
 test.serial(
-  'every answer of both ports carries the security headers, errors below the routes as well',
+  'every response of both ports has the security headers, also errors below the routes',
   async (t) => {
     const { server, url, adminUrl } = await start(t, [])
     const garbage = await RawClient.connect(url, 'nonsense\r\n\r\n')
@@ -49,7 +49,7 @@ test.serial(
   },
 )
 
-test.serial('a key opens what its scopes say and nothing else; probes need none', async (t) => {
+test.serial('a key allows exactly its scopes; probes need none', async (t) => {
   const infer = newKey('infer', ['infer'])
   const metrics = newKey('metrics', ['metrics'])
   const admin = newKey('admin', ['admin'])
@@ -92,7 +92,7 @@ test.serial('a key opens what its scopes say and nothing else; probes need none'
   await stopCleanly(t, server)
 })
 
-test.serial('requests beyond the rate are 429 until the time that Retry-After says', async (t) => {
+test.serial('requests above the rate get 429 until the time in Retry-After', async (t) => {
   const key = newKey('alice', ['infer'])
   const second = newKey('alice', ['infer'])
   const { server, url, adminUrl } = await start(t, ['--rate-limit', '3/2s'], {
@@ -114,7 +114,7 @@ test.serial('requests beyond the rate are 429 until the time that Retry-After sa
 })
 
 test.serial(
-  'a client has so many requests inside at once, and room again when one is answered',
+  'a client is limited to a number of concurrent requests, and may continue after each response',
   async (t) => {
     const { server, url, adminUrl } = await start(t, ['--max-client-requests', '1', '--trusted-proxies', '2'])
     const from = (address: string) => ({ 'x-forwarded-for': `8.8.8.8, ${address}, 10.0.0.1` })
@@ -149,7 +149,7 @@ test.serial(
   },
 )
 
-test.serial('addresses that a client made up, and those of its own network, give it no more', async (t) => {
+test.serial("forged addresses and addresses of one network do not raise a client's limit", async (t) => {
   const { server, url } = await start(t, ['--rate-limit', '2/1h', '--trusted-proxies', '1'])
   const send = async (forwarded: string | null) =>
     (await ask(`${url}/v2/models`, forwarded === null ? {} : { headers: { 'x-forwarded-for': forwarded } }))
@@ -172,7 +172,7 @@ test.serial('addresses that a client made up, and those of its own network, give
   await stopCleanly(t, server)
 })
 
-test.serial('pages of listed origins may ask and read the headers of the protocol', async (t) => {
+test.serial('pages of listed origins may send requests and read the headers of the protocol', async (t) => {
   const key = newKey('page', ['infer'])
   const { server, url } = await start(t, ['--cors-origin', PAGE, '--cors-origin', 'http://localhost:3000'], {
     ONECOPY_API_KEYS: key.line,

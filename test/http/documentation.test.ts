@@ -11,7 +11,7 @@ const { version } = JSON.parse(readFileSync(join(PROJECT_ROOT, 'package.json'), 
   version: string
 }
 
-test('each port serves its document and a page that loads nothing from elsewhere', async (t) => {
+test('each port serves its document and a page that loads nothing from other origins', async (t) => {
   const { server, url, adminUrl } = await startServer(t, { args: ['--workers', '1'] })
   for (const [base, port] of [
     [url, 'public'],
@@ -42,7 +42,7 @@ test('each port serves its document and a page that loads nothing from elsewhere
       t.regex(response.headers.get('Content-Type') ?? '', file.endsWith('.css') ? /^text\/css/ : /javascript/)
     }
     t.notRegex(html, /<script>|<style>|style=|https?:/)
-    // Not followed, so that the redirect itself is held to the document.
+    // Not followed, so that the redirect itself is compared with the document.
     const redirect = await fetch(`${base}/docs/`, { redirect: 'manual' })
     t.is(redirect.status, 302)
     t.is(new URL(redirect.headers.get('Location') ?? '', `${base}/docs/`).href, `${base}/docs`)
@@ -55,7 +55,7 @@ test('each port serves its document and a page that loads nothing from elsewhere
   await stopCleanly(t, server)
 })
 
-test('with the documentation off there is none, on either port', async (t) => {
+test('without documentation neither port serves it', async (t) => {
   const { server, url, adminUrl } = await startServer(t, { args: ['--workers', '1', '--docs', 'off'] })
   for (const base of [url, adminUrl]) {
     for (const path of ['/openapi.json', '/docs', '/docs/page.js'])
@@ -65,7 +65,7 @@ test('with the documentation off there is none, on either port', async (t) => {
   await stopCleanly(t, server)
 })
 
-test('the package holds every file that the page needs', (t) => {
+test('the package contains every file that the page needs', (t) => {
   const args = ['pack', '--dry-run', '--json', '--ignore-scripts']
   const [packed] = JSON.parse(
     execFileSync('npm', args, { cwd: PROJECT_ROOT, encoding: 'utf8', stdio: 'pipe' }),

@@ -1,4 +1,4 @@
-/** The protocol's extensions as a client meets them, one worker at a time. */
+/** The protocol's extensions, tested through clients. */
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
@@ -24,7 +24,7 @@ const TEXTS = modelBytes(
   }),
 )
 
-/** `y = -x`, one row of fixed length: nothing to batch. */
+/** `y = -x`, one row of fixed length, which cannot be batched. */
 const FIXED = modelBytes(
   graph({
     input: [value('x', ELEMENT.float, [3])],
@@ -70,7 +70,7 @@ function rows(shape: readonly number[], data: readonly number[], parameters: obj
   }
 }
 
-test('an output is answered as its highest classes, with labels, in JSON and in binary', async (t) => {
+test('an output can be returned as its highest classes, with labels, in JSON and binary', async (t) => {
   const { server, url } = await startWith(t, ['add', 'alone', 'fixed', 'texts'])
   const classified = async (model: string, parameters: object, shape = [2, 2], data = [5, 5, 0, 9]) => {
     const response = await ask(url, model, rows(shape, data, parameters))
@@ -84,7 +84,7 @@ test('an output is answered as its highest classes, with labels, in JSON and in 
   t.deepEqual(await classified('add', { classification: 99 }, [1, 2], [5, 5]), [
     { name: 'y', datatype: 'BYTES', shape: [1, 2], strings: ['7.000000:1:dog', '6.000000:0:cat'] },
   ])
-  // Rows are known to be rows where the operator keeps them from being gathered, too.
+  // Rows are also known to be rows if the config disables batching.
   t.deepEqual((await classified('alone', { classification: 1 }))[0]?.shape, [2, 1])
   t.deepEqual(await classified('fixed', { classification: 2 }, [3], [1, -2, 3]), [
     { name: 'y', datatype: 'BYTES', shape: [2], strings: ['2.000000:1', '-1.000000:0'] },
@@ -98,7 +98,7 @@ test('an output is answered as its highest classes, with labels, in JSON and in 
   await stopCleanly(t, server)
 })
 
-test('the configuration of a model in the words of Triton', async (t) => {
+test('the configuration of a model in the format of Triton', async (t) => {
   const { server, url } = await startWith(t, ['add', 'alone', 'fixed', 'texts'])
   const notes = new Map<string, string>()
   const config = async (model: string) => {
@@ -127,7 +127,7 @@ test('the configuration of a model in the words of Triton', async (t) => {
   const { dynamic_batching: _gathered, ...ungathered } = add
   t.deepEqual(await config('alone'), { ...ungathered, name: 'alone', version_policy: { all: {} } })
   t.regex(notes.get('add') as string, /^yes: /)
-  t.regex(notes.get('alone') as string, /^no: "batching" is false in the model's config \(found out: yes: /)
+  t.regex(notes.get('alone') as string, /^no: "batching" is false in the model's config \(detected: yes: /)
   t.like(await config('fixed'), { max_batch_size: 0, input: [tensor('x', [3])] })
   t.regex(notes.get('fixed') as string, /^no: input "x" has a fixed first dimension/)
   t.like(await config('texts'), { input: [{ data_type: 'TYPE_STRING' }] })
@@ -135,7 +135,7 @@ test('the configuration of a model in the words of Triton', async (t) => {
   await stopCleanly(t, server)
 })
 
-test('each port says which extensions it has', async (t) => {
+test('each port lists its extensions', async (t) => {
   const extensions = async (base: string) =>
     ((await (await fetch(`${base}/v2`)).json()) as { extensions: string[] }).extensions
   const core = [
@@ -160,7 +160,7 @@ test('each port says which extensions it has', async (t) => {
   await stopCleanly(t, sharing.server)
 })
 
-test('a raw body for a model of texts is the text', async (t) => {
+test('the raw body for a model with a text input is the text', async (t) => {
   const { server, url } = await startWith(t, ['texts'])
   const response = await fetch(`${url}/v2/models/texts/infer`, {
     method: 'POST',
@@ -173,7 +173,7 @@ test('a raw body for a model of texts is the text', async (t) => {
   await stopCleanly(t, server)
 })
 
-test('a deadline that passed is 503 where that is asked for', async (t) => {
+test('an exceeded deadline is 503 if configured', async (t) => {
   const { server, url, adminUrl } = await startWith(t, ['slow'], ['--deadline-status', '503'])
   const late = await ask(url, 'slow', {
     parameters: { timeout: 10_000 },
@@ -185,7 +185,7 @@ test('a deadline that passed is 503 where that is asked for', async (t) => {
   await stopCleanly(t, server)
 })
 
-test('binary inputs that the queue could never take are refused before they are sent', async (t) => {
+test('binary inputs that can never fit the queue are rejected before they are sent', async (t) => {
   const models = writeModel(temporaryFolder(t), 'add', addModel())
   writeFileSync(join(models, 'add', 'config.json'), JSON.stringify({ max_queue_bytes: 1024 }))
   const { server, url } = await startServer(t, { models, args: ['--workers', '1'] })
@@ -195,7 +195,7 @@ test('binary inputs that the queue could never take are refused before they are 
   const response = await fetch(`${url}/v2/models/add/infer`, {
     method: 'POST',
     headers: { 'Inference-Header-Content-Length': String(json.length) },
-    // Of the right length and no JSON: who reads it says so.
+    // The right length, but not JSON: the parser reports it.
     body: new Uint8Array(json.length + 2048),
   })
   t.is(response.status, 413)
@@ -205,7 +205,7 @@ test('binary inputs that the queue could never take are refused before they are 
   await stopCleanly(t, server)
 })
 
-test('JSON inputs that the queue could never take are refused for good, and the next request is answered', async (t) => {
+test('JSON inputs that can never fit the queue are rejected without Retry-After, and the next request is answered', async (t) => {
   const models = writeModel(temporaryFolder(t), 'add', addModel())
   writeFileSync(join(models, 'add', 'config.json'), JSON.stringify({ max_queue_bytes: 1024 }))
   const { server, url } = await startServer(t, { models, args: ['--workers', '1'] })

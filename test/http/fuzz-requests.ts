@@ -1,15 +1,15 @@
-/** Requests that nobody should send, and some that anybody would: arbitraries for fast-check. */
+/** Invalid and valid requests: arbitraries for fast-check. */
 import { deflateSync, gzipSync } from 'node:zlib'
 import fc from 'fast-check'
 
 export interface FuzzRequest {
-  /** What kind it is, for whoever reads a failure. */
+  /** Its kind, for failure messages. */
   readonly kind: string
   readonly method: string
   readonly path: string
   readonly headers: Readonly<Record<string, string>>
   readonly body: Uint8Array
-  /** The values that must come back, where the request is a right one: `y = x + [1, 2]`. */
+  /** The expected values, if the request is valid: `y = x + [1, 2]`. */
   readonly expected: readonly number[] | null
 }
 
@@ -107,7 +107,7 @@ const strangeValue = fc.oneof(
   fc.dictionary(strangeKey, fc.oneof(strangeNumber, fc.string({ maxLength: 5 })), { maxKeys: 3 }),
 )
 
-/** Ways through a document, as a person would point at a place in it. */
+/** Paths to the values of a document. */
 type Step = string | number
 
 function places(value: unknown, path: Step[] = []): Step[][] {
@@ -124,7 +124,7 @@ function replaced(document: unknown, path: readonly Step[], change: unknown): un
   return copy
 }
 
-/** One place of a right document holds something else, and perhaps one more key. */
+/** Replaces one value of a valid document, and may add a key. */
 function bent(
   document: unknown,
   at: number,
@@ -186,7 +186,7 @@ const raw = fc
   .tuple(fc.uint8Array({ maxLength: 64 }), anyLength)
   .map(([body, length]) => post({ kind: 'bytes', headers: { [HEADER_LENGTH]: length }, body }))
 
-/** Some bytes of a right body are others, or it ends early. */
+/** Changes some bytes of a valid body, or truncates it. */
 const bentBytes = fc
   .tuple(
     fc.oneof(rightJson, rightBinary, rightCompressed),
@@ -347,7 +347,7 @@ const header = fc.tuple(
   ),
 )
 
-/** A right request under headers that should not matter, but for those that do. */
+/** A valid request with headers that have no effect, and some that have. */
 const anyHeaders = fc
   .tuple(fc.oneof(rightJson, rightBinary, rightCompressed), fc.array(header, { minLength: 1, maxLength: 4 }))
   .map(([request, headers]) => ({
@@ -358,7 +358,7 @@ const anyHeaders = fc
       ...Object.fromEntries(headers.filter(([name]) => name !== 'Expect')),
       ...request.headers,
     },
-    // The values are those of a right request where it is answered at all; see the test.
+    // The values are those of a valid request, if it succeeds; see the test.
   }))
 
 export const fuzzRequest: fc.Arbitrary<FuzzRequest> = fc.oneof(

@@ -1,8 +1,8 @@
 /**
- * Random requests over real connections, right ones among them: every one is answered, none with a status that says
- * the server failed, every right one with its own values, and no worker ends over it. 20,000 here, the same each time,
- * so that a change is judged by what it changed; `ONECOPY_FUZZ_REQUESTS=200000 npx ava dist/test/http/fuzz.test.js`
- * sends more, others each time, and `ONECOPY_FUZZ_SEED` repeats a run.
+ * Random requests over real connections, some of them valid. Every request is answered, never with a server
+ * error, every valid one with its own values, and no worker ends. There are 20,000, the same in every run, so
+ * that failures point to changes; `ONECOPY_FUZZ_REQUESTS=200000 npx ava dist/test/http/fuzz.test.js` sends
+ * more, different in each run, and `ONECOPY_FUZZ_SEED` repeats a run.
  */
 import { Agent, request as httpRequest, type IncomingMessage } from 'node:http'
 import { gunzipSync, inflateSync } from 'node:zlib'
@@ -18,12 +18,15 @@ const { ONECOPY_FUZZ_REQUESTS, ONECOPY_FUZZ_SEED } = process.env
 const REQUESTS = Number(ONECOPY_FUZZ_REQUESTS ?? 20_000)
 const SEED = Number(ONECOPY_FUZZ_SEED ?? (ONECOPY_FUZZ_REQUESTS === undefined ? 1 : Date.now() % 2 ** 31))
 const CONNECTIONS = 16
-/** Made at a time, so that a long run takes no more memory than a short one. */
+/** Requests generated at a time, so that a long run needs no more memory than a short one. */
 const PORTION = 2000
 const ANSWER_TIMEOUT_MS = 30_000
-/** What a client can bring upon itself. 503 and 500 are the server's. */
+/** Statuses of client errors. 503 and 500 would be faults of the server. */
 const STATUSES = new Set([200, 204, 302, 400, 401, 403, 404, 405, 408, 411, 413, 414, 415, 431, 501, 504])
-/** Of a worker over all requests, once it has seen each kind: caches and arenas, not a leak per request. */
+/**
+ * Permitted growth of a worker over all requests, after each kind has occurred: caches and arenas, not a
+ * leak.
+ */
 const GROWTH_BYTES = 40e6
 
 interface Answer {
@@ -75,7 +78,7 @@ function valuesOf(answer: Answer): number[] {
   return [...new Float32Array(Uint8Array.from(body.subarray(Number(jsonBytes))).buffer)]
 }
 
-/** What is wrong with an answer; null where nothing is. */
+/** The problem of a response; null if there is none. */
 function problemOf(request: FuzzRequest, answer: Answer): string | null {
   const { status } = answer
   if (!STATUSES.has(status)) return `status ${status}: ${inflated(answer).toString('utf8').slice(0, 300)}`
@@ -89,7 +92,7 @@ function problemOf(request: FuzzRequest, answer: Answer): string | null {
   const text = inflated(answer).toString('utf8')
   const { error } = JSON.parse(text) as { error?: unknown }
   if (typeof error !== 'string' || error === '') return `an error without words: ${text}`
-  // A path of the server's own, or a line of a stack.
+  // A path of the server, or a line of a stack.
   if (/\bat .*\(.*:\d+:\d+\)|node_modules|\/dist\//.test(text)) return `it says too much: ${text}`
   return null
 }
@@ -98,7 +101,7 @@ async function privateBytes(pids: readonly number[]): Promise<number[]> {
   return await Promise.all(pids.map(async (pid) => (await readProcessMemory(pid))?.privateBytes ?? 0))
 }
 
-test('random requests: each is answered, right ones rightly, and nothing breaks', async (t) => {
+test('every random request is answered, valid ones correctly, and the server stays healthy', async (t) => {
   t.timeout(3_600_000)
   const models = writeModel(temporaryFolder(t), 'add', addModel())
   const { server, url } = await startServer(t, { models, args: ['--workers', '2'] })

@@ -1,5 +1,5 @@
 /**
- * Inputs that are wrong on purpose, each with the answer it gets. The same table stands in docs/hostile-inputs.md;
+ * Invalid inputs, each with its response. docs/hostile-inputs.md contains the same table;
  * `UPDATE_DOCS=1 npx ava dist/test/http/hostile-inputs.test.js` writes it.
  */
 import { readFileSync, writeFileSync } from 'node:fs'
@@ -12,12 +12,12 @@ import { PROJECT_ROOT } from '../helpers/shared.js'
 
 interface Row {
   readonly input: string
-  /** The bytes that go over the connection. */
+  /** The bytes sent over the connection. */
   readonly send: () => string | Uint8Array
   readonly status: number
-  /** Value of X-Error-Code; absent for what is answered. */
+  /** Value of X-Error-Code; absent for valid requests. */
   readonly code?: string
-  /** What the body says. */
+  /** The expected text of the body. */
   readonly says: RegExp
   readonly port?: 'admin'
 }
@@ -57,12 +57,12 @@ function post(body: Body, { model = 'floats' as Model, headers = [] as readonly 
   return http(`POST /v2/models/${model}/infer`, [length, ...headers], body)
 }
 
-/** A request whose JSON is given as text. */
+/** A request with its JSON as text. */
 function json(text: Body | (() => Body), model: Model = 'floats'): () => Uint8Array {
   return () => post(typeof text === 'function' ? text() : text, { model })
 }
 
-/** One input, all of it as JSON text; `data` and `shape` as they are written. */
+/** One input as JSON text, with verbatim `data` and `shape`. */
 function input(
   parts: { shape?: string; data?: string; datatype?: string; name?: string; more?: string },
   model: Model = 'floats',
@@ -80,7 +80,7 @@ function root(more: string): () => Uint8Array {
   return json(`{${GOOD},${more}}`)
 }
 
-/** One input as bytes behind the JSON. */
+/** One input as bytes after the JSON. */
 function binary(
   bytes: Uint8Array,
   { model = 'floats' as Model, shape = '[1]', size = String(bytes.length), more = '' } = {},
@@ -96,7 +96,7 @@ function headerLength(length: string, body = `{${GOOD}}`): () => Uint8Array {
   return () => post(body, { headers: [`Inference-Header-Content-Length: ${length}`] })
 }
 
-/** Head and body as they are given, with nothing counted for them. */
+/** Head and body verbatim, without calculated lengths. */
 function framed(headers: readonly string[], body = ''): () => Uint8Array {
   return () => http('POST /v2/models/floats/infer', headers, body)
 }
@@ -109,21 +109,21 @@ const NO_MODEL = { status: 404, code: 'MODEL_NOT_FOUND' } as const
 const NO_ROUTE = { status: 404, code: 'ROUTE_NOT_FOUND' } as const
 const ANSWERED = { status: 200 } as const
 
-/** Bodies that are small and inflate to much belong here too, in a section of their own. */
+/** Small bodies that decompress to a large size have a separate section. */
 const TABLE: Record<string, readonly Row[]> = {
   'Not JSON, or not an object': [
-    { input: 'nothing', send: json(''), ...BODY, says: /is empty/ },
-    { input: 'blanks', send: json(' \n\t '), ...BODY, says: /is empty/ },
+    { input: 'an empty body', send: json(''), ...BODY, says: /is empty/ },
+    { input: 'only spaces', send: json(' \n\t '), ...BODY, says: /is empty/ },
     { input: '`null`', send: json('null'), ...REQUEST, says: /expected object/ },
     { input: 'an array', send: json('[]'), ...REQUEST, says: /expected object/ },
-    { input: 'a text', send: json('"x"'), ...REQUEST, says: /expected object/ },
-    { input: 'an object that does not end', send: json('{'), ...BODY, says: /not valid JSON/ },
+    { input: 'a string', send: json('"x"'), ...REQUEST, says: /expected object/ },
+    { input: 'an unterminated object', send: json('{'), ...BODY, says: /not valid JSON/ },
     { input: 'two objects', send: json(`{${GOOD}} {}`), ...BODY, says: /not valid JSON/ },
-    { input: 'a comma too many', send: json(`{${GOOD},}`), ...BODY, says: /not valid JSON/ },
-    { input: 'a NUL byte behind it', send: json(`{${GOOD}}\0`), ...BODY, says: /not valid JSON/ },
-    { input: 'a NUL byte within a name', send: input({ name: '"x\0"' }), ...BODY, says: /not valid JSON/ },
+    { input: 'a trailing comma', send: json(`{${GOOD},}`), ...BODY, says: /not valid JSON/ },
+    { input: 'a trailing NUL byte', send: json(`{${GOOD}}\0`), ...BODY, says: /not valid JSON/ },
+    { input: 'a NUL byte in a name', send: input({ name: '"x\0"' }), ...BODY, says: /not valid JSON/ },
     {
-      input: 'a NUL escaped within a name',
+      input: 'an escaped NUL in a name',
       send: input({ name: '"x\\u0000"' }),
       ...TENSOR,
       says: /no such input/,
@@ -148,28 +148,33 @@ const TABLE: Record<string, readonly Row[]> = {
       says: /not valid UTF-8/,
     },
     {
-      input: 'a million arrays in one another',
+      input: 'a million nested arrays',
       send: json(() => '['.repeat(MILLION)),
       ...BODY,
       says: /nested too deeply/,
     },
     {
-      input: 'a million objects in one another',
+      input: 'a million nested objects',
       send: json(() => '{"a":'.repeat(MILLION)),
       ...BODY,
       says: /nested too deeply/,
     },
     {
-      input: 'a million arrays as data',
+      input: 'a million nested arrays as data',
       send: json(() => `{"inputs":[{"name":"x","data":${'['.repeat(MILLION)}`),
       ...BODY,
       says: /nested too deeply/,
     },
   ],
   Keys: [
-    { input: '`__proto__` beside the inputs', send: root('"__proto__":{"a":1}'), ...ANSWERED, says: /\[1\]/ },
     {
-      input: '`__proto__` in place of the inputs',
+      input: '`__proto__` in addition to the inputs',
+      send: root('"__proto__":{"a":1}'),
+      ...ANSWERED,
+      says: /\[1\]/,
+    },
+    {
+      input: '`__proto__` instead of the inputs',
       send: json(`{"__proto__":{${GOOD}}}`),
       ...REQUEST,
       says: /inputs/,
@@ -219,7 +224,7 @@ const TABLE: Record<string, readonly Row[]> = {
       says: /\[1\]/,
     },
     {
-      input: '`data` twice, the first no JSON',
+      input: '`data` twice, the first not JSON',
       send: input({ data: '[nonsense]', more: ',"data":[1]' }),
       ...BODY,
       says: /not valid JSON/,
@@ -231,7 +236,7 @@ const TABLE: Record<string, readonly Row[]> = {
       says: /more than once/,
     },
   ],
-  'Names, ids and numbers of things': [
+  'Names, ids and counts': [
     {
       input: 'no name',
       send: json('{"inputs":[{"shape":[1],"datatype":"FP32","data":[1]}]}'),
@@ -241,7 +246,7 @@ const TABLE: Record<string, readonly Row[]> = {
     { input: 'an empty name', send: input({ name: '""' }), ...TENSOR, says: /no such input/ },
     { input: 'a name that is a number', send: input({ name: '1' }), ...REQUEST, says: /name/ },
     {
-      input: 'a name of a million letters',
+      input: 'a name of a million characters',
       send: json(
         () => `{"inputs":[{"name":"${'x'.repeat(MILLION)}","shape":[1],"datatype":"FP32","data":[1]}]}`,
       ),
@@ -249,20 +254,20 @@ const TABLE: Record<string, readonly Row[]> = {
       says: /^.{1,300}$/,
     },
     {
-      input: 'half a surrogate pair as name',
+      input: 'an unpaired surrogate as name',
       send: input({ name: '"\\ud800"' }),
       ...TENSOR,
       says: /no such input/,
     },
     { input: 'an id that is a number', send: root('"id":1'), ...REQUEST, says: /id/ },
     {
-      input: 'an id of a million letters',
+      input: 'an id of a million characters',
       send: json(() => `{${GOOD},"id":"${'i'.repeat(MILLION)}"}`),
       ...ANSWERED,
       says: /\[1\]/,
     },
     {
-      input: 'an id that is half a surrogate pair',
+      input: 'an unpaired surrogate as id',
       send: root('"id":"\\ud800"'),
       ...ANSWERED,
       says: /\\ud800/,
@@ -345,8 +350,8 @@ const TABLE: Record<string, readonly Row[]> = {
     { input: '`[null]`', send: input({ shape: '[null]' }), ...TENSOR, says: /non-negative integers/ },
     { input: '`[[1]]`', send: input({ shape: '[[1]]' }), ...TENSOR, says: /non-negative integers/ },
     { input: '`1`', send: input({ shape: '1' }), ...TENSOR, says: /non-negative integers/ },
-    { input: '`[]`: one rank too few', send: input({ shape: '[]' }), ...TENSOR, says: /shape/ },
-    { input: '`[1,1]`: one rank too many', send: input({ shape: '[1,1]' }), ...TENSOR, says: /shape/ },
+    { input: '`[]`: rank too low', send: input({ shape: '[]' }), ...TENSOR, says: /shape/ },
+    { input: '`[1,1]`: rank too high', send: input({ shape: '[1,1]' }), ...TENSOR, says: /shape/ },
     {
       input: '`[2]` with one element',
       send: input({ shape: '[2]' }),
@@ -384,7 +389,7 @@ const TABLE: Record<string, readonly Row[]> = {
       says: /needs|bytes/,
     },
     {
-      input: '2^53 - 1 texts as bytes',
+      input: '2^53 - 1 strings as bytes',
       send: binary(new Uint8Array(4), { model: 'texts', shape: '[9007199254740991]' }),
       ...TENSOR,
       says: /needs|bytes/,
@@ -399,7 +404,7 @@ const TABLE: Record<string, readonly Row[]> = {
     },
     { input: '`NaN` without quotes', send: input({ data: '[NaN]' }), ...ANSWERED, says: /\["NaN"\]/ },
     {
-      input: '`-Infinity` without quotes, nested, beside `"NaN"`',
+      input: '`-Infinity` without quotes, nested, next to `"NaN"`',
       send: input({ shape: '[2]', data: '[-Infinity,"NaN"]' }),
       ...ANSWERED,
       says: /\["-Infinity","NaN"\]/,
@@ -416,7 +421,7 @@ const TABLE: Record<string, readonly Row[]> = {
     { input: '`nan` without quotes', send: input({ data: '[nan]' }), ...BODY, says: /expected numbers, NaN/ },
     { input: '`1NaN`', send: input({ data: '[1NaN]' }), ...BODY, says: /not valid JSON/ },
     {
-      input: '`NaN` without quotes beside a text with NaN in it',
+      input: '`NaN` without quotes next to a string that contains NaN',
       send: input({ shape: '[2]', data: '[NaN,"a NaN"]' }),
       ...TENSOR,
       says: /element 1.*a NaN/,
@@ -428,7 +433,7 @@ const TABLE: Record<string, readonly Row[]> = {
       says: /only in the data of FP32 and FP64/,
     },
     {
-      input: '`NaN` without quotes among texts',
+      input: '`NaN` without quotes among strings',
       send: input({ data: '[NaN]' }, 'texts'),
       ...BODY,
       says: /not valid JSON/,
@@ -446,14 +451,14 @@ const TABLE: Record<string, readonly Row[]> = {
       says: /only in the data of FP32 and FP64/,
     },
     {
-      input: 'a NUL within a text',
+      input: 'a NUL in a string',
       send: input({ shape: '[2]', data: '["ab","ab\\u0000cd"]' }, 'texts'),
       ...TENSOR,
       says: /input \\?"x\\?": element 1: a NUL at character 2/,
     },
-    { input: 'an empty text', send: input({ data: '[""]' }, 'texts'), ...ANSWERED, says: /\[""\]/ },
+    { input: 'an empty string', send: input({ data: '[""]' }, 'texts'), ...ANSWERED, says: /\[""\]/ },
     {
-      input: 'a text of a million letters',
+      input: 'a string of a million characters',
       send: json(
         () => `{"inputs":[{"name":"x","shape":[1],"datatype":"BYTES","data":["${'t'.repeat(MILLION)}"]}]}`,
         'texts',
@@ -472,14 +477,14 @@ const TABLE: Record<string, readonly Row[]> = {
     { input: 'an object among numbers', send: input({ data: '[{}]' }), ...TENSOR, says: /object/ },
     { input: 'an object', send: input({ data: '{"0":1}' }), ...TENSOR, says: /object/ },
     { input: '`2` among booleans', send: input({ data: '[2]' }, 'bools'), ...TENSOR, says: /2/ },
-    { input: 'a number among texts', send: input({ data: '[1]' }, 'texts'), ...TENSOR, says: /1/ },
+    { input: 'a number among strings', send: input({ data: '[1]' }, 'texts'), ...TENSOR, says: /1/ },
     {
-      input: 'half a surrogate pair among texts',
+      input: 'an unpaired surrogate in a string',
       send: input({ data: '["\\ud800"]' }, 'texts'),
       ...TENSOR,
       says: /surrogate|UTF-8|text/,
     },
-    { input: 'one element too many', send: input({ data: '[1,2]' }), ...TENSOR, says: /element/ },
+    { input: 'one surplus element', send: input({ data: '[1,2]' }), ...TENSOR, says: /element/ },
     {
       input: 'rows of different lengths',
       send: input({ shape: '[3]', data: '[[1],[2,3]]' }),
@@ -549,7 +554,7 @@ const TABLE: Record<string, readonly Row[]> = {
       says: /needs 4 bytes, got 3/,
     },
     {
-      input: 'data as well',
+      input: 'data in addition',
       send: binary(new Uint8Array(4), { more: ',"data":[1]' }),
       ...REQUEST,
       says: /data/,
@@ -561,43 +566,43 @@ const TABLE: Record<string, readonly Row[]> = {
       says: /0 or 1/,
     },
     {
-      input: 'a text of 2^32 - 1 bytes that are not there',
+      input: 'a string with a length of 2^32 - 1 and no bytes',
       send: binary(Uint8Array.of(255, 255, 255, 255, 1), { model: 'texts' }),
       ...BODY,
       says: /claims 4294967295 bytes/,
     },
     {
-      input: 'a text without the end of its length',
+      input: 'a string with an incomplete length',
       send: binary(Uint8Array.of(0, 0, 0, 0, 1, 0), { model: 'texts', shape: '[2]' }),
       ...TENSOR,
       says: /./,
     },
     {
-      input: 'a text that is not UTF-8',
+      input: 'a string that is not UTF-8',
       send: binary(Uint8Array.of(1, 0, 0, 0, 0xff), { model: 'texts' }),
       ...TENSOR,
       says: /UTF-8/,
     },
     {
-      input: 'a text with a NUL in it',
+      input: 'a string with a NUL',
       send: binary(Buffer.from('\x05\0\0\0ab\0cd'), { model: 'texts' }),
       ...TENSOR,
       says: /element 0: a NUL at character 2/,
     },
     {
-      input: 'null as data beside the size',
+      input: 'null as data in addition to the size',
       send: binary(new Uint8Array(4), { more: ',"data":null' }),
       ...ANSWERED,
       says: /\[0\]/,
     },
     {
-      input: 'a raw text with a NUL in it',
+      input: 'a raw string with a NUL',
       send: () => post('ab\0cd', { model: 'texts', headers: ['Inference-Header-Content-Length: 0'] }),
       ...TENSOR,
       says: /element 0: a NUL at character 2/,
     },
     {
-      input: 'bytes behind the last text',
+      input: 'bytes after the last string',
       send: binary(Uint8Array.of(0, 0, 0, 0, 1), { model: 'texts' }),
       ...BODY,
       says: /left over/,
@@ -623,7 +628,7 @@ const TABLE: Record<string, readonly Row[]> = {
     },
     { input: 'header length beyond the body', send: headerLength('99999'), ...BODY, says: /99999/ },
     {
-      input: 'header length that ends within the JSON',
+      input: 'header length that ends inside the JSON',
       send: headerLength('5'),
       ...BODY,
       says: /not valid JSON/,
@@ -637,7 +642,12 @@ const TABLE: Record<string, readonly Row[]> = {
       ...BODY,
       says: /Inference-Header-Content-Length/,
     },
-    { input: 'raw bytes that fit no shape', send: headerLength('0', 'abc'), ...TENSOR, says: /whole number/ },
+    {
+      input: 'raw bytes that match no shape',
+      send: headerLength('0', 'abc'),
+      ...TENSOR,
+      says: /whole number/,
+    },
   ],
   Paths: [
     {
@@ -664,9 +674,9 @@ const TABLE: Record<string, readonly Row[]> = {
       ...NO_MODEL,
       says: /unknown model/,
     },
-    { input: 'an empty model', send: get('/v2/models//ready'), ...NO_ROUTE, says: /no route/ },
+    { input: 'an empty model name', send: get('/v2/models//ready'), ...NO_ROUTE, says: /no route/ },
     {
-      input: 'a model of 8000 letters',
+      input: 'a model name of 8000 characters',
       send: get(`/v2/models/${'m'.repeat(8000)}`),
       ...NO_MODEL,
       says: /^.{1,200}$/,
@@ -739,7 +749,7 @@ const TABLE: Record<string, readonly Row[]> = {
     },
     { input: 'no Host header', send: () => 'GET /v2 HTTP/1.1\r\n\r\n', ...HTTP, says: /Host/ },
     {
-      input: 'HTTP/2 without being asked',
+      input: 'HTTP/2 without negotiation',
       send: () => 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n',
       ...HTTP,
       says: /HTTP/,
@@ -750,9 +760,9 @@ const TABLE: Record<string, readonly Row[]> = {
       ...HTTP,
       says: /HTTP/,
     },
-    { input: 'a blank before the colon', send: framed(['Content-Length : 2'], '{}'), ...HTTP, says: /HTTP/ },
+    { input: 'a space before the colon', send: framed(['Content-Length : 2'], '{}'), ...HTTP, says: /HTTP/ },
     {
-      input: 'a header line that goes on in the next',
+      input: 'a folded header line',
       send: () => 'GET /v2 HTTP/1.1\r\nHost: x\r\nX-A: a\r\n b\r\n\r\n',
       ...HTTP,
       says: /HTTP/,
@@ -776,7 +786,7 @@ const TABLE: Record<string, readonly Row[]> = {
       says: /HTTP/,
     },
     {
-      input: 'Content-Length and chunks',
+      input: 'Content-Length with chunked encoding',
       send: framed(['Content-Length: 5', 'Transfer-Encoding: chunked'], '0\r\n\r\n'),
       ...HTTP,
       says: /HTTP/,
@@ -826,7 +836,7 @@ const TABLE: Record<string, readonly Row[]> = {
       says: /\[1\]/,
     },
     {
-      input: 'gzip that is none',
+      input: 'gzip data that is invalid',
       send: framed(['Content-Encoding: gzip', 'Content-Length: 2'], '{}'),
       ...BODY,
       says: /decompress/,
@@ -859,7 +869,7 @@ const TABLE: Record<string, readonly Row[]> = {
   ],
 }
 
-/** What no answer may tell. */
+/** Text that no response may contain. */
 const PRIVATE = /node_modules|\/src\/|\/dist\/|\.[jt]s:\d|\n\s+at |\/tmp\/|\/dev\/shm|\/home\/|\/proc\//
 
 async function ask(url: string, bytes: string | Uint8Array): Promise<RawAnswer | undefined> {
@@ -869,7 +879,7 @@ async function ask(url: string, bytes: string | Uint8Array): Promise<RawAnswer |
   return answer
 }
 
-/** What is wrong with an answer; null for nothing. */
+/** The problem of a response; null if there is none. */
 function problemOf(row: Row, answer: RawAnswer | undefined): string | null {
   const about = `${row.input}: ${answer?.status} ${answer?.headers['x-error-code']} ${answer?.body.slice(0, 500)}`
   if (answer?.status !== row.status || answer.headers['x-error-code'] !== row.code) return about
@@ -879,52 +889,55 @@ function problemOf(row: Row, answer: RawAnswer | undefined): string | null {
   return Object.keys(parsed).join() === 'error' && row.says.test(parsed.error) ? null : about
 }
 
-test.serial('every hostile input gets its answer, and the next client the right one', async (t) => {
-  const models = temporaryFolder(t)
-  for (const [name, element] of Object.entries(MODELS)) writeModel(models, name, identityModel(element))
-  const { server, url, adminUrl } = await startServer(t, {
-    models,
-    args: ['--workers', '1', '--model-control', 'explicit', '--load-model', '*', '--log-level', 'debug'],
-  })
-  const problems: string[] = []
-  let sent = 0
-  for (const row of Object.values(TABLE).flat()) {
-    const base = row.port === 'admin' ? adminUrl : url
-    const answer = await ask(base, row.send()).catch((thrown) => String(thrown))
-    const problem = typeof answer === 'string' ? `${row.input}: ${answer}` : problemOf(row, answer)
-    if (problem !== null) problems.push(problem)
-    const number = ++sent
-    const good = await ask(url, input({ data: `[${number}]` })())
-    t.is(good?.status, 200, row.input)
-    t.deepEqual(JSON.parse(good?.body ?? '').outputs[0].data, [number], `after ${row.input}`)
-  }
-  t.deepEqual(problems, [])
-  t.is(server.log.filter(({ msg }) => msg === 'worker ready').length, 1, 'the worker was never replaced')
-  for (const line of server.log)
-    t.false(['warn', 'error', 'fatal'].includes(line.level), JSON.stringify(line))
-  await stopCleanly(t, server)
-})
+test.serial(
+  'every hostile input gets its documented response, and the next client a correct one',
+  async (t) => {
+    const models = temporaryFolder(t)
+    for (const [name, element] of Object.entries(MODELS)) writeModel(models, name, identityModel(element))
+    const { server, url, adminUrl } = await startServer(t, {
+      models,
+      args: ['--workers', '1', '--model-control', 'explicit', '--load-model', '*', '--log-level', 'debug'],
+    })
+    const problems: string[] = []
+    let sent = 0
+    for (const row of Object.values(TABLE).flat()) {
+      const base = row.port === 'admin' ? adminUrl : url
+      const answer = await ask(base, row.send()).catch((thrown) => String(thrown))
+      const problem = typeof answer === 'string' ? `${row.input}: ${answer}` : problemOf(row, answer)
+      if (problem !== null) problems.push(problem)
+      const number = ++sent
+      const good = await ask(url, input({ data: `[${number}]` })())
+      t.is(good?.status, 200, row.input)
+      t.deepEqual(JSON.parse(good?.body ?? '').outputs[0].data, [number], `after ${row.input}`)
+    }
+    t.deepEqual(problems, [])
+    t.is(server.log.filter(({ msg }) => msg === 'worker ready').length, 1, 'the worker was never replaced')
+    for (const line of server.log)
+      t.false(['warn', 'error', 'fatal'].includes(line.level), JSON.stringify(line))
+    await stopCleanly(t, server)
+  },
+)
 
 function rendered(): string {
   const sections = Object.entries(TABLE).map(([title, rows]) => {
     const lines = rows.map(({ input: what, status, code, says }) => {
-      const said = says.source === '.' ? '' : `\`${says.source.replaceAll('|', '\\|')}\``
-      return `| ${what} | ${status}${code === undefined ? '' : ` \`${code}\``} | ${said} |`
+      const message = says.source === '.' ? '' : `\`${says.source.replaceAll('|', '\\|')}\``
+      return `| ${what} | ${status}${code === undefined ? '' : ` \`${code}\``} | ${message} |`
     })
-    return [`## ${title}`, '', '| input | answer | says |', '|---|---|---|', ...lines].join('\n')
+    return [`## ${title}`, '', '| input | response | message |', '|---|---|---|', ...lines].join('\n')
   })
   return `# Hostile inputs
 
-What the server answers to inputs that are wrong on purpose. Each of them is sent to a real server by
-\`test/http/hostile-inputs.test.ts\`, which holds this page to its table; after each the same server answers the
-next client right. "Says" is a pattern in the text of the error, or of the answer. No answer names a file, a folder or a
-line of code.
+Responses of the server to invalid and hostile inputs. \`test/http/hostile-inputs.test.ts\` sends each
+of them to a real server and compares this page with its table. After each input the same server
+answers a valid request correctly. *Message* is a pattern in the text of the error or response. No
+response contains the name of a file or folder, or a source location.
 
 ${sections.join('\n\n')}
 `
 }
 
-test('docs/hostile-inputs.md is the table', (t) => {
+test('docs/hostile-inputs.md matches the table', (t) => {
   if (process.env.UPDATE_DOCS !== undefined) writeFileSync(DOC, rendered())
   t.is(readFileSync(DOC, 'utf8'), rendered())
 })

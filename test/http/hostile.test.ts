@@ -1,4 +1,4 @@
-/** Clients that break the rules: each is told so in the usual form, and nobody else notices. */
+/** Clients that violate the protocol: each gets an error in the usual form, and others are not affected. */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -39,7 +39,7 @@ function chunk(text: string): string {
 const CHUNKED_HEAD = `POST ${PATH} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n`
 const CUT_BODY = post(bodyWith('cut')).slice(0, -10)
 
-/** Compiled once for all the servers. */
+/** Compiled once for all servers. */
 let compiled: string | undefined
 test.after.always(() => {
   if (compiled !== undefined) rmSync(compiled, { recursive: true, force: true })
@@ -63,7 +63,7 @@ async function startAttacked(t: ExecutionContext, ...args: string[]): Promise<Ru
   })
 }
 
-/** Other clients of every worker are served, by workers that never died and never complained. */
+/** Every worker serves other clients, has never died and has logged no error. */
 async function assertUnharmed(t: ExecutionContext, { server, url }: RunningServer): Promise<void> {
   const first = server.log.filter((line) => line.msg === 'worker ready').map((line) => line.workerPid)
   const servedBy = new Set<number>()
@@ -106,7 +106,7 @@ function assertRefused(
   t.notRegex(body.error, /\n|node_modules|HPE_/)
 }
 
-/** Requests and executions that the fleet counted so far. */
+/** Requests and executions that all workers have counted so far. */
 async function count(adminUrl: string, metric: string, label = ''): Promise<number> {
   const text = await (await fetch(`${adminUrl}/metrics`)).text()
   const lines = text.split('\n').filter((line) => line.startsWith(`${metric}{`) && line.includes(label))
@@ -121,7 +121,7 @@ function executions(adminUrl: string): Promise<number> {
   return count(adminUrl, 'onecopy_batch_size_count', 'model="negate"')
 }
 
-test.serial('headers and bodies that come slowly are ended with 408 at their time limits', async (t) => {
+test.serial('slow headers and bodies get 408 at their time limits', async (t) => {
   const running = await startAttacked(t, '--headers-timeout', '700ms', '--request-timeout', '1500ms')
   const { url, adminUrl } = running
   const startedMs = performance.now()
@@ -135,7 +135,7 @@ test.serial('headers and bodies that come slowly are ended with 408 at their tim
       RawClient.connect(url, bytes),
     ),
   )
-  // A drop now and then does not help.
+  // Occasional bytes do not extend the limit.
   const drips = setInterval(() => {
     for (const { socket } of slowHeaders) if (socket.writable) socket.write('a')
     for (const { socket } of slowBodies.slice(0, 1)) if (socket.writable) socket.write(' ')
@@ -162,7 +162,7 @@ test.serial('headers and bodies that come slowly are ended with 408 at their tim
   await assertUnharmed(t, running)
 })
 
-test.serial('a silent connection is closed after the keep-alive timeout, and not before it', async (t) => {
+test.serial('an idle connection is closed after the keep-alive timeout, and not before', async (t) => {
   const running = await startAttacked(t, '--keep-alive-timeout', '1s')
   const client = await RawClient.connect(running.url, post(bodyWith('one')))
   const [answer] = await client.answered()
@@ -175,7 +175,7 @@ test.serial('a silent connection is closed after the keep-alive timeout, and not
 })
 
 test.serial(
-  'a client that closes its side after its request has left: its connection ends, and nobody else notices',
+  'a client that closes its side after its request is treated as disconnected, without effect on others',
   async (t) => {
     const running = await startAttacked(t)
     const pipelined = `${post(bodyWith('a'))}${post(bodyWith('b'))}`
@@ -184,13 +184,13 @@ test.serial(
       client.socket.end(bytes)
       return (await client.ended()).map(({ status }) => status)
     })
-    // An answer that was there at once may still have been sent.
+    // A response that was ready immediately may still have been sent.
     for (const statuses of await Promise.all(left)) t.true(statuses.every((status) => status === 200))
     await assertUnharmed(t, running)
   },
 )
 
-test.serial('a connection that ends in the middle of a request costs no compute', async (t) => {
+test.serial('a connection that ends during a request causes no inference', async (t) => {
   const running = await startAttacked(t)
   const { url, adminUrl } = running
   for (const bytes of [CUT_BODY, `${CHUNKED_HEAD}${chunk('{"inputs"')}`, `${CHUNKED_HEAD}5\r\n{"i`]) {
@@ -211,7 +211,7 @@ test.serial('a connection that ends in the middle of a request costs no compute'
   await assertUnharmed(t, running)
 })
 
-test.serial('hundreds of resets in the middle of a body are cancelled and cost no compute', async (t) => {
+test.serial('hundreds of resets during a body are cancelled and cause no inference', async (t) => {
   const running = await startAttacked(t)
   const { server, url, adminUrl } = running
   const RESETS = 300
@@ -231,7 +231,7 @@ test.serial('hundreds of resets in the middle of a body are cancelled and cost n
   await assertUnharmed(t, running)
 })
 
-test.serial('headers that are too large or too many are 431, a million of them included', async (t) => {
+test.serial('headers that are too large or too many get 431, even a million of them', async (t) => {
   const running = await startAttacked(t)
   const { url } = running
   const head = 'GET /v2 HTTP/1.1\r\nHost: x\r\n'
@@ -258,7 +258,7 @@ test.serial('many requests in one write are answered in their order', async (t) 
   const client = await RawClient.connect(
     running.url,
     Array.from({ length: REQUESTS }, (_, i) =>
-      // Some are answered without the queue, and must wait for their turn.
+      // Some are answered without the queue, and must keep their order.
       i % 10 === 9 ? 'GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n' : post(bodyWith(`${i}`, i + 1)),
     ).join(''),
   )
@@ -272,32 +272,35 @@ test.serial('many requests in one write are answered in their order', async (t) 
   await assertUnharmed(t, running)
 })
 
-test.serial('nonsense behind requests is answered after them, and never twice for one request', async (t) => {
-  const running = await startAttacked(t)
-  const client = await RawClient.connect(
-    running.url,
-    `${post(bodyWith('1'))}${post(bodyWith('2'))}\0\0nonsense\r\n\r\n${post(bodyWith('3'))}`,
-  )
-  const answers = await client.ended()
-  t.deepEqual(
-    answers.map(({ status }) => status),
-    [200, 200, 400],
-  )
-  assertRefused(t, answers[2], { status: 400, code: 'REQUEST_MALFORMED' })
-  const answered = await RawClient.connect(running.url, CHUNKED_HEAD.replace('negate', 'none'))
-  t.is((await answered.answered())[0]?.status, 404)
-  answered.socket.write('nonsense\r\n')
-  t.is((await answered.ended()).length, 1)
-  await assertUnharmed(t, running)
-})
+test.serial(
+  'invalid bytes after requests are answered after them, and no request gets two responses',
+  async (t) => {
+    const running = await startAttacked(t)
+    const client = await RawClient.connect(
+      running.url,
+      `${post(bodyWith('1'))}${post(bodyWith('2'))}\0\0nonsense\r\n\r\n${post(bodyWith('3'))}`,
+    )
+    const answers = await client.ended()
+    t.deepEqual(
+      answers.map(({ status }) => status),
+      [200, 200, 400],
+    )
+    assertRefused(t, answers[2], { status: 400, code: 'REQUEST_MALFORMED' })
+    const answered = await RawClient.connect(running.url, CHUNKED_HEAD.replace('negate', 'none'))
+    t.is((await answered.answered())[0]?.status, 404)
+    answered.socket.write('nonsense\r\n')
+    t.is((await answered.ended()).length, 1)
+    await assertUnharmed(t, running)
+  },
+)
 
-test.serial('garbage is 400 with a text, and what HTTP lets through without a Host as well', async (t) => {
+test.serial('invalid requests get 400 with a message, also requests without a Host', async (t) => {
   const running = await startAttacked(t)
   const { url } = running
   const noise = Uint8Array.from({ length: 100_000 }, (_, i) => (i * 197 + (i >> 3) * 31 + 1) & 0xff)
   for (const bytes of [
     noise,
-    // A TLS client at the wrong port.
+    // A TLS client on the plain port.
     Uint8Array.of(0x16, 0x03, 0x01, 0x02, 0x00, 0x01, 0x00, 0x01, 0xfc, 0x03, 0x03),
     'GET\r\n\r\n',
     'GET /v2 HTTP/9.9\r\nHost: x\r\n\r\n',
@@ -320,14 +323,14 @@ test.serial('garbage is 400 with a text, and what HTTP lets through without a Ho
   await assertUnharmed(t, running)
 })
 
-test.serial('a Content-Length that is wrong harms its own connection only', async (t) => {
+test.serial('a wrong Content-Length affects only its own connection', async (t) => {
   const running = await startAttacked(t, '--request-timeout', '1s')
   const body = bodyWith('short')
   const tooLong = await RawClient.connect(
     running.url,
     `POST ${PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: ${body.length + 5}\r\n\r\n${body}`,
   )
-  // What is missing never comes; what is too much is the initial of another request.
+  // Missing bytes never arrive; surplus bytes begin another request.
   const tooShort = await RawClient.connect(
     running.url,
     `POST ${PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: ${body.length - 5}\r\n\r\n${body}\r\n\r\n`,
@@ -347,7 +350,7 @@ test.serial('a Content-Length that is wrong harms its own connection only', asyn
 })
 
 test.serial(
-  'connections beyond the limit are closed at once; when others leave there is room again',
+  'connections above the limit are closed immediately, and accepted again after others close',
   async (t) => {
     const LIMIT = 5
     const { server, url } = await startAttacked(t, '--max-connections', String(LIMIT))
@@ -362,7 +365,7 @@ test.serial(
         if (client.answers().length === 1) held.push(client)
       }),
     )
-    // A burst is not dealt evenly: a worker may be full while another has room.
+    // A burst is not distributed evenly: a worker may be full while another is not.
     t.true(held.length >= LIMIT && held.length <= LIMIT * WORKERS, `${held.length}`)
     await server.logged((line) => line.level === 'warn' && line.maxConnections === LIMIT)
     for (const client of held) {
@@ -385,7 +388,7 @@ test.serial(
   },
 )
 
-test.serial('the admin port keeps the same rules', async (t) => {
+test.serial('the admin port has the same limits', async (t) => {
   const running = await startAttacked(t)
   const { adminUrl } = running
   const garbage = await RawClient.connect(adminUrl, 'nonsense\r\n\r\n')

@@ -3,7 +3,7 @@ import test from 'ava'
 import { LargeExchanges } from '../../src/http/large-exchanges.js'
 import { until } from '../helpers/waiting.js'
 
-test.serial('memory is collected when large exchanges are over, and not for small ones', async (t) => {
+test.serial('memory is collected after large exchanges, and not after small ones', async (t) => {
   const original = globalThis.gc
   t.teardown(() => {
     globalThis.gc = original

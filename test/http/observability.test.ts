@@ -1,4 +1,7 @@
-/** What is told about a request: spans at a real collector, the access log, Server-Timing; and nothing where nothing is asked for. */
+/**
+ * Observability of requests: spans at a real collector, the access log and Server-Timing, each only if
+ * enabled.
+ */
 import { createServer, type IncomingHttpHeaders } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import test, { type ExecutionContext } from 'ava'
@@ -26,7 +29,7 @@ interface OtlpSpan {
   readonly status?: { code?: number }
 }
 
-/** An OTLP collector over HTTP: takes what it is sent. */
+/** An OTLP collector over HTTP that records what it receives. */
 class Collector {
   readonly spans: OtlpSpan[] = []
   readonly services = new Set<unknown>()
@@ -85,7 +88,7 @@ test.serial('spans of a request reach the collector before the server has ended'
   const unsampled = await infer(url, { traceparent: `00-${'a'.repeat(32)}-${PARENT_ID}-00` })
   t.regex(String(unsampled.headers.traceresponse), /^00-a{32}-[0-9a-f]{16}-00$/)
   await ask(`${url}/v2/health/live`)
-  // What was not sent yet is sent on the way out.
+  // The remaining spans are sent at shutdown.
   await stopCleanly(t, server)
 
   t.true(collector.requests.every(({ path }) => path === '/v1/traces'))
@@ -134,14 +137,14 @@ test.serial("OpenTelemetry's own variables turn traces on and name the service",
   t.is(collector.requests[0]?.headers['x-tenant'], 'blue')
 })
 
-test.serial('a collector that is not there is said, and holds nothing up', async (t) => {
+test.serial('an unreachable collector is logged, and delays nothing', async (t) => {
   const { server, url } = await start(t, ['--otlp-endpoint', 'http://127.0.0.1:9', '--drain-timeout', '5s'])
   t.is((await infer(url)).status, 200)
   await stopCleanly(t, server)
   t.true(server.log.some(({ msg, level }) => level === 'warn' && /^traces are/.test(msg)))
 })
 
-test.serial('the access log has one line a request, with what each part of it took', async (t) => {
+test.serial('the access log has one line per request, with the duration of each phase', async (t) => {
   const { server, url } = await start(t, ['--access-log', '--server-timing'])
   const answer = await infer(url, {
     traceparent: `00-${TRACE_ID}-${PARENT_ID}-01`,
@@ -183,7 +186,7 @@ test.serial('the access log has one line a request, with what each part of it to
   await stopCleanly(t, server)
 })
 
-test.serial('where nothing is asked for nothing is told', async (t) => {
+test.serial('without observability options there is no access log, span or header', async (t) => {
   const { server, url } = await start(t, [])
   const answer = await infer(url, { traceparent: `00-${TRACE_ID}-${PARENT_ID}-01` })
   t.is(answer.status, 200)

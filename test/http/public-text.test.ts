@@ -24,7 +24,7 @@ import {
 } from '../helpers/onnx-builder.js'
 import { startServer, stopCleanly, temporaryFolder } from '../helpers/server.js'
 
-/** What must never leave the server. */
+/** Text that must never leave the server. */
 const SOURCE =
   /onnxruntime|_src\/|\.(h|hpp|cc|cpp)\b[:( ]|::|\bwas false\b|\b(void|static|virtual) |\[with |Stacktrace|0x[0-9a-f]{6}/
 
@@ -39,13 +39,13 @@ const ones = (name: string, shape: number[]) =>
   floats(name, shape, new Array(shape.reduce((a, b) => a * b, 1)).fill(1))
 
 interface Case {
-  /** The operator, which is also what its node is named after. */
+  /** The operator, whose name is also that of its node. */
   readonly op: string
   readonly input: ValueInfoProto[]
   readonly feeds: Record<string, Tensor>
   readonly initializer?: TensorProto[]
   readonly attribute?: Parameters<typeof node>[3]
-  /** The sentence that is to be left. */
+  /** The sentence that remains. */
   readonly says: RegExp
 }
 
@@ -164,7 +164,7 @@ const RUNS: readonly Case[] = [
 ]
 
 for (const [at, { op, input, feeds, initializer = [], attribute = {}, says }] of RUNS.entries()) {
-  test(`what the runtime says when ${op} fails is told without its source (${at})`, async (t) => {
+  test(`the runtime's message for a failed ${op} is shown without its source location (${at})`, async (t) => {
     const names = [...input.map(({ name }) => name), ...initializer.map(({ name }) => name)]
     const parts = { input, output: y, initializer, node: [node(op, names, ['y'], attribute)] }
     const session = await InferenceSession.create(modelBytes(graph(parts), OPSET), { logSeverityLevel: 4 })
@@ -219,7 +219,7 @@ const LOADS: readonly { readonly about: string; readonly bytes: Uint8Array; read
 ]
 
 for (const { about, bytes, says } of LOADS) {
-  test(`what the runtime says of ${about} is told without its source and without paths`, async (t) => {
+  test(`the runtime's message about ${about} is shown without source locations and paths`, async (t) => {
     const folder = join(temporaryFolder(t), 'a folder with blanks')
     mkdirSync(folder)
     const path = join(folder, 'model.onnx')
@@ -243,7 +243,7 @@ test('names of nodes that look like paths are kept, paths of this machine are no
   )
 })
 
-test('what a crashed process wrote last is told without colours, log prefixes, stacks and addresses', (t) => {
+test('the last output of a crashed process is shown without colours, log prefixes, stacks and addresses', (t) => {
   const text = [
     'the compile process ended with code 1: \u001b[1;31m2026-11-26 12:09:53.969 [E:onnxruntime:, sequential_executor.cc:671 ExecuteKernel] Non-zero status\u001b[m',
     'terminate called: std::bad_alloc at 0x7fffdeadbeef',
@@ -258,7 +258,7 @@ test('what a crashed process wrote last is told without colours, log prefixes, s
   )
 })
 
-test('a failed request, the repository index and the log: the source is in the log alone', async (t) => {
+test('of a failed request, the repository index and the log, only the log has the source location', async (t) => {
   const models = writeModel(temporaryFolder(t), 'add', addModel())
   const reshape = graph({
     input: withInts,

@@ -1,4 +1,4 @@
-/** Answers that are too large, with the real server. */
+/** Responses that are too large, from the real server. */
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
@@ -20,7 +20,7 @@ import { until } from '../helpers/waiting.js'
 
 const MIB = 1024 * 1024
 
-/** As many zeros as the request says. */
+/** As many zeros as requested. */
 const FILL = modelBytes(
   graph({
     input: [value('shape', ELEMENT.int64, ['r'])],
@@ -29,7 +29,7 @@ const FILL = modelBytes(
   }),
 )
 
-/** `long` is many times as long as its row; rows stay apart. */
+/** `long` is many times as long as its row; rows are independent. */
 const WIDE = modelBytes(
   graph({
     input: [value('x', ELEMENT.float, ['batch', 1])],
@@ -89,7 +89,7 @@ async function isRefused(t: ExecutionContext, response: Response, sizes: RegExp)
   t.regex(((await response.json()) as { error: string }).error, sizes)
 }
 
-test('an answer beyond --max-response is refused with both sizes, whatever its form, and counts as one failure', async (t) => {
+test('a response above --max-response is rejected with both sizes, in every form, and counts as one failure', async (t) => {
   const { server, url, adminUrl } = await serve(t, ['--max-response', '1MiB'])
   // Two bytes an element as JSON, four as binary: known before anything is encoded.
   await isRefused(
@@ -104,7 +104,7 @@ test('an answer beyond --max-response is refused with both sizes, whatever its f
     await ask(url, 'fill', fill(1_000_000), { 'Accept-Encoding': 'gzip' }),
     /got at least 1999999/,
   )
-  // Numbers with many digits: found out while they are encoded.
+  // Numbers with many digits: detected during encoding.
   const rows = { name: 'x', shape: [200, 1], datatype: 'FP32', data: new Array(200).fill(0.1) }
   await isRefused(
     t,
@@ -126,7 +126,7 @@ test('an answer beyond --max-response is refused with both sizes, whatever its f
   })
   await isRefused(t, raw, /got at least 1199999/)
 
-  // What fits is answered, to the last byte.
+  // Responses up to the limit are sent, exact to the byte.
   for (const [count, more] of [
     [500_000, {}],
     [260_000, binary],
@@ -142,7 +142,7 @@ test('an answer beyond --max-response is refused with both sizes, whatever its f
   await stopCleanly(t, server)
 })
 
-test('classes of a large output, and outputs in shared memory, are not held to the limit', async (t) => {
+test('the limit does not apply to classes of a large output and to outputs in shared memory', async (t) => {
   const { server, url } = await serve(t, ['--max-response', '64KiB', '--system-shared-memory', 'on'])
   const classes = { outputs: [{ name: 'y', parameters: { classification: 2 } }] }
   t.is((await ask(url, 'fill', fill(1_000_000, classes))).status, 200)
@@ -162,7 +162,7 @@ test('classes of a large output, and outputs in shared memory, are not held to t
   await stopCleanly(t, server)
 })
 
-test('a worker gives back what large answers took, those that are refused and those that are not', async (t) => {
+test('a worker releases the memory of large responses, rejected or not', async (t) => {
   const { server, url, adminUrl } = await serve(t, ['--max-response', '64MiB'])
   const pid = await workerPid(adminUrl, server.process.pid as number)
   const privateBytes = async () => (await readProcessMemory(pid))?.privateBytes ?? 0
@@ -177,7 +177,7 @@ test('a worker gives back what large answers took, those that are refused and th
     t.is(response.status, status)
     await response.arrayBuffer()
   }
-  // 400 MB of numbers and 60 MB of text went through it.
+  // The worker processed 400 MB of numbers and 60 MB of text.
   await until(
     'the worker to be almost as small as before',
     async () => (await privateBytes()) < before + 48 * MIB,
@@ -186,7 +186,7 @@ test('a worker gives back what large answers took, those that are refused and th
   await stopCleanly(t, server)
 })
 
-test('what the runtime cannot be given memory for fails that request and not the worker', async (t) => {
+test('an allocation failure in the runtime fails the request and not the worker', async (t) => {
   const { server, url, adminUrl } = await serve(t, [])
   const pid = await workerPid(adminUrl, server.process.pid as number)
   for (const count of [1e12, 1e15, 4e18]) {
@@ -197,7 +197,7 @@ test('what the runtime cannot be given memory for fails that request and not the
   }
   t.is((await ask(url, 'fill', fill(10))).status, 200)
   t.is(await workerPid(adminUrl, server.process.pid as number), pid)
-  // More than the machine has is not given to a worker: else the kernel would end one process or another.
+  // A worker cannot allocate more than the machine has: otherwise the kernel would kill a process.
   await until(
     'the limit of the worker',
     () => !/Max data size\s+unlimited/.test(readFileSync(`/proc/${pid}/limits`, 'latin1')),
@@ -205,7 +205,7 @@ test('what the runtime cannot be given memory for fails that request and not the
   await stopCleanly(t, server)
 })
 
-test('POST /run and its jobs are held to the limit', async (t) => {
+test('the limit applies to POST /run and its jobs', async (t) => {
   const bundle = makeBundle(t)
   const { server, url } = await startServer(t, {
     args: ['--bundle', bundle, '--workers', '1', '--max-response', '1KiB'],

@@ -20,7 +20,7 @@ import { decodeResponse, infer } from '../helpers/v2-client.js'
 
 const POINT = JSON.stringify({ inputs: [{ name: 'x', shape: [1, 2], datatype: 'FP32', data: [10, 20] }] })
 
-/** `y` is a tensor, `s` a sequence that no client can be sent. */
+/** `y` is a tensor, `s` a sequence, which has no form in the protocol. */
 const WITH_SEQUENCE_OUTPUT = modelBytes(
   graph({
     input: [value('x', ELEMENT.float, ['n'])],
@@ -42,7 +42,7 @@ async function json(response: Response): Promise<unknown> {
   return await response.json()
 }
 
-test('the core routes answer as the protocol says', async (t) => {
+test('the core routes answer as the protocol specifies', async (t) => {
   const models = temporaryFolder(t)
   writeModel(models, 'add', addModel(), '1')
   writeModel(models, 'add', addModel(), '3')
@@ -83,7 +83,7 @@ test('the core routes answer as the protocol says', async (t) => {
   })
   t.deepEqual(await json(await get('/v2/models/add/versions/1/ready')), { name: 'add', ready: true })
 
-  // No Content-Type, as tritonclient sends it; unknown keys are ignored; the id comes back.
+  // No Content-Type, as tritonclient sends it; unknown keys are ignored; the id is returned.
   const answer = await post('/v2/models/add/infer', `${POINT.slice(0, -1)},"id":"a1","model_name":"x"}`)
   t.is(answer.status, 200)
   t.deepEqual(await json(answer), {
@@ -161,7 +161,7 @@ test('the core routes answer as the protocol says', async (t) => {
   await stopCleanly(t, server)
 })
 
-test('a timeout covers the wait for the result, a priority is a number, and a full queue says so', async (t) => {
+test('a timeout covers the wait for the result, a priority is a number, and a full queue is reported', async (t) => {
   const models = writeModel(temporaryFolder(t), 'slow', slowModel())
   writeFileSync(join(models, 'slow', 'config.json'), JSON.stringify({ max_queue_requests: 1 }))
   const { server, url } = await startServer(t, { models, args: ['--workers', '1'] })
@@ -193,8 +193,8 @@ test('a timeout covers the wait for the result, a priority is a number, and a fu
   await stopCleanly(t, server)
 })
 
-test('a model that fails while it runs is a 500 without a stack, for its own request only', async (t) => {
-  // An index beyond the table is found when it runs.
+test('a failing run is a 500 without a stack, only for its own request', async (t) => {
+  // An index outside the table is detected by the runtime.
   const picks = graph({
     input: [value('i', ELEMENT.int64, ['batch'])],
     output: [value('y', ELEMENT.float, ['batch'])],
@@ -218,7 +218,7 @@ test('a model that fails while it runs is a 500 without a stack, for its own req
   await stopCleanly(t, server)
 })
 
-test('a client that leaves in mid-body disturbs nobody', async (t) => {
+test('a client that disconnects during its body does not affect others', async (t) => {
   const models = writeModel(temporaryFolder(t), 'add', addModel())
   const { server, url } = await startServer(t, { models, args: ['--workers', '1', '--log-level', 'debug'] })
   const leaving = request(`${url}/v2/models/add/infer`, {

@@ -8,7 +8,7 @@ import { writeFiles, writeTextModel } from '../helpers/text-models.js'
 import { largestGap, TextReference } from '../helpers/text-reference.js'
 import { until } from '../helpers/waiting.js'
 
-/** The status of a text's tokens: 413 where the text is too long. */
+/** The status for a text with this number of tokens: 413 if it is too long. */
 async function tokensOf(url: string, inputs: string): Promise<number> {
   const body = JSON.stringify({ inputs })
   const response = await fetch(`${url}/tokenize`, { method: 'POST', body })
@@ -45,7 +45,7 @@ test.serial(
   },
 )
 
-test.serial('a deadline that passes is 504, for texts too', async (t) => {
+test.serial('an exceeded deadline is 504, also for texts', async (t) => {
   const dir = temporaryFolder(t)
   writeTextModel(join(dir, 'minilm'))
   const { url } = await new ServerUnderTest(t, { models: dir, args: ['--workers', '1'] }).ready()
@@ -62,7 +62,7 @@ test.serial('a deadline that passes is 504, for texts too', async (t) => {
   t.is((await infer(60_000_000)).status, 200)
 })
 
-test.serial('a key that is not right is an error of the official client, in its form', async (t) => {
+test.serial('an invalid key is an authentication error of the official client', async (t) => {
   const dir = temporaryFolder(t)
   writeTextModel(join(dir, 'minilm'))
   const made = runCommand(['key', 'alice'])
@@ -80,7 +80,7 @@ test.serial('a key that is not right is an error of the official client, in its 
   t.like(error, { status: 401, code: 'UNAUTHORIZED', type: 'authentication_error' })
 })
 
-test.serial('inspect shows what a folder was read as, and what is wrong with it', async (t) => {
+test.serial('inspect shows how a folder was read, and its problems', async (t) => {
   const folder = writeTextModel(join(temporaryFolder(t), 'minilm'))
   const inspect = (path: string) => runCommand(['inspect', path, '--no-measure', '--json'])
   for (const path of [folder, join(folder, 'onnx', 'model.onnx')]) {

@@ -139,7 +139,7 @@ test.serial('errors reach the official client in its own classes', async (t) => 
 })
 
 test.serial(
-  '32 requests at a time, to a queue that holds two: the official client comes again until all are answered',
+  '32 concurrent requests with a queue of two: the official client retries until all are answered',
   async (t) => {
     const { client } = await serve(t, { minilm: {} }, { configs: { minilm: { max_queue_requests: 2 } } })
     const patient = client.withOptions({ maxRetries: 12 })
@@ -161,7 +161,7 @@ test.serial(
 )
 
 test.serial(
-  '10,000 texts in one request, adversarial ones among them: each is what it is alone, whoever it was padded with',
+  '10,000 texts in one request, some adversarial: each has the same result as alone, regardless of padding',
   async (t) => {
     const { url } = await serve(t, { minilm: {} })
     const texts = [...ADVERSARIAL, ...textsOf(10_000 - ADVERSARIAL.length, { seed: 2, isAdversarial: true })]
@@ -199,7 +199,7 @@ test.serial('models with tokenizers of every kind, from two workers', async (t) 
 })
 
 test.serial(
-  'embed: normalised unless told otherwise, prompts by name, a vector of the graph where it has one',
+  'embed: normalised by default, prompts by name, a vector of the graph if it has one',
   async (t) => {
     const { url, folderOf } = await serve(t, { minilm: {}, pooled: { kind: 'pooled-in-graph' } })
     const embed = async (body: object) =>
@@ -275,7 +275,7 @@ test.serial('predict: probabilities by label, of texts and pairs, and entities o
   for (const { word, start, end } of entities) t.is('The White Rabbit'.slice(start, end), word)
 })
 
-test.serial('rerank, in both APIs: the best first, as the runtime scores the pairs', async (t) => {
+test.serial('rerank, in both APIs: best first, with the scores of the runtime', async (t) => {
   const { url, folderOf } = await serve(t, { judge: { kind: 'reranker' } })
   const query = 'who was late'
   const texts = ['it rained', 'the white rabbit was late', 'alice', 'a hot day']
@@ -320,7 +320,7 @@ test.serial('rerank, in both APIs: the best first, as the runtime scores the pai
   })
 })
 
-test.serial('tokenize and info say what the model makes of texts', async (t) => {
+test.serial('tokenize and info describe how the model processes texts', async (t) => {
   const { url } = await serve(t, { minilm: {} })
   const { json } = await post(`${url}/tokenize`, { inputs: ['White rabbit', ''], add_special_tokens: false })
   const [tokens, none] = json as {
@@ -348,7 +348,7 @@ test.serial('tokenize and info say what the model makes of texts', async (t) => 
   t.deepEqual(await missing.json(), { error: 'unknown model "none"', error_type: 'Validation' })
 })
 
-test.serial('infer takes texts as BYTES beside the token ids that the graph takes', async (t) => {
+test.serial('infer accepts texts as BYTES instead of the token ids of the graph', async (t) => {
   const { url, folderOf } = await serve(t, { minilm: {}, judge: { kind: 'reranker' } })
   const texts = ['The white rabbit', 'oh dear']
   const bytes = (name: string, data: readonly string[]) => ({
@@ -406,21 +406,24 @@ test.serial('infer takes texts as BYTES beside the token ids that the graph take
   t.is((await infer('minilm', { ...long, parameters: { truncate: true } })).status, 200)
 })
 
-test.serial('a dynamically quantised model computes texts one by one: company changes nothing', async (t) => {
-  const { url } = await serve(t, { quant: { encoder: { isQuantised: true } } })
-  const texts = textsOf(12, { seed: 3 })
-  const together = (await post(`${url}/embed`, { inputs: texts })).json as number[][]
-  for (const [i, text] of texts.entries()) {
-    const alone = (await post(`${url}/embed`, { inputs: text })).json as number[][]
-    t.deepEqual(alone[0], together[i])
-  }
-})
+test.serial(
+  'a dynamically quantised model computes texts one at a time: other texts have no influence',
+  async (t) => {
+    const { url } = await serve(t, { quant: { encoder: { isQuantised: true } } })
+    const texts = textsOf(12, { seed: 3 })
+    const together = (await post(`${url}/embed`, { inputs: texts })).json as number[][]
+    for (const [i, text] of texts.entries()) {
+      const alone = (await post(`${url}/embed`, { inputs: text })).json as number[][]
+      t.deepEqual(alone[0], together[i])
+    }
+  },
+)
 
 test.serial(
-  'a model that looks at its padding computes texts of one length together, and says so in the log',
+  'a model whose results depend on padding batches only texts of equal length, and logs it',
   async (t) => {
     const { url, server, folderOf } = await serve(t, { careless: { encoder: { isMaskIgnored: true } } })
-    const line = await server.logged(({ msg }) => msg.startsWith('padding changes the answers'))
+    const line = await server.logged(({ msg }) => msg.startsWith('padding changes the results'))
     t.regex(String(line.reason), /^a sequence of 3 tokens differs by .* when it is padded to 5$/)
     const texts = textsOf(40, { seed: 5, maxWords: 8 })
     const vectors = (await post(`${url}/embed`, { inputs: texts })).json as number[][]
@@ -431,22 +434,19 @@ test.serial(
   },
 )
 
-test.serial(
-  'a model whose graph is not what its folder says is out of service, with the reason',
-  async (t) => {
-    const { client, server } = await serve(
-      t,
-      { minilm: {}, broken: { kind: 'classifier', encoder: { labels: 5 } } },
-      { args: ['--workers', '1', '--exit-on-error', 'off'] },
-    )
-    const line = await server.logged(({ msg }) => /the model is out of service in a worker/.test(msg))
-    t.is(line.code, 'MODEL_UNSUPPORTED')
-    await t.notThrowsAsync(client.embeddings.create({ model: 'minilm', input: 'x' }))
-    const error = await t.throwsAsync(client.embeddings.create({ model: 'broken', input: 'x' }))
-    t.like(error, { status: 503 })
-    t.regex(
-      error?.message ?? '',
-      /output logits: expected a logit for each of the 3 labels in config\.json, got 5/,
-    )
-  },
-)
+test.serial('a model whose graph differs from its folder is out of service, with the reason', async (t) => {
+  const { client, server } = await serve(
+    t,
+    { minilm: {}, broken: { kind: 'classifier', encoder: { labels: 5 } } },
+    { args: ['--workers', '1', '--exit-on-error', 'off'] },
+  )
+  const line = await server.logged(({ msg }) => /the model is out of service in a worker/.test(msg))
+  t.is(line.code, 'MODEL_UNSUPPORTED')
+  await t.notThrowsAsync(client.embeddings.create({ model: 'minilm', input: 'x' }))
+  const error = await t.throwsAsync(client.embeddings.create({ model: 'broken', input: 'x' }))
+  t.like(error, { status: 503 })
+  t.regex(
+    error?.message ?? '',
+    /output logits: expected a logit for each of the 3 labels in config\.json, got 5/,
+  )
+})

@@ -21,7 +21,7 @@ async function close(server: Server): Promise<void> {
   await once(server, 'close')
 }
 
-/** A server that publishes itself under a path, as the primary does. */
+/** A server that publishes its socket at a path, like the primary. */
 async function serveOn(t: ExecutionContext, path: string) {
   const file = await SocketFile.claim(path)
   const http = createServer((_, response) => response.end())
@@ -31,13 +31,13 @@ async function serveOn(t: ExecutionContext, path: string) {
   return { file, http }
 }
 
-/** The socket of a server that was killed: nobody unlinks it. */
+/** The socket of a killed server, which is not unlinked. */
 function leaveStaleSocket(path: string): void {
   const script = `require('net').createServer().listen(${JSON.stringify(path)}, () => process.kill(process.pid, 'SIGKILL'))`
   spawnSync(process.execPath, ['-e', script])
 }
 
-test('what is no socket at the path is refused and left as it is', async (t) => {
+test('a file other than a socket at the path is rejected and left unchanged', async (t) => {
   const folder = temporaryFolder(t)
   const file = join(folder, 'file')
   writeFileSync(file, 'precious')
@@ -61,7 +61,7 @@ test('what is no socket at the path is refused and left as it is', async (t) => 
   t.is(readFileSync(file, 'utf8'), 'precious')
 })
 
-test('a link to a socket is refused, whether somebody listens or not', async (t) => {
+test('a link to a socket is rejected, with a listening server or without', async (t) => {
   const folder = temporaryFolder(t)
   const { file } = await serveOn(t, join(folder, 'server.sock'))
   symlinkSync(file.path, join(folder, 'link'))
@@ -69,7 +69,7 @@ test('a link to a socket is refused, whether somebody listens or not', async (t)
   t.true(lstatSync(join(folder, 'link')).isSymbolicLink())
 })
 
-test('a path that is too long for a socket address is refused, counted in bytes, and nothing is made', async (t) => {
+test('a path that is too long for a socket address, counted in bytes, is rejected, and nothing is created', async (t) => {
   const folder = temporaryFolder(t)
   const room = MAX_SOCKET_PATH_BYTES - Buffer.byteLength(folder) - 1
   const { file, http } = await serveOn(t, join(folder, 'x'.repeat(room)))
@@ -81,14 +81,14 @@ test('a path that is too long for a socket address is refused, counted in bytes,
   t.deepEqual(readdirSync(folder), [])
 })
 
-test('a folder that is not there is a clear error', async (t) => {
+test('a missing folder is a clear error', async (t) => {
   const folder = temporaryFolder(t)
   await t.throwsAsync(SocketFile.claim(join(folder, 'none', 'x.sock')), {
     message: /expected the folder .*none/,
   })
 })
 
-test('the socket of a server that was killed is replaced', async (t) => {
+test('the socket of a killed server is replaced', async (t) => {
   const path = join(temporaryFolder(t), 'server.sock')
   leaveStaleSocket(path)
   t.true(lstatSync(path).isSocket())
@@ -98,29 +98,29 @@ test('the socket of a server that was killed is replaced', async (t) => {
   t.false(existsSync(path))
 })
 
-test('the socket of a living server is refused, and goes on answering', async (t) => {
+test('the socket of a running server is rejected, and the server keeps answering', async (t) => {
   const path = join(temporaryFolder(t), 'server.sock')
   await serveOn(t, path)
   const before = lstatSync(path).ino
-  await t.throwsAsync(SocketFile.claim(path), { message: /a living server answers/ })
+  await t.throwsAsync(SocketFile.claim(path), { message: /another server is listening/ })
   t.is(lstatSync(path).ino, before)
 })
 
-test('a server that ends leaves the socket of its successor', async (t) => {
+test('a server that ends does not remove the socket of its successor', async (t) => {
   const path = join(temporaryFolder(t), 'server.sock')
   const old = await serveOn(t, path)
-  // It has shut its socket, and is not at its end yet.
+  // It has closed its socket and has not ended yet.
   await close(old.http as unknown as Server)
   const successor = await serveOn(t, path)
   await old.file.remove()
   t.true(lstatSync(path).isSocket())
-  await t.throwsAsync(SocketFile.claim(path), { message: /a living server answers/ })
+  await t.throwsAsync(SocketFile.claim(path), { message: /another server is listening/ })
   await close(successor.http as unknown as Server)
   await successor.file.remove()
   t.deepEqual(readdirSync(join(path, '..')), [])
 })
 
-test('of two servers that start at once on one path, one fails', async (t) => {
+test('of two servers that start simultaneously on one path, one fails', async (t) => {
   const path = join(temporaryFolder(t), 'server.sock')
   const first = await SocketFile.claim(path)
   const second = await SocketFile.claim(path)
@@ -135,7 +135,7 @@ test('of two servers that start at once on one path, one fails', async (t) => {
   await t.throwsAsync(second.publish(), { message: /another server has taken/ })
 })
 
-test('workers that all died are followed by others on the same path', async (t) => {
+test('if all workers die, their replacements use the same path', async (t) => {
   const path = join(temporaryFolder(t), 'server.sock')
   const { file, http } = await serveOn(t, path)
   await close(http as unknown as Server)
@@ -143,5 +143,5 @@ test('workers that all died are followed by others on the same path', async (t) 
   t.teardown(() => again.close())
   await listenOnSocket(again, file.bindPath)
   await file.publish()
-  await t.throwsAsync(SocketFile.claim(path), { message: /a living server answers/ })
+  await t.throwsAsync(SocketFile.claim(path), { message: /another server is listening/ })
 })

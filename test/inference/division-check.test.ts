@@ -33,7 +33,7 @@ const DIV = [node('Div', ['x', 'y'], ['z'])]
 const MOD = [node('Mod', ['x', 'y'], ['z'])]
 const FLOATING_MOD = [node('Mod', ['x', 'y'], ['z'], { attribute: [intAttribute('fmod', 1)] })]
 
-test('the smallest INT32 over -1 is refused, with both elements and the node named', (t) => {
+test('the smallest INT32 divided by -1 is rejected, naming both elements and the node', (t) => {
   const inputs = [int32('x', [7, MIN, 8]), int32('y', [-1, -1, 2])]
   const words =
     /^input "x": element 1: node "Div_z" \(Div\) divides -2147483648 by -1 \(input "y", element 1\), which has no result in INT32$/
@@ -41,7 +41,7 @@ test('the smallest INT32 over -1 is refused, with both elements and the node nam
   refused(t, divisions(MOD), inputs, /node "Mod_z" \(Mod\)/)
 })
 
-test('the smallest INT64 over -1 is refused, and what has one of its halves is not', (t) => {
+test('the smallest INT64 divided by -1 is rejected, but not numbers that share one of its halves', (t) => {
   refused(t, divisions(DIV, 'INT64'), [int64('x', [MIN64]), int64('y', [-1n])], /-9223372036854775808 by -1/)
   const near = [MIN64 + 1n, -(2n ** 31n), 0x80000000n, 1n]
   t.notThrows(() =>
@@ -53,7 +53,7 @@ test('the smallest INT64 over -1 is refused, and what has one of its halves is n
   )
 })
 
-test('a divisor of 0 is refused in every integer datatype', (t) => {
+test('a divisor of 0 is rejected in every integer datatype', (t) => {
   const words =
     /^input "y": element 1: expected an integer other than 0, which node "Div_z" \(Div\) divides by, got 0$/
   refused(t, divisions(DIV), [int32('x', [1, 1]), int32('y', [1, 0])], words)
@@ -64,7 +64,7 @@ test('a divisor of 0 is refused in every integer datatype', (t) => {
   refused(t, divisions(DIV, 'UINT8'), [bytes('x', [1, 1]), bytes('y', [1, 0])], words)
 })
 
-test('what does not trap is let through: fmod, narrow integers, floats, and elements that do not meet', (t) => {
+test('divisions that do not trap are accepted: fmod, narrow integers, floats, and unrelated elements', (t) => {
   const trap = [int32('x', [MIN]), int32('y', [-1])]
   t.notThrows(() => checkDivisions(divisions(FLOATING_MOD), trap))
   const narrow = (name: string, value: number): Tensor => ({
@@ -75,19 +75,19 @@ test('what does not trap is let through: fmod, narrow integers, floats, and elem
   t.notThrows(() => checkDivisions(divisions(DIV), [int32('x', [MIN, 5]), int32('y', [2, -1])]))
 })
 
-test('elements meet as broadcasting brings them together', (t) => {
+test('elements are paired as in broadcasting', (t) => {
   const found = divisions(DIV)
   refused(t, found, [int32('x', [1, 2, MIN]), int32('y', [-1])], /input "x": element 2/)
   refused(t, found, [int32('x', [MIN]), int32('y', [3, -1])], /input "y", element 1/)
-  // Row 1 of x over the last of y's two columns.
+  // Row 1 of x, divided by the last of y's two columns.
   const x = int32('x', [1, 2, 3, MIN], [2, 2])
   refused(t, found, [x, int32('y', [5, -1], [2])], /element 3 .*|element 3: /)
   t.notThrows(() => checkDivisions(found, [x, int32('y', [-1, 5], [2])]))
-  // Every row over every column.
+  // Every row, divided by every column.
   refused(t, found, [int32('x', [1, MIN], [2, 1]), int32('y', [4, -1, 4], [1, 3])], /element 1: .*element 1/)
 })
 
-test('many elements that never meet are looked through in one pass', (t) => {
+test('many elements that are never paired are checked in one pass', (t) => {
   const count = 200_000
   const x = int32(
     'x',
@@ -108,7 +108,7 @@ test('constants count as operands', (t) => {
   refused(t, ofConstant, [int32('y', [4, -1])], /input "y": element 1: .* divides -2147483648 by -1, which/)
 })
 
-test('an input is followed through what only moves its elements', (t) => {
+test('an input is traced through operators that only move its elements', (t) => {
   const moved = divisions([
     node('Reshape', ['y', 'shape'], ['y1']),
     node('Transpose', ['y1'], ['y2']),
@@ -117,11 +117,11 @@ test('an input is followed through what only moves its elements', (t) => {
   ])
   refused(t, moved, [int32('x', [MIN]), int32('y', [2, -1])], /divides -2147483648 by -1/)
   refused(t, moved, [int32('x', [1]), int32('y', [2, 0])], /got 0/)
-  // Which of them meet is not known.
+  // It is not known which of them are paired.
   t.notThrows(() => checkDivisions(moved, [int32('x', [MIN, 1]), int32('y', [2, -1])]))
 })
 
-test('what is computed, or stands in a branch, is left alone', (t) => {
+test('computed operands and divisions in branches are not checked', (t) => {
   const computed = divisions([node('Neg', ['y'], ['n']), node('Div', ['x', 'n'], ['z'])])
   t.notThrows(() => checkDivisions(computed, [int32('x', [MIN]), int32('y', [0])]))
   const branch = graphAttribute('then_branch', graph({ input: [], output: [], node: DIV }))

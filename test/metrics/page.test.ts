@@ -7,7 +7,7 @@ import { ModelRecorder } from '../../src/metrics/recorder.js'
 import { MODEL_CELLS } from '../../src/metrics/series.js'
 import { temporaryFolder } from '../helpers/server.js'
 
-test('what one mapping counts, another reads, and slots add up', async (t) => {
+test('counts of one mapping are visible in another, and slots are summed', async (t) => {
   const reference = { path: join(temporaryFolder(t), 'page'), slots: 3, cellsPerSlot: 5 }
   const reader = await StatsPage.create(reference)
   const writer = await StatsPage.open(reference)
@@ -19,7 +19,7 @@ test('what one mapping counts, another reads, and slots add up', async (t) => {
   t.throws(() => reader.slot(3), { message: /from 0 to 2, got 3/ })
 })
 
-test('a page that is not the one described is refused', async (t) => {
+test('a page that does not match its description is rejected', async (t) => {
   const path = join(temporaryFolder(t), 'page')
   const reference = { path, slots: 2, cellsPerSlot: 8 }
   await StatsPage.create(reference)
@@ -27,7 +27,7 @@ test('a page that is not the one described is refused', async (t) => {
   const refused = (message: RegExp, as = reference) =>
     t.throwsAsync(StatsPage.open(as), { code: 'SEGMENT_INVALID', message })
   await refused(/expected a file of/, { ...reference, slots: 3 })
-  // Same size, other division.
+  // Same size, another division into slots.
   await refused(/expected a header/, { ...reference, cellsPerSlot: 7 })
   writeFileSync(path, Buffer.concat([Buffer.alloc(8), whole.subarray(8)]))
   await refused(/expected a header/)
@@ -36,7 +36,7 @@ test('a page that is not the one described is refused', async (t) => {
   await refused(/cannot be opened \(ENOENT\)/, { ...reference, path: `${path}-gone` })
 })
 
-test('buckets add up to the count, and each value is in the first bucket that holds it', async (t) => {
+test('buckets sum to the count, and each value is in the lowest matching bucket', async (t) => {
   const page = await StatsPage.create({
     path: join(temporaryFolder(t), 'p'),
     slots: 2,

@@ -8,7 +8,7 @@ import { temporaryFolder } from '../helpers/server.js'
 
 const NONE = { count: 0, ns: 0 }
 
-test('statistics add up over slots, in nanoseconds, with zeros for what never happened', async (t) => {
+test('statistics are summed over slots, in nanoseconds, with zeros for absent events', async (t) => {
   const reference = { path: join(temporaryFolder(t), 'p'), slots: 3, cellsPerSlot: MODEL_CELLS }
   const page = await StatsPage.create(reference)
   t.deepEqual(readStatistics(page), {
@@ -32,7 +32,7 @@ test('statistics add up over slots, in nanoseconds, with zeros for what never ha
   const [first, second] = [new ModelRecorder(page.slot(0)), new ModelRecorder(page.slot(2))]
   const before = Date.now()
   const times = { inputNs: 10, inferNs: 100, outputNs: 1, placement: 'thread' } as const
-  // Two requests of two rows computed together, and one of two rows elsewhere that fails afterwards.
+  // A batch of two requests with two rows each, and in another slot a request of two rows that fails later.
   first.countExecution(4, times)
   second.countExecution(2, times)
   for (const recorder of [first, first, second]) {
@@ -44,7 +44,7 @@ test('statistics add up over slots, in nanoseconds, with zeros for what never ha
   second.countRequest('cancelled', 4)
   second.countRequest('rejected', 0.5)
 
-  // Read by another process as it would be: through a mapping of its own.
+  // Read through another mapping, as in another process.
   const { last_inference, ...counted } = readStatistics(await StatsPage.open(reference))
   t.true(last_inference >= before && last_inference <= Date.now())
   t.deepEqual(counted, {
@@ -78,7 +78,7 @@ test('statistics add up over slots, in nanoseconds, with zeros for what never ha
   })
 })
 
-test('sizes are exact up to 64, then round up to a power of two, and the last takes the rest', (t) => {
+test('sizes are exact up to 64, then rounded up to a power of two, and the last includes all larger ones', (t) => {
   const sizeOf = (rows: number) => BATCH_SIZES[batchPlaceOf(rows)]
   for (let rows = 1; rows <= 64; rows++) t.is(sizeOf(rows), rows)
   t.deepEqual(

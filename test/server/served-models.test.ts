@@ -26,7 +26,7 @@ function out(name: string, version: string) {
   return { name, version, state: STATE, counts: new ModelRecorder() }
 }
 
-test('a version that is out of service takes no other version or model with it', (t) => {
+test('a version that is out of service does not affect other versions and models', (t) => {
   const served = serving(loaded('a', '1'), loaded('b', '1'))
   served.takeOut(out('a', '1'))
   t.is(served.outOfService('a')?.state, STATE)
@@ -40,7 +40,7 @@ test('a version that is out of service takes no other version or model with it',
   t.true(served.isServing(true))
 })
 
-test('without a version the newest that is in service answers', (t) => {
+test('without a version, the newest version in service answers', (t) => {
   const served = serving(loaded('a', '9'), loaded('a', '10'))
   t.is(served.find('a')?.version, '10')
   served.takeOut(out('a', '10'))
@@ -51,7 +51,7 @@ test('without a version the newest that is in service answers', (t) => {
   t.is(served.outOfService('a')?.version, '10', 'none is in service: the newest says why')
 })
 
-test('a version that was never loaded is known while it is out of service', (t) => {
+test('a version that was never loaded is listed while it is out of service', (t) => {
   const served = serving(loaded('good', '1'))
   served.takeOut(out('bad', '3'))
   t.deepEqual(served.names(), ['bad', 'good'])
@@ -63,7 +63,7 @@ test('a version that was never loaded is known while it is out of service', (t) 
   t.deepEqual(served.names(), ['good'])
 })
 
-test('a new generation of a version that is out of service is, too, until it is put back', (t) => {
+test('a new generation of a version that is out of service also is, until it is put back', (t) => {
   const served = serving(loaded('a', '1'))
   served.takeOut(out('a', '1'))
   const next = loaded('a', '1', 2)
@@ -75,7 +75,7 @@ test('a new generation of a version that is out of service is, too, until it is 
   t.is(served.outOfService('a'), null)
 })
 
-test('where there is no model at all, it depends on whether there should be one', (t) => {
+test('without models, readiness depends on whether one is required', (t) => {
   t.true(serving().isServing(false))
   t.false(serving().isServing(true))
 })

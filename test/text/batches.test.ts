@@ -157,7 +157,7 @@ test('whatever the lengths, every request gets its own rows, and limits hold', a
   )
 })
 
-test('where padding changes answers, only sequences of one length are computed together', async (t) => {
+test('if padding changes results, only sequences of equal length are batched', async (t) => {
   const { run, shapes } = fakeModel()
   const batcher = batcherOf(run, { isPaddable: false })
   const lengths = [3, 5, 3, 5, 3, 7]

@@ -1,6 +1,6 @@
 /**
- * Observability of requests: the access log, spans, and the header Server-Timing. One middleware serves all three; it
- * is installed only if one of them is enabled.
+ * Observability of requests: the access log, spans, and the header Server-Timing. One middleware serves all
+ * three; it is installed only if one of them is enabled.
  */
 import type { Context, Middleware, Next } from 'koa'
 import type { Log } from '../../log.js'
@@ -14,7 +14,7 @@ import type { RequestSpan, Tracing } from './tracing.js'
 export interface Observation {
   readonly isAccessLogOn: boolean
   readonly isServerTimingOn: boolean
-  /** Null: no traces. */
+  /** Null without traces. */
   readonly tracing: Tracing | null
   readonly trustedProxies: number
 }
@@ -23,7 +23,7 @@ interface Observed {
   readonly ctx: Context
   readonly timings: RequestTimings
   readonly span: RequestSpan | null
-  /** Whom it counts for. */
+  /** Name of its API key. */
   readonly client: string
   readonly address: string
 }
@@ -61,14 +61,14 @@ function logAccess(log: Log, { ctx, timings, span, client, address }: Observed):
       responseBytes: ctx.length,
       durationMs: roundedMs(performance.now() - timings.startMs),
       ...Object.fromEntries(phases),
-      // The client left before it had all of it.
+      // The client disconnected before the response was complete.
       ...(ctx.res.writableFinished ? {} : { isCut: true }),
     },
     'access',
   )
 }
 
-/** Names of attributes: https://opentelemetry.io/docs/specs/semconv/http/http-spans/ and our own. */
+/** Names of attributes: https://opentelemetry.io/docs/specs/semconv/http/http-spans/ and additional ones. */
 function endSpan(span: RequestSpan, { ctx, timings, client, address }: Observed): void {
   const { requestId, model, errorCode } = ctx.state as RequestState
   const route = routeOf(ctx)
@@ -93,7 +93,7 @@ function endSpan(span: RequestSpan, { ctx, timings, client, address }: Observed)
   })
 }
 
-/** Middleware around the error responses; none where nothing is on. */
+/** Middleware around the error responses; none if nothing is enabled. */
 export function observed(options: Observation, log: Log): Middleware[] {
   const { isAccessLogOn, isServerTimingOn, tracing, trustedProxies } = options
   if (!isAccessLogOn && !isServerTimingOn && tracing === null) return []
@@ -101,12 +101,12 @@ export function observed(options: Observation, log: Log): Middleware[] {
     async (ctx: Context, next: Next): Promise<void> => {
       const timings = new RequestTimings()
       ;(ctx.state as RequestState).timings = timings
-      // Probes come every few seconds and say nothing.
+      // Probes arrive every few seconds and carry no information.
       const span = isOpenPath(ctx.path) ? null : (tracing?.begin(ctx.req, timings.startMs) ?? null)
       if (span !== null) ctx.set('traceresponse', span.header)
       await next()
       if (isServerTimingOn) ctx.set('Server-Timing', timings.header())
-      // A connection that is closed has no address any more.
+      // A closed connection has no address.
       const client = clientOf(ctx, trustedProxies)
       const address = clientAddress(ctx.req, trustedProxies)
       ctx.res.once('close', () => {

@@ -1,16 +1,16 @@
-/** Loads OpenTelemetry where a collector is named, and only there; and ends it. */
+/** Loads OpenTelemetry if a collector is configured, and shuts it down. */
 import { messageOf, OnecopyError } from '../../errors.js'
 import { withDeadline } from '../../lifecycle.js'
 import type { Log } from '../../log.js'
 import type { Tracing, TracingOptions } from './tracing.js'
 
-/** A collector that is away must not hold up the end; requests have the most of its time. */
+/** An unreachable collector must not delay the end; most of the drain time is for requests. */
 const LAST_TRACES_MS = 2000
 const DRAIN_SHARE = 0.25
 
 /**
- * Null where no endpoint is named.
- * @throws OnecopyError CONFIG_INVALID when the packages are not installed.
+ * Null without an endpoint.
+ * @throws OnecopyError CONFIG_INVALID if the packages are not installed.
  */
 export async function startTracing(options: TracingOptions): Promise<Tracing | null> {
   if (options.endpoint === '') return null
@@ -27,7 +27,7 @@ export async function startTracing(options: TracingOptions): Promise<Tracing | n
   }
 }
 
-/** Sends the last spans, for a part of the time that a drain may take. */
+/** Sends the last spans, within a part of the drain timeout. */
 export async function endTracing(
   tracing: Tracing | null,
   { log, drainTimeoutMs }: { readonly log: Log; readonly drainTimeoutMs: number },

@@ -1,8 +1,11 @@
-/** What each part of a request took. Exists only where somebody wants to know; routes mark it through `?.`. */
+/**
+ * Durations of the phases of a request. Exists only if observability is enabled; routes mark phases through
+ * `?.`.
+ */
 
 /**
- * `receive`: the body arrives; `decode`: bytes to tensors; `queue`: waiting for the inference thread; `compute`: from there to
- * the result, the other rows of its batch included; `encode`: tensors to bytes.
+ * `receive`: the body arrives; `decode`: bytes to tensors; `queue`: waiting for the inference thread;
+ * `compute`: from there to the result, for the whole batch; `encode`: tensors to bytes.
  */
 export const PHASES = ['receive', 'decode', 'queue', 'compute', 'encode'] as const
 export type Phase = (typeof PHASES)[number]
@@ -17,23 +20,23 @@ export interface TimedPhase {
 export class RequestTimings {
   readonly startMs = performance.now()
   readonly phases: TimedPhase[] = []
-  /** Rows of the request; null where it was not decoded. */
+  /** Rows of the request; null if it was not decoded. */
   rows: number | null = null
-  /** Where its execution ran; null where none did. */
+  /** Where its execution ran; null if none did. */
   placement: string | null = null
   #markMs = this.startMs
 
-  /** What happened since the last mark does not belong to any phase. */
+  /** The time since the last mark belongs to no phase. */
   begin(): void {
     this.#markMs = performance.now()
   }
 
-  /** A phase ends now; it began where the one before ended. */
+  /** Ends a phase, which began at the end of the previous one. */
   end(phase: Phase): void {
     this.#add(phase, performance.now())
   }
 
-  /** The result is there; of the time since the last mark `queueNs` were spent waiting. */
+  /** The result has arrived; `queueNs` of the time since the last mark were spent in the queue. */
   computed(queueNs: number, placement: string): void {
     this.placement = placement
     const nowMs = performance.now()

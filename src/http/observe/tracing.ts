@@ -1,10 +1,11 @@
 /**
- * OpenTelemetry spans of requests, sent to a collector. The one file that imports OpenTelemetry, and imported only
- * where a collector is named: the packages are optional, 28 MB on the disk and some 4 MB in each worker. Everything but
- * the endpoint is set by OpenTelemetry's own variables (OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER, ...).
+ * OpenTelemetry spans of requests, sent to a collector. The only file that imports OpenTelemetry, and
+ * imported only if a collector is configured: the packages are optional, 28 MB on the disk and some 4 MB in
+ * each worker. All settings except the endpoint are OpenTelemetry's environment variables (OTEL_SERVICE_NAME,
+ * OTEL_TRACES_SAMPLER, ...).
  *
- * Only the span of the request itself is created while it is served. Its child spans are created afterwards, from the
- * timings.
+ * Only the span of the request itself is created while it is served. Its child spans are created afterwards,
+ * from the timings.
  */
 import type { IncomingMessage } from 'node:http'
 import {
@@ -33,18 +34,18 @@ import type { Log } from '../../log.js'
 import type { RequestTimings } from './timings.js'
 
 const TRACES_PATH = '/v1/traces'
-/** A collector that is away would fill the log. */
+/** An unreachable collector would fill the log. */
 const COMPLAINT_INTERVAL_MS = 60_000
 
 export interface TracingOptions {
   readonly endpoint: string
-  /** Where OpenTelemetry's own variables say; taken as it is when it is the same. */
+  /** The endpoint of OpenTelemetry's variables, used unchanged if it is the same. */
   readonly standardEndpoint: string
   readonly serviceVersion: string
   readonly log: Log
 }
 
-/** A base is completed, a full address is taken as it is. */
+/** A base URL is completed; a full URL is used unchanged. */
 function tracesUrl(endpoint: string): string {
   return endpoint.endsWith(TRACES_PATH) ? endpoint : `${endpoint.replace(/\/+$/, '')}${TRACES_PATH}`
 }
@@ -84,7 +85,10 @@ export class RequestSpan {
     return this.#span.spanContext().traceId
   }
 
-  /** What the client is told, in the form of a traceparent: https://w3c.github.io/trace-context/#traceresponse-header */
+  /**
+   * The trace in the response, in the form of a traceparent:
+   * https://w3c.github.io/trace-context/#traceresponse-header
+   */
   get header(): string {
     const { traceId, spanId, traceFlags } = this.#span.spanContext()
     return `00-${traceId}-${spanId}-${traceFlags.toString(16).padStart(2, '0')}`
@@ -136,7 +140,7 @@ export class Tracing {
     this.#tracer = this.#provider.getTracer('onecopy', serviceVersion)
   }
 
-  /** A request begins; in the trace that its headers name, or in a new one. */
+  /** Starts the span of a request, in the trace of its headers or in a new one. */
   begin(request: Pick<IncomingMessage, 'headers' | 'method'>, startMs: number): RequestSpan {
     const parent = this.#propagator.extract(ROOT_CONTEXT, request.headers, defaultTextMapGetter)
     const name = request.method ?? 'HTTP'
@@ -144,7 +148,7 @@ export class Tracing {
     return new RequestSpan(this.#tracer, span, parent)
   }
 
-  /** Sends what is left. Whoever waits sets the deadline. */
+  /** Sends the remaining spans. The caller sets the deadline. */
   async close(): Promise<void> {
     await this.#provider.forceFlush()
     await this.#provider.shutdown()

@@ -1,6 +1,6 @@
 /**
- * Triton's CUDA shared memory extension, as a server without a GPU answers it: clients that use system shared memory
- * unregister CUDA regions first, and stop where that fails.
+ * Triton's CUDA shared memory extension on a server without a GPU: clients that use system shared memory
+ * first unregister CUDA regions, and stop if that fails.
  */
 import type Router from '@koa/router'
 import type { Context, Next } from 'koa'

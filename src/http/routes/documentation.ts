@@ -11,7 +11,7 @@ const PAGE = join(PACKAGE_ROOT, 'src', 'http', 'docs-page')
 /** Copied by `npm run build`. */
 const SWAGGER_UI = join(PACKAGE_ROOT, 'dist', 'vendor', 'swagger-ui')
 
-/** By the last part of their path: what is not named here is not read. */
+/** By the last part of the path: other files are not read. */
 const FILES: ReadonlyMap<string, string> = new Map([
   ['page.js', join(PAGE, 'page.js')],
   ['page.css', join(PAGE, 'page.css')],
@@ -20,7 +20,7 @@ const FILES: ReadonlyMap<string, string> = new Map([
   ['sample-request.json', join(PACKAGE_ROOT, 'models', 'logp', 'sample-request.json')],
 ])
 
-/** Nothing from elsewhere, nothing inline; the page's style sheet has its icons as data. */
+/** Nothing from other origins, nothing inline; the style sheet of the page contains its icons as data. */
 const SECURITY_POLICY = "default-src 'self'; img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'"
 const CACHE_SECONDS = 300
 
@@ -29,7 +29,7 @@ async function read(path: string): Promise<Buffer> {
     return await readFile(path)
   } catch (thrown) {
     if ((thrown as NodeJS.ErrnoException).code !== 'ENOENT') throw thrown
-    throw new OnecopyError('ROUTE_NOT_FOUND', 'a file of the page is missing: npm run build makes it', {
+    throw new OnecopyError('ROUTE_NOT_FOUND', 'a file of the page is missing: run npm run build', {
       cause: thrown,
     })
   }
@@ -41,7 +41,7 @@ export function documentationRoutes(
 ): void {
   let document: string | undefined
   router.get('/openapi.json', (ctx) => {
-    // Made when somebody asks: most processes are never asked.
+    // Created on the first request: most processes get none.
     document ??= JSON.stringify(openApiDocument(port, facts))
     ctx.type = 'application/json'
     ctx.body = document

@@ -3,7 +3,7 @@ import type Router from '@koa/router'
 import type { Extension, ServerLive, ServerMetadata, ServerReadiness } from '../../api/schemas.js'
 import type { HttpContext } from '../context.js'
 
-/** Only what is implemented, and on this port, stands here. */
+/** Lists only extensions that are implemented and on this port. */
 const EXTENSIONS: Extension[] = [
   'binary_tensor_data',
   'classification',

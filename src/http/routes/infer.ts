@@ -26,7 +26,7 @@ import { inferTexts, textSpecOf } from './text/infer-texts.js'
 const ONE_PIECE_BYTES = 256 * 1024
 const LIMITS = { jsonDepth: 64, maxTensors: 4096 }
 
-/** Bytes of inputs that the headers tell: binary ones that are not compressed, behind the JSON. */
+/** Size of the inputs as far as the headers tell: uncompressed binary data after the JSON. */
 function inputBytesOf({ headers }: IncomingMessage, jsonBytes: number | null): number {
   const bodyBytes = Number(headers['content-length'])
   const isCompressed = headers['content-encoding'] !== undefined
@@ -39,11 +39,12 @@ async function infer(ctx: Context, context: HttpContext): Promise<void> {
   const { timings } = ctx.state as RequestState
   timings?.begin()
   const jsonBytes = parseHeaderLength(ctx.get('Inference-Header-Content-Length') || undefined)
-  // A body that would be refused anyway is not read, let alone parsed.
+  // A body that would be rejected is neither read nor parsed.
   context.checkCapacity(asked, inputBytesOf(ctx.req, jsonBytes))
   const body = await readBody(ctx.req, { maxBytes: context.maxBodyBytes, jsonBytes })
   timings?.end('receive')
-  // A body can take minutes, and models change meanwhile: what is there now answers, and stays loaded until it has.
+  // An upload can take minutes, and models may change meanwhile. The current generation answers and stays
+  // loaded.
   const model = inServiceModelOf(ctx, context)
   await model.use(() => inferOn(model, { ctx, context, body, jsonBytes }))
 }
@@ -59,7 +60,7 @@ async function inferOn(model: ServedModel, { ctx, context, body, jsonBytes }: Re
   const state = ctx.state as RequestState
   const { timings } = state
   const { maxBodyBytes, maxResponseBytes, regions } = context
-  // As it came, and as tensors.
+  // The received bytes and the tensors.
   state.heldBytes = 2 * body.length
   const texts = textSpecOf(model, { body, jsonBytes })
   const request = decodeInferRequest({
@@ -107,13 +108,13 @@ async function inferOn(model: ServedModel, { ctx, context, body, jsonBytes }: Re
   timings?.end('encode')
   state.heldBytes += response.bytes
   ctx.status = 200
-  // Before the body: Koa looks up a content type for a body that has none.
+  // Before the body: Koa determines a content type if none is set.
   for (const name of Object.keys(response.headers)) ctx.res.setHeader(name, response.headers[name] as string)
   ctx.body = bodyOf(response)
   ctx.length = response.bytes
 }
 
-/** Small answers go out in one piece; large ones as they stand, without another copy. */
+/** Small responses are sent in one piece; large ones in their chunks, without another copy. */
 function bodyOf({ chunks, bytes }: EncodedResponse): string | Buffer | Readable {
   const [only] = chunks
   if (chunks.length === 1 && typeof only === 'string') return only

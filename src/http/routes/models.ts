@@ -10,7 +10,7 @@ import type { RequestState } from '../request-state.js'
 
 type Directory = Pick<HttpContext, 'models'>
 
-/** The model version that a route names, or the newest, if it is out of service. */
+/** The model version in the path, or the newest, if it is out of service. */
 function outOfServiceOf(ctx: Context, { models }: Directory): VersionOutOfService | null {
   const { model: name = '', version } = ctx.params as { model?: string; version?: string }
   return models.outOfService(name, version)
@@ -22,7 +22,7 @@ function refuseOutOfService(ctx: Context, version: VersionOutOfService): never {
 }
 
 /**
- * The model version that a route names, or the newest, to be asked for inference.
+ * The model version in the path, or the newest, for inference.
  * @throws OnecopyError MODEL_NOT_FOUND, MODEL_OUT_OF_SERVICE.
  */
 export function inServiceModelOf(ctx: Context, context: Directory): ServedModel {
@@ -31,7 +31,7 @@ export function inServiceModelOf(ctx: Context, context: Directory): ServedModel 
 }
 
 /**
- * The model version that a route names, or the newest; one that is out of service only if it is loaded.
+ * The model version in the path, or the newest; a version that is out of service must be loaded.
  * @throws OnecopyError MODEL_NOT_FOUND, MODEL_OUT_OF_SERVICE.
  */
 export function modelOf(ctx: Context, context: Directory): ServedModel {
@@ -79,7 +79,7 @@ export function modelRoutes(router: Router, context: Pick<HttpContext, 'models' 
   onModel(router, 'get', '/ready', (ctx) => {
     const out = outOfServiceOf(ctx, context)
     const { name } = out ?? modelOf(ctx, context)
-    const ending = `model ${name} is not ready: the server is ending`
+    const ending = `model ${name} is not ready: the server is shutting down`
     const error =
       out !== null
         ? outOfServiceError(out, out.state)

@@ -1,5 +1,5 @@
 /**
- * The repository extension: what is served and why not, and, where models are under explicit control, load and unload.
+ * The repository extension: the index with reasons, and load and unload under explicit model control.
  * Source: Triton's model repository extension.
  */
 import type Router from '@koa/router'
@@ -13,11 +13,11 @@ import { publicText } from '../public-text.js'
 export interface RepositoryRoutesOptions {
   readonly repository: RepositoryApi
   readonly guard: readonly Middleware[]
-  /** Folders of this server that no answer names. */
+  /** Folders of this server that no response may contain. */
   readonly localFolders: readonly string[]
 }
 
-/** @throws OnecopyError CONTROL_MODE where models follow the repository. */
+/** @throws OnecopyError CONTROL_MODE unless models are under explicit control. */
 export function requireExplicit({ isExplicit }: RepositoryApi, action: string): void {
   if (isExplicit) return
   throw new OnecopyError(
@@ -26,7 +26,7 @@ export function requireExplicit({ isExplicit }: RepositoryApi, action: string): 
   )
 }
 
-/** A model that comes with the request makes a body large: that is the error to tell, not the size. */
+/** A body with a model is large: the error should name the model, not the size. */
 async function readLoadRequest(ctx: Context) {
   try {
     return await readJson(ctx, loadRequestSchema)

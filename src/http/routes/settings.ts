@@ -1,6 +1,6 @@
 /**
- * Triton's trace and logging extensions: what is set, and what can be set while the server serves. That is the level of
- * the log; everything else is decided at the start, and a request that asks for something else is refused.
+ * Triton's trace and logging extensions. Only the log level can be changed at run time; all other settings
+ * are fixed at startup, and a request for another value is rejected.
  */
 import type Router from '@koa/router'
 import type { Middleware } from 'koa'
@@ -22,12 +22,12 @@ export interface SettingsRoutesOptions {
   readonly models: ModelDirectory
   readonly log: Log
   readonly isTracing: boolean
-  /** Null: the log is not set on this port. */
+  /** Null if log settings cannot be changed on this port. */
   readonly control: Pick<ServerControl, 'setLogLevel'> | null
   readonly guard: readonly Middleware[]
 }
 
-/** As Triton says it; spans go to a collector, for every request. */
+/** In Triton's format; spans of all requests go to a collector. */
 export function traceSettings(isTracing: boolean): TraceSettings {
   return {
     trace_level: [isTracing ? 'TIMESTAMPS' : 'OFF'],
@@ -39,7 +39,7 @@ export function traceSettings(isTracing: boolean): TraceSettings {
   }
 }
 
-/** Triton's switches for the levels of pino, the least severe one that is on. */
+/** Triton's switches as a pino level: the least severe one that is on. */
 export function logSettings(level: string): LogSettings {
   const verbose = { trace: 2, debug: 1 }[level] ?? 0
   return {
@@ -52,7 +52,7 @@ export function logSettings(level: string): LogSettings {
   }
 }
 
-/** The level that such switches mean. */
+/** The pino level for these switches. */
 export function levelOf(settings: LogSettings): LogLevel {
   if (settings.log_verbose_level > 0) return settings.log_verbose_level > 1 ? 'trace' : 'debug'
   if (settings.log_info) return 'info'
@@ -61,8 +61,8 @@ export function levelOf(settings: LogSettings): LogLevel {
 }
 
 /**
- * Settings that are what they are since the start; null asks for the default, which is that.
- * @throws OnecopyError REQUEST_INVALID that names the first one that asks for something else.
+ * Checks settings that are fixed at startup; null requests the default, which is the fixed value.
+ * @throws OnecopyError REQUEST_INVALID naming the first setting with another value.
  */
 export function requireUnchanged(
   asked: Readonly<Record<string, unknown>>,
@@ -82,13 +82,13 @@ const TRACE_REMEDY = 'traces are configured when the server starts (--otlp-endpo
 const LOG_REMEDY =
   'only log_info, log_warning, log_error and log_verbose_level can be set while the server serves'
 
-/** @throws OnecopyError REQUEST_INVALID where something else is asked for than there is. */
+/** @throws OnecopyError REQUEST_INVALID if a request has another value. */
 export function checkTraceSettings(asked: Readonly<Record<string, unknown>>, isTracing: boolean): void {
   requireUnchanged(asked, { ...traceSettings(isTracing) }, TRACE_REMEDY)
 }
 
 /**
- * Sets the level of the log of every process; resolves with it.
+ * Sets the log level of every process and resolves with it.
  * @throws OnecopyError REQUEST_INVALID.
  */
 export async function changeLogSettings(

@@ -1,5 +1,5 @@
 /**
- * Clients name the shared memory that their tensors stand in. Source: Triton's system shared memory extension.
+ * Registration of shared memory with the tensors of clients. Source: Triton's system shared memory extension.
  */
 import type Router from '@koa/router'
 import type { Context, Next } from 'koa'
@@ -19,7 +19,7 @@ function nameOf(ctx: Context): string {
   return (ctx.params as { region: string }).region
 }
 
-/** As clients expect it: 200, and nothing to read. */
+/** An empty 200, as clients expect. */
 function done(ctx: Context): void {
   ctx.status = 200
   ctx.body = ''

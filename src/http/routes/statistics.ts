@@ -19,7 +19,7 @@ export function modelStatistics(model: ServedModel) {
   }
 }
 
-/** Ahead of the routes of models: `stats` would be taken for a model's name. */
+/** Registered before the routes of models, which would match `stats` as a model name. */
 export function statisticsRoutes(router: Router, context: Context): void {
   router.get('/v2/models/stats', (ctx) => {
     const models = context.models.names().flatMap((name) => versionsOf(context.models, name))

@@ -209,6 +209,38 @@ notProven(
 )
 notProven('a triangle of the batch', { nodes: [node('Trilu', ['x'], ['y'])] }, /position in the batch/)
 notProven('where something is', { nodes: [node('NonZero', ['x'], ['y'])] }, /shape that depends on the data/)
+// The number of rows as a shape that no rule tracks, read back by Shape or Size.
+for (const [title, nodes] of Object.entries({
+  'NonZero and Shape': [
+    node('Equal', ['count', 'one'], ['equal']),
+    node('NonZero', ['equal'], ['places']),
+    node('Shape', ['places'], ['length']),
+  ],
+  'NonZero and Size': [
+    node('Sub', ['count', 'one'], ['less']),
+    node('NonZero', ['less'], ['places']),
+    node('Size', ['places'], ['length']),
+  ],
+  'Unique and Shape': [
+    node('Concat', ['count', 'one'], ['both'], axis(0)),
+    node('Unique', ['both'], ['different']),
+    node('Shape', ['different'], ['length']),
+  ],
+}))
+  notProven(
+    `the number of rows by ${title}`,
+    {
+      nodes: [
+        ...shaped,
+        ...nodes,
+        node('Gather', ['length', 'last'], ['single']),
+        node('Cast', ['single'], ['number'], attributes(intAttribute('to', 1))),
+        node('Add', ['x', 'number'], ['y']),
+      ],
+      constants: [zero, ints('one', 1), ints('last', -1)],
+    },
+    /shape that depends on the number of rows/,
+  )
 
 test('an input with a default is not treated as rows', (t) => {
   const bytes = modelBytes(

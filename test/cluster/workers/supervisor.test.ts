@@ -20,11 +20,26 @@ test.serial('a worker that died before its queued replacement is not replaced tw
 })
 
 test.serial('a restart replaces every worker older than the call, and no newer one', async (t) => {
-  const { supervisor } = await startFleet(t, 2)
+  let goOn: () => void = () => {}
+  const isNewerReady = new Promise<void>((resolve) => {
+    goOn = resolve
+  })
+  let restartedId = Number.POSITIVE_INFINITY
+  const { supervisor } = await startFleet(t, 2, {
+    // The restart gets to the second worker after that worker died and its replacement became ready.
+    onReady: async ({ id }) => {
+      if (id === restartedId) await isNewerReady
+    },
+  })
   const [, second] = supervisor.ready
   if (second === undefined) return t.fail('expected two workers')
+  restartedId = second.id + 1
   const restarted = supervisor.restart('SIGHUP')
   second.kill()
+  await until('the replacement of the dead worker', () =>
+    supervisor.ready.some(({ id }) => id === second.id + 2),
+  )
+  goOn()
   await restarted
   await until('two serve', () => supervisor.ready.length === 2)
   t.deepEqual(supervisor.ready.map(({ id }) => id).sort(), [second.id + 1, second.id + 2])

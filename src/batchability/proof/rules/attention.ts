@@ -214,7 +214,7 @@ export const ATTENTION: readonly OperatorRule[] = [
   { says: FOLLOWS, source: CONTRIB, operators: ['com.microsoft.GroupQueryAttention'], rule: groupQuery },
   { says: FOLLOWS, source: `${SPEC}Attention.html`, operators: ['Attention'], rule: standard },
   {
-    says: 'Rows of ids in constant tables; masks and positions follow the batch.',
+    says: 'Rows of ids into constant tables; masks and positions follow the batch.',
     source: CONTRIB,
     operators: ['com.microsoft.EmbedLayerNormalization'],
     rule: embedding,

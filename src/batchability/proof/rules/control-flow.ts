@@ -145,19 +145,19 @@ const SPEC = 'https://onnx.ai/onnx/operators/onnx__'
 
 export const CONTROL_FLOW: readonly OperatorRule[] = [
   {
-    says: 'The condition is constant; both branches give rows in the same way.',
+    says: 'The condition is constant; both branches return rows in the same layout.',
     source: `${SPEC}If.html`,
     operators: ['If'],
     rule: choose,
   },
   {
-    says: 'Trip count and condition are constant; what is carried stays rows in the same way.',
+    says: 'Trip count and condition are constant; carried values keep the layout of rows.',
     source: `${SPEC}Loop.html`,
     operators: ['Loop'],
     rule: loop,
   },
   {
-    says: 'Goes through another axis than the batch; what is carried stays rows in the same way.',
+    says: 'Iterates over an axis other than the batch; carried values keep the layout of rows.',
     source: `${SPEC}Scan.html`,
     since: 9,
     operators: ['Scan'],

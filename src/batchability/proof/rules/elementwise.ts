@@ -79,7 +79,7 @@ const SPEC = 'https://onnx.ai/onnx/operators/'
 
 export const ELEMENTWISE: readonly OperatorRule[] = [
   {
-    says: 'Each element alone.',
+    says: 'Each element independently.',
     source: SPEC,
     operators: [
       ...[
@@ -129,16 +129,16 @@ export const ELEMENTWISE: readonly OperatorRule[] = [
     ],
     rule: unary,
   },
-  { says: 'The input as it is.', source: SPEC, operators: ['Identity'], rule: identity },
-  { says: 'Each element alone.', source: `${SPEC}onnx__Cast.html`, operators: ['Cast'], rule: cast },
+  { says: 'Returns the input unchanged.', source: SPEC, operators: ['Identity'], rule: identity },
+  { says: 'Each element independently.', source: `${SPEC}onnx__Cast.html`, operators: ['Cast'], rule: cast },
   {
-    says: 'Each element alone.',
+    says: 'Each element independently.',
     source: `${SPEC}onnx__CastLike.html`,
     operators: ['CastLike'],
     rule: castLike,
   },
   {
-    says: 'Element by element; a constant has one value where the batch is, rows have the same batch axis.',
+    says: 'Element by element; constants have size 1 along the batch, and rows have the same batch axis.',
     source: 'https://github.com/onnx/onnx/blob/main/docs/Broadcasting.md',
     since: 7,
     operators: [
@@ -156,13 +156,13 @@ export const ELEMENTWISE: readonly OperatorRule[] = [
     rule: spread,
   },
   {
-    says: 'Each element alone, within constant limits.',
+    says: 'Each element independently, within constant limits.',
     source: `${SPEC}onnx__Clip.html`,
     operators: ['Clip'],
     rule: clip,
   },
   {
-    says: 'The input as it is, outside of training.',
+    says: 'Returns the input unchanged, not in training mode.',
     source: `${SPEC}onnx__Dropout.html`,
     since: 7,
     operators: ['Dropout'],

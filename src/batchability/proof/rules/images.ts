@@ -296,7 +296,7 @@ export const IMAGES: readonly OperatorRule[] = [
     rule: convolution({ weight: 1, isPlain: false, channels: 'first', added: 3 }),
   },
   {
-    says: 'Each image; the batch is the first dimension. Indices of the largest count through all images.',
+    says: 'Each image; the batch is the first dimension. The index output is refused, because it counts across images.',
     source: `${SPEC}MaxPool.html`,
     operators: [
       ...['AveragePool', 'LpPool', 'MaxPool', nchwc('AveragePool'), nchwc('MaxPool')],
@@ -332,7 +332,7 @@ export const IMAGES: readonly OperatorRule[] = [
     rule: reorderOutput,
   },
   {
-    says: 'By constant scales, or to sizes, that leave the batch axis as it is.',
+    says: 'Constant scales or sizes that do not change the batch axis.',
     source: `${SPEC}Resize.html`,
     operators: ['Resize', 'Upsample', nchwc('Upsample')],
     rule: resize,

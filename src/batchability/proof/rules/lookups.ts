@@ -233,37 +233,37 @@ const SPEC = 'https://onnx.ai/onnx/operators/onnx__'
 
 export const LOOKUPS: readonly OperatorRule[] = [
   {
-    says: 'Rows of indices in a constant, or constant indices along another axis than the batch.',
+    says: 'Rows of indices into a constant, or constant indices along an axis other than the batch.',
     source: `${SPEC}Gather.html`,
     operators: ['Gather'],
     rule: gather,
   },
   {
-    says: 'Rows of indices in rows, along another axis than the batch.',
+    says: 'Rows of indices into rows, along an axis other than the batch.',
     source: `${SPEC}GatherElements.html`,
     operators: ['GatherElements'],
     rule: gatherElements,
   },
   {
-    says: 'As Gather; in rows by rows where the batch is one of batch_dims, or where coordinates begin with the own place.',
+    says: 'As Gather; rows of indices into rows if the batch is one of batch_dims, or if coordinates start with the position of the row.',
     source: `${SPEC}GatherND.html`,
     operators: ['GatherND'],
     rule: gatherNd,
   },
   {
-    says: 'Rows of values at rows of indices into rows, along another axis than the batch.',
+    says: 'Writes rows at rows of indices into rows, along an axis other than the batch.',
     source: `${SPEC}ScatterElements.html`,
     operators: ['ScatterElements', 'Scatter'],
     rule: scatterElements,
   },
   {
-    says: 'Rows of values into rows at constant coordinates behind the batch.',
+    says: 'Writes rows into rows, at constant coordinates of later dimensions than the batch.',
     source: `${SPEC}ScatterND.html`,
     operators: ['ScatterND'],
     rule: scatterNd,
   },
   {
-    says: 'Along another axis than the batch, by a constant condition.',
+    says: 'Along an axis other than the batch, by a constant condition.',
     source: `${SPEC}Compress.html`,
     operators: ['Compress'],
     rule: compress,
@@ -275,7 +275,7 @@ export const LOOKUPS: readonly OperatorRule[] = [
     rule: oneHot,
   },
   {
-    says: 'Rows of indices in a constant table.',
+    says: 'Rows of indices into a constant table.',
     source: 'https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md',
     operators: ['com.microsoft.GatherBlockQuantized'],
     rule: gatherBlocks,

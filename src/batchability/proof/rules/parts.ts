@@ -305,34 +305,34 @@ const SPEC = 'https://onnx.ai/onnx/operators/onnx__'
 
 export const PARTS: readonly OperatorRule[] = [
   {
-    says: 'Joins rows with rows, along another axis than the batch.',
+    says: 'Concatenates rows with rows, along an axis other than the batch.',
     source: `${SPEC}Concat.html`,
     since: 4,
     operators: ['Concat'],
     rule: concat,
   },
   {
-    says: 'Along another axis than the batch, into lengths that are constant.',
+    says: 'Along an axis other than the batch, into constant lengths.',
     source: `${SPEC}Split.html`,
     since: 2,
     operators: ['Split'],
     rule: split,
   },
   {
-    says: 'Along other axes than the batch, or all of it; bounds are constant.',
+    says: 'Along axes other than the batch, or the whole batch; bounds are constant.',
     source: `${SPEC}Slice.html`,
     operators: ['Slice'],
     rule: slice,
   },
   {
-    says: 'Along other axes than the batch, by constant widths.',
+    says: 'Along axes other than the batch, by constant widths.',
     source: `${SPEC}Pad.html`,
     since: 2,
     operators: ['Pad'],
     rule: pad,
   },
   {
-    says: 'Along another axis than the batch; rows have lengths of their own where the batch is batch_axis.',
+    says: 'Along an axis other than the batch; lengths may differ by row if the batch is batch_axis.',
     source: `${SPEC}ReverseSequence.html`,
     operators: ['ReverseSequence'],
     rule: reverseSequence,

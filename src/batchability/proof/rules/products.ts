@@ -283,37 +283,37 @@ const CONTRIB = 'https://github.com/microsoft/onnxruntime/blob/main/docs/Contrib
 
 export const PRODUCTS: readonly OperatorRule[] = [
   {
-    says: 'The batch is not summed over; rows times rows only where it is a stack of both.',
+    says: 'The batch is not summed over; rows are multiplied by rows only if the batch is a stack dimension of both.',
     source: `${SPEC}MatMul.html`,
     operators: ['MatMul'],
     rule: matMul,
   },
   {
-    says: 'As MatMul, with zero points that are constant.',
+    says: 'As MatMul, with constant zero points.',
     source: `${SPEC}MatMulInteger.html`,
     operators: ['MatMulInteger'],
     rule: matMulInteger,
   },
   {
-    says: 'As MatMul, with scales that are constant.',
+    says: 'As MatMul, with constant scales.',
     source: `${SPEC}QLinearMatMul.html`,
     operators: ['QLinearMatMul'],
     rule: qLinearMatMul,
   },
   {
-    says: 'As MatMul, with scales that are constant.',
+    says: 'As MatMul, with constant scales.',
     source: CONTRIB,
     operators: ['com.microsoft.MatMulIntegerToFloat'],
     rule: matMulIntegerToFloat,
   },
   {
-    says: 'As MatMul, of operands that may be transposed.',
+    says: 'As MatMul, with optionally transposed operands.',
     source: CONTRIB,
     operators: ['com.microsoft.FusedMatMul', 'com.microsoft.TransposeMatMul'],
     rule: fusedMatMul,
   },
   {
-    says: 'Rows times a constant matrix, plus a constant, or rows, of one value or row.',
+    says: 'Rows times a constant matrix, plus rows or a broadcast constant.',
     source: `${SPEC}Gemm.html`,
     since: 7,
     operators: ['Gemm'],
@@ -332,7 +332,7 @@ export const PRODUCTS: readonly OperatorRule[] = [
     rule: blockedWeights,
   },
   {
-    says: 'Rows have one label, which is in the result and in no constant.',
+    says: 'The batch has one label, which is in the result and in no constant.',
     source: `${SPEC}Einsum.html`,
     operators: ['Einsum'],
     rule: einsum,

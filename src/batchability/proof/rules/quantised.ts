@@ -104,7 +104,7 @@ const microsoft = (name: string) => `com.microsoft.${name}`
 
 export const QUANTISED: readonly OperatorRule[] = [
   {
-    says: 'With scales of the model: one, or along an axis that is not the batch.',
+    says: 'With constant scales: one, or one per position of an axis other than the batch.',
     source: `${SPEC}QuantizeLinear.html`,
     operators: [
       'DequantizeLinear',
@@ -114,25 +114,25 @@ export const QUANTISED: readonly OperatorRule[] = [
     rule: linear,
   },
   {
-    says: 'Element by element, with scales of the model.',
+    says: 'Element by element, with constant scales.',
     source: CONTRIB,
     operators: ['QLinearAdd', 'QLinearMul'].map(microsoft),
     rule: quantisedPair,
   },
   {
-    says: 'Each element alone, with scales of the model.',
+    says: 'Each element independently, with constant scales.',
     source: CONTRIB,
     operators: ['QLinearLeakyRelu', 'QLinearSigmoid'].map(microsoft),
     rule: quantisedUnary,
   },
   {
-    says: 'As Softmax, with scales of the model.',
+    says: 'As Softmax, with constant scales.',
     source: CONTRIB,
     operators: [microsoft('QLinearSoftmax')],
     rule: quantisedSoftmax,
   },
   {
-    says: 'As Concat, with scales of the model.',
+    says: 'As Concat, with constant scales.',
     source: CONTRIB,
     operators: [microsoft('QLinearConcat')],
     rule: quantisedConcat,

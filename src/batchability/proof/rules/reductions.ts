@@ -260,7 +260,7 @@ const CONTRIB = 'https://github.com/microsoft/onnxruntime/blob/main/docs/Contrib
 
 export const REDUCTIONS: readonly OperatorRule[] = [
   {
-    says: 'Over axes that are not the batch; without axes, over all.',
+    says: 'Over axes other than the batch; without axes, over all axes, which is refused.',
     source: `${SPEC}ReduceSum.html`,
     operators: [
       ...['ReduceL1', 'ReduceL2', 'ReduceLogSum', 'ReduceLogSumExp', 'ReduceMax', 'ReduceMean', 'ReduceMin'],
@@ -269,31 +269,31 @@ export const REDUCTIONS: readonly OperatorRule[] = [
     rule: reduce,
   },
   {
-    says: 'Along another axis than the batch; the default is axis 0.',
+    says: 'Along an axis other than the batch; the default is axis 0.',
     source: `${SPEC}ArgMax.html`,
     operators: ['ArgMax', 'ArgMin'],
     rule: argument,
   },
   {
-    says: 'Along another axis than the batch; before opset 13 over everything from the axis on.',
+    says: 'Along an axis other than the batch; before opset 13 over all dimensions from the axis on.',
     source: `${SPEC}Softmax.html`,
     operators: ['Hardmax', 'LogSoftmax', 'Softmax'],
     rule: softmax,
   },
   {
-    says: 'Along another axis than the batch.',
+    says: 'Along an axis other than the batch.',
     source: `${SPEC}LpNormalization.html`,
     operators: ['LpNormalization'],
     rule: alongAxis(-1, 'normalises'),
   },
   {
-    says: 'Along another axis than the batch.',
+    says: 'Along an axis other than the batch.',
     source: `${SPEC}CumSum.html`,
     operators: ['CumSum'],
     rule: cumulative,
   },
   {
-    says: 'Along another axis than the batch, with a constant k.',
+    says: 'Along an axis other than the batch, with a constant k.',
     source: `${SPEC}TopK.html`,
     operators: ['TopK'],
     rule: topK,
@@ -311,26 +311,26 @@ export const REDUCTIONS: readonly OperatorRule[] = [
     rule: skipLayerNormalization,
   },
   {
-    says: 'With statistics of the model, outside of training; the batch is the first dimension.',
+    says: 'With constant statistics, not in training mode; the batch is the first dimension.',
     source: `${SPEC}BatchNormalization.html`,
     operators: ['BatchNormalization'],
     rule: batchNormalization,
   },
   {
-    says: 'Each image alone; the batch is the first dimension.',
+    says: 'Each image independently; the batch is the first dimension.',
     source: `${SPEC}InstanceNormalization.html`,
     operators: ['GroupNormalization', 'InstanceNormalization', 'LRN'],
     rule: perImage,
   },
   {
-    says: 'Over axes that are not the batch; the default holds it.',
+    says: 'Over axes other than the batch; the default axes include it.',
     source: `${SPEC}MeanVarianceNormalization.html`,
     since: 9,
     operators: ['MeanVarianceNormalization'],
     rule: meanVariance,
   },
   {
-    says: 'Along another axis than the batch.',
+    says: 'Along an axis other than the batch.',
     source: `${SPEC}DFT.html`,
     operators: ['DFT'],
     rule: fourier,

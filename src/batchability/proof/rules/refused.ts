@@ -13,6 +13,15 @@ const onRows =
     return Array(operator.outputCount).fill(result)
   }
 
+/** As `onRows`; from the number of rows the shape would depend on that number, which no value can express. */
+const ofFixedShape =
+  (reason: string, remedy: string): Rule =>
+  (operator) => {
+    if (inputsFrom(operator).some(({ kind }) => kind === 'count'))
+      throw new Prevented('gives a shape that depends on the number of rows', REMEDY.fixedSteering)
+    return onRows(reason, remedy)(operator)
+  }
+
 const always =
   (reason: string, remedy: string): Rule =>
   () => {
@@ -25,7 +34,7 @@ const microsoft = (name: string) => `com.microsoft.${name}`
 
 export const REFUSED: readonly OperatorRule[] = [
   {
-    says: 'Refused: one scale for all rows.',
+    says: 'Refused: derives one scale from all rows.',
     source: `${SPEC}onnx__DynamicQuantizeLinear.html`,
     operators: ['DynamicQuantizeLinear', ...['DynamicQuantizeLSTM', 'DynamicQuantizeMatMul'].map(microsoft)],
     rule: onRows('takes one scale from all rows (dynamic quantisation)', REMEDY.fixedScales),
@@ -34,25 +43,25 @@ export const REFUSED: readonly OperatorRule[] = [
     says: 'Refused: the shape depends on the data.',
     source: `${SPEC}onnx__NonZero.html`,
     operators: ['NonMaxSuppression', 'NonZero', 'StringNormalizer', 'StringSplit', 'Unique'],
-    rule: onRows(
+    rule: ofFixedShape(
       'gives a shape that depends on the data of all rows',
       'leave it to the client, or keep shapes fixed',
     ),
   },
   {
-    says: 'Refused: elements are chosen by their place among all rows.',
+    says: 'Refused: selects elements by their position among all rows.',
     source: `${SPEC}onnx__RoiAlign.html`,
     operators: ['EyeLike', 'MaxRoiPool', 'MaxUnpool', 'RoiAlign'],
     rule: onRows("selects by a row's position in the batch", REMEDY.insideRow),
   },
   {
-    says: 'Refused: every row with every other.',
+    says: 'Refused: combines every row with every other.',
     source: CONTRIB,
     operators: ['com.microsoft.CDist'],
     rule: onRows('combines every row with every other', REMEDY.pairs),
   },
   {
-    says: 'Refused: random numbers, which other rows change.',
+    says: 'Refused: draws random numbers, which depend on other rows.',
     source: `${SPEC}onnx__RandomNormal.html`,
     operators: [
       'Bernoulli',
@@ -65,7 +74,7 @@ export const REFUSED: readonly OperatorRule[] = [
     rule: always('draws random numbers', REMEDY.inference),
   },
   {
-    says: 'Refused: a loss over all rows.',
+    says: 'Refused: computes a loss over all rows.',
     source: `${SPEC}onnx__SoftmaxCrossEntropyLoss.html`,
     operators: ['NegativeLogLikelihoodLoss', 'SoftmaxCrossEntropyLoss'],
     rule: onRows('takes a loss over all rows', REMEDY.inference),

@@ -52,7 +52,7 @@ const recurrent: Rule = (operator: Operator): Value[] => {
 
 export const SEQUENCES: readonly OperatorRule[] = [
   {
-    says: 'The batch is the batch of the sequences, of lengths and of initial states; weights are constant.',
+    says: 'The batch is the batch dimension of sequences, lengths and initial states; weights are constant.',
     source: 'https://onnx.ai/onnx/operators/onnx__LSTM.html',
     since: 7,
     operators: ['GRU', 'LSTM', 'RNN'],

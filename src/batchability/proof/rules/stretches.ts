@@ -90,7 +90,7 @@ const SPEC = 'https://onnx.ai/onnx/operators/onnx__'
 
 export const STRETCHES: readonly OperatorRule[] = [
   {
-    says: 'Stretches dimensions of a row, or a constant over the rows.',
+    says: 'Broadcasts dimensions of a row, or a constant over the rows.',
     source: `${SPEC}Expand.html`,
     operators: ['Expand'],
     rule: expand,

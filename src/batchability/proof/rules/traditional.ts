@@ -101,25 +101,25 @@ const SPEC = 'https://onnx.ai/onnx/operators/onnx_aionnxml_'
 
 export const TRADITIONAL: readonly OperatorRule[] = [
   {
-    says: 'A sample for each row of [N, C].',
+    says: 'One sample per row of [N, C].',
     source: `${SPEC}TreeEnsembleRegressor.html`,
     operators: ['LinearRegressor', 'SVMRegressor', 'TreeEnsemble', 'TreeEnsembleRegressor'].map(ml),
     rule: regressor,
   },
   {
-    says: 'A sample for each row of [N, C].',
+    says: 'One sample per row of [N, C].',
     source: `${SPEC}TreeEnsembleClassifier.html`,
     operators: ['LinearClassifier', 'SVMClassifier', 'TreeEnsembleClassifier'].map(ml),
     rule: classifier,
   },
   {
-    says: 'A sample for each row of [N, C].',
+    says: 'One sample per row of [N, C].',
     source: `${SPEC}Scaler.html`,
     operators: ['Imputer', 'Normalizer', 'Scaler'].map(ml),
     rule: features,
   },
   {
-    says: 'Each element alone.',
+    says: 'Each element independently.',
     source: `${SPEC}OneHotEncoder.html`,
     operators: [ml('OneHotEncoder')],
     rule: oneHotEncoder,
@@ -131,13 +131,13 @@ export const TRADITIONAL: readonly OperatorRule[] = [
     rule: extractor,
   },
   {
-    says: 'A sample for each row of [N, C].',
+    says: 'One sample per row of [N, C].',
     source: `${SPEC}FeatureVectorizer.html`,
     operators: [ml('FeatureVectorizer')],
     rule: vectorizer,
   },
   {
-    says: 'A text for each row of [N, C].',
+    says: 'One text per row of [N, C].',
     source: 'https://onnx.ai/onnx/operators/onnx__TfIdfVectorizer.html',
     operators: ['TfIdfVectorizer'],
     rule: counts,

@@ -1,6 +1,6 @@
 /**
- * `infer` with texts: an input `text` of BYTES instead of token ids, and `text_pair` beside it for pairs. What comes out
- * is what the model is for: sentence_embedding [n, size], or scores [n, labels].
+ * `infer` with texts: an input `text` of BYTES instead of token ids, and `text_pair` beside it for pairs. The
+ * output depends on the task of the model: sentence_embedding [n, size], or scores [n, labels].
  */
 import { OnecopyError } from '../../../errors.js'
 import type { ServedModel } from '../../../inference/service.js'
@@ -11,7 +11,7 @@ import type { TextInput, TextModel } from '../../../text/text-model.js'
 const TEXT = 'text'
 const PAIR = 'text_pair'
 
-/** Whether the JSON of a request names an input of texts, and none of token ids. */
+/** Whether the JSON of a request has an input of texts, and none of token ids. */
 function namesTexts(body: Uint8Array, jsonBytes: number | null): boolean {
   const json = Buffer.from(
     body.buffer,
@@ -21,7 +21,7 @@ function namesTexts(body: Uint8Array, jsonBytes: number | null): boolean {
   return json.includes(`"${TEXT}"`) && !json.includes('"input_ids"')
 }
 
-/** What such a request is held to; null where it is one of tensors. */
+/** The interface for requests with texts; null for a request with tensors. */
 export function textSpecOf(
   model: ServedModel,
   { body, jsonBytes }: { readonly body: Uint8Array; readonly jsonBytes: number | null },
@@ -69,13 +69,14 @@ function tensorOf(name: string, rows: readonly ArrayLike<number>[]): Tensor {
 export interface TextScheduling {
   readonly isTruncated: boolean
   readonly isCancelled: () => boolean
-  /** From now to the result; null is no limit. */
+  /** Time limit from now to the result; null is no limit. */
   readonly timeoutMs: number | null
 }
 
 /**
- * The output of a request of texts. Texts that are too long are cut off where its parameter `truncate` is true.
- * @throws OnecopyError TENSOR_INVALID, DEADLINE_EXCEEDED, and of TextModel.
+ * The output of a request with texts. Texts that are too long are truncated if its parameter `truncate` is
+ * true.
+ * @throws OnecopyError TENSOR_INVALID, DEADLINE_EXCEEDED, and the errors of TextModel.
  */
 export async function inferTexts(
   spec: ModelSpec & { readonly text: TextModel },
@@ -92,7 +93,7 @@ export async function inferTexts(
     }, timeoutMs)
   })
   const answered = answer(spec, tensors, { isTruncated, isCancelled: () => isLate || isCancelled() })
-  // Work that is not done by then is dropped.
+  // Work that is not finished by then is dropped.
   answered.catch(() => {})
   try {
     return await Promise.race([answered, late])
@@ -115,7 +116,7 @@ async function answer(
   }
   const { results } = await text.classify(inputs, { ...asked, isRaw: false })
   const { labels } = text.description
-  // In the order of the labels: the likeliest first is for people.
+  // In the order of the labels, not by score.
   const rows = results.map((scored) =>
     labels.map((label) => scored.find((one) => one.label === label)?.score ?? 0),
   )

@@ -1,4 +1,7 @@
-/** Routes of OpenAI's API, and the rerank route that goes with it. Source: https://platform.openai.com/docs/api-reference */
+/**
+ * Routes of OpenAI's API, and the rerank route that goes with it. Source:
+ * https://platform.openai.com/docs/api-reference
+ */
 import type Router from '@koa/router'
 import {
   documentsRequestSchema,

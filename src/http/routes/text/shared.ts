@@ -1,4 +1,4 @@
-/** What the routes for texts share: bodies, which model is asked, counting, and errors in each API's form. */
+/** Common parts of the text routes: bodies, model selection, counting, and errors in the form of each API. */
 import type { Context, Next } from 'koa'
 import type { z } from 'zod'
 import { TEXT_ROUTES } from '../../../api/text-routes.js'
@@ -13,7 +13,7 @@ import { readBody } from '../../body.js'
 import type { HttpContext } from '../../context.js'
 import { type RequestState, recordersOf } from '../../request-state.js'
 
-/** Numbers that are made into text in one turn of the event loop. */
+/** Numbers that are converted to text in one turn of the event loop. */
 const TURN_NUMBERS = 64 * 1024
 
 function openAiError(error: OnecopyError): OpenAiError {
@@ -39,14 +39,14 @@ const BODIES: ReadonlyMap<string, (error: OnecopyError) => unknown> = new Map(
   TEXT_ROUTES.map(({ path, errorBody }) => [path, errorBody === 'OpenAiError' ? openAiError : textError]),
 )
 
-/** In front of the keys and limits as well: a client of an API reads all errors in its form. */
+/** Also around authentication and limits: a client of an API expects all errors in its form. */
 export async function textErrorBodies(ctx: Context, next: Next): Promise<void> {
   const body = BODIES.get(ctx.path)
   if (body !== undefined) (ctx.state as RequestState).errorBody = body
   await next()
 }
 
-/** The only model with one of the tasks; any task where none is named. */
+/** The only model with one of the tasks; any task if none is given. */
 function onlyModel({ models }: HttpContext, tasks: readonly TextTask[]): ServedModel {
   const candidates = models.names().flatMap((name) => models.find(name) ?? [])
   const isMeant = ({ text }: ServedModel) =>
@@ -60,7 +60,7 @@ function onlyModel({ models }: HttpContext, tasks: readonly TextTask[]): ServedM
 }
 
 /**
- * The model that is asked, in service and with a tokenizer.
+ * The requested model, in service and with a tokenizer.
  * @throws OnecopyError MODEL_NOT_FOUND, MODEL_OUT_OF_SERVICE, REQUEST_INVALID.
  */
 export function askedModel(
@@ -81,10 +81,7 @@ export function askedModel(
   state.model = model
   const { text } = model
   if (text === null)
-    throw new OnecopyError(
-      'REQUEST_INVALID',
-      `model ${model.name} takes tensors: it came without a tokenizer`,
-    )
+    throw new OnecopyError('REQUEST_INVALID', `model ${model.name} takes only tensors: it has no tokenizer`)
   return { model, text }
 }
 
@@ -119,9 +116,9 @@ export interface Asked<Request> {
 
 interface TextHandler<Schema extends z.ZodType> {
   readonly schema: Schema
-  /** For requests that name no model. */
+  /** For requests without a model name. */
   readonly tasks: readonly TextTask[]
-  /** The body of the answer, as JSON or as text that is JSON. */
+  /** The response body, as a JSON value or as JSON text. */
   readonly answer: (asked: Asked<z.output<Schema>>) => Promise<unknown>
 }
 
@@ -133,7 +130,7 @@ async function answerText<Schema extends z.ZodType>(
   const request = await readRequest(ctx, context, schema)
   const { model: name } = request as { readonly model?: string }
   const { model, text } = askedModel(ctx, context, { name, tasks })
-  // What would be refused anyway costs no tokenizing.
+  // Rejects early, before tokenizing.
   context.checkCapacity(model, 0)
   const isCancelled = () => ctx.req.socket.destroyed
   const body = await model.use(() => answer({ request, model, text, isCancelled }))
@@ -167,7 +164,7 @@ export function textHandler<Schema extends z.ZodType>(
   }
 }
 
-/** Vectors as JSON, each by `write`; the event loop gets its turns between them. */
+/** Vectors as JSON, each by `write`; yields to the event loop between them. */
 export async function joinedVectors(
   vectors: readonly Float32Array[],
   write: (vector: Float32Array, place: number) => string,
@@ -184,7 +181,7 @@ export async function joinedVectors(
   return `[${parts.join(',')}]`
 }
 
-/** A vector as a JSON array; NaN and infinities, which JSON has not, are null. */
+/** A vector as a JSON array; NaN and infinities, which JSON cannot express, are null. */
 export function vectorText(vector: Float32Array): string {
   return JSON.stringify(Array.from(vector))
 }

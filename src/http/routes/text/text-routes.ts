@@ -17,7 +17,7 @@ import type { ServerIdentity } from '../health.js'
 import { inputsOf } from './openai.js'
 import { type Asked, askedModel, joinedVectors, textHandler, vectorText } from './shared.js'
 
-/** Texts in a request, as `/info` says; the bound is that of the body. */
+/** Maximum number of texts in a request, as reported by `/info`; the body limit applies as well. */
 const MAX_CLIENT_TEXTS = 1_000_000
 
 type OneOrTwo = readonly [string] | readonly [string, string]
