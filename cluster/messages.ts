@@ -2,7 +2,7 @@
  * Schemas of the messages between the primary and its workers. Messages carry paths and digests, never
  * weights.
  */
-import { z } from 'zod'
+import * as z from 'zod'
 import { ApiKeySchema } from '../src/access/api-keys.js'
 import { repositoryIndexSchema } from '../src/api/schemas.js'
 import { logLevelSchema } from '../src/api/server-control.js'

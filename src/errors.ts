@@ -5,7 +5,7 @@
  * `fault` says who must act: the client who sent the request, the operator who configured or sized the
  * server, or nobody but us (a bug: the worker ends loudly and the supervisor replaces it).
  */
-import { z } from 'zod'
+import * as z from 'zod'
 
 export const ERROR_CATALOGUE = {
   BODY_MALFORMED: { status: 400, fault: 'client' },

@@ -1,6 +1,6 @@
 /** Checks before a measurement that all variants return the same outputs. */
 import { Agent } from 'node:http'
-import { z } from 'zod'
+import * as z from 'zod'
 import { type Answer, send } from './client.js'
 import type { InferRequest } from './requests.js'
 import type { RunningServer } from './servers.js'

@@ -9,7 +9,7 @@
  * robin was added: https://github.com/nodejs/node/blob/v20.x/lib/internal/cluster/round_robin_handle.js
  */
 import type { Worker } from 'node:cluster'
-import { z } from 'zod'
+import * as z from 'zod'
 
 const HandoverSchema = z.object({
   cmd: z.literal('NODE_CLUSTER'),

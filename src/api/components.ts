@@ -1,5 +1,5 @@
 /** Schemas by their names in the OpenAPI document. Every body of a route is one of them. */
-import { z } from 'zod'
+import * as z from 'zod'
 import {
   datatypeSchema,
   inferRequestSchema,

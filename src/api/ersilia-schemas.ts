@@ -1,5 +1,5 @@
 /** The JSON of the routes that an Ersilia bundle brings. */
-import { z } from 'zod'
+import * as z from 'zod'
 
 const cell = z.union([z.number(), z.string(), z.null()])
 const byColumn = z.record(z.string(), cell)

@@ -2,7 +2,7 @@
  * JSON schemas of every route except infer. They validate requests, define the OpenAPI document, and give
  * handlers and the client their types. Responses are strict: they contain no other fields.
  */
-import { z } from 'zod'
+import * as z from 'zod'
 import { datatypeSchema } from '../protocol/v2/schema.js'
 
 /** A count or a size. */

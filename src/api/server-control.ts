@@ -1,5 +1,5 @@
 /** What a port may offer beyond inference: models that come and go, and how much is logged. */
-import { z } from 'zod'
+import * as z from 'zod'
 import type { IndexEntry } from './schemas.js'
 
 export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal'] as const

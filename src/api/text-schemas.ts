@@ -2,7 +2,7 @@
  * The JSON of the routes for texts. Sources: the OpenAI API (embeddings, models), the rerank route that Jina and Cohere
  * share, and text-embeddings-inference (embed, predict, rerank, tokenize, info). Unknown keys are ignored: clients send more.
  */
-import { z } from 'zod'
+import * as z from 'zod'
 
 const count = z.int().nonnegative()
 const ids = z.array(z.int().nonnegative()).min(1)

@@ -2,7 +2,7 @@
  * Messages between the server and its compile process: one JSON line in each direction, and one notice in
  * between.
  */
-import { z } from 'zod'
+import * as z from 'zod'
 import { ErrorCodeSchema } from '../errors.js'
 import { KnownFilesSchema } from './known-files.js'
 

@@ -23,7 +23,6 @@ import {
   SEGMENT_FILE_NAME,
   type SegmentHeader,
 } from '../segment/layout.js'
-import { readHeader } from '../segment/write.js'
 import { describeSharing } from './sharing.js'
 
 export interface ImageOptions {
@@ -145,18 +144,4 @@ export async function writeImage(options: ImageOptions): Promise<SegmentHeader> 
   } finally {
     await file.close()
   }
-}
-
-/**
- * Changes the header of an open image and syncs it. Only for a file that does not have its final name yet:
- * files in the cache or in shared memory never change.
- * @throws OnecopyError SEGMENT_INVALID if the new header does not fit its reserved space.
- */
-export async function updateHeader(
-  file: FileHandle,
-  change: Partial<Pick<SegmentHeader, 'batching' | 'memoryRequirements' | 'selfCheck'>>,
-): Promise<void> {
-  const header = await readHeader(file)
-  await writeFully(file, encodeHeader({ ...header, ...change }, header.graph.offsetBytes), 0)
-  await file.sync()
 }

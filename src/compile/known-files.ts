@@ -7,7 +7,7 @@ import { createHash } from 'node:crypto'
 import { readFile, rename, stat, utimes, writeFile } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
-import { z } from 'zod'
+import * as z from 'zod'
 import type { CompileCache } from './cache.js'
 
 /** Two changes within this time may have the same timestamp: coarse file systems count in seconds. */

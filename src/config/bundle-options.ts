@@ -1,5 +1,5 @@
 /** Options of Ersilia bundles and of the Unix socket for clients on the same machine. */
-import { z } from 'zod'
+import * as z from 'zod'
 import { option, optionalPath } from './option.js'
 
 export const BUNDLE_OPTIONS = {

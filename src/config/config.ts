@@ -1,6 +1,6 @@
 /** The validated configuration: of the whole server, and the subset that a serving process needs. */
 
-import { z } from 'zod'
+import * as z from 'zod'
 import { type LogFormat, logFormatOf } from '../log.js'
 import type { BreakerConfig } from './breaker-options.js'
 import type { Parsed } from './schema.js'

@@ -1,5 +1,5 @@
 /** Options that control which models of the repository are served, and when. */
-import { z } from 'zod'
+import * as z from 'zod'
 import { option } from './option.js'
 import { names } from './quantities.js'
 

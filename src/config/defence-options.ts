@@ -1,5 +1,5 @@
 /** Options for access control, rate limits, TLS, request logs and traces. */
-import { z } from 'zod'
+import * as z from 'zod'
 import { integer, option, optionalPath } from './option.js'
 import { origins, rateLimit, serviceUrl, switchedOn } from './quantities.js'
 

@@ -4,7 +4,7 @@
  */
 import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
-import { z } from 'zod'
+import * as z from 'zod'
 import { messageOf, OnecopyError } from '../errors.js'
 import { type Config, toConfig } from './config.js'
 import { type CommandLine, type FlagShape, parseCommandLine } from './flags.js'

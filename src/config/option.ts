@@ -1,7 +1,7 @@
 /** The definition of an option, and schemas that several options share. */
 import { isIPv6 } from 'node:net'
 import { resolve } from 'node:path'
-import { z } from 'zod'
+import * as z from 'zod'
 
 /** In the order of the help text. */
 export const OPTION_GROUPS = [

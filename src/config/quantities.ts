@@ -1,5 +1,5 @@
 /** Schemas for durations, sizes, rates and similar values; the parsed values are milliseconds and bytes. */
-import { z } from 'zod'
+import * as z from 'zod'
 import { parseBytes, parseDurationMs } from '../units.js'
 
 export const durationMs = z.string().transform((value, context) => {

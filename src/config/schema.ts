@@ -6,7 +6,7 @@
 
 import { homedir } from 'node:os'
 import { join } from 'node:path'
-import { z } from 'zod'
+import * as z from 'zod'
 import { PACKAGE_ROOT } from '../installation.js'
 import { usableCpus } from '../process/cpus.js'
 import { BREAKER_OPTIONS } from './breaker-options.js'

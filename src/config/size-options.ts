@@ -1,5 +1,5 @@
 /** Size limits of requests, responses and the compile cache. */
-import { z } from 'zod'
+import * as z from 'zod'
 import { option } from './option.js'
 import { sizeBytes } from './quantities.js'
 

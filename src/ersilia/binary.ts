@@ -2,7 +2,7 @@
  * The binary formats: one line of JSON, then bytes. Molecules are sent to run.sh as big-endian lengths and
  * UTF-8. Numbers are returned, by run.sh and by POST /run, row-major and little-endian.
  */
-import { z } from 'zod'
+import * as z from 'zod'
 import { messageOf, OnecopyError } from '../errors.js'
 import type { Cell } from '../transform/transform.js'
 import type { OutputType, Row } from './orient.js'

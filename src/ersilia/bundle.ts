@@ -5,7 +5,7 @@
 import { readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { parse as parseYaml } from 'yaml'
-import { z } from 'zod'
+import * as z from 'zod'
 import { messageOf, OnecopyError } from '../errors.js'
 import { type CsvTable, duplicateName, firstColumn, parseCsv } from './csv.js'
 import { decodeText } from './csv-text.js'

@@ -1,7 +1,7 @@
 /** POST /run over the Unix socket of a resident server, for short-lived processes. */
 import { type IncomingMessage, request } from 'node:http'
 import { setTimeout as delay } from 'node:timers/promises'
-import { z } from 'zod'
+import * as z from 'zod'
 import { type ErrorCode, isErrorCode, OnecopyError } from '../errors.js'
 import type { Row } from './orient.js'
 import type { PredictOptions } from './predictor.js'

@@ -6,7 +6,7 @@
 import { randomUUID } from 'node:crypto'
 import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { z } from 'zod'
+import * as z from 'zod'
 import { messageOf, OnecopyError } from '../errors.js'
 import { isAlive, ownIdentity, ProcessIdentitySchema } from '../process/identity.js'
 

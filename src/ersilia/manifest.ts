@@ -4,7 +4,7 @@
  */
 import { readFile } from 'node:fs/promises'
 import { isAbsolute, relative, resolve } from 'node:path'
-import { z } from 'zod'
+import * as z from 'zod'
 import { messageOf, OnecopyError } from '../errors.js'
 import { InputChoiceSchema, OutputChoiceSchema } from '../transform/registry.js'
 

@@ -1,5 +1,5 @@
 /** Describes the bundle of a serving process. */
-import { z } from 'zod'
+import * as z from 'zod'
 
 /** The bundle that a process serves. Sent to the workers as a message. */
 export const MountedBundleSchema = z.object({

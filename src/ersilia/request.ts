@@ -1,5 +1,5 @@
 /** Validates the query and body of POST /run and POST /job/submit. */
-import { z } from 'zod'
+import * as z from 'zod'
 import { OnecopyError } from '../errors.js'
 import { ORIENTS } from './orient.js'
 

@@ -4,7 +4,7 @@
  */
 import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { z } from 'zod'
+import * as z from 'zod'
 import { MAX_SOCKET_PATH_BYTES } from '../http/unix-socket.js'
 import { listServers, type SegmentListing } from '../segment/listing.js'
 

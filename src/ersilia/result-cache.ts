@@ -4,7 +4,7 @@
  * errors rows are computed, and errors are logged once.
  */
 import { LRUCache } from 'lru-cache'
-import { z } from 'zod'
+import * as z from 'zod'
 import { messageOf } from '../errors.js'
 import type { Log } from '../log.js'
 import { jsonText, type Row } from './orient.js'

@@ -1,7 +1,7 @@
 /** The list of serving workers: each writes a note to the server's folder, and any can read all notes. */
 import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { z } from 'zod'
+import * as z from 'zod'
 import { isAlive, ownIdentity, ProcessIdentitySchema } from '../process/identity.js'
 import { readProcessMemory } from '../process/memory.js'
 

@@ -1,6 +1,6 @@
 /** Small JSON bodies of routes other than inference. */
 import type { Context } from 'koa'
-import { z } from 'zod'
+import * as z from 'zod'
 import { messageOf, OnecopyError } from '../errors.js'
 import { readBody } from './body.js'
 

@@ -4,7 +4,7 @@
  */
 import { randomBytes, X509Certificate } from 'node:crypto'
 import { createSecureContext, type SecureContextOptions } from 'node:tls'
-import { z } from 'zod'
+import * as z from 'zod'
 import { messageOf, OnecopyError } from '../errors.js'
 
 /** Format of Node: 16 bytes of name, 16 of HMAC key, 16 of AES key. */

@@ -1,7 +1,7 @@
 /** One loaded generation of an attached model: mapped from its owner's segment, checked, counted by who uses it. */
 
 import type { BatchingPolicy } from '../batch/batcher.js'
-import { separateDefaults } from '../compile/defaults.js'
+import { loadableSegment } from '../compile/loadable.js'
 import { checkSelf } from '../compile/self-check.js'
 import type { Engine } from '../engine/engine.js'
 import { OnecopyError } from '../errors.js'
@@ -56,7 +56,7 @@ export class Generation {
     try {
       const { header } = attached
       requireSameRuntime(header, segment.path)
-      const loadable = { ...attached, ...separateDefaults(attached.graph, header.inputs) }
+      const loadable = await loadableSegment(attached)
       await engine.load(key, loadable, { threads })
       isLoaded = true
       const { selfCheck, inputs, outputs } = header

@@ -5,7 +5,7 @@
  * The connection stays open for as long as a process is attached: its end tells either side about the other's.
  */
 import { join } from 'node:path'
-import { z } from 'zod'
+import * as z from 'zod'
 import { ErrorCodeSchema } from '../errors.js'
 import { ServedModelConfigSchema } from '../repository/config.js'
 import { SegmentReferenceSchema } from '../segment/attach.js'

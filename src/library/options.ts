@@ -1,6 +1,6 @@
 /** What a caller may ask of `attach` and of a run. */
 import { resolve } from 'node:path'
-import { z } from 'zod'
+import * as z from 'zod'
 import { OnecopyError } from '../errors.js'
 
 export interface AttachOptions {

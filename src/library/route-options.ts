@@ -1,5 +1,5 @@
 /** What a caller may say of routes in an app of its own. */
-import { z } from 'zod'
+import * as z from 'zod'
 import { OnecopyError } from '../errors.js'
 import type { Mountable } from './mountable.js'
 

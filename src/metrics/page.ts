@@ -11,7 +11,7 @@
  */
 import { constants } from 'node:fs'
 import { open } from 'node:fs/promises'
-import { z } from 'zod'
+import * as z from 'zod'
 import { OnecopyError } from '../errors.js'
 import { mapWritable } from '../mapping.js'
 

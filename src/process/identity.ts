@@ -4,7 +4,7 @@
  * enough. Source: proc_pid_stat(5), proc_sys_kernel(5).
  */
 import { readFileSync } from 'node:fs'
-import { z } from 'zod'
+import * as z from 'zod'
 
 export const ProcessIdentitySchema = z.object({
   pid: z.int().positive(),

@@ -9,7 +9,7 @@
 import { createHash, randomUUID } from 'node:crypto'
 import { linkSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { z } from 'zod'
+import * as z from 'zod'
 import { OnecopyError } from '../errors.js'
 import { checkObject, type ObjectRange, readObject, writeObject } from './object.js'
 

@@ -4,7 +4,7 @@
  */
 import { constants, type FileHandle, open, stat } from 'node:fs/promises'
 import { isAbsolute, join, normalize } from 'node:path'
-import { z } from 'zod'
+import * as z from 'zod'
 import { messageOf } from '../errors.js'
 import { inferRequestSchema } from '../protocol/v2/schema.js'
 import { formatBytes } from '../units.js'

@@ -6,7 +6,7 @@
  *
  * Source: Triton's model repository extension and model_config.proto, in its JSON form.
  */
-import { z } from 'zod'
+import * as z from 'zod'
 import { messageOf, OnecopyError } from '../errors.js'
 import { MODEL_CONFIG_KEYS, ModelConfigSchema, refusePrototype } from './config.js'
 

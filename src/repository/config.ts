@@ -1,6 +1,6 @@
 /** `config.json` of a model: the operator's overrides of the defaults. Keys: docs/model-config.md. */
 import { dirname } from 'node:path'
-import { z } from 'zod'
+import * as z from 'zod'
 import { durationMs, sizeBytes } from '../config/quantities.js'
 import { messageOf, OnecopyError } from '../errors.js'
 import { type TextDescription, TextDescriptionSchema, TextOverridesSchema } from '../text/description.js'

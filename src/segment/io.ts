@@ -1,4 +1,6 @@
 /** Reads and writes that complete or fail, because the kernel may process fewer bytes than requested. */
+
+import { readSync, writeSync } from 'node:fs'
 import type { FileHandle } from 'node:fs/promises'
 import { OnecopyError } from '../errors.js'
 
@@ -20,13 +22,31 @@ async function fill(buffer: Buffer, file: FileHandle, position: number): Promise
   let filled = 0
   while (filled < length) {
     const { bytesRead } = await file.read(buffer, filled, length - filled, position + filled)
-    if (bytesRead === 0) {
-      throw new OnecopyError(
-        'SEGMENT_INVALID',
-        `expected ${position + length} bytes, the file ends at ${position + filled}`,
-      )
-    }
+    if (bytesRead === 0) throw endsEarly(position + length, position + filled)
     filled += bytesRead
+  }
+}
+
+function endsEarly(expectedBytes: number, fileBytes: number): OnecopyError {
+  return new OnecopyError('SEGMENT_INVALID', `expected ${expectedBytes} bytes, the file ends at ${fileBytes}`)
+}
+
+/** Reads until `buffer` is full; returns it. @throws OnecopyError SEGMENT_INVALID if the file ends earlier. */
+export function fillSync(buffer: Buffer, descriptor: number, position: number): Buffer {
+  const { length } = buffer
+  let filled = 0
+  while (filled < length) {
+    const bytesRead = readSync(descriptor, buffer, filled, length - filled, position + filled)
+    if (bytesRead === 0) throw endsEarly(position + length, position + filled)
+    filled += bytesRead
+  }
+  return buffer
+}
+
+export function writeFullySync(descriptor: number, bytes: Uint8Array, position: number): void {
+  let written = 0
+  while (written < bytes.byteLength) {
+    written += writeSync(descriptor, bytes, written, bytes.byteLength - written, position + written)
   }
 }
 

@@ -11,7 +11,7 @@ import { crc32 } from 'node:zlib'
 import { OnecopyError } from '../errors.js'
 import { formatBytes } from '../units.js'
 import type { ServerFolder } from './folder.js'
-import { chunksOf, readExactly, writeFully } from './io.js'
+import { chunksOf, fillSync, readExactly, writeFully, writeFullySync } from './io.js'
 import {
   decodeHeader,
   decodePrefix,
@@ -23,6 +23,8 @@ import {
 } from './layout.js'
 
 const SEALED_MODE = 0o400
+/** Fits into the second-level cache of a core. */
+const PART_BYTES = 256 * 1024
 
 export interface SegmentFile {
   readonly path: string
@@ -84,10 +86,14 @@ async function verifyGap(file: FileHandle, from: number, to: number): Promise<vo
 }
 
 /**
- * Reads a whole segment or image and compares it with its header.
+ * Reads a whole segment or image and compares it with its header. `readCrc32` is the checksum of the data where it has
+ * been read already.
  * @throws OnecopyError SEGMENT_INVALID naming the difference.
  */
-export async function verifySegment(file: FileHandle): Promise<SegmentHeader> {
+export async function verifySegment(
+  file: FileHandle,
+  { readCrc32 }: { readonly readCrc32?: number } = {},
+): Promise<SegmentHeader> {
   const header = await readHeader(file)
   const { size } = await file.stat()
   if (size !== header.fileBytes) {
@@ -102,13 +108,39 @@ export async function verifySegment(file: FileHandle): Promise<SegmentHeader> {
   if (graphHash.digest('hex') !== header.graph.sha256) {
     throw new OnecopyError('SEGMENT_INVALID', 'the graph does not match its digest')
   }
-  let dataCrc32 = 0
-  for await (const { bytes } of chunksOf(file, header.data.offsetBytes, size))
-    dataCrc32 = crc32(bytes, dataCrc32)
+  const dataCrc32 = readCrc32 ?? (await crc32Of(file, header.data.offsetBytes, size))
   if (dataCrc32 !== header.data.crc32) {
     throw new OnecopyError('SEGMENT_INVALID', 'the weights do not match their checksum')
   }
   return header
+}
+
+async function crc32Of(file: FileHandle, from: number, to: number): Promise<number> {
+  let sum = 0
+  for await (const { bytes } of chunksOf(file, from, to)) sum = crc32(bytes, sum)
+  return sum
+}
+
+/**
+ * Copies the data of an image, and reads each part back while it is in the processor's cache. Shared memory is written
+ * synchronously: a turn of the thread pool for each part would cost as much as the copy.
+ * @returns the checksum of what was read back.
+ */
+async function copyData(
+  image: FileHandle,
+  file: FileHandle,
+  { data, fileBytes }: SegmentHeader,
+): Promise<number> {
+  const readBack = Buffer.alloc(PART_BYTES)
+  let sum = 0
+  for await (const { position, bytes } of chunksOf(image, data.offsetBytes, fileBytes)) {
+    for (let start = 0; start < bytes.length; start += PART_BYTES) {
+      const part = bytes.subarray(start, start + PART_BYTES)
+      writeFullySync(file.fd, part, position + start)
+      sum = crc32(fillSync(readBack.subarray(0, part.length), file.fd, position + start), sum)
+    }
+  }
+  return sum
 }
 
 export function spaceError(
@@ -159,11 +191,16 @@ export async function writeSegment(options: WriteSegmentOptions): Promise<Segmen
     )
     try {
       await writeFully(file, encodeHeader(header, header.graph.offsetBytes), 0)
-      for await (const { position, bytes } of chunksOf(image, header.graph.offsetBytes, header.fileBytes)) {
+      for await (const { position, bytes } of chunksOf(
+        image,
+        header.graph.offsetBytes,
+        header.data.offsetBytes,
+      )) {
         await writeFully(file, bytes, position)
       }
+      const readCrc32 = await copyData(image, file, header)
       await file.sync()
-      await verifySegment(file)
+      await verifySegment(file, { readCrc32 })
       await file.chmod(SEALED_MODE)
     } finally {
       await file.close()

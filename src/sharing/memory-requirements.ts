@@ -4,7 +4,7 @@
  */
 
 import { open } from 'node:fs/promises'
-import { updateHeader } from '../compile/image.js'
+import { updateHeader } from '../compile/image-header.js'
 import { deadlineSignal } from '../process/deadline-signal.js'
 import { cgroupMemoryLimit } from '../process/memory.js'
 import type { MemoryRequirements, SegmentHeader } from '../segment/layout.js'

@@ -1,5 +1,5 @@
 /** Messages between a measuring process and its probes: one JSON line in each direction. */
-import { z } from 'zod'
+import * as z from 'zod'
 import { ErrorCodeSchema } from '../errors.js'
 
 export const ToProbeSchema = z.discriminatedUnion('type', [

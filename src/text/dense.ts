@@ -1,6 +1,6 @@
 /** The dense layers behind the pooling of some sentence models: weights out of a safetensors file. */
 import { readFile } from 'node:fs/promises'
-import { z } from 'zod'
+import * as z from 'zod'
 import type { DenseDescription } from './description.js'
 import { invalid, sha256Of } from './hub-files.js'
 

@@ -1,5 +1,5 @@
 /** What is known of a text model from the files in its folder. Made by folder.ts; crosses to the workers. */
-import { z } from 'zod'
+import * as z from 'zod'
 
 export const TEXT_TASKS = ['embedding', 'classification', 'token-classification', 'reranking'] as const
 export type TextTask = (typeof TEXT_TASKS)[number]

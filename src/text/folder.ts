@@ -4,7 +4,7 @@
  */
 import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { z } from 'zod'
+import type * as z from 'zod'
 import { OnecopyError } from '../errors.js'
 import type { Pooling, TextDescription, TextOverrides, TextTask } from './description.js'
 import { invalid, parseFile, readOptional, readOptionalText, sha256Of } from './hub-files.js'

@@ -2,7 +2,7 @@
  * The parts of a Hugging Face folder's files that are read. Keys that are not here change nothing of what is served;
  * values that would, and are not supported, are refused with the name of the file and the key.
  */
-import { z } from 'zod'
+import * as z from 'zod'
 
 const count = z.int().positive()
 const unsupported = (why: string) => z.literal(false, `is not supported: ${why}`).optional()

@@ -1,7 +1,7 @@
 /** What sentence-transformers adds to a folder: the steps behind the transformer, the longest length, prompts. */
 import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { z } from 'zod'
+import type * as z from 'zod'
 import type { DenseDescription, Pooling } from './description.js'
 import { invalid, readOptional, sha256OfFile } from './hub-files.js'
 import {

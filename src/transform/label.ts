@@ -1,5 +1,5 @@
 /** The output transform of classifiers: the label of the highest score, and optionally the score. */
-import { z } from 'zod'
+import * as z from 'zod'
 import { OnecopyError } from '../errors.js'
 import type { Tensor } from '../tensor.js'
 import type { Cell, OutputTransform } from './transform.js'

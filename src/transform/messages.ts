@@ -1,5 +1,5 @@
 /** Messages between a process and the thread of an input transform. Row buffers are transferred. */
-import { z } from 'zod'
+import * as z from 'zod'
 import { ErrorCodeSchema } from '../errors.js'
 import type { NumericData } from '../tensor.js'
 

@@ -5,7 +5,7 @@
  * after a trap the module is replaced.
  */
 import { createRequire } from 'node:module'
-import { z } from 'zod'
+import * as z from 'zod'
 import { OnecopyError } from '../errors.js'
 import { DATATYPES, type NumericData } from '../tensor.js'
 import { type InputTransform, type RowEncoder, TransformBroken } from './transform.js'

@@ -1,5 +1,5 @@
 /** Converts numbers to a tensor, for models that take descriptors: one line of a CSV file per row. */
-import { z } from 'zod'
+import * as z from 'zod'
 import type { NumericData } from '../tensor.js'
 import type { InputTransform } from './transform.js'
 

@@ -1,5 +1,5 @@
 /** All transforms by their names in manifests. */
-import { z } from 'zod'
+import * as z from 'zod'
 import { label } from './label.js'
 import { morgan } from './morgan.js'
 import { numbers } from './numbers.js'

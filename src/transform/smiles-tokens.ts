@@ -1,5 +1,5 @@
 /** Converts SMILES to token ids and an attention mask, for models that read molecules as text. */
-import { z } from 'zod'
+import * as z from 'zod'
 import type { NumericData } from '../tensor.js'
 import type { InputTransform, RowEncoder } from './transform.js'
 

@@ -1,6 +1,6 @@
 /** The input transform of models that come with a `tokenizer.json`: token ids of one length, and an attention mask. */
 import { readFile } from 'node:fs/promises'
-import { z } from 'zod'
+import * as z from 'zod'
 import { messageOf, OnecopyError } from '../errors.js'
 import type { NumericData } from '../tensor.js'
 import { TextTokenizer } from './tokenizer-library.js'

@@ -9,7 +9,7 @@
  *
  * An output transform converts one row of the model's outputs. It runs on the event loop, so it must be fast.
  */
-import type { z } from 'zod'
+import type * as z from 'zod'
 import type { Datatype, NumericData, Tensor } from '../tensor.js'
 
 /** One row of a tensor; the shape has no batch dimension. */

@@ -1,5 +1,5 @@
 /** The default output transform: the elements of the model's outputs, in order, as columns. */
-import { z } from 'zod'
+import * as z from 'zod'
 import { OnecopyError } from '../errors.js'
 import type { Tensor } from '../tensor.js'
 import type { Cell, OutputContext, OutputTransform, RowDecoder } from './transform.js'

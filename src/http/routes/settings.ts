@@ -4,7 +4,7 @@
  */
 import type Router from '@koa/router'
 import type { Middleware } from 'koa'
-import { z } from 'zod'
+import * as z from 'zod'
 import {
   type LogSettings,
   logSettingsRequestSchema,

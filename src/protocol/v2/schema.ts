@@ -5,7 +5,7 @@
  *
  * Source: Open Inference Protocol V2 (KServe), with Triton's `parameters` and binary tensor extensions.
  */
-import { z } from 'zod'
+import * as z from 'zod'
 import { DATATYPES, type Datatype } from '../../tensor.js'
 import { JSON_RULES, type JsonRule, SPECIAL_FLOATS } from './datatypes.js'
 

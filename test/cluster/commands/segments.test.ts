@@ -1,7 +1,7 @@
 import { mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
-import { z } from 'zod'
+import * as z from 'zod'
 import { ownIdentity } from '../../../src/process/identity.js'
 import { TEMPORARY_FILE_NAME } from '../../../src/segment/layout.js'
 import { formatAge } from '../../../src/units.js'

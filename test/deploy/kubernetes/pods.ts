@@ -1,5 +1,5 @@
 /** The pods that the lint checks: from a Deployment, or from KServe's runtime and service together. */
-import { z } from 'zod'
+import * as z from 'zod'
 import type { Manifest } from './schemas.js'
 
 const quantities = z.record(z.string(), z.union([z.string(), z.number()]))

@@ -1,6 +1,6 @@
 import test from 'ava'
 import fc from 'fast-check'
-import { z } from 'zod'
+import * as z from 'zod'
 import { travelsInJson } from '../../../src/protocol/v2/datatypes.js'
 import {
   type EncodedResponse,

@@ -1,6 +1,6 @@
 /** Common parts of the text routes: bodies, model selection, counting, and errors in the form of each API. */
 import type { Context, Next } from 'koa'
-import type { z } from 'zod'
+import type * as z from 'zod'
 import { TEXT_ROUTES } from '../../../api/text-routes.js'
 import type { OpenAiError, TextError } from '../../../api/text-schemas.js'
 import { messageOf, OnecopyError, outOfServiceError } from '../../../errors.js'
