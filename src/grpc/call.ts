@@ -15,6 +15,7 @@ import { traceIdOf } from '../http/observe/trace-parent.js'
 import { publicText } from '../http/public-text.js'
 import type { ServerIdentity } from '../http/routes/health.js'
 import type { ServedModel, VersionOutOfService } from '../inference/service.js'
+import type { Draining } from './draining.js'
 import { asOnecopyError, statusNameOf, statusObjectOf } from './status.js'
 
 export interface GrpcContext extends HttpContext {
@@ -68,7 +69,7 @@ function remainingMs(deadline: Date | number): number | null {
   return ms > LONGEST_TIMER_MS ? null : Math.max(1, ms)
 }
 
-export interface ServeOptions {
+export interface ServeOptions extends Draining {
   readonly context: GrpcContext
   /** Of a peer's connection; undefined where it is gone. */
   readonly socketOf: (peer: string) => Socket | undefined

@@ -32,6 +32,8 @@ export interface GrpcFrontOptions {
   readonly tls: TlsMaterial | null
   readonly maxConnections: number
   readonly handshakeTimeoutMs: number
+  /** How long streams of requests may go on once the server drains. */
+  readonly streamGraceMs: number
 }
 
 type Injector = ReturnType<Server['createConnectionInjector']>
@@ -53,10 +55,10 @@ export class GrpcFront {
   readonly #maxConnections: number
   readonly #connections = new Map<string, Connection>()
   readonly #isTls: boolean
-  #isDraining = false
+  readonly #draining = new AbortController()
 
   constructor(options: GrpcFrontOptions) {
-    const { context, tls, maxConnections, handshakeTimeoutMs } = options
+    const { context, tls, maxConnections, handshakeTimeoutMs, streamGraceMs } = options
     this.#context = context
     this.#maxConnections = maxConnections
     this.#isTls = tls !== null
@@ -73,6 +75,7 @@ export class GrpcFront {
       context,
       socketOf: (peer) => this.#connections.get(peer)?.socket,
       giveUp: (socket) => this.#giveUp(peerOf(socket)),
+      ...{ draining: this.#draining.signal, streamGraceMs },
     })
     for (const { definition, handler } of methods) {
       const { path, requestStream, responseStream } = definition
@@ -120,7 +123,7 @@ export class GrpcFront {
       injector.destroy()
     })
     injector.injectConnection(socket)
-    if (this.#isDraining) this.#giveUp(peer)
+    if (this.#draining.signal.aborted) this.#giveUp(peer)
   }
 
   #giveUp(peer: string): void {
@@ -143,8 +146,9 @@ export class GrpcFront {
       else NetServer.prototype.close.call(this.#listener, resolve)
     })
     await delay(LAST_ACCEPTED_MS)
-    this.#isDraining = true
+    // GOAWAY first: a client that opens its stream again then uses another connection.
     for (const peer of this.#connections.keys()) this.#giveUp(peer)
+    setImmediate(() => this.#draining.abort())
     await closed
   }
 }

@@ -11,6 +11,7 @@ import type {
 import type { Scope } from '../access/api-keys.js'
 import { type AnyCall, type Call, type GrpcContext, type ServeOptions, serveCall } from './call.js'
 import * as control from './control.js'
+import { onDraining, streamClosed } from './draining.js'
 import { check, watch } from './health.js'
 import { modelInfer } from './infer.js'
 import { noteOwner } from './infer-codec.js'
@@ -144,7 +145,17 @@ function healthMethods(options: ServeOptions): Method[] {
       call.emit('error', statusObjectOf(malformed(call.request)))
       return
     }
-    const end = watch(context, call.request.service, (response) => call.write(response))
+    const endWatch = watch(context, call.request.service, (response) => call.write(response))
+    const stopWaiting = onDraining(options, {
+      begin: () => {
+        end()
+        call.emit('error', statusObjectOf(streamClosed()))
+      },
+    })
+    const end = () => {
+      endWatch()
+      stopWaiting()
+    }
     call.on('cancelled', end)
     call.on('close', end)
   }
@@ -155,8 +166,13 @@ function healthMethods(options: ServeOptions): Method[] {
 }
 
 /** The description of the services holds nothing of this server's. */
-function reflectionMethods(): Method[] {
+function reflectionMethods(options: ServeOptions): Method[] {
   const handler = (call: ServerDuplexStream<ServerReflectionRequest, unknown>) => {
+    const stopWaiting = onDraining(options, {
+      begin: () => call.emit('error', statusObjectOf(streamClosed())),
+    })
+    call.on('cancelled', stopWaiting)
+    call.on('close', stopWaiting)
     call.on('data', (request: ServerReflectionRequest) => {
       if (request instanceof MalformedMessage) call.emit('error', statusObjectOf(malformed(request)))
       else call.write(reflect(request))
@@ -170,5 +186,5 @@ function reflectionMethods(): Method[] {
 }
 
 export function allMethods(options: ServeOptions): Method[] {
-  return [...inferenceMethods(options), ...healthMethods(options), ...reflectionMethods()]
+  return [...inferenceMethods(options), ...healthMethods(options), ...reflectionMethods(options)]
 }

@@ -4,16 +4,25 @@
  */
 import type { MethodDefinition, ServerDuplexStream, UntypedHandleCall } from '@grpc/grpc-js'
 import { type AnyCall, type Call, type ServeOptions, serveCall } from './call.js'
+import { onDraining, streamClosed } from './draining.js'
 import { MAX_STREAMED, streamedInfer } from './infer.js'
 import type { ModelInferRequest, ModelStreamInferResponse } from './schema/inference_pb.js'
 
 type Stream = ServerDuplexStream<ModelInferRequest, ModelStreamInferResponse>
 
-/** Resolves when the client has ended its side and has every answer, or has left. */
+/** A draining server ends a stream without requests when no request has arrived for this long. */
+const QUIET_MS = 100
+
+/**
+ * Resolves when the client has ended its side and has every answer, or has left.
+ * @throws OnecopyError SHUTTING_DOWN where the server drains: every request that was read has its answer by then.
+ */
 function answerAll(stream: Stream, call: Call, options: ServeOptions): Promise<void> {
-  return new Promise((resolve) => {
-    let inside = 0
+  return new Promise((resolve, reject) => {
+    let inFlight = 0
     let lastWritten = Promise.resolve()
+    let quiet: NodeJS.Timeout | undefined
+    let isRefusing = false
     const write = async (answer: Promise<ModelStreamInferResponse>) => {
       const response = await answer
       if (!stream.cancelled && !stream.write(response))
@@ -23,20 +32,39 @@ function answerAll(stream: Stream, call: Call, options: ServeOptions): Promise<v
           stream.once('cancelled', resume)
         })
     }
+    const refuseMore = () => {
+      if (isRefusing) return
+      isRefusing = true
+      stream.pause()
+      void lastWritten.then(() => reject(streamClosed()))
+    }
+    const endIfQuiet = () => {
+      clearTimeout(quiet)
+      if (options.draining.aborted && inFlight === 0) quiet = setTimeout(refuseMore, QUIET_MS)
+    }
     stream.on('data', (message: ModelInferRequest) => {
-      if (++inside >= MAX_STREAMED) stream.pause()
+      if (isRefusing) return
+      clearTimeout(quiet)
+      if (++inFlight >= MAX_STREAMED) stream.pause()
       // Each has a model of its own to be counted for.
       const one = { ...call, model: undefined, timings: undefined }
       const answer = streamedInfer(message, { call: one, context: options.context })
       lastWritten = lastWritten
         .then(() => write(answer))
         .then(() => {
-          if (--inside < MAX_STREAMED) stream.resume()
+          if (--inFlight < MAX_STREAMED && !isRefusing) stream.resume()
+          endIfQuiet()
         })
     })
-    stream.on('end', () => void lastWritten.then(resolve))
-    stream.on('cancelled', () => resolve())
-    stream.on('error', () => resolve())
+    const stopWaiting = onDraining(options, { begin: endIfQuiet, end: refuseMore })
+    const settle = (then: () => void) => {
+      stopWaiting()
+      clearTimeout(quiet)
+      then()
+    }
+    stream.on('end', () => settle(() => void lastWritten.then(resolve)))
+    stream.on('cancelled', () => settle(resolve))
+    stream.on('error', () => settle(resolve))
   })
 }
 
