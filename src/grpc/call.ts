@@ -40,6 +40,8 @@ export interface Call {
   isCancelled(): boolean
   /** Only where somebody wants to know. */
   readonly timings: RequestTimings | undefined
+  /** Sends the initial metadata where that has not happened. Streams do it before their first answer. */
+  sendMetadata(): void
   /** The model version that it turned out to be about. */
   model: Pick<ServedModel | VersionOutOfService, 'name' | 'version' | 'counts'> | undefined
   heldBytes: number
@@ -100,9 +102,13 @@ export async function serveCall<T>(
   const initial = new Metadata()
   initial.set('x-request-id', requestId)
   if (span !== null) initial.set('traceresponse', span.header)
-  call.sendMetadata(initial)
+  let isMetadataSent = false
+  const sendMetadata = () => {
+    if (!isMetadataSent) call.sendMetadata(initial)
+    isMetadataSent = true
+  }
   const seen: Call = {
-    ...{ requestId, model: undefined, heldBytes: 0 },
+    ...{ requestId, model: undefined, heldBytes: 0, sendMetadata },
     timings: isAccessLogOn || span !== null ? new RequestTimings() : undefined,
     timeoutMs: () => remainingMs(call.getDeadline()),
     isCancelled: () => call.cancelled,
@@ -118,6 +124,9 @@ export async function serveCall<T>(
       ? await work(seen)
       : await withinLimits(client, { limits, counts }, () => work(seen))
   })
+  // A client repeats a call by its retry policy only if nothing, not even metadata, came before the failure.
+  if (!('failure' in ended)) sendMetadata()
+  else if (!isMetadataSent) ended.status.metadata?.merge(initial)
   if (socket !== undefined && (connections.end(socket) || isDraining())) giveUp(socket)
   const code = 'failure' in ended ? ended.failure.code : undefined
   const facts = { method: call.getPath(), status: code === undefined ? 'OK' : statusNameOf(code), code }

@@ -25,6 +25,7 @@ function answerAll(stream: Stream, call: Call, options: ServeOptions): Promise<v
     let isRefusing = false
     const write = async (answer: Promise<ModelStreamInferResponse>) => {
       const response = await answer
+      if (!stream.cancelled) call.sendMetadata()
       if (!stream.cancelled && !stream.write(response))
         // A client that does not read keeps what it asked for waiting, and asks for no more.
         await new Promise((resume) => {

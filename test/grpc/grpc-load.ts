@@ -5,6 +5,7 @@
 import { once } from 'node:events'
 import { create } from '@bufbuild/protobuf'
 import type { ClientOptions } from '@grpc/grpc-js'
+import type { ExecutionContext } from 'ava'
 import {
   ModelInferRequestSchema,
   type ModelInferResponse,
@@ -54,8 +55,16 @@ export class GrpcLoad {
   readonly #answeredBy: number[] = []
   #next = 0
   #isStopped = false
+  #isOver = false
 
-  constructor({ address, channels, unaryPerChannel, hasStreams, clientOptions = {} }: LoadOptions) {
+  constructor(t: ExecutionContext, options: LoadOptions) {
+    const { address, channels, unaryPerChannel, hasStreams, clientOptions = {} } = options
+    // A failed test would call a server that is gone without an end.
+    t.teardown(() => {
+      this.#isOver = true
+      this.#isStopped = true
+      for (const client of this.#clients) client.close()
+    })
     this.#clients = Array.from(
       { length: channels },
       () => new GrpcClient(address, { options: clientOptions }),
@@ -139,10 +148,9 @@ export class GrpcLoad {
   /** In order; a request that has no answer when its stream ends is sent again on the next one. */
   async #endless(client: GrpcClient, onAnswer: () => void): Promise<void> {
     const waiting: SentRequest[] = []
-    while (!this.#isStopped || waiting.length > 0) {
+    while (!this.#isOver && (!this.#isStopped || waiting.length > 0)) {
       const stream = client.stream()
-      const send = ({ message }: SentRequest) =>
-        stream.write(create(ModelInferRequestSchema, message))
+      const send = ({ message }: SentRequest) => stream.write(create(ModelInferRequestSchema, message))
       const fill = () => {
         while (!this.#isStopped && waiting.length < WINDOW) {
           const request = this.#request()
