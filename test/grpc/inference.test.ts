@@ -299,7 +299,7 @@ test.serial('model control is where --repository-api says', async (t) => {
     t.like(models[0], { name: 'add', version: '1', state: 'READY' })
     await client.call(method.repositoryModelUnload, { modelName: 'add' })
     t.is((await failure(t, client.infer(addRequest([1, 2])))).status, 'NOT_FOUND')
-    const config = { config: { parameterChoice: { case: 'stringParam', value: '{"max_batch_size":3}' } } }
+    const config = { config: { parameterChoice: { case: 'stringParam', value: '{"max_batch_size":"3"}' } } }
     await client.call(method.repositoryModelLoad, { modelName: 'add', parameters: config })
     const told: ModelConfigResponse = await client.call(method.modelConfig, { name: 'add' })
     t.is(told.config?.maxBatchSize, 3)
