@@ -56,14 +56,15 @@ function textOf(value: MetadataValue | undefined): string | undefined {
 }
 
 /** What the keys and the trace look at. */
+const READ_HEADERS = ['authorization', 'x-api-key', 'traceparent', 'tracestate', 'baggage'] as const
+
 function headersOf(metadata: Metadata): IncomingHttpHeaders {
-  const names = ['authorization', 'x-api-key', 'traceparent', 'tracestate', 'baggage']
-  return Object.fromEntries(
-    names.flatMap((name) => {
-      const value = textOf(metadata.get(name)[0])
-      return value === undefined ? [] : [[name, value]]
-    }),
-  )
+  const headers: IncomingHttpHeaders = {}
+  for (const name of READ_HEADERS) {
+    const value = textOf(metadata.get(name)[0])
+    if (value !== undefined) headers[name] = value
+  }
+  return headers
 }
 
 function remainingMs(deadline: Date | number): number | null {

@@ -211,19 +211,24 @@ function dataOf(
     if (readShared === undefined) throw new Error('expected a reader of shared memory')
     return decodeBinaryData(readShared(source.place), expected)
   }
-  return decodeBinaryData(ownBytes(raw.get(name) as Uint8Array<ArrayBuffer>), expected)
+  const bytes = raw.get(name) as Uint8Array<ArrayBuffer>
+  return decodeBinaryData(datatype === 'BYTES' ? bytes : ownBytes(bytes), expected)
 }
 
 /** Memory of messages that nothing else has a view of: it may go to the inference thread. */
 const owned = new WeakSet<ArrayBuffer>()
 
+/** What precedes a message on the wire: whether it is compressed, and its length. */
+const FRAME_HEAD_BYTES = 5
+
 /**
- * Notes whether a message as it came has memory of its own. Small ones stand in a pool, or in what was read from the socket
- * beside other streams.
+ * Notes whether a message has memory of its own: a large one has, with or without the head of its frame. Small ones are in a
+ * pool.
  */
 export function noteOwner(wire: Uint8Array): void {
   const { buffer, byteOffset, byteLength } = wire
-  if (byteOffset === 0 && buffer.byteLength === byteLength) owned.add(buffer as ArrayBuffer)
+  const isAlone = byteOffset === 0 || byteOffset === FRAME_HEAD_BYTES
+  if (isAlone && buffer.byteLength === byteOffset + byteLength) owned.add(buffer as ArrayBuffer)
 }
 
 function ownBytes(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {

@@ -14,6 +14,7 @@ import * as control from './control.js'
 import { onDraining, streamClosed } from './draining.js'
 import { check, watch } from './health.js'
 import { modelInfer } from './infer.js'
+import { inferResponseBytes, streamResponseBytes } from './infer-bytes.js'
 import { noteOwner } from './infer-codec.js'
 import { isModelReady, modelConfig, modelMetadata, serverMetadata, statistics } from './information.js'
 import { MalformedMessage, malformed, requireMessage } from './malformed.js'
@@ -30,11 +31,18 @@ export interface Method {
   readonly handler: UntypedHandleCall
 }
 
+const TENSORS = new Map<string, (message: never) => Buffer>([
+  [pb.ModelInferResponseSchema.typeName, inferResponseBytes],
+  [pb.ModelStreamInferResponseSchema.typeName, streamResponseBytes],
+])
+
 /** As grpc-js wants it, out of a generated description. */
 function definitionOf(method: DescMethod): MethodDefinition<unknown, unknown> {
   const { input, output, methodKind, parent } = method
-  const serialize = (schema: typeof input) => (message: unknown) =>
-    Buffer.from(toBinary(schema, message as never))
+  const serialize = (schema: typeof input) => (message: unknown) => {
+    const { buffer, byteOffset, byteLength } = toBinary(schema, message as never)
+    return Buffer.from(buffer, byteOffset, byteLength)
+  }
   const deserialize = (schema: typeof input) => (bytes: Buffer) => {
     noteOwner(bytes)
     try {
@@ -48,7 +56,8 @@ function definitionOf(method: DescMethod): MethodDefinition<unknown, unknown> {
     requestStream: methodKind === 'client_streaming' || methodKind === 'bidi_streaming',
     responseStream: methodKind === 'server_streaming' || methodKind === 'bidi_streaming',
     ...{ requestSerialize: serialize(input), requestDeserialize: deserialize(input) },
-    ...{ responseSerialize: serialize(output), responseDeserialize: deserialize(output) },
+    responseSerialize: (TENSORS.get(output.typeName) as ReturnType<typeof serialize>) ?? serialize(output),
+    responseDeserialize: deserialize(output),
   }
 }
 
