@@ -1,6 +1,6 @@
 /**
- * The same closed loop over REST and over gRPC, each with the usual client of Node.js in this process. The share of the client is
- * in the latencies of both; the CPU time of the workers is the server's alone.
+ * The same closed loop over REST and over gRPC, each with the usual client of Node.js in this process. The
+ * share of the client is in the latencies of both; the CPU time of the workers is the server's alone.
  */
 import { Agent } from 'node:http'
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf'

@@ -1,17 +1,19 @@
 /**
- * Streams while the server drains. A client may keep a stream open for hours and hears nothing of GOAWAY there, so the
- * server ends what does not end by itself.
+ * Streams while the server drains. A client may keep a stream open for hours, and GOAWAY does not reach the
+ * code that uses it. The server therefore ends streams that do not end by themselves.
  */
 import { OnecopyError } from '../errors.js'
 
 export interface Draining {
   /** Aborted when the server begins to drain. */
   readonly draining: AbortSignal
-  /** How long streams of requests may go on from then. */
+  /** How long a stream with requests may continue from then on. */
   readonly streamGraceMs: number
 }
 
-/** Calls `begin` when the server begins to drain, and `end` when a stream must end. Returns what cancels both. */
+/**
+ * Calls `begin` when the server begins to drain, and `end` when a stream must end. Returns what cancels both.
+ */
 export function onDraining(
   { draining, streamGraceMs }: Draining,
   { begin, end }: { readonly begin: () => void; readonly end?: () => void },

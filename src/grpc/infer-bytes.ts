@@ -1,6 +1,6 @@
 /**
- * Bytes of the two messages that hold output tensors. The generated writer copies a tensor three times; here it is copied once,
- * into the message.
+ * Serialises the two messages that hold output tensors. The generated writer copies a tensor twice; this one
+ * copies it once, into the message.
  */
 import { create, toBinary } from '@bufbuild/protobuf'
 import {

@@ -1,4 +1,4 @@
-/** Every method of every service: what it needs a key for, and what it does. */
+/** Every method of every service, with the scope that a key needs. */
 import { create, type DescMethod, fromBinary, toBinary } from '@bufbuild/protobuf'
 import type {
   MethodDefinition,
@@ -36,7 +36,7 @@ const TENSORS = new Map<string, (message: never) => Buffer>([
   [pb.ModelStreamInferResponseSchema.typeName, streamResponseBytes],
 ])
 
-/** As grpc-js wants it, out of a generated description. */
+/** A method definition for grpc-js from the generated description. */
 function definitionOf(method: DescMethod): MethodDefinition<unknown, unknown> {
   const { input, output, methodKind, parent } = method
   const serialize = (schema: typeof input) => (message: unknown) => {
@@ -76,7 +76,7 @@ function unary(method: DescMethod, options: ServeOptions, scope: Scope | null, w
   return { definition: definitionOf(method), handler: handler as UntypedHandleCall }
 }
 
-/** What must be allowed before the log is set. */
+/** @throws OnecopyError UNAUTHORIZED or FORBIDDEN without a key of the scope `admin`. */
 function requireAdmin({ defences }: GrpcContext, metadata: AnyCall['metadata']): void {
   const text = (name: string) => metadata.get(name)[0]?.toString()
   const headers = { authorization: text('authorization'), 'x-api-key': text('x-api-key') }
@@ -146,7 +146,7 @@ function sharedMemoryMethods(options: ServeOptions): Method[] {
   ]
 }
 
-/** Probes: no key is asked for. */
+/** Probes need no key. */
 function healthMethods(options: ServeOptions): Method[] {
   const { context } = options
   const watchHandler = (call: ServerWritableStream<HealthCheckRequest, unknown>) => {
@@ -174,7 +174,7 @@ function healthMethods(options: ServeOptions): Method[] {
   ]
 }
 
-/** The description of the services holds nothing of this server's. */
+/** Reflection needs no key: the schema is public. */
 function reflectionMethods(options: ServeOptions): Method[] {
   const handler = (call: ServerDuplexStream<ServerReflectionRequest, unknown>) => {
     const stopWaiting = onDraining(options, {

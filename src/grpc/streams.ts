@@ -1,6 +1,6 @@
 /**
- * ModelStreamInfer: requests of one stream run at the same time and are answered in their order. One that fails has a
- * response that says so, and the stream goes on.
+ * ModelStreamInfer: requests of one stream run concurrently and are answered in order. A failed request is
+ * answered with an error message, and the stream continues.
  */
 import type { MethodDefinition, ServerDuplexStream, UntypedHandleCall } from '@grpc/grpc-js'
 import { type AnyCall, type Call, type ServeOptions, serveCall } from './call.js'
@@ -10,12 +10,13 @@ import type { ModelInferRequest, ModelStreamInferResponse } from './schema/infer
 
 type Stream = ServerDuplexStream<ModelInferRequest, ModelStreamInferResponse>
 
-/** A draining server ends a stream without requests when no request has arrived for this long. */
+/** A draining server ends a stream that has had no request in flight for this long. */
 const QUIET_MS = 100
 
 /**
- * Resolves when the client has ended its side and has every answer, or has left.
- * @throws OnecopyError SHUTTING_DOWN where the server drains: every request that was read has its answer by then.
+ * Resolves when the client has ended its side and every request is answered, or when the client cancels.
+ * @throws OnecopyError SHUTTING_DOWN when the server drains, after the responses to all requests that were
+ * read.
  */
 function answerAll(stream: Stream, call: Call, options: ServeOptions): Promise<void> {
   return new Promise((resolve, reject) => {
@@ -27,7 +28,7 @@ function answerAll(stream: Stream, call: Call, options: ServeOptions): Promise<v
       const response = await answer
       if (!stream.cancelled) call.sendMetadata()
       if (!stream.cancelled && !stream.write(response))
-        // A client that does not read keeps what it asked for waiting, and asks for no more.
+        // Backpressure: while the client does not read, responses wait and no more requests are read.
         await new Promise((resume) => {
           stream.once('drain', resume)
           stream.once('cancelled', resume)
@@ -47,7 +48,7 @@ function answerAll(stream: Stream, call: Call, options: ServeOptions): Promise<v
       if (isRefusing) return
       clearTimeout(quiet)
       if (++inFlight >= MAX_STREAMED) stream.pause()
-      // Each has a model of its own to be counted for.
+      // Each request is counted for its own model.
       const one = { ...call, model: undefined, timings: undefined }
       const answer = streamedInfer(message, { call: one, context: options.context })
       lastWritten = lastWritten

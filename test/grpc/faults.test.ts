@@ -1,4 +1,7 @@
-/** Drain, rolling restart, hot swap and killed workers while unary calls and streams arrive over several channels. */
+/**
+ * Drain, rolling restart, hot swap and killed workers while unary calls and streams arrive over several
+ * channels.
+ */
 import { renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { create } from '@bufbuild/protobuf'
@@ -26,7 +29,7 @@ const CHANNELS = 4
 /** Long enough for `slow` to be seen in the queue; 0.1 ms per iteration. */
 const SLOW_ITERATIONS = 3000
 const REPLACED = 'every worker was replaced'
-/** What clients of gRPC are configured with to repeat calls: the server's errors say UNAVAILABLE where that is right. */
+/** A retry policy as clients configure it. */
 const RETRY = {
   'grpc.service_config': JSON.stringify({
     methodConfig: [

@@ -17,7 +17,9 @@ const X = { name: 'x', datatype: 'FP32', shape: [2n, 2n] }
 const WORDS = { name: 'x', datatype: 'BYTES', shape: [2n] }
 const REGION = { shared_memory_region: text('r'), shared_memory_byte_size: integer(16) }
 
-/** Every way in which tensors may arrive, and every parameter. The server has the models `add` and `words`. */
+/**
+ * Every way in which tensors may arrive, and every parameter. The server has the models `add` and `words`.
+ */
 const INFER: readonly MessageInitShape<typeof ModelInferRequestSchema>[] = [
   addRequest([1, 2, 3, 4], { id: 'a' }),
   addRequest([1, 2, 3, 4], {
@@ -80,8 +82,8 @@ export function pick<T>(list: readonly T[], random: () => number): T {
 }
 
 /**
- * Half of the messages have one byte changed, so that many are still well-formed. The others have one to four changes:
- * another byte, an end cut off, a piece repeated, a byte added, a large number as a length.
+ * Half of the messages have one byte changed, so that many are still well-formed. The others have one to four
+ * changes: another byte, an end cut off, a piece repeated, a byte added, a large number as a length.
  */
 export function mutated(bytes: Uint8Array, random: () => number): Buffer {
   let result = Buffer.from(bytes)

@@ -37,7 +37,7 @@ class RawClient {
     })
   }
 
-  /** One outcome for each message: a stream goes on after what is wrong. */
+  /** One outcome for each message: a stream continues after a wrong one. */
   stream(messages: readonly Buffer[]): Promise<string[]> {
     const path = '/inference.GRPCInferenceService/ModelStreamInfer'
     const stream: ClientDuplexStream<Buffer, Buffer> = this.#client.makeBidiStreamRequest(path, same, same)

@@ -1,6 +1,6 @@
 /**
- * Calls to the model `add` without a pause: unary calls, streams of a few requests, and streams that never end. Every answer
- * is checked, and what fails is recorded by its status.
+ * Calls to the model `add` without a pause: unary calls, streams of a few requests, and streams that never
+ * end. Every answer is checked, and what fails is recorded by its status.
  */
 import { once } from 'node:events'
 import { create } from '@bufbuild/protobuf'
@@ -22,7 +22,10 @@ export interface LoadOptions {
   readonly channels: number
   /** Unary calls in flight on each channel. */
   readonly unaryPerChannel: number
-  /** Whether each channel also has a stream that ends after some requests, again and again, and one that never ends. */
+  /**
+   * Whether each channel also has a stream that ends after some requests, again and again, and one that never
+   * ends.
+   */
   readonly hasStreams: boolean
   readonly clientOptions?: ClientOptions
 }
@@ -59,7 +62,7 @@ export class GrpcLoad {
 
   constructor(t: ExecutionContext, options: LoadOptions) {
     const { address, channels, unaryPerChannel, hasStreams, clientOptions = {} } = options
-    // A failed test would call a server that is gone without an end.
+    // After a failed test the loops would call a dead server for ever.
     t.teardown(() => {
       this.#isOver = true
       this.#isStopped = true
@@ -87,7 +90,7 @@ export class GrpcLoad {
     return this.#answeredBy.reduce((sum, count) => sum + count, 0)
   }
 
-  /** What every loop has answered since is at least `count` when the returned function says so. */
+  /** The returned function is true once every loop has `count` more answers. */
   progress(count: number): () => boolean {
     const before = [...this.#answeredBy]
     return () => this.#answeredBy.every((answered, i) => answered >= (before[i] ?? 0) + count)

@@ -104,7 +104,7 @@ test.serial('health names the server and its models; reflection describes every 
   await stopCleanly(t, server)
 })
 
-/** Calls one after the other until it is told to stop; counts what was answered and what failed. */
+/** Calls one after the other until `stop`; counts answers and failures. */
 function callInLoop(client: GrpcClient) {
   const counts = { answered: 0, failures: [] as string[] }
   let isOver = false
@@ -158,7 +158,7 @@ test.serial('channels that all met one worker are evened out, as connections of 
     busy.push(next)
   }
   const loops = busy.flatMap((client) => [callInLoop(client), callInLoop(client)])
-  await until('a worker is asked to give up a connection', () =>
+  await until('a worker is requested to close a connection', () =>
     server.log.some(({ msg }) => msg === 'asking the worker to close a connection'),
   )
   const before = loops.map(({ counts }) => counts.answered)

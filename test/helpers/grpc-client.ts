@@ -1,4 +1,7 @@
-/** A gRPC client of the inference service, made from the generated description; of the server it shares only that. */
+/**
+ * A gRPC client of the inference service, made from the generated description; of the server it shares only
+ * that.
+ */
 import { create, type DescMethod, fromBinary, type MessageInitShape, toBinary } from '@bufbuild/protobuf'
 import {
   type CallOptions,
