@@ -40,18 +40,16 @@ function constantOf({ rawOutputContents: [bytes] }: ModelInferResponse, x: numbe
   return `${a - x},${b - 2 * x}`
 }
 
-function statusOf(thrown: unknown): string {
-  return thrown instanceof GrpcFailure ? thrown.status : String(thrown)
-}
-
 export class GrpcLoad {
   /** Answers by what the model added: a wrong answer is an entry that no model explains. */
   readonly added = new Map<string, number>()
   /** Unary calls that failed, as text. */
   readonly failures: string[] = []
+  /** Unary calls that failed after their response had begun. */
+  readonly cutResponses: string[] = []
   /** Streams that failed before the answer to their last request, as text; finite ones. */
   readonly cutStreams: string[] = []
-  /** What endless streams ended with: each is opened anew, and what had no answer is sent again. */
+  /** How endless streams ended, as text: each is opened anew, and what had no answer is sent again. */
   readonly reopened: string[] = []
   readonly #clients: GrpcClient[]
   readonly #loops: Promise<void>[]
@@ -119,7 +117,8 @@ export class GrpcLoad {
         this.#note(await client.infer(message), x)
         onAnswer()
       } catch (thrown) {
-        this.failures.push(String(thrown))
+        if (thrown instanceof GrpcFailure && thrown.hasBegun) this.cutResponses.push(String(thrown))
+        else this.failures.push(String(thrown))
       }
     }
   }
@@ -176,7 +175,7 @@ export class GrpcLoad {
       for (const request of waiting) send(request)
       fill()
       const failure = await ended
-      if (failure !== undefined) this.reopened.push(statusOf(new GrpcFailure(failure)))
+      if (failure !== undefined) this.reopened.push(String(new GrpcFailure(failure)))
     }
   }
 }
