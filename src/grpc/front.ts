@@ -7,6 +7,7 @@
  * begun. Workers drain connections when the primary requests it, by the same measure as for REST. They also
  * drain each one after some minutes, so that clients find servers that were added.
  */
+import { setMaxListeners } from 'node:events'
 import { createServer, Server as NetServer, type Server as PlainServer, type Socket } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import { createServer as createTlsServer, type TLSSocket, type Server as TlsServer } from 'node:tls'
@@ -74,6 +75,8 @@ export class GrpcFront {
       'grpc-node.flow_control_window': FLOW_CONTROL_WINDOW_BYTES,
       'grpc.enable_channelz': 0,
     })
+    // Every open stream listens to it.
+    setMaxListeners(0, this.#draining.signal)
     const methods = allMethods({
       context,
       socketOf: (peer) => this.#connections.get(peer)?.socket,

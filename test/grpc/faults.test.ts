@@ -129,11 +129,14 @@ test.serial('SIGTERM: calls and requests of streams in flight are answered, open
   const scene = await serve(t, ['--drain-timeout', '10m'])
   const channels = await channelsTo(scene)
   t.is(new Set(channels.map(({ ownerPid }) => ownerPid)).size, WORKERS)
-  const watch = channels.map(({ client }) => {
-    const stream = client.bidi(Health.method.watch)
-    stream.end(create(Health.method.watch.input, {}))
-    return stream
-  })
+  // Enough streams for Node.js to warn about listeners, if they were limited.
+  const watch = Array.from({ length: 6 }, () => channels)
+    .flat()
+    .map(({ client }) => {
+      const stream = client.bidi(Health.method.watch)
+      stream.end(create(Health.method.watch.input, {}))
+      return stream
+    })
   const watched = watch.map((stream) => new Promise((resolve) => stream.on('error', resolve).resume()))
   const streamed = channels.map(({ client }) => {
     const stream = client.stream()
@@ -168,6 +171,7 @@ test.serial('SIGTERM: calls and requests of streams in flight are answered, open
   }
   await Promise.all(watched)
   t.deepEqual(await exit, { code: 0, signal: null })
+  t.notRegex(scene.server.server.stderr, /MaxListenersExceededWarning/)
   for (const { client } of channels) client.close()
   await untilGone(scene, t)
 })
