@@ -8,6 +8,7 @@ import { chaos } from './chaos.js'
 import { codec } from './codec.js'
 import { cycles } from './cycles.js'
 import { ersilia } from './ersilia.js'
+import { grpc } from './grpc.js'
 import type { Bench, RunReport } from './harness/bench.js'
 import { UsageError } from './harness/options.js'
 import { runBenches } from './harness/report.js'
@@ -28,7 +29,7 @@ import { workerMemory } from './worker-memory.js'
 /** In this order: about ten minutes on two cores, once the models are generated. */
 const SHOWN: readonly Bench[] = [memory, throughput, latency, start, respawn, hotSwap, requestLoad, codec]
 const OTHERS: readonly Bench[] = [
-  ...[attachBench, workerMemory, rows, swaps, cycles, chaos, manyModels, ersilia, texts],
+  ...[attachBench, workerMemory, rows, swaps, cycles, chaos, manyModels, ersilia, texts, grpc],
 ]
 const BENCHES = [...SHOWN, ...OTHERS]
 

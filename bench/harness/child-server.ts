@@ -35,6 +35,7 @@ const ReadySchema = z.object({
   msg: z.literal('ready'),
   port: z.int().optional(),
   adminPort: z.int().optional(),
+  grpcPort: z.int().optional(),
 })
 export type Ready = z.infer<typeof ReadySchema>
 

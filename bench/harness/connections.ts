@@ -10,6 +10,7 @@ import type { InferRequest } from './requests.js'
 import type { RunningServer } from './servers.js'
 
 const LOOPBACK_HEX = '0100007F'
+const ESTABLISHED = '01'
 const MAX_ATTEMPTS_PER_CONNECTION = 50
 
 function hexAddress(port: number): string {
@@ -24,6 +25,15 @@ function serverSocketInode(serverPort: number, clientPort: number): string | nul
     if (fields[1] === local && fields[2] === remote) return fields[9] ?? null
   }
   return null
+}
+
+/** Ports of clients with a connection to a port of this machine. */
+export function clientPortsOf(serverPort: number): number[] {
+  return readFileSync('/proc/net/tcp', 'latin1')
+    .split('\n')
+    .map((line) => line.trim().split(/\s+/))
+    .filter(([, local, , state]) => local === hexAddress(serverPort) && state === ESTABLISHED)
+    .map(([, , remote = '']) => Number.parseInt(remote.split(':')[1] ?? '', 16))
 }
 
 function openFiles(pid: number): string[] {

@@ -1,6 +1,7 @@
 /**
- * What happens around every call, whatever its method: a key and a client's limits are asked for as over REST, the connection is
- * counted, errors become a status, and what the call took is told to the access log and the trace.
+ * Runs every call, whatever its method: checks the API key and the limits of the client as REST does, counts
+ * the call for its connection, turns errors into a status, and records the duration in the access log and the
+ * trace.
  */
 import { randomUUID } from 'node:crypto'
 import type { IncomingHttpHeaders } from 'node:http'
@@ -15,13 +16,14 @@ import { traceIdOf } from '../http/observe/trace-parent.js'
 import { publicText } from '../http/public-text.js'
 import type { ServerIdentity } from '../http/routes/health.js'
 import type { ServedModel, VersionOutOfService } from '../inference/service.js'
+import type { Draining } from './draining.js'
 import { asOnecopyError, statusNameOf, statusObjectOf } from './status.js'
 
 export interface GrpcContext extends HttpContext {
   readonly identity: ServerIdentity
 }
 
-/** The part of grpc-js's calls that all kinds have. */
+/** What all kinds of grpc-js calls have in common. */
 export interface AnyCall {
   readonly metadata: Metadata
   readonly cancelled: boolean
@@ -31,36 +33,39 @@ export interface AnyCall {
   sendMetadata(metadata: Metadata): void
 }
 
-/** One call, as its method sees it. */
+/** A call as its method sees it. */
 export interface Call {
   readonly requestId: string
-  /** The longest time that it may still take; null is no limit. */
+  /** Remaining time until the deadline; null without a deadline. */
   timeoutMs(): number | null
   isCancelled(): boolean
-  /** Only where somebody wants to know. */
+  /** Only with an access log or a trace. */
   readonly timings: RequestTimings | undefined
-  /** The model version that it turned out to be about. */
+  /** Sends the initial metadata once. Streams call it before their first response. */
+  sendMetadata(): void
+  /** The model version of the request, once it is known. */
   model: Pick<ServedModel | VersionOutOfService, 'name' | 'version' | 'counts'> | undefined
   heldBytes: number
 }
 
 const REQUEST_ID_PATTERN = /^[A-Za-z0-9._:/+=-]{1,128}$/
-/** A timer beyond this fires at once. */
+/** A longer timer fires immediately. */
 const LONGEST_TIMER_MS = 2 ** 31 - 1
 
 function textOf(value: MetadataValue | undefined): string | undefined {
   return typeof value === 'string' ? value : undefined
 }
 
-/** What the keys and the trace look at. */
+/** Metadata that authentication and tracing read. */
+const READ_HEADERS = ['authorization', 'x-api-key', 'traceparent', 'tracestate', 'baggage'] as const
+
 function headersOf(metadata: Metadata): IncomingHttpHeaders {
-  const names = ['authorization', 'x-api-key', 'traceparent', 'tracestate', 'baggage']
-  return Object.fromEntries(
-    names.flatMap((name) => {
-      const value = textOf(metadata.get(name)[0])
-      return value === undefined ? [] : [[name, value]]
-    }),
-  )
+  const headers: IncomingHttpHeaders = {}
+  for (const name of READ_HEADERS) {
+    const value = textOf(metadata.get(name)[0])
+    if (value !== undefined) headers[name] = value
+  }
+  return headers
 }
 
 function remainingMs(deadline: Date | number): number | null {
@@ -68,22 +73,22 @@ function remainingMs(deadline: Date | number): number | null {
   return ms > LONGEST_TIMER_MS ? null : Math.max(1, ms)
 }
 
-export interface ServeOptions {
+export interface ServeOptions extends Draining {
   readonly context: GrpcContext
-  /** Of a peer's connection; undefined where it is gone. */
+  /** The connection of a peer; undefined once it is closed. */
   readonly socketOf: (peer: string) => Socket | undefined
-  /** Has a connection go elsewhere. */
-  readonly giveUp: (socket: Socket) => void
+  /** Drains a connection, so that its client connects again. */
+  readonly drainConnection: (socket: Socket) => void
 }
 
 export type Ended<T> =
   | { readonly value: T }
   | { readonly failure: OnecopyError; readonly status: StatusObject }
 
-/** Does `work` for a call; `scope` is what a key must be good for, null for what is open to everybody. */
+/** Runs `work` for a call. `scope` is the scope that a key needs; null is open to all. */
 export async function serveCall<T>(
   call: AnyCall,
-  { context, socketOf, giveUp }: ServeOptions,
+  { context, socketOf, drainConnection }: ServeOptions,
   { scope, work }: { readonly scope: Scope | null; readonly work: (call: Call) => Promise<T> },
 ): Promise<Ended<T>> {
   const { defences, connections, observation, isDraining } = context
@@ -99,9 +104,13 @@ export async function serveCall<T>(
   const initial = new Metadata()
   initial.set('x-request-id', requestId)
   if (span !== null) initial.set('traceresponse', span.header)
-  call.sendMetadata(initial)
+  let isMetadataSent = false
+  const sendMetadata = () => {
+    if (!isMetadataSent) call.sendMetadata(initial)
+    isMetadataSent = true
+  }
   const seen: Call = {
-    ...{ requestId, model: undefined, heldBytes: 0 },
+    ...{ requestId, model: undefined, heldBytes: 0, sendMetadata },
     timings: isAccessLogOn || span !== null ? new RequestTimings() : undefined,
     timeoutMs: () => remainingMs(call.getDeadline()),
     isCancelled: () => call.cancelled,
@@ -117,7 +126,11 @@ export async function serveCall<T>(
       ? await work(seen)
       : await withinLimits(client, { limits, counts }, () => work(seen))
   })
-  if (socket !== undefined && (connections.end(socket) || isDraining())) giveUp(socket)
+  // A retry policy repeats a call only if the failure is all that the client received, without initial
+  // metadata.
+  if (!('failure' in ended)) sendMetadata()
+  else if (!isMetadataSent) ended.status.metadata?.merge(initial)
+  if (socket !== undefined && (connections.end(socket) || isDraining())) drainConnection(socket)
   const code = 'failure' in ended ? ended.failure.code : undefined
   const facts = { method: call.getPath(), status: code === undefined ? 'OK' : statusNameOf(code), code }
   const durationMs = Math.round((performance.now() - startedMs) * 1000) / 1000
@@ -166,12 +179,12 @@ async function endOf<T>(
       context.log.error({ requestId, err: thrown }, messageOf(thrown))
       context.onBug(thrown)
     }
-    return { failure, status: statusObjectOf(told(failure, context)) }
+    return { failure, status: statusObjectOf(publicFailure(failure, context)) }
   }
 }
 
-/** A client's own mistakes are told in its own words; other texts without paths of this server. */
-export function told(
+/** The error as clients see it: faults of the client unchanged, other texts without paths of this server. */
+export function publicFailure(
   failure: OnecopyError,
   { localFolders }: Pick<GrpcContext, 'localFolders'>,
 ): OnecopyError {

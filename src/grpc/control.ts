@@ -122,9 +122,12 @@ export function traceSetting(
     requireModel(context.models, named, { isForInference: false })
   }
   const isTracing = context.observation.tracing !== null
-  // No value at all asks for the default.
-  const asked = Object.entries(settings).map(([name, { value }]) => [name, value.length === 0 ? null : value])
-  checkTraceSettings(Object.fromEntries(asked), isTracing)
+  // An empty list of values requests the default.
+  const requested = Object.entries(settings).map(([name, { value }]) => [
+    name,
+    value.length === 0 ? null : value,
+  ])
+  checkTraceSettings(Object.fromEntries(requested), isTracing)
   return create(TraceSettingResponseSchema, {
     settings: Object.fromEntries(
       Object.entries(traceSettings(isTracing)).map(([name, value]) => [name, { value: [value].flat() }]),
@@ -141,16 +144,16 @@ function logSettingsMessage(level: string): LogSettingsResponse {
   return create(LogSettingsResponseSchema, { settings: Object.fromEntries(entries) })
 }
 
-/** Without a key of the scope `admin` the settings can only be looked at. */
+/** Without a key of the scope `admin` the settings are read-only. */
 export async function logSetting(
   context: GrpcContext,
   { settings }: LogSettingsRequest,
   requireAdmin: () => void,
 ): Promise<LogSettingsResponse> {
-  const asked = Object.fromEntries(
+  const requested = Object.fromEntries(
     Object.entries(settings).map(([name, { parameterChoice }]) => [name, parameterChoice.value ?? null]),
   )
-  if (Object.keys(asked).length === 0) return logSettingsMessage(context.log.level)
+  if (Object.keys(requested).length === 0) return logSettingsMessage(context.log.level)
   requireAdmin()
-  return logSettingsMessage(await changeLogSettings(asked, context))
+  return logSettingsMessage(await changeLogSettings(requested, context))
 }

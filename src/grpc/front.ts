@@ -1,12 +1,13 @@
 /**
- * The gRPC front end of a serving process. The sockets are this module's own, so that TLS is renewed, connections are limited and
- * given up one by one as for REST; grpc-js speaks the protocol on each of them.
+ * The gRPC front end of a serving process. This module accepts the sockets, so that it can renew TLS, limit
+ * connections and drain a single one, as REST does. grpc-js speaks the protocol on each of them.
  *
- * HTTP/2 keeps one connection for many calls. A connection is given up by GOAWAY: its calls are answered, its client connects
- * anew and is dealt to the next worker in turn, and calls that had not begun are repeated by the client's library.
- * Workers give up connections as the primary asks them to, by the same measure as connections of REST, and every
- * connection after some minutes, so that clients find servers that have been added.
+ * HTTP/2 keeps one connection for many calls. GOAWAY drains a connection: its calls are answered, its client
+ * connects again and reaches the next worker in turn, and the client's library repeats calls that had not
+ * begun. Workers drain connections when the primary requests it, by the same measure as for REST. They also
+ * drain each one after some minutes, so that clients find servers that were added.
  */
+import { setMaxListeners } from 'node:events'
 import { createServer, Server as NetServer, type Server as PlainServer, type Socket } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import { createServer as createTlsServer, type TLSSocket, type Server as TlsServer } from 'node:tls'
@@ -16,15 +17,18 @@ import { secureContextOptions, type TlsMaterial } from '../http/tls.js'
 import type { GrpcContext } from './call.js'
 import { allMethods } from './methods.js'
 
-/** With a spread of a tenth, so that clients do not come all at once. */
+/** Varies by a tenth, so that clients do not all reconnect at the same time. */
 const MAX_CONNECTION_AGE_MS = 5 * 60_000
-/** Streams of one connection that may be open at once. */
+/** Open streams of one connection. */
 const MAX_CONCURRENT_STREAMS = 1024
-/** How much of a connection's streams may be on its way: less makes large tensors slow. */
+/** Bytes of a connection in flight. A smaller window slows down large tensors, a larger one gains nothing. */
 const FLOW_CONTROL_WINDOW_BYTES = 1024 * 1024
-/** Calls are waited for by whoever drains, and it has a deadline of its own. */
+/** No limit here: the drain of the worker has its own deadline. */
 const DRAIN_GRACE_MS = 2 ** 31 - 1
-/** Between the end of listening and the first GOAWAY: a connection that was accepted just before has its first call on its way. */
+/**
+ * Between the end of listening and the first GOAWAY: the first call of a connection accepted just before is
+ * in flight.
+ */
 const LAST_ACCEPTED_MS = 100
 
 export interface GrpcFrontOptions {
@@ -32,6 +36,8 @@ export interface GrpcFrontOptions {
   readonly tls: TlsMaterial | null
   readonly maxConnections: number
   readonly handshakeTimeoutMs: number
+  /** How long streams with requests may continue once the server drains. */
+  readonly streamGraceMs: number
 }
 
 type Injector = ReturnType<Server['createConnectionInjector']>
@@ -39,7 +45,7 @@ type Injector = ReturnType<Server['createConnectionInjector']>
 interface Connection {
   readonly socket: Socket
   readonly injector: Injector
-  isGivenUp: boolean
+  isDraining: boolean
 }
 
 function peerOf(socket: Socket): string {
@@ -53,26 +59,29 @@ export class GrpcFront {
   readonly #maxConnections: number
   readonly #connections = new Map<string, Connection>()
   readonly #isTls: boolean
-  #isDraining = false
+  readonly #draining = new AbortController()
 
   constructor(options: GrpcFrontOptions) {
-    const { context, tls, maxConnections, handshakeTimeoutMs } = options
+    const { context, tls, maxConnections, handshakeTimeoutMs, streamGraceMs } = options
     this.#context = context
     this.#maxConnections = maxConnections
     this.#isTls = tls !== null
     this.#server = new Server({
       'grpc.max_receive_message_length': context.maxBodyBytes,
-      // What is too long is refused before it is made into a message.
+      // The codec refuses larger responses before it encodes them.
       'grpc.max_send_message_length': -1,
       'grpc.max_connection_age_ms': MAX_CONNECTION_AGE_MS,
       'grpc.max_concurrent_streams': MAX_CONCURRENT_STREAMS,
       'grpc-node.flow_control_window': FLOW_CONTROL_WINDOW_BYTES,
       'grpc.enable_channelz': 0,
     })
+    // Every open stream listens to it.
+    setMaxListeners(0, this.#draining.signal)
     const methods = allMethods({
       context,
       socketOf: (peer) => this.#connections.get(peer)?.socket,
-      giveUp: (socket) => this.#giveUp(peerOf(socket)),
+      drainConnection: (socket) => this.#drainConnection(peerOf(socket)),
+      ...{ draining: this.#draining.signal, streamGraceMs },
     })
     for (const { definition, handler } of methods) {
       const { path, requestStream, responseStream } = definition
@@ -108,40 +117,41 @@ export class GrpcFront {
       socket.destroy()
       return
     }
-    // One for each, so that one can be drained.
+    // An injector drains all of its connections, so each connection has its own.
     const injector = this.#server.createConnectionInjector(ServerCredentials.createInsecure())
-    this.#connections.set(peer, { socket, injector, isGivenUp: false })
+    this.#connections.set(peer, { socket, injector, isDraining: false })
     socket.on('error', (thrown) => log.debug({ reason: thrown.message }, 'gRPC connection error'))
     socket.once('close', () => {
       this.#connections.delete(peer)
       injector.destroy()
     })
     injector.injectConnection(socket)
-    if (this.#isDraining) this.#giveUp(peer)
+    if (this.#draining.signal.aborted) this.#drainConnection(peer)
   }
 
-  #giveUp(peer: string): void {
+  #drainConnection(peer: string): void {
     const connection = this.#connections.get(peer)
-    if (connection === undefined || connection.isGivenUp) return
-    connection.isGivenUp = true
-    // After the answer that is on its way.
+    if (connection === undefined || connection.isDraining) return
+    connection.isDraining = true
+    // After the response in flight.
     setImmediate(() => connection.injector.drain(DRAIN_GRACE_MS))
   }
 
-  /** From here on new connections are made with other material. For a front that was made with TLS. */
+  /** Uses other TLS material for new connections. Only for a front end with TLS. */
   renew(material: TlsMaterial): void {
     if (this.#isTls) (this.#listener as TlsServer).setSecureContext(secureContextOptions(material))
   }
 
-  /** Accepts no more; resolves when the last call is answered and its connection closed. */
+  /** Stops accepting; resolves when the last call is answered and its connection is closed. */
   async close(): Promise<void> {
     const closed = new Promise((resolve) => {
       if (!this.#listener.listening) resolve(undefined)
       else NetServer.prototype.close.call(this.#listener, resolve)
     })
     await delay(LAST_ACCEPTED_MS)
-    this.#isDraining = true
-    for (const peer of this.#connections.keys()) this.#giveUp(peer)
+    // GOAWAY comes first, so that a client opens its next stream on another connection.
+    for (const peer of this.#connections.keys()) this.#drainConnection(peer)
+    setImmediate(() => this.#draining.abort())
     await closed
   }
 }

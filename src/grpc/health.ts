@@ -1,4 +1,4 @@
-/** grpc.health.v1: of the whole server (an empty name), of the inference service, and of single models by name. */
+/** grpc.health.v1 for the server (an empty name), the inference service, and models by their name. */
 import { create } from '@bufbuild/protobuf'
 import { OnecopyError } from '../errors.js'
 import type { GrpcContext } from './call.js'
@@ -10,10 +10,10 @@ import {
 } from './schema/health_pb.js'
 
 const SERVICES: ReadonlySet<string> = new Set(['', 'inference.GRPCInferenceService'])
-/** How late a watcher may hear of a change. */
+/** The longest delay of a change to a watcher. */
 export const WATCH_INTERVAL_MS = 500
 
-/** Null: there is no such service or model. */
+/** Null for an unknown service or model. */
 export function servingStatus(context: GrpcContext, service: string): Status | null {
   if (SERVICES.has(service)) return context.isReady() ? Status.SERVING : Status.NOT_SERVING
   if (!context.models.names().includes(service)) return null
@@ -28,16 +28,16 @@ export function check(context: GrpcContext, service: string): HealthCheckRespons
   return create(HealthCheckResponseSchema, { status })
 }
 
-/** Tells the status, and every change of it, until the returned function is called. */
+/** Sends the status and every change until the returned function is called. */
 export function watch(
   context: GrpcContext,
   service: string,
-  tell: (response: HealthCheckResponse) => void,
+  send: (response: HealthCheckResponse) => void,
 ): () => void {
   let last: Status | undefined
   const look = () => {
     const status = servingStatus(context, service) ?? Status.SERVICE_UNKNOWN
-    if (status !== last) tell(create(HealthCheckResponseSchema, { status }))
+    if (status !== last) send(create(HealthCheckResponseSchema, { status }))
     last = status
   }
   look()

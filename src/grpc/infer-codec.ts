@@ -1,6 +1,7 @@
 /**
- * ModelInfer's messages: checked tensors in the model's order out of a request, and a response out of tensors. The plan of a
- * request is made by the same code as for REST; only where the elements stand is this protocol's own.
+ * Decodes a ModelInferRequest to checked tensors in the model's order, and encodes tensors to a
+ * ModelInferResponse. The code that checks a REST request checks names, datatypes, shapes and outputs here
+ * too. Only the location of the elements differs.
  */
 import { create } from '@bufbuild/protobuf'
 import {
@@ -39,13 +40,13 @@ const MAX_TENSORS = 4096
 const MAX_RANK = 64
 const MAX_PARAMETERS = 256
 
-/** Asks for a mark on the last response to a request; every response here is the last one. */
+/** Requests a mark on the last response to a request, which is every response here. */
 const EMPTY_FINAL = 'triton_enable_empty_final_response'
 const FINAL = 'triton_final_response'
 
 type Parameters = Readonly<Record<string, InferParameter>>
 
-/** As REST has them: numbers beyond 2^53 are refused where they are used. */
+/** The parameters as REST has them. Code that uses one refuses numbers beyond 2^53. */
 function plainParameters(parameters: Parameters): RequestParameters {
   const entries = Object.entries(parameters)
   if (entries.length > MAX_PARAMETERS)
@@ -67,7 +68,7 @@ function shapeOf(shape: readonly bigint[], label: string): number[] {
   })
 }
 
-/** The field of typed contents that holds a datatype; null where only raw contents do. */
+/** The field of typed contents for each datatype; null for those that need raw contents. */
 const FIELDS = {
   BOOL: 'boolContents',
   UINT8: 'uintContents',
@@ -119,7 +120,7 @@ export function decodeContents(
   return data
 }
 
-/** Where the elements of each input stand: typed contents, or the next of the raw ones. */
+/** The location of each input's elements: its typed contents, or the next raw contents. */
 function skeletonsOf({ inputs, rawInputContents }: ModelInferRequest): {
   readonly skeletons: SkeletonInput[]
   readonly raw: Map<string, Uint8Array>
@@ -131,7 +132,7 @@ function skeletonsOf({ inputs, rawInputContents }: ModelInferRequest): {
     const { name, datatype } = input
     const label = `input ${quoted(name)}`
     const shape = shapeOf(input.shape, label)
-    // What is REST's own says nothing here.
+    // A parameter of REST without a meaning here.
     const { binary_data_size: _size, ...parameters } = plainParameters(input.parameters)
     const common = { name, shape, datatype: datatype as Datatype, data: undefined }
     if (Object.hasOwn(parameters, 'shared_memory_region')) return { ...common, parameters }
@@ -152,12 +153,12 @@ function skeletonsOf({ inputs, rawInputContents }: ModelInferRequest): {
 }
 
 export interface GrpcInferRequest extends InferRequest {
-  /** Whether a stream asked for a mark on the last response. */
+  /** Whether the request wants a mark on the last response. */
   readonly marksFinal: boolean
 }
 
 /**
- * Decodes a ModelInferRequest. Numeric tensors are views of the message where it has them aligned.
+ * Decodes a ModelInferRequest. Numeric tensors that are aligned are views of the message.
  * @throws OnecopyError as decodeInferRequest does.
  */
 export function decodeInferMessage(
@@ -172,11 +173,11 @@ export function decodeInferMessage(
   const features = { isSharedMemoryEnabled: readShared !== undefined }
   const { skeletons, raw } = skeletonsOf(message)
   const plans = planInputs(skeletons, { model, features })
-  const asked = message.outputs.map((output) => {
+  const requested = message.outputs.map((output) => {
     const { binary_data: _binary, ...rest } = plainParameters(output.parameters)
     return { name: output.name, parameters: rest }
   })
-  const outputs = planOutputs(asked, { binary_data_output: true }, { model, features })
+  const outputs = planOutputs(requested, { binary_data_output: true }, { model, features })
   const inputs: Tensor[] = []
   for (const plan of plans) {
     const { name, datatype, shape, position } = plan
@@ -186,7 +187,7 @@ export function decodeInferMessage(
   return {
     ...(message.id === '' ? {} : { id: message.id }),
     ...{ parameters, outputs, marksFinal: marksFinal === true },
-    // Optional ones that were not sent leave their places empty.
+    // Optional inputs that are absent leave holes.
     inputs: inputs.filter((tensor) => tensor !== undefined),
   }
 }
@@ -211,19 +212,24 @@ function dataOf(
     if (readShared === undefined) throw new Error('expected a reader of shared memory')
     return decodeBinaryData(readShared(source.place), expected)
   }
-  return decodeBinaryData(ownBytes(raw.get(name) as Uint8Array<ArrayBuffer>), expected)
+  const bytes = raw.get(name) as Uint8Array<ArrayBuffer>
+  return decodeBinaryData(datatype === 'BYTES' ? bytes : ownBytes(bytes), expected)
 }
 
-/** Memory of messages that nothing else has a view of: it may go to the inference thread. */
+/** Buffers that hold one message and nothing else, and may be transferred to the inference thread. */
 const owned = new WeakSet<ArrayBuffer>()
 
+/** The prefix of a message on the wire: the compressed flag and the length. */
+const FRAME_HEAD_BYTES = 5
+
 /**
- * Notes whether a message as it came has memory of its own. Small ones stand in a pool, or in what was read from the socket
- * beside other streams.
+ * Records whether a message owns its buffer. A large message does, possibly together with the head of its
+ * frame. Small messages share a pool.
  */
 export function noteOwner(wire: Uint8Array): void {
   const { buffer, byteOffset, byteLength } = wire
-  if (byteOffset === 0 && buffer.byteLength === byteLength) owned.add(buffer as ArrayBuffer)
+  const isAlone = byteOffset === 0 || byteOffset === FRAME_HEAD_BYTES
+  if (isAlone && buffer.byteLength === byteOffset + byteLength) owned.add(buffer as ArrayBuffer)
 }
 
 function ownBytes(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
@@ -233,7 +239,8 @@ function ownBytes(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
 const EMPTY = new Uint8Array()
 
 /**
- * The response, with raw contents for every output: empty for those that were written to shared memory, as Triton has it.
+ * The response, with raw contents for every output. Those of an output in shared memory are empty, as Triton
+ * has it.
  * @throws OnecopyError RESPONSE_TOO_LARGE.
  */
 export function encodeInferMessage(options: {

@@ -5,7 +5,7 @@ import { requireModel } from '../inference/model-facts.js'
 import { answered, counted, heldIn, schedulingOf } from '../inference/request-parts.js'
 import type { ServedModel } from '../inference/service.js'
 import { leastAnswered } from '../protocol/v2/response-size.js'
-import { type Call, type GrpcContext, told } from './call.js'
+import { type Call, type GrpcContext, publicFailure } from './call.js'
 import { decodeInferMessage, encodeInferMessage } from './infer-codec.js'
 import { requireMessage } from './malformed.js'
 import {
@@ -17,7 +17,7 @@ import {
 } from './schema/inference_pb.js'
 import { asOnecopyError } from './status.js'
 
-/** Of the request as a message, and of what is longest: its raw contents. */
+/** Size of a request: its raw contents, which are by far the largest part. */
 function bytesOf({ rawInputContents }: ModelInferRequest): number {
   return rawInputContents.reduce((sum, { length }) => sum + length, 0)
 }
@@ -67,7 +67,7 @@ async function inferOn(
   return response
 }
 
-/** Counted as requests over REST are. */
+/** Counts the request as REST does. */
 export async function modelInfer(
   message: ModelInferRequest,
   { call, context }: { readonly call: Call; readonly context: GrpcContext },
@@ -83,10 +83,10 @@ export async function modelInfer(
   })
 }
 
-/** Requests of one stream that are inside at once: what comes after them is left with the client. */
+/** Requests of one stream in flight. Further ones wait at the client. */
 export const MAX_STREAMED = 64
 
-/** One request of a stream; its failure is a response like any other, and the stream goes on. */
+/** One request of a stream. A failure becomes a response, and the stream continues. */
 export async function streamedInfer(
   message: ModelInferRequest,
   options: { readonly call: Call; readonly context: GrpcContext },
@@ -100,10 +100,10 @@ export async function streamedInfer(
       options.context.log.error({ requestId: options.call.requestId, err: thrown }, failure.message)
       options.context.onBug(thrown)
     }
-    // By its id a client knows which of its requests is meant.
+    // The id names the request that failed.
     const inferResponse = create(ModelInferResponseSchema, { id: message.id ?? '' })
     return create(ModelStreamInferResponseSchema, {
-      ...{ errorMessage: told(failure, options.context).message, inferResponse },
+      ...{ errorMessage: publicFailure(failure, options.context).message, inferResponse },
     })
   }
 }

@@ -1,4 +1,4 @@
-/** Calls that tell about the server and its models. */
+/** Calls that describe the server and its models. */
 import { create, type MessageInitShape } from '@bufbuild/protobuf'
 import { extensionsOf } from '../http/routes/health.js'
 import { modelStatistics } from '../http/routes/statistics.js'
@@ -80,7 +80,7 @@ function outputTensor(tensor: ConfiguredTensor): MessageInitShape<typeof ModelOu
   }
 }
 
-/** As the configuration says it in JSON. */
+/** The version policy in the JSON form of the configuration. */
 interface PolicyJson {
   readonly latest?: { readonly num_versions: number }
   readonly specific?: { readonly versions: readonly number[] }
@@ -156,7 +156,7 @@ function statisticsMessage(model: ServedModel) {
   }
 }
 
-/** Of one version, of all versions of a model, or of all models. */
+/** Statistics of one version, of all versions of a model, or of all models. */
 export function statistics(context: GrpcContext, { name, version }: Named): ModelStatisticsResponse {
   const { models } = context
   const chosen =

@@ -1,4 +1,6 @@
-/** A message that is none of its type. grpc-js would answer INTERNAL; it is the client's mistake. */
+/**
+ * A message that does not parse as its type. grpc-js would answer INTERNAL, but it is a fault of the client.
+ */
 
 import { messageOf, type OnecopyError } from '../errors.js'
 import { bodyMalformed } from '../protocol/v2/faults.js'

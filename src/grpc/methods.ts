@@ -1,4 +1,4 @@
-/** Every method of every service: what it needs a key for, and what it does. */
+/** Every method of every service, with the scope that a key needs. */
 import { create, type DescMethod, fromBinary, toBinary } from '@bufbuild/protobuf'
 import type {
   MethodDefinition,
@@ -11,8 +11,10 @@ import type {
 import type { Scope } from '../access/api-keys.js'
 import { type AnyCall, type Call, type GrpcContext, type ServeOptions, serveCall } from './call.js'
 import * as control from './control.js'
+import { onDraining, streamClosed } from './draining.js'
 import { check, watch } from './health.js'
 import { modelInfer } from './infer.js'
+import { inferResponseBytes, streamResponseBytes } from './infer-bytes.js'
 import { noteOwner } from './infer-codec.js'
 import { isModelReady, modelConfig, modelMetadata, serverMetadata, statistics } from './information.js'
 import { MalformedMessage, malformed, requireMessage } from './malformed.js'
@@ -29,11 +31,18 @@ export interface Method {
   readonly handler: UntypedHandleCall
 }
 
-/** As grpc-js wants it, out of a generated description. */
+const TENSORS = new Map<string, (message: never) => Buffer>([
+  [pb.ModelInferResponseSchema.typeName, inferResponseBytes],
+  [pb.ModelStreamInferResponseSchema.typeName, streamResponseBytes],
+])
+
+/** A method definition for grpc-js from the generated description. */
 function definitionOf(method: DescMethod): MethodDefinition<unknown, unknown> {
   const { input, output, methodKind, parent } = method
-  const serialize = (schema: typeof input) => (message: unknown) =>
-    Buffer.from(toBinary(schema, message as never))
+  const serialize = (schema: typeof input) => (message: unknown) => {
+    const { buffer, byteOffset, byteLength } = toBinary(schema, message as never)
+    return Buffer.from(buffer, byteOffset, byteLength)
+  }
   const deserialize = (schema: typeof input) => (bytes: Buffer) => {
     noteOwner(bytes)
     try {
@@ -47,7 +56,8 @@ function definitionOf(method: DescMethod): MethodDefinition<unknown, unknown> {
     requestStream: methodKind === 'client_streaming' || methodKind === 'bidi_streaming',
     responseStream: methodKind === 'server_streaming' || methodKind === 'bidi_streaming',
     ...{ requestSerialize: serialize(input), requestDeserialize: deserialize(input) },
-    ...{ responseSerialize: serialize(output), responseDeserialize: deserialize(output) },
+    responseSerialize: (TENSORS.get(output.typeName) as ReturnType<typeof serialize>) ?? serialize(output),
+    responseDeserialize: deserialize(output),
   }
 }
 
@@ -66,7 +76,7 @@ function unary(method: DescMethod, options: ServeOptions, scope: Scope | null, w
   return { definition: definitionOf(method), handler: handler as UntypedHandleCall }
 }
 
-/** What must be allowed before the log is set. */
+/** @throws OnecopyError UNAUTHORIZED or FORBIDDEN without a key of the scope `admin`. */
 function requireAdmin({ defences }: GrpcContext, metadata: AnyCall['metadata']): void {
   const text = (name: string) => metadata.get(name)[0]?.toString()
   const headers = { authorization: text('authorization'), 'x-api-key': text('x-api-key') }
@@ -136,7 +146,7 @@ function sharedMemoryMethods(options: ServeOptions): Method[] {
   ]
 }
 
-/** Probes: no key is asked for. */
+/** Probes need no key. */
 function healthMethods(options: ServeOptions): Method[] {
   const { context } = options
   const watchHandler = (call: ServerWritableStream<HealthCheckRequest, unknown>) => {
@@ -144,7 +154,17 @@ function healthMethods(options: ServeOptions): Method[] {
       call.emit('error', statusObjectOf(malformed(call.request)))
       return
     }
-    const end = watch(context, call.request.service, (response) => call.write(response))
+    const endWatch = watch(context, call.request.service, (response) => call.write(response))
+    const stopWaiting = onDraining(options, {
+      begin: () => {
+        end()
+        call.emit('error', statusObjectOf(streamClosed()))
+      },
+    })
+    const end = () => {
+      endWatch()
+      stopWaiting()
+    }
     call.on('cancelled', end)
     call.on('close', end)
   }
@@ -154,9 +174,14 @@ function healthMethods(options: ServeOptions): Method[] {
   ]
 }
 
-/** The description of the services holds nothing of this server's. */
-function reflectionMethods(): Method[] {
+/** Reflection needs no key: the schema is public. */
+function reflectionMethods(options: ServeOptions): Method[] {
   const handler = (call: ServerDuplexStream<ServerReflectionRequest, unknown>) => {
+    const stopWaiting = onDraining(options, {
+      begin: () => call.emit('error', statusObjectOf(streamClosed())),
+    })
+    call.on('cancelled', stopWaiting)
+    call.on('close', stopWaiting)
     call.on('data', (request: ServerReflectionRequest) => {
       if (request instanceof MalformedMessage) call.emit('error', statusObjectOf(malformed(request)))
       else call.write(reflect(request))
@@ -170,5 +195,5 @@ function reflectionMethods(): Method[] {
 }
 
 export function allMethods(options: ServeOptions): Method[] {
-  return [...inferenceMethods(options), ...healthMethods(options), ...reflectionMethods()]
+  return [...inferenceMethods(options), ...healthMethods(options), ...reflectionMethods(options)]
 }

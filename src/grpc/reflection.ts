@@ -1,4 +1,4 @@
-/** Server reflection: the services, and the files that describe them. Both versions of the protocol have the same messages. */
+/** Server reflection: the services and their schema. Both versions of the protocol have the same messages. */
 import { create, type DescFile, toBinary } from '@bufbuild/protobuf'
 import { FileDescriptorProtoSchema } from '@bufbuild/protobuf/wkt'
 import { status } from '@grpc/grpc-js'
@@ -13,7 +13,7 @@ import { file_reflection_v1alpha } from './schema/reflection_v1alpha_pb.js'
 
 const FILES: readonly DescFile[] = [file_inference, file_health, file_reflection, file_reflection_v1alpha]
 
-/** Names of what a file declares, nested messages and methods included. */
+/** Names of all declarations of a file, nested messages and methods included. */
 function symbolsOf(file: DescFile): string[] {
   const messages = (list: DescFile['messages']): string[] =>
     list.flatMap((message) => [
@@ -36,7 +36,7 @@ let bySymbol: ReadonlyMap<string, DescFile> | undefined
 
 function fileOf(request: ServerReflectionRequest['messageRequest']): DescFile | undefined {
   if (request.case === 'fileByFilename') return FILES.find(({ proto }) => proto.name === request.value)
-  // Made when somebody asks: most processes are never asked.
+  // Built on the first request, because most processes never receive one.
   bySymbol ??= new Map(FILES.flatMap((file) => symbolsOf(file).map((symbol) => [symbol, file] as const)))
   return request.case === 'fileContainingSymbol' ? bySymbol.get(request.value) : undefined
 }

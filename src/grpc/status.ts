@@ -1,10 +1,10 @@
-/** The catalogue of errors as gRPC says it: one code for each, the same table as in docs/grpc.md. */
+/** The gRPC code of every error of the catalogue, the same table as in docs/grpc.md. */
 import { Metadata, type StatusObject, status } from '@grpc/grpc-js'
 import { type ErrorCode, OnecopyError } from '../errors.js'
 
 export type StatusName = Exclude<keyof typeof status, number>
 
-/** What stands in no row is INTERNAL: a failure of the server or of a model. */
+/** A code without a row is INTERNAL: a failure of the server or of a model. */
 const BY_STATUS: Readonly<Partial<Record<StatusName, readonly ErrorCode[]>>> = {
   CANCELLED: ['REQUEST_CANCELLED'],
   INVALID_ARGUMENT: [
@@ -57,10 +57,10 @@ export function statusNameOf(code: ErrorCode): StatusName {
   return NAMES.get(code) ?? 'INTERNAL'
 }
 
-/** A message in trailers is one line; a long one would not fit into the headers that clients take. */
+/** Longer messages would exceed the size of headers that clients accept. */
 const MAX_DETAILS = 2048
 
-/** What a call ends with: the code, the message, and the catalogue's code in `x-error-code`. */
+/** The status of a failed call: the code, the message, and the catalogue's code in `x-error-code`. */
 export function statusObjectOf(error: OnecopyError): StatusObject {
   const metadata = new Metadata()
   metadata.set('x-error-code', error.code)
@@ -69,7 +69,7 @@ export function statusObjectOf(error: OnecopyError): StatusObject {
   return { code: status[statusNameOf(error.code)], details: error.message.slice(0, MAX_DETAILS), metadata }
 }
 
-/** What a thrown thing is to a client. Anything unforeseen is a bug and says nothing about itself. */
+/** Converts anything thrown. An unexpected error is a bug, and its text stays on the server. */
 export function asOnecopyError(thrown: unknown): OnecopyError {
   return thrown instanceof OnecopyError
     ? thrown

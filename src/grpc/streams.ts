@@ -1,42 +1,72 @@
 /**
- * ModelStreamInfer: requests of one stream run at the same time and are answered in their order. One that fails has a
- * response that says so, and the stream goes on.
+ * ModelStreamInfer: requests of one stream run concurrently and are answered in order. A failed request is
+ * answered with an error message, and the stream continues.
  */
 import type { MethodDefinition, ServerDuplexStream, UntypedHandleCall } from '@grpc/grpc-js'
 import { type AnyCall, type Call, type ServeOptions, serveCall } from './call.js'
+import { onDraining, streamClosed } from './draining.js'
 import { MAX_STREAMED, streamedInfer } from './infer.js'
 import type { ModelInferRequest, ModelStreamInferResponse } from './schema/inference_pb.js'
 
 type Stream = ServerDuplexStream<ModelInferRequest, ModelStreamInferResponse>
 
-/** Resolves when the client has ended its side and has every answer, or has left. */
+/** A draining server ends a stream that has had no request in flight for this long. */
+const QUIET_MS = 100
+
+/**
+ * Resolves when the client has ended its side and every request is answered, or when the client cancels.
+ * @throws OnecopyError SHUTTING_DOWN when the server drains, after the responses to all requests that were
+ * read.
+ */
 function answerAll(stream: Stream, call: Call, options: ServeOptions): Promise<void> {
-  return new Promise((resolve) => {
-    let inside = 0
+  return new Promise((resolve, reject) => {
+    let inFlight = 0
     let lastWritten = Promise.resolve()
+    let quiet: NodeJS.Timeout | undefined
+    let isRefusing = false
     const write = async (answer: Promise<ModelStreamInferResponse>) => {
       const response = await answer
+      if (!stream.cancelled) call.sendMetadata()
       if (!stream.cancelled && !stream.write(response))
-        // A client that does not read keeps what it asked for waiting, and asks for no more.
+        // Backpressure: while the client does not read, responses wait and no more requests are read.
         await new Promise((resume) => {
           stream.once('drain', resume)
           stream.once('cancelled', resume)
         })
     }
+    const refuseMore = () => {
+      if (isRefusing) return
+      isRefusing = true
+      stream.pause()
+      void lastWritten.then(() => reject(streamClosed()))
+    }
+    const endIfQuiet = () => {
+      clearTimeout(quiet)
+      if (options.draining.aborted && inFlight === 0) quiet = setTimeout(refuseMore, QUIET_MS)
+    }
     stream.on('data', (message: ModelInferRequest) => {
-      if (++inside >= MAX_STREAMED) stream.pause()
-      // Each has a model of its own to be counted for.
+      if (isRefusing) return
+      clearTimeout(quiet)
+      if (++inFlight >= MAX_STREAMED) stream.pause()
+      // Each request is counted for its own model.
       const one = { ...call, model: undefined, timings: undefined }
       const answer = streamedInfer(message, { call: one, context: options.context })
       lastWritten = lastWritten
         .then(() => write(answer))
         .then(() => {
-          if (--inside < MAX_STREAMED) stream.resume()
+          if (--inFlight < MAX_STREAMED && !isRefusing) stream.resume()
+          endIfQuiet()
         })
     })
-    stream.on('end', () => void lastWritten.then(resolve))
-    stream.on('cancelled', () => resolve())
-    stream.on('error', () => resolve())
+    const stopWaiting = onDraining(options, { begin: endIfQuiet, end: refuseMore })
+    const settle = (then: () => void) => {
+      stopWaiting()
+      clearTimeout(quiet)
+      then()
+    }
+    stream.on('end', () => settle(() => void lastWritten.then(resolve)))
+    stream.on('cancelled', () => settle(resolve))
+    stream.on('error', () => settle(resolve))
   })
 }
 

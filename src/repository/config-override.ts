@@ -10,6 +10,7 @@ import * as z from 'zod'
 import { messageOf, OnecopyError } from '../errors.js'
 import { MODEL_CONFIG_KEYS, ModelConfigSchema, refusePrototype } from './config.js'
 
+/** In Protobuf's JSON a number may be a string; examples of Triton's clients send `"16"`. */
 const number = z.union([z.int(), z.string().regex(/^\d+$/).transform(Number)])
 const numberOrText = z.union([z.int().nonnegative(), z.string().regex(/^\d+$/)])
 
@@ -47,8 +48,10 @@ export function asModelConfig(
   for (const key of DESCRIPTIVE) delete config[key]
   const policy = tritonPolicy.safeParse(given.version_policy)
   if (policy.success) config.version_policy = policy.data
+  const maxBatchSize = number.safeParse(given.max_batch_size)
+  if (maxBatchSize.success) config.max_batch_size = maxBatchSize.data
   // Triton's way to say that requests are not batched.
-  if (given.max_batch_size === 0) {
+  if (config.max_batch_size === 0) {
     delete config.max_batch_size
     config.batching ??= false
   }

@@ -56,6 +56,8 @@ export class Fronts {
       tls: this.#tls,
       maxConnections,
       handshakeTimeoutMs,
+      // The rest is for the answers to what was read.
+      streamGraceMs: config.drainTimeoutMs / 2,
     })
     await grpc.listen({ host: config.host, port })
     this.#grpc = grpc

@@ -1,5 +1,8 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync } from 'node:fs'
 import { join } from 'node:path'
+import { isDeepStrictEqual } from 'node:util'
+import { GrpcClient } from '../helpers/grpc-client.js'
+import { grpcOutputs, hasTypedForm } from '../helpers/grpc-tensors.js'
 import { differenceBetween, runInProcess } from '../helpers/in-process.js'
 import { startServer, stopCleanly, temporaryFolder } from '../helpers/server.js'
 import { sharedPath, testWithShared } from '../helpers/shared.js'
@@ -85,8 +88,31 @@ function hasJsonForm({ inputs, outputs }: Case): boolean {
   return ![...inputs, ...outputs].some(({ datatype }) => datatype === 'FP16' || datatype === 'BF16')
 }
 
+/** Bits, NaNs included. */
+function areSame(some: readonly WireTensor[], others: readonly WireTensor[]): boolean {
+  return isDeepStrictEqual(some, others)
+}
+
+const WAYS = ['REST binary', 'REST JSON', 'gRPC raw', 'gRPC typed'] as const
+type Way = (typeof WAYS)[number]
+
+function has(one: Case, way: Way): boolean {
+  if (way === 'REST JSON') return hasJsonForm(one)
+  return way !== 'gRPC typed' || hasTypedForm(one.inputs)
+}
+
+async function outputsBy(
+  way: Way,
+  { name: model, inputs }: Case,
+  { url, client }: { readonly url: string; readonly client: GrpcClient },
+): Promise<WireTensor[]> {
+  if (way === 'REST binary') return await inferOutputs({ url, model, inputs, encoding: 'binary' })
+  if (way === 'REST JSON') return await inferOutputs({ url, model, inputs, encoding: 'json' })
+  return await grpcOutputs(client, { model, inputs, form: way === 'gRPC raw' ? 'raw' : 'typed' })
+}
+
 testWithShared(
-  'backend cases that pass in-process pass over HTTP, JSON and binary',
+  'backend cases that pass in-process pass over REST, JSON and binary, and over gRPC, raw and typed',
   ['onnx-node-tests'],
   async (t) => {
     t.timeout(600_000)
@@ -97,29 +123,31 @@ testWithShared(
       mkdirSync(join(models, name))
       symlinkSync(path, join(models, name, '1'))
     }
-    const { server, url } = await startServer(t, { models, args: ['--workers', '1'] })
+    const { server, url } = await startServer(t, { models, args: ['--workers', '1', '--grpc-port', '0'] })
+    const { grpcPort } = await server.logged(({ msg, role }) => msg === 'ready' && role === 'primary')
+    const client = new GrpcClient(`127.0.0.1:${grpcPort}`)
     const failures: string[] = []
-    const passed = { binary: 0, json: 0 }
-    let withoutJson = 0
+    const passed = new Map<Way, number>()
     for (const one of cases) {
-      for (const encoding of ['binary', 'json'] as const) {
-        if (encoding === 'json' && !hasJsonForm(one)) {
-          withoutJson++
-          continue
-        }
-        const difference = await inferOutputs({ url, model: one.name, inputs: one.inputs, encoding }).then(
-          (outputs) => differenceBetween(one.outputs, outputs),
+      let binary: WireTensor[] = []
+      for (const way of WAYS.filter((some) => has(one, some))) {
+        const difference = await outputsBy(way, one, { url, client }).then(
+          (outputs) => {
+            if (way === 'REST binary') binary = outputs
+            else if (way !== 'REST JSON' && !areSame(outputs, binary))
+              return 'not what REST answers in binary'
+            return differenceBetween(one.outputs, outputs)
+          },
           (thrown: Error) => thrown.message,
         )
-        if (difference === null) passed[encoding]++
-        else failures.push(`${one.name} ${encoding}: ${difference}`)
+        if (difference === null) passed.set(way, (passed.get(way) ?? 0) + 1)
+        else failures.push(`${one.name} ${way}: ${difference}`)
       }
     }
-    t.log(
-      `${cases.length} cases pass in-process; over HTTP ${passed.binary} in binary, ${passed.json} in JSON`,
-    )
-    t.log(`${withoutJson} use FP16, which has no JSON form`)
+    const counts = WAYS.map((way) => `${way} ${passed.get(way)}`).join(', ')
+    t.log(`${cases.length} cases pass in-process; ${counts}; FP16 has no JSON and no typed form`)
     t.deepEqual(failures, [])
+    client.close()
     await stopCleanly(t, server)
   },
 )

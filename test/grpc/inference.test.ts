@@ -66,7 +66,7 @@ async function failure(t: ExecutionContext, answer: Promise<unknown>): Promise<G
   return (await t.throwsAsync(answer, { instanceOf: GrpcFailure })) as GrpcFailure
 }
 
-test.serial('tells what REST tells, and infers', async (t) => {
+test.serial('metadata, configuration and statistics are those of REST, and it infers', async (t) => {
   await withServer(t, {}, async ({ client, url }) => {
     t.like(await client.call(method.serverLive, {}), { live: true })
     t.like(await client.call(method.serverReady, {}), { ready: true })
@@ -175,12 +175,12 @@ test.serial(
 )
 
 test.serial(
-  "what is wrong is refused with a code, the catalogue's code and a text that names the tensor",
+  "a wrong request is refused with a code, the catalogue's code and a text that names the tensor",
   async (t) => {
     await withServer(t, { args: ['--workers', '1', '--max-body', '1MiB'] }, async ({ client }) => {
       const x = { name: 'x', datatype: 'FP32', shape: [1n, 2n] }
       const one = [floats(1, 2)]
-      for (const [message, status, code, says] of [
+      for (const [message, status, code, pattern] of [
         [{ modelName: 'none' }, 'NOT_FOUND', 'MODEL_NOT_FOUND', /^Request for unknown model/],
         [{ modelName: 'add', modelVersion: '9' }, 'NOT_FOUND', 'MODEL_NOT_FOUND', /no version "9"/],
         [
@@ -234,7 +234,7 @@ test.serial(
       ] as const) {
         const failed = await failure(t, client.infer({ modelName: 'add', ...(message as object) }))
         t.deepEqual([failed.status, failed.code], [status, code], failed.details)
-        t.regex(failed.details, says)
+        t.regex(failed.details, pattern)
       }
       const large = Array.from({ length: 600_000 }, () => 0)
       t.is((await failure(t, client.infer(addRequest(large)))).status, 'RESOURCE_EXHAUSTED')
@@ -252,7 +252,7 @@ test.serial(
   },
 )
 
-test.serial('a stream keeps the order, answers what is wrong in its place, and goes on', async (t) => {
+test.serial('a stream keeps the order, answers a wrong request in its place, and continues', async (t) => {
   await withServer(t, {}, async ({ client }) => {
     const stream = client.stream()
     const answers: ModelStreamInferResponse[] = []
@@ -283,7 +283,7 @@ test.serial('a stream keeps the order, answers what is wrong in its place, and g
   })
 })
 
-test.serial('model control is where --repository-api says', async (t) => {
+test.serial('model control follows --repository-api', async (t) => {
   const args = [
     '--workers',
     '2',
@@ -299,10 +299,10 @@ test.serial('model control is where --repository-api says', async (t) => {
     t.like(models[0], { name: 'add', version: '1', state: 'READY' })
     await client.call(method.repositoryModelUnload, { modelName: 'add' })
     t.is((await failure(t, client.infer(addRequest([1, 2])))).status, 'NOT_FOUND')
-    const config = { config: { parameterChoice: { case: 'stringParam', value: '{"max_batch_size":3}' } } }
+    const config = { config: { parameterChoice: { case: 'stringParam', value: '{"max_batch_size":"3"}' } } }
     await client.call(method.repositoryModelLoad, { modelName: 'add', parameters: config })
-    const told: ModelConfigResponse = await client.call(method.modelConfig, { name: 'add' })
-    t.is(told.config?.maxBatchSize, 3)
+    const changed: ModelConfigResponse = await client.call(method.modelConfig, { name: 'add' })
+    t.is(changed.config?.maxBatchSize, 3)
     const missing = await failure(t, client.call(method.repositoryModelLoad, { modelName: 'wrong' }))
     t.is(missing.status, 'NOT_FOUND')
     t.regex(missing.details, /^failed to load 'wrong'/)

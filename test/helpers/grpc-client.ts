@@ -1,4 +1,7 @@
-/** A gRPC client of the inference service, made from the generated description; of the server it shares only that. */
+/**
+ * A gRPC client of the inference service, made from the generated description; of the server it shares only
+ * that.
+ */
 import { create, type DescMethod, fromBinary, type MessageInitShape, toBinary } from '@bufbuild/protobuf'
 import {
   type CallOptions,
@@ -32,13 +35,16 @@ export class GrpcFailure extends Error implements Failure {
   readonly code: string
   readonly details: string
   readonly metadata: Metadata
+  /** Whether the response had begun: a retry policy does not repeat such a call. */
+  readonly hasBegun: boolean
 
-  constructor({ code, details, metadata }: ServiceError) {
+  constructor({ code, details, metadata }: ServiceError, hasBegun = false) {
     super(`${status[code]}: ${details}`)
     this.status = status[code] ?? ''
     this.code = String(metadata?.get('x-error-code')[0] ?? '')
     this.details = details
     this.metadata = metadata
+    this.hasBegun = hasBegun
   }
 }
 
@@ -71,15 +77,20 @@ export class GrpcClient {
     const metadata = new Metadata()
     for (const [name, value] of Object.entries(headers)) metadata.set(name, value)
     return new Promise((resolve, reject) => {
-      this.#client.makeUnaryRequest(
+      let hasBegun = false
+      const call = this.#client.makeUnaryRequest(
         pathOf(method),
         (one: object) => Buffer.from(toBinary(method.input, create(method.input, one as never))),
         (bytes: Buffer) => fromBinary(method.output, bytes),
         message,
         metadata,
         options,
-        (error, answer) => (error === null ? resolve(answer as never) : reject(new GrpcFailure(error))),
+        (error, answer) =>
+          error === null ? resolve(answer as never) : reject(new GrpcFailure(error, hasBegun)),
       )
+      call.on('metadata', () => {
+        hasBegun = true
+      })
     })
   }
 

@@ -74,7 +74,8 @@ function elementText(view: DataView, at: number, datatype: string): string {
   }
 }
 
-function binaryBytes({ bytes, strings }: WireTensor): Uint8Array {
+/** Elements as REST's binary data and gRPC's raw contents have them. */
+export function binaryBytes({ bytes, strings }: WireTensor): Uint8Array {
   if (bytes !== undefined) return bytes
   const parts = (strings ?? []).flatMap((text) => {
     const encoded = Buffer.from(text)
@@ -167,7 +168,7 @@ export async function decodeResponse(response: Response): Promise<WireTensor[]> 
   })
 }
 
-function stringsOf(bytes: Uint8Array): string[] {
+export function stringsOf(bytes: Uint8Array): string[] {
   const view = new DataView(bytes.buffer)
   const strings: string[] = []
   for (let at = 0; at < bytes.length; ) {

@@ -14,7 +14,7 @@ const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
 /**
  * The runtime sums in another order when a vector does not start at a multiple of its registers, so the
- * last bits of a result would depend on where in the body a tensor happened to stand.
+ * last bits of a result would depend on the position of a tensor in the body.
  */
 const VECTOR_ALIGNMENT_BYTES = 16
 
@@ -23,7 +23,8 @@ const VECTOR_ALIGNMENT_BYTES = 16
  * aligned for the runtime, and is a copy otherwise; BYTES become strings.
  *
  * @throws OnecopyError TENSOR_INVALID (size does not match the shape, a BOOL byte other than 0 and 1, text
- *   that is not UTF-8 or holds a NUL), BODY_MALFORMED (a BYTES length points past the end, or bytes are left over).
+ * that is not UTF-8 or holds a NUL), BODY_MALFORMED (a BYTES length points past the end, or bytes are left
+ * over).
  */
 export function decodeBinaryData(bytes: Uint8Array<ArrayBuffer>, expected: ExpectedData): TensorData {
   const { label, datatype, count } = expected

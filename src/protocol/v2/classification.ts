@@ -1,8 +1,9 @@
 /**
- * Classification: an output as the names of its highest values, `value:index[:label]`, in place of all of them.
+ * Classification: an output as the names of its highest values, `value:index[:label]`, in place of all of
+ * them.
  *
- * Source: Triton's classification extension; values are written as its server writes them, with C's `%f`
- * or, for integers, as they are.
+ * Source: Triton's classification extension; values are written as its server writes them, with C's `%f` or,
+ * for integers, as they are.
  */
 import type { Datatype, NumericData, Tensor, TensorSpec } from '../../tensor.js'
 import { elementCount } from '../../tensor.js'
@@ -28,7 +29,7 @@ const CLASSIFIED: ReadonlySet<Datatype> = new Set([
 ])
 
 /**
- * How many classes of an output the request asks for; null where it asks for the output itself.
+ * The number of classes that the request wants of an output; null if it wants the output itself.
  * @throws OnecopyError REQUEST_INVALID.
  */
 export function classesAskedFor(parameters: RequestParameters, spec: TensorSpec): number | null {
@@ -55,8 +56,8 @@ export interface ClassificationOptions {
 }
 
 /**
- * The `classes` highest values of an output, descending, the first of equal ones first, NaN last: BYTES of shape
- * [n] or [batch, n], where n is `classes` or the number of elements if that is smaller.
+ * The `classes` highest values of an output, descending, the first of equal ones first, NaN last: BYTES of
+ * shape [n] or [batch, n], where n is `classes` or the number of elements if that is smaller.
  *
  * @throws OnecopyError REQUEST_INVALID when that is too many strings.
  */

@@ -1,5 +1,5 @@
 /**
- * A model's configuration in the words of Triton's ModelConfig, as far as there is something to say.
+ * A model's configuration as Triton's ModelConfig, without the fields that have no counterpart here.
  *
  * Source: Triton's model configuration extension; model_config.proto.
  */
@@ -32,7 +32,7 @@ interface ConfiguredTensor {
   readonly name: string
   readonly data_type: string
   readonly dims: readonly number[]
-  /** The shape behind the batch where that is a scalar, which `dims` cannot say. */
+  /** The shape without the batch where that is a scalar, which `dims` cannot express. */
   readonly reshape?: { readonly shape: readonly number[] }
   /** There where an input need not be sent; its dimensions are then all of them, batch or not. */
   readonly optional?: true

@@ -1,4 +1,6 @@
-/** What each datatype of the Open Inference Protocol V2 may look like in JSON, and what a decoder must know. */
+/**
+ * What each datatype of the Open Inference Protocol V2 may look like in JSON, and what a decoder must know.
+ */
 import { DATATYPES, type Datatype, type NumericData } from '../../tensor.js'
 
 /** How the elements of a datatype are written in JSON, and the values that fit. */
@@ -31,7 +33,7 @@ export const JSON_RULES: Readonly<Record<Datatype, JsonRule>> = {
 }
 
 /**
- * The strings that stand for the floats without a JSON form, in requests and responses alike: the JSON
+ * The strings that represent the floats without a JSON form, in requests and responses alike: the JSON
  * mapping of Protocol Buffers 3.
  */
 export const SPECIAL_FLOATS: ReadonlyMap<unknown, number> = new Map([

@@ -6,7 +6,9 @@ export function quoted(name: string): string {
   return JSON.stringify(name.length > 80 ? `${name.slice(0, 80)}…` : name)
 }
 
-/** The bytes are not what they claim to be: broken JSON, a wrong header length, missing or left-over bytes. */
+/**
+ * The bytes are not what they claim to be: broken JSON, a wrong header length, missing or left-over bytes.
+ */
 export function bodyMalformed(message: string, cause?: unknown): OnecopyError {
   return new OnecopyError('BODY_MALFORMED', message, { cause })
 }
@@ -27,7 +29,7 @@ export function checkNoNul(text: string, label: string, index: number): void {
   throw tensorInvalid(label, `element ${index}: a NUL at character ${at}; ${limit}`)
 }
 
-/** The request is well formed and asks for something that cannot be. */
+/** The request is well formed but cannot be served. */
 export function requestInvalid(message: string): OnecopyError {
   return new OnecopyError('REQUEST_INVALID', message)
 }

@@ -1,6 +1,6 @@
 /**
  * Tensor data from JSON. The engine's own JSON.parse reads the range (nothing in JavaScript is faster), a
- * loop per row checks and stores the elements, and where numbers are too coarse to tell (`1.0` from `1`,
+ * loop per row checks and stores the elements, and where numbers cannot distinguish them (`1.0` from `1`,
  * 2^53 from 2^53 + 1) the bytes are scanned again.
  *
  * Source: Open Inference Protocol V2, "Tensor Data": flat or nested, row-major.
@@ -79,12 +79,14 @@ function parseData(bytes: JsonValueBytes, label: string, { kind }: JsonRule): un
   } catch (thrown) {
     if (!BARE_SPECIAL.test(text)) throw thrown
     if (kind === 'float') return parseWithSpecials(text, what)
-    const rule = 'NaN and Infinity stand only in the data of FP32 and FP64 inputs'
+    const rule = 'NaN and Infinity are allowed only in the data of FP32 and FP64 inputs'
     throw bodyMalformed(`${what} is not valid JSON: ${rule}`, thrown)
   }
 }
 
-/** After JSON.parse did not take it: data with NaN or infinities among the numbers, written as Python does. */
+/**
+ * After JSON.parse did not take it: data with NaN or infinities among the numbers, written as Python does.
+ */
 function parseWithSpecials(text: string, what: string): unknown {
   let quoted: string
   try {

@@ -1,4 +1,4 @@
-/** A second look at the bytes of integers, for what the parsed numbers cannot tell. */
+/** Scans the bytes of integers again, for differences that parsed numbers have lost. */
 
 import type { ExpectedData } from './datatypes.js'
 import { tensorInvalid } from './faults.js'
@@ -11,7 +11,7 @@ const NINE = 0x39
 /** Characters of a bad number that a message repeats, before and after the mark. */
 const SHOWN = 30
 
-/** The parsed numbers are whole; this is for `1.0` and `1e0`, which say they are not integers. */
+/** The parsed numbers are whole; this is for `1.0` and `1e0`, which are not written as integers. */
 export function checkWholeNumbers(bytes: JsonValueBytes, { label, datatype }: ExpectedData): void {
   for (const mark of '.eE') {
     const at = bytes.indexOf(mark.charCodeAt(0))
@@ -22,7 +22,9 @@ export function checkWholeNumbers(bytes: JsonValueBytes, { label, datatype }: Ex
   }
 }
 
-/** Reads the elements beyond 2^53 from their digits. The bytes are known to be JSON and to hold integers only. */
+/**
+ * Reads the elements beyond 2^53 from their digits. The bytes are known to be JSON and to hold integers only.
+ */
 export function storeLongIntegers(
   bytes: JsonValueBytes,
   data: BigInt64Array | BigUint64Array,
@@ -51,8 +53,9 @@ function isOfInteger(byte: number): boolean {
 }
 
 /**
- * The last nine digits and the up to eleven before them fit a number each, exactly. JSON has no leading zeros,
- * so a longer integer is out of every range, rounded or not; and it is finite, or JSON.parse had said so.
+ * The last nine digits and the up to eleven before them fit a number each, exactly. JSON has no leading
+ * zeros, so a longer integer is out of every range, rounded or not. It is finite, or JSON.parse would have
+ * failed.
  */
 function integerAt(bytes: JsonValueBytes, start: number, end: number): bigint {
   const negative = bytes[start] === MINUS

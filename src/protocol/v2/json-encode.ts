@@ -15,8 +15,8 @@ export function requireJsonForm({ name, datatype }: Pick<Tensor, 'name' | 'datat
 
 /**
  * The `data` of one tensor: a flat JSON array in row-major order, as pieces of text to be written one after
- * the other. NaN and infinities are the strings "NaN", "Infinity", "-Infinity"; -0 is `-0.0`, because `-0` is the
- * integer 0 to many readers; INT64 and UINT64 have all their digits; BOOL is true or false.
+ * the other. NaN and infinities are the strings "NaN", "Infinity", "-Infinity"; -0 is `-0.0`, because `-0` is
+ * the integer 0 to many readers; INT64 and UINT64 have all their digits; BOOL is true or false.
  *
  * @throws OnecopyError REQUEST_INVALID for FP16 and BF16.
  */

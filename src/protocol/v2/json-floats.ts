@@ -2,7 +2,7 @@
  * The fast way through the commonest tensor: a flat array of numbers for FP32. Digits go straight from the
  * bytes into the tensor, without a string, a list or a number object in between; about three times as fast
  * as JSON.parse. Bare `NaN`, `Infinity` and `-Infinity` are numbers here. Anything else (nesting, strings, a
- * wrong count, bad syntax) is left to the general way, which also says what is wrong.
+ * wrong count, bad syntax) is left to the general parser, which also reports what is wrong.
  *
  * Exact: fifteen digits fit a double, and one multiplication or division by a power of ten up to 10^22 is
  * rounded once (Clinger, "How to Read Floating Point Numbers Accurately", 1990). What is dropped behind
@@ -26,7 +26,10 @@ const SPACE = 0x20
 
 const MAX_DIGITS = 15
 const POWERS_OF_TEN = Float64Array.from({ length: 23 }, (_, exponent) => Number(`1e${exponent}`))
-/** The normal floats, with a margin: subnormals have fewer bits, and overflow is for the general way to refuse. */
+/**
+ * The normal floats, with a margin: subnormals have fewer bits, and overflow is for the general way to
+ * refuse.
+ */
 const SMALLEST_NORMAL = 1.2e-38
 const LARGEST = 3.4e38
 /** The 29 bits that a double has beyond a float: their middle is where rounding turns. */
@@ -45,7 +48,7 @@ function isWhiteSpace(byte: number | undefined): boolean {
 const NAN = Buffer.from('NaN')
 const INFINITY = Buffer.from('Infinity')
 
-/** Whether `word` stands at `at`. */
+/** Whether `word` is at `at`. */
 function standsAt(json: Uint8Array, at: number, word: Uint8Array): boolean {
   for (let i = 0; i < word.length; i++) if (json[at + i] !== word[i]) return false
   return true

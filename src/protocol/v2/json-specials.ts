@@ -1,17 +1,18 @@
 /**
- * NaN and the infinities among JSON numbers, bare, as Python's `json`, tritonclient and RapidJSON write them. The
- * grammar of JSON has no such words; where one stands in the data of a float tensor it is read all the same.
+ * NaN and the infinities among JSON numbers, bare, as Python's `json`, tritonclient and RapidJSON write them.
+ * The grammar of JSON has no such words. In the data of a float tensor they are accepted.
  */
 
-/** A float without a JSON form, in one of its usual spellings, where a value stands. */
+/** A float without a JSON form, in one of its usual spellings, in the position of a value. */
 export const BARE_SPECIAL = /(?:^|[[,:\s])[+-]?(?:nan|inf(?:inity)?)\b/i
 
 const STRING_OR_SPECIAL = /["NI]/g
 
 /**
- * JSON text in which bare `NaN`, `Infinity` and `-Infinity` are strings: Python's `json`, tritonclient and others
- * write them. Strings stay as they are. What stands beside something else, such as `1NaN`, is no JSON afterwards
- * either. @throws RangeError when the text becomes too long for a string.
+ * JSON text in which bare `NaN`, `Infinity` and `-Infinity` are strings: Python's `json`, tritonclient and
+ * others write them. Strings are unchanged. A word beside something else, such as `1NaN`, is still no JSON
+ * afterwards.
+ * @throws RangeError when the text becomes too long for a string.
  */
 export function quoteSpecials(text: string): string {
   let quoted = ''

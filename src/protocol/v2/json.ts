@@ -80,13 +80,13 @@ export function readSkeleton(json: JsonValueBytes, limits: JsonLimits): JsonSkel
   return { root: parseBody(text), values }
 }
 
-/** Parses what stands outside the tensor data, and says where the numbers that JSON lacks may stand. */
+/** Parses the text outside the tensor data. An error names where NaN and infinities are allowed. */
 function parseBody(text: string): unknown {
   try {
     return parse(text, BODY)
   } catch (thrown) {
     if (!BARE_SPECIAL.test(text)) throw thrown
-    const rule = 'NaN and Infinity stand only in the data of FP32 and FP64 inputs'
+    const rule = 'NaN and Infinity are allowed only in the data of FP32 and FP64 inputs'
     throw bodyMalformed(`${BODY} is not valid JSON: ${rule}`, thrown)
   }
 }
@@ -186,7 +186,7 @@ function afterValue(json: JsonValueBytes, at: number, levels: number): number {
   return json.length
 }
 
-/** Whether what stands between two brackets is no more than numbers: native searches, ten times as fast as a loop. */
+/** Whether only numbers are between two brackets, by native searches, ten times as fast as a loop. */
 function isFlat(inside: JsonValueBytes): boolean {
   return !inside.includes(QUOTE) && !inside.includes(OPEN_BRACKET) && !inside.includes(OPEN)
 }

@@ -1,5 +1,5 @@
 /**
- * What a request asks for, held against what the model declares, before any tensor data is touched: after
+ * Checks a request against the declared interface of the model, before any tensor data is read. After
  * this step every input's name, datatype, shape and element count are known to fit.
  */
 import { elementCount, type TensorSpec } from '../../tensor.js'
@@ -10,7 +10,7 @@ import { requireJsonForm } from './json-encode.js'
 import type { RequestParameters, SkeletonInput, SkeletonOutput } from './schema.js'
 import { type SharedPlace, sharedPlaceOf } from './shared-place.js'
 
-/** What the codec needs to know of the model that is asked. */
+/** What the codec needs to know about the model. */
 export interface ModelSpec {
   readonly name: string
   readonly version: string
@@ -22,7 +22,7 @@ export interface ModelSpec {
 export interface OutputRequest {
   readonly name: string
   readonly binary: boolean
-  /** Only where its highest values are asked for instead of it: how many. */
+  /** The number of highest values, if the request wants those instead of the output. */
   readonly classes?: number
   /** Only where it is to be written to shared memory. */
   readonly place?: SharedPlace
@@ -113,7 +113,7 @@ function sourceOf(
   return { binaryBytes }
 }
 
-/** What to answer: the outputs asked for, or all of the model's when none are. */
+/** The outputs to return: those that the request names, or all of the model. */
 export function planOutputs(
   outputs: readonly SkeletonOutput[] | undefined,
   parameters: RequestParameters,
@@ -150,8 +150,8 @@ export function planOutputs(
 }
 
 /**
- * Parameters of a request that begin or belong to a sequence would be computed without its state, and wrongly:
- * no model here has one. What says that there is no sequence is fine.
+ * Parameters of a request that begin or belong to a sequence would be computed without its state, and
+ * wrongly: no model here has one. Parameters that mean no sequence are allowed.
  */
 export function checkSequence(parameters: RequestParameters): void {
   const { sequence_id: id = 0, sequence_start: start = false, sequence_end: end = false } = parameters

@@ -26,7 +26,10 @@ export interface InferRequest {
   readonly id?: string
   /** The request's own parameters, as they came. */
   readonly parameters: RequestParameters
-  /** In the order of the model's inputs, without optional ones that were not sent; shapes and datatypes fit the model. */
+  /**
+   * In the order of the model's inputs, without optional ones that were not sent; shapes and datatypes fit
+   * the model.
+   */
   readonly inputs: readonly Tensor[]
   /** What to answer, in this order. */
   readonly outputs: readonly OutputRequest[]
@@ -114,7 +117,7 @@ function decodeInputs(parts: {
     if ('valueIndex' in source) {
       data = decodeJsonData(values[source.valueIndex] as JsonValueBytes, expected)
     } else if ('place' in source) {
-      // Before anything is read: what a client says about its memory is not worth much yet.
+      // Before anything is read, because the sizes that a client gives are not yet trusted.
       checkByteSize(source.place.bytes, expected)
       if (readShared === undefined) throw new Error('expected a reader of shared memory')
       data = decodeBinaryData(readShared(source.place), expected)
@@ -128,7 +131,7 @@ function decodeInputs(parts: {
   return inputs.filter((tensor) => tensor !== undefined)
 }
 
-/** `"data": null` beside another place for the data says no more than its absence; alone it is refused as data. */
+/** `"data": null` beside another source of data is the same as no `data`; alone it is refused. */
 function withoutNullData(
   inputs: readonly SkeletonInput[],
   values: readonly JsonValueBytes[],

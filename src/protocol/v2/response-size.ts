@@ -1,5 +1,5 @@
 /**
- * How large an answer is, as far as shapes and datatypes tell: what is too large even at the least is refused before
+ * The minimum size of a response from its shapes and datatypes. One that is too large is refused before
  * it is encoded, and before it leaves the thread that computed it.
  */
 import { OnecopyError } from '../../errors.js'
@@ -25,7 +25,7 @@ export function leastElementBytes(datatype: Datatype, isBinary: boolean): number
   return LEAST_JSON_BYTES[JSON_RULES[datatype].kind]
 }
 
-/** The same for every output that is asked for; 0 for those that are not answered as they are. */
+/** The same for every output of the request; 0 for those that are not returned as they are. */
 export function leastAnswered(
   outputs: readonly OutputRequest[],
   specs: readonly { readonly name: string; readonly datatype: Datatype }[],
@@ -37,7 +37,10 @@ export function leastAnswered(
   })
 }
 
-/** The least that tensors take together: their elements, and the letters of texts; the last comma is not written. */
+/**
+ * The least that tensors take together: their elements, and the letters of texts; the last comma is not
+ * written.
+ */
 export function leastBytes(tensors: readonly Tensor[], elementBytes: readonly number[]): number {
   return tensors.reduce((sum, { data }, i) => {
     const perElement = elementBytes[i] ?? 0

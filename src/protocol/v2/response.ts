@@ -38,7 +38,7 @@ function* encodeInSteps({
   places = [],
   maxBytes = Number.POSITIVE_INFINITY,
 }: InferResponse): Generator<void, EncodedResponse, undefined> {
-  /** What is still to be encoded takes so much at the least. */
+  /** The minimum size of what is still to be encoded. */
   let leastLeft = 0
   const least = outputs.map((output, i) => {
     if (places[i] != null) return 0
@@ -118,8 +118,8 @@ function* encodeInSteps({
  * Encodes the answer to an infer request: the JSON, then the binary outputs in their order. The type is
  * application/octet-stream and Inference-Header-Content-Length is set only when binary bytes follow.
  *
- * @throws OnecopyError REQUEST_INVALID for an FP16 or BF16 output that is not binary, RESPONSE_TOO_LARGE: before memory is
- *   taken where that is known by then, and where JSON turns out to be too long when the limit is reached.
+ * @throws OnecopyError REQUEST_INVALID for an FP16 or BF16 output that is not binary, RESPONSE_TOO_LARGE:
+ * before memory is allocated where the size is known, and for JSON when its text reaches the limit.
  * @see Open Inference Protocol V2, "Inference Response"; Triton's binary tensor data extension.
  */
 export function encodeInferResponse(response: InferResponse): EncodedResponse {

@@ -1,6 +1,6 @@
 /**
- * The JSON of the infer route, request and response, as schemas: the one place that says which keys there
- * are. Unknown keys are ignored. What the schemas cannot say (element counts, ranges, agreement with the
+ * The JSON of the infer route, request and response, as schemas: the only place that defines the
+ * keys. Unknown keys are ignored. What the schemas cannot express (element counts, ranges, agreement with the
  * model) is checked in request.ts and json-data.ts.
  *
  * Source: Open Inference Protocol V2 (KServe), with Triton's `parameters` and binary tensor extensions.
@@ -43,14 +43,14 @@ function requestWith<Data extends z.ZodType>({ data, optional }: RequestForm<Dat
 const element = z.union([z.number(), z.boolean(), z.string()])
 
 /**
- * Elements in row-major order, flat or nested as the shape says. Below the first level nothing is said: a schema that
+ * Elements in row-major order, flat or nested as the shape. The schema ends below the first level: one that
  * refers to itself becomes a type that TypeScript cannot resolve in generated clients.
  */
 export const nestedDataSchema = z.array(z.union([element, z.array(z.unknown())]))
 
 /**
- * The request as a client writes it; what may be missing may be null. For documentation and whole requests in files;
- * those that arrive are checked with the skeleton below.
+ * The request as a client writes it; what may be missing may be null. For documentation and whole requests in
+ * files; those that arrive are checked with the skeleton below.
  */
 export const inferRequestSchema = requestWith({
   data: nestedDataSchema,
@@ -58,15 +58,15 @@ export const inferRequestSchema = requestWith({
 })
 
 /**
- * The request after json.ts took the tensor data out and skeleton.ts the members that are null: each `data` is the
- * index of a range of bytes.
+ * The request after json.ts took the tensor data out and skeleton.ts the members that are null: each `data`
+ * is the index of a range of bytes.
  */
 export const requestSkeletonSchema = requestWith({
   data: z.int().nonnegative(),
   optional: (schema) => schema.optional(),
 })
 
-/** Digits beyond 2^53 are exact on the wire, and rounded by whoever reads them as a number. */
+/** Digits beyond 2^53 are exact on the wire. A client that reads them as a number rounds them. */
 const wideInteger = z.number().refine(Number.isInteger, 'expected an integer').meta({ type: 'integer' })
 
 /** One element of an answer, as the datatype's rule writes it; null where JSON has no form for it. */
@@ -89,7 +89,7 @@ function elementOf(rule: JsonRule): z.ZodType | null {
 
 const outputHead = { name: z.string(), shape }
 
-/** Its bytes stand behind the JSON, in the order of the outputs. */
+/** Its bytes follow the JSON, in the order of the outputs. */
 const binaryOutput = z.strictObject({
   ...outputHead,
   datatype: datatypeSchema,
@@ -106,7 +106,7 @@ const jsonOutputs = Object.entries(JSON_RULES).flatMap(([name, rule]) => {
     : [z.strictObject({ ...outputHead, datatype: z.literal(name as Datatype), data: z.array(data) })]
 })
 
-/** One output of an answer: strict, so that a wrong one is caught by whoever checks it. */
+/** One output of a response: strict, so that validation catches a wrong one. */
 export const outputSchema = z.union([binaryOutput, sharedOutput, ...jsonOutputs])
 
 export const inferResponseSchema = z.strictObject({

@@ -17,7 +17,7 @@ export interface SharedPlace {
   readonly bytes: number
 }
 
-/** Handed in where clients may use shared memory: a copy of what stands at a place. */
+/** Returns a copy of the bytes at a place. Present only where clients may use shared memory. */
 export type ReadShared = (place: SharedPlace) => Uint8Array<ArrayBuffer>
 
 function count(value: unknown, name: string, label: string): number {

@@ -28,7 +28,7 @@ export function checkSkeleton(root: unknown, limits: JsonLimits): RequestSkeleto
   throw requestInvalid(`${label}: ${text}`)
 }
 
-/** Before the schema looks at every element, and has something to say about each: a bound on their number. */
+/** A bound on the number of elements, checked first because the schema reports every wrong one. */
 function checkSizes(root: unknown, { maxTensors }: JsonLimits): void {
   const check = (value: number, most: number, what: string) => {
     if (value > most) throw requestInvalid(`more than ${most} ${what} in one request`)
