@@ -11,6 +11,7 @@ import { Engine } from '../engine/engine.js'
 import { messageOf, OnecopyError } from '../errors.js'
 import { checkDivisions } from '../inference/division-check.js'
 import type { ExecutionTimes } from '../metrics/recorder.js'
+import { collectStartupGarbage } from '../process/collect-garbage.js'
 import type { TensorSpec } from '../tensor.js'
 import { type Found, findOwner } from './find-owner.js'
 import { Generation } from './generation.js'
@@ -79,6 +80,8 @@ export class AttachedModel extends EventEmitter<ModelEvents> implements Mountabl
   static async open(choices: AttachChoices): Promise<AttachedModel> {
     const model = new AttachedModel(choices)
     const late = AbortSignal.timeout(choices.timeoutMs)
+    // Meanwhile the thread starts, which takes longer.
+    void collectStartupGarbage()
     try {
       await model.#attach(AbortSignal.any([late, ...(choices.signal === null ? [] : [choices.signal])]))
       return model

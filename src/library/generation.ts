@@ -1,8 +1,8 @@
 /** One loaded generation of an attached model: mapped from its owner's segment, checked, counted by who uses it. */
 
 import type { BatchingPolicy } from '../batch/batcher.js'
-import { separateDefaults } from '../compile/defaults.js'
 import { checkSelf } from '../compile/self-check.js'
+import { withoutDefaults } from '../compile/without-defaults.js'
 import type { Engine } from '../engine/engine.js'
 import { OnecopyError } from '../errors.js'
 import { UserCount } from '../inference/user-count.js'
@@ -56,7 +56,7 @@ export class Generation {
     try {
       const { header } = attached
       requireSameRuntime(header, segment.path)
-      const loadable = { ...attached, ...separateDefaults(attached.graph, header.inputs) }
+      const loadable = { ...attached, ...(await withoutDefaults(attached.graph, header.inputs)) }
       await engine.load(key, loadable, { threads })
       isLoaded = true
       const { selfCheck, inputs, outputs } = header

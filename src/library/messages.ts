@@ -6,7 +6,7 @@
  */
 import { join } from 'node:path'
 import { z } from 'zod'
-import { ErrorCodeSchema } from '../errors.js'
+import { ErrorCodeSchema } from '../error-schemas.js'
 import { ServedModelConfigSchema } from '../repository/config.js'
 import { SegmentReferenceSchema } from '../segment/attach.js'
 

@@ -13,10 +13,12 @@ export const RUNTIME_ENVIRONMENT = { ORT_DISABLE_TELEMETRY: '1' } as const
  * 10 to 25 MB a worker smaller).
  */
 const MIB = 1024 * 1024
+export const MALLOC_LIMITS = { mmapBytes: 4 * MIB, trimBytes: 16 * MIB } as const
+
 export const WORKER_ENVIRONMENT = {
   ...RUNTIME_ENVIRONMENT,
-  MALLOC_MMAP_THRESHOLD_: String(4 * MIB),
-  MALLOC_TRIM_THRESHOLD_: String(16 * MIB),
+  MALLOC_MMAP_THRESHOLD_: String(MALLOC_LIMITS.mmapBytes),
+  MALLOC_TRIM_THRESHOLD_: String(MALLOC_LIMITS.trimBytes),
 }
 
 /**

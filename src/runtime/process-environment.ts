@@ -4,7 +4,8 @@
  */
 import { createRequire } from 'node:module'
 import { isMainThread } from 'node:worker_threads'
-import { RUNTIME_ENVIRONMENT } from './environment.js'
+import { limitFreePages } from '../mapping.js'
+import { MALLOC_LIMITS, RUNTIME_ENVIRONMENT } from './environment.js'
 
 const require = createRequire(import.meta.url)
 
@@ -17,4 +18,5 @@ export function prepareRuntimeEnvironment(): void {
     const koffi = require('koffi') as typeof import('koffi')
     koffi.load(null).func('int setenv(str name, str value, int overwrite)')(name, value, 0)
   }
+  limitFreePages(MALLOC_LIMITS)
 }
