@@ -4,6 +4,7 @@
  */
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { createRequire } from 'node:module'
+import { collectStartupGarbage } from '../process/collect-garbage.js'
 import type { Handler } from './http-handler.js'
 import type { Mountable } from './mountable.js'
 import { type RouteOptions, readRouteOptions } from './route-options.js'
@@ -69,12 +70,16 @@ class Routes {
   readonly #models: readonly Mountable[]
   readonly #options: RouteOptions
   readonly #prefix: string
-  #handler: Promise<Handler> | undefined
+  readonly #handler: Promise<Handler>
 
   constructor(model: Mountable, options: RouteOptions) {
     this.#models = [model, ...(options.beside ?? [])]
     this.#options = options
     this.#prefix = readRouteOptions(options).prefix
+    // The first request does not wait for its code.
+    this.#handler = this.#load()
+    // A request that needs it reports the error.
+    this.#handler.catch(() => {})
   }
 
   /** The path behind the prefix, with its query; null where it is none of these routes. */
@@ -100,7 +105,6 @@ class Routes {
       refuseReadBody(response)
       return true
     }
-    this.#handler ??= this.#load()
     const handler = await this.#handler
     request.url = route
     try {
@@ -114,7 +118,9 @@ class Routes {
   async #load(): Promise<Handler> {
     const { createHandler } = await import('./http-handler.js')
     const { version: packageVersion } = require('onecopy/package.json') as { version: string }
-    return createHandler(this.#models, { ...readRouteOptions(this.#options), packageVersion })
+    const handler = createHandler(this.#models, { ...readRouteOptions(this.#options), packageVersion })
+    void collectStartupGarbage()
+    return handler
   }
 }
 
