@@ -30,7 +30,7 @@ __all__ = ["Error", "Tensor", "attach", "run"]
 
 _FOLDER = re.compile(r"^onecopy-\d+-\d+$")
 _MAGIC = b"ONECOPY\n"
-_FORMAT_VERSION = 9
+_FORMAT_VERSION = 10
 _PREFIX = struct.Struct("<8sIIII8x")
 _SEALED_MODE = 0o400
 _BLOCK_BYTES = 512
@@ -394,12 +394,123 @@ def _uses_raw_weights(header, inode):
     )
 
 
+# --- The self-check: src/compile/self-check.ts ---------------------------------------------------------------------
+
+_SELF_CHECK_SEED = 17
+_VOCABULARIES = (
+    (10, ("a", "red", "male", "female", "S", "north", "yes", "7")),
+    (2, ("0", "1", "2", "3", "4", "5", "6", "7")),
+)
+# Largest permitted difference, relative to the largest value of the output; other datatypes must be equal.
+_TOLERANCES = {"FP64": 1e-9, "FP32": 1e-4, "FP16": 2e-2, "BF16": 2e-2}
+_MAX_TEXT_BYTES = 2 * 64
+
+
+def _uniform(numpy, first, count):
+    """Numbers `first` to `first + count` of the generator Mulberry32, uniform in [0, 1)."""
+    with numpy.errstate(over="ignore"):
+        step = numpy.arange(first + 1, first + count + 1, dtype="uint32")
+        state = numpy.uint32(_SELF_CHECK_SEED) + step * numpy.uint32(0x6D2B79F5)
+        mixed = (state ^ state >> 15) * (state | 1)
+        mixed ^= mixed + (mixed ^ mixed >> 7) * (mixed | 61)
+        return (mixed ^ mixed >> 14) / 2.0**32
+
+
+def _half_bits(numpy, values):
+    """The sixteen bits of numbers in [-1, 1), rounded towards zero as the recorder does."""
+    size = numpy.abs(values)
+    exponent = numpy.floor(numpy.log2(numpy.maximum(size, 2.0**-14)))
+    bits = (exponent + 15) * 1024 + numpy.floor((size / 2.0**exponent - 1) * 1024)
+    bits = numpy.where(size < 2.0**-14, numpy.floor(size * 2.0**24), bits).astype("uint16")
+    return bits | numpy.where(numpy.signbit(values), 0x8000, 0).astype("uint16")
+
+
+def _drawn(numpy, datatype, random, vocabulary):
+    """Elements as the session takes them, one for each random number."""
+    below, words = vocabulary
+    if datatype == "BYTES":
+        return numpy.array([words[int(one * len(words))] for one in random], dtype=object)
+    if datatype == "BOOL":
+        return (random * 2).astype("int64").astype("bool")
+    if datatype not in _TOLERANCES:
+        return (random * below).astype("int64").astype(_DATATYPES[datatype][1])
+    values = random * 2.0 - 1.0
+    if datatype == "FP16":
+        return _half_bits(numpy, values).view("float16")
+    if datatype == "BF16":
+        # The compiled graph casts it: the session takes and gives float32.
+        return (values.astype("float32").view("uint32") & numpy.uint32(0xFFFF0000)).view("float32")
+    return values.astype(_DATATYPES[datatype][1])
+
+
+def _recorded_inputs(numpy, check, specs):
+    """The inputs that the recorded answer is for."""
+    feeds, at = {}, 0
+    for spec in specs:
+        shape = [
+            one if one != -1 else (1 if axis == 0 else check["dimension"]) for axis, one in enumerate(spec["shape"] or [])
+        ]
+        count = math.prod(shape)
+        random = _uniform(numpy, at, count)
+        feeds[spec["name"]] = _drawn(numpy, spec["datatype"], random, _VOCABULARIES[check["vocabulary"]]).reshape(shape)
+        at += count
+    return feeds
+
+
+def _difference(numpy, expected, datatype, got):
+    """How an output differs from the recorded one; None where it agrees within the rounding of its datatype."""
+    if list(got.shape) != expected["shape"]:
+        return f"shape {list(got.shape)} instead of {expected['shape']}"
+    elements = expected["elements"]
+    first = got.reshape(-1)[: len(elements)]
+    if datatype == "BYTES":
+        cut = [str(one).encode("utf-16-le", "surrogatepass")[:_MAX_TEXT_BYTES] for one in first.tolist()]
+        wanted = [str(one).encode("utf-16-le", "surrogatepass") for one in elements]
+        return None if cut == wanted else "other text"
+    if datatype not in _TOLERANCES:
+        return None if [int(one) for one in first.tolist()] == [int(one) for one in elements] else "other values"
+    if datatype == "FP16":
+        wanted = numpy.array(elements, dtype="uint16").view("float16")
+    elif datatype == "BF16":
+        wanted = (numpy.array(elements, dtype="uint32") << 16).view("float32")
+    else:
+        wanted = numpy.array([float(one) for one in elements], dtype=_DATATYPES[datatype][1])
+    a, b = first.astype("float64"), wanted.astype("float64")
+    finite = numpy.abs(b[numpy.isfinite(b)])
+    tolerance = _TOLERANCES[datatype] * (finite.max() if finite.size else 0.0)
+    with numpy.errstate(invalid="ignore"):
+        same = (a == b) | (numpy.isnan(a) & numpy.isnan(b)) | (numpy.abs(a - b) <= tolerance)
+        return None if same.all() else f"values that differ by {numpy.abs(a - b)[~same].max()}"
+
+
+def _check_self(session, header):
+    """Repeats the run that was recorded when the model was compiled. Raises Error SELF_CHECK_FAILED."""
+    check = header["selfCheck"]
+    if check is None:
+        return
+    numpy = _numpy()
+    feeds = _recorded_inputs(numpy, check, [one for one in header["inputs"] if not one.get("optional")])
+    datatypes = {one["name"]: one["datatype"] for one in header["outputs"]}
+    names = [one["name"] for one in check["outputs"]]
+    for expected, got in zip(check["outputs"], session.run(names, feeds)):
+        how = _difference(numpy, expected, datatypes[expected["name"]], got)
+        if how is not None:
+            raise Error(
+                "SELF_CHECK_FAILED",
+                f"output {expected['name']!r} of the self-check: expected the output recorded at compile time, got {how}",
+            )
+
+
+# --- attach --------------------------------------------------------------------------------------------------------
+
+
 def attach(name, *, version=None, segment_dir=None, threads=None, timeout=120.0):
     """An `onnxruntime.InferenceSession` on the pages that the server's workers have mapped.
 
     The weights are mapped read-only, not loaded. The session stays valid when the server replaces the model, stops or is
     killed. Raises Error: MODEL_NOT_RESIDENT with the command that would keep the model, RUNTIME_UNAVAILABLE without the
-    package onnxruntime, SEGMENT_INVALID where it has another version than the server or the file is not as it was sealed.
+    package onnxruntime, SEGMENT_INVALID where it has another version than the server or the file is not as it was sealed,
+    SELF_CHECK_FAILED where the session does not give the answer that was recorded when the model was compiled.
     """
     try:
         # Before the library is loaded: it would upload what it is used for.
@@ -432,6 +543,7 @@ def attach(name, *, version=None, segment_dir=None, threads=None, timeout=120.0)
             sess_options=_session_options(onnxruntime, header, path, threads or offer["threads"]),
             providers=["CPUExecutionProvider"],
         )
+        _check_self(session, header)
         if _uses_raw_weights(header, reference["inode"]):
             # Kept with the session: closed when it is collected.
             session._onecopy_lock, lock = lock, None
