@@ -14,6 +14,8 @@ const PHENOL = [256, 257, 264, 856, 857, 932, 1180, 1348, 1349, 1350, 1424]
 const SAMPLE = readFileSync(join(PROJECT_ROOT, 'models', 'logp', 'sample-request.json'), 'utf8')
 const TESTED = [
   'attach.py',
+  // By test/ersilia/run-py.test.ts.
+  'ersilia-run.py',
   'express.mjs',
   'fastify.mjs',
   'koa-cluster.mjs',
