@@ -4,7 +4,7 @@
  */
 import { readdirSync } from 'node:fs'
 import { cyclesChecks, soakCycles } from './attach-soak/cycles.js'
-import { killOwners, killRunners, ownerKillsChecks, runnerKillsChecks } from './attach-soak/kills.js'
+import { killOwners, killRunners, ownerKillsChecks, runnersChecks } from './attach-soak/kills.js'
 import { World } from './attach-soak/world.js'
 import { defineBench } from './harness/bench.js'
 import { openFiles } from './harness/footprint.js'
@@ -16,9 +16,9 @@ import { modelOption } from './models/subject.js'
 
 export interface SoakOptions {
   readonly cycles: number
-  readonly runnerKills: number
-  readonly ownerKills: number
-  readonly swapEvery: number
+  readonly runners: number
+  readonly owners: number
+  readonly every: number
   readonly model: string
 }
 
@@ -33,7 +33,7 @@ type Part = (world: World, options: SoakOptions, onStep: (note: string) => void)
 
 export const PARTS: Readonly<Record<'cycles' | 'runners' | 'owners', Part>> = {
   cycles: async (world, options, onCycle) => {
-    const raw = await soakCycles(world, { ...options, onCycle })
+    const raw = await soakCycles(world, { ...options, swapEvery: options.every, onCycle })
     const rows = [
       ['cycles of attach, run and close', String(raw.cycles)],
       ['swaps', String(raw.swaps)],
@@ -41,16 +41,16 @@ export const PARTS: Readonly<Record<'cycles' | 'runners' | 'owners', Part>> = {
     return { rows, checks: cyclesChecks(raw), raw }
   },
   runners: async (world, options, onKill) => {
-    const raw = await killRunners(world, { ...options, kills: options.runnerKills, onKill })
+    const raw = await killRunners(world, { swapEvery: options.every, kills: options.runners, onKill })
     const rows = [
       ['runners killed', String(raw.kills)],
       ['of them with a lease', String(raw.killedWithLease)],
       ['answers', String(raw.answers)],
     ] as const
-    return { rows, checks: runnerKillsChecks(raw), raw }
+    return { rows, checks: runnersChecks(raw), raw }
   },
   owners: async (world, options, onKill) => {
-    const raw = await killOwners(world, { ...options, kills: options.ownerKills, onKill }, openFiles)
+    const raw = await killOwners(world, { swapEvery: options.every, kills: options.owners, onKill }, openFiles)
     const rows = [
       ['owners killed', String(raw.kills)],
       ['of them followed by another generation', String(raw.swaps)],
@@ -88,7 +88,7 @@ export async function soak(
 }
 
 async function soakReport(part: keyof typeof PARTS, options: SoakOptions): Promise<BenchReport> {
-  const steps = { cycles: options.cycles, runners: options.runnerKills, owners: options.ownerKills }[part]
+  const steps = { cycles: options.cycles, runners: options.runners, owners: options.owners }[part]
   using progress = createProgress(part, steps)
   const { rows, checks, raw } = await soak(part, options, (note) => progress.step(note))
   return {
@@ -117,9 +117,9 @@ export const attachSoak = defineBench({
   },
   options: {
     cycles: countOption({ help: 'Cycles of attach, run and close', default: '200', quick: '20' }),
-    runnerKills: countOption({ help: 'Runners to kill', default: '50', quick: '10' }),
-    ownerKills: countOption({ help: 'Owners to kill', default: '50', quick: '5' }),
-    swapEvery: countOption({ help: 'Steps between two swaps of the model', default: '10', quick: '4' }),
+    runners: countOption({ help: 'Runners to kill', default: '50', quick: '10' }),
+    owners: countOption({ help: 'Owners to kill', default: '50', quick: '5' }),
+    every: countOption({ help: 'Steps between two swaps of the model', default: '10', quick: '4' }),
     model: modelOption({ help: 'An mlp', default: 'mlp-6x512' }),
   },
   failsWhen: 'something is left, an answer is wrong or a lease lasts too long',
