@@ -4,7 +4,7 @@
  */
 import { readdirSync } from 'node:fs'
 import { cyclesChecks, soakCycles } from './attach-soak/cycles.js'
-import { killOwners, killRunners, ownerKillsChecks, runnersChecks } from './attach-soak/kills.js'
+import { killOwners, killRunners, ownerKillsChecks, runnerKillsChecks } from './attach-soak/kills.js'
 import { World } from './attach-soak/world.js'
 import { defineBench } from './harness/bench.js'
 import { openFiles } from './harness/footprint.js'
@@ -47,10 +47,14 @@ export const PARTS: Readonly<Record<'cycles' | 'runners' | 'owners', Part>> = {
       ['of them with a lease', String(raw.killedWithLease)],
       ['answers', String(raw.answers)],
     ] as const
-    return { rows, checks: runnersChecks(raw), raw }
+    return { rows, checks: runnerKillsChecks(raw), raw }
   },
   owners: async (world, options, onKill) => {
-    const raw = await killOwners(world, { swapEvery: options.every, kills: options.owners, onKill }, openFiles)
+    const raw = await killOwners(
+      world,
+      { swapEvery: options.every, kills: options.owners, onKill },
+      openFiles,
+    )
     const rows = [
       ['owners killed', String(raw.kills)],
       ['of them followed by another generation', String(raw.swaps)],
