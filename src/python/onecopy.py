@@ -14,8 +14,6 @@ taken and given where numpy is installed.
 
 import array as _array
 import fcntl
-import hashlib
-import http.client
 import json
 import math
 import os
@@ -23,7 +21,6 @@ import re
 import socket
 import struct
 import sys
-import urllib.parse
 import zlib
 
 __all__ = ["Error", "Tensor", "attach", "run"]
@@ -153,28 +150,80 @@ def _note(folder):
 # --- Over the socket ----------------------------------------------------------------------------------------------
 
 
-class _UnixConnection(http.client.HTTPConnection):
+class _Connection:
+    """HTTP/1.1 over a Unix socket. http.client would take longer to import than a small model to run."""
+
     def __init__(self, path, timeout):
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.settimeout(timeout)
+        try:
+            self._socket.connect(path)
+        except BaseException:
+            self._socket.close()
+            raise
+        self._file = self._socket.makefile("rb")
 
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
+    def exchange(self, method, path, headers, body):
+        """Status, headers by lower-case name, and body."""
+        lines = [f"{method} {path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        try:
+            self._socket.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
+            self._socket.sendall(body)
+        except (BrokenPipeError, ConnectionResetError):
+            # A server that rejects a body closes before it has read all of it: its answer says why.
+            pass
+        status = self._line().split(" ", 2)[1:2]
+        if not status or not status[0].isdigit():
+            raise ConnectionError("expected an answer in HTTP")
+        answered = {}
+        while line := self._line():
+            name, _, value = line.partition(":")
+            answered[name.strip().lower()] = value.strip()
+        return int(status[0]), answered, self._body(answered)
+
+    def _line(self):
+        line = self._file.readline(65537)
+        if not line.endswith(b"\n"):
+            raise ConnectionError("the connection was closed")
+        return line.decode("latin-1").strip()
+
+    def _exactly(self, count):
+        data = self._file.read(count)
+        if len(data) != count:
+            raise ConnectionError("the connection was closed")
+        return data
+
+    def _body(self, headers):
+        if headers.get("transfer-encoding", "").lower() != "chunked":
+            return self._exactly(int(headers.get("content-length", 0)))
+        parts = []
+        while size := int(self._line().split(";")[0], 16):
+            parts.append(self._exactly(size))
+            self._line()
+        while self._line():
+            pass
+        return b"".join(parts)
+
+    def close(self):
+        self._file.close()
+        self._socket.close()
 
 
-def _request(connection, method, path, body=None, headers=None):
-    connection.request(method, path, body=body, headers=headers or {})
-    response = connection.getresponse()
-    data = response.read()
-    if response.status != 200:
+def _request(connection, method, path, body=b"", headers=None):
+    status, answered, data = connection.exchange(method, path, headers or {}, body)
+    if status != 200:
         try:
             message = json.loads(data).get("error", "")
         except ValueError:
             message = data[:200].decode("utf-8", "replace")
-        raise Error(response.headers.get("X-Error-Code") or f"HTTP_{response.status}", message)
-    return response.headers, data
+        raise Error(answered.get("x-error-code") or f"HTTP_{status}", message)
+    return answered, data
+
+
+def _quoted(name):
+    """A part of a path."""
+    return "".join(chr(one) if chr(one).isalnum() and one < 128 else f"%{one:02X}" for one in name.encode("utf-8"))
 
 
 def _elements(name, value, spec):
@@ -237,7 +286,7 @@ def _decoded(output, data):
 
 
 def _infer(connection, name, inputs, *, version, outputs, headers):
-    path = f"/v2/models/{urllib.parse.quote(name, safe='')}"
+    path = f"/v2/models/{_quoted(name)}"
     if version is not None:
         path += f"/versions/{version}"
     _, text = _request(connection, "GET", path, headers=headers)
@@ -267,7 +316,7 @@ def _infer(connection, name, inputs, *, version, outputs, headers):
             "Inference-Header-Content-Length": str(len(head)),
         },
     )
-    json_bytes = int(answer_headers.get("Inference-Header-Content-Length") or len(body))
+    json_bytes = int(answer_headers.get("inference-header-content-length") or len(body))
     results, at = {}, json_bytes
     for output in json.loads(body[:json_bytes])["outputs"]:
         results[output["name"]], size = _decoded(output, body[at:])
@@ -291,10 +340,11 @@ def run(name, inputs, *, version=None, outputs=None, segment_dir=None, timeout=1
         if path is None:
             continue
         asked = note["modelName"] if name in note.get("names", ()) and note.get("modelName") else name
-        connection = _UnixConnection(path, timeout)
+        connection = None
         try:
+            connection = _Connection(path, timeout)
             return _infer(connection, asked, inputs, version=version, outputs=outputs, headers=headers)
-        except (FileNotFoundError, ConnectionError, http.client.HTTPException) as thrown:
+        except (FileNotFoundError, ConnectionError) as thrown:
             refusal = refusal or Error("SHUTTING_DOWN", f"the server of {folder} does not answer: {thrown!r}")
         except TimeoutError:
             raise Error("TIMEOUT", f"waited {timeout} s for the server of {folder}") from None
@@ -302,7 +352,8 @@ def run(name, inputs, *, version=None, outputs=None, segment_dir=None, timeout=1
             if thrown.code != "MODEL_NOT_FOUND":
                 raise
         finally:
-            connection.close()
+            if connection is not None:
+                connection.close()
     if refusal is not None:
         raise refusal
     raise _not_resident(name, directory)
@@ -372,6 +423,8 @@ def _head(file, reference):
     header = json.loads(text)
     file.seek(header["graph"]["offsetBytes"])
     graph = file.read(header["graph"]["bytes"])
+    import hashlib
+
     if hashlib.sha256(graph).hexdigest() != reference["graphSha256"]:
         raise _refuse(path, "the graph does not match its digest")
     return header, graph
