@@ -165,7 +165,6 @@ export async function killOwners(
     countRefusals(refusals, churning)
     mostSegments = Math.max(mostSegments, world.segmentsMappedBy(follower.pid))
     if (i === 1) runnerFiles = openFilesOf(follower.pid)
-    await world.released()
     files.push((await world.memory()).files)
     onKill(`owner ${i} killed`)
   }
