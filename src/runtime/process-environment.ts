@@ -9,7 +9,10 @@ import { MALLOC_LIMITS, RUNTIME_ENVIRONMENT } from './environment.js'
 
 const require = createRequire(import.meta.url)
 
-/** To be called before this process loads the runtime; what its own environment says wins. */
+/** Variables of glibc that set the thresholds, or can. Source: mallopt(3). */
+const MALLOC_VARIABLES = ['MALLOC_MMAP_THRESHOLD_', 'MALLOC_TRIM_THRESHOLD_', 'GLIBC_TUNABLES']
+
+/** To be called before this process loads a model; what its own environment says wins. */
 export function prepareRuntimeEnvironment(): void {
   for (const [name, value] of Object.entries(RUNTIME_ENVIRONMENT)) {
     if (process.env[name] !== undefined) continue
@@ -18,5 +21,5 @@ export function prepareRuntimeEnvironment(): void {
     const koffi = require('koffi') as typeof import('koffi')
     koffi.load(null).func('int setenv(str name, str value, int overwrite)')(name, value, 0)
   }
-  limitFreePages(MALLOC_LIMITS)
+  if (MALLOC_VARIABLES.every((name) => process.env[name] === undefined)) limitFreePages(MALLOC_LIMITS)
 }

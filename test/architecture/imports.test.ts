@@ -127,3 +127,16 @@ test('no source file is longer than 400 lines', (t) => {
     t.true(lines <= 400, `${path} has ${lines} lines`)
   }
 })
+
+test('the inference thread does not load the library of schemas', (t) => {
+  const seen = new Set<string>()
+  const visit = (path: string): void => {
+    if (seen.has(path)) return
+    seen.add(path)
+    t.false(importsOf(path).includes('zod'), path)
+    for (const target of localImportsOf(path)) visit(target)
+  }
+  // As compiled: without the imports of types.
+  visit('dist/src/engine/thread.js')
+  t.true(seen.size > 5)
+})
