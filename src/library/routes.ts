@@ -70,16 +70,17 @@ class Routes {
   readonly #models: readonly Mountable[]
   readonly #options: RouteOptions
   readonly #prefix: string
-  readonly #handler: Promise<Handler>
+  readonly #code: Promise<typeof import('./http-handler.js')>
+  #handler: Promise<Handler> | undefined
 
   constructor(model: Mountable, options: RouteOptions) {
     this.#models = [model, ...(options.beside ?? [])]
     this.#options = options
     this.#prefix = readRouteOptions(options).prefix
     // The first request does not wait for its code.
-    this.#handler = this.#load()
+    this.#code = loadCode()
     // A request that needs it reports the error.
-    this.#handler.catch(() => {})
+    this.#code.catch(() => {})
   }
 
   /** The path behind the prefix, with its query; null where it is none of these routes. */
@@ -105,6 +106,7 @@ class Routes {
       refuseReadBody(response)
       return true
     }
+    this.#handler ??= this.#create()
     const handler = await this.#handler
     request.url = route
     try {
@@ -115,13 +117,17 @@ class Routes {
     return true
   }
 
-  async #load(): Promise<Handler> {
-    const { createHandler } = await import('./http-handler.js')
+  async #create(): Promise<Handler> {
+    const { createHandler } = await this.#code
     const { version: packageVersion } = require('onecopy/package.json') as { version: string }
-    const handler = createHandler(this.#models, { ...readRouteOptions(this.#options), packageVersion })
-    void collectStartupGarbage()
-    return handler
+    return createHandler(this.#models, { ...readRouteOptions(this.#options), packageVersion })
   }
+}
+
+async function loadCode(): Promise<typeof import('./http-handler.js')> {
+  const code = await import('./http-handler.js')
+  void collectStartupGarbage()
+  return code
 }
 
 /** A body parser in front has taken what is to be decoded here. */
