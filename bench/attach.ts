@@ -1,6 +1,6 @@
 /**
- * Processes of one's own that attach to a running onecopy, against those that load the model: the time to the first answer,
- * what a Koa cluster of them answers, what its workers hold, and Python.
+ * Processes that attach to a running onecopy, compared with those that load the model: time to the first answer, requests/s
+ * and memory of a Koa cluster, and Python.
  */
 import { firstAnswerReport } from './attach/first-answer.js'
 import { memoryReport } from './attach/memory.js'

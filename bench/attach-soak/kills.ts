@@ -123,7 +123,7 @@ export interface OwnerKillsResult {
   readonly runnerFiles: readonly [before: number, after: number]
 }
 
-/** What a runner may hear while its owner dies. */
+/** Errors that a runner may get while its owner dies. */
 const EXPECTED_REFUSALS = new Set(['MODEL_NOT_RESIDENT', 'SHUTTING_DOWN', 'SEGMENT_INVALID'])
 
 export async function killOwners(

@@ -1,4 +1,4 @@
-/** A process that attaches to a model and does what its parent says. It is killed at any point. */
+/** A process that attaches to a model and follows the orders of its parent. It is killed at any point. */
 import { once } from 'node:events'
 import { connect } from 'node:net'
 import { join } from 'node:path'

@@ -11,14 +11,14 @@ export class Runner implements AsyncDisposable {
   readonly #process: ChildProcess
   readonly #exited: Promise<unknown>
   readonly reports: Report[] = []
-  #tell: () => void = () => {}
+  #notify: () => void = () => {}
 
   constructor(target: Target) {
     this.#process = fork(MAIN, [JSON.stringify(target)])
     this.#exited = once(this.#process, 'exit')
     this.#process.on('message', (report: Report) => {
       this.reports.push(report)
-      this.#tell()
+      this.#notify()
     })
   }
 
@@ -37,14 +37,14 @@ export class Runner implements AsyncDisposable {
       const found = this.reports.filter(isWanted)[count - 1]
       if (found !== undefined) return found
       await new Promise<void>((resolve, reject) => {
-        this.#tell = resolve
+        this.#notify = resolve
         limit.onabort = () =>
           reject(new Error(`runner ${this.pid} reported ${JSON.stringify(this.reports.at(-1))}`))
       })
     }
   }
 
-  /** Orders something, and waits for the answer. @throws what the runner says. */
+  /** Sends an order and waits for its report. @throws Error with the failure of the runner. */
   async ask(order: Order): Promise<Report> {
     const before = this.reports.length
     this.send(order)

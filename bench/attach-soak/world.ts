@@ -117,7 +117,7 @@ export class World {
     this.#answers[this.#current] ??= values
   }
 
-  /** The generation that answers so, bit for bit; null and counted where there is none. */
+  /** The generation with this answer, bit for bit. Null, and counted as wrong, if no generation has it. */
   judge(values: readonly number[]): number | null {
     const generation = this.#answers.findIndex((answer) =>
       answer.every((value, i) => Object.is(value, values[i])),

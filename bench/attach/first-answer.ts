@@ -44,7 +44,7 @@ export async function firstAnswerReport(
   for (let round = 0; round < rounds; round++)
     for (const way of orderOf(WAYS, round)) {
       progress.step(`${WAY_NAMES[way]}: round ${round + 1}`)
-      // Raw weights are released between rounds: attaching brings them back each time.
+      // Raw weights are released between rounds: each attach restores them.
       if (way === 'attach') await untilReleased(owner.segmentDir)
       times[way].push(await firstAnswerMs(way, model, (way === 'kept' ? keeper : owner).segmentDir ?? ''))
     }
@@ -58,10 +58,7 @@ export async function firstAnswerReport(
       rows: WAYS.map((way) => [WAY_NAMES[way], formatSpread(spread(times[way])), lead(way)]),
     },
     checks: [],
-    notes: [
-      'libraries are loaded before the clock starts',
-      'released raw weights are brought back by each attach',
-    ],
+    notes: ['libraries are loaded before the clock starts', 'each attach restores released raw weights'],
     charts: [],
     setting: { model, rounds },
     raw: times,

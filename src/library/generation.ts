@@ -1,5 +1,4 @@
-/** One loaded generation of an attached model: mapped from its owner's segment, checked, counted by who uses it. */
-
+/** One loaded generation of an attached model: mapped from its owner's segment, checked, with a count of its users. */
 import type { BatchingPolicy } from '../batch/batcher.js'
 import { checkSelf } from '../compile/self-check.js'
 import { withoutDefaults } from '../compile/without-defaults.js'
@@ -44,7 +43,7 @@ export class Generation {
   }
 
   /**
-   * Maps and loads what was offered, and holds it against its recorded answer. Under the owner's lease.
+   * Maps and loads the offered generation, and compares its output with the recorded one. Requires the owner's lease.
    * @throws OnecopyError SEGMENT_INVALID, MODEL_UNSUPPORTED, SELF_CHECK_FAILED; nothing stays loaded then.
    */
   static async load(offer: Offer, { engine, key, threads: asked }: LoadChoices): Promise<Generation> {
@@ -85,7 +84,7 @@ export class Generation {
     return this.#users.during(work)
   }
 
-  /** Resolves when nobody uses it; to be asked for once no new user can come. */
+  /** Resolves when it is not in use. Call it when no new use can begin. */
   unused(): Promise<void> {
     return this.#users.unused()
   }

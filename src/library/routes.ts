@@ -1,6 +1,6 @@
 /**
- * The V2 routes of attached models as middleware of Koa and Express and as a plugin of Fastify. None of the three is
- * imported: what is used of them is written down here. Paths that are no route of these models are passed on.
+ * The V2 routes of attached models as middleware for Koa and Express and as a plugin for Fastify. None of the three is
+ * imported: the parts of their interfaces that are used here are declared here. Other paths are passed on.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { createRequire } from 'node:module'
@@ -130,9 +130,9 @@ async function loadCode(): Promise<typeof import('./http-handler.js')> {
   return code
 }
 
-/** A body parser in front has taken what is to be decoded here. */
+/** A body parser in front has read the body. */
 function refuseReadBody(response: Response): void {
-  const error = 'the body was read before it came here: mount the model in front of body parsers'
+  const error = 'the body was already read: mount the model in front of body parsers'
   response.writeHead(500, { 'Content-Type': 'application/json', 'X-Error-Code': 'CONFIG_INVALID' })
   response.end(JSON.stringify({ error }))
 }
@@ -140,7 +140,7 @@ function refuseReadBody(response: Response): void {
 export function koaMiddleware(model: Mountable, options: RouteOptions): KoaMiddleware {
   const routes = new Routes(model, options)
   return async (ctx, next) => {
-    // Koa says 404 until somebody answers.
+    // Koa answers 404 unless a middleware answers.
     if (!(await routes.answer(ctx.req, ctx.res))) await next()
     else ctx.respond = false
   }

@@ -1,4 +1,4 @@
-"""Asks a model that `onecopy serve` or `onecopy load` of the same user keeps in memory.
+"""Runs a model that `onecopy serve` or `onecopy load` of the same user keeps in memory.
 
     import onecopy
     outputs = onecopy.run("logp", {"fingerprint": array})
@@ -6,10 +6,10 @@
     session = onecopy.attach("logp")
     outputs = session.run(None, {"fingerprint": array})
 
-`run` asks the server over its Unix socket, in the binary form of the Open Inference Protocol V2; no process is started.
-`attach` gives an `onnxruntime.InferenceSession` on the very pages that the server's workers have mapped: it needs the
-package onnxruntime of the version that the server has. Both need nothing else but the standard library; numpy arrays are
-taken and given where numpy is installed.
+`run` sends a request over the server's Unix socket, in the binary form of the Open Inference Protocol V2; no process is
+started. `attach` returns an `onnxruntime.InferenceSession` on the pages that the server's workers have mapped. It needs
+the package onnxruntime in the server's version. Otherwise the standard library is enough; numpy arrays are accepted and
+returned where numpy is installed.
 """
 
 import array as _array
@@ -51,7 +51,7 @@ _DATATYPES = {
 
 
 class Error(Exception):
-    """What went wrong: `code` is one of docs/errors.md."""
+    """An error with a `code` of docs/errors.md."""
 
     def __init__(self, code, message):
         super().__init__(f"{code}: {message}")
@@ -79,7 +79,7 @@ def _numpy():
     return numpy
 
 
-# --- Who keeps what -----------------------------------------------------------------------------------------------
+# --- Servers and models -------------------------------------------------------------------------------------------
 
 
 def _boot_id():
@@ -111,7 +111,7 @@ def _is_alive(folder):
 
 
 def _servers(segment_dir):
-    """Folders of living servers of this user, the youngest first."""
+    """Folders of live servers of this user, the youngest first."""
     try:
         entries = [entry for entry in os.scandir(segment_dir) if _FOLDER.match(entry.name)]
     except OSError as thrown:
@@ -171,7 +171,7 @@ class _Connection:
             self._socket.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
             self._socket.sendall(body)
         except (BrokenPipeError, ConnectionResetError):
-            # A server that rejects a body closes before it has read all of it: its answer says why.
+            # A server that rejects a body closes before it has read all of it: its answer has the reason.
             pass
         status = self._line().split(" ", 2)[1:2]
         if not status or not status[0].isdigit():
@@ -257,7 +257,7 @@ def _elements(name, value, spec):
 
 
 def _shape_of(name, spec, count):
-    """What fits the model where one dimension at most is open."""
+    """The shape that fits the model, if at most one dimension is variable."""
     shape = spec["shape"]
     known = math.prod(one for one in shape if one >= 0)
     if sum(one < 0 for one in shape) > 1 or known == 0:
@@ -329,7 +329,7 @@ def run(name, inputs, *, version=None, outputs=None, segment_dir=None, timeout=1
 
     Inputs are numpy arrays of the model's types, arrays of the module array, or `Tensor`; outputs are numpy arrays where
     numpy is installed, and `Tensor` elsewhere. Raises Error: MODEL_NOT_RESIDENT with the command that would keep the
-    model, and what the server says.
+    model, and the errors of the server.
     """
     directory = _segment_dir(segment_dir)
     headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
@@ -370,7 +370,7 @@ def _line(file):
 
 
 def _offer(name, version, directory, timeout):
-    """The connection that holds the lease, and what its owner offers."""
+    """The connection that holds the lease, and the owner's offer."""
     for folder in _servers(directory):
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -378,18 +378,18 @@ def _offer(name, version, directory, timeout):
             connection.connect(os.path.join(folder, "attach.sock"))
             asked = {"type": "attach", "name": name, "version": None if version is None else str(version)}
             connection.sendall((json.dumps(asked) + "\n").encode("utf-8"))
-            said = _line(connection.makefile("r", encoding="utf-8"))
+            answer = _line(connection.makefile("r", encoding="utf-8"))
         except TimeoutError:
             connection.close()
             raise Error("TIMEOUT", f"waited {timeout} s for the process that keeps model {name}") from None
         except (OSError, ValueError):
             connection.close()
             continue
-        if said["type"] == "offer":
-            return connection, said
+        if answer["type"] == "offer":
+            return connection, answer
         connection.close()
-        if said["code"] != "MODEL_NOT_FOUND":
-            raise Error(said["code"], said["message"])
+        if answer["code"] != "MODEL_NOT_FOUND":
+            raise Error(answer["code"], answer["message"])
     raise _not_resident(name, directory)
 
 
@@ -398,13 +398,13 @@ def _refuse(path, message):
 
 
 def _check_file(file, reference):
-    """That it is the very file that was offered, sealed, of this user, and whole."""
+    """Checks that it is the offered file: sealed, of this user, and complete."""
     path = reference["path"]
     stat = os.fstat(file.fileno())
     if stat.st_uid != os.getuid() or stat.st_mode & 0o7777 != _SEALED_MODE:
         raise _refuse(path, f"expected owner {os.getuid()} and mode 0400")
     if stat.st_ino != reference["inode"] or stat.st_size != reference["fileBytes"]:
-        raise _refuse(path, "it is not the file that was offered")
+        raise _refuse(path, "it is not the offered file")
     if str(stat.st_ctime_ns) != reference["changedNs"]:
         raise _refuse(path, "it was changed after it was verified")
     if stat.st_blocks * _BLOCK_BYTES < stat.st_size:
@@ -560,7 +560,7 @@ def _check_self(session, header):
 def attach(name, *, version=None, segment_dir=None, threads=None, timeout=120.0):
     """An `onnxruntime.InferenceSession` on the pages that the server's workers have mapped.
 
-    The weights are mapped read-only, not loaded. The session stays valid when the server replaces the model, stops or is
+    The weights are mapped read-only, not loaded. The session stays valid when the server replaces the model, ends or is
     killed. Raises Error: MODEL_NOT_RESIDENT with the command that would keep the model, RUNTIME_UNAVAILABLE without the
     package onnxruntime, SEGMENT_INVALID where it has another version than the server or the file is not as it was sealed,
     SELF_CHECK_FAILED where the session does not give the answer that was recorded when the model was compiled.
@@ -578,7 +578,7 @@ def attach(name, *, version=None, segment_dir=None, threads=None, timeout=120.0)
         reference = offer["segment"]
         path = reference["path"]
         lock = open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
-        # Shared for as long as raw weights are needed: their owner releases none meanwhile.
+        # While this lock is shared, the owner releases no raw weights.
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         _check_file(lock, reference)
         header, graph = _head(lock, reference)
