@@ -1,6 +1,6 @@
 /**
- * Attached processes that come, go and are killed, and owners that are: nothing is left behind, no answer is wrong, and
- * no lease outlives its process.
+ * Attached processes that come, go and are killed, and owners that are: nothing is left behind, no answer is
+ * wrong, and no lease outlives its process.
  */
 import { readdirSync } from 'node:fs'
 import { cyclesChecks, soakCycles } from './attach-soak/cycles.js'

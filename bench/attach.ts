@@ -1,6 +1,6 @@
 /**
- * Processes that attach to a running onecopy, compared with those that load the model: time to the first answer, requests/s
- * and memory of a Koa cluster, and Python.
+ * Processes that attach to a running onecopy, compared with those that load the model: time to the first
+ * answer, requests/s and memory of a Koa cluster, and Python.
  */
 import { firstAnswerReport } from './attach/first-answer.js'
 import { memoryReport } from './attach/memory.js'

@@ -1,6 +1,7 @@
 /**
- * Schemas of errors in messages of another process or thread. They are apart from the errors themselves so that an
- * inference thread, which reads no such message, does not load the library of schemas: 6 MB in each worker.
+ * Schemas of errors in messages of another process or thread. They are apart from the errors themselves so
+ * that an inference thread, which reads no such message, does not load the library of schemas: 6 MB in each
+ * worker.
  */
 import { z } from 'zod'
 import { type ErrorCode, isErrorCode, type OutOfService } from './errors.js'

@@ -112,9 +112,9 @@ const M_TRIM_THRESHOLD = -1
 const M_MMAP_THRESHOLD = -3
 
 /**
- * Sets glibc's thresholds for a process whose environment does not: see WORKER_ENVIRONMENT. Without them, the first
- * large buffer that is freed raises both, and free memory up to 64 MiB stays at the end of a thread's arena, where
- * malloc_trim does not look. Source: mallopt(3).
+ * Sets glibc's thresholds for a process whose environment does not: see WORKER_ENVIRONMENT. Without them, the
+ * first large buffer that is freed raises both, and free memory up to 64 MiB stays at the end of a thread's
+ * arena, where malloc_trim does not look. Source: mallopt(3).
  */
 export function limitFreePages(limits: { readonly mmapBytes: number; readonly trimBytes: number }): void {
   try {

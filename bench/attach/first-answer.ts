@@ -1,4 +1,6 @@
-/** The time from nothing to the first answer in one process: attached, or with a session made from the file. */
+/**
+ * The time from nothing to the first answer in one process: attached, or with a session made from the file.
+ */
 import { execFile } from 'node:child_process'
 import { join } from 'node:path'
 import { promisify } from 'node:util'

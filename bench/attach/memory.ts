@@ -1,4 +1,6 @@
-/** What attached workers hold, beside workers that load the model and bare ones, all after the same requests. */
+/**
+ * What attached workers hold, beside workers that load the model and bare ones, all after the same requests.
+ */
 import { sendToEach } from '../harness/connections.js'
 import { hostMemory, privateBytes, settle } from '../harness/footprint.js'
 import { createProgress } from '../harness/progress.js'

@@ -1,6 +1,6 @@
 /**
- * One prediction by a process of its own, from start to end: `onecopy run` in its three ways, and Python programs that
- * featurize by themselves and load the model, or ask the resident one.
+ * One prediction by a process of its own, from start to end: `onecopy run` in its three ways, and Python
+ * programs that featurize by themselves and load the model, or ask the resident one.
  */
 import { execFile } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'

@@ -1,4 +1,7 @@
-/** The graph of a segment as the runtime loads it. Few models have optional inputs; the parser is loaded only for those. */
+/**
+ * The graph of a segment as the runtime loads it. Few models have optional inputs; the parser is loaded only
+ * for those.
+ */
 import type { Tensor, TensorSpec } from '../tensor.js'
 
 /** The graph without the defaults of its optional inputs, and those defaults. */

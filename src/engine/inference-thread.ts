@@ -14,8 +14,8 @@ import {
 } from './messages.js'
 
 /**
- * Tensors are outside of V8's heap: what is left are messages. V8's default of 48 MB would keep up to 32 MB of their
- * garbage. Three semi-spaces of 2 MB.
+ * Tensors are outside of V8's heap: what is left are messages. V8's default of 48 MB would keep up to 32 MB
+ * of their garbage. Three semi-spaces of 2 MB.
  */
 const YOUNG_GENERATION = { maxYoungGenerationSizeMb: 6 }
 

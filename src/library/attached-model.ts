@@ -1,6 +1,7 @@
 /**
- * A model that another process keeps in memory, run in this one. It has a thread for inference and a queue, as a worker
- * has, and holds no weights of its own. Nothing here is shared by two attached models, and no signal is listened to.
+ * A model that another process keeps in memory, run in this one. It has a thread for inference and a queue,
+ * as a worker has, and holds no weights of its own. Nothing here is shared by two attached models, and no
+ * signal is listened to.
  */
 import { EventEmitter } from 'node:events'
 import { isDeepStrictEqual } from 'node:util'
@@ -143,10 +144,10 @@ export class AttachedModel extends EventEmitter<ModelEvents> implements Mountabl
   }
 
   /**
-   * Runs the model. Concurrent runs are computed together if the model batches. Inputs are copied, so they may be changed
-   * immediately.
-   * @throws OnecopyError TENSOR_INVALID, REQUEST_INVALID, MODEL_RUN_FAILED, QUEUE_FULL, REQUEST_TOO_LARGE, DEADLINE_EXCEEDED,
-   *   REQUEST_CANCELLED, SHUTTING_DOWN after `close`.
+   * Runs the model. Concurrent runs are computed together if the model batches. Inputs are copied, so they
+   * may be changed immediately.
+   * @throws OnecopyError TENSOR_INVALID, REQUEST_INVALID, MODEL_RUN_FAILED, QUEUE_FULL, REQUEST_TOO_LARGE,
+   *   DEADLINE_EXCEEDED, REQUEST_CANCELLED, SHUTTING_DOWN after `close`.
    */
   async run(
     feeds: Readonly<Record<string, InputValue>>,
@@ -172,7 +173,10 @@ export class AttachedModel extends EventEmitter<ModelEvents> implements Mountabl
     })
   }
 
-  /** Middleware for Koa: the V2 routes of this model, /v2/models/NAME/infer and those beside it. Other paths are passed on. */
+  /**
+   * Middleware for Koa: the V2 routes of this model, /v2/models/NAME/infer and those beside it. Other paths
+   * are passed on.
+   */
   koa(options: RouteOptions = {}): KoaMiddleware {
     return koaMiddleware(this, options)
   }

@@ -1,6 +1,6 @@
 /**
- * Messages between the owner of a model and attached processes: one JSON object per line, over a Unix socket in the
- * server's folder, which only its user may enter. They carry a path and a digest, never weights.
+ * Messages between the owner of a model and attached processes: one JSON object per line, over a Unix socket
+ * in the server's folder, which only its user may enter. They carry a path and a digest, never weights.
  *
  * The connection stays open while a process is attached, so each side notices when the other ends.
  */

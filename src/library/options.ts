@@ -11,13 +11,14 @@ export interface AttachOptions {
   /** Threads inside one inference. Default: as the owner's own workers have them. */
   readonly threads?: number
   /**
-   * `auto` runs short executions on the event loop, as the server does; `thread` runs all of them in an inference
-   * thread, which never blocks the event loop.
+   * `auto` runs short executions on the event loop, as the server does; `thread` runs all of them in an
+   * inference thread, which never blocks the event loop.
    */
   readonly placement?: 'auto' | 'thread'
   /**
-   * What happens when the owner replaces the model. 'stay' (the default): the loaded generation keeps answering, and the
-   * event 'outdated' is emitted. 'follow': the new one is loaded and answers from then on, with the event 'swapped'.
+   * What happens when the owner replaces the model. 'stay' (the default): the loaded generation keeps
+   * answering, and the event 'outdated' is emitted. 'follow': the new one is loaded and answers from then on,
+   * with the event 'swapped'.
    */
   readonly onSwap?: 'stay' | 'follow'
   /** Limit of the queue; further runs are rejected with QUEUE_FULL. Default: 1024. */

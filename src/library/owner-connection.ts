@@ -1,4 +1,7 @@
-/** The attached process's side: requests a model from an owner, and is notified when it changes or the owner ends. */
+/**
+ * The attached process's side: requests a model from an owner, and is notified when it changes or the owner
+ * ends.
+ */
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import { OnecopyError } from '../errors.js'

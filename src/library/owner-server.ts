@@ -1,7 +1,7 @@
 /**
- * The owner's side: offers segments to processes of the same user, and keeps the raw weights while they load. A lease
- * ends with a message, with the connection, which the kernel closes when a process dies, and after LEASE_LIMIT_MS if a
- * process hangs.
+ * The owner's side: offers segments to processes of the same user, and keeps the raw weights while they load.
+ * A lease ends with a message, with the connection, which the kernel closes when a process dies, and after
+ * LEASE_LIMIT_MS if a process hangs.
  */
 import { once } from 'node:events'
 import { createServer, type Server, type Socket } from 'node:net'

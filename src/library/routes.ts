@@ -1,6 +1,7 @@
 /**
- * The V2 routes of attached models as middleware for Koa and Express and as a plugin for Fastify. None of the three is
- * imported: the parts of their interfaces that are used here are declared here. Other paths are passed on.
+ * The V2 routes of attached models as middleware for Koa and Express and as a plugin for Fastify. None of the
+ * three is imported: the parts of their interfaces that are used here are declared here. Other paths are
+ * passed on.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { createRequire } from 'node:module'

@@ -26,9 +26,9 @@ export type Elements =
   | readonly string[]
 
 /**
- * An input: row-major elements in the typed array of the model's datatype (FP16 and BF16 as the bits in a Uint16Array,
- * BOOL as a Uint8Array of 0 and 1, BYTES as an array of strings), with the shape. The shape may be left out where at
- * most one dimension is variable. A tensor of onnxruntime-node is fine as it is.
+ * An input: row-major elements in the typed array of the model's datatype (FP16 and BF16 as the bits in a
+ * Uint16Array, BOOL as a Uint8Array of 0 and 1, BYTES as an array of strings), with the shape. The shape may
+ * be left out where at most one dimension is variable. A tensor of onnxruntime-node is fine as it is.
  */
 export type InputValue =
   | Elements

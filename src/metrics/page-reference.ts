@@ -1,4 +1,7 @@
-/** The reference to a stats page in a message of another process; apart from the page, which threads without such messages open. */
+/**
+ * The reference to a stats page in a message of another process; apart from the page, which threads without
+ * such messages open.
+ */
 import { z } from 'zod'
 import type { StatsPageReference } from './page.js'
 

@@ -1,7 +1,8 @@
 /**
- * One full collection after a process has loaded its code. Importing modules fills V8's young generation with objects
- * that survive, so it grows to its limit, and V8 keeps it that large until a process has been idle for long. A collection
- * through the inspector's protocol, unlike `gc()`, also shrinks it: 10 MB in each process.
+ * One full collection after a process has loaded its code. Importing modules fills V8's young generation with
+ * objects that survive, so it grows to its limit, and V8 keeps it that large until a process has been idle
+ * for long. A collection through the inspector's protocol, unlike `gc()`, also shrinks it: 10 MB in each
+ * process.
  */
 import { returnFreePages } from '../mapping.js'
 

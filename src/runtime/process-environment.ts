@@ -1,6 +1,6 @@
 /**
- * The runtime's settings in a process that is not ours. The runtime reads the C environment, which `process.env` is only
- * on the main thread.
+ * The runtime's settings in a process that is not ours. The runtime reads the C environment, which
+ * `process.env` is only on the main thread.
  */
 import { createRequire } from 'node:module'
 import { isMainThread } from 'node:worker_threads'

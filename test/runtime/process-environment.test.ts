@@ -7,8 +7,8 @@ const MODULE = join(PROJECT_ROOT, 'dist', 'src', 'runtime', 'process-environment
 const KOFFI = join(PROJECT_ROOT, 'node_modules', 'koffi', 'index.js')
 
 /**
- * Frees a buffer of 24 MiB, as loading a model does, and asks for 24 MiB again: glibc then takes such buffers from an
- * arena, and keeps them. Prints whether the second is a mapping of its own.
+ * Frees a buffer of 24 MiB, as loading a model does, and asks for 24 MiB again: glibc then takes such buffers
+ * from an arena, and keeps them. Prints whether the second is a mapping of its own.
  */
 const PROGRAM = `
 import { readFileSync } from 'node:fs'
