@@ -3,30 +3,28 @@
  * server serves all bundles: one has a serve.json; the others have a run.sh that starts a small program with
  * the same libraries in Node and, if available, in Python.
  */
-import { spawnSync } from 'node:child_process'
-import { chmodSync, copyFileSync, mkdirSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import {
+  BUILT_IN,
+  type Bundle,
+  type Bundles,
+  makeBundles,
+  molecules as moleculesOf,
+} from './ersilia/bundles.js'
+import { runReport } from './ersilia/run.js'
 import { defineBench } from './harness/bench.js'
 import { closedLoopArm } from './harness/closed-loop.js'
 import { comparisonChart, comparisonTable, noFailures, ratioCheck } from './harness/compare.js'
 import { countOption, positiveOption, textOption } from './harness/options.js'
-import { CACHE_DIR, COMPILED_ROOT, PACKAGE_ROOT } from './harness/paths.js'
 import { createProgress } from './harness/progress.js'
 import type { BenchReport } from './harness/report.js'
 import type { InferRequest } from './harness/requests.js'
-import { alternate, orderOf, stepsOf } from './harness/rounds.js'
-import { type RunningServer, segmentFolder, startOnecopy } from './harness/servers.js'
+import { alternate, stepsOf } from './harness/rounds.js'
+import { type RunningServer, startOnecopy } from './harness/servers.js'
 import { Stage } from './harness/stage.js'
-import { formatNumber, formatSpread, ratios, spread } from './harness/statistics.js'
-import { benchModel } from './rows/row.js'
 
-const MAIN = join(COMPILED_ROOT, 'cluster', 'main.js')
-const BUILT_IN = 'logp'
 const CONNECTIONS = 2
 const MOLECULES = [1, 100]
 const THROUGHPUT_BAR = 5
-const RUN_BAR = 2
 
 interface Options {
   readonly model: string
@@ -37,96 +35,12 @@ interface Options {
   readonly python: string
 }
 
-interface Bundle {
-  readonly name: string
-  readonly root: string
-}
-
-interface Bundles {
-  readonly resident: Bundle
-  readonly others: readonly Bundle[]
-  readonly notes: readonly string[]
-}
-
-const FINGERPRINT = { radius: 1, bits: 2048 }
-
-/** Esters with growing chains: all molecules differ. */
-function molecules(count: number): string[] {
-  return Array.from(
-    { length: count },
-    (_, i) => `CC(=O)Oc1ccc(C(=O)O${'C'.repeat(i % 40)})cc1${'C'.repeat(i / 40)}`,
-  )
-}
-
-function writeBundle(folder: string, name: string, files: Record<string, string>): string {
-  const root = join(folder, name)
-  const framework = join(root, 'model', 'framework')
-  mkdirSync(join(framework, 'columns'), { recursive: true })
-  const card = { Identifier: `bench-${name}`, Slug: name, 'Output Type': ['Float'] }
-  writeFileSync(join(root, 'metadata.json'), JSON.stringify(card))
-  writeFileSync(
-    join(framework, 'columns', 'run_columns.csv'),
-    'name,type,direction,description\nvalue,float,high,x\n',
-  )
-  for (const [file, text] of Object.entries(files)) {
-    writeFileSync(join(framework, file), text)
-    if (file.endsWith('.sh')) chmodSync(join(framework, file), 0o755)
-  }
-  return root
-}
-
-function hasChemistry(python: string): boolean {
-  const imports = 'import numpy, onnxruntime, rdkit.Chem.rdFingerprintGenerator'
-  return spawnSync(python, ['-c', imports], { stdio: 'ignore' }).status === 0
-}
-
-async function makeBundles(stage: Stage, model: string, python: string): Promise<Bundles> {
-  const folder = stage.folder(tmpdir(), 'onecopy-bench-ersilia-')
-  const source =
-    model === BUILT_IN
-      ? join(PACKAGE_ROOT, 'models', 'logp', '1', 'model.onnx')
-      : (await benchModel(model)).path
-  const { bits, radius } = FINGERPRINT
-  const featurizer = { kind: 'morgan', radius, bits, counts: 'simulated' }
-  const manifest = { checkpoint: 'model.onnx', featurizer }
-  const resident = writeBundle(folder, 'resident', { 'serve.json': JSON.stringify(manifest) })
-  const checkpoint = join(resident, 'model.onnx')
-  copyFileSync(source, checkpoint)
-  const perRequest = (name: string, command: string): Bundle => ({
-    name,
-    root: writeBundle(folder, name.replaceAll(' ', '-'), {
-      'run.sh': `#!/bin/bash\nexec ${command} "$2" "$3"\n`,
-    }),
-  })
-  const inNode = join(COMPILED_ROOT, 'bench', 'variants', 'run-once.js')
-  const inPython = join(PACKAGE_ROOT, 'bench', 'variants', 'run_once.py')
-  const others = [
-    perRequest(
-      'node per request',
-      `"${process.execPath}" "${inNode}" "${checkpoint}" ${bits} ${radius} simulated`,
-    ),
-  ]
-  const isPythonThere = hasChemistry(python)
-  if (isPythonThere)
-    others.push(
-      perRequest('python per request', `"${python}" "${inPython}" "${checkpoint}" ${bits} ${radius}`),
-    )
-  const notes = [
-    'resident: the model loaded once, RDKit in a separate thread',
-    'per request: the same server starts a process for each request, which imports RDKit and ONNX Runtime and loads the model',
-    ...(isPythonThere
-      ? []
-      : [`python per request: **skipped**, ${python} lacks rdkit, numpy or onnxruntime (--python)`]),
-  ]
-  return { resident: { name: 'resident', root: resident }, others, notes }
-}
-
 function requestOf(count: number): InferRequest {
   return {
     method: 'POST',
     path: '/run?orient=values',
     headers: { 'Content-Type': 'application/json' },
-    body: Buffer.from(JSON.stringify(molecules(count))),
+    body: Buffer.from(JSON.stringify(moleculesOf(count))),
   }
 }
 
@@ -191,70 +105,14 @@ async function throughputBench(options: Options, molecules: number): Promise<Ben
   }
 }
 
-/** Duration of one `onecopy run` in milliseconds. */
-function timeRun(args: readonly string[]): number {
-  const startedMs = performance.now()
-  const { status, stderr } = spawnSync(process.execPath, [MAIN, 'run', ...args], { encoding: 'utf8' })
-  if (status !== 0) throw new Error(`onecopy run ended with ${status}: ${stderr}`)
-  return performance.now() - startedMs
-}
-
-async function runBench({ model, runs, python }: Options): Promise<BenchReport> {
-  await using stage = new Stage()
-  const { root: resident } = (await makeBundles(stage, model, python)).resident
-  const segmentDir = segmentFolder(stage)
-  await stage.start({
-    name: 'load',
-    args: [MAIN, 'load', resident, '--segment-dir', segmentDir, '--cache-dir', CACHE_DIR],
-    hasChannel: false,
-  })
-  const folder = stage.folder(tmpdir(), 'onecopy-bench-ersilia-')
-  const input = join(folder, 'input.csv')
-  writeFileSync(input, `input\n${molecules(100).join('\n')}\n`)
-  const methods = ['socket', 'segment', 'cold'] as const
-  const times: Record<(typeof methods)[number], number[]> = { socket: [], segment: [], cold: [] }
-  using progress = createProgress('onecopy run', runs + 1)
-  for (let i = 0; i <= runs; i++) {
-    progress.step(`run ${i}`)
-    for (const via of orderOf(methods, i)) {
-      const files = ['--input', input, '--output', join(folder, `${via}.csv`)]
-      const ms = timeRun([resident, ...files, '--via', via, '--segment-dir', segmentDir])
-      // The first run of each fills the page cache.
-      if (i > 0) times[via].push(ms)
-    }
-  }
-  const faster = ratios(times.cold, times.socket)
-  const title = `${model}, onecopy run of 100 molecules, ${runs} times each, alternating`
-  return {
-    name: 'ersilia-run',
-    title,
-    table: {
-      head: ['method', 'ms, median (min-max)', 'a cold run takes'],
-      rows: methods.map((via) => [
-        via,
-        formatSpread(spread(times[via])),
-        `${formatSpread(ratios(times.cold, times[via]))}x`,
-      ]),
-    },
-    checks: [
-      {
-        claim: 'a run through the resident server, compared with a cold one',
-        bar: `at least ${formatNumber(RUN_BAR)} times faster`,
-        got: `${formatSpread(faster)} times`,
-        isMet: faster.median >= RUN_BAR,
-      },
-    ],
-    notes: [],
-    charts: [],
-    setting: { model, runs },
-    raw: times,
-  }
+function isChosen(part: string, chosen: readonly string[]): boolean {
+  return chosen.length === 0 || chosen.includes(part)
 }
 
 export const ersilia = defineBench({
   name: 'ersilia',
   summary:
-    'Predictions from SMILES: a resident model compared with a process for every request, and onecopy run.',
+    'Predictions from SMILES: a resident model compared with a process for every request, onecopy run and Python.',
   options: {
     model: textOption({ help: `${BUILT_IN}, or an mlp of width 2048`, default: BUILT_IN }),
     seconds: positiveOption({
@@ -264,16 +122,27 @@ export const ersilia = defineBench({
     }),
     rounds: countOption({ help: 'Measurements of each variant, alternating', default: '4', quick: '2' }),
     runs: countOption({
-      help: 'Runs of onecopy run with each method, alternating',
+      help: 'Processes of each kind, alternating',
       default: '20',
       quick: '3',
     }),
     workers: countOption({ help: 'Workers of each server', default: '2' }),
     python: textOption({ help: 'A Python with rdkit, numpy and onnxruntime', default: 'python3' }),
   },
+  choices: {
+    word: 'PART',
+    entries: [
+      { name: 'requests', title: 'requests to a server of the bundle' },
+      { name: 'processes', title: 'one process for each prediction' },
+    ],
+  },
   failsWhen: 'a bar is missed',
-  reports: (options) => [
-    ...MOLECULES.map((molecules) => () => throughputBench(options, molecules)),
-    () => runBench(options),
+  reports: (options, chosen) => [
+    ...(isChosen('requests', chosen)
+      ? MOLECULES.map((molecules) => () => throughputBench(options, molecules))
+      : []),
+    ...(isChosen('processes', chosen)
+      ? MOLECULES.map((molecules) => () => runReport(options, molecules))
+      : []),
   ],
 })

@@ -4,6 +4,7 @@
  * bench/results.
  */
 import { attachBench } from './attach.js'
+import { attachSoak } from './attach-soak.js'
 import { chaos } from './chaos.js'
 import { codec } from './codec.js'
 import { cycles } from './cycles.js'
@@ -29,7 +30,7 @@ import { workerMemory } from './worker-memory.js'
 /** In this order: about ten minutes on two cores, once the models are generated. */
 const SHOWN: readonly Bench[] = [memory, throughput, latency, start, respawn, hotSwap, requestLoad, codec]
 const OTHERS: readonly Bench[] = [
-  ...[attachBench, workerMemory, rows, swaps, cycles, chaos, manyModels, ersilia, texts, grpc],
+  ...[attachBench, attachSoak, workerMemory, rows, swaps, cycles, chaos, manyModels, ersilia, texts, grpc],
 ]
 const BENCHES = [...SHOWN, ...OTHERS]
 

@@ -13,6 +13,7 @@ import { withDeadline } from '../src/lifecycle.js'
 import { createLog, type Log, logFormatOf } from '../src/log.js'
 import { StatsPage, type StatsPageReference } from '../src/metrics/page.js'
 import { ModelRecorder, ProcessRecorder } from '../src/metrics/recorder.js'
+import { collectStartupGarbage } from '../src/process/collect-garbage.js'
 import { Regions } from '../src/regions/regions.js'
 import { removeFolder } from '../src/segment/folder.js'
 import { beginEngine, ServingProcess } from '../src/server/server.js'
@@ -69,6 +70,8 @@ class WorkerProcess {
     process.on('message', (message) => void this.#receive(message))
     this.#worker.on('disconnect', () => void this.#survivePrimary())
     void send({ type: 'hello' })
+    // Meanwhile the inference thread starts, which takes longer.
+    void collectStartupGarbage()
   }
 
   get #drainTimeoutMs(): number {

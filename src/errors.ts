@@ -5,7 +5,6 @@
  * `fault` says who must act: the client who sent the request, the operator who configured or sized the
  * server, or nobody but us (a bug: the worker ends loudly and the supervisor replaces it).
  */
-import * as z from 'zod'
 
 export const ERROR_CATALOGUE = {
   BODY_MALFORMED: { status: 400, fault: 'client' },
@@ -100,22 +99,18 @@ export function isErrorCode(word: string): word is ErrorCode {
   return Object.hasOwn(ERROR_CATALOGUE, word)
 }
 
-/** A code in a message of another process or thread. */
-export const ErrorCodeSchema = z.custom<ErrorCode>((code) => typeof code === 'string' && isErrorCode(code))
-
 /** Why a model version answers no request, while the server and its other models do. */
-export const OutOfServiceSchema = z.object({
+export interface OutOfService {
   /** The cause: SELF_CHECK_FAILED, SEGMENT_INVALID and so on. Requests are answered MODEL_OUT_OF_SERVICE, or MODEL_DISABLED if that is the cause. */
-  code: ErrorCodeSchema,
-  reason: z.string(),
+  code: ErrorCode
+  reason: string
   /** When a request is worth repeating, in whole seconds. */
-  retryAfterSeconds: z.int().positive(),
+  retryAfterSeconds: number
   /** When it comes back by itself, in milliseconds since 1970; a request is then worth repeating sooner. */
-  untilMs: z.number().optional(),
+  untilMs?: number | undefined
   /** Whether requests that wait already are still answered; they are refused otherwise. */
-  isQueueKept: z.boolean().optional(),
-})
-export type OutOfService = z.infer<typeof OutOfServiceSchema>
+  isQueueKept?: boolean | undefined
+}
 
 /** Long enough for whoever looks after the server to do something about it. */
 const OUT_OF_SERVICE_RETRY_SECONDS = 60

@@ -108,6 +108,25 @@ export function returnFreePages(): void {
   }
 }
 
+const M_TRIM_THRESHOLD = -1
+const M_MMAP_THRESHOLD = -3
+
+/**
+ * Sets glibc's thresholds for a process whose environment does not: see WORKER_ENVIRONMENT. Without them, the
+ * first large buffer that is freed raises both, and free memory up to 64 MiB stays at the end of a thread's
+ * arena, where malloc_trim does not look. Source: mallopt(3).
+ */
+export function limitFreePages(limits: { readonly mmapBytes: number; readonly trimBytes: number }): void {
+  try {
+    const koffi = require('koffi') as typeof import('koffi')
+    const mallopt = koffi.load(null).func('int mallopt(int param, int value)')
+    mallopt(M_MMAP_THRESHOLD, limits.mmapBytes)
+    mallopt(M_TRIM_THRESHOLD, limits.trimBytes)
+  } catch {
+    // musl has no such call, and needs none.
+  }
+}
+
 /**
  * Maps the first `lengthBytes` of an open file, read-only.
  * @throws OnecopyError MAPPING_FAILED when the length is out of the library's range, the call fails, or

@@ -12,13 +12,13 @@ if (cluster.isPrimary) {
   })
   process.once('SIGTERM', () => cluster.disconnect())
 } else {
-  // It can have been told to end before it came here.
+  // The primary may have disconnected it already.
   const left = cluster.worker.isConnected() ? once(cluster.worker, 'disconnect') : null
   const model = await attach('logp', { onSwap: 'follow' })
   const app = new Koa()
   // POST /v2/models/logp/infer and the routes beside it.
   app.use(model.koa())
-  // A route of one's own: GET /?bits=256,257
+  // Your own route: GET /?bits=256,257
   app.use(async (ctx) => {
     const fingerprint = new Float32Array(2048)
     for (const bit of String(ctx.query.bits ?? '').split(',')) fingerprint[Number(bit)] = 1

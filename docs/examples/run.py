@@ -1,4 +1,4 @@
-"""Asks the model that `onecopy serve` keeps. PYTHONPATH=$(dirname "$(onecopy python)") python3 run.py"""
+"""Runs the model that `onecopy serve` keeps. PYTHONPATH=$(dirname "$(onecopy python)") python3 run.py"""
 
 from array import array
 

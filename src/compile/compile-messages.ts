@@ -3,7 +3,7 @@
  * between.
  */
 import * as z from 'zod'
-import { ErrorCodeSchema } from '../errors.js'
+import { ErrorCodeSchema } from '../error-schemas.js'
 import { KnownFilesSchema } from './known-files.js'
 
 export const CompileRequestSchema = z.object({

@@ -4,7 +4,7 @@
  * worker rejects a model whose outputs differ.
  */
 
-import { isSameShape, largestDifference, toleranceOf } from '../batchability/agreement.js'
+import { extent, isSameShape, largestDifference, toleranceOf } from '../batchability/agreement.js'
 import {
   bytesOf,
   probeRandom,
@@ -81,10 +81,7 @@ function difference(expected: SelfCheck['outputs'][number], got: Tensor): string
     wanted[i] = (isWide ? BigInt(value) : Number(value)) as never
   })
   const tensor = (data: Tensor['data']): Tensor => ({ name: got.name, datatype, shape: [count], data })
-  const scale = expected.elements.reduce<number>((most, value) => {
-    const size = Math.abs(Number(value))
-    return Number.isFinite(size) && size > most ? size : most
-  }, 0)
+  const { scale } = extent([tensor(wanted)])
   const beginning = tensor(got.data.slice(0, count) as Tensor['data'])
   const largest = largestDifference(beginning, [tensor(wanted)], toleranceOf(got, scale))
   return largest === null ? null : `values that differ by ${largest}`

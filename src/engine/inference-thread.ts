@@ -15,6 +15,12 @@ import {
   type WithoutId,
 } from './messages.js'
 
+/**
+ * Tensors are outside of V8's heap: what is left are messages. V8's default of 48 MB would keep up to 32 MB
+ * of their garbage. Three semi-spaces of 2 MB.
+ */
+const YOUNG_GENERATION = { maxYoungGenerationSizeMb: 6 }
+
 interface Waiting {
   resolve(reply: ThreadReply): void
   reject(error: Error): void
@@ -30,7 +36,7 @@ export class InferenceThread {
   readonly ended: Promise<void>
 
   constructor() {
-    this.#thread = new Worker(programFile('src/engine/thread.js'))
+    this.#thread = new Worker(programFile('src/engine/thread.js'), { resourceLimits: YOUNG_GENERATION })
     this.#thread.on('message', (reply: ThreadReply) => this.#receive(reply))
     this.ended = new Promise((resolve, reject) => {
       const fail = (error: Error) => {

@@ -1,6 +1,7 @@
 /**
- * A model that another process keeps in memory, run in this one. It has a thread for inference and a queue, as a worker
- * has, and holds no weights of its own. Nothing here is shared by two attached models, and no signal is listened to.
+ * A model that another process keeps in memory, run in this one. It has a thread for inference and a queue,
+ * as a worker has, and holds no weights of its own. Nothing here is shared by two attached models, and no
+ * signal is listened to.
  */
 import { EventEmitter } from 'node:events'
 import { isDeepStrictEqual } from 'node:util'
@@ -11,6 +12,7 @@ import { Engine } from '../engine/engine.js'
 import { messageOf, OnecopyError } from '../errors.js'
 import { checkDivisions } from '../inference/division-check.js'
 import type { ExecutionTimes } from '../metrics/recorder.js'
+import { collectStartupGarbage } from '../process/collect-garbage.js'
 import type { TensorSpec } from '../tensor.js'
 import { type Found, findOwner } from './find-owner.js'
 import { Generation } from './generation.js'
@@ -27,7 +29,7 @@ import {
 } from './routes.js'
 import { checkOutputNames, type InputValue, type OutputValue, outputValues, readInputs } from './tensors.js'
 
-/** A model is swapped now and then: one that is swapped all the time is not waited for. */
+/** Swaps are rare: a model that is swapped all the time is an error. */
 const MAX_ATTEMPTS = 5
 const FIRST_LOOK_MS = 100
 const LONGEST_LOOK_MS = 2000
@@ -35,11 +37,11 @@ const LONGEST_LOOK_MS = 2000
 export interface ModelEvents {
   /** The owner has replaced the model: the new generation answers here, from the next run on. */
   swapped: [{ readonly version: string; readonly generation: string }]
-  /** The owner has replaced the model or keeps it no more; this one goes on with what it has. */
+  /** The owner has replaced or unloaded the model; the loaded generation keeps answering. */
   outdated: []
-  /** The owner has ended, however it ended. What is loaded here stays, and answers. */
+  /** The owner has ended, in any way. The loaded generation keeps answering. */
   ownerGone: []
-  /** The new generation could not be loaded; the one before goes on. */
+  /** The new generation could not be loaded; the previous one keeps answering. */
   swapFailed: [error: Error]
 }
 
@@ -48,7 +50,7 @@ function closedError(name: string): OnecopyError {
 }
 
 export class AttachedModel extends EventEmitter<ModelEvents> implements Mountable {
-  /** As it was asked for. */
+  /** As passed to `attach`. */
   readonly name: string
   readonly #choices: AttachChoices
   readonly #engine = new Engine()
@@ -70,7 +72,7 @@ export class AttachedModel extends EventEmitter<ModelEvents> implements Mountabl
       run: ({ modelKey, inputs, outputNames, outputLimit, isAlone }) =>
         this.#engine.run(modelKey, inputs, outputNames, { outputLimit, isAlone }),
       onExecution: ({ rows, times }) => {
-        for (const tell of this.#onExecution) tell(rows, times)
+        for (const listener of this.#onExecution) listener(rows, times)
       },
     })
   }
@@ -79,6 +81,8 @@ export class AttachedModel extends EventEmitter<ModelEvents> implements Mountabl
   static async open(choices: AttachChoices): Promise<AttachedModel> {
     const model = new AttachedModel(choices)
     const late = AbortSignal.timeout(choices.timeoutMs)
+    // Meanwhile the thread starts, which takes longer.
+    void collectStartupGarbage()
     try {
       await model.#attach(AbortSignal.any([late, ...(choices.signal === null ? [] : [choices.signal])]))
       return model
@@ -91,9 +95,13 @@ export class AttachedModel extends EventEmitter<ModelEvents> implements Mountabl
           { cause: thrown },
         )
       if (choices.signal?.aborted === true)
-        throw new OnecopyError('REQUEST_CANCELLED', `attach: model ${choices.name} was given up`, {
-          cause: choices.signal.reason,
-        })
+        throw new OnecopyError(
+          'REQUEST_CANCELLED',
+          `attach: attaching to model ${choices.name} was cancelled`,
+          {
+            cause: choices.signal.reason,
+          },
+        )
       throw thrown
     }
   }
@@ -126,7 +134,7 @@ export class AttachedModel extends EventEmitter<ModelEvents> implements Mountabl
     return this.#generation.offer.segment.fileBytes
   }
 
-  /** Runs that wait. */
+  /** Runs in the queue. */
   get queued(): number {
     return this.#batcher.depth
   }
@@ -136,10 +144,10 @@ export class AttachedModel extends EventEmitter<ModelEvents> implements Mountabl
   }
 
   /**
-   * Runs the model. Runs that are asked for at the same time are computed together where the model batches. Inputs are
-   * copied: they may be changed at once.
-   * @throws OnecopyError TENSOR_INVALID, REQUEST_INVALID, MODEL_RUN_FAILED, QUEUE_FULL, REQUEST_TOO_LARGE, DEADLINE_EXCEEDED,
-   *   REQUEST_CANCELLED, SHUTTING_DOWN after `close`.
+   * Runs the model. Concurrent runs are computed together if the model batches. Inputs are copied, so they
+   * may be changed immediately.
+   * @throws OnecopyError TENSOR_INVALID, REQUEST_INVALID, MODEL_RUN_FAILED, QUEUE_FULL, REQUEST_TOO_LARGE,
+   *   DEADLINE_EXCEEDED, REQUEST_CANCELLED, SHUTTING_DOWN after `close`.
    */
   async run(
     feeds: Readonly<Record<string, InputValue>>,
@@ -165,7 +173,10 @@ export class AttachedModel extends EventEmitter<ModelEvents> implements Mountabl
     })
   }
 
-  /** Middleware for Koa: the V2 routes of this model, /v2/models/NAME/infer and those beside it. Other paths are passed on. */
+  /**
+   * Middleware for Koa: the V2 routes of this model, /v2/models/NAME/infer and those beside it. Other paths
+   * are passed on.
+   */
   koa(options: RouteOptions = {}): KoaMiddleware {
     return koaMiddleware(this, options)
   }
@@ -192,8 +203,8 @@ export class AttachedModel extends EventEmitter<ModelEvents> implements Mountabl
   }
 
   /** For front ends of this package. */
-  onExecution(tell: (rows: number, times: ExecutionTimes) => void): void {
-    this.#onExecution.push(tell)
+  onExecution(listener: (rows: number, times: ExecutionTimes) => void): void {
+    this.#onExecution.push(listener)
   }
 
   async #attach(signal: AbortSignal): Promise<void> {
@@ -211,7 +222,7 @@ export class AttachedModel extends EventEmitter<ModelEvents> implements Mountabl
     if (connection.wasChanged) this.#onChanged()
   }
 
-  /** Loads what is offered; where that is replaced meanwhile, what is offered then. */
+  /** Loads the offered generation; if it is replaced during the load, the next one. */
   async #loadFrom({ connection, offer: first }: Found, signal: AbortSignal): Promise<void> {
     let offer = first
     for (let attempt = 1; ; attempt++) {
@@ -219,7 +230,7 @@ export class AttachedModel extends EventEmitter<ModelEvents> implements Mountabl
         await this.#load(offer)
         return
       } catch (thrown) {
-        // Also a segment that its owner had to make anew is offered under another path.
+        // An owner that had to rewrite a segment offers it under another path.
         if (!connection.wasChanged || attempt === MAX_ATTEMPTS) throw thrown
       } finally {
         connection.loaded()
@@ -240,7 +251,7 @@ export class AttachedModel extends EventEmitter<ModelEvents> implements Mountabl
       if (this.#closing !== undefined) throw closedError(this.name)
       throw new OnecopyError(
         'INTERFACE_CHANGED',
-        `model ${this.name}: version ${offer.version} has other inputs or outputs: attach to it anew`,
+        `model ${this.name}: version ${offer.version} has other inputs or outputs: attach again`,
       )
     }
     this.#batcher.add(key, next.policy(maxQueue))
@@ -254,7 +265,7 @@ export class AttachedModel extends EventEmitter<ModelEvents> implements Mountabl
   }
 
   async #unload(generation: Generation): Promise<void> {
-    // A thread that is gone has nothing loaded.
+    // A thread that has ended has nothing loaded.
     await this.#engine.unload(generation.key).catch(() => {})
     await generation.close()
   }
@@ -279,7 +290,7 @@ export class AttachedModel extends EventEmitter<ModelEvents> implements Mountabl
       else await this.#loadFrom({ connection, offer }, this.#stop.signal)
     } catch (thrown) {
       if (this.#closing !== undefined) return
-      // It keeps the model no more: what is loaded stays.
+      // The owner has unloaded the model: the loaded generation stays.
       if (thrown instanceof OnecopyError && thrown.code === 'MODEL_NOT_FOUND') this.emit('outdated')
       else if (!isEnding(thrown)) this.emit('swapFailed', asError(thrown))
     }
@@ -291,7 +302,7 @@ export class AttachedModel extends EventEmitter<ModelEvents> implements Mountabl
     if (this.#choices.isFollowing) void this.#awaitOwner(FIRST_LOOK_MS)
   }
 
-  /** Looks for another owner, now and then; keeps no process alive. */
+  /** Looks for another owner at intervals; does not keep the process alive. */
   async #awaitOwner(waitMs: number): Promise<void> {
     await new Promise<void>((resolve) => setTimeout(resolve, waitMs).unref())
     if (this.#closing !== undefined) return
@@ -299,15 +310,15 @@ export class AttachedModel extends EventEmitter<ModelEvents> implements Mountabl
       await this.#attach(this.#stop.signal)
     } catch (thrown) {
       if (this.#closing !== undefined) return
-      const isNobody = thrown instanceof OnecopyError && thrown.code === 'MODEL_NOT_RESIDENT'
-      if (!isNobody && !isEnding(thrown)) this.emit('swapFailed', asError(thrown))
+      const isMissing = thrown instanceof OnecopyError && thrown.code === 'MODEL_NOT_RESIDENT'
+      if (!isMissing && !isEnding(thrown)) this.emit('swapFailed', asError(thrown))
       // It would be loaded again and again.
       if (thrown instanceof OnecopyError && thrown.code === 'INTERFACE_CHANGED') return
       void this.#awaitOwner(Math.min(2 * waitMs, LONGEST_LOOK_MS))
     }
   }
 
-  /** Answers what was asked for, then lets go of the model, its thread and its owner. Idempotent. */
+  /** Answers the runs in flight, then releases the model, its thread and its owner. Idempotent. */
   close(): Promise<void> {
     this.#closing ??= this.#close()
     return this.#closing
@@ -341,11 +352,11 @@ function asError(thrown: unknown): Error {
   return thrown instanceof Error ? thrown : new Error(messageOf(thrown))
 }
 
-/** Settles with `work`, or with REQUEST_CANCELLED as soon as the signal says so. */
+/** Settles with `work`, or rejects with REQUEST_CANCELLED as soon as the signal aborts. */
 async function orAborted<T>(signal: AbortSignal | undefined, work: () => Promise<T>): Promise<T> {
   if (signal === undefined) return await work()
   const cancelled = () =>
-    new OnecopyError('REQUEST_CANCELLED', 'the run was given up', { cause: signal.reason })
+    new OnecopyError('REQUEST_CANCELLED', 'the run was cancelled', { cause: signal.reason })
   if (signal.aborted) throw cancelled()
   let onAbort = () => {}
   const aborted = new Promise<never>((_, reject) => {

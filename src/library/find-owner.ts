@@ -33,7 +33,7 @@ function notResident({ name, version, segmentDir }: Search, cause: unknown): One
 
 /**
  * Asks one after the other; the first that has the model offers it.
- * @throws OnecopyError MODEL_NOT_RESIDENT, and what an owner says of a model that it has and cannot give.
+ * @throws OnecopyError MODEL_NOT_RESIDENT, and the error of an owner that has the model but cannot offer it.
  */
 export async function findOwner(search: Search, signal: AbortSignal): Promise<Found> {
   let refusal: unknown
@@ -50,7 +50,7 @@ export async function findOwner(search: Search, signal: AbortSignal): Promise<Fo
       if (!isElsewhere) refusal ??= thrown
     }
   }
-  // One that is ending has told nothing about the model.
+  // An owner that is ending did not answer for the model.
   if (refusal instanceof OnecopyError && refusal.code !== 'SHUTTING_DOWN') throw refusal
   throw notResident(search, refusal)
 }

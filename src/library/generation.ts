@@ -1,8 +1,10 @@
-/** One loaded generation of an attached model: mapped from its owner's segment, checked, counted by who uses it. */
-
+/**
+ * One loaded generation of an attached model: mapped from its owner's segment, checked, with a count of its
+ * users.
+ */
 import type { BatchingPolicy } from '../batch/batcher.js'
-import { loadableSegment } from '../compile/loadable.js'
 import { checkSelf } from '../compile/self-check.js'
+import { withoutDefaults } from '../compile/without-defaults.js'
 import type { Engine } from '../engine/engine.js'
 import { OnecopyError } from '../errors.js'
 import { UserCount } from '../inference/user-count.js'
@@ -44,7 +46,8 @@ export class Generation {
   }
 
   /**
-   * Maps and loads what was offered, and holds it against its recorded answer. Under the owner's lease.
+   * Maps and loads the offered generation, and compares its output with the recorded one. Requires the
+   * owner's lease.
    * @throws OnecopyError SEGMENT_INVALID, MODEL_UNSUPPORTED, SELF_CHECK_FAILED; nothing stays loaded then.
    */
   static async load(offer: Offer, { engine, key, threads: asked }: LoadChoices): Promise<Generation> {
@@ -56,7 +59,7 @@ export class Generation {
     try {
       const { header } = attached
       requireSameRuntime(header, segment.path)
-      const loadable = await loadableSegment(attached)
+      const loadable = { ...attached, ...(await withoutDefaults(attached.graph, header.inputs)) }
       await engine.load(key, loadable, { threads })
       isLoaded = true
       const { selfCheck, inputs, outputs } = header
@@ -64,7 +67,8 @@ export class Generation {
         (await engine.run(key, tensors, names, { isProving: true })).outputs
       if (selfCheck !== null) await checkSelf(selfCheck, { inputs: requiredOf(inputs), outputs, run })
       if (mayRunOnLoop(header)) engine.loadOnLoop(key, loadable, { threads })
-      // Packing made buffers that are free by now; this process need not be ours, nor have our malloc settings.
+      // Packing made buffers that are free by now; this process need not be ours, nor have our malloc
+      // settings.
       returnFreePages()
       const parts = { key, offer, header, threads }
       if (await usesRawWeights(header, segment.inode)) return new Generation(parts, attached.close)
@@ -85,7 +89,7 @@ export class Generation {
     return this.#users.during(work)
   }
 
-  /** Resolves when nobody uses it; to be asked for once no new user can come. */
+  /** Resolves when it is not in use. Call it when no new use can begin. */
   unused(): Promise<void> {
     return this.#users.unused()
   }
@@ -107,8 +111,9 @@ function requireSameRuntime({ runtimeVersion: compiled }: SegmentHeader, path: s
 }
 
 /**
- * Whether the loaded model still reads weights that its owner could release: a weight that two operators share stays
- * mapped. The lock of the file then stays shared, and nothing is released while this process has it.
+ * Whether the loaded model still reads weights that its owner could release: a weight that two operators
+ * share stays mapped. The lock of the file then stays shared, and nothing is released while this process has
+ * it.
  */
 async function usesRawWeights({ rawRanges, data }: SegmentHeader, inode: number): Promise<boolean> {
   if (rawRanges.length === 0) return false

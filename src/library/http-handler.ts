@@ -1,4 +1,6 @@
-/** The V2 routes of attached models, for an HTTP server that is not ours. Loaded when the first request comes. */
+/**
+ * The V2 routes of attached models, for an HTTP server that is not ours. Loaded when routes are mounted.
+ */
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { pino } from 'pino'
 import { Keyring } from '../access/api-keys.js'

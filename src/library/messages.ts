@@ -1,16 +1,16 @@
 /**
- * What passes between the process that keeps a model and those that attach to it: one JSON object a line, over a Unix
- * socket in the server's folder, which only its user may enter. They carry a path and a digest, never weights.
+ * Messages between the owner of a model and attached processes: one JSON object per line, over a Unix socket
+ * in the server's folder, which only its user may enter. They carry a path and a digest, never weights.
  *
- * The connection stays open for as long as a process is attached: its end tells either side about the other's.
+ * The connection stays open while a process is attached, so each side notices when the other ends.
  */
 import { join } from 'node:path'
 import * as z from 'zod'
-import { ErrorCodeSchema } from '../errors.js'
+import { ErrorCodeSchema } from '../error-schemas.js'
 import { ServedModelConfigSchema } from '../repository/config.js'
 import { SegmentReferenceSchema } from '../segment/attach.js'
 
-/** An owner that says more in one line is none. */
+/** A longer line does not come from an owner. */
 const MAX_LINE_CHARACTERS = 16 * 1024 * 1024
 
 export function attachSocketPath(serverFolder: string): string {
@@ -20,7 +20,7 @@ export function attachSocketPath(serverFolder: string): string {
 export const ToOwnerSchema = z.discriminatedUnion('type', [
   /** Without a version, the newest that is in service. */
   z.object({ type: z.literal('attach'), name: z.string(), version: z.string().nullable() }),
-  /** What was offered is loaded, or given up: the lease on its raw weights ends. */
+  /** The load has succeeded or failed: the lease on the raw weights ends. */
   z.object({ type: z.literal('loaded') }),
 ])
 export type ToOwner = z.infer<typeof ToOwnerSchema>
@@ -50,7 +50,7 @@ export function encodeLine(message: ToOwner | FromOwner): string {
   return `${JSON.stringify(message)}\n`
 }
 
-/** Hands on every whole line, parsed; what is no JSON of the schema throws. */
+/** Passes on every complete line, parsed. Throws on a line that does not match the schema. */
 export function lineReader<Message>(
   schema: z.ZodType<Message>,
   take: (message: Message) => void,

@@ -1,4 +1,4 @@
-/** What front ends of this package are given of an attached model. */
+/** An attached model as front ends of this package see it. */
 import type { JobResult } from '../batch/job.js'
 import type { ExecutionTimes } from '../metrics/recorder.js'
 import type { SegmentHeader } from '../segment/layout.js'
@@ -14,7 +14,7 @@ export interface TensorRun {
   readonly isCancelled?: () => boolean
 }
 
-/** What answers now. */
+/** The generation that answers now. */
 export interface Description {
   readonly offer: Offer
   readonly header: SegmentHeader
@@ -36,5 +36,5 @@ export interface Mountable {
   runTensors(run: TensorRun): Promise<JobResult>
   /** @throws OnecopyError QUEUE_FULL, REQUEST_TOO_LARGE, SHUTTING_DOWN. */
   checkCapacity(inputBytes: number): void
-  onExecution(tell: (rows: number, times: ExecutionTimes) => void): void
+  onExecution(listener: (rows: number, times: ExecutionTimes) => void): void
 }

@@ -1,4 +1,4 @@
-/** What a caller may ask of `attach` and of a run. */
+/** Options of `attach` and of a run. */
 import { resolve } from 'node:path'
 import * as z from 'zod'
 import { OnecopyError } from '../errors.js'
@@ -11,20 +11,21 @@ export interface AttachOptions {
   /** Threads inside one inference. Default: as the owner's own workers have them. */
   readonly threads?: number
   /**
-   * `auto` runs short executions on the event loop, as the server does; `thread` runs all of them in an inference
-   * thread, which never blocks the event loop.
+   * `auto` runs short executions on the event loop, as the server does; `thread` runs all of them in an
+   * inference thread, which never blocks the event loop.
    */
   readonly placement?: 'auto' | 'thread'
   /**
-   * What happens when the owner replaces the model. 'stay' (the default): this one goes on with the generation that it
-   * has, and the event 'outdated' says so. 'follow': the new one is loaded and answers from then on, with the event 'swapped'.
+   * What happens when the owner replaces the model. 'stay' (the default): the loaded generation keeps
+   * answering, and the event 'outdated' is emitted. 'follow': the new one is loaded and answers from then on,
+   * with the event 'swapped'.
    */
   readonly onSwap?: 'stay' | 'follow'
-  /** Runs that may wait; more are refused with QUEUE_FULL. Default: 1024. */
+  /** Limit of the queue; further runs are rejected with QUEUE_FULL. Default: 1024. */
   readonly maxQueue?: number
-  /** Longest time for the model to be there. Default: two minutes. */
+  /** Deadline for attaching. Default: two minutes. */
   readonly timeoutMs?: number
-  /** Gives up attaching. */
+  /** Cancels attaching. */
   readonly signal?: AbortSignal
   /** Only the server with this folder. */
   readonly serverFolder?: string
@@ -33,9 +34,9 @@ export interface AttachOptions {
 export interface RunOptions {
   /** Names of the outputs to compute. Default: all. */
   readonly outputs?: readonly string[]
-  /** Gives up: what waits is not computed, what is computed is dropped. */
+  /** Cancels the run: it is not computed if it is in the queue, and its result is dropped otherwise. */
   readonly signal?: AbortSignal
-  /** Longest time to the result, waiting included. Default: none. */
+  /** Deadline for the result, queueing included. Default: none. */
   readonly timeoutMs?: number
   /** 1 is the highest; 0, the default, is below 1 and above 3. */
   readonly priority?: number

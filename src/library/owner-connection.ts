@@ -1,4 +1,7 @@
-/** The side of an attached process: asks an owner for a model, and hears when it changes or goes. */
+/**
+ * The attached process's side: requests a model from an owner, and is notified when it changes or the owner
+ * ends.
+ */
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import { OnecopyError } from '../errors.js'
@@ -50,7 +53,7 @@ export class OwnerConnection {
     })
   }
 
-  /** Null where nobody listens. */
+  /** Null if no process listens. */
   static async open(serverFolder: string): Promise<OwnerConnection | null> {
     const socket = connect(attachSocketPath(serverFolder))
     try {
@@ -76,7 +79,7 @@ export class OwnerConnection {
 
   /**
    * Resolves with a segment that is whole, and stays so until `loaded` is called.
-   * @throws OnecopyError MODEL_NOT_FOUND and what else the owner says.
+   * @throws OnecopyError MODEL_NOT_FOUND and other errors of the owner.
    */
   async attach({ name, version }: Asked, signal: AbortSignal): Promise<Offer> {
     this.#wasChanged = false
@@ -91,21 +94,21 @@ export class OwnerConnection {
       })
     } finally {
       signal.removeEventListener('abort', abandon)
-      // What waits for changes keeps no process alive.
+      // Waiting for changes does not keep the process alive.
       this.#socket.unref()
     }
   }
 
-  /** Whether the owner keeps another generation by now than the one it offered last. */
+  /** Whether the owner now keeps another generation than the one it offered last. */
   get wasChanged(): boolean {
     return this.#wasChanged
   }
 
-  onChanged(tell: () => void): void {
-    this.#onChanged = tell
+  onChanged(listener: () => void): void {
+    this.#onChanged = listener
   }
 
-  /** The lease on the raw weights is given back. */
+  /** Ends the lease on the raw weights. */
   loaded(): void {
     if (!this.#socket.destroyed) this.#socket.write(encodeLine({ type: 'loaded' }))
   }

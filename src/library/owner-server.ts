@@ -1,7 +1,7 @@
 /**
- * The side of the process that keeps models: tells processes of the same user where a segment is, and holds its raw
- * weights there while they load. A lease ends with the message that says so, with the connection, which the kernel
- * closes for a process that dies, and after LEASE_LIMIT_MS for one that hangs.
+ * The owner's side: offers segments to processes of the same user, and keeps the raw weights while they load.
+ * A lease ends with a message, with the connection, which the kernel closes when a process dies, and after
+ * LEASE_LIMIT_MS if a process hangs.
  */
 import { once } from 'node:events'
 import { createServer, type Server, type Socket } from 'node:net'
@@ -19,10 +19,10 @@ import {
   ToOwnerSchema,
 } from './messages.js'
 
-/** A load takes seconds; a process that was stopped in the middle of one still shares the file's lock. */
+/** A load takes seconds. A process that is stopped during a load still shares the file's lock. */
 const LEASE_LIMIT_MS = 120_000
 
-/** A model version as it is kept now. */
+/** A model version as it is now. */
 export interface Attachable {
   /** Names this generation. */
   readonly generation: string
@@ -31,9 +31,9 @@ export interface Attachable {
   readonly config: ServedModelConfig
   /** Threads inside one inference. */
   readonly threads: number
-  /** To be read while a lease is held. */
+  /** Valid while a lease is held. */
   readonly reference: () => SegmentReference
-  /** Resolves when the segment is whole, and keeps it so until the returned function is called. */
+  /** Resolves when the segment is complete, and keeps it complete until the returned function is called. */
   lease(): Promise<() => void>
 }
 
@@ -64,7 +64,7 @@ class Visitor {
       try {
         read(text)
       } catch (thrown) {
-        options.log.warn({ reason: messageOf(thrown) }, 'a process that attaches is not understood')
+        options.log.warn({ reason: messageOf(thrown) }, 'a process sent an invalid message to attach')
         socket.destroy()
       }
     })
@@ -84,7 +84,7 @@ class Visitor {
     release()
   }
 
-  #say(message: FromOwner): void {
+  #send(message: FromOwner): void {
     if (!this.#socket.destroyed) this.#socket.write(encodeLine(message))
   }
 
@@ -99,27 +99,27 @@ class Visitor {
       this.#limit = setTimeout(() => this.#endLease(), LEASE_LIMIT_MS).unref()
       const { generation, name, version, config, threads } = found
       this.#generation = generation
-      this.#say({ type: 'offer', generation, name, version, segment: found.reference(), config, threads })
-      // It can have been replaced while its weights were brought back.
+      this.#send({ type: 'offer', generation, name, version, segment: found.reference(), config, threads })
+      // It may have been replaced while its weights were restored.
       this.check()
     } catch (thrown) {
       const code = thrown instanceof OnecopyError ? thrown.code : 'INTERNAL'
-      this.#say({ type: 'refused', code, message: messageOf(thrown) })
+      this.#send({ type: 'refused', code, message: messageOf(thrown) })
     }
   }
 
-  /** Tells when another generation would be offered now. */
+  /** Notifies the process if another generation would be offered now. */
   check(): void {
     if (this.#asked === null || this.#generation === null) return
     let now: string | null = null
     try {
       now = this.#options.find(this.#asked.name, this.#asked.version).generation
     } catch {
-      // None is: that is a change too.
+      // No generation answers, which is a change too.
     }
     if (now === this.#generation) return
     this.#generation = null
-    this.#say({ type: 'changed' })
+    this.#send({ type: 'changed' })
   }
 
   close(): void {
@@ -155,7 +155,7 @@ export class OwnerServer {
     return owner
   }
 
-  /** To be called after what is kept has changed. */
+  /** Call this after the models have changed. */
   changed(): void {
     for (const visitor of this.#visitors) visitor.check()
   }

@@ -1,4 +1,4 @@
-/** What a caller may say of routes in an app of its own. */
+/** Options of the routes in an app of the caller. */
 import * as z from 'zod'
 import { OnecopyError } from '../errors.js'
 import type { Mountable } from './mountable.js'
@@ -6,7 +6,7 @@ import type { Mountable } from './mountable.js'
 const MIB = 1024 * 1024
 
 export interface RouteOptions {
-  /** What stands in front of /v2, such as /ml. Express and Fastify say it by themselves. */
+  /** The path in front of /v2, such as /ml. Express and Fastify set it. */
   readonly prefix?: string
   /** Other attached models under the same routes. */
   readonly beside?: readonly Mountable[]

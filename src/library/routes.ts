@@ -1,9 +1,11 @@
 /**
- * The V2 routes of attached models as middleware of Koa and Express and as a plugin of Fastify. None of the three is
- * imported: what is used of them is written down here. Paths that are no route of these models are passed on.
+ * The V2 routes of attached models as middleware for Koa and Express and as a plugin for Fastify. None of the
+ * three is imported: the parts of their interfaces that are used here are declared here. Other paths are
+ * passed on.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { createRequire } from 'node:module'
+import { collectStartupGarbage } from '../process/collect-garbage.js'
 import type { Handler } from './http-handler.js'
 import type { Mountable } from './mountable.js'
 import { type RouteOptions, readRouteOptions } from './route-options.js'
@@ -69,12 +71,17 @@ class Routes {
   readonly #models: readonly Mountable[]
   readonly #options: RouteOptions
   readonly #prefix: string
+  readonly #code: Promise<typeof import('./http-handler.js')>
   #handler: Promise<Handler> | undefined
 
   constructor(model: Mountable, options: RouteOptions) {
     this.#models = [model, ...(options.beside ?? [])]
     this.#options = options
     this.#prefix = readRouteOptions(options).prefix
+    // The first request does not wait for its code.
+    this.#code = loadCode()
+    // A request that needs it reports the error.
+    this.#code.catch(() => {})
   }
 
   /** The path behind the prefix, with its query; null where it is none of these routes. */
@@ -100,7 +107,7 @@ class Routes {
       refuseReadBody(response)
       return true
     }
-    this.#handler ??= this.#load()
+    this.#handler ??= this.#create()
     const handler = await this.#handler
     request.url = route
     try {
@@ -111,16 +118,22 @@ class Routes {
     return true
   }
 
-  async #load(): Promise<Handler> {
-    const { createHandler } = await import('./http-handler.js')
+  async #create(): Promise<Handler> {
+    const { createHandler } = await this.#code
     const { version: packageVersion } = require('onecopy/package.json') as { version: string }
     return createHandler(this.#models, { ...readRouteOptions(this.#options), packageVersion })
   }
 }
 
-/** A body parser in front has taken what is to be decoded here. */
+async function loadCode(): Promise<typeof import('./http-handler.js')> {
+  const code = await import('./http-handler.js')
+  void collectStartupGarbage()
+  return code
+}
+
+/** A body parser in front has read the body. */
 function refuseReadBody(response: Response): void {
-  const error = 'the body was read before it came here: mount the model in front of body parsers'
+  const error = 'the body was already read: mount the model in front of body parsers'
   response.writeHead(500, { 'Content-Type': 'application/json', 'X-Error-Code': 'CONFIG_INVALID' })
   response.end(JSON.stringify({ error }))
 }
@@ -128,7 +141,7 @@ function refuseReadBody(response: Response): void {
 export function koaMiddleware(model: Mountable, options: RouteOptions): KoaMiddleware {
   const routes = new Routes(model, options)
   return async (ctx, next) => {
-    // Koa says 404 until somebody answers.
+    // Koa answers 404 unless a middleware answers.
     if (!(await routes.answer(ctx.req, ctx.res))) await next()
     else ctx.respond = false
   }

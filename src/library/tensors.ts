@@ -26,9 +26,9 @@ export type Elements =
   | readonly string[]
 
 /**
- * An input: row-major elements in the typed array of the model's datatype (FP16 and BF16 as the bits in a Uint16Array,
- * BOOL as a Uint8Array of 0 and 1, BYTES as an array of strings), with the shape. The shape may be left out where at
- * most one dimension is variable. A tensor of onnxruntime-node is fine as it is.
+ * An input: row-major elements in the typed array of the model's datatype (FP16 and BF16 as the bits in a
+ * Uint16Array, BOOL as a Uint8Array of 0 and 1, BYTES as an array of strings), with the shape. The shape may
+ * be left out where at most one dimension is variable. A tensor of onnxruntime-node is fine as it is.
  */
 export type InputValue =
   | Elements
@@ -38,7 +38,7 @@ export type InputValue =
 export interface OutputValue {
   readonly datatype: Datatype
   readonly shape: readonly number[]
-  /** Of its own: nobody else has this memory. */
+  /** Memory of its own, which nothing else uses. */
   readonly data: TensorData
 }
 
@@ -46,7 +46,7 @@ function isElements(value: unknown): value is Elements {
   return Array.isArray(value) || (ArrayBuffer.isView(value) && !(value instanceof DataView))
 }
 
-/** What fits the model's shape, where one dimension at most is open; null where that does not tell. */
+/** The shape that fits the model, if at most one dimension is variable; null otherwise. */
 function inferredShape(spec: TensorSpec, count: number): number[] | null {
   if (spec.shape === null) return null
   const variable = spec.shape.filter((size) => size < 0).length
@@ -67,7 +67,7 @@ function isSizes(shape: readonly number[]): boolean {
   return Array.isArray(shape) && shape.every((size) => Number.isSafeInteger(size) && size >= 0)
 }
 
-/** A copy of its own: the runtime's thread takes it over. */
+/** A copy, which the inference thread takes over. */
 function ownData(data: Elements, { datatype }: TensorSpec, label: string): TensorData {
   const { storage } = DATATYPES[datatype]
   if (storage === null) {
@@ -143,7 +143,7 @@ export function checkOutputNames(
       throw requestInvalid(
         `output ${quoted(name)}: the model has no such output; its outputs are ${known.map(quoted).join(', ')}`,
       )
-    if (asked.indexOf(name) !== i) throw requestInvalid(`output ${quoted(name)}: asked for more than once`)
+    if (asked.indexOf(name) !== i) throw requestInvalid(`output ${quoted(name)}: named more than once`)
   }
   if (asked.length === 0) throw requestInvalid('outputs: expected at least one name, got none')
   return [...asked]

@@ -11,7 +11,6 @@
  */
 import { constants } from 'node:fs'
 import { open } from 'node:fs/promises'
-import * as z from 'zod'
 import { OnecopyError } from '../errors.js'
 import { mapWritable } from '../mapping.js'
 
@@ -22,12 +21,12 @@ const HEADER_CELLS = 8
 const MAGIC = 0x5354415453
 const FORMAT_VERSION = 1
 
-export const StatsPageReferenceSchema = z.object({
-  path: z.string(),
-  slots: z.int().positive(),
-  cellsPerSlot: z.int().positive(),
-})
-export type StatsPageReference = z.infer<typeof StatsPageReferenceSchema>
+/** Which page it is; see page-reference.ts for its schema. */
+export interface StatsPageReference {
+  path: string
+  slots: number
+  cellsPerSlot: number
+}
 
 function strideOf(cellsPerSlot: number): number {
   return Math.ceil(cellsPerSlot / LINE_CELLS) * LINE_CELLS

@@ -1,4 +1,4 @@
-"""Asks a model that `onecopy serve` or `onecopy load` of the same user keeps in memory.
+"""Runs a model that `onecopy serve` or `onecopy load` of the same user keeps in memory.
 
     import onecopy
     outputs = onecopy.run("logp", {"fingerprint": array})
@@ -6,16 +6,14 @@
     session = onecopy.attach("logp")
     outputs = session.run(None, {"fingerprint": array})
 
-`run` asks the server over its Unix socket, in the binary form of the Open Inference Protocol V2; no process is started.
-`attach` gives an `onnxruntime.InferenceSession` on the very pages that the server's workers have mapped: it needs the
-package onnxruntime of the version that the server has. Both need nothing else but the standard library; numpy arrays are
-taken and given where numpy is installed.
+`run` sends a request over the server's Unix socket, in the binary form of the Open Inference Protocol V2; no process is
+started. `attach` returns an `onnxruntime.InferenceSession` on the pages that the server's workers have mapped. It needs
+the package onnxruntime in the server's version. Otherwise the standard library is enough; numpy arrays are accepted and
+returned where numpy is installed.
 """
 
 import array as _array
 import fcntl
-import hashlib
-import http.client
 import json
 import math
 import os
@@ -23,14 +21,13 @@ import re
 import socket
 import struct
 import sys
-import urllib.parse
 import zlib
 
 __all__ = ["Error", "Tensor", "attach", "run"]
 
 _FOLDER = re.compile(r"^onecopy-\d+-\d+$")
 _MAGIC = b"ONECOPY\n"
-_FORMAT_VERSION = 9
+_FORMAT_VERSION = 10
 _PREFIX = struct.Struct("<8sIIII8x")
 _SEALED_MODE = 0o400
 _BLOCK_BYTES = 512
@@ -54,7 +51,7 @@ _DATATYPES = {
 
 
 class Error(Exception):
-    """What went wrong: `code` is one of docs/errors.md."""
+    """An error with a `code` of docs/errors.md."""
 
     def __init__(self, code, message):
         super().__init__(f"{code}: {message}")
@@ -82,7 +79,7 @@ def _numpy():
     return numpy
 
 
-# --- Who keeps what -----------------------------------------------------------------------------------------------
+# --- Servers and models -------------------------------------------------------------------------------------------
 
 
 def _boot_id():
@@ -114,7 +111,7 @@ def _is_alive(folder):
 
 
 def _servers(segment_dir):
-    """Folders of living servers of this user, the youngest first."""
+    """Folders of live servers of this user, the youngest first."""
     try:
         entries = [entry for entry in os.scandir(segment_dir) if _FOLDER.match(entry.name)]
     except OSError as thrown:
@@ -153,28 +150,80 @@ def _note(folder):
 # --- Over the socket ----------------------------------------------------------------------------------------------
 
 
-class _UnixConnection(http.client.HTTPConnection):
+class _Connection:
+    """HTTP/1.1 over a Unix socket. http.client would take longer to import than a small model to run."""
+
     def __init__(self, path, timeout):
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.settimeout(timeout)
+        try:
+            self._socket.connect(path)
+        except BaseException:
+            self._socket.close()
+            raise
+        self._file = self._socket.makefile("rb")
 
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
+    def exchange(self, method, path, headers, body):
+        """Status, headers by lower-case name, and body."""
+        lines = [f"{method} {path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        try:
+            self._socket.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
+            self._socket.sendall(body)
+        except (BrokenPipeError, ConnectionResetError):
+            # A server that rejects a body closes before it has read all of it: its answer has the reason.
+            pass
+        status = self._line().split(" ", 2)[1:2]
+        if not status or not status[0].isdigit():
+            raise ConnectionError("expected an answer in HTTP")
+        answered = {}
+        while line := self._line():
+            name, _, value = line.partition(":")
+            answered[name.strip().lower()] = value.strip()
+        return int(status[0]), answered, self._body(answered)
+
+    def _line(self):
+        line = self._file.readline(65537)
+        if not line.endswith(b"\n"):
+            raise ConnectionError("the connection was closed")
+        return line.decode("latin-1").strip()
+
+    def _exactly(self, count):
+        data = self._file.read(count)
+        if len(data) != count:
+            raise ConnectionError("the connection was closed")
+        return data
+
+    def _body(self, headers):
+        if headers.get("transfer-encoding", "").lower() != "chunked":
+            return self._exactly(int(headers.get("content-length", 0)))
+        parts = []
+        while size := int(self._line().split(";")[0], 16):
+            parts.append(self._exactly(size))
+            self._line()
+        while self._line():
+            pass
+        return b"".join(parts)
+
+    def close(self):
+        self._file.close()
+        self._socket.close()
 
 
-def _request(connection, method, path, body=None, headers=None):
-    connection.request(method, path, body=body, headers=headers or {})
-    response = connection.getresponse()
-    data = response.read()
-    if response.status != 200:
+def _request(connection, method, path, body=b"", headers=None):
+    status, answered, data = connection.exchange(method, path, headers or {}, body)
+    if status != 200:
         try:
             message = json.loads(data).get("error", "")
         except ValueError:
             message = data[:200].decode("utf-8", "replace")
-        raise Error(response.headers.get("X-Error-Code") or f"HTTP_{response.status}", message)
-    return response.headers, data
+        raise Error(answered.get("x-error-code") or f"HTTP_{status}", message)
+    return answered, data
+
+
+def _quoted(name):
+    """A part of a path."""
+    return "".join(chr(one) if chr(one).isalnum() and one < 128 else f"%{one:02X}" for one in name.encode("utf-8"))
 
 
 def _elements(name, value, spec):
@@ -208,7 +257,7 @@ def _elements(name, value, spec):
 
 
 def _shape_of(name, spec, count):
-    """What fits the model where one dimension at most is open."""
+    """The shape that fits the model, if at most one dimension is variable."""
     shape = spec["shape"]
     known = math.prod(one for one in shape if one >= 0)
     if sum(one < 0 for one in shape) > 1 or known == 0:
@@ -237,7 +286,7 @@ def _decoded(output, data):
 
 
 def _infer(connection, name, inputs, *, version, outputs, headers):
-    path = f"/v2/models/{urllib.parse.quote(name, safe='')}"
+    path = f"/v2/models/{_quoted(name)}"
     if version is not None:
         path += f"/versions/{version}"
     _, text = _request(connection, "GET", path, headers=headers)
@@ -267,7 +316,7 @@ def _infer(connection, name, inputs, *, version, outputs, headers):
             "Inference-Header-Content-Length": str(len(head)),
         },
     )
-    json_bytes = int(answer_headers.get("Inference-Header-Content-Length") or len(body))
+    json_bytes = int(answer_headers.get("inference-header-content-length") or len(body))
     results, at = {}, json_bytes
     for output in json.loads(body[:json_bytes])["outputs"]:
         results[output["name"]], size = _decoded(output, body[at:])
@@ -280,7 +329,7 @@ def run(name, inputs, *, version=None, outputs=None, segment_dir=None, timeout=1
 
     Inputs are numpy arrays of the model's types, arrays of the module array, or `Tensor`; outputs are numpy arrays where
     numpy is installed, and `Tensor` elsewhere. Raises Error: MODEL_NOT_RESIDENT with the command that would keep the
-    model, and what the server says.
+    model, and the errors of the server.
     """
     directory = _segment_dir(segment_dir)
     headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
@@ -291,10 +340,11 @@ def run(name, inputs, *, version=None, outputs=None, segment_dir=None, timeout=1
         if path is None:
             continue
         asked = note["modelName"] if name in note.get("names", ()) and note.get("modelName") else name
-        connection = _UnixConnection(path, timeout)
+        connection = None
         try:
+            connection = _Connection(path, timeout)
             return _infer(connection, asked, inputs, version=version, outputs=outputs, headers=headers)
-        except (FileNotFoundError, ConnectionError, http.client.HTTPException) as thrown:
+        except (FileNotFoundError, ConnectionError) as thrown:
             refusal = refusal or Error("SHUTTING_DOWN", f"the server of {folder} does not answer: {thrown!r}")
         except TimeoutError:
             raise Error("TIMEOUT", f"waited {timeout} s for the server of {folder}") from None
@@ -302,7 +352,8 @@ def run(name, inputs, *, version=None, outputs=None, segment_dir=None, timeout=1
             if thrown.code != "MODEL_NOT_FOUND":
                 raise
         finally:
-            connection.close()
+            if connection is not None:
+                connection.close()
     if refusal is not None:
         raise refusal
     raise _not_resident(name, directory)
@@ -319,7 +370,7 @@ def _line(file):
 
 
 def _offer(name, version, directory, timeout):
-    """The connection that holds the lease, and what its owner offers."""
+    """The connection that holds the lease, and the owner's offer."""
     for folder in _servers(directory):
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -327,18 +378,18 @@ def _offer(name, version, directory, timeout):
             connection.connect(os.path.join(folder, "attach.sock"))
             asked = {"type": "attach", "name": name, "version": None if version is None else str(version)}
             connection.sendall((json.dumps(asked) + "\n").encode("utf-8"))
-            said = _line(connection.makefile("r", encoding="utf-8"))
+            answer = _line(connection.makefile("r", encoding="utf-8"))
         except TimeoutError:
             connection.close()
             raise Error("TIMEOUT", f"waited {timeout} s for the process that keeps model {name}") from None
         except (OSError, ValueError):
             connection.close()
             continue
-        if said["type"] == "offer":
-            return connection, said
+        if answer["type"] == "offer":
+            return connection, answer
         connection.close()
-        if said["code"] != "MODEL_NOT_FOUND":
-            raise Error(said["code"], said["message"])
+        if answer["code"] != "MODEL_NOT_FOUND":
+            raise Error(answer["code"], answer["message"])
     raise _not_resident(name, directory)
 
 
@@ -347,13 +398,13 @@ def _refuse(path, message):
 
 
 def _check_file(file, reference):
-    """That it is the very file that was offered, sealed, of this user, and whole."""
+    """Checks that it is the offered file: sealed, of this user, and complete."""
     path = reference["path"]
     stat = os.fstat(file.fileno())
     if stat.st_uid != os.getuid() or stat.st_mode & 0o7777 != _SEALED_MODE:
         raise _refuse(path, f"expected owner {os.getuid()} and mode 0400")
     if stat.st_ino != reference["inode"] or stat.st_size != reference["fileBytes"]:
-        raise _refuse(path, "it is not the file that was offered")
+        raise _refuse(path, "it is not the offered file")
     if str(stat.st_ctime_ns) != reference["changedNs"]:
         raise _refuse(path, "it was changed after it was verified")
     if stat.st_blocks * _BLOCK_BYTES < stat.st_size:
@@ -372,6 +423,8 @@ def _head(file, reference):
     header = json.loads(text)
     file.seek(header["graph"]["offsetBytes"])
     graph = file.read(header["graph"]["bytes"])
+    import hashlib
+
     if hashlib.sha256(graph).hexdigest() != reference["graphSha256"]:
         raise _refuse(path, "the graph does not match its digest")
     return header, graph
@@ -394,12 +447,123 @@ def _uses_raw_weights(header, inode):
     )
 
 
+# --- The self-check: src/compile/self-check.ts ---------------------------------------------------------------------
+
+_SELF_CHECK_SEED = 17
+_VOCABULARIES = (
+    (10, ("a", "red", "male", "female", "S", "north", "yes", "7")),
+    (2, ("0", "1", "2", "3", "4", "5", "6", "7")),
+)
+# Largest permitted difference, relative to the largest value of the output; other datatypes must be equal.
+_TOLERANCES = {"FP64": 1e-9, "FP32": 1e-4, "FP16": 2e-2, "BF16": 2e-2}
+_MAX_TEXT_BYTES = 2 * 64
+
+
+def _uniform(numpy, first, count):
+    """Numbers `first` to `first + count` of the generator Mulberry32, uniform in [0, 1)."""
+    with numpy.errstate(over="ignore"):
+        step = numpy.arange(first + 1, first + count + 1, dtype="uint32")
+        state = numpy.uint32(_SELF_CHECK_SEED) + step * numpy.uint32(0x6D2B79F5)
+        mixed = (state ^ state >> 15) * (state | 1)
+        mixed ^= mixed + (mixed ^ mixed >> 7) * (mixed | 61)
+        return (mixed ^ mixed >> 14) / 2.0**32
+
+
+def _half_bits(numpy, values):
+    """The sixteen bits of numbers in [-1, 1), rounded towards zero as the recorder does."""
+    size = numpy.abs(values)
+    exponent = numpy.floor(numpy.log2(numpy.maximum(size, 2.0**-14)))
+    bits = (exponent + 15) * 1024 + numpy.floor((size / 2.0**exponent - 1) * 1024)
+    bits = numpy.where(size < 2.0**-14, numpy.floor(size * 2.0**24), bits).astype("uint16")
+    return bits | numpy.where(numpy.signbit(values), 0x8000, 0).astype("uint16")
+
+
+def _drawn(numpy, datatype, random, vocabulary):
+    """Elements as the session takes them, one for each random number."""
+    below, words = vocabulary
+    if datatype == "BYTES":
+        return numpy.array([words[int(one * len(words))] for one in random], dtype=object)
+    if datatype == "BOOL":
+        return (random * 2).astype("int64").astype("bool")
+    if datatype not in _TOLERANCES:
+        return (random * below).astype("int64").astype(_DATATYPES[datatype][1])
+    values = random * 2.0 - 1.0
+    if datatype == "FP16":
+        return _half_bits(numpy, values).view("float16")
+    if datatype == "BF16":
+        # The compiled graph casts it: the session takes and gives float32.
+        return (values.astype("float32").view("uint32") & numpy.uint32(0xFFFF0000)).view("float32")
+    return values.astype(_DATATYPES[datatype][1])
+
+
+def _recorded_inputs(numpy, check, specs):
+    """The inputs that the recorded answer is for."""
+    feeds, at = {}, 0
+    for spec in specs:
+        shape = [
+            one if one != -1 else (1 if axis == 0 else check["dimension"]) for axis, one in enumerate(spec["shape"] or [])
+        ]
+        count = math.prod(shape)
+        random = _uniform(numpy, at, count)
+        feeds[spec["name"]] = _drawn(numpy, spec["datatype"], random, _VOCABULARIES[check["vocabulary"]]).reshape(shape)
+        at += count
+    return feeds
+
+
+def _difference(numpy, expected, datatype, got):
+    """How an output differs from the recorded one; None where it agrees within the rounding of its datatype."""
+    if list(got.shape) != expected["shape"]:
+        return f"shape {list(got.shape)} instead of {expected['shape']}"
+    elements = expected["elements"]
+    first = got.reshape(-1)[: len(elements)]
+    if datatype == "BYTES":
+        cut = [str(one).encode("utf-16-le", "surrogatepass")[:_MAX_TEXT_BYTES] for one in first.tolist()]
+        wanted = [str(one).encode("utf-16-le", "surrogatepass") for one in elements]
+        return None if cut == wanted else "other text"
+    if datatype not in _TOLERANCES:
+        return None if [int(one) for one in first.tolist()] == [int(one) for one in elements] else "other values"
+    if datatype == "FP16":
+        wanted = numpy.array(elements, dtype="uint16").view("float16")
+    elif datatype == "BF16":
+        wanted = (numpy.array(elements, dtype="uint32") << 16).view("float32")
+    else:
+        wanted = numpy.array([float(one) for one in elements], dtype=_DATATYPES[datatype][1])
+    a, b = first.astype("float64"), wanted.astype("float64")
+    finite = numpy.abs(b[numpy.isfinite(b)])
+    tolerance = _TOLERANCES[datatype] * (finite.max() if finite.size else 0.0)
+    with numpy.errstate(invalid="ignore"):
+        same = (a == b) | (numpy.isnan(a) & numpy.isnan(b)) | (numpy.abs(a - b) <= tolerance)
+        return None if same.all() else f"values that differ by {numpy.abs(a - b)[~same].max()}"
+
+
+def _check_self(session, header):
+    """Repeats the run that was recorded when the model was compiled. Raises Error SELF_CHECK_FAILED."""
+    check = header["selfCheck"]
+    if check is None:
+        return
+    numpy = _numpy()
+    feeds = _recorded_inputs(numpy, check, [one for one in header["inputs"] if not one.get("optional")])
+    datatypes = {one["name"]: one["datatype"] for one in header["outputs"]}
+    names = [one["name"] for one in check["outputs"]]
+    for expected, got in zip(check["outputs"], session.run(names, feeds)):
+        how = _difference(numpy, expected, datatypes[expected["name"]], got)
+        if how is not None:
+            raise Error(
+                "SELF_CHECK_FAILED",
+                f"output {expected['name']!r} of the self-check: expected the output recorded at compile time, got {how}",
+            )
+
+
+# --- attach --------------------------------------------------------------------------------------------------------
+
+
 def attach(name, *, version=None, segment_dir=None, threads=None, timeout=120.0):
     """An `onnxruntime.InferenceSession` on the pages that the server's workers have mapped.
 
-    The weights are mapped read-only, not loaded. The session stays valid when the server replaces the model, stops or is
+    The weights are mapped read-only, not loaded. The session stays valid when the server replaces the model, ends or is
     killed. Raises Error: MODEL_NOT_RESIDENT with the command that would keep the model, RUNTIME_UNAVAILABLE without the
-    package onnxruntime, SEGMENT_INVALID where it has another version than the server or the file is not as it was sealed.
+    package onnxruntime, SEGMENT_INVALID where it has another version than the server or the file is not as it was sealed,
+    SELF_CHECK_FAILED where the session does not give the answer that was recorded when the model was compiled.
     """
     try:
         # Before the library is loaded: it would upload what it is used for.
@@ -414,7 +578,7 @@ def attach(name, *, version=None, segment_dir=None, threads=None, timeout=120.0)
         reference = offer["segment"]
         path = reference["path"]
         lock = open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
-        # Shared for as long as raw weights are needed: their owner releases none meanwhile.
+        # While this lock is shared, the owner releases no raw weights.
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         _check_file(lock, reference)
         header, graph = _head(lock, reference)
@@ -432,6 +596,7 @@ def attach(name, *, version=None, segment_dir=None, threads=None, timeout=120.0)
             sess_options=_session_options(onnxruntime, header, path, threads or offer["threads"]),
             providers=["CPUExecutionProvider"],
         )
+        _check_self(session, header)
         if _uses_raw_weights(header, reference["inode"]):
             # Kept with the session: closed when it is collected.
             session._onecopy_lock, lock = lock, None

@@ -1,8 +1,8 @@
 /**
- * What a process's environment must say before it loads the runtime. Since 1.30 the runtime's Linux build uploads
- * telemetry, keeps a device id, and leaves a file in the folder for temporary files for every process that loaded it:
- * this turns all of it off. It is read from the C environment, which a worker thread's `process.env` is not.
- * Source: https://github.com/microsoft/onnxruntime/pull/27379
+ * What a process's environment must say before it loads the runtime. Since 1.30 the runtime's Linux build
+ * uploads telemetry, keeps a device id, and leaves a file in the folder for temporary files for every process
+ * that loaded it: this turns all of it off. It is read from the C environment, which a worker thread's
+ * `process.env` is not. Source: https://github.com/microsoft/onnxruntime/pull/27379
  */
 export const RUNTIME_ENVIRONMENT = { ORT_DISABLE_TELEMETRY: '1' } as const
 
@@ -13,15 +13,17 @@ export const RUNTIME_ENVIRONMENT = { ORT_DISABLE_TELEMETRY: '1' } as const
  * 10 to 25 MB a worker smaller).
  */
 const MIB = 1024 * 1024
+export const MALLOC_LIMITS = { mmapBytes: 4 * MIB, trimBytes: 16 * MIB } as const
+
 export const WORKER_ENVIRONMENT = {
   ...RUNTIME_ENVIRONMENT,
-  MALLOC_MMAP_THRESHOLD_: String(4 * MIB),
-  MALLOC_TRIM_THRESHOLD_: String(16 * MIB),
+  MALLOC_MMAP_THRESHOLD_: String(MALLOC_LIMITS.mmapBytes),
+  MALLOC_TRIM_THRESHOLD_: String(MALLOC_LIMITS.trimBytes),
 }
 
 /**
- * Working folder of child processes: Node cannot start in a folder that has been removed (`uv_cwd`). Every path of the
- * configuration is absolute.
+ * Working folder of child processes: Node cannot start in a folder that has been removed (`uv_cwd`). Every
+ * path of the configuration is absolute.
  */
 export const CHILD_DIR = '/'
 

@@ -5,7 +5,7 @@
 import { Keyring } from '../access/api-keys.js'
 import { Batcher } from '../batch/batcher.js'
 import type { JobResult } from '../batch/job.js'
-import { loadableSegment } from '../compile/loadable.js'
+import { withoutDefaults } from '../compile/without-defaults.js'
 import type { ServingConfig } from '../config/config.js'
 import { standardOtlpEndpoint } from '../config/defence-options.js'
 import { Engine } from '../engine/engine.js'
@@ -249,7 +249,7 @@ export class ServingProcess {
     const attached = await attachSegment(segment.segment)
     let text: LoadedModel['text']
     try {
-      const loadable = await loadableSegment(attached)
+      const loadable = { ...attached, ...(await withoutDefaults(attached.graph, attached.header.inputs)) }
       const threads = config.threads ?? this.#config.threads
       await this.#engine.load(key, loadable, { threads, number })
       const run = async (tensors: readonly Tensor[], names: readonly string[]) =>

@@ -1,6 +1,6 @@
 /** Messages between a measuring process and its probes: one JSON line in each direction. */
 import * as z from 'zod'
-import { ErrorCodeSchema } from '../errors.js'
+import { ErrorCodeSchema } from '../error-schemas.js'
 
 export const ToProbeSchema = z.discriminatedUnion('type', [
   /** Load the image or segment; null loads only the library. */

@@ -1,6 +1,6 @@
 /** Messages between a process and the thread of an input transform. Row buffers are transferred. */
 import * as z from 'zod'
-import { ErrorCodeSchema } from '../errors.js'
+import { ErrorCodeSchema } from '../error-schemas.js'
 import type { NumericData } from '../tensor.js'
 
 const id = z.int().nonnegative()

@@ -8,6 +8,7 @@ import { cyclesIn, importsOf, localImportsOf, moduleOf, sourcesIn } from '../hel
 const LAYERS: Record<string, number> = {
   errors: 0,
   installation: 0,
+  'error-schemas': 0,
   tensor: 0,
   units: 0,
   lifecycle: 0,
@@ -126,4 +127,17 @@ test('no source file is longer than 400 lines', (t) => {
     const lines = readFileSync(join(PROJECT_ROOT, path), 'utf8').split('\n').length
     t.true(lines <= 400, `${path} has ${lines} lines`)
   }
+})
+
+test('the inference thread does not load the library of schemas', (t) => {
+  const seen = new Set<string>()
+  const visit = (path: string): void => {
+    if (seen.has(path)) return
+    seen.add(path)
+    t.false(importsOf(path).includes('zod'), path)
+    for (const target of localImportsOf(path)) visit(target)
+  }
+  // As compiled: without the imports of types.
+  visit('dist/src/engine/thread.js')
+  t.true(seen.size > 5)
 })

@@ -81,6 +81,21 @@ test('a different result is rejected with the output and the difference', async 
   await refused((tensors) => tensors.pop(), /output "text" .*got nothing/)
 })
 
+test('half types are compared as numbers, not as their bits', async (t) => {
+  const outputs: TensorSpec[] = [{ name: 'y', datatype: 'FP16', shape: [2] }]
+  const one = 0x3c00
+  const answering = (bits: number): SelfCheckOptions => ({
+    inputs: INPUTS,
+    outputs,
+    run: async () => [{ name: 'y', datatype: 'FP16', shape: [2], data: Uint16Array.of(one, bits) }],
+  })
+  const check = await recordSelfCheck(answering(one))
+  if (check === null) return t.fail('expected a check')
+  await checkSelf(check, answering(one + 1))
+  // 1.25 instead of 1.
+  await t.throwsAsync(checkSelf(check, answering(one + 0x100)), { code: 'SELF_CHECK_FAILED' })
+})
+
 test('a model that is not deterministic or does not run has no self-check', async (t) => {
   let factor = 1
   t.is(await recordSelfCheck(options((inputs) => answer(inputs, factor++))), null)

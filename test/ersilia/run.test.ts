@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { chmodSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -6,45 +6,11 @@ import test, { type ExecutionContext } from 'ava'
 import { decodeOutputs, encodeInputs } from '../../src/ersilia/binary.js'
 import { runCommand, startServer, stopCleanly, temporaryFolder } from '../helpers/server.js'
 import { PROJECT_ROOT } from '../helpers/shared.js'
-import { until, untilSome } from '../helpers/waiting.js'
+import { until } from '../helpers/waiting.js'
 import { LOGP_BUNDLE, LOGP_MODEL, makeBundle, molecules } from './helpers.js'
+import { load } from './resident.js'
 
 const MAIN = join(PROJECT_ROOT, 'dist', 'cluster', 'main.js')
-
-interface Resident {
-  readonly segmentDir: string
-  readonly process: ChildProcess
-  /** What it has printed. */
-  said(): string
-  stop(): Promise<number | null>
-}
-
-/** `onecopy load`, ready. */
-async function load(t: ExecutionContext, args: readonly string[]): Promise<Resident> {
-  const segmentDir = temporaryFolder(t, '/dev/shm')
-  const child = spawn(
-    process.execPath,
-    [MAIN, 'load', ...args, '--segment-dir', segmentDir, '--cache-dir', temporaryFolder(t)],
-    { stdio: ['ignore', 'pipe', 'ignore'] },
-  )
-  t.teardown(() => child.kill('SIGKILL'))
-  const exited = once(child, 'exit') as Promise<[number | null]>
-  let said = ''
-  child.stdout.setEncoding('utf8').on('data', (text: string) => {
-    said += text
-  })
-  await untilSome('the model to be ready', () => (/^ready/m.test(said) ? true : null))
-  return {
-    segmentDir,
-    process: child,
-    said: () => said,
-    async stop() {
-      child.kill('SIGTERM')
-      const [code] = await exited
-      return code
-    },
-  }
-}
 
 function run(segmentDir: string, args: readonly string[]) {
   return runCommand(['run', ...args, '--segment-dir', segmentDir])

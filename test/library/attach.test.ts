@@ -21,25 +21,25 @@ import { Runner } from './runner.js'
 
 const SHAPE = [1, WIDE_INPUTS]
 
-test.serial('another process answers as the workers do, with weights that it does not hold', async (t) => {
+test.serial('another process answers as the workers do, without weights of its own', async (t) => {
   const { server, url } = await serveWide(t)
   await untilReleased(server)
   const { segmentDir } = server
   const runner = new Runner(t)
   t.is(await runner.attach('wide', { segmentDir }), '1')
   t.deepEqual(await runner.run(wideRow(), SHAPE), await served(url, wideRow()))
-  // The lease is given back while the model is attached: one copy again.
+  // The lease has ended while the model is attached: one copy again.
   await untilReleased(server, 2)
   t.deepEqual(await runner.run(wideRow(7), SHAPE), await served(url, wideRow(7)))
   await runner.close()
   await stopCleanly(t, server)
 })
 
-test.serial('what is not kept is refused with the command that would keep it', async (t) => {
+test.serial('a model that is not resident is rejected with the command that loads it', async (t) => {
   const segmentDir = temporaryFolder(t, '/dev/shm')
-  const error = await t.throwsAsync(attach('nobody', { segmentDir }))
+  const error = await t.throwsAsync(attach('missing', { segmentDir }))
   t.like(error, { code: 'MODEL_NOT_RESIDENT' })
-  t.regex(error?.message ?? '', /onecopy load MODEL\.onnx --name nobody --segment-dir \/dev\/shm/)
+  t.regex(error?.message ?? '', /onecopy load MODEL\.onnx --name missing --segment-dir \/dev\/shm/)
   await t.throwsAsync(attach('x', { segmentDir: '/no/such' }), { code: 'SEGMENT_FOLDER_INVALID' })
   // @ts-expect-error: as a caller in JavaScript may write it.
   await t.throwsAsync(attach('x', { segmentdir: '/dev/shm' }), { code: 'CONFIG_INVALID' })
@@ -47,7 +47,7 @@ test.serial('what is not kept is refused with the command that would keep it', a
   await t.throwsAsync(attach(''), { code: 'CONFIG_INVALID' })
 })
 
-test.serial('runs are checked, batched, given up and limited in time', async (t) => {
+test.serial('runs are checked, batched, cancelled and limited in time', async (t) => {
   const { server } = await serveWide(t)
   const { segmentDir } = server
   await t.throwsAsync(attach('wide', { segmentDir, version: 2 }), { code: 'MODEL_NOT_RESIDENT' })
@@ -68,7 +68,7 @@ test.serial('runs are checked, batched, given up and limited in time', async (t)
     t.true(a.every((number, at) => Math.abs(number - (b[at] as number)) < 1e-4))
     t.is(a.byteLength, a.buffer.byteLength, 'memory of its own')
   }
-  t.is(rows[0]?.length, WIDE_INPUTS, 'inputs stay the caller’s')
+  t.is(rows[0]?.length, WIDE_INPUTS, 'inputs belong to the caller')
 
   const x = Float32Array.from(wideRow())
   await t.throwsAsync(model.run({}), { code: 'TENSOR_INVALID', message: /input "x": missing/ })
@@ -89,7 +89,7 @@ test.serial('runs are checked, batched, given up and limited in time', async (t)
   await Promise.all(many)
   const last = model.run({ x })
   await model.close()
-  t.is(Object.keys(await last).length, 1, 'what was asked for before is answered')
+  t.is(Object.keys(await last).length, 1, 'a run before it is answered')
   await t.throwsAsync(model.run({ x }), { code: 'SHUTTING_DOWN' })
   await stopCleanly(t, server)
 })
@@ -103,16 +103,16 @@ test.serial('a model that is replaced: one process stays, another follows', asyn
   for (let constant = 2; constant < 6; constant++) {
     following.events.length = 0
     await replace([constant, constant])
-    await following.heard('swapped')
+    await following.emitted('swapped')
     t.deepEqual(await following.run([10, 20], [1, 2]), [10 + constant, 20 + constant])
     t.deepEqual(await staying.run([10, 20], [1, 2]), [11, 21])
   }
-  await staying.heard('outdated')
+  await staying.emitted('outdated')
   const late = new Runner(t)
   await late.attach('add', { segmentDir })
   t.deepEqual(await late.run([10, 20], [1, 2]), [15, 25])
   await unload()
-  await following.heard('outdated')
+  await following.emitted('outdated')
   t.deepEqual(await following.run([10, 20], [1, 2]), [15, 25])
   for (const runner of [staying, following, late]) await runner.close()
   await t.throwsAsync(attach('add', { segmentDir }), { code: 'MODEL_NOT_RESIDENT' })
@@ -127,13 +127,13 @@ test.serial('an owner that stops or is killed leaves attached processes answerin
   await following.attach('wide', { segmentDir, onSwap: 'follow' })
   const expected = await staying.run(wideRow(), SHAPE)
   await first.server.stop('SIGKILL')
-  await staying.heard('ownerGone')
-  await following.heard('ownerGone')
+  await staying.emitted('ownerGone')
+  await following.emitted('ownerGone')
   t.deepEqual(await staying.run(wideRow(), SHAPE), expected)
   t.deepEqual(await following.run(wideRow(), SHAPE), expected)
   // The same model, perhaps out of what the first has left.
   const second = await startServer(t, { models: first.models, segmentDir, args: ['--workers', '1'] })
-  await following.heard('swapped')
+  await following.emitted('swapped')
   t.deepEqual(await following.run(wideRow(), SHAPE), expected)
   t.deepEqual(await staying.run(wideRow(), SHAPE), expected)
   await stopCleanly(t, second.server)
@@ -143,7 +143,7 @@ test.serial('an owner that stops or is killed leaves attached processes answerin
   await following.close()
 })
 
-test.serial('a process that dies with a lease gives it back by dying', async (t) => {
+test.serial('the lease of a process ends when the process dies', async (t) => {
   const { server, url } = await serveWide(t)
   await untilReleased(server)
   const [folder = ''] = readdirSync(server.segmentDir)
@@ -153,15 +153,15 @@ test.serial('a process that dies with a lease gives it back by dying', async (t)
     socket.write('{"type":"attach","name":"wide","version":null}\n')
     const [line] = (await once(socket.setEncoding('utf8'), 'data')) as [string]
     t.is(JSON.parse(line).type, 'offer')
-    // Nothing is released while it is held; then it is gone without a word.
+    // The process ends without a message.
     socket.destroy()
     await untilReleased(server, before + 1)
   }
   for (let round = 0; round < 3; round++) {
     const before = releases(server)
     const runner = new Runner(t)
-    runner.tell({ type: 'attach', name: 'wide', options: { segmentDir: server.segmentDir } })
-    // Once its weights are brought back, it loads.
+    runner.send({ type: 'attach', name: 'wide', options: { segmentDir: server.segmentDir } })
+    // It loads when its weights are restored.
     await until('the raw weights to be back', () => memoryOf(server) >= sizeOf(server))
     await runner.kill()
     await untilReleased(server, before + 1)
@@ -175,10 +175,10 @@ test.serial('a process that dies with a lease gives it back by dying', async (t)
   await stopCleanly(t, server)
 })
 
-test.serial('nonsense on the socket ends that connection and nothing else', async (t) => {
+test.serial('an invalid message on the socket ends that connection and nothing else', async (t) => {
   const { server } = await serveAdd(t, [1, 1])
   const [folder = ''] = readdirSync(server.segmentDir)
-  for (const line of ['nonsense\n', '{"type":"attach"}\n', '{"type":"offer"}\n']) {
+  for (const line of ['no JSON\n', '{"type":"attach"}\n', '{"type":"offer"}\n']) {
     const socket = connect(join(server.segmentDir, folder, 'attach.sock'))
     socket.write(line)
     await once(socket, 'close')

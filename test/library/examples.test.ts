@@ -14,6 +14,8 @@ const PHENOL = [256, 257, 264, 856, 857, 932, 1180, 1348, 1349, 1350, 1424]
 const SAMPLE = readFileSync(join(PROJECT_ROOT, 'models', 'logp', 'sample-request.json'), 'utf8')
 const TESTED = [
   'attach.py',
+  // By test/ersilia/run-py.test.ts.
+  'ersilia-run.py',
   'express.mjs',
   'fastify.mjs',
   'koa-cluster.mjs',
@@ -25,7 +27,7 @@ const TESTED = [
 interface Running {
   readonly child: ChildProcess
   readonly url: string
-  said(): string
+  output(): string
   ended(): Promise<number | null>
 }
 
@@ -37,14 +39,14 @@ async function example(t: ExecutionContext, name: string, env: NodeJS.ProcessEnv
   })
   t.teardown(() => child.kill('SIGKILL'))
   const exited = once(child, 'exit') as Promise<[number | null]>
-  let said = ''
+  let output = ''
   child.stdout?.setEncoding('utf8').on('data', (text: string) => {
-    said += text
+    output += text
   })
   return {
     child,
     url: `http://127.0.0.1:${port}`,
-    said: () => said,
+    output: () => output,
     ended: async () => (await exited)[0],
   }
 }
@@ -83,7 +85,7 @@ test.serial('the examples that attach', async (t) => {
   const koa = await example(t, 'koa-cluster.mjs', env)
   await until('the Koa cluster to answer', () => isUp(`${koa.url}/v2/health/ready`))
   t.true(await infers(koa.url))
-  // A connection that was on its way to a worker that is killed is answered by nobody.
+  // A connection to a worker that is killed gets no answer.
   const own = async () =>
     (await (await fetch(`${koa.url}/?bits=${PHENOL}`, { signal: AbortSignal.timeout(2000) })).json()) as {
       logp: number
@@ -109,7 +111,7 @@ test.serial('the examples that attach', async (t) => {
 
   const threads = await example(t, 'worker-threads.mjs', env)
   t.is(await threads.ended(), 0)
-  t.is(threads.said(), '1.40 1.40\n')
+  t.is(threads.output(), '1.40 1.40\n')
 
   for (const [name, modules] of [
     ['run.py', []],
@@ -120,7 +122,7 @@ test.serial('the examples that attach', async (t) => {
     else {
       const script = await example(t, name, env)
       t.is(await script.ended(), 0, name)
-      t.is(script.said(), '1.40\n', name)
+      t.is(script.output(), '1.40\n', name)
     }
   }
   await stopCleanly(t, server)
@@ -130,7 +132,7 @@ test.serial('the example that serves', async (t) => {
   const segmentDir = temporaryFolder(t, '/dev/shm')
   const env = { ONECOPY_SEGMENT_DIR: segmentDir, ONECOPY_CACHE_DIR: temporaryFolder(t) }
   const serving = await example(t, 'serve.mjs', env)
-  await until('it to be ready', () => serving.said().includes('inference on'))
+  await until('it to be ready', () => serving.output().includes('inference on'))
   t.true(await infers(serving.url))
   serving.child.kill('SIGTERM')
   t.is(await serving.ended(), 0)

@@ -47,7 +47,7 @@ test.serial('importing does nothing, and require works where Node allows it', (t
   else t.regex(required.stderr, /ERR_REQUIRE_ESM/)
 })
 
-/** Attaches in itself, in threads and in the workers of a cluster, and says what each was answered. */
+/** Attaches in the process itself, in threads and in cluster workers, and prints the answers. */
 const EVERYWHERE = `
 import cluster from 'node:cluster'
 import { once } from 'node:events'
@@ -120,7 +120,7 @@ test.serial('attaching and closing again and again leaves no file open and no ma
   await stopCleanly(t, server)
 })
 
-test.serial('an owner that does not answer is not waited for longer than was said', async (t) => {
+test.serial('attaching to an owner that does not answer ends at the deadline', async (t) => {
   const { server } = await serveAdd(t, [1, 1])
   server.process.kill('SIGSTOP')
   const error = await t.throwsAsync(attach('add', { segmentDir: server.segmentDir, timeoutMs: 300 }))
@@ -130,7 +130,7 @@ test.serial('an owner that does not answer is not waited for longer than was sai
   await stopCleanly(t, server)
 })
 
-test.serial('what another user keeps is not attached to', async (t) => {
+test.serial('models of another user are not attached to', async (t) => {
   if (process.getuid?.() !== 0) {
     t.log('skipped: only root can become another user')
     t.pass()
@@ -138,9 +138,9 @@ test.serial('what another user keeps is not attached to', async (t) => {
   }
   const segmentDir = temporaryFolder(t, '/dev/shm')
   chmodSync(segmentDir, 0o1777)
-  const nobody = 65_534
+  const otherUser = 65_534
   const { server } = await serveWide(t, { segmentDir })
-  const other = new Runner(t, { uid: nobody })
+  const other = new Runner(t, { uid: otherUser })
   await t.throwsAsync(other.attach('wide', { segmentDir }), { code: 'MODEL_NOT_RESIDENT' })
   // And the other way: not even root's library does.
   const theirs = temporaryFolder(t, '/dev/shm')
@@ -149,7 +149,7 @@ test.serial('what another user keeps is not attached to', async (t) => {
   chmodSync(cacheDir, 0o1777)
   const foreign = await startServer(t, {
     ...{ segmentDir: theirs, cacheDir, args: ['--workers', '1'] },
-    wrap: (command) => ['setpriv', `--reuid=${nobody}`, '--clear-groups', ...command],
+    wrap: (command) => ['setpriv', `--reuid=${otherUser}`, '--clear-groups', ...command],
     env: { HOME: cacheDir },
   })
   await t.throwsAsync(attach('logp', { segmentDir: theirs }), { code: 'MODEL_NOT_RESIDENT' })

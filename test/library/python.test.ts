@@ -17,7 +17,7 @@ function python(program: string, env: NodeJS.ProcessEnv = {}): unknown {
   return JSON.parse(stdout)
 }
 
-testWithPython('the standard library is enough to ask a resident model', [], async (t) => {
+testWithPython('the standard library is enough to run a resident model', [], async (t) => {
   t.true(PYTHON_MODULE.endsWith('/src/python/onecopy.py'))
   const { server, replace } = await serveAdd(t, [1, 2])
   const env = { ONECOPY_SEGMENT_DIR: server.segmentDir }
@@ -50,15 +50,15 @@ except onecopy.Error as thrown:
   t.is(refused('onecopy.run("add", {"z": [1, 2]})')[0], 'TENSOR_INVALID')
   t.is(refused('onecopy.run("add", {})')[0], 'TENSOR_INVALID')
   t.is(refused('onecopy.run("add", {"x": onecopy.Tensor([1.0, 2.0, 3.0], [1, 3])})')[0], 'TENSOR_INVALID')
-  const [code, message] = refused('onecopy.run("nobody", {})')
+  const [code, message] = refused('onecopy.run("missing", {})')
   t.is(code, 'MODEL_NOT_RESIDENT')
-  t.regex(message, /onecopy load MODEL\.onnx --name nobody/)
+  t.regex(message, /onecopy load MODEL\.onnx --name missing/)
   t.is(refused('onecopy.run("add", {}, segment_dir="/no/such")')[0], 'SEGMENT_FOLDER_INVALID')
   t.is(refused('onecopy.attach("add")')[0], 'RUNTIME_UNAVAILABLE')
   await stopCleanly(t, server)
 })
 
-testWithPython('numpy arrays go in and come out', ['numpy'], async (t) => {
+testWithPython('numpy arrays are accepted and returned', ['numpy'], async (t) => {
   const { server, url } = await serveWide(t)
   const row = wideRow()
   const answer = python(
@@ -87,7 +87,7 @@ for line in sys.stdin:
     print(json.dumps(session.run(None, {"x": x})[0].reshape(-1).tolist()), flush=True)
 `
 
-/** Memory of a segment in one process: what it maps of it, its share of that, and what it has for itself. */
+/** Memory of a segment in one process: mapped, its proportional share, and private. */
 function segmentMemory(pid: number): {
   readonly rss: number
   readonly pss: number
@@ -105,7 +105,7 @@ function segmentMemory(pid: number): {
 }
 
 testWithPython(
-  'a session of onnxruntime reads the very pages of the workers, as two processes of Node.js do',
+  'a session of onnxruntime reads the pages of the workers, as two Node.js processes do',
   ['numpy', 'onnxruntime'],
   async (t) => {
     const { server, url } = await serveWide(t)
@@ -126,9 +126,9 @@ testWithPython(
     for (const runner of runners) t.deepEqual([...(await runner.run(row, [1, row.length]))], expected)
     for (const { stdin, stdout } of holders) {
       stdin.write(`${JSON.stringify(row)}\n`)
-      let said = ''
-      while (!said.endsWith('\n')) said += String((await once(stdout, 'data'))[0])
-      t.deepEqual(JSON.parse(said), expected, 'bit for bit')
+      let output = ''
+      while (!output.endsWith('\n')) output += String((await once(stdout, 'data'))[0])
+      t.deepEqual(JSON.parse(output), expected, 'bit for bit')
     }
     const pids = [...runners.map(({ process }) => process.pid), ...holders.map(({ pid }) => pid)]
     const held = pids.map((pid) => segmentMemory(pid as number))
@@ -137,23 +137,23 @@ testWithPython(
       t.true(pss < rss / 3, `${pss} of ${rss}: shared with the worker and the other three`)
       t.is(anonymous, 0)
     }
-    // Their leases are given back: one copy in shared memory again.
+    // Their leases have ended: one copy in shared memory again.
     await untilReleased(server, 2)
     t.regex(String(python('import json, onecopy; print(json.dumps(onecopy.__doc__))')), /InferenceSession/)
     await stopCleanly(t, server)
     // The pages stay for those who have them.
     for (const { stdin, stdout } of holders) {
       stdin.write(`${JSON.stringify(row)}\n`)
-      let said = ''
-      while (!said.endsWith('\n')) said += String((await once(stdout, 'data'))[0])
-      t.deepEqual(JSON.parse(said), expected)
+      let output = ''
+      while (!output.endsWith('\n')) output += String((await once(stdout, 'data'))[0])
+      t.deepEqual(JSON.parse(output), expected)
       stdin.end()
     }
     for (const runner of runners) await runner.close()
   },
 )
 
-testWithPython('another version of onnxruntime is refused', ['numpy', 'onnxruntime'], async (t) => {
+testWithPython('another version of onnxruntime is rejected', ['numpy', 'onnxruntime'], async (t) => {
   const { server } = await serveAdd(t, [1, 2])
   const folder = temporaryFolder(t)
   writeFileSync(join(folder, 'onnxruntime.py'), '__version__ = "1.2.3"\n')

@@ -1,4 +1,4 @@
-/** A process that attaches to a model and does what its parent says: a runner as a team would write one. */
+/** A process that attaches to a model and follows the orders of its parent. */
 import { readFileSync } from 'node:fs'
 import { type AttachedModel, attach } from '../../cluster/index.js'
 import type { AttachOptions } from '../../src/library/options.js'

@@ -23,7 +23,7 @@ export class Runner {
     t.teardown(() => this.process.kill('SIGKILL'))
   }
 
-  tell(order: Order): void {
+  send(order: Order): void {
     this.process.send(order)
   }
 
@@ -35,13 +35,13 @@ export class Runner {
   }
 
   async attach(name: string, options: AttachOptions): Promise<string> {
-    this.tell({ type: 'attach', name, options })
+    this.send({ type: 'attach', name, options })
     return (await this.#next('attached')).version
   }
 
   /** The first output. */
   async run(input: readonly number[], shape: readonly number[]): Promise<readonly number[]> {
-    this.tell({ type: 'run', input, shape })
+    this.send({ type: 'run', input, shape })
     const { outputs } = await this.#next('ran')
     return Object.values(outputs)[0] ?? []
   }
@@ -49,15 +49,15 @@ export class Runner {
   /** Its private memory before it was closed, in bytes. The process must end by itself. */
   async close(): Promise<number> {
     const exited = once(this.process, 'exit')
-    this.tell({ type: 'close' })
+    this.send({ type: 'close' })
     const { privateBytes } = await this.#next('closed')
     const [code] = await exited
     if (code !== 0) throw new Error(`expected a runner to end with 0, got ${code}`)
     return privateBytes
   }
 
-  async heard(event: string): Promise<void> {
-    await untilSome(`a runner to hear ${event}`, () => (this.events.includes(event) ? true : null))
+  async emitted(event: string): Promise<void> {
+    await untilSome(`a runner to emit ${event}`, () => (this.events.includes(event) ? true : null))
   }
 
   async kill(signal: NodeJS.Signals = 'SIGKILL'): Promise<void> {

@@ -59,7 +59,7 @@ test.serial('a script serves, restarts its workers, and leaves nothing', async (
   t.is((await fetch(`http://127.0.0.1:${second.port}/docs`)).status, 404)
 })
 
-test.serial('a start that fails says why and leaves nothing', async (t) => {
+test.serial('a start that fails reports the reason and leaves nothing', async (t) => {
   const options = optionsOf(t)
   const failing = { ...options, workers: 0 }
   await t.throwsAsync(serve(failing), {
@@ -112,13 +112,13 @@ test.serial('it runs in the primary of a cluster with workers of its own, and di
       stdio: ['ignore', 'pipe', 'inherit'],
     })
     t.teardown(() => child.kill('SIGKILL'))
-    let said = ''
+    let output = ''
     child.stdout.setEncoding('utf8').on('data', (text: string) => {
-      said += text
+      output += text
     })
     const [code] = (await once(child, 'exit')) as [number | null]
     t.is(code, how === 'end' ? 0 : null)
-    const { answer, settings } = JSON.parse(said)
+    const { answer, settings } = JSON.parse(output)
     t.deepEqual(answer.y, [11, 22])
     t.deepEqual(answer.args, ['mine'])
     t.deepEqual(settings, ['mine'])
