@@ -16,6 +16,9 @@ export interface QueueLimits {
   readonly maxBytes: number
 }
 
+/** Each has a key of its own: what is kept of an output is by row of the job. */
+let pooledJobs = 0
+
 /** A job with what the queue knows about it. */
 export class Entry {
   readonly job: Job
@@ -38,7 +41,12 @@ export class Entry {
   ) {
     this.job = job
     this.rows = isBatchable ? rowsOf(job.inputs) : null
-    this.key = this.rows === null ? '' : compatibilityKey(job.inputs, job.outputNames)
+    this.key =
+      this.rows === null
+        ? ''
+        : job.pooling === undefined
+          ? compatibilityKey(job.inputs, job.outputNames)
+          : `pooled ${++pooledJobs}`
     this.bytes = dataBytes(job.inputs)
     this.priority = job.priority === undefined || job.priority === 0 ? DEFAULT_PRIORITY : job.priority
     this.resolve = (result) => {

@@ -10,6 +10,7 @@
 import { OnecopyError } from '../errors.js'
 import type { ExecutionTimes } from '../metrics/recorder.js'
 import type { Tensor } from '../tensor.js'
+import type { TokenPooling } from '../token-pooling.js'
 import { Entry, ModelQueue, type QueueLimits } from './admission.js'
 import { concatenate, split } from './concat.js'
 import type { Job, JobResult, OutputLimit, Run } from './job.js'
@@ -297,7 +298,7 @@ export class Batcher {
       const { outputNames } = first.job
       const outputLimit = jointLimit(batch)
       const { outputs, times } = await this.#run(model, {
-        ...{ inputs, outputNames, outputLimit, rows, beganNs },
+        ...{ inputs, outputNames, outputLimit, pooling: null, rows, beganNs },
       })
       const parts = split(outputs, rowCounts, rows)
       if (parts !== null) return parts.map((part) => ({ outputs: part, times }))
@@ -317,10 +318,10 @@ export class Batcher {
   }
 
   async #runAlone(model: QueuedModel, { job, rows }: Entry, beganNs: bigint): Promise<Computed | Error> {
-    const { inputs, outputNames, outputLimit = null } = job
+    const { inputs, outputNames, outputLimit = null, pooling = null } = job
     try {
       return await this.#run(model, {
-        ...{ inputs, outputNames, outputLimit, rows: rows ?? 1, beganNs },
+        ...{ inputs, outputNames, outputLimit, pooling, rows: rows ?? 1, beganNs },
       })
     } catch (thrown) {
       return thrown as Error
@@ -333,14 +334,16 @@ export class Batcher {
       inputs: readonly Tensor[]
       outputNames: readonly string[]
       outputLimit: OutputLimit | null
+      pooling: TokenPooling | null
       rows: number
       /** When its inputs began to be gathered. */
       beganNs: bigint
     },
   ): Promise<Computed> {
     const { modelKey } = model
-    const { inputs, outputNames, outputLimit, rows, beganNs } = execution
-    const run = this.#options.run({ modelKey, inputs, outputNames, outputLimit, isAlone: this.#isAlone })
+    const { inputs, outputNames, outputLimit, pooling, rows, beganNs } = execution
+    const asked = { modelKey, inputs, outputNames, outputLimit, pooling }
+    const run = this.#options.run({ ...asked, isAlone: this.#isAlone })
     const { outputs, startedNs, computeNs, placement } = await run
     const times = {
       inputNs: Math.max(0, startedNs - Number(beganNs)),

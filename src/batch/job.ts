@@ -2,6 +2,7 @@
 import type { ExecutionTimes } from '../metrics/recorder.js'
 import type { Placement } from '../metrics/series.js'
 import type { Tensor } from '../tensor.js'
+import type { TokenPooling } from '../token-pooling.js'
 
 /** How much the outputs may take on the wire. */
 export interface OutputLimit {
@@ -16,6 +17,8 @@ export interface Job {
   readonly outputNames: readonly string[]
   /** Without, outputs may be of any size. */
   readonly outputLimit?: OutputLimit
+  /** What is kept of its outputs; such a job is not joined with others. */
+  readonly pooling?: TokenPooling
   /** 1 is the highest; 0 means the default. */
   readonly priority?: number
   /** Longest time from now to the result, waiting included; null is no limit. */
@@ -37,6 +40,7 @@ export interface Execution {
   readonly inputs: readonly Tensor[]
   readonly outputNames: readonly string[]
   readonly outputLimit: OutputLimit | null
+  readonly pooling: TokenPooling | null
   /** Whether the request is the only one that the server has, and no other client is connected. */
   readonly isAlone: boolean
 }

@@ -3,7 +3,7 @@
  * two; the limit is the smallest size that is almost as good as the best, because a larger batch makes
  * its first request wait for its last. A convolution that gains nothing ends at 1, a small MLP at the
  * maximum. Sizes are tried upwards, each at most the double of one that is known, so that trying costs
- * little; from time to time the next size up is tried again, so that the limit follows what changes.
+ * little; from time to time the next size up or down is tried again, so that the limit follows what changes.
  */
 
 /** A size is as good as the best when its rows take at most this much longer. */
@@ -12,13 +12,15 @@ const GOOD_ENOUGH = 1.05
 const WORTH_WAITING = 0.8
 /** Weight of the newest measurement. */
 const NEWEST = 0.2
-/** Executions between two that try the next size up. */
+/** Executions between two that try another size: the next up and the next down, in turns. */
 const EXPLORE_EVERY = 256
 
 export class BatchTuner {
   readonly #maxRows: number
   /** Nanoseconds per row, by the logarithm of the size; undefined where nothing was measured. */
   readonly #nsPerRow: (number | undefined)[] = []
+  /** Sizes that were measured once: a first run allocates and faults pages in, and must not count for long. */
+  readonly #new = new Set<number>()
   #executions = 0
 
   constructor(maxRows: number) {
@@ -31,7 +33,10 @@ export class BatchTuner {
     const bucket = Math.floor(Math.log2(rows))
     const nsPerRow = computeNs / rows
     const known = this.#nsPerRow[bucket]
-    this.#nsPerRow[bucket] = known === undefined ? nsPerRow : known + NEWEST * (nsPerRow - known)
+    if (known === undefined) this.#new.add(bucket)
+    const isSecond = known !== undefined && this.#new.delete(bucket)
+    this.#nsPerRow[bucket] =
+      known === undefined || isSecond ? nsPerRow : known + NEWEST * (nsPerRow - known)
   }
 
   /** Whether a batch of `more` rows is known to spend clearly less time per row than one of `fewer`, or not known yet. */
@@ -44,10 +49,16 @@ export class BatchTuner {
 
   /** Rows to compute together next, at most. */
   get limit(): number {
-    const isExploring = this.#executions % EXPLORE_EVERY === EXPLORE_EVERY - 1
     const bucket = this.#bestBucket()
-    const isFrontier = bucket === this.#nsPerRow.length - 1
-    return Math.min(largestOf(isFrontier || isExploring ? bucket + 1 : bucket), this.#maxRows)
+    return Math.min(largestOf(bucket + this.#step(bucket)), this.#maxRows)
+  }
+
+  /** How far from the best size the next execution is: 0 but where one is tried. */
+  #step(bucket: number): -1 | 0 | 1 {
+    if (bucket === this.#nsPerRow.length - 1) return 1
+    if (this.#executions % EXPLORE_EVERY !== EXPLORE_EVERY - 1) return 0
+    const isUp = bucket === 0 || Math.floor(this.#executions / EXPLORE_EVERY) % 2 === 0
+    return isUp ? 1 : -1
   }
 
   /** The smallest size that is as good as the best, by its logarithm; -1 where nothing was measured. */

@@ -5,6 +5,7 @@
 import type { ErrorCode } from '../errors.js'
 import type { StatsPageReference } from '../metrics/page.js'
 import type { Tensor, TensorData, TensorSpec } from '../tensor.js'
+import type { TokenPooling } from '../token-pooling.js'
 
 /** What the outputs of a run may take on the wire. It is checked where the outputs are, before they go anywhere. */
 export interface OutputLimit {
@@ -33,6 +34,8 @@ export interface RunRequest {
   readonly inputs: readonly Tensor[]
   readonly outputNames: readonly string[]
   readonly outputLimit: OutputLimit | null
+  /** How its outputs are reduced before they leave the thread; null: not at all. */
+  readonly pooling: TokenPooling | null
   /** Whether it is part of loading the model, not a client's request. */
   readonly isProving: boolean
 }

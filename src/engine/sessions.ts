@@ -8,6 +8,7 @@ import { PROCESS_CELL_COUNT } from '../metrics/series.js'
 import { leastBytes, responseTooLarge } from '../protocol/v2/response-size.js'
 import { Session } from '../runtime/session.js'
 import type { Tensor } from '../tensor.js'
+import { poolTokens } from '../token-pooling.js'
 import type { LoadRequest, OutputLimit, Ran, RunRequest } from './messages.js'
 
 interface Loaded {
@@ -57,7 +58,7 @@ export class Sessions {
   }
 
   /** @throws OnecopyError MODEL_RUN_FAILED, MODEL_NOT_READY, RESPONSE_TOO_LARGE. */
-  run({ modelKey, inputs, outputNames, outputLimit, isProving }: RunRequest): Ran {
+  run({ modelKey, inputs, outputNames, outputLimit, pooling, isProving }: RunRequest): Ran {
     const loaded = this.#loaded.get(modelKey)
     if (loaded === undefined) throw new OnecopyError('MODEL_NOT_READY', `model ${modelKey} is not loaded`)
     const { session, number } = loaded
@@ -65,7 +66,8 @@ export class Sessions {
       session.run(inputs, outputNames),
     )
     checkSize(outputs, outputLimit)
-    return { outputs, startedNs, computeNs }
+    const kept = pooling === null ? outputs : outputs.map((output) => poolTokens(output, pooling))
+    return { outputs: kept, startedNs, computeNs }
   }
 
   unload(modelKey: string): void {

@@ -72,8 +72,8 @@ export class ServingProcess {
     this.#keyring = new Keyring({ keys: secrets.apiKeys, adminTokenSha256 })
     const headers = securityHeaders({ isTls: secrets.tls !== null })
     this.#batcher = new Batcher({
-      run: ({ modelKey, inputs, outputNames, outputLimit, isAlone }) =>
-        this.#engine.run(modelKey, inputs, outputNames, { outputLimit, isAlone }),
+      run: ({ modelKey, inputs, outputNames, ...options }) =>
+        this.#engine.run(modelKey, inputs, outputNames, options),
       isAlone: () => this.connections.isAlone,
       onExecution: ({ modelKey, rows, times }) => {
         this.#models.byKey(modelKey)?.counts.countExecution(rows, times)
@@ -146,10 +146,11 @@ export class ServingProcess {
     const out = this.#models.outOfService(model.name, model.version)
     if (out !== null) throw outOfServiceError(out, out.state)
     checkDivisions(model.divisions, options.inputs)
-    const { inputs, outputNames, outputLimit, priority, timeoutMs, isCancelled } = options
+    const { inputs, outputNames, outputLimit, pooling, priority, timeoutMs, isCancelled } = options
     const result = await this.#batcher.submit({
       ...{ modelKey: model.key, inputs, outputNames, priority, timeoutMs, isCancelled },
       ...(outputLimit === undefined ? {} : { outputLimit }),
+      ...(pooling === undefined ? {} : { pooling }),
     })
     model.counts.observe('queueDuration', result.queueNs / 1e9)
     model.counts.countComputed(result.times)

@@ -1,11 +1,9 @@
 /** What is known of a text model from the files in its folder. Made by folder.ts; crosses to the workers. */
 import { z } from 'zod'
+import { POOLINGS } from '../token-pooling.js'
 
 export const TEXT_TASKS = ['embedding', 'classification', 'token-classification', 'reranking'] as const
 export type TextTask = (typeof TEXT_TASKS)[number]
-
-export const POOLINGS = ['mean', 'cls', 'last', 'max'] as const
-export type Pooling = (typeof POOLINGS)[number]
 
 export const ACTIVATIONS = ['softmax', 'sigmoid', 'none'] as const
 

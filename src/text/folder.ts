@@ -6,7 +6,8 @@ import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { z } from 'zod'
 import { OnecopyError } from '../errors.js'
-import type { Pooling, TextDescription, TextOverrides, TextTask } from './description.js'
+import type { Pooling } from '../token-pooling.js'
+import type { TextDescription, TextOverrides, TextTask } from './description.js'
 import { invalid, parseFile, readOptional, readOptionalText, sha256Of } from './hub-files.js'
 import {
   ModelFileSchema,

@@ -2,6 +2,7 @@
 import { OnecopyError } from '../errors.js'
 import type { Tensor, TensorSpec } from '../tensor.js'
 import { requiredOf } from '../tensor.js'
+import type { Pooling, TokenPooling } from '../token-pooling.js'
 import type { TextDescription } from './description.js'
 
 export interface Sequence {
@@ -26,8 +27,8 @@ export interface TextInterface {
   /** In the graph's order. */
   readonly inputs: readonly TensorSpec[]
   readonly output: TensorSpec
-  /** Whether the output is the text's vector already. */
-  readonly isPooled: boolean
+  /** How states of tokens become the text's vector; null where the output is what is read. */
+  readonly pooling: Pooling | null
 }
 
 function unsupported(message: string): OnecopyError {
@@ -53,7 +54,7 @@ function outputOf(
 
 /** @throws OnecopyError MODEL_UNSUPPORTED naming the input or output that is not as expected. */
 export function textInterface(
-  { task, labels }: Pick<TextDescription, 'task' | 'labels'>,
+  { task, labels, pooling }: Pick<TextDescription, 'task' | 'labels' | 'pooling'>,
   model: { readonly inputs: readonly TensorSpec[]; readonly outputs: readonly TensorSpec[] },
 ): TextInterface {
   const inputs = requiredOf(model.inputs)
@@ -71,8 +72,8 @@ export function textInterface(
     throw unsupported('expected an input input_ids, found none')
   const { output, rank, expected } = outputOf(task, model.outputs)
   if (output === undefined) throw unsupported(`expected an output ${expected} for ${task}, found none`)
-  if (output.datatype !== 'FP32')
-    throw unsupported(`output ${output.name}: expected FP32, got ${output.datatype}`)
+  if (output.datatype !== 'FP32' && output.datatype !== 'FP16')
+    throw unsupported(`output ${output.name}: expected FP32 or FP16, got ${output.datatype}`)
   if (output.shape !== null && output.shape.length !== rank)
     throw unsupported(`output ${output.name}: expected ${rank} dimensions, got [${output.shape.join(', ')}]`)
   const last = output.shape?.at(-1) ?? -1
@@ -80,7 +81,15 @@ export function textInterface(
     throw unsupported(
       `output ${output.name}: expected a logit for each of the ${labels.length} labels in config.json, got ${last}`,
     )
-  return { inputs, output, isPooled: task === 'embedding' && rank === 2 }
+  return { inputs, output, pooling: task === 'embedding' && rank === 3 ? pooling : null }
+}
+
+/** What is kept of the output of these sequences; undefined: all of it. */
+export function poolingOf(
+  { pooling }: Pick<TextInterface, 'pooling'>,
+  sequences: readonly Sequence[],
+): { readonly pooling?: TokenPooling } {
+  return pooling === null ? {} : { pooling: { kind: pooling, lengths: sequences.map(({ ids }) => ids.length) } }
 }
 
 /** The tensors of sequences side by side, all as long as the longest. */

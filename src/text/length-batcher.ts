@@ -6,12 +6,13 @@
  * It stands in front of the queue of the model: what it submits there is padded to one length and takes part in
  * the queue's fairness between models.
  */
-import { BatchTuner } from '../batch/tuner.js'
 import { OnecopyError } from '../errors.js'
-import type { Tensor } from '../tensor.js'
+import { floatsOf, type Tensor } from '../tensor.js'
+import type { TokenPooling } from '../token-pooling.js'
 import { selectBatch } from './batch-selection.js'
+import { BatchSizes } from './batch-sizes.js'
 import { CostModel } from './cost-model.js'
-import { paddedInputs, type Sequence, type TextInterface } from './interface.js'
+import { paddedInputs, poolingOf, type Sequence, type TextInterface } from './interface.js'
 
 /** Of those that wait, so many of the oldest are looked at for a batch. */
 const LOOK_AHEAD = 1024
@@ -23,7 +24,7 @@ const LONGEST_LINGER_MS = 5
 /** The first output of a joint run: [rows, ...], and where a row stands in it. */
 export interface RowOfBatch {
   readonly data: Float32Array
-  /** Of one row: [sequence, hidden], or [classes]. */
+  /** Of one row: [hidden] of what was pooled, [sequence, classes], or [classes]. */
   readonly shape: readonly number[]
   /** Tokens of the sequence itself. */
   readonly length: number
@@ -32,6 +33,7 @@ export interface RowOfBatch {
 export type RunBatch = (job: {
   readonly inputs: readonly Tensor[]
   readonly outputNames: readonly string[]
+  readonly pooling?: TokenPooling
   readonly isCancelled: () => boolean
 }) => Promise<{ readonly outputs: readonly Tensor[]; readonly computeNs: number }>
 
@@ -56,6 +58,11 @@ export interface RunSequencesOptions {
   readonly isCancelled: () => boolean
 }
 
+interface Output {
+  readonly floats: Float32Array
+  readonly shape: readonly number[]
+}
+
 /** A request that waits for its rows. */
 interface Request {
   readonly sequences: readonly Sequence[]
@@ -76,7 +83,7 @@ interface Row {
 
 export class LengthBatcher {
   readonly #options: LengthBatcherOptions
-  readonly #tuner: BatchTuner
+  readonly #sizes: BatchSizes
   readonly #costs = new CostModel()
   readonly #rows: Row[] = []
   readonly #requests = new Set<Request>()
@@ -88,7 +95,7 @@ export class LengthBatcher {
 
   constructor(options: LengthBatcherOptions) {
     this.#options = options
-    this.#tuner = new BatchTuner(options.maxTokens)
+    this.#sizes = new BatchSizes(options)
   }
 
   /**
@@ -156,13 +163,11 @@ export class LengthBatcher {
   /** Whether it waits: where a fuller batch is known to pay, or not known yet, and something waits already. */
   #lingerFor(batch: readonly Row[]): boolean {
     const waiting = this.#rows.length
-    const rows = Math.min(waiting + batch.length, this.#options.maxRows)
     const lingerMs = Math.min(this.#lastComputeMs * LINGER_SHARE, LONGEST_LINGER_MS)
-    if (!this.#options.isBatchable || waiting === 0 || waiting >= rows || lingerMs < SHORTEST_LINGER_MS)
-      return false
+    if (!this.#options.isBatchable || waiting === 0 || lingerMs < SHORTEST_LINGER_MS) return false
     const length = Math.max(...this.#rows.slice(0, LOOK_AHEAD).map(({ sequence }) => sequence.ids.length))
-    const [now, then] = [waiting * length, Math.min(rows * length, this.#tuner.limit)]
-    if (now >= then || !this.#tuner.isWorthWaiting(now, then)) return false
+    const rows = Math.min(waiting + batch.length, this.#sizes.maxRows(length))
+    if (waiting >= rows || !this.#sizes.isWorthWaiting({ length, fewer: waiting, more: rows })) return false
     this.#linger = { rows, timer: setTimeout(() => this.#endLinger(), lingerMs) }
     return true
   }
@@ -182,16 +187,14 @@ export class LengthBatcher {
   }
 
   #nextBatch(): Row[] {
-    const { maxRows, maxTokens, isBatchable, isPaddable } = this.#options
+    const { isBatchable, isPaddable } = this.#options
     const rows = this.#rows.slice(0, LOOK_AHEAD)
     if (rows.length === 0) return []
-    const tokens = Math.min(this.#tuner.limit, maxTokens)
     const places = selectBatch(
       rows.map(({ sequence }) => sequence.ids.length),
       {
-        maxRows: isBatchable ? maxRows : 1,
-        maxTokens: tokens,
-        maxPaddingTokens: isPaddable ? this.#costs.maxPaddingTokens(tokens) : 0,
+        maxRows: isBatchable ? (length) => this.#sizes.maxRows(length) : () => 1,
+        maxPaddingTokens: isPaddable ? (tokens) => this.#costs.maxPaddingTokens(tokens) : () => 0,
       },
     )
     const chosen = new Set(places)
@@ -224,7 +227,7 @@ export class LengthBatcher {
     }
   }
 
-  async #compute(batch: readonly Row[]): Promise<Tensor> {
+  async #compute(batch: readonly Row[]): Promise<Output> {
     const { textInterface, paddingId, run } = this.#options
     const sequences = batch.map(({ sequence }) => sequence)
     const inputs = paddedInputs(textInterface, sequences, paddingId)
@@ -232,9 +235,10 @@ export class LengthBatcher {
     const { outputs, computeNs } = await run({
       inputs,
       outputNames: [textInterface.output.name],
+      ...poolingOf(textInterface, sequences),
       isCancelled: () => batch.every(({ request }) => request.isSettled || request.isCancelled()),
     })
-    this.#tuner.record(rows * longest, computeNs)
+    this.#sizes.record({ rows, length: longest, computeNs })
     this.#costs.record(rows * longest, computeNs)
     this.#lastComputeMs = computeNs / 1e6
     const [output] = outputs
@@ -243,7 +247,7 @@ export class LengthBatcher {
         'MODEL_RUN_FAILED',
         `output ${textInterface.output.name}: expected ${rows} rows, got [${output?.shape.join(', ')}]`,
       )
-    return output
+    return { floats: floatsOf(output), shape: output.shape }
   }
 
   #give({ request, place }: Row, row: RowOfBatch): void {
@@ -285,8 +289,7 @@ function isRefusal(thrown: unknown): boolean {
   return !(thrown instanceof OnecopyError) || thrown.status === 503 || thrown.code === 'REQUEST_CANCELLED'
 }
 
-function rowOf({ data, shape }: Tensor, at: number, length: number): RowOfBatch {
-  const floats = data as Float32Array
+function rowOf({ floats, shape }: Output, at: number, length: number): RowOfBatch {
   const elements = floats.length / (shape[0] as number)
   return { data: floats.subarray(at * elements, (at + 1) * elements), shape: shape.slice(1), length }
 }

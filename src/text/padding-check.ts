@@ -2,7 +2,8 @@
  * Whether what a model answers for a sequence depends on how far it was padded: tried when it is loaded. A graph that
  * does not look at its attention mask, or normalises over all places, gives another vector in longer company.
  */
-import { paddedInputs, type Sequence, type TextInterface } from './interface.js'
+import { floatsOf } from '../tensor.js'
+import { paddedInputs, poolingOf, type Sequence, type TextInterface } from './interface.js'
 import type { RowOfBatch, RunBatch } from './length-batcher.js'
 
 /** As a share of the largest element: kernels add up in other orders for other shapes. */
@@ -36,11 +37,12 @@ async function rowsOf(sequences: readonly Sequence[], check: PaddingCheck): Prom
   const { outputs } = await run({
     inputs: paddedInputs(textInterface, sequences, paddingId),
     outputNames: [textInterface.output.name],
+    ...poolingOf(textInterface, sequences),
     isCancelled: () => false,
   })
   const [output] = outputs
   if (output === undefined) return []
-  const floats = output.data as Float32Array
+  const floats = floatsOf(output)
   const elements = floats.length / sequences.length
   return sequences.map(({ ids }, at) =>
     read({

@@ -14,7 +14,7 @@ import { invalid, sha256Of } from './hub-files.js'
 import { type Sequence, type TextInterface, textInterface } from './interface.js'
 import { LengthBatcher, type RowOfBatch, type RunBatch } from './length-batcher.js'
 import { findPaddingProblem } from './padding-check.js'
-import { normalize, pool, sigmoid, softmax } from './pooling.js'
+import { normalize, sigmoid, softmax } from './scores.js'
 import { type Aggregation, type Entity, entitiesOf } from './token-classes.js'
 
 /** A text, a pair of them, or the ids of its tokens as they go into the model. */
@@ -119,7 +119,7 @@ export class TextModel {
           ...{ textInterface: text, paddingId: description.paddingId, run: tryOut, maxLength },
           vocabularySize: tokenizer.vocabularySize,
           read: (row) =>
-            description.task === 'embedding' ? vectorOf(row, { description, text, dense }) : ownPart(row),
+            description.task === 'embedding' ? vectorOf(row, { text, dense }) : ownPart(row),
         })
       : null
     return new TextModel(options, {
@@ -151,10 +151,9 @@ export class TextModel {
       request,
     )
     const results = new Array<Float32Array>(inputs.length)
-    const { description } = this
-    const isNormalized = request.isNormalized ?? description.isNormalized
+    const isNormalized = request.isNormalized ?? this.description.isNormalized
     await this.#run(sequences, request, (row, place) => {
-      const vector = vectorOf(row, { description, text: this.#interface, dense: this.#dense })
+      const vector = vectorOf(row, { text: this.#interface, dense: this.#dense })
       const cut = dimensions === null ? vector : vector.subarray(0, dimensions)
       results[place] = isNormalized || dimensions !== null ? normalize(cut) : cut
     })
@@ -295,24 +294,15 @@ function ownPart({ data, shape, length }: RowOfBatch): Float32Array {
 
 function vectorOf(
   row: RowOfBatch,
-  {
-    description,
-    text,
-    dense,
-  }: {
-    readonly description: TextDescription
-    readonly text: TextInterface
-    readonly dense: readonly DenseLayer[]
-  },
+  { text, dense }: { readonly text: TextInterface; readonly dense: readonly DenseLayer[] },
 ): Float32Array {
-  if (text.isPooled) return row.data.slice()
-  const hidden = row.shape.at(-1) as number
-  const pooled = pool(description.pooling, row.data, { length: row.length, hidden })
-  return dense.reduce((vector, layer) => applyDense(layer, vector), pooled)
+  let vector: Float32Array = row.data.slice()
+  if (text.pooling !== null) for (const layer of dense) vector = applyDense(layer, vector)
+  return vector
 }
 
-function checkDense(dense: readonly DenseLayer[], { output, isPooled }: TextInterface): void {
-  if (isPooled) return
+function checkDense(dense: readonly DenseLayer[], { output, pooling }: TextInterface): void {
+  if (pooling === null) return
   let width = output.shape?.at(-1) ?? -1
   for (const { description } of dense) {
     if (width !== -1 && description.inputs !== width)

@@ -4,8 +4,9 @@ import test from 'ava'
 import { applyDense, readDense } from '../../src/text/dense.js'
 import { sha256Of } from '../../src/text/hub-files.js'
 import { findPaddingProblem } from '../../src/text/padding-check.js'
-import { normalize, pool, softmax } from '../../src/text/pooling.js'
+import { normalize, softmax } from '../../src/text/scores.js'
 import { type Aggregation, entitiesOf } from '../../src/text/token-classes.js'
+import { pool } from '../../src/token-pooling.js'
 import { temporaryFolder } from '../helpers/server.js'
 
 test('pooling is over the tokens of the text, not over what it was padded with', (t) => {
@@ -131,7 +132,7 @@ test('a model whose answer depends on its padding is found out, one that does no
   const textInterface = {
     inputs: [{ name: 'input_ids', datatype: 'INT64' as const, shape: [-1, -1] }],
     output: { name: 'y', datatype: 'FP32' as const, shape: [-1, -1, 1] },
-    isPooled: false,
+    pooling: null,
   }
   const check = (value: (ids: readonly number[], longest: number) => number) =>
     findPaddingProblem({

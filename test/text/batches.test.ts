@@ -2,7 +2,7 @@ import test from 'ava'
 import fc from 'fast-check'
 import { OnecopyError } from '../../src/errors.js'
 import type { Tensor, TensorSpec } from '../../src/tensor.js'
-import { selectBatch } from '../../src/text/batch-selection.js'
+import { type SelectionLimits, selectBatch } from '../../src/text/batch-selection.js'
 import { CostModel } from '../../src/text/cost-model.js'
 import { paddedInputs, type Sequence, textInterface } from '../../src/text/interface.js'
 import { LengthBatcher, type LengthBatcherOptions, type RunBatch } from '../../src/text/length-batcher.js'
@@ -13,7 +13,7 @@ const inputs: TensorSpec[] = ['input_ids', 'attention_mask', 'token_type_ids'].m
   shape: [-1, -1],
 }))
 const outputs: TensorSpec[] = [{ name: 'last_hidden_state', datatype: 'FP32', shape: [-1, -1, 1] }]
-const EMBEDDING = textInterface({ task: 'embedding', labels: [] }, { inputs, outputs })
+const EMBEDDING = textInterface({ task: 'embedding', labels: [], pooling: 'max' }, { inputs, outputs })
 
 function sequence(...ids: number[]): Sequence {
   return { ids, typeIds: ids.map(() => 0) }
@@ -26,10 +26,17 @@ const limitsArbitrary = fc.record({
   maxPaddingTokens: fc.integer({ min: 0, max: 1024 }),
 })
 
+function limitsOf({ maxRows = 1000, maxTokens = 1e6, maxPaddingTokens = 1e6 }): SelectionLimits {
+  return {
+    maxRows: (length) => Math.min(maxRows, Math.floor(maxTokens / length)),
+    maxPaddingTokens: () => maxPaddingTokens,
+  }
+}
+
 test('a batch has the oldest sequence, longest first, and stays within rows, tokens and padding', (t) => {
   fc.assert(
     fc.property(lengthsArbitrary, limitsArbitrary, (lengths, limits) => {
-      const places = selectBatch(lengths, limits)
+      const places = selectBatch(lengths, limitsOf(limits))
       const chosen = places.map((place) => lengths[place] as number)
       const padded = places.length * Math.max(...chosen)
       const padding = padded - chosen.reduce((sum, length) => sum + length, 0)
@@ -48,8 +55,7 @@ test('a batch has the oldest sequence, longest first, and stays within rows, tok
 })
 
 test('those closest in length go along, longer or shorter', (t) => {
-  const limits = { maxRows: 3, maxTokens: 1000, maxPaddingTokens: 1000 }
-  const chosen = selectBatch([20, 100, 19, 5, 22, 21], limits)
+  const chosen = selectBatch([20, 100, 19, 5, 22, 21], limitsOf({ maxRows: 3 }))
   t.deepEqual(
     chosen.map((place) => [20, 100, 19, 5, 22, 21][place]),
     [21, 20, 19],
@@ -76,7 +82,7 @@ test('sequences side by side are padded with the padding id, and the mask does n
 
 test('a graph with other inputs or outputs than a text model has is refused by name', (t) => {
   const refused = (change: object, says: RegExp, task = 'embedding' as const) =>
-    t.throws(() => textInterface({ task, labels: [] }, { inputs, outputs, ...change }), {
+    t.throws(() => textInterface({ task, labels: [], pooling: 'mean' }, { inputs, outputs, ...change }), {
       code: 'MODEL_UNSUPPORTED',
       message: says,
     })
@@ -90,11 +96,11 @@ test('a graph with other inputs or outputs than a text model has is refused by n
     /input input_ids: expected a variable length, got \[-1, 128\]/,
   )
   refused(
-    { outputs: [{ ...outputs[0], datatype: 'FP16' }] },
-    /output last_hidden_state: expected FP32, got FP16/,
+    { outputs: [{ ...outputs[0], datatype: 'FP64' }] },
+    /output last_hidden_state: expected FP32 or FP16, got FP64/,
   )
   const logits = [{ name: 'logits', datatype: 'FP32' as const, shape: [-1, 3] }]
-  t.throws(() => textInterface({ task: 'classification', labels: ['a', 'b'] }, { inputs, outputs: logits }), {
+  t.throws(() => textInterface({ task: 'classification', labels: ['a', 'b'], pooling: 'mean' }, { inputs, outputs: logits }), {
     message: /output logits: expected a logit for each of the 2 labels in config\.json, got 3/,
   })
 })
