@@ -38,8 +38,7 @@ function mean(states: Float32Array, length: number, hidden: number): Float32Arra
 function highest(states: Float32Array, length: number, hidden: number): Float32Array {
   const result = new Float32Array(hidden).fill(Number.NEGATIVE_INFINITY)
   for (let at = 0; at < length * hidden; at += hidden)
-    for (let i = 0; i < hidden; i++)
-      result[i] = Math.max(result[i] as number, states[at + i] as number)
+    for (let i = 0; i < hidden; i++) result[i] = Math.max(result[i] as number, states[at + i] as number)
   return result
 }
 
@@ -50,7 +49,8 @@ function highest(states: Float32Array, length: number, hidden: number): Float32A
 export function poolTokens(output: Tensor, { kind, lengths }: TokenPooling): Tensor {
   const { name, shape } = output
   const [rows = 0, tokens = 0, hidden = 0] = shape
-  if (shape.length !== 3 || rows !== lengths.length || lengths.some((length) => length > tokens)) return output
+  if (shape.length !== 3 || rows !== lengths.length || lengths.some((length) => length > tokens))
+    return output
   const states = floatsOf(output)
   const data = new Float32Array(rows * hidden)
   for (const [row, length] of lengths.entries()) {

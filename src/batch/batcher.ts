@@ -16,6 +16,8 @@ import { concatenate, split } from './concat.js'
 import type { Job, JobResult, OutputLimit, Run } from './job.js'
 import { BatchTuner } from './tuner.js'
 
+/** With the one that is computed: the next is in the thread when it ends. */
+const MAX_EXECUTING = 2
 /** Inputs of one execution, at most: a batch is copied once, and its activations are a multiple of it. */
 const MAX_BATCH_BYTES = 64 * 1024 * 1024
 
@@ -65,6 +67,11 @@ interface QueuedModel {
   lastComputeNs: number
 }
 
+/** Whether nothing could join it any more: a job that is made of several requests already. Others wait for company. */
+function isHandedOverEarly(entry: Entry | undefined): boolean {
+  return entry?.job.pooling !== undefined
+}
+
 /** What the requests of a batch may be answered with together; none where one of them has no limit. */
 function jointLimit(batch: readonly Entry[]): OutputLimit | null {
   const limits = batch.flatMap(({ job }) => job.outputLimit ?? [])
@@ -81,11 +88,11 @@ function jointLimit(batch: readonly Entry[]): OutputLimit | null {
 export class Batcher {
   readonly #options: BatcherOptions
   readonly #models = new Map<string, QueuedModel>()
-  #isBusy = false
+  /** Batches that the engine has. */
+  readonly #executing = new Set<readonly Entry[]>()
   #isShut = false
   /** What everybody is answered with once the thread is given up. */
   #abandonedFor: OnecopyError | null = null
-  #executing: readonly Entry[] = []
   #isPumpDue = false
   #delayTimer: NodeJS.Timeout | undefined
   #lingering: { model: QueuedModel; wantedRows: number; timer: NodeJS.Timeout } | undefined
@@ -167,7 +174,7 @@ export class Batcher {
 
   /** After all requests that have arrived by now were read: they gather, and a lone one loses nothing. */
   #pumpSoon(): void {
-    if (this.#isBusy || this.#isPumpDue) return
+    if (this.#executing.size >= MAX_EXECUTING || this.#isPumpDue) return
     // No other request can arrive in this turn, and a turn of the event loop is latency.
     if (this.#isAlone) {
       this.#pump()
@@ -181,13 +188,13 @@ export class Batcher {
   }
 
   #pump(): void {
-    if (this.#isBusy || this.#abandonedFor !== null) return
+    const isFull = this.#executing.size >= MAX_EXECUTING
+    if (isFull || this.#lingering !== undefined || this.#abandonedFor !== null) return
     const model = this.#nextModel()
-    if (model === undefined) return
+    if (model === undefined || (this.#executing.size > 0 && !isHandedOverEarly(model.queue.head))) return
     clearTimeout(this.#delayTimer)
     const batch = model.queue.takeBatch(this.#batchRows(model), MAX_BATCH_BYTES)
     this.#clockNs = model.virtualNs
-    this.#isBusy = true
     void this.#execute(model, batch)
   }
 
@@ -235,7 +242,7 @@ export class Batcher {
 
   async #execute(model: QueuedModel, batch: readonly Entry[]): Promise<void> {
     const startedNs = process.hrtime.bigint()
-    this.#executing = batch
+    this.#executing.add(batch)
     let results: (Computed | Error)[]
     try {
       results = await this.#runTogether(model, batch, startedNs)
@@ -243,9 +250,8 @@ export class Batcher {
       // A bug, not a failed model: every request of the batch fails.
       results = batch.map(() => thrown as Error)
     }
-    this.#isBusy = false
-    this.#executing = []
-    const isLingering = this.#linger(model, batch)
+    this.#executing.delete(batch)
+    const isLingering = this.#executing.size === 0 && this.#linger(model, batch)
     if (!isLingering) this.#pump()
     for (const [i, entry] of batch.entries()) {
       const result = results[i] as Computed | Error
@@ -364,7 +370,7 @@ export class Batcher {
     clearTimeout(this.#delayTimer)
     clearTimeout(this.#lingering?.timer)
     this.#lingering = undefined
-    for (const entry of this.#executing) entry.reject(error)
+    for (const batch of this.#executing) for (const entry of batch) entry.reject(error)
     for (const { queue } of this.#models.values()) queue.rejectAll(error)
   }
 

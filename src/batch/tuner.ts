@@ -35,8 +35,7 @@ export class BatchTuner {
     const known = this.#nsPerRow[bucket]
     if (known === undefined) this.#new.add(bucket)
     const isSecond = known !== undefined && this.#new.delete(bucket)
-    this.#nsPerRow[bucket] =
-      known === undefined || isSecond ? nsPerRow : known + NEWEST * (nsPerRow - known)
+    this.#nsPerRow[bucket] = known === undefined || isSecond ? nsPerRow : known + NEWEST * (nsPerRow - known)
   }
 
   /** Whether a batch of `more` rows is known to spend clearly less time per row than one of `fewer`, or not known yet. */

@@ -89,7 +89,9 @@ export function poolingOf(
   { pooling }: Pick<TextInterface, 'pooling'>,
   sequences: readonly Sequence[],
 ): { readonly pooling?: TokenPooling } {
-  return pooling === null ? {} : { pooling: { kind: pooling, lengths: sequences.map(({ ids }) => ids.length) } }
+  return pooling === null
+    ? {}
+    : { pooling: { kind: pooling, lengths: sequences.map(({ ids }) => ids.length) } }
 }
 
 /** The tensors of sequences side by side, all as long as the longest. */

@@ -19,6 +19,8 @@ const LOOK_AHEAD = 1024
 /** Clients that were just answered are about to ask again: they are waited for as long as that share of the last execution. */
 const LINGER_SHARE = 0.1
 const SHORTEST_LINGER_MS = 0.5
+/** The one that is computed and the next, so that the thread need not wait for it. */
+const MAX_SUBMITTED = 2
 const LONGEST_LINGER_MS = 5
 
 /** The first output of a joint run: [rows, ...], and where a row stands in it. */
@@ -88,7 +90,8 @@ export class LengthBatcher {
   readonly #rows: Row[] = []
   readonly #requests = new Set<Request>()
   #bytes = 0
-  #isBusy = false
+  /** Batches that are with the model's queue. */
+  #submitted = 0
   #isPumpDue = false
   #lastComputeMs = 0
   #linger: { readonly rows: number; readonly timer: NodeJS.Timeout } | null = null
@@ -143,7 +146,7 @@ export class LengthBatcher {
 
   /** After all requests that have arrived by now: they gather, and a lone one loses nothing. */
   #pumpSoon(): void {
-    if (this.#isBusy || this.#isPumpDue || this.#linger !== null) return
+    if (this.#submitted >= MAX_SUBMITTED || this.#isPumpDue || this.#linger !== null) return
     this.#isPumpDue = true
     setImmediate(() => {
       this.#isPumpDue = false
@@ -152,12 +155,14 @@ export class LengthBatcher {
   }
 
   #pump(): void {
-    if (this.#isBusy || this.#linger !== null) return
+    if (this.#submitted >= MAX_SUBMITTED || this.#linger !== null) return
     this.#dropCancelled()
+    if (this.#submitted > 0 && !this.#isNextFull) return
     const batch = this.#nextBatch()
     if (batch.length === 0) return
-    this.#isBusy = true
+    this.#submitted++
     void this.#execute(batch)
+    this.#pump()
   }
 
   /** Whether it waits: where a fuller batch is known to pay, or not known yet, and something waits already. */
@@ -176,6 +181,14 @@ export class LengthBatcher {
     clearTimeout(this.#linger?.timer)
     this.#linger = null
     this.#pump()
+  }
+
+  /** Whether waiting longer would not make the next batch any larger. */
+  get #isNextFull(): boolean {
+    const [oldest] = this.#rows
+    if (oldest === undefined) return false
+    const { isBatchable } = this.#options
+    return !isBatchable || this.#rows.length >= this.#sizes.maxRows(oldest.sequence.ids.length)
   }
 
   #dropCancelled(): void {
@@ -204,9 +217,9 @@ export class LengthBatcher {
 
   async #execute(batch: readonly Row[]): Promise<void> {
     const results = await this.#computeOrFail(batch)
-    this.#isBusy = false
+    this.#submitted--
     // The next batch is on its way before the results of this one are read, unless those answered now belong into it.
-    if (!this.#lingerFor(batch)) this.#pump()
+    if (this.#submitted > 0 || !this.#lingerFor(batch)) this.#pump()
     for (const [at, row] of batch.entries()) {
       const result = results[at]
       if (result instanceof Failure) this.#fail(row.request, result.cause)

@@ -118,8 +118,7 @@ export class TextModel {
       ? await findPaddingProblem({
           ...{ textInterface: text, paddingId: description.paddingId, run: tryOut, maxLength },
           vocabularySize: tokenizer.vocabularySize,
-          read: (row) =>
-            description.task === 'embedding' ? vectorOf(row, { text, dense }) : ownPart(row),
+          read: (row) => (description.task === 'embedding' ? vectorOf(row, { text, dense }) : ownPart(row)),
         })
       : null
     return new TextModel(options, {

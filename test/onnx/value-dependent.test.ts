@@ -31,7 +31,11 @@ test('a size that is an input counts, and one that is a constant does not', (t) 
 test('a size that follows from the sizes of inputs does not count, one that follows from a value does', (t) => {
   const places = (length: NodeProto) =>
     operatorOf(
-      [length, node('Squeeze', ['n', 'zero'], ['limit']), node('Range', ['zero', 'limit', 'one'], ['places'])],
+      [
+        length,
+        node('Squeeze', ['n', 'zero'], ['limit']),
+        node('Range', ['zero', 'limit', 'one'], ['places']),
+      ],
       [int64s('zero', [], [0]), int64s('one', [], [1])],
     )
   t.is(places(node('Shape', ['ids'], ['n'])), null)

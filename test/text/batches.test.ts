@@ -3,6 +3,7 @@ import fc from 'fast-check'
 import { OnecopyError } from '../../src/errors.js'
 import type { Tensor, TensorSpec } from '../../src/tensor.js'
 import { type SelectionLimits, selectBatch } from '../../src/text/batch-selection.js'
+import { BatchSizes } from '../../src/text/batch-sizes.js'
 import { CostModel } from '../../src/text/cost-model.js'
 import { paddedInputs, type Sequence, textInterface } from '../../src/text/interface.js'
 import { LengthBatcher, type LengthBatcherOptions, type RunBatch } from '../../src/text/length-batcher.js'
@@ -100,10 +101,52 @@ test('a graph with other inputs or outputs than a text model has is refused by n
     /output last_hidden_state: expected FP32 or FP16, got FP64/,
   )
   const logits = [{ name: 'logits', datatype: 'FP32' as const, shape: [-1, 3] }]
-  t.throws(() => textInterface({ task: 'classification', labels: ['a', 'b'], pooling: 'mean' }, { inputs, outputs: logits }), {
-    message: /output logits: expected a logit for each of the 2 labels in config\.json, got 3/,
-  })
+  t.throws(
+    () =>
+      textInterface(
+        { task: 'classification', labels: ['a', 'b'], pooling: 'mean' },
+        { inputs, outputs: logits },
+      ),
+    {
+      message: /output logits: expected a logit for each of the 2 labels in config\.json, got 3/,
+    },
+  )
 })
+
+test('the sequences that pay together are learnt for each class of lengths', (t) => {
+  const sizes = new BatchSizes({ maxRows: 64, maxTokens: 4096 })
+  t.is(sizes.maxRows(8), 1)
+  for (let i = 0; i < 12; i++) {
+    const [short, long] = [sizes.maxRows(8), sizes.maxRows(300)]
+    // An execution of short ones costs 1 ms and a tenth more a row; long ones cost more together.
+    sizes.record({ rows: short, length: 8, computeNs: 1e6 + short * 1e5 })
+    sizes.record({ rows: long, length: 300, computeNs: long * (long > 1 ? 12e6 : 10e6) })
+  }
+  t.true(sizes.maxRows(8) > 31, 'short ones')
+  t.is(sizes.maxRows(15), sizes.maxRows(8), 'of one class')
+  t.is(sizes.maxRows(300), 1, 'long ones')
+  t.is(sizes.maxRows(5000), 1, 'one that passes the bound on tokens is computed alone')
+  t.false(sizes.isWorthWaiting({ length: 300, fewer: 1, more: 2 }))
+})
+
+test('the next batch is with the model while one is computed, where it could not be fuller', async (t) => {
+  const releases: (() => void)[] = []
+  const { run, shapes } = fakeModel(() => new Promise((resolve) => releases.push(resolve)))
+  const batcher = batcherOf(run, { maxRows: 1 })
+  const answers = [1, 2, 3].map((id) => idsOf(batcher, [sequence(id)]))
+  await settle()
+  t.is(shapes.length, 2)
+  releases.shift()?.()
+  t.deepEqual(await answers[0], [[1]])
+  await settle()
+  t.is(shapes.length, 3)
+  for (const release of releases) release()
+  t.deepEqual(await Promise.all(answers), [[[1]], [[2]], [[3]]])
+})
+
+function settle(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, 0))
+}
 
 /** Answers each place with its id, and remembers the shapes. */
 function fakeModel(hook: (job: { rows: number; length: number }) => void | Promise<void> = () => {}) {
@@ -186,25 +229,30 @@ test('a sequence that spoils its batch fails its own request and no other', asyn
   t.deepEqual(await good, [new Array(12).fill(4), [5]])
 })
 
-test('what is over the bounds is refused at once, and a client that left is not computed', async (t) => {
+test('what is over the bounds is refused immediately, and a client that left is not computed', async (t) => {
   let release = () => {}
   const held = new Promise<void>((resolve) => {
     release = resolve
   })
   const { run, shapes } = fakeModel(() => held)
-  const batcher = batcherOf(run, { maxRequests: 2, maxBytes: 80 })
+  const batcher = batcherOf(run, { maxRequests: 3, maxBytes: 80 })
   await t.throwsAsync(idsOf(batcher, [sequence(...new Array(11).fill(1))]), { code: 'REQUEST_TOO_LARGE' })
   const first = idsOf(batcher, [sequence(1)])
   let isGone = false
-  const second = batcher.run([sequence(2, 2)], () => {}, { isCancelled: () => isGone })
+  const second = idsOf(batcher, [sequence(2, 2)])
+  const third = batcher.run([sequence(3, 3, 3)], () => {}, { isCancelled: () => isGone })
   await t.throwsAsync(idsOf(batcher, [sequence(3)]), { code: 'QUEUE_FULL' })
-  // The first is being computed alone: nothing was known of sizes.
+  // The first two are with the model, each alone: nothing was known of sizes.
   await new Promise((resolve) => setImmediate(resolve))
   isGone = true
   release()
-  await t.throwsAsync(second, { code: 'REQUEST_CANCELLED' })
+  await t.throwsAsync(third, { code: 'REQUEST_CANCELLED' })
   t.deepEqual(await first, [[1]])
-  t.deepEqual(shapes, [[1, 1]])
+  t.deepEqual(await second, [[2, 2]])
+  t.deepEqual(shapes, [
+    [1, 1],
+    [1, 2],
+  ])
   t.deepEqual(await idsOf(batcher, [sequence(4)]), [[4]])
 })
 
