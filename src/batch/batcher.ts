@@ -196,6 +196,7 @@ export class Batcher {
     const batch = model.queue.takeBatch(this.#batchRows(model), MAX_BATCH_BYTES)
     this.#clockNs = model.virtualNs
     void this.#execute(model, batch)
+    this.#pump()
   }
 
   /** The model with the least compute time among those with requests to run now. */

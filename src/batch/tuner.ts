@@ -54,7 +54,7 @@ export class BatchTuner {
 
   /** How far from the best size the next execution is: 0 but where one is tried. */
   #step(bucket: number): -1 | 0 | 1 {
-    if (bucket === this.#nsPerRow.length - 1) return 1
+    if (bucket === this.#nsPerRow.length - 1) return this.#new.has(bucket) ? 0 : 1
     if (this.#executions % EXPLORE_EVERY !== EXPLORE_EVERY - 1) return 0
     const isUp = bucket === 0 || Math.floor(this.#executions / EXPLORE_EVERY) % 2 === 0
     return isUp ? 1 : -1
