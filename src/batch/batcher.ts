@@ -351,10 +351,11 @@ export class Batcher {
     const { inputs, outputNames, outputLimit, pooling, rows, beganNs } = execution
     const asked = { modelKey, inputs, outputNames, outputLimit, pooling }
     const run = this.#options.run({ ...asked, isAlone: this.#isAlone })
-    const { outputs, startedNs, computeNs, placement } = await run
+    const { outputs, startedNs, computeNs, cpuNs, placement } = await run
     const times = {
       inputNs: Math.max(0, startedNs - Number(beganNs)),
       inferNs: computeNs,
+      cpuNs,
       outputNs: Math.max(0, Number(process.hrtime.bigint()) - startedNs - computeNs),
       placement,
     }

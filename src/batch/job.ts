@@ -51,5 +51,6 @@ export type Run = (execution: Execution) => Promise<{
   /** When the runtime began, on the clock of process.hrtime. */
   readonly startedNs: number
   readonly computeNs: number
+  readonly cpuNs?: number | undefined
   readonly placement: Placement
 }>

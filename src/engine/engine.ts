@@ -132,7 +132,13 @@ export class Engine {
     const ran = placement === 'thread' ? await this.#thread.run(request) : this.#onLoop.run(request)
     cost?.record(inputBytes, ran.computeNs)
     if (placement === 'event-loop') this.#loopShare.add(ran.startedNs + ran.computeNs, ran.computeNs)
-    return { outputs: ran.outputs, startedNs: ran.startedNs, computeNs: ran.computeNs, placement }
+    return {
+      outputs: ran.outputs,
+      startedNs: ran.startedNs,
+      computeNs: ran.computeNs,
+      cpuNs: ran.cpuNs,
+      placement,
+    }
   }
 
   #place(modelKey: string, estimateNs: number | null, isAlone: boolean): Placement {

@@ -56,6 +56,8 @@ export interface Ran {
   readonly startedNs: number
   /** Time inside the runtime, in nanoseconds. */
   readonly computeNs: number
+  /** CPU time of the process meanwhile, where outputs were reduced: what other processes took is not in it. */
+  readonly cpuNs?: number | undefined
 }
 
 export type ThreadReply =

@@ -62,12 +62,15 @@ export class Sessions {
     const loaded = this.#loaded.get(modelKey)
     if (loaded === undefined) throw new OnecopyError('MODEL_NOT_READY', `model ${modelKey} is not loaded`)
     const { session, number } = loaded
+    const before = pooling === null ? null : process.cpuUsage()
     const { outputs, startedNs, computeNs } = this.#running.during({ number, isLoading: isProving }, () =>
       session.run(inputs, outputNames),
     )
     checkSize(outputs, outputLimit)
-    const kept = pooling === null ? outputs : outputs.map((output) => poolTokens(output, pooling))
-    return { outputs: kept, startedNs, computeNs }
+    if (pooling === null || before === null) return { outputs, startedNs, computeNs }
+    const { user, system } = process.cpuUsage(before)
+    const kept = outputs.map((output) => poolTokens(output, pooling))
+    return { outputs: kept, startedNs, computeNs, cpuNs: (user + system) * 1000 }
   }
 
   unload(modelKey: string): void {

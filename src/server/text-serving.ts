@@ -50,7 +50,8 @@ export async function openText(options: TextServingOptions): Promise<TextModel |
         priority: 0,
         timeoutMs: null,
       })
-      return { outputs, computeNs: times.inferNs }
+      // On a machine that others use as well, sizes of batches are learnt from what they cost, not from who else ran.
+      return { outputs, computeNs: Math.min(times.inferNs, times.cpuNs ?? times.inferNs) }
     },
     tryOut: async ({ inputs, outputNames }) =>
       await engine.run(key, inputs, outputNames, { isProving: true }),
