@@ -108,26 +108,6 @@ export function returnFreePages(): void {
   }
 }
 
-/** Numbers of mallopt's options, of glibc's malloc.h. */
-const M_TRIM_THRESHOLD = -1
-const M_MMAP_THRESHOLD = -3
-
-/**
- * Makes the allocator keep free memory of up to `bytes` at the end of an arena, and take blocks of up to half of that
- * from there instead of mapping them: what every run allocates is then not faulted in anew. glibc maps no block
- * below 32 MiB that it may keep. Source: mallopt(3).
- */
-export function keepFreePages(bytes: number): void {
-  try {
-    const koffi = require('koffi') as typeof import('koffi')
-    const mallopt = koffi.load(null).func('int mallopt(int param, int value)')
-    mallopt(M_MMAP_THRESHOLD, bytes / 2)
-    mallopt(M_TRIM_THRESHOLD, bytes)
-  } catch {
-    // musl has no such call.
-  }
-}
-
 /**
  * Maps the first `lengthBytes` of an open file, read-only.
  * @throws OnecopyError MAPPING_FAILED when the length is out of the library's range, the call fails, or

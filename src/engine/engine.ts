@@ -41,6 +41,8 @@ export interface LoadableModel extends Pick<AttachedSegment, 'graph' | 'folder'>
 
 export interface LoadChoices {
   readonly threads: number
+  /** Whether memory for activations is kept from run to run. */
+  readonly keepsActivations?: boolean | undefined
   /** Identifies the model version where `reportTo` records it. */
   readonly number?: number
 }
@@ -177,7 +179,7 @@ export class Engine {
 function loadRequest(
   modelKey: string,
   { graph, folder, header, defaults = [] }: LoadableModel,
-  { threads, number = 0 }: LoadChoices,
+  { threads, keepsActivations, number = 0 }: LoadChoices,
 ): LoadRequest {
   return {
     modelKey,
@@ -189,6 +191,7 @@ function loadRequest(
     outputs: header.outputs.map(specOf),
     defaults,
     threads,
+    keepsActivations,
     number,
   }
 }

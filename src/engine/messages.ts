@@ -25,6 +25,8 @@ export interface LoadRequest {
   /** Of inputs that need not be sent. */
   readonly defaults: readonly Tensor[]
   readonly threads: number
+  /** Whether memory for activations is kept from run to run. */
+  readonly keepsActivations?: boolean | undefined
   /** Identifies the model version in the stats pages; 0 for none. */
   readonly number: number
 }

@@ -245,11 +245,12 @@ export class ServingProcess {
     try {
       const loadable = { ...attached, ...separateDefaults(attached.graph, attached.header.inputs) }
       const threads = config.threads ?? this.#config.threads
-      await this.#engine.load(key, loadable, { threads, number })
+      const choices = { threads, number, keepsActivations: config.text !== null }
+      await this.#engine.load(key, loadable, choices)
       const run = async (tensors: readonly Tensor[], names: readonly string[]) =>
         (await this.#engine.run(key, tensors, names, { isProving: true })).outputs
       await proveModel({ model: segment, header: attached.header, run })
-      if (mayRunOnLoop(attached.header)) this.#engine.loadOnLoop(key, loadable, { threads, number })
+      if (mayRunOnLoop(attached.header)) this.#engine.loadOnLoop(key, loadable, choices)
       const loaded = { key, config, header: attached.header, serving: this.#config, engine: this.#engine }
       text = await openText({ ...loaded, ...this.#context, models: this.#models })
     } catch (thrown) {

@@ -3,18 +3,11 @@ import type { ServingConfig } from '../config/config.js'
 import type { Engine } from '../engine/engine.js'
 import type { ServedModel, Submit } from '../inference/service.js'
 import type { Log } from '../log.js'
-import { keepFreePages } from '../mapping.js'
 import type { ServedModelConfig } from '../repository/config.js'
 import type { SegmentHeader } from '../segment/layout.js'
 import { TextModel } from '../text/text-model.js'
 import type { ServedModels } from './served-models.js'
 import { batchingPolicy } from './serving-policy.js'
-
-/**
- * Activations of a few hundred tokens pass the thresholds that workers run under: a text of 256 tokens faulted 1,000 to
- * 1,700 pages in, a tenth of its time.
- */
-const KEPT_BYTES = 64 * 1024 * 1024
 
 interface TextServingOptions {
   /** Of the generation that is loaded. */
@@ -36,7 +29,6 @@ interface TextServingOptions {
 export async function openText(options: TextServingOptions): Promise<TextModel | null> {
   const { key, config, header, serving, engine, submit, models, log } = options
   if (config.text === null) return null
-  keepFreePages(KEPT_BYTES)
   const { isBatchable, maxBatchSize, queue } = batchingPolicy(header, config, serving)
   const text = await TextModel.open({
     description: config.text,
