@@ -65,7 +65,10 @@ export interface SessionMemory {
   readonly keepsActivations?: boolean | undefined
 }
 
-function commonOptions({ threads, keepsActivations = false }: SessionThreads & SessionMemory): InferenceSession.SessionOptions {
+function commonOptions({
+  threads,
+  keepsActivations = false,
+}: SessionThreads & SessionMemory): InferenceSession.SessionOptions {
   return {
     executionProviders: ['cpu'],
     executionMode: 'sequential',
