@@ -4,7 +4,7 @@
  */
 import { floatsOf } from '../tensor.js'
 import { paddedInputs, poolingOf, type Sequence, type TextInterface } from './interface.js'
-import type { RowOfBatch, RunBatch } from './length-batcher.js'
+import type { RunBatch } from './length-batcher.js'
 
 /** As a share of the largest element: kernels add up in other orders for other shapes. */
 export const PADDING_TOLERANCE = 1e-4
@@ -14,14 +14,12 @@ const LENGTHS = [
   [7, 24],
 ] as const
 
-interface PaddingCheck {
+export interface PaddingCheck {
   readonly textInterface: TextInterface
   readonly paddingId: number
   readonly maxLength: number
   readonly vocabularySize: number
   readonly run: RunBatch
-  /** What is told of a row. */
-  readonly read: (row: RowOfBatch) => Float32Array
 }
 
 function sequenceOf(length: number, { vocabularySize, paddingId }: PaddingCheck, seed: number): Sequence {
@@ -33,7 +31,7 @@ function sequenceOf(length: number, { vocabularySize, paddingId }: PaddingCheck,
 }
 
 async function rowsOf(sequences: readonly Sequence[], check: PaddingCheck): Promise<Float32Array[]> {
-  const { textInterface, paddingId, run, read } = check
+  const { textInterface, paddingId, run } = check
   const { outputs } = await run({
     inputs: paddedInputs(textInterface, sequences, paddingId),
     outputNames: [textInterface.output.name],
@@ -44,13 +42,12 @@ async function rowsOf(sequences: readonly Sequence[], check: PaddingCheck): Prom
   if (output === undefined) return []
   const floats = floatsOf(output)
   const elements = floats.length / sequences.length
-  return sequences.map(({ ids }, at) =>
-    read({
-      data: floats.subarray(at * elements, (at + 1) * elements),
-      shape: output.shape.slice(1),
-      length: ids.length,
-    }),
-  )
+  const [, ...shape] = output.shape
+  return sequences.map(({ ids }, at) => {
+    // Of logits for each token, those of the sequence itself.
+    const own = shape.length === 1 ? elements : ids.length * (shape.at(-1) as number)
+    return floats.slice(at * elements, at * elements + own)
+  })
 }
 
 /**

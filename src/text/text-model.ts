@@ -118,7 +118,6 @@ export class TextModel {
       ? await findPaddingProblem({
           ...{ textInterface: text, paddingId: description.paddingId, run: tryOut, maxLength },
           vocabularySize: tokenizer.vocabularySize,
-          read: (row) => (description.task === 'embedding' ? vectorOf(row, { text, dense }) : ownPart(row)),
         })
       : null
     return new TextModel(options, {
@@ -284,11 +283,6 @@ function invalidRequest(message: string): OnecopyError {
 
 function countOf(sequences: readonly Sequence[]): number {
   return sequences.reduce((sum, { ids }) => sum + ids.length, 0)
-}
-
-/** Without what stands behind the sequence's end. */
-function ownPart({ data, shape, length }: RowOfBatch): Float32Array {
-  return shape.length === 1 ? data.slice() : data.slice(0, length * (shape.at(-1) as number))
 }
 
 function vectorOf(

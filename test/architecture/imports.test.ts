@@ -8,6 +8,7 @@ import { cyclesIn, importsOf, localImportsOf, moduleOf, sourcesIn } from '../hel
 const LAYERS: Record<string, number> = {
   errors: 0,
   tensor: 0,
+  'token-pooling': 0,
   units: 0,
   lifecycle: 0,
   log: 0,

@@ -130,7 +130,6 @@ test('a model whose answer depends on its padding is found out, one that does no
   const check = (value: (ids: readonly number[], longest: number) => number) =>
     findPaddingProblem({
       ...{ textInterface, paddingId: 0, maxLength: 64, vocabularySize: 100 },
-      read: ({ data, length }) => data.slice(0, length),
       run: async ({ inputs: [ids] }) => {
         const [rows = 0, longest = 0] = ids?.shape ?? []
         const all = Array.from(ids?.data as BigInt64Array, Number)
