@@ -1,8 +1,8 @@
 /** What `onecopy inspect` says of a text model: what its folder was read as. */
-import { readFile, stat } from 'node:fs/promises'
-import { basename, dirname, resolve } from 'node:path'
+import { link, readFile, rm, stat } from 'node:fs/promises'
+import { basename, dirname, join, resolve } from 'node:path'
 import { messageOf } from '../../src/errors.js'
-import type { SegmentHeader } from '../../src/segment/layout.js'
+import { SEGMENT_FILE_NAME, type SegmentHeader } from '../../src/segment/layout.js'
 import { probePadding } from '../../src/sharing/probe.js'
 import type { TextDescription } from '../../src/text/description.js'
 import { isTextFolder, readTextFolder } from '../../src/text/folder.js'
@@ -27,8 +27,11 @@ export interface TextInspection extends Omit<TextDescription, 'tokenizer' | 'den
   readonly output: string | null
   /** Why the graph is not what the folder says; null where it is. */
   readonly problem: string | null
-  /** Which texts are computed together, and why not more; null where it was not found out. */
-  readonly together: { readonly texts: 'all' | 'of one length' | 'none'; readonly reason: string } | null
+  /** Which texts are computed together, and why; null where the model is not served. */
+  readonly together: {
+    readonly texts: 'all' | 'of one length' | 'none' | 'unknown'
+    readonly reason: string
+  } | null
 }
 
 /** A text model by its folder, or by an ONNX file in it or in its `onnx/`; null for anything else. */
@@ -63,7 +66,10 @@ export async function inspectText(
   const common = { folder, ...description, dense: dense.map((one) => [one.inputs, one.outputs] as const) }
   try {
     const text = textInterface(description, header)
-    const together = await togetherOf(whole, { text, header, imagePath, signal })
+    const together = await togetherOf(whole, { text, header, imagePath, signal }).catch((thrown) => {
+      signal.throwIfAborted()
+      return { texts: 'unknown' as const, reason: messageOf(thrown) }
+    })
     return { ...common, output: text.output.name, problem: null, together }
   } catch (thrown) {
     signal.throwIfAborted()
@@ -91,7 +97,10 @@ async function togetherOf(
   const json = await readFile(tokenizer.path, 'utf8')
   const { vocabularySize } = TextTokenizer.open({ json, maxLength, truncationSide })
   const check = { textInterface: text, paddingId, maxLength, vocabularySize }
-  const problem = await probePadding(imagePath, check, signal)
+  // The graph looks for its weights in a file of this name.
+  const path = join(dirname(imagePath), SEGMENT_FILE_NAME)
+  await link(imagePath, path)
+  const problem = await probePadding(path, check, signal).finally(() => rm(path, { force: true }))
   if (problem !== null) return { texts: 'of one length', reason: problem }
   return { texts: 'all', reason: `padding changes no answer by more than ${PADDING_TOLERANCE} of its size` }
 }
@@ -103,6 +112,7 @@ function named(values: readonly string[]): string {
 
 function togetherText({ texts, reason }: NonNullable<TextInspection['together']>): string {
   if (texts === 'all') return `yes, whatever their lengths: ${reason}`
+  if (texts === 'unknown') return `the check failed: ${reason}`
   return texts === 'none' ? `no, one by one: ${reason}` : `only those of one length: ${reason}`
 }
 
