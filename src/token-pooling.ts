@@ -1,6 +1,6 @@
 /**
- * From the states of a text's tokens to one vector a text. It is done where the states are, in the inference thread:
- * they are hundreds of times as large as what is kept of them, and the event loop never holds them.
+ * Pools the states of a text's tokens to one vector. It runs in the inference thread, because the states are hundreds of
+ * times as large as the vector: the event loop never receives them.
  */
 import { floatsOf, type Tensor } from './tensor.js'
 
@@ -10,7 +10,7 @@ export type Pooling = (typeof POOLINGS)[number]
 /** How an output [rows, tokens, hidden] becomes [rows, hidden]. */
 export interface TokenPooling {
   readonly kind: Pooling
-  /** Tokens of each row: what follows them is padding, and does not count. */
+  /** Tokens of each row, without padding. */
   readonly lengths: readonly number[]
 }
 
@@ -42,10 +42,7 @@ function highest(states: Float32Array, length: number, hidden: number): Float32A
   return result
 }
 
-/**
- * The output as FP32 [rows, hidden]. One of another form than [rows, tokens, hidden] with enough tokens stays as it is,
- * for the reader of the result to refuse.
- */
+/** Returns FP32 [rows, hidden]. An output of an unexpected shape is returned unchanged, and its reader refuses it. */
 export function poolTokens(output: Tensor, { kind, lengths }: TokenPooling): Tensor {
   const { name, shape } = output
   const [rows = 0, tokens = 0, hidden = 0] = shape

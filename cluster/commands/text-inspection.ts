@@ -27,7 +27,7 @@ export interface TextInspection extends Omit<TextDescription, 'tokenizer' | 'den
   readonly output: string | null
   /** Why the graph is not what the folder says; null where it is. */
   readonly problem: string | null
-  /** Which texts are computed together, and why; null where the model is not served. */
+  /** Which texts share a batch, and why; null if the model is not served. */
   readonly together: {
     readonly texts: 'all' | 'of one length' | 'none' | 'unknown'
     readonly reason: string
@@ -77,7 +77,7 @@ export async function inspectText(
   }
 }
 
-/** What a worker finds out when it loads the model. */
+/** The result of the check that a worker makes when it loads the model. */
 async function togetherOf(
   { tokenizer, maxLength, paddingId, truncationSide }: TextDescription,
   {
@@ -102,7 +102,10 @@ async function togetherOf(
   await link(imagePath, path)
   const problem = await probePadding(path, check, signal).finally(() => rm(path, { force: true }))
   if (problem !== null) return { texts: 'of one length', reason: problem }
-  return { texts: 'all', reason: `padding changes no answer by more than ${PADDING_TOLERANCE} of its size` }
+  return {
+    texts: 'all',
+    reason: `padding changes no result by more than ${PADDING_TOLERANCE} of its largest element`,
+  }
 }
 
 function named(values: readonly string[]): string {
@@ -111,7 +114,7 @@ function named(values: readonly string[]): string {
 }
 
 function togetherText({ texts, reason }: NonNullable<TextInspection['together']>): string {
-  if (texts === 'all') return `yes, whatever their lengths: ${reason}`
+  if (texts === 'all') return `yes, of all lengths: ${reason}`
   if (texts === 'unknown') return `the check failed: ${reason}`
   return texts === 'none' ? `no, one by one: ${reason}` : `only those of one length: ${reason}`
 }

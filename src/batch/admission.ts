@@ -16,7 +16,7 @@ export interface QueueLimits {
   readonly maxBytes: number
 }
 
-/** Each has a key of its own: what is kept of an output is by row of the job. */
+/** Each pooled job has its own key, because its pooling refers to its own rows. */
 let pooledJobs = 0
 
 /** A job with what the queue knows about it. */

@@ -16,7 +16,7 @@ import { concatenate, split } from './concat.js'
 import type { Job, JobResult, OutputLimit, Run } from './job.js'
 import { BatchTuner } from './tuner.js'
 
-/** With the one that is computed: the next is in the thread when it ends. */
+/** The batch in execution and the next one. */
 const MAX_EXECUTING = 2
 /** Inputs of one execution, at most: a batch is copied once, and its activations are a multiple of it. */
 const MAX_BATCH_BYTES = 64 * 1024 * 1024
@@ -67,7 +67,7 @@ interface QueuedModel {
   lastComputeNs: number
 }
 
-/** Whether nothing could join it any more: a job that is made of several requests already. Others wait for company. */
+/** A pooled job is already a batch: no other job joins it. Other jobs wait until the engine is idle. */
 function isHandedOverEarly(entry: Entry | undefined): boolean {
   return entry?.job.pooling !== undefined
 }

@@ -19,7 +19,7 @@ export class BatchTuner {
   readonly #maxRows: number
   /** Nanoseconds per row, by the logarithm of the size; undefined where nothing was measured. */
   readonly #nsPerRow: (number | undefined)[] = []
-  /** Sizes that were measured once: a first run allocates and faults pages in, and must not count for long. */
+  /** Sizes measured once. A first run allocates memory, so the second measurement replaces it. */
   readonly #new = new Set<number>()
   #executions = 0
 
@@ -52,7 +52,7 @@ export class BatchTuner {
     return Math.min(largestOf(bucket + this.#step(bucket)), this.#maxRows)
   }
 
-  /** How far from the best size the next execution is: 0 but where one is tried. */
+  /** Offset of the next execution from the best size; not 0 if another size is tried. */
   #step(bucket: number): -1 | 0 | 1 {
     if (bucket === this.#nsPerRow.length - 1) return this.#new.has(bucket) ? 0 : 1
     if (this.#executions % EXPLORE_EVERY !== EXPLORE_EVERY - 1) return 0

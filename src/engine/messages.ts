@@ -58,7 +58,7 @@ export interface Ran {
   readonly startedNs: number
   /** Time inside the runtime, in nanoseconds. */
   readonly computeNs: number
-  /** CPU time of the process meanwhile, where outputs were reduced: what other processes took is not in it. */
+  /** CPU time of the process during a pooled run. Unlike `computeNs` it has no time of other processes. */
   readonly cpuNs?: number | undefined
 }
 

@@ -42,7 +42,7 @@ export async function openText(options: TextServingOptions): Promise<TextModel |
         priority: 0,
         timeoutMs: null,
       })
-      // On a machine that others use as well, sizes of batches are learnt from what they cost, not from who else ran.
+      // CPU time, so that other processes on the machine do not distort the learnt sizes.
       return { outputs, computeNs: Math.min(times.inferNs, times.cpuNs ?? times.inferNs) }
     },
     tryOut: async ({ inputs, outputNames }) =>

@@ -23,7 +23,7 @@ export const ToProbeSchema = z.discriminatedUnion('type', [
   z.object({ type: z.literal('begin') }),
   /** Run the model once. */
   z.object({ type: z.literal('run') }),
-  /** Try whether a text's answer depends on its padding. */
+  /** Check whether the result of a text depends on its padding. */
   z.object({
     type: z.literal('pad'),
     textInterface: TextInterfaceSchema,
@@ -41,7 +41,7 @@ export const FromProbeSchema = z.discriminatedUnion('type', [
     shapes: z.record(z.string(), z.array(z.int())).nullable(),
     problem: z.string().nullable(),
   }),
-  /** What speaks against padding; null for nothing. */
+  /** Why padding changes results; null if it does not. */
   z.object({ type: z.literal('padded'), problem: z.string().nullable() }),
   z.object({
     type: z.literal('failed'),

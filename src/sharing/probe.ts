@@ -107,7 +107,7 @@ class Probe {
 }
 
 /**
- * Tries whether the answer for a text depends on its padding, with an image or segment; null: it does not.
+ * Checks with an image or segment whether the result of a text depends on its padding; null: it does not.
  * @throws OnecopyError of loading and running; WORKER_BOOT_FAILED or TIMEOUT if the probe ends or hangs.
  */
 export async function probePadding(

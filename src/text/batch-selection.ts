@@ -1,4 +1,4 @@
-/** Which of the sequences that wait are computed together: those closest in length to the oldest. */
+/** Selects the sequences of the next batch: those closest in length to the oldest one in the queue. */
 
 export interface SelectionLimits {
   /** By the length of the longest. */
@@ -8,8 +8,8 @@ export interface SelectionLimits {
 }
 
 /**
- * Places of the sequences to compute together, longest first; that of the oldest, place 0, is always among them. Others
- * join by what they add in padding, least first, as long as no limit is passed.
+ * Places of the selected sequences, longest first. The oldest, place 0, is always selected. Others join in the order of
+ * the padding that they add, smallest first, until a limit is reached.
  * @param lengths In the order of arrival; not empty.
  */
 export function selectBatch(lengths: readonly number[], limits: SelectionLimits): number[] {

@@ -1,7 +1,7 @@
 /**
- * How many sequences of a length pay together, learnt from what executions take: a tuner for each class of lengths, as
- * models of tensors have one. Short sequences gain from company, because a kernel works on few places at a time; long
- * ones fill it alone, and together outgrow the caches.
+ * Learns from execution times how many sequences of a length a batch should have. Each class of lengths (powers of two)
+ * has its own tuner. Short sequences are faster in batches, because one sequence has too few rows for an efficient
+ * matrix product. A long sequence is efficient alone, and a batch of them exceeds the caches.
  */
 import { BatchTuner } from '../batch/tuner.js'
 
@@ -29,18 +29,18 @@ export class BatchSizes {
     return tuner
   }
 
-  /** Takes in one execution. @param length Of its longest sequence. */
+  /** Records one execution. @param length Tokens of its longest sequence. */
   record({ rows, length, computeNs }: { rows: number; length: number; computeNs: number }): void {
     this.#tunerOf(length).record(rows, computeNs)
   }
 
-  /** Sequences to compute together next, at most, where the longest has this length. */
+  /** Largest next batch whose longest sequence has this length. */
   maxRows(length: number): number {
     const byTokens = Math.floor(this.#bounds.maxTokens / length)
     return Math.max(1, Math.min(this.#tunerOf(length).limit, byTokens))
   }
 
-  /** Whether so many more of a length are known to cost clearly less each, or not known yet. */
+  /** Whether a batch of `more` sequences costs clearly less for each than one of `fewer`, or is not measured yet. */
   isWorthWaiting({ length, fewer, more }: { length: number; fewer: number; more: number }): boolean {
     return this.#tunerOf(length).isWorthWaiting(fewer, more)
   }

@@ -12,7 +12,7 @@ export interface Sequence {
 
 type Fill = (sequence: Sequence, place: number) => number
 
-/** What each input holds at a place of a sequence; 0 behind its end, but for the ids. */
+/** Value of each input at a place of a sequence. After the end of the sequence it is 0, except for ids. */
 const INPUTS: Readonly<Record<string, Fill>> = {
   input_ids: ({ ids }, place) => ids[place] as number,
   attention_mask: () => 1,
@@ -20,14 +20,14 @@ const INPUTS: Readonly<Record<string, Fill>> = {
   position_ids: (_, place) => place,
 }
 
-/** Names of outputs with a state a token, the usual ones first. */
+/** Names of outputs with one state for each token, the most common first. */
 const STATES = ['last_hidden_state', 'token_embeddings', 'hidden_states']
 
 export interface TextInterface {
   /** In the graph's order. */
   readonly inputs: readonly TensorSpec[]
   readonly output: TensorSpec
-  /** How states of tokens become the text's vector; null where the output is what is read. */
+  /** Pooling of token states to the vector of a text; null if the output is used directly. */
   readonly pooling: Pooling | null
 }
 
@@ -84,7 +84,7 @@ export function textInterface(
   return { inputs, output, pooling: task === 'embedding' && rank === 3 ? pooling : null }
 }
 
-/** What is kept of the output of these sequences; undefined: all of it. */
+/** The pooling of these sequences as a part of a job; empty if the output is used directly. */
 export function poolingOf(
   { pooling }: Pick<TextInterface, 'pooling'>,
   sequences: readonly Sequence[],

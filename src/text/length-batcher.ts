@@ -1,10 +1,10 @@
 /**
- * Computes sequences of different lengths together, whichever requests they belong to. While one batch is computed,
- * others gather; the next is made of the oldest and those closest to it in length (batch-selection.ts). How many tokens
- * pay together, and how much padding, is learnt from what executions take.
+ * Batches sequences of different lengths and of different requests. Sequences wait while a batch is computed. The next
+ * batch has the oldest sequence and those closest to it in length (batch-selection.ts). The size of a batch and its
+ * share of padding are learnt from execution times.
  *
- * It stands in front of the queue of the model: what it submits there is padded to one length and takes part in
- * the queue's fairness between models.
+ * Its batches go through the queue of the model, which is fair between models. The queue may hold the next batch while
+ * one is computed, so that the inference thread never waits for the event loop.
  */
 import { OnecopyError } from '../errors.js'
 import { floatsOf, type Tensor } from '../tensor.js'
@@ -14,19 +14,19 @@ import { BatchSizes } from './batch-sizes.js'
 import { CostModel } from './cost-model.js'
 import { paddedInputs, poolingOf, type Sequence, type TextInterface } from './interface.js'
 
-/** Of those that wait, so many of the oldest are looked at for a batch. */
+/** Oldest sequences of the queue that are considered for a batch. */
 const LOOK_AHEAD = 1024
-/** Clients that were just answered are about to ask again: they are waited for as long as that share of the last execution. */
+/** Clients with a new response usually send again: the batcher waits for this share of the last execution. */
 const LINGER_SHARE = 0.1
 const SHORTEST_LINGER_MS = 0.5
-/** The one that is computed and the next, so that the thread need not wait for it. */
+/** The batch in execution and the next one. */
 const MAX_SUBMITTED = 2
 const LONGEST_LINGER_MS = 5
 
-/** The first output of a joint run: [rows, ...], and where a row stands in it. */
+/** One row of the first output of a batch. */
 export interface RowOfBatch {
   readonly data: Float32Array
-  /** Of one row: [hidden] of what was pooled, [sequence, classes], or [classes]. */
+  /** Of one row: [hidden] after pooling, [sequence, classes], or [classes]. */
   readonly shape: readonly number[]
   /** Tokens of the sequence itself. */
   readonly length: number
@@ -45,11 +45,11 @@ export interface LengthBatcherOptions {
   readonly maxRows: number
   /** Padding included. */
   readonly maxTokens: number
-  /** Requests that may wait. */
+  /** Longest queue, in requests. */
   readonly maxRequests: number
-  /** Bytes of ids that may wait. */
+  /** Longest queue, in bytes of ids. */
   readonly maxBytes: number
-  /** Whether rows of different requests may be computed together, and only then those of one. */
+  /** Whether a batch may have more than one sequence. */
   readonly isBatchable: boolean
   /** Whether a row's result does not depend on its padding. */
   readonly isPaddable: boolean
@@ -65,7 +65,7 @@ interface Output {
   readonly shape: readonly number[]
 }
 
-/** A request that waits for its rows. */
+/** A request in flight. */
 interface Request {
   readonly sequences: readonly Sequence[]
   readonly take: (row: RowOfBatch, place: number) => void
@@ -90,7 +90,7 @@ export class LengthBatcher {
   readonly #rows: Row[] = []
   readonly #requests = new Set<Request>()
   #bytes = 0
-  /** Batches that are with the model's queue. */
+  /** Batches in the model's queue or in execution. */
   #submitted = 0
   #isPumpDue = false
   #lastComputeMs = 0
@@ -144,7 +144,7 @@ export class LengthBatcher {
     )
   }
 
-  /** After all requests that have arrived by now: they gather, and a lone one loses nothing. */
+  /** Runs after all requests of this turn of the event loop have arrived. */
   #pumpSoon(): void {
     if (this.#submitted >= MAX_SUBMITTED || this.#isPumpDue || this.#linger !== null) return
     this.#isPumpDue = true
@@ -165,7 +165,7 @@ export class LengthBatcher {
     this.#pump()
   }
 
-  /** Whether it waits: where a fuller batch is known to pay, or not known yet, and something waits already. */
+  /** Waits for a larger batch if sequences are in the queue and a larger batch is faster, or not measured yet. */
   #lingerFor(batch: readonly Row[]): boolean {
     const waiting = this.#rows.length
     const lingerMs = Math.min(this.#lastComputeMs * LINGER_SHARE, LONGEST_LINGER_MS)
@@ -183,7 +183,7 @@ export class LengthBatcher {
     this.#pump()
   }
 
-  /** Whether waiting longer would not make the next batch any larger. */
+  /** Whether the queue has enough sequences for the largest next batch. */
   get #isNextFull(): boolean {
     const [oldest] = this.#rows
     if (oldest === undefined) return false
@@ -218,7 +218,7 @@ export class LengthBatcher {
   async #execute(batch: readonly Row[]): Promise<void> {
     const results = await this.#computeOrFail(batch)
     this.#submitted--
-    // The next batch is on its way before the results of this one are read, unless those answered now belong into it.
+    // Starts the next batch before it hands out results, unless it waits for the clients of this batch.
     if (this.#submitted > 0 || !this.#lingerFor(batch)) this.#pump()
     for (const [at, row] of batch.entries()) {
       const result = results[at]
@@ -233,7 +233,7 @@ export class LengthBatcher {
       return batch.map(({ sequence }, at) => rowOf(output, at, sequence.ids.length))
     } catch (thrown) {
       if (batch.length === 1 || isRefusal(thrown)) return batch.map(() => new Failure(thrown))
-      // One of them spoils it for all: each finds out alone.
+      // One sequence may fail the whole batch: each runs alone.
       const results: (RowOfBatch | Failure)[] = []
       for (const row of batch) results.push(...(await this.#computeOrFail([row])))
       return results
@@ -297,7 +297,7 @@ class Failure {
   }
 }
 
-/** The queue behind it took none of it: alone it would be the same. */
+/** The model's queue refused the batch: single sequences would be refused as well. */
 function isRefusal(thrown: unknown): boolean {
   return !(thrown instanceof OnecopyError) || thrown.status === 503 || thrown.code === 'REQUEST_CANCELLED'
 }

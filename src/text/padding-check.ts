@@ -1,14 +1,14 @@
 /**
- * Whether what a model answers for a sequence depends on how far it was padded: tried when it is loaded. A graph that
- * does not look at its attention mask, or normalises over all places, gives another vector in longer company.
+ * Checks whether the result for a sequence depends on its padding. It does if a graph ignores its attention mask, or
+ * normalises over all places.
  */
 import { floatsOf } from '../tensor.js'
 import { paddedInputs, poolingOf, type Sequence, type TextInterface } from './interface.js'
 import type { RunBatch } from './length-batcher.js'
 
-/** As a share of the largest element: kernels add up in other orders for other shapes. */
+/** As a share of the largest element, because kernels sum in a different order for each shape. */
 export const PADDING_TOLERANCE = 1e-4
-/** The same, where the sequence is right at the end of a vector width and beyond. */
+/** Lengths of the sequence and of the batch: below and above the width of vector instructions. */
 const LENGTHS = [
   [3, 5],
   [7, 24],
@@ -44,15 +44,15 @@ async function rowsOf(sequences: readonly Sequence[], check: PaddingCheck): Prom
   const elements = floats.length / sequences.length
   const [, ...shape] = output.shape
   return sequences.map(({ ids }, at) => {
-    // Of logits for each token, those of the sequence itself.
+    // Logits of padding are left out.
     const own = shape.length === 1 ? elements : ids.length * (shape.at(-1) as number)
     return floats.slice(at * elements, at * elements + own)
   })
 }
 
 /**
- * What speaks against padding, or null.
- * @throws OnecopyError MODEL_RUN_FAILED where the model does not take such inputs at all.
+ * Why padding changes results; null if it does not.
+ * @throws OnecopyError MODEL_RUN_FAILED if the model rejects such inputs.
  */
 export async function findPaddingProblem(check: PaddingCheck): Promise<string | null> {
   for (const [short, long] of LENGTHS) {
@@ -61,7 +61,7 @@ export async function findPaddingProblem(check: PaddingCheck): Promise<string | 
     const [alone] = await rowsOf([sequence], check)
     const [padded] = await rowsOf([sequence, sequenceOf(long, check, 2)], check)
     if (alone === undefined || padded === undefined || alone.length !== padded.length)
-      return 'a sequence has another shape in longer company'
+      return 'the result of a sequence changes its shape when it is padded'
     const scale = alone.reduce((most, value) => Math.max(most, Math.abs(value)), 0)
     const difference = alone.reduce(
       (most, value, i) => Math.max(most, Math.abs(value - (padded[i] as number))),

@@ -1,4 +1,4 @@
-/** A text model as front ends ask it: texts in, vectors, labels, entities or scores out. */
+/** A text model for front ends: texts in; vectors, labels, entities or scores out. */
 import { readFile } from 'node:fs/promises'
 import { OnecopyError } from '../errors.js'
 import type { TensorSpec } from '../tensor.js'
@@ -51,7 +51,7 @@ export interface Answer<T> {
 }
 
 export interface EmbedRequest extends TextRequest {
-  /** Null: as the model's folder says. */
+  /** Null: as configured in the model's folder. */
   readonly isNormalized: boolean | null
   /** Null: all. */
   readonly dimensions: number | null
@@ -72,7 +72,7 @@ export class TextModel {
   readonly description: TextDescription
   readonly tokenizer: TextTokenizer
   readonly limits: TextLimits
-  /** Why rows are not computed with others of another length; null where they are. */
+  /** Why only sequences of one length share a batch; null if all lengths do. */
   readonly paddingProblem: string | null
   readonly #interface: TextInterface
   readonly #dense: readonly DenseLayer[]
@@ -101,7 +101,7 @@ export class TextModel {
   }
 
   /**
-   * Reads the tokenizer and the layers behind the model, and tries whether padding changes what it answers.
+   * Reads the tokenizer and dense layers, and checks whether padding changes results.
    * @throws OnecopyError MODEL_UNSUPPORTED, REPOSITORY_INVALID, TRANSFORM_UNAVAILABLE, MODEL_RUN_FAILED.
    */
   static async open(options: TextModelOptions): Promise<TextModel> {
@@ -130,7 +130,7 @@ export class TextModel {
     return this.description.task
   }
 
-  /** Elements of a vector; null where the graph does not say. */
+  /** Elements of a vector; null if the graph does not declare them. */
   get dimensions(): number | null {
     const last = this.#dense.at(-1)?.description.outputs ?? this.#interface.output.shape?.at(-1) ?? -1
     return last === -1 ? null : last

@@ -121,7 +121,7 @@ test('offsets count code points: characters beyond 16 bits are one', (t) => {
   t.like(entity, { entity: 'X', word: 'x', start: 2, end: 3 })
 })
 
-test('a model whose answer depends on its padding is found out, one that does not is not', async (t) => {
+test('the check finds a model whose results depend on padding, and passes one whose do not', async (t) => {
   const textInterface = {
     inputs: [{ name: 'input_ids', datatype: 'INT64' as const, shape: [-1, -1] }],
     output: { name: 'y', datatype: 'FP32' as const, shape: [-1, -1, 1] },

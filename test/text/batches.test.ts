@@ -55,7 +55,7 @@ test('a batch has the oldest sequence, longest first, and stays within rows, tok
   t.pass()
 })
 
-test('those closest in length go along, longer or shorter', (t) => {
+test('the sequences closest in length join, longer or shorter', (t) => {
   const chosen = selectBatch([20, 100, 19, 5, 22, 21], limitsOf({ maxRows: 3 }))
   t.deepEqual(
     chosen.map((place) => [20, 100, 19, 5, 22, 21][place]),
@@ -63,7 +63,7 @@ test('those closest in length go along, longer or shorter', (t) => {
   )
 })
 
-test('padding may take as long as an execution of its own, once that is known', (t) => {
+test('padding may cost as much as a separate execution, once that cost is known', (t) => {
   const costs = new CostModel()
   t.is(costs.maxPaddingTokens(1000), 200)
   // 1 ms an execution and 10 us a token: 100 tokens.
@@ -72,7 +72,7 @@ test('padding may take as long as an execution of its own, once that is known', 
   t.is(costs.maxPaddingTokens(50), 25)
 })
 
-test('sequences side by side are padded with the padding id, and the mask does not cover it', (t) => {
+test('shorter sequences are padded with the padding id, and masked there', (t) => {
   const [ids, mask, types] = paddedInputs(EMBEDDING, [{ ids: [5, 6, 7], typeIds: [0, 1, 1] }, sequence(8)], 9)
   const values = (tensor: Tensor | undefined) => Array.from(tensor?.data as BigInt64Array, Number)
   t.deepEqual(ids?.shape, [2, 3])
@@ -180,7 +180,7 @@ async function idsOf(batcher: LengthBatcher, sequences: readonly Sequence[]): Pr
   return results
 }
 
-test('whatever the lengths, every request gets its own rows, and limits hold', async (t) => {
+test('every request gets its own rows for all lengths, within the limits', async (t) => {
   const requests = fc.array(
     fc.array(fc.array(fc.integer({ min: 1, max: 1000 }), { minLength: 1, maxLength: 60 }), { maxLength: 12 }),
     { maxLength: 12 },
@@ -217,7 +217,7 @@ test('where padding changes answers, only sequences of one length are computed t
   t.deepEqual((await idsOf(batcher, sequences)).flat().includes(0), false)
 })
 
-test('a sequence that spoils its batch fails its own request and no other', async (t) => {
+test('a sequence that fails its batch fails its own request only', async (t) => {
   const { run } = fakeModel(({ length }) => {
     if (length === 13) throw new OnecopyError('MODEL_RUN_FAILED', 'no 13')
   })
@@ -229,7 +229,7 @@ test('a sequence that spoils its batch fails its own request and no other', asyn
   t.deepEqual(await good, [new Array(12).fill(4), [5]])
 })
 
-test('what is over the bounds is refused immediately, and a client that left is not computed', async (t) => {
+test('a request over the limits is refused immediately, and that of a disconnected client is not computed', async (t) => {
   let release = () => {}
   const held = new Promise<void>((resolve) => {
     release = resolve

@@ -30,9 +30,9 @@ test.serial(
     t.like(text, { output: 'last_hidden_state', problem: null })
     t.deepEqual(text.together, {
       texts: 'all',
-      reason: 'padding changes no answer by more than 0.0001 of its size',
+      reason: 'padding changes no result by more than 0.0001 of its largest element',
     })
-    t.regex(inspected(t, {}), /texts together +│ yes, whatever their lengths: padding/)
+    t.regex(inspected(t, {}), /texts together +│ yes, of all lengths: padding/)
   },
 )
 
