@@ -60,7 +60,7 @@ export interface SessionThreads {
 export interface SessionMemory {
   /**
    * Whether memory for activations is kept from run to run. Those of a few hundred tokens pass the malloc thresholds,
-   * and would be faulted in anew every time: 1,000 to 1,700 pages, a tenth of the time of 256 tokens.
+   * and would be faulted in anew every time: 500 to 1,700 pages, up to a tenth of the time of 256 tokens.
    */
   readonly keepsActivations?: boolean | undefined
 }
