@@ -1,6 +1,7 @@
 /**
  * Embeddings of texts: one copy of the weights and texts of all requests computed together, against Koa workers with a
- * copy each. Both serve the same files and are asked by the same requests.
+ * copy each, by throughput and by memory. Both serve the same files and answer the same requests. The bare runtime,
+ * one text at a time, is what no server without batches can pass.
  */
 import { readFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -8,18 +9,19 @@ import { join } from 'node:path'
 import { TextTokenizer } from '../src/transform/tokenizer-library.js'
 import { textsOf } from '../test/helpers/text-corpus.js'
 import { writeTextModel } from '../test/helpers/text-models.js'
+import { startBareLoop } from './harness/bare-loop.js'
 import { defineBench } from './harness/bench.js'
 import { closedLoopArm } from './harness/closed-loop.js'
 import { comparisonChart, comparisonTable, noFailures, ratioCheck, valuesOf } from './harness/compare.js'
-import { hostMemory } from './harness/footprint.js'
-import { countOption, positiveOption, risingOption } from './harness/options.js'
+import { hostMemory, settle } from './harness/footprint.js'
+import { countOption, folderOption, positiveOption, risingOption } from './harness/options.js'
 import { createProgress } from './harness/progress.js'
 import type { BenchReport } from './harness/report.js'
 import type { InferRequest } from './harness/requests.js'
 import { alternate, stepsOf } from './harness/rounds.js'
 import { type RunningServer, startOnecopy, startVariant } from './harness/servers.js'
 import { Stage } from './harness/stage.js'
-import { formatNumber, formatSpread, spread } from './harness/statistics.js'
+import { formatMb, formatNumber, formatSpread, spread } from './harness/statistics.js'
 
 const MODEL = 'encoder'
 /** Of a small sentence model. */
@@ -35,6 +37,9 @@ interface Options {
   readonly workers: number
   readonly tokens: readonly number[]
   readonly connections: readonly number[]
+  readonly memoryWorkers: readonly number[]
+  /** Folder with @huggingface/transformers; null: the tokenizer and the runtime that it is made of. */
+  readonly transformers: string | null
 }
 
 function writeModel(stage: Stage): string {
@@ -95,53 +100,125 @@ async function requireSameVectors(servers: readonly RunningServer[], request: In
       throw new Error('expected both to answer with the same vector')
 }
 
+interface Common {
+  readonly stage: Stage
+  readonly model: { readonly repositoryDir: string }
+  readonly workers: number
+}
+
+function startKoa(common: Common, transformers: string | null): Promise<RunningServer> {
+  const name = transformers === null ? 'Koa, a copy in each worker' : 'Koa with transformers.js'
+  const env = transformers === null ? {} : { BENCH_TRANSFORMERS: transformers }
+  return startVariant('text-koa', { ...common, name, env })
+}
+
+const MEMORY_TOKENS = 64
+const REQUESTS_PER_WORKER = 16
+
+/** Memory of a server that has answered texts from every worker. */
+async function memoryWith(server: RunningServer, requests: readonly InferRequest[]): Promise<number> {
+  const count = REQUESTS_PER_WORKER * server.workerPids.length
+  await Promise.all(
+    Array.from({ length: count }, (_, i) =>
+      vectorFrom(server, requests[i % requests.length] as InferRequest),
+    ),
+  )
+  await settle(server)
+  return (await hostMemory(server)).totalBytes
+}
+
+async function memoryByWorkers({ memoryWorkers, transformers }: Options): Promise<BenchReport> {
+  await using stage = new Stage()
+  const repositoryDir = writeModel(stage)
+  const requests = requestsOf(await textsWith(repositoryDir, MEMORY_TOKENS))
+  using progress = createProgress('memory', 2 * memoryWorkers.length)
+  const starts = [
+    (common: Common) => startOnecopy(common),
+    (common: Common) => startKoa(common, transformers),
+  ]
+  const series: { name: string; bytes: number[] }[] = []
+  for (const start of starts) {
+    const bytes: number[] = []
+    let name = ''
+    for (const workers of memoryWorkers) {
+      progress.step(`${workers} workers`)
+      const server = await start({ stage, model: { repositoryDir }, workers })
+      name = server.name
+      bytes.push(await memoryWith(server, requests))
+      await stage.stop(server.child)
+    }
+    series.push({ name, bytes })
+  }
+  const [ours, theirs] = series.map(({ bytes }) => bytes.at(-1) ?? 0) as [number, number]
+  const most = memoryWorkers.at(-1) ?? 0
+  const title = `memory after texts of ${MEMORY_TOKENS} tokens, an encoder of ${ENCODER.layers} layers`
+  return {
+    name: 'texts-memory',
+    title,
+    table: {
+      head: ['total host memory, MB', ...memoryWorkers.map((workers) => `${workers} workers`)],
+      rows: series.map(({ name, bytes }) => [name, ...bytes.map(formatMb)]),
+    },
+    checks: [
+      {
+        claim: `memory with ${most} workers, onecopy / Koa`,
+        got: `${formatNumber(ours / theirs)}x`,
+        bar: 'below 1x',
+        isMet: ours < theirs,
+      },
+    ],
+    notes: [
+      'each page counts once: proportional set sizes of all processes, plus unmapped parts of the segment',
+    ],
+    charts: [],
+    setting: { ...ENCODER, memoryWorkers, tokens: MEMORY_TOKENS },
+    raw: series,
+  }
+}
+
 async function throughputOf(
   { tokens, connections }: { readonly tokens: number; readonly connections: number },
-  { seconds, rounds, workers }: Options,
+  { seconds, rounds, workers, transformers }: Options,
 ): Promise<BenchReport> {
   await using stage = new Stage()
   const repositoryDir = writeModel(stage)
   const requests = requestsOf(await textsWith(repositoryDir, tokens))
   const common = { stage, model: { repositoryDir }, workers }
-  const servers = [
-    await startOnecopy(common),
-    await startVariant('text-koa', { ...common, name: 'Koa, a copy in each worker' }),
-  ]
+  const servers = [await startOnecopy(common), await startKoa(common, transformers)]
+  const path = join(repositoryDir, MODEL, 'onnx', 'model.onnx')
+  const model = { name: MODEL, path }
+  const bare = await startBareLoop({ stage, model, processes: workers, inputs: TEXTS, tokens })
   await requireSameVectors(servers, requests[0] as InferRequest)
   const title = `texts of ${tokens} tokens, ${connections} clients, ${workers} workers`
-  using progress = createProgress(title, stepsOf(servers.length, rounds))
-  try {
-    const arms = await alternate(
-      servers.map((server) => closedLoopArm(server, { requests, connections })),
-      { rounds, seconds, progress },
-    )
-    const [over, under] = arms
-    if (over === undefined || under === undefined) throw new Error('expected two variants')
-    const perSecond = arms.map((arm) => {
-      const texts = valuesOf(arm, 'requestsPerSecond')
-      return `${arm.name}: ${formatSpread(spread(texts.map((one) => one * tokens)))} tokens/s`
-    })
-    const memory = await Promise.all(servers.map(hostMemory))
-    const isJudged = connections === BAR_CONNECTIONS
-    return {
-      name: `texts-${tokens}-${connections}`,
-      title,
-      table: comparisonTable(arms),
-      checks: [
-        ...(isJudged
-          ? [ratioCheck({ over, under, metric: 'requestsPerSecond', bar: BAR, isMetWhen: 'at least' })]
-          : []),
-        noFailures(arms),
-      ],
-      notes: [
-        ...perSecond,
-        ...memory.map((one, i) => `${servers[i]?.name}: memory ${formatNumber(one.totalBytes / 1e6)} MB`),
-      ],
-      charts: [comparisonChart(title, arms, 'requestsPerSecond')],
-      setting: { ...ENCODER, tokens, connections, workers, rounds, seconds },
-      raw: arms,
-    }
-  } finally {
+  using progress = createProgress(title, stepsOf(servers.length + 1, rounds))
+  const arms = await alternate(
+    [...servers.map((server) => closedLoopArm(server, { requests, connections })), bare],
+    { rounds, seconds, progress },
+  )
+  const [over, under] = arms
+  if (over === undefined || under === undefined) throw new Error('expected two variants')
+  const perSecond = arms.map((arm) => {
+    const texts = valuesOf(arm, 'requestsPerSecond')
+    return `${arm.name}: ${formatSpread(spread(texts.map((one) => one * tokens)))} tokens/s`
+  })
+  const isJudged = connections === BAR_CONNECTIONS
+  return {
+    name: `texts-${tokens}-${connections}`,
+    title,
+    table: comparisonTable(arms),
+    checks: [
+      ...(isJudged
+        ? [ratioCheck({ over, under, metric: 'requestsPerSecond', bar: BAR, isMetWhen: 'at least' })]
+        : []),
+      noFailures(arms),
+    ],
+    notes: [
+      ...perSecond,
+      `bare session.run: one text at a time, ${workers} processes, no HTTP and no tokens to make`,
+    ],
+    charts: [comparisonChart(title, arms, 'requestsPerSecond')],
+    setting: { ...ENCODER, tokens, connections, workers, rounds, seconds },
+    raw: arms,
   }
 }
 
@@ -154,10 +231,16 @@ export const texts = defineBench({
     workers: countOption({ help: 'Workers of each server', default: '2' }),
     tokens: risingOption({ help: 'Tokens of a text', default: '8,64,256', quick: '8,64' }),
     connections: risingOption({ help: 'Clients', default: '1,8,32', quick: '1,32' }),
+    memoryWorkers: risingOption({ help: 'Workers to measure memory with', default: '1,4,8', quick: '1,4' }),
+    transformers: folderOption({
+      help: 'Folder with @huggingface/transformers installed, for Koa to use; none: its tokenizer and the runtime',
+    }),
   },
   failsWhen: `less than ${BAR} times the requests at ${BAR_CONNECTIONS} clients`,
-  reports: (options) =>
-    options.tokens.flatMap((tokens) =>
+  reports: (options) => [
+    ...options.tokens.flatMap((tokens) =>
       options.connections.map((connections) => () => throughputOf({ tokens, connections }, options)),
     ),
+    () => memoryByWorkers(options),
+  ],
 })

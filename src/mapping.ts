@@ -28,8 +28,21 @@ interface MmapIo {
   map(size: number, protection: number, flags: number, fd: number, offset: number): Buffer<ArrayBuffer>
 }
 
+/**
+ * The addon of mmap-io, at the path that its package.json gives. The module itself looks it up with an installer, which
+ * takes every process and thread 40 ms to load.
+ */
+function requireMmapIo(): MmapIo {
+  const abi = `node-v${process.versions.modules}-${process.platform}-${process.arch}`
+  try {
+    return require(`mmap-io/build/binding/Release/${abi}/mmap_io.node`) as MmapIo
+  } catch {
+    return require('mmap-io') as MmapIo
+  }
+}
+
 function loadMmapIo(): MappingLibrary {
-  const library = require('mmap-io') as MmapIo
+  const library = requireMmapIo()
   return {
     name: 'mmap-io',
     maxBytes: 2 ** 31 - 1,

@@ -74,6 +74,27 @@ export function elementCount(shape: readonly number[]): number {
   return Number.isSafeInteger(count) ? count : Number.NaN
 }
 
+/**
+ * The elements of an FP32 or FP16 tensor as single floats: those of FP32 themselves, those of FP16 widened, exactly.
+ * Source: https://en.wikipedia.org/wiki/Half-precision_floating-point_format
+ */
+export function floatsOf({ datatype, data }: Pick<Tensor, 'datatype' | 'data'>): Float32Array<ArrayBuffer> {
+  if (datatype !== 'FP16') return data as Float32Array<ArrayBuffer>
+  const halves = data as Uint16Array
+  const words = new Uint32Array(halves.length)
+  const floats = new Float32Array(words.buffer)
+  for (let i = 0; i < halves.length; i++) {
+    const half = halves[i] as number
+    const sign = (half & 0x8000) << 16
+    const exponent = (half >> 10) & 0x1f
+    const fraction = half & 0x3ff
+    // Without an exponent it is a multiple of 2^-24; 31 is for infinities and NaN.
+    if (exponent === 0) floats[i] = (sign === 0 ? fraction : -fraction) * 2 ** -24
+    else words[i] = sign | ((exponent === 31 ? 255 : exponent + 112) << 23) | (fraction << 13)
+  }
+  return floats
+}
+
 /** Memory that tensors take; strings count their characters. */
 export function dataBytes(tensors: readonly Tensor[]): number {
   let bytes = 0

@@ -14,9 +14,17 @@ export interface BareLoopOptions {
   readonly processes: number
   /** Different inputs, used in turn: as many as the servers get. */
   readonly inputs: number
+  /** Of a text: the model is an encoder. */
+  readonly tokens?: number
 }
 
-export async function startBareLoop({ stage, model, processes, inputs }: BareLoopOptions): Promise<Arm> {
+export async function startBareLoop({
+  stage,
+  model,
+  processes,
+  inputs,
+  tokens,
+}: BareLoopOptions): Promise<Arm> {
   const name = 'bare session.run'
   const script = join(COMPILED_ROOT, 'bench', 'variants', 'bare-runtime.js')
   const settings = {
@@ -24,6 +32,7 @@ export async function startBareLoop({ stage, model, processes, inputs }: BareLoo
     '--path': model.path,
     '--processes': String(processes),
     '--inputs': String(inputs),
+    ...(tokens === undefined ? {} : { '--tokens': String(tokens) }),
   }
   const child = await stage.start({
     name,

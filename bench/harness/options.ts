@@ -1,4 +1,6 @@
 /** Command-line options of a bench: names, units, defaults, and values for a quick run. */
+import { statSync } from 'node:fs'
+import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 
 export interface Option<T> {
@@ -45,6 +47,20 @@ export function textOption(words: Words): Option<string> {
     parse: (text) => {
       if (text !== '') return text
       throw new Error('expected a text, got an empty string')
+    },
+  }
+}
+
+/** An existing folder, or none. */
+export function folderOption(words: Omit<Words, 'default'>): Option<string | null> {
+  return {
+    placeholder: 'DIR',
+    default: '',
+    ...words,
+    parse: (text) => {
+      if (text === '') return null
+      if (statSync(text, { throwIfNoEntry: false })?.isDirectory() === true) return resolve(text)
+      throw new Error(`expected a folder, found none at ${JSON.stringify(text)}`)
     },
   }
 }

@@ -6,6 +6,7 @@ import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
+import { Tensor } from 'onnxruntime-node'
 import { findSubject } from '../models/subject.js'
 import { endWithParent } from './fleet.js'
 import type { LoopReply, LoopRequest } from './loop-messages.js'
@@ -17,23 +18,52 @@ const { values } = parseArgs({
     path: { type: 'string', default: '' },
     processes: { type: 'string', default: '2' },
     inputs: { type: 'string', default: '8' },
+    /** Tokens of a text: the model is an encoder, and its inputs are made here. */
+    tokens: { type: 'string', default: '' },
     loop: { type: 'boolean', default: false },
   },
 })
+
+interface Feeds {
+  readonly feeds: readonly Record<string, Tensor>[]
+  readonly outputName: string
+}
+
+async function feedsOfModel(): Promise<Feeds> {
+  const subject = await findSubject(values.model)
+  const feeds = subject
+    .inputs(Number(values.inputs))
+    .map((inputs) => toTensors(Object.fromEntries(inputs.map((input) => [input.name, input]))))
+  return { feeds, outputName: subject.outputName }
+}
+
+function feedsOfText(tokens: number): Feeds {
+  const tensor = (value: (place: number) => number) =>
+    new Tensor(
+      'int64',
+      BigInt64Array.from({ length: tokens }, (_, i) => BigInt(value(i))),
+      [1, tokens],
+    )
+  const feeds = Array.from({ length: Number(values.inputs) }, (_, text) => ({
+    // Any ids of the smallest vocabulary: the time does not depend on them.
+    input_ids: tensor((i) => 5 + ((i * 7 + text * 13) % 90)),
+    attention_mask: tensor(() => 1),
+    token_type_ids: tensor(() => 0),
+  }))
+  return { feeds, outputName: 'last_hidden_state' }
+}
 
 /** Uses the same inputs as the requests, in the same order. */
 async function runLoop(): Promise<void> {
   // One thread per process, and as many processes as cores, like the servers.
   const session = await openSession(values.path)
-  const subject = await findSubject(values.model)
-  const feeds = subject
-    .inputs(Number(values.inputs))
-    .map((inputs) => toTensors(Object.fromEntries(inputs.map((input) => [input.name, input]))))
+  const { feeds, outputName } =
+    values.tokens === '' ? await feedsOfModel() : feedsOfText(Number(values.tokens))
   process.on('message', async ({ durationMs }: LoopRequest) => {
     const latenciesMs: number[] = []
     const startedMs = performance.now()
     for (let nowMs = startedMs; nowMs - startedMs < durationMs; ) {
-      await session.run(feeds[latenciesMs.length % feeds.length] ?? {}, [subject.outputName])
+      await session.run(feeds[latenciesMs.length % feeds.length] ?? {}, [outputName])
       const endedMs = performance.now()
       latenciesMs.push(endedMs - nowMs)
       nowMs = endedMs

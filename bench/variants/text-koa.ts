@@ -1,15 +1,18 @@
 /**
  * Embeddings as a Node.js team makes them today: cluster workers with Koa, the JavaScript tokenizer and the runtime, as
- * transformers.js has them, a copy of the model in each.
+ * transformers.js has them, a copy of the model in each. BENCH_TRANSFORMERS names a folder in which the package itself is
+ * installed, which is used then.
  */
 import { readFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
 import { join } from 'node:path'
+import { pathToFileURL } from 'node:url'
 import { Tokenizer } from '@huggingface/tokenizers'
 import Router from '@koa/router'
 import Koa from 'koa'
 import { Tensor } from 'onnxruntime-node'
 import { runFleet } from './fleet.js'
-import { openSession } from './session.js'
+import { openSession, SESSION_OPTIONS } from './session.js'
 
 const TEXT_MODEL = 'encoder'
 
@@ -21,7 +24,36 @@ function readJson(path: string): object {
   return JSON.parse(readFileSync(path, 'utf8')) as object
 }
 
-async function embedder(modelsDir: string): Promise<(texts: readonly string[]) => Promise<number[][]>> {
+type Embed = (texts: readonly string[]) => Promise<number[][]>
+
+/** The part of @huggingface/transformers that is used: it is installed outside of the project. */
+interface Transformers {
+  readonly env: { allowRemoteModels: boolean; localModelPath: string }
+  pipeline(
+    task: 'feature-extraction',
+    model: string,
+    options: object,
+  ): Promise<
+    (
+      texts: readonly string[],
+      options: { pooling: 'mean'; normalize: true },
+    ) => Promise<{ tolist(): number[][] }>
+  >
+}
+
+async function transformersEmbedder(folder: string, modelsDir: string): Promise<Embed> {
+  const entry = createRequire(join(folder, 'any.js')).resolve('@huggingface/transformers')
+  const { env, pipeline } = (await import(pathToFileURL(entry).href)) as Transformers
+  env.allowRemoteModels = false
+  env.localModelPath = modelsDir
+  // Its own session options, but for the threads: by default every worker has one for each core.
+  const { intraOpNumThreads, interOpNumThreads } = SESSION_OPTIONS
+  const session_options = { intraOpNumThreads, interOpNumThreads }
+  const extract = await pipeline('feature-extraction', TEXT_MODEL, { dtype: 'fp32', session_options })
+  return async (texts) => (await extract(texts, { pooling: 'mean', normalize: true })).tolist()
+}
+
+async function embedder(modelsDir: string): Promise<Embed> {
   const folder = join(modelsDir, TEXT_MODEL)
   const session = await openSession(join(folder, 'onnx', 'model.onnx'))
   const tokenizer = new Tokenizer(
@@ -55,7 +87,9 @@ async function embedder(modelsDir: string): Promise<(texts: readonly string[]) =
 }
 
 await runFleet(async ({ modelsDir }) => {
-  const embed = await embedder(modelsDir)
+  const transformers = process.env.BENCH_TRANSFORMERS ?? ''
+  const embed =
+    transformers === '' ? await embedder(modelsDir) : await transformersEmbedder(transformers, modelsDir)
   const router = new Router()
   router.post('/v1/embeddings', async (ctx) => {
     const chunks: Buffer[] = []

@@ -83,7 +83,7 @@ async function inspect(
   const { name } = textFolder ?? modelPathOf(modelPath)
   return await withCompiled(modelPath, { timeoutMs: COMPILE_TIMEOUT_MS, signal }, async (oneOff) => {
     const inspection = inspectModel(oneOff)
-    const text = textFolder === null ? null : await inspectText(textFolder, oneOff.header)
+    const text = textFolder === null ? null : await inspectText(textFolder, { ...oneOff, signal })
     const measurement = options.measure ? await measure(oneOff, { segmentDir, name, signal }) : null
     const { compileMs } = oneOff
     const totalBytes =

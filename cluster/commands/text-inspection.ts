@@ -1,12 +1,15 @@
 /** What `onecopy inspect` says of a text model: what its folder was read as. */
-import { stat } from 'node:fs/promises'
-import { basename, dirname, resolve } from 'node:path'
+import { link, readFile, rm, stat } from 'node:fs/promises'
+import { basename, dirname, join, resolve } from 'node:path'
 import { messageOf } from '../../src/errors.js'
-import type { TensorSpec } from '../../src/tensor.js'
+import { SEGMENT_FILE_NAME, type SegmentHeader } from '../../src/segment/layout.js'
+import { probePadding } from '../../src/sharing/probe.js'
 import type { TextDescription } from '../../src/text/description.js'
 import { isTextFolder, readTextFolder } from '../../src/text/folder.js'
-import { textInterface } from '../../src/text/interface.js'
+import { type TextInterface, textInterface } from '../../src/text/interface.js'
 import { modelFileOf } from '../../src/text/model-files.js'
+import { PADDING_TOLERANCE } from '../../src/text/padding-check.js'
+import { TextTokenizer } from '../../src/transform/tokenizer-library.js'
 import { formatBytes } from '../../src/units.js'
 
 /** The folder of a text model, and which of its files is inspected. */
@@ -24,6 +27,11 @@ export interface TextInspection extends Omit<TextDescription, 'tokenizer' | 'den
   readonly output: string | null
   /** Why the graph is not what the folder says; null where it is. */
   readonly problem: string | null
+  /** Which texts share a batch, and why; null if the model is not served. */
+  readonly together: {
+    readonly texts: 'all' | 'of one length' | 'none' | 'unknown'
+    readonly reason: string
+  } | null
 }
 
 /** A text model by its folder, or by an ONNX file in it or in its `onnx/`; null for anything else. */
@@ -43,20 +51,72 @@ export async function textFolderOf(given: string): Promise<TextFolder | null> {
 /** @throws OnecopyError REPOSITORY_INVALID naming file and key. */
 export async function inspectText(
   { folder }: TextFolder,
-  model: { readonly inputs: readonly TensorSpec[]; readonly outputs: readonly TensorSpec[] },
+  {
+    header,
+    imagePath,
+    signal,
+  }: {
+    readonly header: Pick<SegmentHeader, 'inputs' | 'outputs' | 'batching'>
+    readonly imagePath: string
+    readonly signal: AbortSignal
+  },
 ): Promise<TextInspection> {
-  const { tokenizer: _, dense, ...description } = await readTextFolder(folder)
+  const whole = await readTextFolder(folder)
+  const { tokenizer: _, dense, ...description } = whole
   const common = { folder, ...description, dense: dense.map((one) => [one.inputs, one.outputs] as const) }
   try {
-    return { ...common, output: textInterface(description, model).output.name, problem: null }
+    const text = textInterface(description, header)
+    const together = await togetherOf(whole, { text, header, imagePath, signal }).catch((thrown) => {
+      signal.throwIfAborted()
+      return { texts: 'unknown' as const, reason: messageOf(thrown) }
+    })
+    return { ...common, output: text.output.name, problem: null, together }
   } catch (thrown) {
-    return { ...common, output: null, problem: messageOf(thrown) }
+    signal.throwIfAborted()
+    return { ...common, output: null, problem: messageOf(thrown), together: null }
+  }
+}
+
+/** The result of the check that a worker makes when it loads the model. */
+async function togetherOf(
+  { tokenizer, maxLength, paddingId, truncationSide }: TextDescription,
+  {
+    text,
+    header,
+    imagePath,
+    signal,
+  }: {
+    readonly text: TextInterface
+    readonly header: Pick<SegmentHeader, 'batching'>
+    readonly imagePath: string
+    readonly signal: AbortSignal
+  },
+): Promise<TextInspection['together']> {
+  const { batchable, reason } = header.batching
+  if (!batchable) return { texts: 'none', reason }
+  const json = await readFile(tokenizer.path, 'utf8')
+  const { vocabularySize } = TextTokenizer.open({ json, maxLength, truncationSide })
+  const check = { textInterface: text, paddingId, maxLength, vocabularySize }
+  // The graph looks for its weights in a file of this name.
+  const path = join(dirname(imagePath), SEGMENT_FILE_NAME)
+  await link(imagePath, path)
+  const problem = await probePadding(path, check, signal).finally(() => rm(path, { force: true }))
+  if (problem !== null) return { texts: 'of one length', reason: problem }
+  return {
+    texts: 'all',
+    reason: `padding changes no result by more than ${PADDING_TOLERANCE} of its largest element`,
   }
 }
 
 function named(values: readonly string[]): string {
   const shown = values.slice(0, 8).join(', ')
   return values.length > 8 ? `${shown} and ${values.length - 8} more` : shown
+}
+
+function togetherText({ texts, reason }: NonNullable<TextInspection['together']>): string {
+  if (texts === 'all') return `yes, of all lengths: ${reason}`
+  if (texts === 'unknown') return `the check failed: ${reason}`
+  return texts === 'none' ? `no, one by one: ${reason}` : `only those of one length: ${reason}`
 }
 
 /** Rows of the table of facts. */
@@ -79,6 +139,7 @@ export function textRows(text: TextInspection): [string, string][] {
     ...(task === 'embedding' ? [['vectors', steps.join(', then ')] as [string, string]] : []),
     ...(labels.length > 0 ? [['labels', `${named(labels)} (${text.activation})`] as [string, string]] : []),
     ...(promptNames.length > 0 ? [['prompts', named(promptNames)] as [string, string]] : []),
+    ...(text.together === null ? [] : [['texts together', togetherText(text.together)] as [string, string]]),
     ...(text.problem === null ? [] : [['not served', text.problem] as [string, string]]),
   ]
 }

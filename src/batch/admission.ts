@@ -16,6 +16,9 @@ export interface QueueLimits {
   readonly maxBytes: number
 }
 
+/** Each pooled job has its own key, because its pooling refers to its own rows. */
+let pooledJobs = 0
+
 /** A job with its state in the queue. */
 export class Entry {
   readonly job: Job
@@ -38,7 +41,12 @@ export class Entry {
   ) {
     this.job = job
     this.rows = isBatchable ? rowsOf(job.inputs) : null
-    this.key = this.rows === null ? '' : compatibilityKey(job.inputs, job.outputNames)
+    this.key =
+      this.rows === null
+        ? ''
+        : job.pooling === undefined
+          ? compatibilityKey(job.inputs, job.outputNames)
+          : `pooled ${++pooledJobs}`
     this.bytes = dataBytes(job.inputs)
     this.priority = job.priority === undefined || job.priority === 0 ? DEFAULT_PRIORITY : job.priority
     this.resolve = (result) => {

@@ -10,11 +10,14 @@
 import { OnecopyError } from '../errors.js'
 import type { ExecutionTimes } from '../metrics/recorder.js'
 import type { Tensor } from '../tensor.js'
+import type { TokenPooling } from '../token-pooling.js'
 import { Entry, ModelQueue, type QueueLimits } from './admission.js'
 import { concatenate, split } from './concat.js'
 import type { Job, JobResult, OutputLimit, Run } from './job.js'
 import { BatchTuner } from './tuner.js'
 
+/** The batch in execution and the next one. */
+const MAX_EXECUTING = 2
 /**
  * Maximum size of the inputs of one execution: a batch is copied, and its activations are a multiple of it.
  */
@@ -66,6 +69,11 @@ interface QueuedModel {
   lastComputeNs: number
 }
 
+/** A pooled job is already a batch: no other job joins it. Other jobs wait until the engine is idle. */
+function isHandedOverEarly(entry: Entry | undefined): boolean {
+  return entry?.job.pooling !== undefined
+}
+
 /** The combined output limit of a batch; none if one of its requests has no limit. */
 function jointLimit(batch: readonly Entry[]): OutputLimit | null {
   const limits = batch.flatMap(({ job }) => job.outputLimit ?? [])
@@ -82,11 +90,11 @@ function jointLimit(batch: readonly Entry[]): OutputLimit | null {
 export class Batcher {
   readonly #options: BatcherOptions
   readonly #models = new Map<string, QueuedModel>()
-  #isBusy = false
+  /** Batches that the engine has. */
+  readonly #executing = new Set<readonly Entry[]>()
   #isShut = false
   /** The error for every request once the thread has stalled. */
   #abandonedFor: OnecopyError | null = null
-  #executing: readonly Entry[] = []
   #isPumpDue = false
   #delayTimer: NodeJS.Timeout | undefined
   #lingering: { model: QueuedModel; wantedRows: number; timer: NodeJS.Timeout } | undefined
@@ -170,7 +178,7 @@ export class Batcher {
 
   /** Runs after all requests that have already arrived are read, so that they share a batch. */
   #pumpSoon(): void {
-    if (this.#isBusy || this.#isPumpDue) return
+    if (this.#executing.size >= MAX_EXECUTING || this.#isPumpDue) return
     // No other request can arrive in this turn, and another turn of the event loop adds latency.
     if (this.#isAlone) {
       this.#pump()
@@ -184,14 +192,15 @@ export class Batcher {
   }
 
   #pump(): void {
-    if (this.#isBusy || this.#abandonedFor !== null) return
+    const isFull = this.#executing.size >= MAX_EXECUTING
+    if (isFull || this.#lingering !== undefined || this.#abandonedFor !== null) return
     const model = this.#nextModel()
-    if (model === undefined) return
+    if (model === undefined || (this.#executing.size > 0 && !isHandedOverEarly(model.queue.head))) return
     clearTimeout(this.#delayTimer)
     const batch = model.queue.takeBatch(this.#batchRows(model), MAX_BATCH_BYTES)
     this.#clockNs = model.virtualNs
-    this.#isBusy = true
     void this.#execute(model, batch)
+    this.#pump()
   }
 
   /** The model with the least compute time among those with requests to run now. */
@@ -238,7 +247,7 @@ export class Batcher {
 
   async #execute(model: QueuedModel, batch: readonly Entry[]): Promise<void> {
     const startedNs = process.hrtime.bigint()
-    this.#executing = batch
+    this.#executing.add(batch)
     let results: (Computed | Error)[]
     try {
       results = await this.#runTogether(model, batch, startedNs)
@@ -246,9 +255,8 @@ export class Batcher {
       // A bug, not a failed model: every request of the batch fails.
       results = batch.map(() => thrown as Error)
     }
-    this.#isBusy = false
-    this.#executing = []
-    const isLingering = this.#linger(model, batch)
+    this.#executing.delete(batch)
+    const isLingering = this.#executing.size === 0 && this.#linger(model, batch)
     if (!isLingering) this.#pump()
     for (const [i, entry] of batch.entries()) {
       const result = results[i] as Computed | Error
@@ -301,7 +309,7 @@ export class Batcher {
       const { outputNames } = first.job
       const outputLimit = jointLimit(batch)
       const { outputs, times } = await this.#run(model, {
-        ...{ inputs, outputNames, outputLimit, rows, beganNs },
+        ...{ inputs, outputNames, outputLimit, pooling: null, rows, beganNs },
       })
       const parts = split(outputs, rowCounts, rows)
       if (parts !== null) return parts.map((part) => ({ outputs: part, times }))
@@ -321,10 +329,10 @@ export class Batcher {
   }
 
   async #runAlone(model: QueuedModel, { job, rows }: Entry, beganNs: bigint): Promise<Computed | Error> {
-    const { inputs, outputNames, outputLimit = null } = job
+    const { inputs, outputNames, outputLimit = null, pooling = null } = job
     try {
       return await this.#run(model, {
-        ...{ inputs, outputNames, outputLimit, rows: rows ?? 1, beganNs },
+        ...{ inputs, outputNames, outputLimit, pooling, rows: rows ?? 1, beganNs },
       })
     } catch (thrown) {
       return thrown as Error
@@ -337,18 +345,21 @@ export class Batcher {
       inputs: readonly Tensor[]
       outputNames: readonly string[]
       outputLimit: OutputLimit | null
+      pooling: TokenPooling | null
       rows: number
       /** Start of collecting its inputs. */
       beganNs: bigint
     },
   ): Promise<Computed> {
     const { modelKey } = model
-    const { inputs, outputNames, outputLimit, rows, beganNs } = execution
-    const run = this.#options.run({ modelKey, inputs, outputNames, outputLimit, isAlone: this.#isAlone })
-    const { outputs, startedNs, computeNs, placement } = await run
+    const { inputs, outputNames, outputLimit, pooling, rows, beganNs } = execution
+    const asked = { modelKey, inputs, outputNames, outputLimit, pooling }
+    const run = this.#options.run({ ...asked, isAlone: this.#isAlone })
+    const { outputs, startedNs, computeNs, cpuNs, placement } = await run
     const times = {
       inputNs: Math.max(0, startedNs - Number(beganNs)),
       inferNs: computeNs,
+      cpuNs,
       outputNs: Math.max(0, Number(process.hrtime.bigint()) - startedNs - computeNs),
       placement,
     }
@@ -365,7 +376,7 @@ export class Batcher {
     clearTimeout(this.#delayTimer)
     clearTimeout(this.#lingering?.timer)
     this.#lingering = undefined
-    for (const entry of this.#executing) entry.reject(error)
+    for (const batch of this.#executing) for (const entry of batch) entry.reject(error)
     for (const { queue } of this.#models.values()) queue.rejectAll(error)
   }
 

@@ -2,6 +2,7 @@
 import type { ExecutionTimes } from '../metrics/recorder.js'
 import type { Placement } from '../metrics/series.js'
 import type { Tensor } from '../tensor.js'
+import type { TokenPooling } from '../token-pooling.js'
 
 /** Size limit of the outputs in the response. */
 export interface OutputLimit {
@@ -16,6 +17,8 @@ export interface Job {
   readonly outputNames: readonly string[]
   /** If absent, outputs may have any size. */
   readonly outputLimit?: OutputLimit
+  /** What is kept of its outputs; such a job is not joined with others. */
+  readonly pooling?: TokenPooling
   /** 1 is the highest; 0 means the default. */
   readonly priority?: number
   /** Time limit from now to the result, including the wait in the queue; null is no limit. */
@@ -37,6 +40,7 @@ export interface Execution {
   readonly inputs: readonly Tensor[]
   readonly outputNames: readonly string[]
   readonly outputLimit: OutputLimit | null
+  readonly pooling: TokenPooling | null
   /** Whether the request is the only one that the server has, and no other client is connected. */
   readonly isAlone: boolean
 }
@@ -47,5 +51,6 @@ export type Run = (execution: Execution) => Promise<{
   /** When the runtime began, on the clock of process.hrtime. */
   readonly startedNs: number
   readonly computeNs: number
+  readonly cpuNs?: number | undefined
   readonly placement: Placement
 }>

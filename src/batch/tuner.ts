@@ -2,8 +2,8 @@
  * Finds the batch size that pays off. Time per row is recorded by size, in powers of two. The limit is the
  * smallest size that is almost as good as the best, because in a larger batch the first request waits for the
  * last. A convolution that gains nothing ends at 1, a small MLP at the maximum. Sizes are tried upwards, each
- * at most double a known one, so that a trial costs little. Now and then the next size up is tried again, so
- * that the limit follows changes in the load.
+ * at most double a known one, so that a trial costs little. Now and then the next size up or down is tried
+ * again, so that the limit follows changes in the load.
  */
 
 /** A size is as good as the best if its rows take at most this much longer. */
@@ -12,13 +12,15 @@ const GOOD_ENOUGH = 1.05
 const WORTH_WAITING = 0.8
 /** Weight of the newest measurement. */
 const NEWEST = 0.2
-/** Executions between two trials of the next size up. */
+/** Executions between two that try another size: the next up and the next down, in turns. */
 const EXPLORE_EVERY = 256
 
 export class BatchTuner {
   readonly #maxRows: number
   /** Nanoseconds per row, by the logarithm of the size; undefined if not measured. */
   readonly #nsPerRow: (number | undefined)[] = []
+  /** Sizes measured once. A first run allocates memory, so the second measurement replaces it. */
+  readonly #new = new Set<number>()
   #executions = 0
 
   constructor(maxRows: number) {
@@ -31,7 +33,9 @@ export class BatchTuner {
     const bucket = Math.floor(Math.log2(rows))
     const nsPerRow = computeNs / rows
     const known = this.#nsPerRow[bucket]
-    this.#nsPerRow[bucket] = known === undefined ? nsPerRow : known + NEWEST * (nsPerRow - known)
+    if (known === undefined) this.#new.add(bucket)
+    const isSecond = known !== undefined && this.#new.delete(bucket)
+    this.#nsPerRow[bucket] = known === undefined || isSecond ? nsPerRow : known + NEWEST * (nsPerRow - known)
   }
 
   /** Whether a batch of `more` rows takes clearly less time per row than one of `fewer`, or is not known. */
@@ -44,10 +48,16 @@ export class BatchTuner {
 
   /** Maximum number of rows for the next batch. */
   get limit(): number {
-    const isExploring = this.#executions % EXPLORE_EVERY === EXPLORE_EVERY - 1
     const bucket = this.#bestBucket()
-    const isFrontier = bucket === this.#nsPerRow.length - 1
-    return Math.min(largestOf(isFrontier || isExploring ? bucket + 1 : bucket), this.#maxRows)
+    return Math.min(largestOf(bucket + this.#step(bucket)), this.#maxRows)
+  }
+
+  /** Offset of the next execution from the best size; not 0 if another size is tried. */
+  #step(bucket: number): -1 | 0 | 1 {
+    if (bucket === this.#nsPerRow.length - 1) return this.#new.has(bucket) ? 0 : 1
+    if (this.#executions % EXPLORE_EVERY !== EXPLORE_EVERY - 1) return 0
+    const isUp = bucket === 0 || Math.floor(this.#executions / EXPLORE_EVERY) % 2 === 0
+    return isUp ? 1 : -1
   }
 
   /** Logarithm of the smallest size that is as good as the best; -1 if nothing was measured. */

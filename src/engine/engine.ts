@@ -8,6 +8,7 @@ import { StatsPage } from '../metrics/page.js'
 import type { Placement } from '../metrics/series.js'
 import type { AttachedSegment } from '../segment/attach.js'
 import { dataBytes, type Tensor, type TensorSpec } from '../tensor.js'
+import type { TokenPooling } from '../token-pooling.js'
 import { ExecutionCost } from './execution-cost.js'
 import { InferenceThread } from './inference-thread.js'
 import type { LoadRequest, OutputLimit, Ran } from './messages.js'
@@ -20,6 +21,8 @@ export interface RunResult extends Ran {
 
 export interface RunOptions {
   readonly outputLimit?: OutputLimit | null
+  /** How outputs with a state for each token are reduced. */
+  readonly pooling?: TokenPooling | null
   /** Whether it is part of loading the model, not a client's request. */
   readonly isProving?: boolean
   /** Whether the request is the only one that the server has, and no other client is connected. */
@@ -38,6 +41,8 @@ export interface LoadableModel extends Pick<AttachedSegment, 'graph' | 'folder'>
 
 export interface LoadChoices {
   readonly threads: number
+  /** Whether memory for activations is kept from run to run. */
+  readonly keepsActivations?: boolean | undefined
   /** Identifies the model version where `reportTo` records it. */
   readonly number?: number
 }
@@ -118,18 +123,24 @@ export class Engine {
     modelKey: string,
     inputs: readonly Tensor[],
     outputNames: readonly string[],
-    { outputLimit = null, isProving = false, isAlone = false }: RunOptions = {},
+    { outputLimit = null, pooling = null, isProving = false, isAlone = false }: RunOptions = {},
   ): Promise<RunResult> {
     const cost = this.#costs.get(modelKey)
     const inputBytes = dataBytes(inputs)
     const placement = isProving
       ? 'thread'
       : this.#place(modelKey, cost?.estimateNs(inputBytes) ?? null, isAlone)
-    const request = { modelKey, inputs, outputNames, outputLimit, isProving }
+    const request = { modelKey, inputs, outputNames, outputLimit, pooling, isProving }
     const ran = placement === 'thread' ? await this.#thread.run(request) : this.#onLoop.run(request)
     cost?.record(inputBytes, ran.computeNs)
     if (placement === 'event-loop') this.#loopShare.add(ran.startedNs + ran.computeNs, ran.computeNs)
-    return { outputs: ran.outputs, startedNs: ran.startedNs, computeNs: ran.computeNs, placement }
+    return {
+      outputs: ran.outputs,
+      startedNs: ran.startedNs,
+      computeNs: ran.computeNs,
+      cpuNs: ran.cpuNs,
+      placement,
+    }
   }
 
   #place(modelKey: string, estimateNs: number | null, isAlone: boolean): Placement {
@@ -168,7 +179,7 @@ export class Engine {
 function loadRequest(
   modelKey: string,
   { graph, folder, header, defaults = [] }: LoadableModel,
-  { threads, number = 0 }: LoadChoices,
+  { threads, keepsActivations, number = 0 }: LoadChoices,
 ): LoadRequest {
   return {
     modelKey,
@@ -180,6 +191,7 @@ function loadRequest(
     outputs: header.outputs.map(specOf),
     defaults,
     threads,
+    keepsActivations,
     number,
   }
 }

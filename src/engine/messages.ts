@@ -5,6 +5,7 @@
 import type { ErrorCode } from '../errors.js'
 import type { StatsPageReference } from '../metrics/page.js'
 import type { Tensor, TensorData, TensorSpec } from '../tensor.js'
+import type { TokenPooling } from '../token-pooling.js'
 
 /** Size limit of the outputs of a run in the response, checked in the thread that computed them. */
 export interface OutputLimit {
@@ -24,6 +25,8 @@ export interface LoadRequest {
   /** Defaults of optional inputs. */
   readonly defaults: readonly Tensor[]
   readonly threads: number
+  /** Whether memory for activations is kept from run to run. */
+  readonly keepsActivations?: boolean | undefined
   /** Identifies the model version in the stats pages; 0 for none. */
   readonly number: number
 }
@@ -33,6 +36,8 @@ export interface RunRequest {
   readonly inputs: readonly Tensor[]
   readonly outputNames: readonly string[]
   readonly outputLimit: OutputLimit | null
+  /** How its outputs are reduced before they leave the thread; null: not at all. */
+  readonly pooling: TokenPooling | null
   /** Whether it is part of loading the model, not a client's request. */
   readonly isProving: boolean
 }
@@ -53,6 +58,8 @@ export interface Ran {
   readonly startedNs: number
   /** Time inside the runtime, in nanoseconds. */
   readonly computeNs: number
+  /** CPU time of the process during a pooled run. Unlike `computeNs` it has no time of other processes. */
+  readonly cpuNs?: number | undefined
 }
 
 export type ThreadReply =

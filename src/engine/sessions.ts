@@ -8,6 +8,7 @@ import { PROCESS_CELL_COUNT } from '../metrics/series.js'
 import { leastBytes, responseTooLarge } from '../protocol/v2/response-size.js'
 import { Session } from '../runtime/session.js'
 import type { Tensor } from '../tensor.js'
+import { poolTokens } from '../token-pooling.js'
 import type { LoadRequest, OutputLimit, Ran, RunRequest } from './messages.js'
 
 interface Loaded {
@@ -57,15 +58,19 @@ export class Sessions {
   }
 
   /** @throws OnecopyError MODEL_RUN_FAILED, MODEL_NOT_READY, RESPONSE_TOO_LARGE. */
-  run({ modelKey, inputs, outputNames, outputLimit, isProving }: RunRequest): Ran {
+  run({ modelKey, inputs, outputNames, outputLimit, pooling, isProving }: RunRequest): Ran {
     const loaded = this.#loaded.get(modelKey)
     if (loaded === undefined) throw new OnecopyError('MODEL_NOT_READY', `model ${modelKey} is not loaded`)
     const { session, number } = loaded
+    const before = pooling === null ? null : process.cpuUsage()
     const { outputs, startedNs, computeNs } = this.#running.during({ number, isLoading: isProving }, () =>
       session.run(inputs, outputNames),
     )
     checkSize(outputs, outputLimit)
-    return { outputs, startedNs, computeNs }
+    if (pooling === null || before === null) return { outputs, startedNs, computeNs }
+    const { user, system } = process.cpuUsage(before)
+    const kept = outputs.map((output) => poolTokens(output, pooling))
+    return { outputs: kept, startedNs, computeNs, cpuNs: (user + system) * 1000 }
   }
 
   unload(modelKey: string): void {

@@ -1,5 +1,6 @@
 /** ModelInfer and ModelStreamInfer: message -> codec -> submit -> codec -> message. */
 import { create } from '@bufbuild/protobuf'
+import { areTexts, inferTexts, textSpecOf } from '../http/routes/text/infer-texts.js'
 import { placeOutputs, sharedReader } from '../http/shared-tensors.js'
 import { requireModel } from '../inference/model-facts.js'
 import { answered, counted, heldIn, schedulingOf } from '../inference/request-parts.js'
@@ -38,22 +39,32 @@ async function inferOn(
   call.heldBytes = 2 * messageBytes
   timings?.begin()
   const readShared = regions === null ? undefined : sharedReader(regions, maxBodyBytes - messageBytes)
-  const request = decodeInferMessage(message, { model, readShared })
+  const texts = textSpecOf(model, () => areTexts(message.inputs))
+  const request = decodeInferMessage(message, { model: texts ?? model, readShared })
   timings?.end('decode')
   if (timings !== undefined) timings.rows = request.inputs[0]?.shape[0] ?? 1
-  const { priority, timeoutMs } = schedulingOf(request)
-  const { outputs, queueNs, times } = await context.submit({
-    model,
-    inputs: request.inputs,
-    outputNames: request.outputs.map(({ name }) => name),
-    outputLimit: {
-      bytes: maxResponseBytes,
-      leastElementBytes: leastAnswered(request.outputs, model.outputs),
-    },
-    isCancelled: () => call.isCancelled(),
-    ...{ priority, timeoutMs: earliest(timeoutMs, call.timeoutMs()) },
-  })
-  timings?.computed(queueNs, times.placement)
+  const { priority, timeoutMs: ownTimeoutMs } = schedulingOf(request)
+  const timeoutMs = earliest(ownTimeoutMs, call.timeoutMs())
+  const isCancelled = () => call.isCancelled()
+  const isTruncated = request.parameters.truncate === true
+  const { outputs, queueNs, times } =
+    texts !== null
+      ? {
+          outputs: await inferTexts(texts, request.inputs, { isTruncated, isCancelled, timeoutMs }),
+          queueNs: 0,
+          times: null,
+        }
+      : await context.submit({
+          model,
+          inputs: request.inputs,
+          outputNames: request.outputs.map(({ name }) => name),
+          outputLimit: {
+            bytes: maxResponseBytes,
+            leastElementBytes: leastAnswered(request.outputs, model.outputs),
+          },
+          ...{ isCancelled, priority, timeoutMs },
+        })
+  timings?.computed(queueNs, times?.placement ?? 'thread')
   call.heldBytes += heldIn(outputs)
   const response = encodeInferMessage({
     model: { name: model.name, version: model.version },

@@ -6,6 +6,7 @@ import type { ModelConfiguration } from '../protocol/v2/configuration.js'
 import type { ModelSpec } from '../protocol/v2/request.js'
 import type { Tensor } from '../tensor.js'
 import type { TextModel } from '../text/text-model.js'
+import type { TokenPooling } from '../token-pooling.js'
 
 export interface ServedModel extends ModelSpec {
   readonly counts: ModelRecorder
@@ -50,6 +51,8 @@ export interface SubmitOptions {
   readonly outputNames: readonly string[]
   /** Size limit of the outputs in the response; no limit if absent. */
   readonly outputLimit?: { readonly bytes: number; readonly leastElementBytes: number[] }
+  /** How outputs with a state for each token are reduced before they leave the inference thread. */
+  readonly pooling?: TokenPooling
   /** 1 is the highest, 0 the default. */
   readonly priority: number
   /** Time limit for queueing and inference; null is no limit. */

@@ -69,8 +69,8 @@ export class AttachedModel extends EventEmitter<ModelEvents> implements Mountabl
     this.#choices = choices
     if (choices.placement === 'auto') this.#engine.place({ budgetNs: DEFAULT_INLINE_BUDGET_MS * 1e6 })
     this.#batcher = new Batcher({
-      run: ({ modelKey, inputs, outputNames, outputLimit, isAlone }) =>
-        this.#engine.run(modelKey, inputs, outputNames, { outputLimit, isAlone }),
+      run: ({ modelKey, inputs, outputNames, ...options }) =>
+        this.#engine.run(modelKey, inputs, outputNames, options),
       onExecution: ({ rows, times }) => {
         for (const listener of this.#onExecution) listener(rows, times)
       },

@@ -27,6 +27,8 @@ const LOOP_WINDOW_MS = 5000
 export interface ExecutionTimes {
   readonly inputNs: number
   readonly inferNs: number
+  /** CPU time of the process during `inferNs`, where it was measured; not counted. */
+  readonly cpuNs?: number | undefined
   readonly outputNs: number
   readonly placement: Placement
 }

@@ -11,7 +11,7 @@ const ALWAYS: ReadonlySet<string> = new Set([
   ...['com.microsoft.BeamSearch', 'com.microsoft.GreedySearch', 'com.microsoft.Sampling'],
   ...['com.microsoft.WhisperBeamSearch', 'com.microsoft.Unique', 'com.microsoft.ExpandDims'],
 ])
-/** Inputs that say how large the output is; a constant says the same every time. */
+/** Inputs that say how large the output is; what constants and sizes decide is the same every time. */
 const SIZE_INPUTS: Readonly<Record<string, readonly number[]>> = {
   Range: [0, 1, 2],
   ConstantOfShape: [0],
@@ -28,24 +28,36 @@ function operatorOf({ domain, opType }: NodeProto): string {
   return domain === '' || domain === 'ai.onnx' ? opType : `${domain}.${opType}`
 }
 
-function constantsOf(
+/** Of the same inputs they give other values every time. */
+const RANDOM = /^Random|^Multinomial$|^Bernoulli$/
+
+/** Names of values that are the same for all inputs of the same sizes: constants, shapes, and what is made of them. */
+function fixedBySizes(
   graph: Pick<GraphProto, 'node'> & Partial<Pick<GraphProto, 'initializer'>>,
 ): Set<string> {
-  const constants = new Set((graph.initializer ?? []).map(({ name }) => name))
-  for (const node of graph.node) if (operatorOf(node) === 'Constant') constants.add(node.output[0] ?? '')
-  return constants
+  const fixed = new Set((graph.initializer ?? []).map(({ name }) => name))
+  // Nodes are sorted: what one reads is written before.
+  for (const node of graph.node) {
+    const operator = operatorOf(node)
+    const inputs = node.input.filter((name) => name !== '')
+    const isFixed =
+      ['Constant', 'Shape', 'Size'].includes(operator) ||
+      (inputs.length > 0 && inputs.every((name) => fixed.has(name)) && !RANDOM.test(operator))
+    if (isFixed) for (const name of node.output) fixed.add(name)
+  }
+  return fixed
 }
 
 /** The first operator whose cost depends on values; null where there is none. */
 export function valueDependentOperator(model: ModelProto & { graph: GraphProto }): string | null {
   for (const body of [model.graph, ...model.functions]) {
-    const constants = constantsOf(body)
+    const fixed = fixedBySizes(body)
     for (const node of body.node) {
       const operator = operatorOf(node)
       if (ALWAYS.has(operator)) return operator
       const isSizeKnown = (SIZE_INPUTS[operator] ?? []).every((at) => {
         const name = node.input[at] ?? ''
-        return name === '' || constants.has(name)
+        return name === '' || fixed.has(name)
       })
       if (!isSizeKnown) return operator
       // A graph in an attribute is a body that runs when a value says so.

@@ -72,8 +72,8 @@ export class ServingProcess {
     this.#keyring = new Keyring({ keys: secrets.apiKeys, adminTokenSha256 })
     const headers = securityHeaders({ isTls: secrets.tls !== null })
     this.#batcher = new Batcher({
-      run: ({ modelKey, inputs, outputNames, outputLimit, isAlone }) =>
-        this.#engine.run(modelKey, inputs, outputNames, { outputLimit, isAlone }),
+      run: ({ modelKey, inputs, outputNames, ...options }) =>
+        this.#engine.run(modelKey, inputs, outputNames, options),
       isAlone: () => this.connections.isAlone,
       onExecution: ({ modelKey, rows, times }) => {
         this.#models.byKey(modelKey)?.counts.countExecution(rows, times)
@@ -146,10 +146,11 @@ export class ServingProcess {
     const out = this.#models.outOfService(model.name, model.version)
     if (out !== null) throw outOfServiceError(out, out.state)
     checkDivisions(model.divisions, options.inputs)
-    const { inputs, outputNames, outputLimit, priority, timeoutMs, isCancelled } = options
+    const { inputs, outputNames, outputLimit, pooling, priority, timeoutMs, isCancelled } = options
     const result = await this.#batcher.submit({
       ...{ modelKey: model.key, inputs, outputNames, priority, timeoutMs, isCancelled },
       ...(outputLimit === undefined ? {} : { outputLimit }),
+      ...(pooling === undefined ? {} : { pooling }),
     })
     model.counts.observe('queueDuration', result.queueNs / 1e9)
     model.counts.countComputed(result.times)
@@ -251,11 +252,12 @@ export class ServingProcess {
     try {
       const loadable = { ...attached, ...(await withoutDefaults(attached.graph, attached.header.inputs)) }
       const threads = config.threads ?? this.#config.threads
-      await this.#engine.load(key, loadable, { threads, number })
+      const choices = { threads, number, keepsActivations: config.text !== null }
+      await this.#engine.load(key, loadable, choices)
       const run = async (tensors: readonly Tensor[], names: readonly string[]) =>
         (await this.#engine.run(key, tensors, names, { isProving: true })).outputs
       await proveModel({ model: segment, header: attached.header, run })
-      if (mayRunOnLoop(attached.header)) this.#engine.loadOnLoop(key, loadable, { threads, number })
+      if (mayRunOnLoop(attached.header)) this.#engine.loadOnLoop(key, loadable, choices)
       const loaded = { key, config, header: attached.header, serving: this.#config, engine: this.#engine }
       text = await openText({ ...loaded, ...this.#context, models: this.#models })
     } catch (thrown) {

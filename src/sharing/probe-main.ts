@@ -16,6 +16,8 @@ import { readExactly } from '../segment/io.js'
 import type { SegmentHeader } from '../segment/layout.js'
 import { readHeader } from '../segment/write.js'
 import { requiredOf } from '../tensor.js'
+import { findPaddingProblem } from '../text/padding-check.js'
+import { poolTokens } from '../token-pooling.js'
 import { type FromProbe, type ToProbe, ToProbeSchema } from './probe-messages.js'
 
 interface Loaded {
@@ -82,6 +84,22 @@ async function run({ session, header }: Loaded): Promise<FromProbe> {
   return { type: 'ran', shapes: null, problem }
 }
 
+async function padded(
+  { session }: Loaded,
+  message: Extract<ToProbe, { readonly type: 'pad' }>,
+): Promise<string | null> {
+  return await findPaddingProblem({
+    ...message,
+    run: async ({ inputs, outputNames, pooling }) => {
+      const { outputs, computeNs } = session.run(inputs, outputNames)
+      return {
+        outputs: pooling === undefined ? outputs : outputs.map((output) => poolTokens(output, pooling)),
+        computeNs,
+      }
+    },
+  })
+}
+
 async function answer(message: ToProbe): Promise<FromProbe> {
   try {
     if (message.type === 'load') {
@@ -95,6 +113,7 @@ async function answer(message: ToProbe): Promise<FromProbe> {
       return { type: 'loaded' }
     }
     if (loaded === undefined) throw new Error('expected a load message first')
+    if (message.type === 'pad') return { type: 'padded', problem: await padded(loaded, message) }
     return await run(loaded)
   } catch (thrown) {
     const code = thrown instanceof OnecopyError ? thrown.code : 'MODEL_UNSUPPORTED'

@@ -88,7 +88,7 @@ class Probe {
       }
       this.#child.stdin.write(`${JSON.stringify(message)}\n`)
     })
-    const words = `a probe process to ${message.type === 'run' ? 'run' : 'load'} the model`
+    const words = `a probe process to ${message.type === 'run' || message.type === 'pad' ? 'run' : 'load'} the model`
     const answered = await withDeadline(Promise.race([reply, this.#exited]), timeoutMs, words)
     if (answered.type === 'failed') throw new OnecopyError(answered.code, answered.message)
     return answered
@@ -103,6 +103,25 @@ class Probe {
   async close(): Promise<void> {
     this.#child.kill('SIGKILL')
     await this.#exited.catch(() => {})
+  }
+}
+
+/**
+ * Checks with an image or segment whether the result of a text depends on its padding; null: it does not.
+ * @throws OnecopyError of loading and running; WORKER_BOOT_FAILED or TIMEOUT if the probe ends or hangs.
+ */
+export async function probePadding(
+  path: string,
+  check: Omit<Extract<ToProbe, { readonly type: 'pad' }>, 'type'>,
+  signal: AbortSignal,
+): Promise<string | null> {
+  const probe = new Probe(signal)
+  try {
+    await probe.ask({ type: 'load', path }, LOAD_TIMEOUT_MS)
+    const reply = await probe.ask({ type: 'pad', ...check }, RUN_TIMEOUT_MS)
+    return reply.type === 'padded' ? reply.problem : 'the check gave no result'
+  } finally {
+    await probe.close()
   }
 }
 

@@ -1,16 +1,15 @@
-/** Which of the sequences that wait are computed together: those closest in length to the oldest. */
+/** Selects the sequences of the next batch: those closest in length to the oldest one in the queue. */
 
 export interface SelectionLimits {
-  readonly maxRows: number
-  /** Padding included. */
-  readonly maxTokens: number
-  /** Of padding. */
-  readonly maxPaddingTokens: number
+  /** By the length of the longest. */
+  readonly maxRows: (length: number) => number
+  /** By the tokens of the batch, padding included. */
+  readonly maxPaddingTokens: (batchTokens: number) => number
 }
 
 /**
- * Places of the sequences to compute together, longest first; that of the oldest, place 0, is always among them. Others
- * join by what they add in padding, least first, as long as no limit is passed.
+ * Places of the selected sequences, longest first. The oldest, place 0, is always selected. Others join in the order of
+ * the padding that they add, smallest first, until a limit is reached.
  * @param lengths In the order of arrival; not empty.
  */
 export function selectBatch(lengths: readonly number[], limits: SelectionLimits): number[] {
@@ -21,7 +20,7 @@ export function selectBatch(lengths: readonly number[], limits: SelectionLimits)
   let from = places.indexOf(0)
   let to = from + 1
   let tokens = lengthOf(0)
-  while (to - from < limits.maxRows) {
+  for (;;) {
     const rows = to - from
     const longest = lengthOf(places[from])
     const [longer, shorter] = [places[from - 1], places[to]]
@@ -30,8 +29,9 @@ export function selectBatch(lengths: readonly number[], limits: SelectionLimits)
     const byShorter = shorter === undefined ? Number.POSITIVE_INFINITY : longest - lengthOf(shorter)
     const isLonger = byLonger < byShorter
     const added = lengthOf(isLonger ? longer : shorter)
-    const padded = (rows + 1) * Math.max(longest, added)
-    if (padded > limits.maxTokens || padded - tokens - added > limits.maxPaddingTokens) break
+    const length = Math.max(longest, added)
+    const padded = (rows + 1) * length
+    if (rows >= limits.maxRows(length) || padded - tokens - added > limits.maxPaddingTokens(padded)) break
     tokens += added
     if (isLonger) from--
     else to++

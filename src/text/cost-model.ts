@@ -1,11 +1,11 @@
 /**
- * What an execution costs by its tokens, learnt as a line: a part for every execution and a part for every token. Padding
- * pays for itself as long as it costs less than an execution of its own would.
+ * Learns the cost of an execution as a line over its tokens: a fixed part and a part for each token. Padding is worth
+ * its cost as long as it costs less than a separate execution.
  */
 
-/** Weight of what was seen before, at every execution: some fifty of them count. */
+/** Weight of earlier executions, applied at every new one: about the last fifty count. */
 const MEMORY = 0.98
-/** Until enough is known, and never more: half of a batch. */
+/** Share of a batch until enough executions are known. */
 const FIRST_PADDING_SHARE = 0.2
 const MAX_PADDING_SHARE = 0.5
 const KNOWN_EXECUTIONS = 8
@@ -27,7 +27,7 @@ export class CostModel {
     this.#product = this.#product * MEMORY + tokens * computeNs
   }
 
-  /** Tokens that take as long as what every execution takes besides; null where too little is known. */
+  /** Tokens that cost as much as the fixed part of an execution; null if too few executions are known. */
   #overheadTokens(): number | null {
     const spread = this.#weight * this.#tokensSquared - this.#tokens * this.#tokens
     if (this.#count < KNOWN_EXECUTIONS || spread <= 0) return null
@@ -37,7 +37,7 @@ export class CostModel {
     return Math.max(0, overheadNs / nsPerToken)
   }
 
-  /** Padding that a batch of so many tokens may have. */
+  /** Largest padding of a batch of this many tokens. */
   maxPaddingTokens(batchTokens: number): number {
     const overhead = this.#overheadTokens()
     if (overhead === null) return Math.floor(batchTokens * FIRST_PADDING_SHARE)

@@ -1,15 +1,13 @@
-/** What is known of a text model from the files in its folder. Made by folder.ts; crosses to the workers. */
+/** Description of a text model, read from the files of its folder (folder.ts) and sent to the workers. */
 import * as z from 'zod'
+import { POOLINGS } from '../token-pooling.js'
 
 export const TEXT_TASKS = ['embedding', 'classification', 'token-classification', 'reranking'] as const
 export type TextTask = (typeof TEXT_TASKS)[number]
 
-export const POOLINGS = ['mean', 'cls', 'last', 'max'] as const
-export type Pooling = (typeof POOLINGS)[number]
-
 export const ACTIVATIONS = ['softmax', 'sigmoid', 'none'] as const
 
-/** A file that workers read themselves, and hold to what was read when the folder was. */
+/** A file that workers read themselves. Its digest must equal that at the time the folder was read. */
 const file = z.object({ path: z.string(), sha256: z.string() })
 
 export const DenseSchema = z.object({
@@ -28,7 +26,7 @@ export const TextDescriptionSchema = z.object({
   /** Tokens of a sequence, special ones included. */
   maxLength: z.int().positive(),
   tokenizer: file,
-  /** What every worker holds of the tokenizer for itself, estimated. */
+  /** Estimated private memory of the tokenizer in each worker. */
   tokenizerBytes: z.int().nonnegative(),
   paddingId: z.int().nonnegative(),
   truncationSide: z.enum(['left', 'right']),
@@ -36,7 +34,7 @@ export const TextDescriptionSchema = z.object({
   pooling: z.enum(POOLINGS),
   dense: z.array(DenseSchema),
   isNormalized: z.boolean(),
-  /** What stands before a text, by name. */
+  /** Prefixes of texts, by name. */
   prompts: z.record(z.string(), z.string()),
   defaultPrompt: z.string().nullable(),
   /** Of classifications, by place in the logits; empty elsewhere. */
@@ -45,7 +43,7 @@ export const TextDescriptionSchema = z.object({
 })
 export type TextDescription = z.output<typeof TextDescriptionSchema>
 
-/** What the config of the repository decides otherwise. */
+/** Settings that the config of the repository overrides. */
 export const TextOverridesSchema = z.strictObject({
   task: z.enum(TEXT_TASKS).optional(),
   /** Which ONNX file of the folder; `auto`: a quantised one that suits the CPU, where there is one. */

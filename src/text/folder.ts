@@ -6,7 +6,8 @@ import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import type * as z from 'zod'
 import { OnecopyError } from '../errors.js'
-import type { Pooling, TextDescription, TextOverrides, TextTask } from './description.js'
+import type { Pooling } from '../token-pooling.js'
+import type { TextDescription, TextOverrides, TextTask } from './description.js'
 import { invalid, parseFile, readOptional, readOptionalText, sha256Of } from './hub-files.js'
 import {
   ModelFileSchema,
@@ -71,7 +72,7 @@ function activationOf({ problem_type: problem }: ModelFile, labels: number): Tex
   return problem === 'single_label_classification' || labels > 1 ? 'softmax' : 'sigmoid'
 }
 
-/** The shortest of what the files say. */
+/** The smallest length that any file declares. */
 function maxLengthOf(
   { model_type: type, max_position_embeddings: positions }: ModelFile,
   config: TokenizerConfig | null,
@@ -97,7 +98,7 @@ function idOf({ added_tokens: added, model: { vocab } }: TokenizerFile, token: s
   return Object.hasOwn(vocab, token) ? (vocab[token] as number) : null
 }
 
-/** What stands where a sequence is shorter than others of its batch; models do not look at it. */
+/** The id that fills shorter sequences of a batch; the attention mask hides it from the model. */
 function paddingIdOf(
   model: ModelFile,
   config: TokenizerConfig | null,
@@ -116,7 +117,7 @@ function paddingIdOf(
   return id != null && id >= 0 ? id : 0
 }
 
-/** Pooling of a model that does not say: that of sentence-transformers for such a model. */
+/** Default pooling, as in sentence-transformers. */
 const DEFAULT_POOLING: Pooling = 'mean'
 
 /**

@@ -2,6 +2,7 @@
 import { OnecopyError } from '../errors.js'
 import type { Tensor, TensorSpec } from '../tensor.js'
 import { requiredOf } from '../tensor.js'
+import type { Pooling, TokenPooling } from '../token-pooling.js'
 import type { TextDescription } from './description.js'
 
 export interface Sequence {
@@ -11,7 +12,7 @@ export interface Sequence {
 
 type Fill = (sequence: Sequence, place: number) => number
 
-/** What each input holds at a place of a sequence; 0 behind its end, but for the ids. */
+/** Value of each input at a place of a sequence. After the end of the sequence it is 0, except for ids. */
 const INPUTS: Readonly<Record<string, Fill>> = {
   input_ids: ({ ids }, place) => ids[place] as number,
   attention_mask: () => 1,
@@ -19,15 +20,15 @@ const INPUTS: Readonly<Record<string, Fill>> = {
   position_ids: (_, place) => place,
 }
 
-/** Names of outputs with a state a token, the usual ones first. */
+/** Names of outputs with one state for each token, the most common first. */
 const STATES = ['last_hidden_state', 'token_embeddings', 'hidden_states']
 
 export interface TextInterface {
   /** In the graph's order. */
   readonly inputs: readonly TensorSpec[]
   readonly output: TensorSpec
-  /** Whether the output is the text's vector already. */
-  readonly isPooled: boolean
+  /** Pooling of token states to the vector of a text; null if the output is used directly. */
+  readonly pooling: Pooling | null
 }
 
 function unsupported(message: string): OnecopyError {
@@ -53,7 +54,7 @@ function outputOf(
 
 /** @throws OnecopyError MODEL_UNSUPPORTED naming the input or output that is not as expected. */
 export function textInterface(
-  { task, labels }: Pick<TextDescription, 'task' | 'labels'>,
+  { task, labels, pooling }: Pick<TextDescription, 'task' | 'labels' | 'pooling'>,
   model: { readonly inputs: readonly TensorSpec[]; readonly outputs: readonly TensorSpec[] },
 ): TextInterface {
   const inputs = requiredOf(model.inputs)
@@ -71,8 +72,8 @@ export function textInterface(
     throw unsupported('expected an input input_ids, found none')
   const { output, rank, expected } = outputOf(task, model.outputs)
   if (output === undefined) throw unsupported(`expected an output ${expected} for ${task}, found none`)
-  if (output.datatype !== 'FP32')
-    throw unsupported(`output ${output.name}: expected FP32, got ${output.datatype}`)
+  if (output.datatype !== 'FP32' && output.datatype !== 'FP16')
+    throw unsupported(`output ${output.name}: expected FP32 or FP16, got ${output.datatype}`)
   if (output.shape !== null && output.shape.length !== rank)
     throw unsupported(`output ${output.name}: expected ${rank} dimensions, got [${output.shape.join(', ')}]`)
   const last = output.shape?.at(-1) ?? -1
@@ -80,7 +81,17 @@ export function textInterface(
     throw unsupported(
       `output ${output.name}: expected a logit for each of the ${labels.length} labels in config.json, got ${last}`,
     )
-  return { inputs, output, isPooled: task === 'embedding' && rank === 2 }
+  return { inputs, output, pooling: task === 'embedding' && rank === 3 ? pooling : null }
+}
+
+/** The pooling of these sequences as a part of a job; empty if the output is used directly. */
+export function poolingOf(
+  { pooling }: Pick<TextInterface, 'pooling'>,
+  sequences: readonly Sequence[],
+): { readonly pooling?: TokenPooling } {
+  return pooling === null
+    ? {}
+    : { pooling: { kind: pooling, lengths: sequences.map(({ ids }) => ids.length) } }
 }
 
 /** The tensors of sequences side by side, all as long as the longest. */

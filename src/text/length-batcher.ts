@@ -1,29 +1,32 @@
 /**
- * Computes sequences of different lengths together, whichever requests they belong to. While one batch is computed,
- * others gather; the next is made of the oldest and those closest to it in length (batch-selection.ts). How many tokens
- * pay together, and how much padding, is learnt from what executions take.
+ * Batches sequences of different lengths and of different requests. Sequences wait while a batch is computed. The next
+ * batch has the oldest sequence and those closest to it in length (batch-selection.ts). The size of a batch and its
+ * share of padding are learnt from execution times.
  *
- * It stands in front of the queue of the model: what it submits there is padded to one length and takes part in
- * the queue's fairness between models.
+ * Its batches go through the queue of the model, which is fair between models. The queue may hold the next batch while
+ * one is computed, so that the inference thread never waits for the event loop.
  */
-import { BatchTuner } from '../batch/tuner.js'
 import { OnecopyError } from '../errors.js'
-import type { Tensor } from '../tensor.js'
+import { floatsOf, type Tensor } from '../tensor.js'
+import type { TokenPooling } from '../token-pooling.js'
 import { selectBatch } from './batch-selection.js'
+import { BatchSizes } from './batch-sizes.js'
 import { CostModel } from './cost-model.js'
-import { paddedInputs, type Sequence, type TextInterface } from './interface.js'
+import { paddedInputs, poolingOf, type Sequence, type TextInterface } from './interface.js'
 
-/** Of those that wait, so many of the oldest are looked at for a batch. */
+/** Oldest sequences of the queue that are considered for a batch. */
 const LOOK_AHEAD = 1024
-/** Clients that were just answered are about to ask again: they are waited for as long as that share of the last execution. */
+/** Clients with a new response usually send again: the batcher waits for this share of the last execution. */
 const LINGER_SHARE = 0.1
 const SHORTEST_LINGER_MS = 0.5
+/** The batch in execution and the next one. */
+const MAX_SUBMITTED = 2
 const LONGEST_LINGER_MS = 5
 
-/** The first output of a joint run: [rows, ...], and where a row stands in it. */
+/** One row of the first output of a batch. */
 export interface RowOfBatch {
   readonly data: Float32Array
-  /** Of one row: [sequence, hidden], or [classes]. */
+  /** Of one row: [hidden] after pooling, [sequence, classes], or [classes]. */
   readonly shape: readonly number[]
   /** Tokens of the sequence itself. */
   readonly length: number
@@ -32,6 +35,7 @@ export interface RowOfBatch {
 export type RunBatch = (job: {
   readonly inputs: readonly Tensor[]
   readonly outputNames: readonly string[]
+  readonly pooling?: TokenPooling
   readonly isCancelled: () => boolean
 }) => Promise<{ readonly outputs: readonly Tensor[]; readonly computeNs: number }>
 
@@ -41,11 +45,11 @@ export interface LengthBatcherOptions {
   readonly maxRows: number
   /** Padding included. */
   readonly maxTokens: number
-  /** Requests that may wait. */
+  /** Longest queue, in requests. */
   readonly maxRequests: number
-  /** Bytes of ids that may wait. */
+  /** Longest queue, in bytes of ids. */
   readonly maxBytes: number
-  /** Whether rows of different requests may be computed together, and only then those of one. */
+  /** Whether a batch may have more than one sequence. */
   readonly isBatchable: boolean
   /** Whether a row's result does not depend on its padding. */
   readonly isPaddable: boolean
@@ -56,7 +60,12 @@ export interface RunSequencesOptions {
   readonly isCancelled: () => boolean
 }
 
-/** A request that waits for its rows. */
+interface Output {
+  readonly floats: Float32Array
+  readonly shape: readonly number[]
+}
+
+/** A request in flight. */
 interface Request {
   readonly sequences: readonly Sequence[]
   readonly take: (row: RowOfBatch, place: number) => void
@@ -76,19 +85,20 @@ interface Row {
 
 export class LengthBatcher {
   readonly #options: LengthBatcherOptions
-  readonly #tuner: BatchTuner
+  readonly #sizes: BatchSizes
   readonly #costs = new CostModel()
   readonly #rows: Row[] = []
   readonly #requests = new Set<Request>()
   #bytes = 0
-  #isBusy = false
+  /** Batches in the model's queue or in execution. */
+  #submitted = 0
   #isPumpDue = false
   #lastComputeMs = 0
   #linger: { readonly rows: number; readonly timer: NodeJS.Timeout } | null = null
 
   constructor(options: LengthBatcherOptions) {
     this.#options = options
-    this.#tuner = new BatchTuner(options.maxTokens)
+    this.#sizes = new BatchSizes(options)
   }
 
   /**
@@ -134,9 +144,9 @@ export class LengthBatcher {
     )
   }
 
-  /** After all requests that have arrived by now: they gather, and a lone one loses nothing. */
+  /** Runs after all requests of this turn of the event loop have arrived. */
   #pumpSoon(): void {
-    if (this.#isBusy || this.#isPumpDue || this.#linger !== null) return
+    if (this.#submitted >= MAX_SUBMITTED || this.#isPumpDue || this.#linger !== null) return
     this.#isPumpDue = true
     setImmediate(() => {
       this.#isPumpDue = false
@@ -145,24 +155,24 @@ export class LengthBatcher {
   }
 
   #pump(): void {
-    if (this.#isBusy || this.#linger !== null) return
+    if (this.#submitted >= MAX_SUBMITTED || this.#linger !== null) return
     this.#dropCancelled()
+    if (this.#submitted > 0 && !this.#isNextFull) return
     const batch = this.#nextBatch()
     if (batch.length === 0) return
-    this.#isBusy = true
+    this.#submitted++
     void this.#execute(batch)
+    this.#pump()
   }
 
-  /** Whether it waits: where a fuller batch is known to pay, or not known yet, and something waits already. */
+  /** Waits for a larger batch if sequences are in the queue and a larger batch is faster, or not measured yet. */
   #lingerFor(batch: readonly Row[]): boolean {
     const waiting = this.#rows.length
-    const rows = Math.min(waiting + batch.length, this.#options.maxRows)
     const lingerMs = Math.min(this.#lastComputeMs * LINGER_SHARE, LONGEST_LINGER_MS)
-    if (!this.#options.isBatchable || waiting === 0 || waiting >= rows || lingerMs < SHORTEST_LINGER_MS)
-      return false
+    if (!this.#options.isBatchable || waiting === 0 || lingerMs < SHORTEST_LINGER_MS) return false
     const length = Math.max(...this.#rows.slice(0, LOOK_AHEAD).map(({ sequence }) => sequence.ids.length))
-    const [now, then] = [waiting * length, Math.min(rows * length, this.#tuner.limit)]
-    if (now >= then || !this.#tuner.isWorthWaiting(now, then)) return false
+    const rows = Math.min(waiting + batch.length, this.#sizes.maxRows(length))
+    if (waiting >= rows || !this.#sizes.isWorthWaiting({ length, fewer: waiting, more: rows })) return false
     this.#linger = { rows, timer: setTimeout(() => this.#endLinger(), lingerMs) }
     return true
   }
@@ -171,6 +181,14 @@ export class LengthBatcher {
     clearTimeout(this.#linger?.timer)
     this.#linger = null
     this.#pump()
+  }
+
+  /** Whether the queue has enough sequences for the largest next batch. */
+  get #isNextFull(): boolean {
+    const [oldest] = this.#rows
+    if (oldest === undefined) return false
+    const { isBatchable } = this.#options
+    return !isBatchable || this.#rows.length >= this.#sizes.maxRows(oldest.sequence.ids.length)
   }
 
   #dropCancelled(): void {
@@ -185,16 +203,14 @@ export class LengthBatcher {
   }
 
   #nextBatch(): Row[] {
-    const { maxRows, maxTokens, isBatchable, isPaddable } = this.#options
+    const { isBatchable, isPaddable } = this.#options
     const rows = this.#rows.slice(0, LOOK_AHEAD)
     if (rows.length === 0) return []
-    const tokens = Math.min(this.#tuner.limit, maxTokens)
     const places = selectBatch(
       rows.map(({ sequence }) => sequence.ids.length),
       {
-        maxRows: isBatchable ? maxRows : 1,
-        maxTokens: tokens,
-        maxPaddingTokens: isPaddable ? this.#costs.maxPaddingTokens(tokens) : 0,
+        maxRows: isBatchable ? (length) => this.#sizes.maxRows(length) : () => 1,
+        maxPaddingTokens: isPaddable ? (tokens) => this.#costs.maxPaddingTokens(tokens) : () => 0,
       },
     )
     const chosen = new Set(places)
@@ -204,9 +220,9 @@ export class LengthBatcher {
 
   async #execute(batch: readonly Row[]): Promise<void> {
     const results = await this.#computeOrFail(batch)
-    this.#isBusy = false
-    // The next batch is on its way before the results of this one are read, unless those answered now belong into it.
-    if (!this.#lingerFor(batch)) this.#pump()
+    this.#submitted--
+    // Starts the next batch before it hands out results, unless it waits for the clients of this batch.
+    if (this.#submitted > 0 || !this.#lingerFor(batch)) this.#pump()
     for (const [at, row] of batch.entries()) {
       const result = results[at]
       if (result instanceof Failure) this.#fail(row.request, result.cause)
@@ -220,14 +236,14 @@ export class LengthBatcher {
       return batch.map(({ sequence }, at) => rowOf(output, at, sequence.ids.length))
     } catch (thrown) {
       if (batch.length === 1 || isRefusal(thrown)) return batch.map(() => new Failure(thrown))
-      // One of them spoils it for all: each finds out alone.
+      // One sequence may fail the whole batch: each runs alone.
       const results: (RowOfBatch | Failure)[] = []
       for (const row of batch) results.push(...(await this.#computeOrFail([row])))
       return results
     }
   }
 
-  async #compute(batch: readonly Row[]): Promise<Tensor> {
+  async #compute(batch: readonly Row[]): Promise<Output> {
     const { textInterface, paddingId, run } = this.#options
     const sequences = batch.map(({ sequence }) => sequence)
     const inputs = paddedInputs(textInterface, sequences, paddingId)
@@ -235,9 +251,10 @@ export class LengthBatcher {
     const { outputs, computeNs } = await run({
       inputs,
       outputNames: [textInterface.output.name],
+      ...poolingOf(textInterface, sequences),
       isCancelled: () => batch.every(({ request }) => request.isSettled || request.isCancelled()),
     })
-    this.#tuner.record(rows * longest, computeNs)
+    this.#sizes.record({ rows, length: longest, computeNs })
     this.#costs.record(rows * longest, computeNs)
     this.#lastComputeMs = computeNs / 1e6
     const [output] = outputs
@@ -246,7 +263,7 @@ export class LengthBatcher {
         'MODEL_RUN_FAILED',
         `output ${textInterface.output.name}: expected ${rows} rows, got [${output?.shape.join(', ')}]`,
       )
-    return output
+    return { floats: floatsOf(output), shape: output.shape }
   }
 
   #give({ request, place }: Row, row: RowOfBatch): void {
@@ -283,13 +300,12 @@ class Failure {
   }
 }
 
-/** The queue behind it took none of it: alone it would be the same. */
+/** The model's queue refused the batch: single sequences would be refused as well. */
 function isRefusal(thrown: unknown): boolean {
   return !(thrown instanceof OnecopyError) || thrown.status === 503 || thrown.code === 'REQUEST_CANCELLED'
 }
 
-function rowOf({ data, shape }: Tensor, at: number, length: number): RowOfBatch {
-  const floats = data as Float32Array
+function rowOf({ floats, shape }: Output, at: number, length: number): RowOfBatch {
   const elements = floats.length / (shape[0] as number)
   return { data: floats.subarray(at * elements, (at + 1) * elements), shape: shape.slice(1), length }
 }

@@ -4,9 +4,9 @@ import { readdir, stat } from 'node:fs/promises'
 import { isAbsolute, join, normalize } from 'node:path'
 import { invalid } from './hub-files.js'
 
-/** Where exporters put them. */
+/** Paths that exporters use. */
 const PLAIN = ['onnx/model.onnx', 'model.onnx']
-/** Quantised ones by what they are made for, the best first; each in `onnx/` or beside the config. */
+/** Quantised files by the CPU features they need, the fastest first; in `onnx/` or beside the config. */
 const QUANTISED: readonly { readonly file: string; readonly needs: readonly string[] }[] = [
   { file: 'model_qint8_avx512_vnni.onnx', needs: ['avx512_vnni'] },
   { file: 'model_qint8_avx512.onnx', needs: ['avx512f'] },
@@ -21,7 +21,7 @@ async function isFile(path: string): Promise<boolean> {
   return (await stat(path).catch(() => null))?.isFile() === true
 }
 
-/** What the CPU can do, as Linux calls it; empty where it does not say. */
+/** Features of the CPU by their Linux names; empty if unknown. */
 export function cpuFlags(): ReadonlySet<string> {
   try {
     const text = readFileSync('/proc/cpuinfo', 'utf8')

@@ -1,26 +1,25 @@
 /**
- * Whether what a model answers for a sequence depends on how far it was padded: tried when it is loaded. A graph that
- * does not look at its attention mask, or normalises over all places, gives another vector in longer company.
+ * Checks whether the result for a sequence depends on its padding. It does if a graph ignores its attention mask, or
+ * normalises over all places.
  */
-import { paddedInputs, type Sequence, type TextInterface } from './interface.js'
-import type { RowOfBatch, RunBatch } from './length-batcher.js'
+import { floatsOf } from '../tensor.js'
+import { paddedInputs, poolingOf, type Sequence, type TextInterface } from './interface.js'
+import type { RunBatch } from './length-batcher.js'
 
-/** As a share of the largest element: kernels add up in other orders for other shapes. */
+/** As a share of the largest element, because kernels sum in a different order for each shape. */
 export const PADDING_TOLERANCE = 1e-4
-/** The same, where the sequence is right at the end of a vector width and beyond. */
+/** Lengths of the sequence and of the batch: below and above the width of vector instructions. */
 const LENGTHS = [
   [3, 5],
   [7, 24],
 ] as const
 
-interface PaddingCheck {
+export interface PaddingCheck {
   readonly textInterface: TextInterface
   readonly paddingId: number
   readonly maxLength: number
   readonly vocabularySize: number
   readonly run: RunBatch
-  /** What is told of a row. */
-  readonly read: (row: RowOfBatch) => Float32Array
 }
 
 function sequenceOf(length: number, { vocabularySize, paddingId }: PaddingCheck, seed: number): Sequence {
@@ -32,28 +31,28 @@ function sequenceOf(length: number, { vocabularySize, paddingId }: PaddingCheck,
 }
 
 async function rowsOf(sequences: readonly Sequence[], check: PaddingCheck): Promise<Float32Array[]> {
-  const { textInterface, paddingId, run, read } = check
+  const { textInterface, paddingId, run } = check
   const { outputs } = await run({
     inputs: paddedInputs(textInterface, sequences, paddingId),
     outputNames: [textInterface.output.name],
+    ...poolingOf(textInterface, sequences),
     isCancelled: () => false,
   })
   const [output] = outputs
   if (output === undefined) return []
-  const floats = output.data as Float32Array
+  const floats = floatsOf(output)
   const elements = floats.length / sequences.length
-  return sequences.map(({ ids }, at) =>
-    read({
-      data: floats.subarray(at * elements, (at + 1) * elements),
-      shape: output.shape.slice(1),
-      length: ids.length,
-    }),
-  )
+  const [, ...shape] = output.shape
+  return sequences.map(({ ids }, at) => {
+    // Logits of padding are left out.
+    const own = shape.length === 1 ? elements : ids.length * (shape.at(-1) as number)
+    return floats.slice(at * elements, at * elements + own)
+  })
 }
 
 /**
- * What speaks against padding, or null.
- * @throws OnecopyError MODEL_RUN_FAILED where the model does not take such inputs at all.
+ * Why padding changes results; null if it does not.
+ * @throws OnecopyError MODEL_RUN_FAILED if the model rejects such inputs.
  */
 export async function findPaddingProblem(check: PaddingCheck): Promise<string | null> {
   for (const [short, long] of LENGTHS) {
@@ -62,7 +61,7 @@ export async function findPaddingProblem(check: PaddingCheck): Promise<string | 
     const [alone] = await rowsOf([sequence], check)
     const [padded] = await rowsOf([sequence, sequenceOf(long, check, 2)], check)
     if (alone === undefined || padded === undefined || alone.length !== padded.length)
-      return 'a sequence has another shape in longer company'
+      return 'the result of a sequence changes its shape when it is padded'
     const scale = alone.reduce((most, value) => Math.max(most, Math.abs(value)), 0)
     const difference = alone.reduce(
       (most, value, i) => Math.max(most, Math.abs(value - (padded[i] as number))),

@@ -2,7 +2,8 @@
 import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import type * as z from 'zod'
-import type { DenseDescription, Pooling } from './description.js'
+import type { Pooling } from '../token-pooling.js'
+import type { DenseDescription } from './description.js'
 import { invalid, readOptional, sha256OfFile } from './hub-files.js'
 import {
   DenseFileSchema,

@@ -1,4 +1,4 @@
-/** A text model as front ends ask it: texts in, vectors, labels, entities or scores out. */
+/** A text model for front ends: texts in; vectors, labels, entities or scores out. */
 import { readFile } from 'node:fs/promises'
 import { OnecopyError } from '../errors.js'
 import type { TensorSpec } from '../tensor.js'
@@ -14,7 +14,7 @@ import { invalid, sha256Of } from './hub-files.js'
 import { type Sequence, type TextInterface, textInterface } from './interface.js'
 import { LengthBatcher, type RowOfBatch, type RunBatch } from './length-batcher.js'
 import { findPaddingProblem } from './padding-check.js'
-import { normalize, pool, sigmoid, softmax } from './pooling.js'
+import { normalize, sigmoid, softmax } from './scores.js'
 import { type Aggregation, type Entity, entitiesOf } from './token-classes.js'
 
 /** A text, a pair of them, or the ids of its tokens as they go into the model. */
@@ -51,7 +51,7 @@ export interface Answer<T> {
 }
 
 export interface EmbedRequest extends TextRequest {
-  /** Null: as the model's folder says. */
+  /** Null: as configured in the model's folder. */
   readonly isNormalized: boolean | null
   /** Null: all. */
   readonly dimensions: number | null
@@ -72,7 +72,7 @@ export class TextModel {
   readonly description: TextDescription
   readonly tokenizer: TextTokenizer
   readonly limits: TextLimits
-  /** Why rows are not computed with others of another length; null where they are. */
+  /** Why only sequences of one length share a batch; null if all lengths do. */
   readonly paddingProblem: string | null
   readonly #interface: TextInterface
   readonly #dense: readonly DenseLayer[]
@@ -101,7 +101,7 @@ export class TextModel {
   }
 
   /**
-   * Reads the tokenizer and the layers behind the model, and tries whether padding changes what it answers.
+   * Reads the tokenizer and dense layers, and checks whether padding changes results.
    * @throws OnecopyError MODEL_UNSUPPORTED, REPOSITORY_INVALID, TRANSFORM_UNAVAILABLE, MODEL_RUN_FAILED.
    */
   static async open(options: TextModelOptions): Promise<TextModel> {
@@ -118,8 +118,6 @@ export class TextModel {
       ? await findPaddingProblem({
           ...{ textInterface: text, paddingId: description.paddingId, run: tryOut, maxLength },
           vocabularySize: tokenizer.vocabularySize,
-          read: (row) =>
-            description.task === 'embedding' ? vectorOf(row, { description, text, dense }) : ownPart(row),
         })
       : null
     return new TextModel(options, {
@@ -132,7 +130,7 @@ export class TextModel {
     return this.description.task
   }
 
-  /** Elements of a vector; null where the graph does not say. */
+  /** Elements of a vector; null if the graph does not declare them. */
   get dimensions(): number | null {
     const last = this.#dense.at(-1)?.description.outputs ?? this.#interface.output.shape?.at(-1) ?? -1
     return last === -1 ? null : last
@@ -151,10 +149,9 @@ export class TextModel {
       request,
     )
     const results = new Array<Float32Array>(inputs.length)
-    const { description } = this
-    const isNormalized = request.isNormalized ?? description.isNormalized
+    const isNormalized = request.isNormalized ?? this.description.isNormalized
     await this.#run(sequences, request, (row, place) => {
-      const vector = vectorOf(row, { description, text: this.#interface, dense: this.#dense })
+      const vector = vectorOf(row, { text: this.#interface, dense: this.#dense })
       const cut = dimensions === null ? vector : vector.subarray(0, dimensions)
       results[place] = isNormalized || dimensions !== null ? normalize(cut) : cut
     })
@@ -288,31 +285,17 @@ function countOf(sequences: readonly Sequence[]): number {
   return sequences.reduce((sum, { ids }) => sum + ids.length, 0)
 }
 
-/** Without what stands behind the sequence's end. */
-function ownPart({ data, shape, length }: RowOfBatch): Float32Array {
-  return shape.length === 1 ? data.slice() : data.slice(0, length * (shape.at(-1) as number))
-}
-
 function vectorOf(
   row: RowOfBatch,
-  {
-    description,
-    text,
-    dense,
-  }: {
-    readonly description: TextDescription
-    readonly text: TextInterface
-    readonly dense: readonly DenseLayer[]
-  },
+  { text, dense }: { readonly text: TextInterface; readonly dense: readonly DenseLayer[] },
 ): Float32Array {
-  if (text.isPooled) return row.data.slice()
-  const hidden = row.shape.at(-1) as number
-  const pooled = pool(description.pooling, row.data, { length: row.length, hidden })
-  return dense.reduce((vector, layer) => applyDense(layer, vector), pooled)
+  let vector: Float32Array = row.data.slice()
+  if (text.pooling !== null) for (const layer of dense) vector = applyDense(layer, vector)
+  return vector
 }
 
-function checkDense(dense: readonly DenseLayer[], { output, isPooled }: TextInterface): void {
-  if (isPooled) return
+function checkDense(dense: readonly DenseLayer[], { output, pooling }: TextInterface): void {
+  if (pooling === null) return
   let width = output.shape?.at(-1) ?? -1
   for (const { description } of dense) {
     if (width !== -1 && description.inputs !== width)

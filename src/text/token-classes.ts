@@ -3,7 +3,7 @@
  * Source: the token classification pipeline of transformers, https://huggingface.co/docs/transformers/main_classes/pipelines
  */
 import type { Located } from '../transform/tokenizer-library.js'
-import { softmax } from './pooling.js'
+import { softmax } from './scores.js'
 
 export const AGGREGATIONS = ['none', 'simple', 'first', 'average', 'max'] as const
 export type Aggregation = (typeof AGGREGATIONS)[number]

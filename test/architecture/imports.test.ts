@@ -10,6 +10,7 @@ const LAYERS: Record<string, number> = {
   installation: 0,
   'error-schemas': 0,
   tensor: 0,
+  'token-pooling': 0,
   units: 0,
   lifecycle: 0,
   log: 0,

@@ -404,3 +404,24 @@ test('with a stalled engine, running, queued and new requests are answered immed
   await engine.finishAll()
   t.is(engine.executions.length, 1, 'nothing is run any more, even when it comes back')
 })
+
+test('a job whose rows are reduced is never joined, and is with the engine before the one ahead has ended', async (t) => {
+  const engine = new FakeEngine()
+  const batcher = new Batcher({ run: engine.run })
+  batcher.add('m', POLICY)
+  await warmUp(engine, batcher)
+  const pooling = { kind: 'mean' as const, lengths: [2] }
+  const jobs = [1, 2, 3].map((id) => batcher.submit({ ...request(id, 1), pooling }))
+  await settle()
+  t.deepEqual(engine.rows, [1, 1], 'one is computed, one is next, one waits')
+  t.deepEqual(engine.executions[1]?.pooling, pooling)
+  const plain = batcher.submit(request(4, 1))
+  await engine.finishOne()
+  t.deepEqual(engine.rows, [1, 1, 1])
+  await engine.finishOne()
+  t.deepEqual(engine.rows, [1, 1, 1], 'a plain job waits for company until the engine is idle')
+  await engine.finishAll()
+  t.is((await Promise.all(jobs)).length, 3)
+  await plain
+  t.is(engine.executions.at(-1)?.pooling, null)
+})

@@ -20,14 +20,35 @@ test('a model that gains up to some size runs at that size', (t) => {
   t.true(limit >= 8 && limit < 16, String(limit))
 })
 
-test('sizes are tried upwards, each at most double the last', (t) => {
+test('sizes are tried upwards, each twice and at most the double of the last', (t) => {
   const tuner = new BatchTuner(64)
   const limits: number[] = []
-  for (let i = 0; i < 8; i++) {
+  for (let i = 0; i < 15; i++) {
     limits.push(tuner.limit)
     tuner.record(tuner.limit, 1e6)
   }
-  t.deepEqual(limits, [1, 3, 7, 15, 31, 63, 64, 63], 'the last two are as good as each other')
+  const expected = [1, 1, 3, 3, 7, 7, 15, 15, 31, 31, 63, 63, 64, 63, 63]
+  t.deepEqual(limits, expected, 'the last two are as good as each other')
+})
+
+test('a slow first run of a size does not count for long', (t) => {
+  const tuner = new BatchTuner(64)
+  tuner.record(1, 100e6)
+  t.is(tuner.limit, 1)
+  tuner.record(1, 10e6)
+  for (const _ of [1, 2]) tuner.record(3, 3 * 10e6)
+  t.is(tuner.limit, 1)
+})
+
+test('a size that looked bad once is tried again, as the next one up is', (t) => {
+  const tuner = trained((rows) => (rows === 1 ? 90e6 : 10e6))
+  const limits = new Set<number>()
+  for (let i = 0; i < 600; i++) {
+    const rows = tuner.limit
+    limits.add(rows)
+    tuner.record(rows, rows * 10e6)
+  }
+  t.true(limits.has(1) && limits.has(3) && limits.has(7), [...limits].join(' '))
 })
 
 test('the next larger size, and only that, is tried again from time to time', (t) => {

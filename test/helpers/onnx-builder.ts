@@ -24,6 +24,7 @@ export const ELEMENT = {
   int64: 7,
   string: 8,
   bool: 9,
+  float16: 10,
   double: 11,
   bfloat16: 16,
   int4: 22,

@@ -27,6 +27,8 @@ export interface EncoderOptions {
   readonly isFixed?: boolean
   /** Tokens look at padding as well. */
   readonly isMaskIgnored?: boolean
+  /** Outputs in FP16, as models that were exported in half precision have them. */
+  readonly isHalf?: boolean
   readonly seed?: number
 }
 
@@ -136,6 +138,13 @@ function pooled(b: Builder, hiddenStates: string, maskFloats: string): void {
   b.add('Div', [mean, length], [], 'sentence_embedding')
 }
 
+function renameOutput(nodes: readonly NodeProto[], from: string, to: string): void {
+  for (const one of nodes) {
+    one.input = one.input.map((name) => (name === from ? to : name))
+    one.output = one.output.map((name) => (name === from ? to : name))
+  }
+}
+
 export function encoderModel(options: EncoderOptions): Uint8Array {
   const { vocabulary, head = 'hidden', hidden = 32, heads = 2, layers = 2, maxPositions = 128 } = options
   const {
@@ -144,6 +153,7 @@ export function encoderModel(options: EncoderOptions): Uint8Array {
     isQuantised = false,
     isFixed = false,
     isMaskIgnored = false,
+    isHalf = false,
     seed = 7,
   } = options
   const b = new Builder(seed)
@@ -190,6 +200,12 @@ export function encoderModel(options: EncoderOptions): Uint8Array {
     output.push(value('logits', ELEMENT.float, [batch, 'sequence', labels]))
   }
   const names = ['input_ids', 'attention_mask', ...(hasTypes ? ['token_type_ids'] : [])]
+  if (isHalf)
+    for (const { name, type } of output) {
+      renameOutput(b.nodes, name, `${name}_single`)
+      b.add('Cast', [`${name}_single`], [intAttribute('to', ELEMENT.float16)], name)
+      if (type?.value.case === 'tensorType') type.value.value.elemType = ELEMENT.float16
+    }
   return modelBytes(
     graph({
       input: names.map((name) => value(name, ELEMENT.int64, [batch, 'sequence'])),

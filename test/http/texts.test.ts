@@ -320,7 +320,42 @@ test.serial('rerank, in both APIs: best first, with the scores of the runtime', 
   })
 })
 
-test.serial('tokenize and info describe how the model processes texts', async (t) => {
+test.serial('outputs of FP16 are answered as those of FP32, for every task', async (t) => {
+  const kinds = ['sentence', 'pooled-in-graph', 'classifier', 'token-classifier', 'reranker'] as const
+  const models = kinds.flatMap((kind) => [
+    [kind, { kind }] as const,
+    [`${kind}-half`, { kind, encoder: { isHalf: true } }] as const,
+  ])
+  const { url } = await serve(t, Object.fromEntries(models))
+  const texts = textsOf(12, { seed: 8, maxWords: 10 })
+  const numbersIn = (value: unknown): number[] =>
+    typeof value === 'number'
+      ? [value]
+      : typeof value === 'object' && value !== null
+        ? Object.values(value).flatMap(numbersIn)
+        : []
+  const requests = {
+    sentence: ['/embed', { inputs: texts }],
+    'pooled-in-graph': ['/embed', { inputs: texts }],
+    classifier: ['/predict', { inputs: texts.map((text) => [text]) }],
+    'token-classifier': ['/predict', { inputs: texts.map((text) => [text]), aggregation_strategy: 'none' }],
+    reranker: ['/rerank', { query: 'who was late', texts }],
+  } as const
+  for (const kind of kinds) {
+    const [path, body] = requests[kind]
+    const [single, half] = await Promise.all(
+      [kind, `${kind}-half`].map((model) => post(`${url}${path}`, { model, ...body })),
+    )
+    t.is(half?.status, 200, JSON.stringify(half?.json))
+    const [expected, got] = [numbersIn(single?.json), numbersIn(half?.json)]
+    t.true(expected.length >= texts.length)
+    // Eleven bits of a mantissa.
+    t.true(largestGap(got, expected) < 2e-3, kind)
+    t.notDeepEqual(got, expected, 'the graph really has FP16')
+  }
+})
+
+test.serial('tokenize and info say what the model makes of texts', async (t) => {
   const { url } = await serve(t, { minilm: {} })
   const { json } = await post(`${url}/tokenize`, { inputs: ['White rabbit', ''], add_special_tokens: false })
   const [tokens, none] = json as {

@@ -28,6 +28,21 @@ test('a size that is an input counts, and one that is a constant does not', (t) 
   t.is(operatorOf([node('ConstantOfShape', ['x'], ['y'])]), 'ConstantOfShape')
 })
 
+test('a size that follows from the sizes of inputs does not count, one that follows from a value does', (t) => {
+  const places = (length: NodeProto) =>
+    operatorOf(
+      [
+        length,
+        node('Squeeze', ['n', 'zero'], ['limit']),
+        node('Range', ['zero', 'limit', 'one'], ['places']),
+      ],
+      [int64s('zero', [], [0]), int64s('one', [], [1])],
+    )
+  t.is(places(node('Shape', ['ids'], ['n'])), null)
+  t.is(places(node('ReduceMax', ['ids'], ['n'])), 'Range')
+  t.is(places(node('RandomUniformLike', ['one'], ['n'])), 'Range')
+})
+
 test('a body in an attribute counts, whatever operator has it', (t) => {
   const body = graphAttribute('body', graph({ input: [], output: [], node: [] }))
   t.is(operatorOf([node('Custom', ['x'], ['y'], { attribute: [body] })]), 'Custom')

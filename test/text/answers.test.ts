@@ -4,17 +4,11 @@ import test from 'ava'
 import { applyDense, readDense } from '../../src/text/dense.js'
 import { sha256Of } from '../../src/text/hub-files.js'
 import { findPaddingProblem } from '../../src/text/padding-check.js'
-import { normalize, pool, softmax } from '../../src/text/pooling.js'
+import { normalize, softmax } from '../../src/text/scores.js'
 import { type Aggregation, entitiesOf } from '../../src/text/token-classes.js'
 import { temporaryFolder } from '../helpers/server.js'
 
-test('pooling is over the tokens of the text, not over what it was padded with', (t) => {
-  const states = Float32Array.from([1, -2, 3, 4, 100, 100])
-  const of = { length: 2, hidden: 2 }
-  t.deepEqual([...pool('mean', states, of)], [2, 1])
-  t.deepEqual([...pool('cls', states, of)], [1, -2])
-  t.deepEqual([...pool('last', states, of)], [3, 4])
-  t.deepEqual([...pool('max', states, of)], [3, 4])
+test('vectors of length 1, and probabilities that add up to 1', (t) => {
   t.deepEqual(
     [...normalize(Float32Array.of(3, 4))].map((x) => x.toFixed(3)),
     ['0.600', '0.800'],
@@ -127,16 +121,15 @@ test('offsets count code points: characters beyond 16 bits are one', (t) => {
   t.like(entity, { entity: 'X', word: 'x', start: 2, end: 3 })
 })
 
-test('models whose results depend on padding are detected, others are not', async (t) => {
+test('the check finds a model whose results depend on padding, and passes one whose do not', async (t) => {
   const textInterface = {
     inputs: [{ name: 'input_ids', datatype: 'INT64' as const, shape: [-1, -1] }],
     output: { name: 'y', datatype: 'FP32' as const, shape: [-1, -1, 1] },
-    isPooled: false,
+    pooling: null,
   }
   const check = (value: (ids: readonly number[], longest: number) => number) =>
     findPaddingProblem({
       ...{ textInterface, paddingId: 0, maxLength: 64, vocabularySize: 100 },
-      read: ({ data, length }) => data.slice(0, length),
       run: async ({ inputs: [ids] }) => {
         const [rows = 0, longest = 0] = ids?.shape ?? []
         const all = Array.from(ids?.data as BigInt64Array, Number)

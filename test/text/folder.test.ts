@@ -12,10 +12,10 @@ function folderOf(t: ExecutionContext, options: TextModelOptions = {}): string {
   return writeTextModel(join(temporaryFolder(t), 'minilm'), options)
 }
 
-async function refused(t: ExecutionContext, files: Record<string, unknown>, says: RegExp): Promise<void> {
+async function refused(t: ExecutionContext, files: Record<string, unknown>, message: RegExp): Promise<void> {
   const folder = folderOf(t, { files })
   const error = await t.throwsAsync(readTextFolder(folder), { code: 'REPOSITORY_INVALID' })
-  t.regex(error?.message ?? '', says)
+  t.regex(error?.message ?? '', message)
 }
 
 test('a sentence-transformers folder: mean pooling, normalised, its own longest length and prompts', async (t) => {
@@ -60,7 +60,7 @@ test('what a tokenizer takes in every worker is estimated by its file and kind',
   t.is(await bytesOf('unigram'), 52)
 })
 
-test('the longest length is the least that any file says', async (t) => {
+test('the length limit is the smallest that any file declares', async (t) => {
   const lengthOf = async (files: Record<string, unknown>) =>
     (await readTextFolder(folderOf(t, { kind: 'pooled-in-graph', files }))).maxLength
   const tokenizer = (model_max_length: number) => ({ 'tokenizer_config.json': { model_max_length } })
@@ -88,7 +88,7 @@ test('the config of the repository overrules what was detected', async (t) => {
   })
 })
 
-test('what is not supported, or not as expected, is refused by file and key', async (t) => {
+test('an unsupported or unexpected setting is refused by file and key', async (t) => {
   const cases: [Record<string, unknown>, RegExp][] = [
     [{ 'config.json': { is_encoder_decoder: true } }, /config\.json: is_encoder_decoder: is not supported/],
     [
@@ -140,7 +140,7 @@ test('what is not supported, or not as expected, is refused by file and key', as
       /2_Dense\/model\.safetensors: expected the weights/,
     ],
   ]
-  for (const [files, says] of cases) await refused(t, files, says)
+  for (const [files, message] of cases) await refused(t, files, message)
 })
 
 test('a folder is a text model with a tokenizer, a config and an ONNX file, and with nothing less', async (t) => {

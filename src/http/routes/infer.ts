@@ -20,7 +20,7 @@ import type { HttpContext } from '../context.js'
 import { type RequestState, recordersOf } from '../request-state.js'
 import { placeOutputs, sharedReader } from '../shared-tensors.js'
 import { inServiceModelOf, onModel } from './models.js'
-import { inferTexts, textSpecOf } from './text/infer-texts.js'
+import { inferTexts, namesTexts, textSpecOf } from './text/infer-texts.js'
 
 /** Up to this size a copy is cheaper than a stream. */
 const ONE_PIECE_BYTES = 256 * 1024
@@ -62,7 +62,7 @@ async function inferOn(model: ServedModel, { ctx, context, body, jsonBytes }: Re
   const { maxBodyBytes, maxResponseBytes, regions } = context
   // The received bytes and the tensors.
   state.heldBytes = 2 * body.length
-  const texts = textSpecOf(model, { body, jsonBytes })
+  const texts = textSpecOf(model, () => namesTexts({ body, jsonBytes }))
   const request = decodeInferRequest({
     body,
     jsonBytes,

@@ -11,8 +11,15 @@ import type { TextInput, TextModel } from '../../../text/text-model.js'
 const TEXT = 'text'
 const PAIR = 'text_pair'
 
-/** Whether the JSON of a request has an input of texts, and none of token ids. */
-function namesTexts(body: Uint8Array, jsonBytes: number | null): boolean {
+/** Whether the JSON of a request names an input of texts, and none of token ids. */
+export function namesTexts({
+  body,
+  jsonBytes,
+}: {
+  readonly body: Uint8Array
+  readonly jsonBytes: number | null
+}): boolean {
+  if (jsonBytes === 0) return false
   const json = Buffer.from(
     body.buffer,
     body.byteOffset,
@@ -21,13 +28,18 @@ function namesTexts(body: Uint8Array, jsonBytes: number | null): boolean {
   return json.includes(`"${TEXT}"`) && !json.includes('"input_ids"')
 }
 
-/** The interface for requests with texts; null for a request with tensors. */
+/** The same of the names of its inputs. */
+export function areTexts(inputs: readonly { readonly name: string }[]): boolean {
+  return inputs.some(({ name }) => name === TEXT) && !inputs.some(({ name }) => name === 'input_ids')
+}
+
+/** What a request of texts must look like; null where the model takes none, or the request has none. */
 export function textSpecOf(
   model: ServedModel,
-  { body, jsonBytes }: { readonly body: Uint8Array; readonly jsonBytes: number | null },
+  hasTexts: () => boolean,
 ): (ModelSpec & { readonly text: TextModel }) | null {
   const { name, version, text } = model
-  if (text === null || jsonBytes === 0 || !namesTexts(body, jsonBytes)) return null
+  if (text === null || !hasTexts()) return null
   if (text.task === 'token-classification')
     throw new OnecopyError('REQUEST_INVALID', `model ${name}: entities of texts are found by POST /predict`)
   const { labels } = text.description

@@ -1,0 +1,49 @@
+import { join } from 'node:path'
+import test, { type ExecutionContext } from 'ava'
+import * as z from 'zod'
+import { runCommand, temporaryFolder } from '../../helpers/server.js'
+import { type TextModelOptions, writeTextModel } from '../../helpers/text-models.js'
+
+const Document = z.object({
+  text: z.object({
+    output: z.string().nullable(),
+    problem: z.string().nullable(),
+    together: z.object({ texts: z.string(), reason: z.string() }).nullable(),
+  }),
+})
+
+function inspected(t: ExecutionContext, options: TextModelOptions, ...flags: string[]): string {
+  const folder = writeTextModel(join(temporaryFolder(t), 'minilm'), options)
+  const { code, stdout, stderr } = runCommand(['inspect', folder, '--no-measure', ...flags])
+  t.is(code, 0, stderr)
+  return stdout
+}
+
+function textOf(t: ExecutionContext, options: TextModelOptions) {
+  return Document.parse(JSON.parse(inspected(t, options, '--json'))).text
+}
+
+test.serial(
+  'inspect checks whether padding changes answers, and says which texts are computed together',
+  (t) => {
+    const text = textOf(t, {})
+    t.like(text, { output: 'last_hidden_state', problem: null })
+    t.deepEqual(text.together, {
+      texts: 'all',
+      reason: 'padding changes no result by more than 0.0001 of its largest element',
+    })
+    t.regex(inspected(t, {}), /texts together +│ yes, of all lengths: padding/)
+  },
+)
+
+test.serial('of a model whose answers depend on padding, inspect says by how much they differ', (t) => {
+  const { together } = textOf(t, { encoder: { isMaskIgnored: true } })
+  t.is(together?.texts, 'of one length')
+  t.regex(together?.reason ?? '', /^a sequence of 3 tokens differs by .* when it is padded to 5$/)
+})
+
+test.serial('of a dynamically quantised model, inspect says why its texts are computed one by one', (t) => {
+  const { together } = textOf(t, { encoder: { isQuantised: true } })
+  t.is(together?.texts, 'none')
+  t.regex(together?.reason ?? '', /takes one scale from all rows \(dynamic quantisation\)/)
+})
