@@ -4,7 +4,7 @@ import { countOption, positiveOption } from './harness/options.js'
 import type { BenchReport } from './harness/report.js'
 import { Stage } from './harness/stage.js'
 import { binaryAgainstJson, convnet, largeBinary, oneConnection, smallJson } from './rows/comparisons.js'
-import { headOfLine } from './rows/head-of-line.js'
+import { headOfLine, headOfLineJson } from './rows/head-of-line.js'
 import { hostile } from './rows/hostile.js'
 import { memoryGrowth } from './rows/memory-growth.js'
 import { overload } from './rows/overload.js'
@@ -20,6 +20,7 @@ const ROWS: readonly Row[] = [
   overload,
   rebalance,
   headOfLine,
+  headOfLineJson,
   hostile,
   memoryGrowth,
 ]

@@ -1,12 +1,12 @@
 /**
- * HTTP must respond while a model runs for half a second. One worker computes long requests without a pause,
- * and a client polls its liveness route.
+ * HTTP must respond while a model runs for half a second, and while large JSON is decoded and encoded. One worker
+ * computes long requests without a pause, and a client polls its liveness route.
  */
 import { Agent } from 'node:http'
 import { setTimeout as pause } from 'node:timers/promises'
 import { send } from '../harness/client.js'
 import { createProgress } from '../harness/progress.js'
-import { encodeRequest, type InferRequest, inputTensors } from '../harness/requests.js'
+import { type Encoding, encodeRequest, type InferRequest, inputTensors } from '../harness/requests.js'
 import { startOnecopy } from '../harness/servers.js'
 import { formatNumber, quantile } from '../harness/statistics.js'
 import { benchModel, type Row } from './row.js'
@@ -23,13 +23,13 @@ async function eventLoopLagMs(adminPort: number): Promise<number> {
   return Number(text.match(/^onecopy_event_loop_lag_seconds (\S+)$/m)?.[1]) * 1000
 }
 
-export const headOfLine: Row = {
-  name: 'head-of-line',
-  title: `${MODEL}, ${ROWS} rows per request: liveness of the same worker during inference`,
+const headOfLineRow = (row: { readonly name: string; readonly encoding: Encoding }): Row => ({
+  name: row.name,
+  title: `${MODEL}, ${ROWS} rows per request as ${row.encoding}: liveness of the same worker`,
   run: async ({ name, title, stage, options }) => {
     const model = await benchModel(MODEL)
     const long = inputTensors(model.recipe, 2, ROWS).map((tensor) =>
-      encodeRequest(model.recipe, tensor, 'binary'),
+      encodeRequest(model.recipe, tensor, row.encoding),
     )
     const server = await startOnecopy({ stage, model, workers: 1 })
     const agent = new Agent({ keepAlive: true })
@@ -95,8 +95,11 @@ export const headOfLine: Row = {
       ],
       notes: [],
       charts: [],
-      setting: { ...options, workers: 1, model, rows: ROWS },
+      setting: { ...options, workers: 1, model, rows: ROWS, encoding: row.encoding },
       raw: { computeMs, liveMs, lagMs },
     }
   },
-}
+})
+
+export const headOfLine = headOfLineRow({ name: 'head-of-line', encoding: 'binary' })
+export const headOfLineJson = headOfLineRow({ name: 'head-of-line-json', encoding: 'json' })

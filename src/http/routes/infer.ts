@@ -6,7 +6,13 @@ import type { Context } from 'koa'
 import { OnecopyError } from '../../errors.js'
 import { answered, counted, heldIn, schedulingOf } from '../../inference/request-parts.js'
 import type { ServedModel } from '../../inference/service.js'
-import { decodeInferRequest, parseHeaderLength } from '../../protocol/v2/request.js'
+import {
+  decodeInferRequest,
+  decodeInferRequestInSlices,
+  type InferRequestBody,
+  isLongToDecode,
+  parseHeaderLength,
+} from '../../protocol/v2/request.js'
 import {
   type EncodedResponse,
   encodeInferResponse,
@@ -63,13 +69,16 @@ async function inferOn(model: ServedModel, { ctx, context, body, jsonBytes }: Re
   // The received bytes and the tensors.
   state.heldBytes = 2 * body.length
   const texts = textSpecOf(model, () => namesTexts({ body, jsonBytes }))
-  const request = decodeInferRequest({
+  const received: InferRequestBody = {
     body,
     jsonBytes,
     model: texts ?? model,
     limits: LIMITS,
     ...(regions === null ? {} : { readShared: sharedReader(regions, maxBodyBytes - body.length) }),
-  })
+  }
+  const request = isLongToDecode(received)
+    ? await decodeInferRequestInSlices(received)
+    : decodeInferRequest(received)
   timings?.end('decode')
   if (timings !== undefined) timings.rows = request.inputs[0]?.shape[0] ?? 1
   const isCancelled = () => ctx.req.socket.destroyed

@@ -2,8 +2,16 @@
 import type { Tensor, TensorData } from '../../tensor.js'
 import { checkByteSize, decodeBinaryData } from './binary.js'
 import { bodyMalformed, quoted } from './faults.js'
-import { BODY, isNull, type JsonLimits, type JsonValueBytes, parse, readSkeleton, textOf } from './json.js'
-import { decodeJsonData } from './json-decode.js'
+import {
+  BODY,
+  isNull,
+  type JsonLimits,
+  type JsonValueBytes,
+  parse,
+  readSkeletonInSteps,
+  textOf,
+} from './json.js'
+import { decodeJsonDataInSteps } from './json-decode-steps.js'
 import {
   checkParameters,
   checkSequence,
@@ -17,6 +25,7 @@ import { decodeRawInput } from './raw.js'
 import type { RequestParameters, SkeletonInput } from './schema.js'
 import type { ReadShared } from './shared-place.js'
 import { checkSkeleton } from './skeleton.js'
+import { inSlices, withoutPause } from './slices.js'
 
 export type { JsonLimits } from './json.js'
 export type { ModelSpec, OutputRequest } from './plan.js'
@@ -55,6 +64,26 @@ export interface InferRequestBody {
  * @see Open Inference Protocol V2, "Inference Request"; Triton's binary tensor data extension.
  */
 export function decodeInferRequest(request: InferRequestBody): InferRequest {
+  return withoutPause(decodeInSteps(request))
+}
+
+/** From this much JSON on, a request is decoded in slices. Less takes less than a millisecond. */
+const SLICED_FROM_BYTES = 128 * 1024
+
+/** Whether decoding takes so long that other requests would notice. */
+export function isLongToDecode({ body, jsonBytes }: Pick<InferRequestBody, 'body' | 'jsonBytes'>): boolean {
+  return (jsonBytes ?? body.length) > SLICED_FROM_BYTES
+}
+
+/**
+ * The same, in slices of a few milliseconds: between two of them the event loop serves other requests.
+ * @throws OnecopyError as decodeInferRequest.
+ */
+export async function decodeInferRequestInSlices(request: InferRequestBody): Promise<InferRequest> {
+  return await inSlices(decodeInSteps(request))
+}
+
+function* decodeInSteps(request: InferRequestBody): Generator<void, InferRequest> {
   const { body, jsonBytes, model, limits, readShared } = request
   if (jsonBytes === 0) {
     const outputs = model.outputs.map(({ name }) => ({ name, binary: true }))
@@ -66,7 +95,7 @@ export function decodeInferRequest(request: InferRequestBody): InferRequest {
       `Inference-Header-Content-Length is ${jsonEnd}, but the body has ${body.length} bytes`,
     )
   }
-  const { root, values } = readSkeleton(body.subarray(0, jsonEnd), limits)
+  const { root, values } = yield* readSkeletonInSteps(body.subarray(0, jsonEnd), limits)
   const skeleton = checkSkeleton(root, limits)
   const parameters = skeleton.parameters ?? {}
   checkParameters(parameters, 'the request')
@@ -75,7 +104,7 @@ export function decodeInferRequest(request: InferRequestBody): InferRequest {
   const plans = planInputs(withoutNullData(skeleton.inputs, values), { model, features })
   const outputs = planOutputs(skeleton.outputs, parameters, { model, features })
   checkDiscarded(values, plans)
-  const inputs = decodeInputs({ body, jsonEnd, plans, values, readShared })
+  const inputs = yield* decodeInputs({ body, jsonEnd, plans, values, readShared })
   return { ...(skeleton.id === undefined ? {} : { id: skeleton.id }), parameters, inputs, outputs }
 }
 
@@ -90,13 +119,13 @@ export function parseHeaderLength(text: string | undefined): number | null {
   throw bodyMalformed(`Inference-Header-Content-Length must be a number of bytes, got ${quoted(text)}`)
 }
 
-function decodeInputs(parts: {
+function* decodeInputs(parts: {
   body: Uint8Array<ArrayBuffer>
   jsonEnd: number
   plans: readonly InputPlan[]
   values: readonly JsonValueBytes[]
   readShared: ReadShared | undefined
-}): Tensor[] {
+}): Generator<void, Tensor[]> {
   const { body, jsonEnd, plans, values, readShared } = parts
   const binaryBytes = plans.reduce(
     (sum, { source }) => sum + ('binaryBytes' in source ? source.binaryBytes : 0),
@@ -115,7 +144,7 @@ function decodeInputs(parts: {
     const expected = { label, datatype, shape, count }
     let data: TensorData
     if ('valueIndex' in source) {
-      data = decodeJsonData(values[source.valueIndex] as JsonValueBytes, expected)
+      data = yield* decodeJsonDataInSteps(values[source.valueIndex] as JsonValueBytes, expected)
     } else if ('place' in source) {
       // Before anything is read, because the sizes that a client gives are not yet trusted.
       checkByteSize(source.place.bytes, expected)

@@ -4,6 +4,7 @@ import { binarySize, encodeBinaryData } from './binary.js'
 import { encodeJsonData } from './json-encode.js'
 import { leastBytes, leastElementBytes, responseTooLarge } from './response-size.js'
 import type { SharedPlace } from './shared-place.js'
+import { inSlices, withoutPause } from './slices.js'
 
 export interface InferResponse {
   readonly model: { readonly name: string; readonly version: string }
@@ -123,17 +124,11 @@ function* encodeInSteps({
  * @see Open Inference Protocol V2, "Inference Response"; Triton's binary tensor data extension.
  */
 export function encodeInferResponse(response: InferResponse): EncodedResponse {
-  const steps = encodeInSteps(response)
-  for (;;) {
-    const step = steps.next()
-    if (step.done === true) return step.value
-  }
+  return withoutPause(encodeInSteps(response))
 }
 
 /** From this many elements on, text is written in slices. Fewer take less than a millisecond. */
 const SLICED_FROM_ELEMENTS = 16 * 1024
-/** About 2 ms of the event loop. */
-const SLICE_MS = 2
 
 /** Whether encoding takes so long that other requests would notice. */
 export function isLongToEncode({ outputs, binary, places = [] }: InferResponse): boolean {
@@ -148,13 +143,5 @@ export function isLongToEncode({ outputs, binary, places = [] }: InferResponse):
  * @throws OnecopyError as encodeInferResponse.
  */
 export async function encodeInferResponseInSlices(response: InferResponse): Promise<EncodedResponse> {
-  const steps = encodeInSteps(response)
-  let sliceEndMs = performance.now() + SLICE_MS
-  for (;;) {
-    const step = steps.next()
-    if (step.done === true) return step.value
-    if (performance.now() < sliceEndMs) continue
-    await new Promise((resolve) => setImmediate(resolve))
-    sliceEndMs = performance.now() + SLICE_MS
-  }
+  return await inSlices(encodeInSteps(response))
 }
