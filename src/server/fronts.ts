@@ -50,12 +50,13 @@ export class Fronts {
     const { config, context, identity } = this.#options
     // Loads the gRPC libraries only if gRPC is enabled.
     const { GrpcFront: Front } = await import('../grpc/front.js')
-    const { maxConnections, headersTimeoutMs: handshakeTimeoutMs } = config
+    const { maxConnections, headersTimeoutMs: handshakeTimeoutMs, requestTimeoutMs } = config
     const grpc = new Front({
       context: { ...context, identity },
       tls: this.#tls,
       maxConnections,
       handshakeTimeoutMs,
+      requestTimeoutMs,
       // The rest is for the answers to what was read.
       streamGraceMs: config.drainTimeoutMs / 2,
     })

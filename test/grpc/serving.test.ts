@@ -22,7 +22,7 @@ import {
 import { addRequest, GrpcClient, GrpcFailure } from '../helpers/grpc-client.js'
 import { addModel, writeModel } from '../helpers/onnx-builder.js'
 import { type RunningServer, startServer, stopCleanly, temporaryFolder } from '../helpers/server.js'
-import { until } from '../helpers/waiting.js'
+import { until, withinDeadline } from '../helpers/waiting.js'
 
 const { method } = GRPCInferenceService
 
@@ -145,6 +145,30 @@ test.serial('a failure is one frame of headers, so that a retry policy may repea
   session.close()
   await stopCleanly(t, server)
 })
+
+test.serial(
+  'a message that never arrives completely ends at --request-timeout, and holds up no drain',
+  async (t) => {
+    const { server, address } = await serve(t, ['--workers', '1', '--request-timeout', '1s'])
+    const session = connect(`http://${address}`)
+    const path = '/inference.GRPCInferenceService/ModelInfer'
+    const common = { ':method': 'POST', ':path': path, 'content-type': 'application/grpc', te: 'trailers' }
+    const stream = session.request(common)
+    const head = Buffer.alloc(5)
+    head.writeUInt32BE(1000, 1)
+    stream.write(Buffer.concat([head, Buffer.alloc(10)]))
+    const [headers] = (await withinDeadline('the end of the call', once(stream, 'response'))) as [
+      Record<string, string>,
+    ]
+    t.like(headers, { 'grpc-status': '4', 'x-error-code': 'REQUEST_TIMEOUT' })
+    stream.close()
+    session.close()
+    const client = new GrpcClient(address)
+    await client.infer(addRequest([1, 2]))
+    client.close()
+    await stopCleanly(t, server)
+  },
+)
 
 test.serial('channels that all met one worker are evened out, as connections of REST are', async (t) => {
   const { server, address } = await serve(t, ['--workers', '2', '--log-level', 'debug'])
