@@ -55,7 +55,7 @@ export class ControlLink implements ServerControl {
     else asked?.reject(new OnecopyError(problem.code, problem.message, { headers: problem.headers }))
   }
 
-  /** The primary is gone: nobody answers any more. */
+  /** The primary is gone: there will be no more responses. */
   abandon(): void {
     for (const { reject } of this.#asked.values())
       reject(new OnecopyError('SHUTTING_DOWN', 'the server is shutting down'))

@@ -9,7 +9,7 @@ import { type ControlAnswer, type ControlRequest, ToPrimarySchema, type ToWorker
 import { repositoryApiOf } from './models/repository-api.js'
 import type { RepositoryControl } from './models/repository-control.js'
 
-interface ToldWorker {
+interface ControlledWorker {
   send(message: ToWorker): void
 }
 
@@ -20,7 +20,7 @@ export interface ControlServerOptions {
   readonly serverState: () => string
   readonly log: Log
   /** Every worker that has not ended. */
-  readonly workers: () => readonly ToldWorker[]
+  readonly workers: () => readonly ControlledWorker[]
 }
 
 export class ControlServer implements ServerControl {
@@ -63,7 +63,7 @@ export class ControlServer implements ServerControl {
   }
 
   /** One that is ready now has started with the level of the configuration. */
-  welcome(worker: ToldWorker): void {
+  welcome(worker: ControlledWorker): void {
     if (this.#level !== null) worker.send({ type: 'logLevel', level: this.#level })
   }
 

@@ -1,4 +1,4 @@
-/** The ports that workers are told to serve on. */
+/** The ports on which workers serve. */
 import { once } from 'node:events'
 import { createServer } from 'node:net'
 import type { Config } from '../src/config/config.js'

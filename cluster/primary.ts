@@ -44,7 +44,7 @@ import { Watch } from './workers/watch.js'
 export class Primary {
   readonly #config: Config
   readonly #identity: ServerIdentity
-  /** Whether this process is somebody else's: nothing is printed, and workers of its own are left alone. */
+  /** Whether this process belongs to an application: nothing is printed, and its own workers are left alone. */
   readonly #isEmbedded: boolean
   readonly #log: Log
   readonly #lifecycle = new Lifecycle()
@@ -248,7 +248,7 @@ export class Primary {
     })
   }
 
-  /** A start fails where another server has the path; later, those who found this server there are told by the log. */
+  /** A start fails if another server has the path; later, the error is only logged. */
   async #publishSocket(): Promise<void> {
     try {
       await this.#socket?.publish()

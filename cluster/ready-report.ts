@@ -70,7 +70,7 @@ export function reportFailure(
   else log.fatal({ err: thrown }, messageOf(thrown))
 }
 
-/** Why probes are told to look elsewhere; null where the server answers. */
+/** Why readiness probes fail; null while the server is ready. */
 export function notReadyReason(facts: {
   readonly state: string
   readonly failure: string | null

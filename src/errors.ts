@@ -3,7 +3,7 @@
  * match codes, so messages can improve freely. `docs/errors.md` lists the same codes.
  *
  * `fault` says who must act: the client who sent the request, the operator who configured or sized the
- * server, or nobody but us (a bug: the worker ends loudly and the supervisor replaces it).
+ * server, or the project (a bug: the worker ends loudly and the supervisor replaces it).
  */
 
 export const ERROR_CATALOGUE = {
@@ -112,7 +112,7 @@ export interface OutOfService {
   isQueueKept?: boolean | undefined
 }
 
-/** Long enough for whoever looks after the server to do something about it. */
+/** Long enough for an administrator to react. */
 const OUT_OF_SERVICE_RETRY_SECONDS = 60
 
 /** The state of a model version that cannot be loaded because of `error`. */

@@ -6,7 +6,7 @@
 
 /** Relative to the scale of the output: the order of summation depends on the batch. */
 const TOLERANCE = 1e-4
-/** Generations must differ by far more than rounding, else responses cannot be told apart. */
+/** Generations must differ by far more than rounding, or responses could not be distinguished. */
 const MIN_DISTANCE = 100 * TOLERANCE
 
 export type Verdict = 'current' | 'not current' | 'unknown generation'

@@ -28,9 +28,9 @@ export interface TakenOut extends VersionName {
   readonly isLoaded: boolean
 }
 
-type ToldWorker = Pick<WorkerHandle, 'id' | 'isReady' | 'takeOut' | 'putBack'>
+type ServingWorker = Pick<WorkerHandle, 'id' | 'isReady' | 'takeOut' | 'putBack'>
 
-export interface ServiceStatesOptions<W extends ToldWorker> {
+export interface ServiceStatesOptions<W extends ServingWorker> {
   /** Live workers that are not retiring, ready or booting. */
   readonly workers: () => readonly W[]
   readonly log: Log
@@ -40,7 +40,7 @@ function keyOf({ name, version }: VersionName): string {
   return `${name}@${version}`
 }
 
-export class ServiceStates<W extends ToldWorker = WorkerHandle> {
+export class ServiceStates<W extends ServingWorker = WorkerHandle> {
   readonly #options: ServiceStatesOptions<W>
   readonly #everywhere = new Map<string, OutOfServiceMessage & Pick<TakenOut, 'isLoaded'>>()
   readonly #inWorker = new WeakMap<W, Map<string, OutOfServiceMessage>>()

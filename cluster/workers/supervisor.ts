@@ -38,7 +38,7 @@ const STALLED = 'WORKER_STALLED'
 export interface SupervisorOptions {
   readonly workers: number
   readonly fork?: ForkWorker
-  /** Says what a worker that is started now is told, all but its slot; see WorkerHandleOptions. */
+  /** The start message of a worker that starts now, without its slot; see WorkerHandleOptions. */
   readonly lease: (take: (start: Omit<StartMessage, 'statsSlot'>) => void) => Promise<() => void>
   readonly stats: FleetStats
   readonly bootTimeoutMs: number

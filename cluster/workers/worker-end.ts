@@ -5,7 +5,7 @@
 import type { OnecopyError } from '../../src/errors.js'
 import { EXIT } from '../exit-codes.js'
 
-/** Signals that a process causes itself. The same signals sent by `kill` cannot be told apart. */
+/** Signals that a process causes itself. The same signals sent by `kill` look identical. */
 const FAULTS: readonly string[] = ['SIGSEGV', 'SIGFPE', 'SIGABRT', 'SIGBUS', 'SIGILL', 'SIGTRAP', 'SIGSYS']
 
 export type WorkerEnd =

@@ -6,7 +6,7 @@
  * Each slot is a count-min sketch (Cormode and Muthukrishnan, 2005), so memory does not grow with the number
  * of clients. The sketch has four rows of buckets. A client uses one bucket per row, and its count is the
  * minimum of the four. Two clients share a limit only if all four buckets collide. With a thousand busy
- * clients that affects one in fifty. The buckets depend on a secret, so nobody can choose to collide with
+ * clients that affects one in fifty. The buckets depend on a secret, so a client cannot choose to collide with
  * another client.
  *
  * The rate uses a sliding window: the count of the previous window is weighted by the part of it that lies

@@ -9,7 +9,7 @@ import {
   SERVER_METADATA_ROUTE,
 } from './shared-routes.js'
 
-/** What the public port tells whoever may infer. */
+/** What the public port shows to clients that may infer. */
 function forAdmins(route: Route): Route {
   return { ...route, scope: 'admin' }
 }

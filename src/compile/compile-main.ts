@@ -301,7 +301,7 @@ async function answer(line: string): Promise<CompileReply> {
   }
 }
 
-// The pipe closes when the server dies; nobody needs the result then.
+// The pipe closes when the server dies; the result is not needed then.
 const lines = createInterface({ input: process.stdin })
 lines.on('close', () => process.exit(1))
 for await (const line of lines) say(await answer(line))

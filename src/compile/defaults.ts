@@ -5,7 +5,7 @@
  * default is removed from the compiled graph, which makes the input an ordinary one, and the server feeds the
  * default if a request omits the input.
  *
- * Exporters that keep initializers as inputs list all weights of a model, which nobody sends. As inputs they
+ * Exporters that keep initializers as inputs list all weights of a model, which no client sends. As inputs they
  * would not be folded, packed or shared. Such initializers become constants. See
  * docs/decisions/025-bounds.md.
  */

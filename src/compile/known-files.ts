@@ -1,7 +1,7 @@
 /**
  * Caches digests of model files. The compile cache stores a digest together with the file's metadata, as
  * git's index does, because reading a large model takes as long as loading it. The ctime is set by the
- * kernel, so nobody can set it back.
+ * kernel, so no user can set it back.
  */
 import { createHash } from 'node:crypto'
 import { readFile, rename, stat, utimes, writeFile } from 'node:fs/promises'

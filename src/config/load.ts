@@ -158,7 +158,7 @@ function contradictions(parsed: Parsed): string[] {
     !parsed.adminInsecure
   )
     problems.push(
-      `--repository-api public: expected --admin-token or --api-keys-file beside it, because whoever reaches --host ${parsed.host} may change models; --admin-insecure on allows it without`,
+      `--repository-api public: expected --admin-token or --api-keys-file beside it, because every client that reaches --host ${parsed.host} could change models; --admin-insecure on allows it without`,
     )
   if ((tlsCert === '') !== (tlsKey === ''))
     problems.push('expected both --tls-cert and --tls-key or neither, got only one')

@@ -27,14 +27,14 @@ export class LivenessReporter {
   readonly #options: LivenessOptions
   /** Resolves when the thread is declared stalled. */
   readonly stalled: Promise<void>
-  #giveUp: () => void = () => {}
+  #abandon: () => void = () => {}
   #beatTimer: NodeJS.Timeout | undefined
   #endThreadWatch: () => void = () => {}
 
   constructor(options: LivenessOptions) {
     this.#options = options
     this.stalled = new Promise((resolve) => {
-      this.#giveUp = resolve
+      this.#abandon = resolve
     })
   }
 
@@ -52,7 +52,7 @@ export class LivenessReporter {
 
   #onStall(silentMs: number): void {
     const { stallTimeoutMs, onStall } = this.#options
-    this.#giveUp()
+    this.#abandon()
     onStall(
       new OnecopyError(
         'WORKER_STALLED',

@@ -71,9 +71,12 @@ async function patiently(socketPath: string, what: Parameters<typeof ask>[1]): P
       await delay(Math.min(Math.max(retryAfterMs, 50), MAX_BUSY_WAIT_MS))
       continue
     }
-    const told = errorIn(text)
+    const received = errorIn(text)
     const known: ErrorCode = code !== undefined && isErrorCode(code) ? code : 'MODEL_RUN_FAILED'
-    throw new OnecopyError(known, told?.detail ?? told?.error ?? `the server responded with status ${status}`)
+    throw new OnecopyError(
+      known,
+      received?.detail ?? received?.error ?? `the server responded with status ${status}`,
+    )
   }
 }
 

@@ -136,12 +136,12 @@ export function keptConnections({
   return async (ctx: Context, next: Next): Promise<void> => {
     const { socket } = ctx.req
     connections.begin(socket, ctx.res.shouldKeepAlive)
-    let isGivenUp = false
+    let isClosing = false
     try {
       await next()
     } finally {
-      isGivenUp = connections.end(socket)
+      isClosing = connections.end(socket)
     }
-    if (isGivenUp || isDraining()) ctx.set('Connection', 'close')
+    if (isClosing || isDraining()) ctx.set('Connection', 'close')
   }
 }

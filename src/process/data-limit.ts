@@ -37,7 +37,7 @@ export async function limitDataGrowth(pid: number, bytes: number): Promise<boole
     const limits = new BigUint64Array(2)
     if (prlimit(pid, RLIMIT_DATA, null, limits) !== 0) return false
     const wanted = BigInt(Math.round(now + bytes))
-    // Whoever started the server has set a lower limit, which stays.
+    // The environment of the server has a lower limit, which stays.
     if ((limits[0] as bigint) < wanted) return true
     limits[0] = wanted
     return prlimit(pid, RLIMIT_DATA, limits, null) === 0

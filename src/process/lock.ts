@@ -26,7 +26,7 @@ function flock(): Flock | null {
   return loaded
 }
 
-/** Whether locks are available. Without them nobody can tell whether a file is in use. */
+/** Whether locks are available. Without them a file in use cannot be detected. */
 export function canLock(): boolean {
   return flock() !== null
 }

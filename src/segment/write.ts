@@ -1,7 +1,7 @@
 /**
  * Writes one segment from a compiled image: check the free space, write to a temporary name, sync, read back
  * and verify, make read-only, rename. All bytes are really written, because a sparse file on a full tmpfs
- * would raise SIGBUS at a later store. The rename ensures that nobody opens an incomplete segment.
+ * would raise SIGBUS at a later store. The rename ensures that no process opens an incomplete segment.
  */
 import { createHash } from 'node:crypto'
 import { constants, type Stats } from 'node:fs'

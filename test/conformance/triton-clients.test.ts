@@ -184,7 +184,7 @@ test.serial('load_model with a config takes it instead of config.json, until the
     const before = await configuration()
     t.is((await load({ max_batch_size: 3 })).status, 200)
     t.is((await configuration()).max_batch_size, 3)
-    // What a client was told, sent back changed, in Triton's own words.
+    // What a client received, sent back with a change, in Triton's format.
     const changed = {
       ...(await configuration()),
       max_batch_size: 5,
@@ -227,7 +227,7 @@ test.serial('load_model with files is refused, however large they are', async (t
 })
 
 test.serial(
-  'trace and log settings are told; the level of the log can be set, the rest is refused',
+  'trace and log settings are readable; the log level can be set, other changes are rejected',
   async (t) => {
     await withServer(
       t,

@@ -84,7 +84,7 @@ test.serial('a key allows exactly its scopes; probes need none', async (t) => {
   t.is((await ask(`${url}/v2/models`, { headers: { 'X-API-Key': infer.key } })).status, 200)
   const basic = { authorization: 'Basic eDp5', 'x-api-key': infer.key }
   t.is((await ask(`${url}/v2/models`, { headers: basic })).status, 200, 'another scheme may be of a proxy')
-  t.is((await ask(`${url}/none`)).status, 401, 'what is there is not told')
+  t.is((await ask(`${url}/none`)).status, 401, 'which routes exist is not disclosed')
   t.is((await ask(`${url}/V2/Models`)).status, 401)
   const counted = (await ask(`${adminUrl}/metrics`, { headers: metrics.headers })).body
   t.regex(counted, /requests_total\{model="\(unknown\)",version="",outcome="client_error"\} [1-9]/)

@@ -147,7 +147,7 @@ test.serial('slow headers and bodies get 408 at their time limits', async (t) =>
     t.is(answers.length, 1)
     assertRefused(t, answers[0], { status: 408, code: 'REQUEST_TIMEOUT' })
   }
-  t.deepEqual(await silent.ended(), [], 'one that said nothing is told nothing')
+  t.deepEqual(await silent.ended(), [], 'a client that sends nothing receives nothing')
   t.true(performance.now() - startedMs < 700 + 2000)
   for (const client of slowBodies) {
     const answers = await client.ended()

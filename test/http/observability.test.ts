@@ -182,7 +182,7 @@ test.serial('the access log has one line per request, with the duration of each 
   t.false('decodeMs' in refused)
   await ask(`${url}/v2/%0anope?key=secret`, { headers: { 'x-request-id': 'bad\tid' } })
   await until('the third line', () => server.log.filter(({ msg }) => msg === 'access').length === 3)
-  t.notRegex(server.stderr, /secret/, 'queries can hold what nobody should read')
+  t.notRegex(server.stderr, /secret/, 'queries can contain secrets')
   await stopCleanly(t, server)
 })
 

@@ -24,12 +24,12 @@ const NOBODY = 65534
 const isRoot = process.getuid?.() === 0
 
 /** `NAME/VERSION`, `NAME/` for a whole entry. */
-type Told = readonly [entry: string, says: RegExp]
+type Problem = readonly [entry: string, says: RegExp]
 
 interface BadEntry {
   readonly title: string
   readonly write: (dir: string) => void | Promise<void>
-  readonly problems: readonly Told[]
+  readonly problems: readonly Problem[]
   /** Models that are served nevertheless. */
   readonly sources?: readonly string[]
 }
@@ -51,7 +51,7 @@ function config(dir: string, value: unknown): void {
 }
 
 /** The same reason for both versions of a model. */
-function bothVersions(says: RegExp): Told[] {
+function bothVersions(says: RegExp): Problem[] {
   return [
     ['m/2', says],
     ['m/1', says],
@@ -180,7 +180,7 @@ const BAD: readonly BadEntry[] = [
       for (const [i, version] of ['0', '-1', '01', '1.5', 'latest', 'v2'].entries())
         file(dir, [`m${i}`, version, 'model.onnx'])
     },
-    problems: [0, 1, 2, 3, 4, 5].map((i): Told => [`m${i}/`, /named by a positive integer, such as 1$/]),
+    problems: [0, 1, 2, 3, 4, 5].map((i): Problem => [`m${i}/`, /named by a positive integer, such as 1$/]),
   },
   {
     title: 'a version of too many digits',
@@ -303,14 +303,19 @@ function entryOf({ name, version }: { name: string; version: string | null }, di
   return `${name === basename(dir) ? 'DIR' : name}/${version ?? ''}`
 }
 
-function assertTold(t: ExecutionContext, { sources, problems }: RepositoryScan, dir: string, bad: BadEntry) {
+function assertProblem(
+  t: ExecutionContext,
+  { sources, problems }: RepositoryScan,
+  dir: string,
+  bad: BadEntry,
+) {
   t.deepEqual(
     sources.map((source) => entryOf(source, dir)).toSorted(),
     ['good/1', ...(bad.sources ?? [])].toSorted(),
     'what is served',
   )
-  const told = problems.map((problem) => entryOf(problem, dir))
-  t.deepEqual(told.toSorted(), bad.problems.map(([entry]) => entry).toSorted(), JSON.stringify(problems))
+  const found = problems.map((problem) => entryOf(problem, dir))
+  t.deepEqual(found.toSorted(), bad.problems.map(([entry]) => entry).toSorted(), JSON.stringify(problems))
   for (const [entry, says] of bad.problems)
     t.true(
       problems.some((problem) => entryOf(problem, dir) === entry && says.test(problem.reason)),
@@ -326,13 +331,13 @@ for (const bad of BAD) {
   test(`${bad.title}: reported, and the good models are served`, async (t) => {
     const dir = writeModel(temporaryFolder(t), 'good', BYTES)
     await bad.write(dir)
-    assertTold(t, await scanRepository(dir), dir, bad)
+    assertProblem(t, await scanRepository(dir), dir, bad)
   })
 }
 
 test('a socket is not a model file and is not opened', async (t) => {
   const dir = writeModel(temporaryFolder(t), 'good', BYTES)
-  const server = createServer(() => t.fail('nobody connects'))
+  const server = createServer(() => t.fail('nothing connects'))
   await new Promise<void>((resolve) => server.listen(join(dir, 'm.onnx'), resolve))
   t.teardown(() => server.close())
   const { sources, problems } = await scanRepository(dir)
@@ -440,7 +445,7 @@ test('unreadable entries are reported with a reason; lost+found and other files 
     for (const path of sealed) chmodSync(join(dir, path), 0o700)
   })
   for (const path of sealed) chmodSync(join(dir, path), 0)
-  assertTold(t, scanAsNobody(dir), dir, {
+  assertProblem(t, scanAsNobody(dir), dir, {
     ...{ title: '', write: () => {}, sources: ['version/1'] },
     problems: [
       ['config/1', /config\.json: expected a JSON file: .*EACCES/],

@@ -62,7 +62,7 @@ if __name__ == "__main__":
         workers_per_device=int(arguments.workers),
         healthcheck_path="/v2/health/ready",
     )
-    # One process reads requests unless told otherwise: as many as there are workers, as uvicorn's others have.
+    # One process reads requests by default: as many as there are workers, as uvicorn's others have.
     server.run(
         host="127.0.0.1",
         port=int(arguments.port),

@@ -99,13 +99,13 @@ test('a thousand random graphs of row-wise operators are proven, and their rows 
     const random = probeRandom(seed)
     const made = randomGraph(random, null)
     const proof = prove(made)
-    const told = `seed ${seed}: ${made.blocks.join(', ')}`
+    const described = `seed ${seed}: ${made.blocks.join(', ')}`
     if (!proof.isProven) {
-      t.fail(`${told}: ${proof.node} (${proof.operator}) ${proof.reason}`)
+      t.fail(`${described}: ${proof.node} (${proof.operator}) ${proof.reason}`)
       continue
     }
     const difference = await disagreement(made, random)
-    if (difference !== null) t.fail(`${told}: ${difference}`)
+    if (difference !== null) t.fail(`${described}: ${difference}`)
     for (const block of made.blocks) used.set(block, (used.get(block) ?? 0) + 1)
   }
   t.deepEqual(
@@ -120,11 +120,11 @@ test('with one operator that mixes rows at a random position all are rejected, a
   for (let seed = 1; seed <= GRAPHS; seed++) {
     const made = randomGraph(probeRandom(seed), mixing[seed % mixing.length] as [string, Block])
     const proof = prove(made)
-    const told = `seed ${seed}: ${made.blocks.join(', ')}`
-    if (proof.isProven) t.fail(`${told}: proven`)
+    const described = `seed ${seed}: ${made.blocks.join(', ')}`
+    if (proof.isProven) t.fail(`${described}: proven`)
     else if (!made.mixing.has(proof.node)) {
-      t.fail(`${told}: ${proof.node} (${proof.operator}) ${proof.reason}, which is not the mixing block`)
-    } else if (proof.reason.includes('without a rule')) t.fail(`${told}: ${proof.reason}`)
+      t.fail(`${described}: ${proof.node} (${proof.operator}) ${proof.reason}, which is not the mixing block`)
+    } else if (proof.reason.includes('without a rule')) t.fail(`${described}: ${proof.reason}`)
   }
   t.pass()
 })

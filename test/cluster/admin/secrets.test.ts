@@ -284,7 +284,9 @@ test.serial('every worker and the admin port apply changed keys', async (t) => {
   t.deepEqual(await statuses(url, bob.headers), everyWorker(200))
 
   mounted.replace({ keys: '' })
-  await until('nobody', async () => (await statuses(url, bob.headers)).every((status) => status === 401))
+  await until('both keys to be rejected', async () =>
+    (await statuses(url, bob.headers)).every((status) => status === 401),
+  )
   t.deepEqual(await statuses(url, {}), everyWorker(401), 'no keys does not mean open access')
   t.is((await ask(`${adminUrl}/metrics`)).status, 401)
   t.is((await ask(`${adminUrl}/metrics`, { headers: bob.headers })).status, 401)

@@ -124,7 +124,7 @@ test.serial('an earlier generation is removed after its last worker has ended', 
 })
 
 test.serial('a segment that serves under a new config outlives its earlier generation', async (t) => {
-  const { catalogue, source, paths, released } = await makeCatalogue(t, { unloads: 'at once' })
+  const { catalogue, source, paths, released } = await makeCatalogue(t, { unloads: 'immediately' })
   const first = await source(addModel([1, 1]))
   await catalogue.load(first)
   const [path] = paths()
@@ -137,7 +137,7 @@ test.serial('a segment that serves under a new config outlives its earlier gener
 })
 
 test.serial('a failed change keeps the current generation and leaves nothing behind', async (t) => {
-  const { catalogue, source, paths, released, changes } = await makeCatalogue(t, { unloads: 'at once' })
+  const { catalogue, source, paths, released, changes } = await makeCatalogue(t, { unloads: 'immediately' })
   await catalogue.load(await source(addModel([1, 1])))
   const before = paths()
   await t.throwsAsync(catalogue.load(await source(wideModel(1024 * 1024))), { code: 'INTERFACE_CHANGED' })

@@ -44,7 +44,7 @@ class TestClock {
 
 function makeBreakers(options: Partial<BreakersOptions> = {}) {
   const clock = new TestClock()
-  const told: { key: string; disabled: Disabled | null }[] = []
+  const notified: { key: string; disabled: Disabled | null }[] = []
   const failures: string[] = []
   const recovered: string[] = []
   const breakers = new Breakers({
@@ -53,7 +53,7 @@ function makeBreakers(options: Partial<BreakersOptions> = {}) {
     nowMs: () => clock.nowMs,
     after: clock.after,
     onFailure: ({ model, version }, cause) => failures.push(`${model}@${version} ${cause}`),
-    onDisabled: ({ model, version }, disabled) => told.push({ key: `${model}@${version}`, disabled }),
+    onDisabled: ({ model, version }, disabled) => notified.push({ key: `${model}@${version}`, disabled }),
     onRecovered: ({ model, version }) => recovered.push(`${model}@${version}`),
     ...options,
   })
@@ -63,32 +63,32 @@ function makeBreakers(options: Partial<BreakersOptions> = {}) {
       breakers.replaced(model)
     }
   }
-  return { clock, told, failures, recovered, breakers, crash }
+  return { clock, notified, failures, recovered, breakers, crash }
 }
 
 test('a model is disabled at the limit, and not before', (t) => {
-  const { breakers, told, crash } = makeBreakers()
+  const { breakers, notified, crash } = makeBreakers()
   crash(2)
   t.is(breakers.disabled(MODEL), null)
   crash(1)
   const disabled = breakers.disabled(MODEL)
   t.like(disabled, { untilMs: FIRST_BACKOFF_MS, isLoaded: false })
   t.regex(disabled?.reason ?? '', /disabled for 5\.0 s: it crashed or stalled a worker 3 times .*SIGFPE/)
-  t.deepEqual(told.at(-1), { key: 'm@1', disabled })
+  t.deepEqual(notified.at(-1), { key: 'm@1', disabled })
 })
 
 test('below the limit a model is suspended until the crashed worker is replaced', (t) => {
-  const { breakers, told } = makeBreakers()
+  const { breakers, notified } = makeBreakers()
   breakers.record({ ...MODEL, cause: 'crash', how: 'SIGFPE' })
   const held = breakers.disabled(MODEL)
   t.like(held, { isLoaded: true, reason: 'a worker is being replaced after a crash (SIGFPE)' })
   breakers.record({ ...MODEL, cause: 'crash', how: 'SIGFPE' })
   breakers.replaced(MODEL)
   t.not(breakers.disabled(MODEL), null, 'the other worker is not replaced yet')
-  t.not(told.at(-1)?.disabled, null)
+  t.not(notified.at(-1)?.disabled, null)
   breakers.replaced(MODEL)
   t.is(breakers.disabled(MODEL), null)
-  t.deepEqual(told.at(-1), { key: 'm@1', disabled: null })
+  t.deepEqual(notified.at(-1), { key: 'm@1', disabled: null })
 })
 
 test('a replaced worker does not enable a model over the limit', (t) => {
@@ -134,13 +134,13 @@ test('failures further apart than the window do not add up', (t) => {
 })
 
 test('after the back-off the model accepts requests', (t) => {
-  const { breakers, told, clock, crash } = makeBreakers()
+  const { breakers, notified, clock, crash } = makeBreakers()
   crash(3)
   clock.pass(FIRST_BACKOFF_MS - 1)
   t.not(breakers.disabled(MODEL), null)
   clock.pass(1)
   t.is(breakers.disabled(MODEL), null)
-  t.deepEqual(told.at(-1), { key: 'm@1', disabled: null })
+  t.deepEqual(notified.at(-1), { key: 'm@1', disabled: null })
 })
 
 test('one failure during a retry doubles the back-off, up to the maximum', (t) => {
@@ -179,27 +179,27 @@ test('the trial period is at least as long as the back-off', (t) => {
 })
 
 test('failures of requests in flight when the model was disabled count only in the metric', (t) => {
-  const { breakers, told, failures, crash } = makeBreakers()
+  const { breakers, notified, failures, crash } = makeBreakers()
   crash(3)
   const before = breakers.disabled(MODEL)
-  const changes = told.length
+  const changes = notified.length
   crash(2)
   t.is(breakers.disabled(MODEL), before)
-  t.is(told.length, changes)
+  t.is(notified.length, changes)
   t.is(failures.length, 5)
 })
 
 test('a reload resets the breaker, disabled or not', (t) => {
-  const { breakers, told, clock, crash } = makeBreakers()
+  const { breakers, notified, clock, crash } = makeBreakers()
   crash(3)
   breakers.reset(MODEL)
   t.is(breakers.disabled(MODEL), null)
-  t.deepEqual(told.at(-1), { key: 'm@1', disabled: null })
+  t.deepEqual(notified.at(-1), { key: 'm@1', disabled: null })
   t.is(clock.waiting, 0)
   crash(2)
-  const changes = told.length
+  const changes = notified.length
   breakers.reset(MODEL)
-  t.is(told.length, changes, 'a model that was not disabled is not enabled')
+  t.is(notified.length, changes, 'a model that was not disabled is not enabled')
   crash(2)
   t.is(breakers.disabled(MODEL), null)
 })

@@ -23,7 +23,7 @@ process.on('message', (raw) => {
   } else if (message.type === 'change') {
     retired.push(...message.retire)
     say({ type: 'done', id: message.id, problem: null })
-    if (process.env.WORKER_PROGRAM_UNLOADS === 'at once') unload()
+    if (process.env.WORKER_PROGRAM_UNLOADS === 'immediately') unload()
   }
 })
 
