@@ -71,12 +71,23 @@ export class Entry {
     const { timeoutMs } = this.job
     if (timeoutMs === undefined || timeoutMs === null) return
     this.#timer = setTimeout(() => {
-      this.reject(new OnecopyError('DEADLINE_EXCEEDED', `the deadline of ${timeoutMs} ms passed`))
+      this.#rejectAsLate()
       onLate()
     }, timeoutMs)
   }
 
+  #rejectAsLate(): void {
+    const message = `the deadline of ${this.job.timeoutMs} ms passed`
+    this.reject(new OnecopyError('DEADLINE_EXCEEDED', message))
+  }
+
+  /** Whether the result is not wanted any more. A timer may be late: executions block the event loop. */
   get isCancelled(): boolean {
+    const { timeoutMs } = this.job
+    if (timeoutMs !== undefined && timeoutMs !== null) {
+      const waitedMs = Number(process.hrtime.bigint() - this.enteredNs) / 1e6
+      if (waitedMs >= timeoutMs) this.#rejectAsLate()
+    }
     return this.#isSettled || this.job.isCancelled?.() === true
   }
 }
