@@ -224,7 +224,7 @@ test('a deadline covers the wait in the queue and the wait for the result', asyn
   const engine = new FakeEngine()
   const batcher = new Batcher({ run: engine.run })
   batcher.add('m', POLICY)
-  const running = batcher.submit({ ...request(1, 1), timeoutMs: 5 })
+  const running = batcher.submit({ ...request(1, 1), timeoutMs: 250 })
   await settle()
   const waiting = batcher.submit({ ...request(2, 1), timeoutMs: 5 })
   await t.throwsAsync(waiting, { code: 'DEADLINE_EXCEEDED' })
