@@ -58,6 +58,20 @@ test('the last stage installs nothing, sets the locale, and runs as the user of 
   t.is(lastOf('ENTRYPOINT'), '["node", "/app/dist/cluster/main.js"]')
 })
 
+test('the last stage has the files of the package that are not compiled', (t) => {
+  const { files } = JSON.parse(readFileSync(join(PROJECT_ROOT, 'package.json'), 'utf8')) as {
+    files: string[]
+  }
+  const sources = files.filter((name) => name.startsWith('src/'))
+  t.true(sources.length > 0)
+  const copied = last.filter(({ word }) => word === 'COPY').map(({ rest }) => rest.split(/\s+/).at(-1) ?? '')
+  for (const name of sources)
+    t.true(
+      copied.some((folder) => `/app/${name}`.startsWith(folder)),
+      name,
+    )
+})
+
 test('the build context contains exactly what the build copies', (t) => {
   const given = readFileSync(join(FOLDER, 'Dockerfile.dockerignore'), 'utf8')
     .split('\n')
