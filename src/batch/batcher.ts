@@ -158,9 +158,10 @@ export class Batcher {
       if (model.queue.length === 0) model.virtualNs = Math.max(model.virtualNs, this.#clockNs)
       const { optionalInputs } = model.policy
       const isPlain = optionalInputs === undefined || !job.inputs.some(({ name }) => optionalInputs.has(name))
-      model.queue.push(new Entry(job, model.isBatchable && isPlain, resolve, reject))
+      const entry = new Entry(job, model.isBatchable && isPlain, resolve, reject)
+      model.queue.push(entry)
       const lingering = this.#lingering
-      if (lingering === undefined) this.#pumpSoon()
+      if (lingering === undefined) this.#pumpSoon(entry)
       else if (model !== lingering.model || model.queue.compatibleRows() >= lingering.wantedRows)
         this.#endLinger()
     })
@@ -177,8 +178,10 @@ export class Batcher {
   }
 
   /** Runs after all requests that have already arrived are read, so that they share a batch. */
-  #pumpSoon(): void {
-    if (this.#executing.size >= MAX_EXECUTING || this.#isPumpDue) return
+  #pumpSoon(entry?: Entry): void {
+    // The end of an execution pumps in any case.
+    if (this.#executing.size > 0 && !isHandedOverEarly(entry)) return
+    if (this.#isPumpDue) return
     // No other request can arrive in this turn, and another turn of the event loop adds latency.
     if (this.#isAlone) {
       this.#pump()

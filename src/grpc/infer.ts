@@ -1,11 +1,11 @@
 /** ModelInfer and ModelStreamInfer: message -> codec -> submit -> codec -> message. */
 import { create } from '@bufbuild/protobuf'
-import { areTexts, inferTexts, textSpecOf } from '../http/routes/text/infer-texts.js'
+import { computeRequest } from '../http/routes/compute-request.js'
+import { areTexts, textSpecOf } from '../http/routes/text/infer-texts.js'
 import { placeOutputs, sharedReader } from '../http/shared-tensors.js'
 import { requireModel } from '../inference/model-facts.js'
-import { answered, counted, heldIn, schedulingOf } from '../inference/request-parts.js'
+import { answered, counted, heldIn } from '../inference/request-parts.js'
 import type { ServedModel } from '../inference/service.js'
-import { leastAnswered } from '../protocol/v2/response-size.js'
 import { type Call, type GrpcContext, publicFailure } from './call.js'
 import { decodeInferMessage, encodeInferMessage } from './infer-codec.js'
 import { requireMessage } from './malformed.js'
@@ -23,11 +23,6 @@ function bytesOf({ rawInputContents }: ModelInferRequest): number {
   return rawInputContents.reduce((sum, { length }) => sum + length, 0)
 }
 
-/** The earlier of the request's own timeout and the call's deadline. */
-function earliest(a: number | null, b: number | null): number | null {
-  return a === null ? b : b === null ? a : Math.min(a, b)
-}
-
 async function inferOn(
   model: ServedModel,
   message: ModelInferRequest,
@@ -43,28 +38,12 @@ async function inferOn(
   const request = decodeInferMessage(message, { model: texts ?? model, readShared })
   timings?.end('decode')
   if (timings !== undefined) timings.rows = request.inputs[0]?.shape[0] ?? 1
-  const { priority, timeoutMs: ownTimeoutMs } = schedulingOf(request)
-  const timeoutMs = earliest(ownTimeoutMs, call.timeoutMs())
   const isCancelled = () => call.isCancelled()
-  const isTruncated = request.parameters.truncate === true
-  const { outputs, queueNs, times } =
-    texts !== null
-      ? {
-          outputs: await inferTexts(texts, request.inputs, { isTruncated, isCancelled, timeoutMs }),
-          queueNs: 0,
-          times: null,
-        }
-      : await context.submit({
-          model,
-          inputs: request.inputs,
-          outputNames: request.outputs.map(({ name }) => name),
-          outputLimit: {
-            bytes: maxResponseBytes,
-            leastElementBytes: leastAnswered(request.outputs, model.outputs),
-          },
-          ...{ isCancelled, priority, timeoutMs },
-        })
-  timings?.computed(queueNs, times?.placement ?? 'thread')
+  const { outputs, queueNs, placement } = await computeRequest(
+    { model, texts, request, isCancelled, frontTimeoutMs: call.timeoutMs() },
+    context,
+  )
+  timings?.computed(queueNs, placement)
   call.heldBytes += heldIn(outputs)
   const response = encodeInferMessage({
     model: { name: model.name, version: model.version },

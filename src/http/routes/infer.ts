@@ -4,7 +4,7 @@ import { Readable } from 'node:stream'
 import type Router from '@koa/router'
 import type { Context } from 'koa'
 import { OnecopyError } from '../../errors.js'
-import { answered, counted, heldIn, schedulingOf } from '../../inference/request-parts.js'
+import { answered, counted, heldIn } from '../../inference/request-parts.js'
 import type { ServedModel } from '../../inference/service.js'
 import {
   decodeInferRequest,
@@ -20,13 +20,13 @@ import {
   type InferResponse,
   isLongToEncode,
 } from '../../protocol/v2/response.js'
-import { leastAnswered } from '../../protocol/v2/response-size.js'
 import { readBody } from '../body.js'
 import type { HttpContext } from '../context.js'
 import { type RequestState, recordersOf } from '../request-state.js'
 import { placeOutputs, sharedReader } from '../shared-tensors.js'
+import { computeRequest } from './compute-request.js'
 import { inServiceModelOf, onModel } from './models.js'
-import { inferTexts, namesTexts, textSpecOf } from './text/infer-texts.js'
+import { namesTexts, textSpecOf } from './text/infer-texts.js'
 
 /** Up to this size a copy is cheaper than a stream. */
 const ONE_PIECE_BYTES = 256 * 1024
@@ -82,26 +82,11 @@ async function inferOn(model: ServedModel, { ctx, context, body, jsonBytes }: Re
   timings?.end('decode')
   if (timings !== undefined) timings.rows = request.inputs[0]?.shape[0] ?? 1
   const isCancelled = () => ctx.req.socket.destroyed
-  const isTruncated = request.parameters.truncate === true
-  const { priority, timeoutMs } = schedulingOf(request)
-  const { outputs, queueNs, times } =
-    texts !== null
-      ? {
-          outputs: await inferTexts(texts, request.inputs, { isTruncated, isCancelled, timeoutMs }),
-          queueNs: 0,
-          times: null,
-        }
-      : await context.submit({
-          model,
-          inputs: request.inputs,
-          outputNames: request.outputs.map((output) => output.name),
-          outputLimit: {
-            bytes: maxResponseBytes,
-            leastElementBytes: leastAnswered(request.outputs, model.outputs),
-          },
-          ...{ isCancelled, priority, timeoutMs },
-        })
-  timings?.computed(queueNs, times?.placement ?? 'thread')
+  const { outputs, queueNs, placement } = await computeRequest(
+    { model, texts, request, isCancelled, frontTimeoutMs: null },
+    context,
+  )
+  timings?.computed(queueNs, placement)
   state.heldBytes += heldIn(outputs)
   const answer: InferResponse = {
     model: { name: model.name, version: model.version },
