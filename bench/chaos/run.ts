@@ -16,9 +16,9 @@ import { MetricsWatch, type Strength, type Watch } from './watch.js'
 const REQUESTS_PER_ENCODING = 8
 const CONNECTIONS_PER_WORKER = 2
 const FROZEN_MS = 500
-/** Enough for a rolling restart of all workers, with a boot and a drain each. */
 /** Poll interval of the process list. */
 const SETTLE_POLL_MS = 50
+/** Enough for a rolling restart of all workers, with a boot and a drain each. */
 const STRENGTH_DEADLINE_MS = 60_000
 
 export interface ChaosOptions {

@@ -6,6 +6,7 @@ import { decodeJsonData } from '../../../src/protocol/v2/json-decode.js'
 import { decodeJsonDataInSteps } from '../../../src/protocol/v2/json-decode-steps.js'
 import { decodeInferRequest, decodeInferRequestInSlices } from '../../../src/protocol/v2/request.js'
 import { elementCount, type TensorData } from '../../../src/tensor.js'
+import { turnsDuring } from '../../helpers/event-loop.js'
 
 const LABEL = 'input "x"'
 
@@ -160,15 +161,7 @@ test('the event loop turns while a large request is decoded', async (t) => {
     ...{ body, jsonBytes: null, limits: { jsonDepth: 64, maxTensors: 16 } },
     model: { name: 'm', version: '1', inputs: spec, outputs: [{ ...spec[0], name: 'y' }] },
   }
-  let turns = 0
-  let isDone = false
-  const turn = () => {
-    turns++
-    if (!isDone) setImmediate(turn)
-  }
-  setImmediate(turn)
-  const sliced = await decodeInferRequestInSlices(request)
-  isDone = true
+  const { result: sliced, turns } = await turnsDuring(() => decodeInferRequestInSlices(request))
   t.true(turns > 10, `${turns} turns of the event loop`)
   t.deepEqual(sliced, decodeInferRequest(request))
 })

@@ -10,6 +10,7 @@ import {
 } from '../../../src/protocol/v2/response.js'
 import { inferRequestSchema, inferResponseSchema } from '../../../src/protocol/v2/schema.js'
 import type { Tensor } from '../../../src/tensor.js'
+import { turnsDuring } from '../../helpers/event-loop.js'
 import { ALL_DATATYPES, arbitraryData, decode, joined, refused, sameElements } from './helpers/requests.js'
 
 const MODEL = { name: 'm', version: '2' }
@@ -145,15 +146,7 @@ test('in slices the response is the same, and the event loop turns meanwhile', a
   }
   const response = { model: MODEL, id: 'a', outputs: [large, Y], binary: [false, true] }
   t.true(isLongToEncode(response))
-  let turns = 0
-  let isDone = false
-  const turn = () => {
-    turns++
-    if (!isDone) setImmediate(turn)
-  }
-  setImmediate(turn)
-  const sliced = await encodeInferResponseInSlices(response)
-  isDone = true
+  const { result: sliced, turns } = await turnsDuring(() => encodeInferResponseInSlices(response))
   t.true(turns > 10, `${turns} turns of the event loop`)
   const whole = encodeInferResponse(response)
   t.deepEqual(sliced.headers, whole.headers)
