@@ -51,14 +51,14 @@ export function readyTable(published: readonly PublishedModel[], workers: number
     colAligns: ['left', 'right', 'right', 'right', 'right', 'left', 'right'],
     style: { head: [], border: [], compact: true },
   })
-  for (const { source, segment } of published) {
-    const { sharing, memoryRequirements } = segment.header
+  for (const { source, segment, privateBytes } of published) {
+    const { sharing } = segment.header
     table.push([
       source.name,
       source.version,
       formatBytes(sharing.weightsBytes),
       formatBytes(segment.bytes),
-      memoryRequirements.privateBytes === null ? '-' : formatBytes(memoryRequirements.privateBytes),
+      privateBytes === null ? '-' : formatBytes(privateBytes),
       sharing.state,
       String(workers),
     ])

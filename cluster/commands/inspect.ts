@@ -9,7 +9,7 @@ import { checkSegmentFolder, createServerFolder, removeFolder } from '../../src/
 import { writeSegment } from '../../src/segment/write.js'
 import { inspectModel } from '../../src/sharing/inspection.js'
 import { MemoryBudget } from '../../src/sharing/memory-budget.js'
-import { memoryRequirementsOf } from '../../src/sharing/memory-requirements.js'
+import { privateBytesOf } from '../../src/sharing/memory-requirements.js'
 import { type PodMemory, podMemory, podModel } from '../../src/sharing/pod-memory.js'
 import { type Measurement, measureWorker } from '../../src/sharing/probe.js'
 import {
@@ -66,7 +66,10 @@ async function measure(
       // The name becomes a folder name of the segment, but a file name need not be a valid model name.
       model: { name: MODEL_NAME_PATTERN.test(name) ? name : 'model', version: '1' },
       admit: (header) =>
-        new MemoryBudget({ limitBytes: cgroupMemoryLimit(), workers: 2 }).reserve(name, header),
+        new MemoryBudget({ limitBytes: cgroupMemoryLimit(), workers: 2 }).reserve(name, {
+          ...header,
+          privateBytes: null,
+        }),
     })
     signal.throwIfAborted()
     return await measureWorker(segment.path, { run: true, signal })
@@ -88,10 +91,7 @@ async function inspect(
     const { compileMs } = oneOff
     const totalBytes =
       measurement && inspection.segmentBytes + workers * Math.max(0, measurement.perWorkerBytes)
-    const pod = podMemory(
-      podModel(oneOff.header, measurement && memoryRequirementsOf(measurement).privateBytes),
-      workers,
-    )
+    const pod = podMemory(podModel(oneOff.header, measurement && privateBytesOf(measurement)), workers)
     const { model: _, ...sizes } = pod
     const document = {
       ...{ model: modelPath, name, text, ...inspection },

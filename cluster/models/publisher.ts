@@ -21,7 +21,7 @@ import { findLeftovers, type Leftover } from '../../src/segment/adopt.js'
 import { isInMemory, type ServerFolder } from '../../src/segment/folder.js'
 import { sweepSegmentFolder } from '../../src/segment/sweep.js'
 import type { MemoryBudget } from '../../src/sharing/memory-budget.js'
-import { recordMemoryRequirements } from '../../src/sharing/memory-requirements.js'
+import { measureSegment } from '../../src/sharing/memory-requirements.js'
 import { createProgress } from '../progress.js'
 
 export interface PublisherOptions {
@@ -59,6 +59,7 @@ export class Publisher {
   }
 
   async #withOptions<T>(server: ServerFolder, publish: (options: PublishOptions) => Promise<T>): Promise<T> {
+    const { budget, signal } = this.#options
     const { cacheDir, segmentDir, compileTimeoutMs, rawWeights } = this.#options.config
     const cache = await openCache(cacheDir)
     if (cache.problem !== null)
@@ -67,12 +68,13 @@ export class Publisher {
       const published = await publish({
         server,
         cache,
-        budget: this.#options.budget,
-        measure: recordMemoryRequirements,
+        budget,
+        measure: (key, segment) =>
+          measureSegment(segment, { cache, signal, hasRoom: budget.hasRoomFor(key, segment.header) }),
         compileTimeoutMs,
         concurrency: usableCpus(),
         keepsImages: rawWeights === 'release' && (await isInMemory(segmentDir)),
-        signal: this.#options.signal,
+        signal,
         reservedBytes: this.#options.reservedBytes,
       })
       await this.#evict(cache)

@@ -26,20 +26,12 @@ const KEEP_BELOW_BYTES = 256 * 1024 * 1024
 const PROBE_TIMEOUT_MS = 30_000
 const MAX_REPLY_CHARACTERS = 64 * 1024
 
-/**
- * Writes measurements into the header of an image; leaves it unchanged if there is nothing to measure or no
- * time.
- */
-export type MeasureImage = (imagePath: string, signal: AbortSignal) => Promise<void>
-
 export interface CompilerOptions {
   readonly cache: CompileCache
   readonly timeoutMs: number
   readonly signal: AbortSignal
   /** Time limit for batching trial runs before the model is compiled without them. */
   readonly probeTimeoutMs?: number
-  /** Measures the private memory per worker of a new image and writes it into its header. */
-  readonly measure?: MeasureImage
 }
 
 export interface CompileChoices {
@@ -194,14 +186,13 @@ export class Compiler {
   async #attempt(
     request: Pick<CompileRequest, 'modelPath' | 'heldKeys' | 'isCacheTrusted' | 'probe'>,
   ): Promise<CompiledImage | null> {
-    const { cache, signal, measure } = this.#options
+    const { cache, signal } = this.#options
     const workFolder = await makeWorkFolder(cache)
     try {
       const reply = await this.#ask({ ...request, workFolder, cacheFolders: [...cache.folders] })
       if (reply === null) return null
       if (reply.known !== null) await rememberDigest(request.modelPath, reply.known, { cache, workFolder })
       if (reply.outcome === 'held' || reply.cached) return reply
-      await measure?.(reply.imagePath, signal)
       if (signal.aborted) throw stopped(request.modelPath)
       const imagePath = join(cache.writable, imageName(reply.key))
       await rename(reply.imagePath, imagePath).catch((thrown) => {

@@ -1,4 +1,4 @@
-/** What is measured after an image is written goes into its header. A file of its own: the primary parses no graphs. */
+/** What trial runs show after an image is written goes into its header. A file of its own: the primary parses no graphs. */
 import type { FileHandle } from 'node:fs/promises'
 import { writeFully } from '../segment/io.js'
 import { encodeHeader, type SegmentHeader } from '../segment/layout.js'
@@ -11,7 +11,7 @@ import { readHeader } from '../segment/write.js'
  */
 export async function updateHeader(
   file: FileHandle,
-  change: Partial<Pick<SegmentHeader, 'batching' | 'memoryRequirements' | 'selfCheck'>>,
+  change: Partial<Pick<SegmentHeader, 'batching' | 'selfCheck'>>,
 ): Promise<void> {
   const header = await readHeader(file)
   await writeFully(file, encodeHeader({ ...header, ...change }, header.graph.offsetBytes), 0)

@@ -63,7 +63,6 @@ function headerOf(options: ImageOptions): SegmentHeader {
         : [],
     sharing: { ...sharing, notes: [...options.notes, ...sharing.notes] },
     batching: options.batching,
-    memoryRequirements: { privateBytes: null },
     random: describeRandomness(options.model),
     divisions: divisionsOf(options.model.graph, options.modelInterface.inputs),
     valueDependent: valueDependentOperator(options.model),

@@ -13,12 +13,15 @@ import { hasWorthwhileRanges } from '../segment/raw-weights.js'
 import { type SegmentFile, writeSegment } from '../segment/write.js'
 import { type CompileCache, type CompiledImage, findKeptImage } from './cache.js'
 import { holdImage } from './cache-eviction.js'
-import { Compiler, type MeasureImage } from './compile.js'
+import { Compiler } from './compile.js'
 
 /** Checks that memory suffices for a segment and for the workers' private memory. */
 export interface Admission {
-  /** @throws OnecopyError MEMORY_LIMIT. */
-  reserve(key: string, header: SegmentHeader): void
+  /**
+   * `privateBytes` is the memory per worker; the lower bound counts until it is measured.
+   * @throws OnecopyError MEMORY_LIMIT.
+   */
+  reserve(key: string, model: SegmentHeader & { readonly privateBytes: number | null }): void
   release(key: string): void
 }
 
@@ -29,6 +32,8 @@ export interface PublishedModel {
   readonly source: ModelSource
   readonly segment: SegmentFile
   readonly reference: SegmentReference
+  /** Measured memory per worker; null if it was not measured. */
+  readonly privateBytes: number | null
   readonly origin: 'compiled' | 'cache' | 'dead server'
   /**
    * The open image file of the segment, if the compile cache keeps it and it was requested; the owner closes
@@ -43,8 +48,8 @@ export interface PublishOptions {
   readonly server: ServerFolder
   readonly cache: CompileCache
   readonly budget: Admission
-  /** See CompilerOptions. */
-  readonly measure?: MeasureImage
+  /** The private memory per worker of a segment; null if it is not known, and need not be or cannot be. */
+  readonly measure?: (key: string, segment: SegmentFile) => Promise<number | null>
   readonly compileTimeoutMs: number
   /** Number of concurrent compilations. */
   readonly concurrency: number
@@ -88,9 +93,9 @@ async function publishOne(
     ({ model, version }) => model === source.name && version === source.version,
   )
   if (leftover === undefined) return await compileAndWrite(source, compiler, options)
-  budget.reserve(keyOf(source), leftover.header)
-  options.onCompiled(source)
   const { key } = leftover.header
+  budget.reserve(keyOf(source), { ...leftover.header, privateBytes: null })
+  options.onCompiled(source)
   const [adopting, compiling] = await Promise.allSettled([
     adoptSegment(leftover, server, await findKeptImage(cache, key)),
     compiler.compile(source.path, { heldKeys: [key] }),
@@ -100,7 +105,8 @@ async function publishOne(
   const isMeant = compiling.status === 'fulfilled' && compiling.value.outcome === 'held'
   if (adoption.outcome === 'adopted' && isMeant) {
     const { segment } = adoption
-    return await publishedAs(source, { segment, origin: 'dead server' }, options)
+    const privateBytes = await admitMeasured(keyOf(source), segment, options)
+    return await publishedAs(source, { segment, privateBytes, origin: 'dead server' }, options)
   }
   if (adoption.outcome === 'adopted') await removeFolder(adoption.segment.folder)
   else if (isMeant) onRefused?.(source, adoption.reason)
@@ -109,10 +115,30 @@ async function publishOne(
   return await compileAndWrite(source, compiler, options, image)
 }
 
+/**
+ * Reserves the measured memory of a segment.
+ * @throws OnecopyError MEMORY_LIMIT, SHUTTING_DOWN; the segment is removed then.
+ */
+async function admitMeasured(
+  key: string,
+  segment: SegmentFile,
+  { measure, budget, signal }: PublishOptions,
+): Promise<number | null> {
+  try {
+    const privateBytes = (await measure?.(key, segment)) ?? null
+    if (signal.aborted) throw new OnecopyError('SHUTTING_DOWN', 'stopped while memory was measured')
+    if (privateBytes !== null) budget.reserve(key, { ...segment.header, privateBytes })
+    return privateBytes
+  } catch (thrown) {
+    await removeFolder(segment.folder)
+    throw thrown
+  }
+}
+
 /** Describes a written segment. Opens its image before a temporary cache is removed. */
 async function publishedAs(
   source: ModelSource,
-  { segment, origin }: Pick<PublishedModel, 'segment' | 'origin'>,
+  { segment, privateBytes, origin }: Pick<PublishedModel, 'segment' | 'privateBytes' | 'origin'>,
   { cache, keepsImages = false }: PublishOptions,
   held: FileHandle | null = null,
 ): Promise<PublishedModel> {
@@ -121,7 +147,7 @@ async function publishedAs(
   const imagePath = keepsImages && hasWorthwhileRanges(rawRanges) ? await findKeptImage(cache, key) : null
   const isOnDisk = imagePath !== null && !(await isInMemory(dirname(imagePath)))
   const image = isOnDisk ? await open(imagePath, constants.O_RDONLY | constants.O_NOFOLLOW) : null
-  return { source, segment, reference: referenceSegment(segment), origin, image, use }
+  return { source, segment, reference: referenceSegment(segment), privateBytes, origin, image, use }
 }
 
 async function compileAndWrite(
@@ -158,9 +184,11 @@ async function compileAndWrite(
         model: source,
         folderName: folderName(source),
         reservedBytes: options.reservedBytes?.() ?? 0,
-        admit: (header) => budget.reserve(folderName(source), header),
+        admit: (header) => budget.reserve(folderName(source), { ...header, privateBytes: null }),
       })
-      return await publishedAs(source, { segment, origin: image.cached ? 'cache' : 'compiled' }, options, use)
+      const privateBytes = await admitMeasured(folderName(source), segment, options)
+      const origin = image.cached ? 'cache' : 'compiled'
+      return await publishedAs(source, { segment, privateBytes, origin }, options, use)
     } catch (thrown) {
       await use?.close()
       budget.release(folderName(source))
@@ -187,8 +215,8 @@ function naming(source: ModelSource, thrown: unknown): unknown {
 }
 
 function compilerFor(options: PublishOptions, signal: AbortSignal): Compiler {
-  const { cache, compileTimeoutMs: timeoutMs, measure } = options
-  return new Compiler({ cache, timeoutMs, signal, ...(measure && { measure }) })
+  const { cache, compileTimeoutMs: timeoutMs } = options
+  return new Compiler({ cache, timeoutMs, signal })
 }
 
 /**

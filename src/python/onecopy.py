@@ -27,7 +27,7 @@ __all__ = ["Error", "Tensor", "attach", "run"]
 
 _FOLDER = re.compile(r"^onecopy-\d+-\d+$")
 _MAGIC = b"ONECOPY\n"
-_FORMAT_VERSION = 10
+_FORMAT_VERSION = 11
 _PREFIX = struct.Struct("<8sIIII8x")
 _SEALED_MODE = 0o400
 _BLOCK_BYTES = 512

@@ -20,7 +20,7 @@ import { ProcessIdentitySchema } from '../process/identity.js'
 import { DATATYPES, type Datatype } from '../tensor.js'
 
 export const SEGMENT_MAGIC = 'ONECOPY\n'
-export const SEGMENT_FORMAT_VERSION = 10
+export const SEGMENT_FORMAT_VERSION = 11
 /** The graph refers to its weights by this file name, so a segment works in any folder. */
 export const SEGMENT_FILE_NAME = 'model.segment'
 /** Name of a segment until it is complete. */
@@ -155,9 +155,6 @@ export const DivisionSchema = z.object({
 export type Division = z.infer<typeof DivisionSchema>
 export type DivisionOperand = z.infer<typeof operand>
 
-/** Private memory per worker for the model, without what any first model takes; null if not measured. */
-export const MemoryRequirementsSchema = z.object({ privateBytes: bytes.nullable() })
-
 export const SegmentHeaderSchema = z.object({
   /** Digest of everything the content depends on: model, runtime, CPU, options, format. */
   key: sha256,
@@ -181,7 +178,6 @@ export const SegmentHeaderSchema = z.object({
   rawRanges: z.array(RawRangeSchema),
   sharing: SharingSchema,
   batching: BatchingSchema,
-  memoryRequirements: MemoryRequirementsSchema,
   /** Human-readable description of the node that draws random numbers; null if there is none. */
   random: z.string().max(MAX_RANDOM_CHARACTERS).nullable(),
   divisions: z.array(DivisionSchema).max(MAX_DIVISIONS),
@@ -198,7 +194,6 @@ export const SegmentHeaderSchema = z.object({
 export type SegmentHeader = z.infer<typeof SegmentHeaderSchema>
 export type Sharing = z.infer<typeof SharingSchema>
 export type Batching = z.infer<typeof BatchingSchema>
-export type MemoryRequirements = z.infer<typeof MemoryRequirementsSchema>
 
 export function alignUp(value: number, alignment: number): number {
   return Math.ceil(value / alignment) * alignment

@@ -6,7 +6,7 @@
 import { OnecopyError } from '../errors.js'
 import type { SegmentHeader } from '../segment/layout.js'
 import { formatBytes } from '../units.js'
-import { leastPrivateBytes } from './memory-requirements.js'
+import { leastPrivateBytes, mostPrivateBytes } from './memory-requirements.js'
 
 /** Measured memory of the processes without a model: about 60 MB for a primary, 50 to 63 MB for a worker. */
 const PRIMARY_BYTES = 60e6
@@ -31,15 +31,14 @@ export interface ServingMemory {
   readonly totalBytes: number
 }
 
-export function modelMemory({
-  fileBytes,
-  memoryRequirements,
-  sharing,
-}: Pick<SegmentHeader, 'fileBytes' | 'memoryRequirements' | 'sharing'>): ModelMemory {
-  return {
-    segmentBytes: fileBytes,
-    privateBytes: memoryRequirements.privateBytes ?? leastPrivateBytes({ sharing }),
-  }
+/** A model version to be served. */
+export interface Candidate extends Pick<SegmentHeader, 'fileBytes' | 'sharing'> {
+  /** Measured memory per worker; null if not measured. */
+  readonly privateBytes: number | null
+}
+
+export function modelMemory({ fileBytes, privateBytes, sharing }: Candidate): ModelMemory {
+  return { segmentBytes: fileBytes, privateBytes: privateBytes ?? leastPrivateBytes({ sharing }) }
 }
 
 /** Minimum memory for serving these models with `workers` workers. */
@@ -64,18 +63,30 @@ export class MemoryBudget {
     this.#options = options
   }
 
+  #others(key: string): ModelMemory[] {
+    return [...this.#reserved].filter(([other]) => other !== key).map(([, one]) => one)
+  }
+
+  /** Whether memory suffices for a model version even if every worker takes the upper bound for it. */
+  hasRoomFor(key: string, { fileBytes, sharing }: Pick<SegmentHeader, 'fileBytes' | 'sharing'>): boolean {
+    const { limitBytes, workers } = this.#options
+    if (limitBytes === null) return true
+    const own = { segmentBytes: fileBytes, privateBytes: mostPrivateBytes({ sharing }) }
+    return servingMemory([...this.#others(key), own], workers).totalBytes <= limitBytes
+  }
+
   /**
    * Reserves the memory of a model version before its segment is written; the same key counts once.
    * @throws OnecopyError MEMORY_LIMIT with the numbers; nothing is reserved then.
    */
-  reserve(key: string, header: Pick<SegmentHeader, 'fileBytes' | 'memoryRequirements' | 'sharing'>): void {
+  reserve(key: string, model: Candidate): void {
     const { limitBytes, workers } = this.#options
-    const own = modelMemory(header)
-    const others = [...this.#reserved].filter(([other]) => other !== key).map(([, one]) => one)
+    const own = modelMemory(model)
+    const others = this.#others(key)
     const { segmentBytes, workerBytes, primaryBytes, totalBytes } = servingMemory([...others, own], workers)
     if (limitBytes !== null && totalBytes > limitBytes) {
       const othersBytes = segmentBytes - own.segmentBytes
-      const how = header.memoryRequirements.privateBytes === null ? 'at least' : 'measured'
+      const how = model.privateBytes === null ? 'at least' : 'measured'
       const before = othersBytes === 0 ? '' : `, in addition to ${formatBytes(othersBytes)} of other segments`
       throw new OnecopyError(
         'MEMORY_LIMIT',

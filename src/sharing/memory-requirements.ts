@@ -1,14 +1,14 @@
 /**
- * The private memory that every worker needs for a model. It is measured before the model is served and
- * stored in the image.
+ * The private memory that every worker needs for a model. It is measured before the model is served if the
+ * server's memory limit could be reached, and kept in the compile cache.
  */
 
-import { open } from 'node:fs/promises'
-import { updateHeader } from '../compile/image-header.js'
+import type { CompileCache } from '../compile/cache.js'
+import { findMemoryRecord, keepMemoryRecord } from '../compile/memory-record.js'
 import { deadlineSignal } from '../process/deadline-signal.js'
 import { cgroupMemoryLimit } from '../process/memory.js'
-import type { MemoryRequirements, SegmentHeader } from '../segment/layout.js'
-import { readHeader } from '../segment/write.js'
+import type { SegmentHeader } from '../segment/layout.js'
+import type { SegmentFile } from '../segment/write.js'
 import { HOLDERS, type Measurement, measureWorker } from './probe.js'
 
 /** Models below both limits are negligible compared with an empty worker, so they are not measured. */
@@ -33,6 +33,15 @@ export function leastPrivateBytes({ sharing }: Pick<SegmentHeader, 'sharing'>): 
   return sharing.privatelyPackedBytes + sharing.unshareableBytes
 }
 
+/** For packed copies that the analysis of the graph does not know of, and for activations. */
+const MOST_WEIGHTS_FACTOR = 3
+const MOST_ACTIVATION_BYTES = 128 * 1024 * 1024
+
+/** Upper bound without a measurement. */
+export function mostPrivateBytes({ sharing }: Pick<SegmentHeader, 'sharing'>): number {
+  return leastPrivateBytes({ sharing }) + MOST_WEIGHTS_FACTOR * sharing.weightsBytes + MOST_ACTIVATION_BYTES
+}
+
 function isWorthMeasuring(header: SegmentHeader): boolean {
   const privateBytes = leastPrivateBytes(header)
   if (header.fileBytes < MEASURED_FROM_FILE_BYTES && privateBytes < MEASURED_FROM_PRIVATE_BYTES) return false
@@ -48,35 +57,41 @@ function isWorthMeasuring(header: SegmentHeader): boolean {
 }
 
 /**
- * The cost of another worker without the part that any first model takes, which counts as part of the worker.
- * Noise can make the difference negative.
+ * The cost of another worker in bytes, without the part that any first model takes, which counts as part of the
+ * worker. Noise can make the difference negative.
  */
-export function memoryRequirementsOf({
-  perWorkerBytes,
-  firstSessionBytes,
-  libraryBytes,
-}: Measurement): MemoryRequirements {
-  return { privateBytes: Math.max(0, perWorkerBytes - (firstSessionBytes - libraryBytes)) }
+export function privateBytesOf({ perWorkerBytes, firstSessionBytes, libraryBytes }: Measurement): number {
+  return Math.max(0, perWorkerBytes - (firstSessionBytes - libraryBytes))
+}
+
+/** What `measureSegment` needs to know of a server. */
+export interface MeasuringOptions {
+  readonly cache: CompileCache
+  /** Whether memory suffices even for the upper bound of this model. */
+  readonly hasRoom: boolean
+  readonly signal: AbortSignal
+  readonly timeoutMs?: number
 }
 
 /**
- * Measures a compiled image that does not have its final name yet, and writes the result into its header. The
- * image stays unchanged if measuring is not worthwhile or fails: a model that loads is served.
+ * The private memory per worker for a segment, in bytes: measured earlier, or now if the server's limit could be
+ * reached. Null if it is unknown: memory suffices in any case, measuring is not worthwhile, or it failed. A model
+ * that loads is served.
  */
-export async function recordMemoryRequirements(
-  imagePath: string,
-  signal: AbortSignal,
-  timeoutMs = MEASURE_TIMEOUT_MS,
-): Promise<void> {
-  await using file = await open(imagePath, 'r+')
-  const header = await readHeader(file)
-  if (!isWorthMeasuring(header)) return
+export async function measureSegment(
+  { path, header }: Pick<SegmentFile, 'path' | 'header'>,
+  { cache, hasRoom, signal, timeoutMs = MEASURE_TIMEOUT_MS }: MeasuringOptions,
+): Promise<number | null> {
+  const known = await findMemoryRecord(cache, header.key)
+  if (known !== null || hasRoom || !isWorthMeasuring(header)) return known
   using deadline = deadlineSignal(signal, timeoutMs)
-  const measurement = await measureWorker(imagePath, {
+  const measurement = await measureWorker(path, {
     // A model without a self-check is too slow to run or crashed in trial runs, unless it is random.
     run: header.selfCheck !== null || header.random !== null,
     signal: deadline.signal,
   }).catch(() => null)
-  if (measurement !== null)
-    await updateHeader(file, { memoryRequirements: memoryRequirementsOf(measurement) })
+  if (measurement === null) return null
+  const privateBytes = privateBytesOf(measurement)
+  await keepMemoryRecord(cache, header.key, privateBytes)
+  return privateBytes
 }

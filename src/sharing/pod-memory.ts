@@ -39,15 +39,10 @@ export interface PodMemory {
 
 /** `privateBytes`: measured private memory per worker; null if not measured. */
 export function podModel(
-  header: Pick<SegmentHeader, 'fileBytes' | 'memoryRequirements' | 'sharing'>,
+  header: Pick<SegmentHeader, 'fileBytes' | 'sharing'>,
   privateBytes: number | null = null,
 ): PodModel {
-  const memory = modelMemory(header)
-  return {
-    segmentBytes: memory.segmentBytes,
-    privateBytes: Math.max(memory.privateBytes, privateBytes ?? 0),
-    weightsBytes: header.sharing.weightsBytes,
-  }
+  return { ...modelMemory({ ...header, privateBytes }), weightsBytes: header.sharing.weightsBytes }
 }
 
 function wholeMebibytes(bytes: number): number {

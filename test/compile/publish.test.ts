@@ -30,7 +30,7 @@ testWithLimits(
     await t.throwsAsync(publish('large'), { code: 'SEGMENT_SPACE' })
     options.budget.reserve('another', {
       fileBytes: 30e6,
-      memoryRequirements: { privateBytes: 0 },
+      privateBytes: 0,
       sharing: {
         ...{ state: 'shared', weightsBytes: 0, sharedRawBytes: 0, sharedPackedBytes: 0 },
         ...{ privatelyPackedBytes: 0, unshareableBytes: 0, notes: [] },

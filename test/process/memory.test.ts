@@ -35,7 +35,7 @@ const SHARING: Sharing = {
 
 test('the budget is the sum of all models, each counted once', (t) => {
   const budget = new MemoryBudget({ limitBytes: 500e6, workers: 2 })
-  const model = { fileBytes: 100e6, sharing: SHARING, memoryRequirements: { privateBytes: null } }
+  const model = { fileBytes: 100e6, sharing: SHARING, privateBytes: null }
   budget.reserve('a', model)
   budget.reserve('a', model)
   budget.reserve('b', model)
@@ -53,7 +53,7 @@ test('measured requirements replace the lower bound, and released models no long
   const of = (privateBytes: number | null) => ({
     fileBytes: 100e6,
     sharing: SHARING,
-    memoryRequirements: { privateBytes },
+    privateBytes,
   })
   budget.reserve('m@1', of(5e6))
   // 60 + 200 + 2 * 75 MB: both generations count during a swap.
@@ -77,8 +77,23 @@ test('memory of workers besides models counts in each worker', (t) => {
       budget.reserve('m@1', {
         fileBytes: 100e6,
         sharing: SHARING,
-        memoryRequirements: { privateBytes: 10e6 },
+        privateBytes: 10e6,
       }),
     { code: 'MEMORY_LIMIT', message: /at least 470\.0 MB \(segments 100\.0 MB, 2 workers of 155\.0 MB/ },
   )
+})
+
+test('there is room for a model without a measurement if its upper bound fits in every worker', (t) => {
+  const sharing = { ...SHARING, weightsBytes: 100e6 }
+  // 60 + 100 + 2 * (60 + 10 + 3 * 100 + 134.2) MB.
+  const model = { fileBytes: 100e6, sharing }
+  t.false(new MemoryBudget({ limitBytes: 1168e6, workers: 2 }).hasRoomFor('m@1', model))
+  const budget = new MemoryBudget({ limitBytes: 1169e6, workers: 2 })
+  t.true(budget.hasRoomFor('m@1', model))
+  budget.reserve('other', { ...model, fileBytes: 1e6, privateBytes: 1e6 })
+  t.false(budget.hasRoomFor('m@1', model))
+  budget.reserve('m@1', { ...model, fileBytes: 1e6, privateBytes: 1e6 })
+  budget.release('other')
+  t.true(budget.hasRoomFor('m@1', model))
+  t.true(new MemoryBudget({ limitBytes: null, workers: 1000 }).hasRoomFor('m@1', model))
 })

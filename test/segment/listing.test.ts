@@ -70,7 +70,6 @@ function writeImage(t: ExecutionContext): string {
       notes: [],
     },
     batching: { batchable: false, reason: 'not of interest' },
-    memoryRequirements: { privateBytes: null },
     random: null,
     divisions: [],
     valueDependent: null,

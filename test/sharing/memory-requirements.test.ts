@@ -1,12 +1,11 @@
-import { readdirSync, readFileSync } from 'node:fs'
-import { open } from 'node:fs/promises'
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { openCache } from '../../src/compile/cache.js'
 import { Compiler } from '../../src/compile/compile.js'
-import type { SegmentHeader } from '../../src/segment/layout.js'
-import { verifySegment } from '../../src/segment/write.js'
-import { recordMemoryRequirements } from '../../src/sharing/memory-requirements.js'
+import { createServerFolder } from '../../src/segment/folder.js'
+import { writeSegment } from '../../src/segment/write.js'
+import { measureSegment } from '../../src/sharing/memory-requirements.js'
 import { imagePathOf } from '../helpers/compile.js'
 import { addModel, quantisedConvolution, wideModel, writeModel } from '../helpers/onnx-builder.js'
 import { temporaryFolder } from '../helpers/server.js'
@@ -14,35 +13,39 @@ import { untilSome } from '../helpers/waiting.js'
 
 const MIB = 1024 * 1024
 
-interface Compiling {
+interface Compiled {
   readonly cacheDir: string
-  readonly compiling: Promise<string>
-  readonly stop: () => void
+  readonly measure: (options?: {
+    readonly hasRoom?: boolean
+    readonly signal?: AbortSignal
+    readonly timeoutMs?: number
+  }) => Promise<number | null>
 }
 
-/** Starts a compilation as `serve` does. */
-async function compile(t: ExecutionContext, model: Uint8Array, needsTimeoutMs = 60_000): Promise<Compiling> {
+/** Compiles a model into a cache of its own and writes its segment. */
+async function compile(t: ExecutionContext, model: Uint8Array): Promise<Compiled> {
   const cacheDir = temporaryFolder(t)
   const cache = await openCache(cacheDir)
-  const stopping = new AbortController()
-  const { signal } = stopping
-  const measure = (imagePath: string, stop: AbortSignal) =>
-    recordMemoryRequirements(imagePath, stop, needsTimeoutMs)
-  const compiler = new Compiler({ cache, timeoutMs: 60_000, signal, measure })
+  const compiler = new Compiler({ cache, timeoutMs: 60_000, signal: new AbortController().signal })
   t.teardown(() => compiler.close())
   const models = writeModel(temporaryFolder(t), 'm', model)
-  const compiling = compiler.compile(join(models, 'm', '1', 'model.onnx')).then(imagePathOf)
-  return { cacheDir, compiling, stop: () => stopping.abort() }
-}
-
-async function headerOf(imagePath: string): Promise<SegmentHeader> {
-  await using file = await open(imagePath)
-  return await verifySegment(file)
+  const imagePath = imagePathOf(await compiler.compile(join(models, 'm', '1', 'model.onnx')))
+  compiler.close()
+  const server = await createServerFolder(temporaryFolder(t, '/dev/shm'))
+  const segment = await writeSegment({ imagePath, server, model: { name: 'm', version: '1' } })
+  const measure: Compiled['measure'] = async ({
+    hasRoom = false,
+    signal = new AbortController().signal,
+    timeoutMs = 60_000,
+  } = {}) => {
+    return await measureSegment(segment, { cache, hasRoom, signal, timeoutMs })
+  }
+  return { cacheDir, measure }
 }
 
 async function privateBytesOf(t: ExecutionContext, model: Uint8Array): Promise<number | null> {
-  const { compiling } = await compile(t, model)
-  return (await headerOf(await compiling)).memoryRequirements.privateBytes
+  const { measure } = await compile(t, model)
+  return await measure()
 }
 
 /** Probe processes of this process. */
@@ -66,7 +69,7 @@ async function untilMeasured(): Promise<number[]> {
 }
 
 test.serial(
-  'private memory per worker is measured at compile time: little for shared weights, all of what a kernel packs',
+  'the measured private memory per worker: little for shared weights, all of what a kernel packs',
   async (t) => {
     const sharedBytes = await privateBytesOf(t, wideModel(32 * MIB))
     t.true(sharedBytes !== null && sharedBytes < 16 * MIB, `${sharedBytes} bytes`)
@@ -83,18 +86,43 @@ test.serial('a small model is not measured, so that many models load quickly', a
   t.is(await privateBytesOf(t, addModel()), null)
 })
 
+test.serial('nothing is measured where memory suffices for the upper bound', async (t) => {
+  const { measure } = await compile(t, wideModel(32 * MIB))
+  let isDone = false
+  const measuring = measure({ hasRoom: true }).finally(() => {
+    isDone = true
+  })
+  await untilSome('the answer', () => {
+    t.deepEqual(probes(), [])
+    return isDone || null
+  })
+  t.is(await measuring, null)
+})
+
+test.serial('a measurement is kept in the compile cache; a damaged record is measured again', async (t) => {
+  const { measure, cacheDir } = await compile(t, wideModel(32 * MIB))
+  const measured = await measure()
+  t.not(measured, null)
+  // No process can start any more.
+  t.is(await measure({ signal: AbortSignal.abort() }), measured)
+  const record = readdirSync(cacheDir).find((name) => name.endsWith('.memory.json')) as string
+  writeFileSync(join(cacheDir, record), '{"privateBytes":-1}')
+  t.is(await measure({ signal: AbortSignal.abort() }), null)
+  t.not(await measure(), null)
+})
+
 for (const [what, signal] of [
   ['are killed', 'SIGKILL'],
   ['hang', 'SIGSTOP'],
 ] as const) {
-  test.serial(`a model is compiled without a measurement whose processes ${what}`, async (t) => {
-    const { compiling } = await compile(t, wideModel(32 * MIB), 3000)
+  test.serial(`a model is served without a measurement whose processes ${what}`, async (t) => {
+    const { measure } = await compile(t, wideModel(32 * MIB))
     let isDone = false
-    const done = compiling.finally(() => {
+    const done = measure({ timeoutMs: 3000 }).finally(() => {
       isDone = true
     })
     let hit = 0
-    await untilSome('it to be compiled', () => {
+    await untilSome('it to end', () => {
       for (const pid of probes()) {
         process.kill(pid, signal)
         hit++
@@ -103,20 +131,21 @@ for (const [what, signal] of [
     })
     t.true(hit > 0)
     t.deepEqual(probes(), [])
-    const header = await headerOf(await done)
-    t.is(header.memoryRequirements.privateBytes, null)
-    t.not(header.selfCheck, null)
+    t.is(await done, null)
   })
 }
 
 test.serial('a measurement that is stopped leaves no processes or files', async (t) => {
-  const { cacheDir, compiling, stop } = await compile(t, wideModel(32 * MIB))
-  const measuring = await untilMeasured()
-  stop()
-  await t.throwsAsync(compiling, { code: 'SHUTTING_DOWN' })
+  const { cacheDir, measure } = await compile(t, wideModel(32 * MIB))
+  const before = readdirSync(cacheDir)
+  const stopping = new AbortController()
+  const measuring = measure({ signal: stopping.signal })
+  const found = await untilMeasured()
+  stopping.abort()
+  t.is(await measuring, null)
   t.deepEqual(
-    probes().filter((pid) => measuring.includes(pid)),
+    probes().filter((pid) => found.includes(pid)),
     [],
   )
-  t.deepEqual(readdirSync(cacheDir), [])
+  t.deepEqual(readdirSync(cacheDir), before)
 })

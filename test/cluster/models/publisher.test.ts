@@ -11,7 +11,7 @@ import { addModel, wideModel, writeModel } from '../../helpers/onnx-builder.js'
 import { temporaryFolder } from '../../helpers/server.js'
 import { recordingLog } from '../fleet.js'
 
-async function scene(t: ExecutionContext) {
+async function scene(t: ExecutionContext, limitBytes: number | null = null) {
   const models = temporaryFolder(t)
   const segmentDir = temporaryFolder(t, '/dev/shm')
   const cacheDir = temporaryFolder(t)
@@ -20,7 +20,7 @@ async function scene(t: ExecutionContext) {
   const publisher = new Publisher({
     config: { segmentDir, cacheDir, compileTimeoutMs: 60_000, rawWeights: 'keep' } as Config,
     log,
-    budget: new MemoryBudget({ limitBytes: null, workers: 1 }),
+    budget: new MemoryBudget({ limitBytes, workers: 1 }),
     signal: stop.signal,
     reservedBytes: () => 0,
   })
@@ -105,4 +105,20 @@ test('segments of a live server are neither adopted nor removed', async (t) => {
     lines.filter(({ msg }) => /dead server/.test(msg)),
     [],
   )
+})
+
+test('the memory of a worker is measured where the limit could be reached, and once for each image', async (t) => {
+  const model = wideModel(32 * 1024 * 1024)
+  const measuredIn = async (limitBytes: number) => {
+    const { publisher, server, source } = await scene(t, limitBytes)
+    const wide = await source('wide', model)
+    const choices = (folderName: string) => ({ folderName, heldKeys: [] })
+    const published = await publisher.publishOne(wide, server, choices('wide@1'))
+    const again = await publisher.publishOne(wide, server, choices('wide@1+2'))
+    return [published, again].map((one) => one?.privateBytes)
+  }
+  t.deepEqual(await measuredIn(100e9), [null, null])
+  const [first, again] = await measuredIn(300e6)
+  t.is(typeof first, 'number')
+  t.is(again, first)
 })
