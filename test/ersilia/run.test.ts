@@ -163,7 +163,7 @@ test.serial('what load keeps can be attached to at any time, and what a server h
     rmSync(join(server.segmentDir, name))
   const cold = run(server.segmentDir, [LOGP_BUNDLE, ...files])
   t.is(cold.code, 0, cold.stderr)
-  t.regex(cold.stderr, /cannot be used[\s\S]*loaded for this run alone/)
+  t.regex(cold.stderr, /cannot be used[\s\S]*loaded only for this run/)
   t.is((await fetch(`${url}/v2/health/ready`)).status, 200)
   await server.stop()
   t.is(await resident.stop(), 0)
@@ -189,7 +189,7 @@ test.serial('what fails says why, with an exit code that a script can act on', a
   t.false(existsSync(output))
   const { code, stderr } = run(segmentDir, [LOGP_BUNDLE, '--input', input, '--output', output])
   t.is(code, 0)
-  t.regex(stderr, /warning: no server holds eos0lgp: its model is loaded for this run alone/)
+  t.regex(stderr, /warning: no server holds eos0lgp: its model is loaded only for this run/)
 })
 
 test.serial('a server that was killed is not asked: the model is loaded with a warning', async (t) => {
@@ -200,7 +200,7 @@ test.serial('a server that was killed is not asked: the model is loaded with a w
   const input = writeInput(t, SMILES)
   const { code, stderr } = run(resident.segmentDir, [LOGP_BUNDLE, '--input', input, '--output', '-'])
   t.is(code, 0)
-  t.regex(stderr, /loaded for this run alone/)
+  t.regex(stderr, /loaded only for this run/)
 })
 
 /** A command `onecopy` on a PATH of its own, for run.sh. */
@@ -235,7 +235,7 @@ test.serial('run.sh, driven as ersilia-pack drives it, attaches to the resident 
   // The same file without a server: loaded for this once, and said so.
   const cold = script(temporaryFolder(t, '/dev/shm'))
   t.is(cold.status, 0)
-  t.regex(cold.stderr, /loaded for this run alone/)
+  t.regex(cold.stderr, /loaded only for this run/)
   const differences = linesOf(output).map((row, i) => (i === 0 ? 0 : Math.abs(Number(row) - Number(rows[i]))))
   t.true(Math.max(...differences) < 1e-5)
 })
