@@ -1,5 +1,5 @@
 /**
- * The time from nothing to the first answer in one process: attached, or with a session made from the file.
+ * Time to the first output of one process that attaches, or that creates a session from the model file.
  */
 import { execFile } from 'node:child_process'
 import { join } from 'node:path'
@@ -46,7 +46,7 @@ export async function firstAnswerReport(
   for (let round = 0; round < rounds; round++)
     for (const way of orderOf(WAYS, round)) {
       progress.step(`${WAY_NAMES[way]}: round ${round + 1}`)
-      // Raw weights are released between rounds: each attach restores them.
+      // Each attach restores the raw weights, which are released again between rounds.
       if (way === 'attach') await untilReleased(owner.segmentDir)
       times[way].push(await firstAnswerMs(way, model, (way === 'kept' ? keeper : owner).segmentDir ?? ''))
     }
@@ -54,9 +54,9 @@ export async function firstAnswerReport(
     way === 'create' ? '-' : leadCell({ onecopy: times[way], other: times.create, better: 'lower' })
   return {
     name: `attach-first-${model.name}`,
-    title: `${model.name} (${formatMb(model.bytes)} MB): from nothing to the first answer, in one process`,
+    title: `${model.name} (${formatMb(model.bytes)} MB): time to the first output of one process`,
     table: {
-      head: ['', 'first answer after, ms', 'against create'],
+      head: ['', 'first output after, ms', 'compared with create'],
       rows: WAYS.map((way) => [WAY_NAMES[way], formatSpread(spread(times[way])), lead(way)]),
     },
     checks: [],

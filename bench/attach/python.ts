@@ -1,4 +1,4 @@
-/** A Python process that makes one prediction: with the resident model, or with one that it loads. */
+/** Compares Python processes for one prediction: with the resident model, or with a model that they load. */
 import { execFile, spawnSync } from 'node:child_process'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -28,7 +28,7 @@ interface Options {
 
 export async function pythonReport(modelName: string, { runs, python }: Options): Promise<BenchReport> {
   const model = await findSubject(modelName)
-  const title = `${model.name} (${formatMb(model.bytes)} MB): a Python process for one prediction, from start to end`
+  const title = `${model.name} (${formatMb(model.bytes)} MB): total time of a Python process for one prediction`
   const name = `attach-python-${model.name}`
   const empty = { name, title, checks: [], charts: [], setting: { model, runs } }
   if (spawnSync(python, ['-c', 'import numpy, onnxruntime']).status !== 0) {
@@ -61,7 +61,7 @@ export async function pythonReport(modelName: string, { runs, python }: Options)
   return {
     ...empty,
     table: {
-      head: ['', 'ms, median (min-max)', 'against loading'],
+      head: ['', 'ms, median (min-max)', 'compared with loading'],
       rows: WAYS.map((way) => [WAY_NAMES[way], formatSpread(spread(times[way])), lead(way)]),
     },
     notes: ['each imports numpy; only the last two import onnxruntime'],

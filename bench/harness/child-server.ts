@@ -99,7 +99,7 @@ export class ChildServer {
     return new Promise((resolve, reject) => {
       const fail = (what: string) => reject(new Error(`${this.name} ${what}:\n${this.#lastWords.join('\n')}`))
       const timeoutMs = probe === undefined ? READY_TIMEOUT_MS : PROBE_TIMEOUT_MS
-      const timer = setTimeout(() => fail(`was not ready after ${timeoutMs} ms`), timeoutMs)
+      const timer = setTimeout(() => fail(`was not ready within ${timeoutMs} ms`), timeoutMs)
       const succeed = (ready: Ready) => {
         clearTimeout(timer)
         resolve(ready)
