@@ -63,7 +63,7 @@ export class ControlServer implements ServerControl {
   }
 
   /** Workers start with the configured level: sends the current one to a new worker. */
-  welcome(worker: ControlledWorker): void {
+  sendLevel(worker: ControlledWorker): void {
     if (this.#level !== null) worker.send({ type: 'logLevel', level: this.#level })
   }
 

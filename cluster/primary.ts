@@ -319,7 +319,7 @@ export class Primary {
         ),
       onReady: async (worker) => {
         catalogue.workerReady(worker)
-        this.#control.welcome(worker)
+        this.#control.sendLevel(worker)
         await this.#publishSocket()
       },
       onModelFault: (fault) => this.#breakers.record(fault),

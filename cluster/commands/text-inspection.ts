@@ -114,9 +114,9 @@ function named(values: readonly string[]): string {
 }
 
 function togetherText({ texts, reason }: NonNullable<TextInspection['together']>): string {
-  if (texts === 'all') return `yes, of all lengths: ${reason}`
+  if (texts === 'all') return `yes, of any length: ${reason}`
   if (texts === 'unknown') return `the check failed: ${reason}`
-  return texts === 'none' ? `no, one by one: ${reason}` : `only those of one length: ${reason}`
+  return texts === 'none' ? `no, one at a time: ${reason}` : `only texts of equal length: ${reason}`
 }
 
 /** Rows of the table of facts. */
@@ -139,7 +139,7 @@ export function textRows(text: TextInspection): [string, string][] {
     ...(task === 'embedding' ? [['vectors', steps.join(', then ')] as [string, string]] : []),
     ...(labels.length > 0 ? [['labels', `${named(labels)} (${text.activation})`] as [string, string]] : []),
     ...(promptNames.length > 0 ? [['prompts', named(promptNames)] as [string, string]] : []),
-    ...(text.together === null ? [] : [['texts together', togetherText(text.together)] as [string, string]]),
+    ...(text.together === null ? [] : [['text batches', togetherText(text.together)] as [string, string]]),
     ...(text.problem === null ? [] : [['not served', text.problem] as [string, string]]),
   ]
 }

@@ -30,7 +30,7 @@ test.serial('inspect checks whether padding changes results, and shows which tex
     texts: 'all',
     reason: 'padding changes no result by more than 0.0001 of its largest element',
   })
-  t.regex(inspected(t, {}), /texts together +│ yes, of all lengths: padding/)
+  t.regex(inspected(t, {}), /text batches +│ yes, of any length: padding/)
 })
 
 test.serial('if results depend on padding, inspect shows the largest difference', (t) => {
