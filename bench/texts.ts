@@ -38,7 +38,7 @@ interface Options {
   readonly tokens: readonly number[]
   readonly connections: readonly number[]
   readonly memoryWorkers: readonly number[]
-  /** Folder with @huggingface/transformers. Null means that Koa uses its tokenizer and the runtime directly. */
+  /** Folder with @huggingface/transformers; null if Koa uses its tokenizer and the runtime directly. */
   readonly transformers: string | null
 }
 

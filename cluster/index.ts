@@ -1,4 +1,4 @@
-/** The package: attaches to a model that another process keeps in memory, or runs a server in this process. */
+/** The package: attaches to a model that another process holds, or runs a server in this process. */
 import type { ScriptOptions } from '../src/config/load.js'
 import type { Server } from './serve.js'
 

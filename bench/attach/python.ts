@@ -12,9 +12,9 @@ import { Stage } from '../harness/stage.js'
 import { formatMb, formatSpread, spread } from '../harness/statistics.js'
 import { findSubject } from '../models/subject.js'
 
-const WAYS = ['run', 'attach', 'load'] as const
-type Way = (typeof WAYS)[number]
-const WAY_NAMES: Readonly<Record<Way, string>> = {
+const METHODS = ['run', 'attach', 'load'] as const
+type Method = (typeof METHODS)[number]
+const METHOD_NAMES: Readonly<Record<Method, string>> = {
   run: 'onecopy.run, over the socket',
   attach: 'onecopy.attach',
   load: 'onnxruntime.InferenceSession(path)',
@@ -45,24 +45,28 @@ export async function pythonReport(modelName: string, { runs, python }: Options)
     PYTHONPATH: [join(PACKAGE_ROOT, 'src', 'python'), process.env.PYTHONPATH ?? ''].join(':'),
   }
   using progress = createProgress(`attach ${model.name}, Python`, runs + 1)
-  const times: Record<Way, number[]> = { run: [], attach: [], load: [] }
+  const times: Record<Method, number[]> = { run: [], attach: [], load: [] }
   for (let round = 0; round <= runs; round++) {
     progress.step(`run ${round}`)
-    for (const way of orderOf(WAYS, round)) {
+    for (const method of orderOf(METHODS, round)) {
       const startedMs = performance.now()
-      const args = [SCRIPT, way, model.name, model.path, input.name, String(input.data.length)]
+      const args = [SCRIPT, method, model.name, model.path, input.name, String(input.data.length)]
       await promisify(execFile)(python, args, { env })
       // The first of each fills the page cache.
-      if (round > 0) times[way].push(performance.now() - startedMs)
+      if (round > 0) times[method].push(performance.now() - startedMs)
     }
   }
-  const lead = (way: Way) =>
-    way === 'load' ? '-' : leadCell({ onecopy: times[way], other: times.load, better: 'lower' })
+  const lead = (method: Method) =>
+    method === 'load' ? '-' : leadCell({ onecopy: times[method], other: times.load, better: 'lower' })
   return {
     ...empty,
     table: {
       head: ['', 'ms, median (min-max)', 'compared with loading'],
-      rows: WAYS.map((way) => [WAY_NAMES[way], formatSpread(spread(times[way])), lead(way)]),
+      rows: METHODS.map((method) => [
+        METHOD_NAMES[method],
+        formatSpread(spread(times[method])),
+        lead(method),
+      ]),
     },
     notes: ['each imports numpy; only the last two import onnxruntime'],
     raw: times,

@@ -1,7 +1,7 @@
 /**
- * The usual embedding server in Node.js: cluster workers with Koa, the JavaScript tokenizer and the runtime of
- * transformers.js, each with a copy of the model. If BENCH_TRANSFORMERS names a folder with that package, the
- * package is used instead.
+ * The usual embedding server in Node.js: cluster workers with Koa, each with a copy of the model. They use
+ * the JavaScript tokenizer and the runtime of transformers.js, or the package itself if BENCH_TRANSFORMERS
+ * names a folder that contains it.
  */
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'

@@ -205,8 +205,8 @@ export function residentNote(
 }
 
 /**
- * Whether the checkpoint of a bundle is a model of the repository: the same file or a copy. ersilia-pack packs
- * only `model/`, so a bundle keeps its checkpoint there; the repository has it in a version folder.
+ * Whether the checkpoint of a bundle is a model of the repository: the same file or a copy. ersilia-pack
+ * packs only `model/`, so a bundle keeps its checkpoint there; the repository has it in a version folder.
  */
 async function isAmong(
   sources: readonly ModelSource[],

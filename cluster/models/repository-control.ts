@@ -217,7 +217,7 @@ export class RepositoryControl {
   /**
    * Serves every version of a model as it is in the repository. One that fails does not affect the others.
    * `config` is JSON that replaces its config.json until the next load.
-   * @throws OnecopyError MODEL_NOT_FOUND, REQUEST_INVALID (config), REPOSITORY_INVALID, or the error of a failed load.
+   * @throws OnecopyError MODEL_NOT_FOUND, REQUEST_INVALID (config), REPOSITORY_INVALID, or that of the load.
    */
   async load(name: string, config: string | null): Promise<void> {
     const { catalogue } = this.#options
