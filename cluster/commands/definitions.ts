@@ -120,8 +120,8 @@ export const COMMANDS = {
       },
       output: { value: 'FILE', help: 'CSV, or .bin for the binary form. - writes CSV to standard output.' },
       via: {
-        value: 'WAY',
-        help: 'socket, segment or cold: use only this way.',
+        value: 'METHOD',
+        help: 'socket, segment or cold: use only this method.',
         default: 'the first that works',
       },
       'segment-dir': SEGMENT_DIR,

@@ -258,7 +258,7 @@ test('the last output of a crashed process is shown without colours, log prefixe
   )
 })
 
-test('of a failed request, the repository index and the log, only the log has the source location', async (t) => {
+test('only the log has the source location of a failure; the response and the repository index do not', async (t) => {
   const models = writeModel(temporaryFolder(t), 'add', addModel())
   const reshape = graph({
     input: withInts,
