@@ -1,11 +1,11 @@
 /**
- * Attached processes that come, go and are killed, and owners that are: nothing is left behind, no answer is
- * wrong, and no lease outlives its process.
+ * Attaches and closes many times, and kills attached processes and model owners. Nothing may be left behind,
+ * every output must be correct, and no lease may outlive its process.
  */
 import { readdirSync } from 'node:fs'
 import { cyclesChecks, soakCycles } from './attach-soak/cycles.js'
 import { killOwners, killRunners, ownerKillsChecks, runnerKillsChecks } from './attach-soak/kills.js'
-import { World } from './attach-soak/world.js'
+import { SoakServer } from './attach-soak/soak-server.js'
 import { defineBench } from './harness/bench.js'
 import { openFiles } from './harness/footprint.js'
 import { countOption } from './harness/options.js'
@@ -22,68 +22,73 @@ export interface SoakOptions {
   readonly model: string
 }
 
-/** What one part did, and whether it left things as they were. */
+/** Counts of one part, and checks for leftovers and wrong outputs. */
 export interface SoakResult {
   readonly rows: readonly (readonly [string, string])[]
   readonly checks: readonly Check[]
   readonly raw: unknown
 }
 
-type Part = (world: World, options: SoakOptions, onStep: (note: string) => void) => Promise<SoakResult>
+type Part = (server: SoakServer, options: SoakOptions, onStep: (note: string) => void) => Promise<SoakResult>
 
 export const PARTS: Readonly<Record<'cycles' | 'runners' | 'owners', Part>> = {
-  cycles: async (world, options, onCycle) => {
-    const raw = await soakCycles(world, { ...options, swapEvery: options.every, onCycle })
+  cycles: async (server, options, onCycle) => {
+    const raw = await soakCycles(server, { ...options, swapEvery: options.every, onCycle })
     const rows = [
       ['cycles of attach, run and close', String(raw.cycles)],
       ['swaps', String(raw.swaps)],
     ] as const
     return { rows, checks: cyclesChecks(raw), raw }
   },
-  runners: async (world, options, onKill) => {
-    const raw = await killRunners(world, { swapEvery: options.every, kills: options.runners, onKill })
+  runners: async (server, options, onKill) => {
+    const raw = await killRunners(server, { swapEvery: options.every, kills: options.runners, onKill })
     const rows = [
       ['runners killed', String(raw.kills)],
-      ['of them with a lease', String(raw.killedWithLease)],
+      ['runners killed with a lease', String(raw.killedWithLease)],
       ['answers', String(raw.answers)],
     ] as const
     return { rows, checks: runnerKillsChecks(raw), raw }
   },
-  owners: async (world, options, onKill) => {
+  owners: async (server, options, onKill) => {
     const raw = await killOwners(
-      world,
+      server,
       { swapEvery: options.every, kills: options.owners, onKill },
       openFiles,
     )
     const rows = [
       ['owners killed', String(raw.kills)],
-      ['of them followed by another generation', String(raw.swaps)],
+      ['new owners with another generation', String(raw.swaps)],
       ['answers', String(raw.answers)],
     ] as const
     return { rows, checks: ownerKillsChecks(raw), raw }
   },
 }
 
-/** Runs one part with an owner of its own. */
+/** Runs one part with a separate owner. */
 export async function soak(
   part: keyof typeof PARTS,
   options: SoakOptions,
   onStep: (note: string) => void = () => {},
 ): Promise<SoakResult> {
   await using stage = new Stage()
-  const world = await World.open(stage, options.model)
-  await world.start()
-  await world.warmUp()
-  const { rows, checks, raw } = await PARTS[part](world, options, onStep)
-  await world.stopOwner()
-  const left = readdirSync(world.target.segmentDir)
+  const server = await SoakServer.open(stage, options.model)
+  await server.start()
+  await server.warmUp()
+  const { rows, checks, raw } = await PARTS[part](server, options, onStep)
+  await server.stopOwner()
+  const left = readdirSync(server.target.segmentDir)
   return {
     rows,
     checks: [
-      { claim: 'wrong answers', bar: '0', got: String(world.wrongAnswers), isMet: world.wrongAnswers === 0 },
+      {
+        claim: 'wrong answers',
+        bar: '0',
+        got: String(server.wrongAnswers),
+        isMet: server.wrongAnswers === 0,
+      },
       ...checks,
       {
-        claim: 'left in shared memory when the owner has stopped',
+        claim: 'files left in shared memory after the owner has stopped',
         ...{ bar: 'nothing', got: left.length === 0 ? 'nothing' : left.join(', '), isMet: left.length === 0 },
       },
     ],
@@ -98,7 +103,7 @@ async function soakReport(part: keyof typeof PARTS, options: SoakOptions): Promi
   return {
     name: `attach-soak-${part}`,
     title: `${options.model}, attached processes: ${part}`,
-    table: { head: ['what', 'count'], rows },
+    table: { head: ['event', 'count'], rows },
     checks,
     notes: [],
     charts: [],
@@ -110,13 +115,13 @@ async function soakReport(part: keyof typeof PARTS, options: SoakOptions): Promi
 export const attachSoak = defineBench({
   name: 'attach-soak',
   summary:
-    'Attached processes and owners that are closed and killed many times: nothing is left, no answer is wrong.',
+    'Closes and kills attached processes and model owners: nothing is left behind, and every output is correct.',
   choices: {
     word: 'PART',
     entries: [
       { name: 'cycles', title: 'attach, run and close in one process' },
       { name: 'runners', title: 'SIGKILL to attached processes, a third of them with a lease' },
-      { name: 'owners', title: 'SIGKILL to the process that keeps the model' },
+      { name: 'owners', title: 'SIGKILL to the process that holds the model' },
     ],
   },
   options: {
@@ -126,7 +131,7 @@ export const attachSoak = defineBench({
     every: countOption({ help: 'Steps between two swaps of the model', default: '10', quick: '4' }),
     model: modelOption({ help: 'An mlp', default: 'mlp-6x512' }),
   },
-  failsWhen: 'something is left, an answer is wrong or a lease lasts too long',
+  failsWhen: 'something is left behind, an output is wrong or a lease lasts too long',
   reports: (options, chosen) =>
     (['cycles', 'runners', 'owners'] as const)
       .filter((part) => chosen.length === 0 || chosen.includes(part))

@@ -1,6 +1,6 @@
 /**
- * Processes that attach to a running onecopy, compared with those that load the model: time to the first
- * answer, requests/s and memory of a Koa cluster, and Python.
+ * Compares processes that attach to a running onecopy with processes that load the model: time to the first
+ * output, requests/s and memory of a Koa cluster, and Python.
  */
 import { firstAnswerReport } from './attach/first-answer.js'
 import { memoryReport } from './attach/memory.js'
@@ -12,11 +12,11 @@ import { modelsOption } from './models/subject.js'
 
 export const attachBench = defineBench({
   name: 'attach',
-  summary: 'Processes that attach, against those that load: first answer, requests/s, memory, Python.',
+  summary: 'Attaching compared with loading: time to the first output, requests/s, memory and Python.',
   choices: {
     word: 'PART',
     entries: [
-      { name: 'first', title: 'the time to the first answer of one process' },
+      { name: 'first', title: 'time to the first output of one process' },
       { name: 'memory', title: 'private memory of the workers of a Koa cluster' },
       { name: 'requests', title: 'requests/s of a Koa cluster' },
       { name: 'python', title: 'a Python process for one prediction' },
@@ -26,8 +26,8 @@ export const attachBench = defineBench({
     models: modelsOption({ default: '200MB,1GB', quick: '200MB' }),
     workers: risingOption({ help: 'Workers of each cluster', default: '1,4,8', quick: '2' }),
     connections: countOption({ help: 'Connections', default: '16', quick: '8' }),
-    rounds: countOption({ help: 'Measurements of each, in turns', default: '5', quick: '2' }),
-    seconds: positiveOption({ help: 'Length of one measurement', default: '3', quick: '1' }),
+    rounds: countOption({ help: 'Measurements of each, alternating', default: '5', quick: '2' }),
+    seconds: positiveOption({ help: 'Duration of one measurement', default: '3', quick: '1' }),
     requests: countOption({
       help: 'Requests to each worker before memory is read',
       default: '60',
@@ -36,7 +36,7 @@ export const attachBench = defineBench({
     runs: countOption({ help: 'Python processes of each kind, alternating', default: '20', quick: '3' }),
     python: textOption({ help: 'A Python with numpy and onnxruntime', default: 'python3' }),
   },
-  failsWhen: 'an attached worker has more than 40 MB of its own above a bare one, or a request fails',
+  failsWhen: 'an attached worker has over 40 MB more private memory than a bare one, or a request fails',
   reports: ({ models, ...options }, chosen) => {
     const parts = {
       first: firstAnswerReport,

@@ -26,11 +26,11 @@ interface Options {
 
 function recoveryRows({ faults }: ChaosResult): string[][] {
   return FAULTS.flatMap((fault) => {
-    const own = faults.filter((one) => one.fault === fault)
-    if (own.length === 0) return []
-    const times = own.flatMap(({ recoveryMs }) => recoveryMs ?? [])
+    const injected = faults.filter((one) => one.fault === fault)
+    if (injected.length === 0) return []
+    const times = injected.flatMap(({ recoveryMs }) => recoveryMs ?? [])
     const text = [quantile(times, 0.5), Math.max(...times)].map((ms) => `${formatNumber(ms)} ms`)
-    return [[`${fault}, ${own.length} times: recovered after, median / max`, text.join(' / ')]]
+    return [[`${fault}, ${injected.length} times: recovery, median / max`, text.join(' / ')]]
   })
 }
 
@@ -58,7 +58,7 @@ async function chaosBench(options: Options): Promise<BenchReport> {
         ['scrapes', String(watch.scrapes)],
         ...recoveryRows(result),
         [
-          'after every kill: recovered after, median / max',
+          'recovery after every kill, median / max',
           `${formatNumber(quantile(times, 0.5))} / ${formatNumber(Math.max(...times))} ms`,
         ],
       ],

@@ -40,7 +40,7 @@ async function cyclesBench({ cycles, workers }: Options): Promise<BenchReport> {
       rows: [
         ['starts', String(result.readyMs.length)],
         ['starts that adopted a segment', String(result.adopted)],
-        ['ready after, ms', formatSpread(spread(result.readyMs))],
+        ['time to ready, ms', formatSpread(spread(result.readyMs))],
       ],
     },
     checks: cyclesChecks(result),
@@ -68,7 +68,7 @@ async function startsBench({ rounds, workers, model: name }: Options): Promise<B
     name: 'starts',
     title: `${name} (${formatMb(model.bytes)} MB), ${workers} workers, time to ready in ${rounds} rounds`,
     table: {
-      head: ['start', 'ready after, ms', 'a cold start takes'],
+      head: ['start', 'time to ready, ms', 'speedup over a cold start'],
       rows: [
         ['cold', formatSpread(spread(cold)), '1x'],
         ['compile cache', formatSpread(spread(cached)), `${formatSpread(ratios(cold, cached))}x`],
@@ -77,7 +77,7 @@ async function startsBench({ rounds, workers, model: name }: Options): Promise<B
     },
     checks: [
       {
-        claim: 'a start that adopts a segment, compared with a cold one',
+        claim: 'a start that adopts a segment, compared with a cold start',
         bar: `at least ${BAR_TIMES_FASTER} times faster`,
         got: `${formatSpread(faster)} times`,
         isMet: faster.median >= BAR_TIMES_FASTER,

@@ -1,4 +1,4 @@
-/** gRPC beside REST's binary encoding, on the same workers, and what gRPC takes of a worker's memory. */
+/** Compares gRPC with the binary encoding of REST on the same workers, and measures the added memory. */
 import { defineBench } from './harness/bench.js'
 import { failuresOf, noFailures, valuesOf } from './harness/compare.js'
 import { privateBytes, settle } from './harness/footprint.js'
@@ -25,7 +25,7 @@ interface GrpcOptions {
 
 async function grpcPortOf({ child }: RunningServer): Promise<number> {
   const { grpcPort } = await child.ready
-  if (grpcPort === undefined) throw new Error(`expected ${child.name} to say its gRPC port`)
+  if (grpcPort === undefined) throw new Error(`expected ${child.name} to report its gRPC port`)
   return grpcPort
 }
 
@@ -103,14 +103,14 @@ async function speedBench(modelName: string, options: GrpcOptions): Promise<Benc
           'worker CPU ms',
           'failures',
         ],
-        ...['gRPC to REST, req/s', 'p99', 'worker CPU'],
+        ...['gRPC / REST, req/s', 'p99', 'worker CPU'],
       ],
       rows,
     },
     checks: [noFailures(raw.flatMap(({ arms }) => arms))],
     notes: [
-      'clients in Node.js, node:http and grpc-js with up to 8 channels, in one process: their share is in req/s and p99',
-      'worker CPU: CPU time of all workers for one request',
+      'one client process in Node.js with node:http, or grpc-js with up to 8 channels; req/s and p99 include its cost',
+      'worker CPU: CPU time of all workers per request',
     ],
     charts: [],
     setting: { ...options, model },
@@ -153,7 +153,7 @@ async function memoryBench({ workers }: GrpcOptions): Promise<BenchReport> {
     name: 'grpc-memory',
     title: `private memory of a worker with and without gRPC, ${workers} workers`,
     table: {
-      head: ['', 'server', 'private MB of a worker, median (min-max)', 'more than without, MB'],
+      head: ['', 'server', 'private MB per worker, median (min-max)', 'added by gRPC, MB'],
       rows: measured.map(({ state, name, privateMb }, i) => {
         const base = i % 2 === 0 ? undefined : measured[i - 1]
         const more = quantile(privateMb, 0.5) - quantile(base?.privateMb ?? [], 0.5)
@@ -161,7 +161,7 @@ async function memoryBench({ workers }: GrpcOptions): Promise<BenchReport> {
       }),
     },
     checks: [],
-    notes: ['requests: over gRPC where it is on, over REST in binary where it is not'],
+    notes: ['requests use gRPC if it is enabled, else REST with binary tensors'],
     charts: [],
     setting: { workers, calls: MEMORY_CALLS, model },
     raw: measured,
@@ -170,7 +170,8 @@ async function memoryBench({ workers }: GrpcOptions): Promise<BenchReport> {
 
 export const grpc = defineBench({
   name: 'grpc',
-  summary: "gRPC beside REST's binary encoding by requests in flight, and a worker's memory with it.",
+  summary:
+    'gRPC compared with the binary encoding of REST, by requests in flight, and the memory that it adds.',
   options: {
     models: modelsOption({ default: 'tiny-2,tiny-1048576' }),
     inFlight: risingOption({ help: 'Requests in flight', default: '1,8,32,128', quick: '1,8' }),

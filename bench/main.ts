@@ -50,7 +50,7 @@ Options of each: npm run bench -- NAME --help. Common to all: --quick for a shor
 Results are written to bench/results: JSON with every sample, a Markdown table and SVG charts.
 `
 
-/** The reports that the arguments select; null if they ask for the help, which is printed. */
+/** The reports that the arguments select; null if they request the help, which is printed. */
 function prepare(args: readonly string[]): readonly RunReport[] | null {
   const [name, ...rest] = args
   if (name === undefined) return SHOWN.flatMap((bench) => bench.prepare(['--quick']) ?? [])

@@ -1,7 +1,7 @@
 /**
- * Embeddings of texts: one copy of the weights and texts of all requests computed together, against Koa workers with a
- * copy each, by throughput and by memory. Both serve the same files and answer the same requests. The bare runtime,
- * one text at a time, is what no server without batches can pass.
+ * Embeddings of texts: throughput and memory of onecopy, which batches texts of all requests and has one copy
+ * of the weights, compared with Koa workers that have a copy each. Both serve the same files and answer the
+ * same requests. The bare runtime, one text at a time, is the limit for servers without batching.
  */
 import { readFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -24,7 +24,7 @@ import { Stage } from './harness/stage.js'
 import { formatMb, formatNumber, formatSpread, spread } from './harness/statistics.js'
 
 const MODEL = 'encoder'
-/** Of a small sentence model. */
+/** The dimensions of a small sentence model. */
 const ENCODER = { hidden: 384, heads: 12, layers: 6, maxPositions: 512 }
 const TEXTS = 64
 const TOLERANCE = 1e-4
@@ -38,7 +38,7 @@ interface Options {
   readonly tokens: readonly number[]
   readonly connections: readonly number[]
   readonly memoryWorkers: readonly number[]
-  /** Folder with @huggingface/transformers; null: the tokenizer and the runtime that it is made of. */
+  /** Folder with @huggingface/transformers; null if Koa uses its tokenizer and the runtime directly. */
   readonly transformers: string | null
 }
 
@@ -53,7 +53,7 @@ function writeModel(stage: Stage): string {
   return dir
 }
 
-/** Texts of about so many tokens each, never more. */
+/** Texts of about `tokens` tokens each, and never more. */
 async function textsWith(dir: string, tokens: number): Promise<string[]> {
   const json = readFileSync(join(dir, MODEL, 'tokenizer.json'), 'utf8')
   const tokenizer = TextTokenizer.open({ json, maxLength: 512, truncationSide: 'right' })
@@ -97,7 +97,7 @@ async function requireSameVectors(servers: readonly RunningServer[], request: In
       other.length !== first.length ||
       other.some((value, i) => !(Math.abs(value - (first[i] as number)) < TOLERANCE))
     )
-      throw new Error('expected both to answer with the same vector')
+      throw new Error('expected the same vector from both servers')
 }
 
 interface Common {
@@ -115,7 +115,7 @@ function startKoa(common: Common, transformers: string | null): Promise<RunningS
 const MEMORY_TOKENS = 64
 const REQUESTS_PER_WORKER = 16
 
-/** Memory of a server that has answered texts from every worker. */
+/** Memory of a server after every worker has answered texts. */
 async function memoryWith(server: RunningServer, requests: readonly InferRequest[]): Promise<number> {
   const count = REQUESTS_PER_WORKER * server.workerPids.length
   await Promise.all(
@@ -214,7 +214,7 @@ async function throughputOf(
     ],
     notes: [
       ...perSecond,
-      `bare session.run: one text at a time, ${workers} processes, no HTTP and no tokens to make`,
+      `bare session.run: one text at a time, ${workers} processes, without HTTP and tokenization`,
     ],
     charts: [comparisonChart(title, arms, 'requestsPerSecond')],
     setting: { ...ENCODER, tokens, connections, workers, rounds, seconds },
@@ -224,19 +224,23 @@ async function throughputOf(
 
 export const texts = defineBench({
   name: 'texts',
-  summary: 'Embeddings: texts of all requests together and one copy of the weights, against Koa workers.',
+  summary: 'Embeddings: batches over all requests and one copy of the weights, compared with Koa workers.',
   options: {
-    seconds: positiveOption({ help: 'Length of one measurement of one variant', default: '10', quick: '3' }),
-    rounds: countOption({ help: 'Measurements of each variant, in turns', default: '4', quick: '2' }),
+    seconds: positiveOption({
+      help: 'Duration of one measurement of one variant',
+      default: '10',
+      quick: '3',
+    }),
+    rounds: countOption({ help: 'Measurements of each variant, alternating', default: '4', quick: '2' }),
     workers: countOption({ help: 'Workers of each server', default: '2' }),
-    tokens: risingOption({ help: 'Tokens of a text', default: '8,64,256', quick: '8,64' }),
+    tokens: risingOption({ help: 'Tokens per text', default: '8,64,256', quick: '8,64' }),
     connections: risingOption({ help: 'Clients', default: '1,8,32', quick: '1,32' }),
     memoryWorkers: risingOption({ help: 'Workers to measure memory with', default: '1,4,8', quick: '1,4' }),
     transformers: folderOption({
-      help: 'Folder with @huggingface/transformers installed, for Koa to use; none: its tokenizer and the runtime',
+      help: 'Folder with @huggingface/transformers for Koa; by default Koa uses its tokenizer and the runtime',
     }),
   },
-  failsWhen: `less than ${BAR} times the requests at ${BAR_CONNECTIONS} clients`,
+  failsWhen: `onecopy has less than ${BAR} times the throughput at ${BAR_CONNECTIONS} clients`,
   reports: (options) => [
     ...options.tokens.flatMap((tokens) =>
       options.connections.map((connections) => () => throughputOf({ tokens, connections }, options)),

@@ -1,10 +1,10 @@
-/** A worker's way to what only the primary can do: it asks by message, in the name of a client. */
+/** Lets a worker request server-wide operations from the primary by message, on behalf of a client. */
 import type { IndexEntry } from '../src/api/schemas.js'
 import type { ServerControl } from '../src/api/server-control.js'
 import { OnecopyError } from '../src/errors.js'
 import type { ControlAnswer, ControlRequest, ToPrimary } from './messages.js'
 
-interface Asked {
+interface PendingRequest {
   resolve(index: IndexEntry[]): void
   reject(failure: OnecopyError): void
 }
@@ -12,7 +12,7 @@ interface Asked {
 export class ControlLink implements ServerControl {
   readonly isExplicit: boolean
   readonly #send: (message: ToPrimary) => Promise<void>
-  readonly #asked = new Map<number, Asked>()
+  readonly #pending = new Map<number, PendingRequest>()
   #nextId = 0
 
   constructor(options: {
@@ -24,41 +24,41 @@ export class ControlLink implements ServerControl {
   }
 
   index(): Promise<IndexEntry[]> {
-    return this.#ask({ action: 'index' })
+    return this.#request({ action: 'index' })
   }
 
   async load(model: string, config: string | null): Promise<void> {
-    await this.#ask({ action: 'load', model, config })
+    await this.#request({ action: 'load', model, config })
   }
 
   async unload(model: string): Promise<void> {
-    await this.#ask({ action: 'unload', model })
+    await this.#request({ action: 'unload', model })
   }
 
   async setLogLevel(level: Parameters<ServerControl['setLogLevel']>[0]): Promise<void> {
-    await this.#ask({ action: 'setLogLevel', level })
+    await this.#request({ action: 'setLogLevel', level })
   }
 
-  async #ask(request: ControlRequest): Promise<IndexEntry[]> {
+  async #request(request: ControlRequest): Promise<IndexEntry[]> {
     const id = this.#nextId++
     const answered = new Promise<IndexEntry[]>((resolve, reject) => {
-      this.#asked.set(id, { resolve, reject })
+      this.#pending.set(id, { resolve, reject })
     })
     void this.#send({ type: 'control', id, request })
     return await answered
   }
 
   take(id: number, { index, problem }: ControlAnswer): void {
-    const asked = this.#asked.get(id)
-    this.#asked.delete(id)
-    if (problem === null) asked?.resolve(index ?? [])
-    else asked?.reject(new OnecopyError(problem.code, problem.message, { headers: problem.headers }))
+    const pending = this.#pending.get(id)
+    this.#pending.delete(id)
+    if (problem === null) pending?.resolve(index ?? [])
+    else pending?.reject(new OnecopyError(problem.code, problem.message, { headers: problem.headers }))
   }
 
-  /** The primary is gone: there will be no more responses. */
+  /** The primary has died: no more responses arrive. */
   abandon(): void {
-    for (const { reject } of this.#asked.values())
+    for (const { reject } of this.#pending.values())
       reject(new OnecopyError('SHUTTING_DOWN', 'the server is shutting down'))
-    this.#asked.clear()
+    this.#pending.clear()
   }
 }

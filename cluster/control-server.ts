@@ -1,4 +1,4 @@
-/** What changes the whole server, done by the primary: for the admin port, and for workers that ask in the name of a client. */
+/** Server-wide changes, applied by the primary for the admin port and for workers on behalf of clients. */
 import cluster, { type Worker } from 'node:cluster'
 import type { IndexEntry } from '../src/api/schemas.js'
 import type { LogLevel, RepositoryApi, ServerControl } from '../src/api/server-control.js'
@@ -26,7 +26,7 @@ export interface ControlServerOptions {
 export class ControlServer implements ServerControl {
   readonly #options: ControlServerOptions
   readonly #repository: RepositoryApi
-  /** Null: as it was configured. */
+  /** Null means the configured level. */
   #level: LogLevel | null = null
 
   constructor(options: ControlServerOptions) {
@@ -56,25 +56,25 @@ export class ControlServer implements ServerControl {
 
   async setLogLevel(level: LogLevel): Promise<void> {
     const { log, workers } = this.#options
-    log.info({ level }, 'the level of the log is set')
+    log.info({ level }, 'the log level was changed')
     this.#level = level
     log.level = level
     for (const worker of workers()) worker.send({ type: 'logLevel', level })
   }
 
-  /** One that is ready now has started with the level of the configuration. */
-  welcome(worker: ControlledWorker): void {
+  /** Workers start with the configured level: sends the current one to a new worker. */
+  sendLevel(worker: ControlledWorker): void {
     if (this.#level !== null) worker.send({ type: 'logLevel', level: this.#level })
   }
 
-  /** From here on workers are answered. */
+  /** Starts to answer requests of workers. */
   listen(): void {
     cluster.on('message', (worker: Worker, raw: unknown) => void this.#receive(worker, raw))
   }
 
   async #receive(worker: Worker, raw: unknown): Promise<void> {
     const parsed = ToPrimarySchema.safeParse(raw)
-    // What is malformed ends the worker elsewhere.
+    // The worker handle ends a worker that sends a malformed message.
     if (!parsed.success || parsed.data.type !== 'control') return
     const { id, request } = parsed.data
     const answer: ToWorker = { type: 'controlled', id, ...(await this.#answer(request)) }

@@ -1,4 +1,4 @@
-/** The package: a model that another process keeps, in this one; a server in this one; and what goes with them. */
+/** The package: attaches to a model that another process holds, or runs a server in this process. */
 import type { ScriptOptions } from '../src/config/load.js'
 import type { Server } from './serve.js'
 
@@ -14,11 +14,12 @@ export type { Datatype, TensorData, TensorSpec } from '../src/tensor.js'
 export type { ScriptOptions as ServeOptions, Server }
 
 /**
- * Serves models from this process and worker processes of it, as `onecopy serve` does. The options are the keys of the config
- * file; what is not given comes from the environment (ONECOPY_...) and the defaults. No signal is listened to: close it.
- * @throws OnecopyError CONFIG_INVALID and why the server cannot start; nothing stays open then.
+ * Serves models from worker processes of this process, like `onecopy serve`. The options are the keys of the
+ * config file; the environment (ONECOPY_...) and the defaults supply the rest. It handles no signals: the
+ * caller closes it.
+ * @throws OnecopyError CONFIG_INVALID, or the reason for a failed start; nothing stays open.
  */
 export async function serve(options: ScriptOptions = {}): Promise<Server> {
-  // A process that only attaches loads nothing of it.
+  // A process that only attaches does not load the server.
   return await (await import('./serve.js')).Server.start(options)
 }

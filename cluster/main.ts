@@ -1,12 +1,12 @@
 #!/usr/bin/env node
 import cluster from 'node:cluster'
 import { OnecopyError } from '../src/errors.js'
-/** The `onecopy` command: picks the command, and the role of this process in it. */
+/** The `onecopy` command: selects the subcommand and the role of this process. */
 import { packageVersion } from '../src/installation.js'
 import type { CommandName } from './commands/definitions.js'
 import { EXIT } from './exit-codes.js'
 
-/** Loaded when they are needed: a worker is this file too, and holds nothing of the commands. */
+/** Imported lazily: workers run this file too and do not need the commands. */
 const RUN: Record<Exclude<CommandName, 'help'>, (argv: readonly string[]) => Promise<number>> = {
   serve: async (argv) => {
     const [{ loadConfig }, { runPrimary }] = await Promise.all([
@@ -38,7 +38,7 @@ async function unknownCommand(word: string): Promise<number> {
   return EXIT.usage
 }
 
-/** Help of a command, or of all where none is named. */
+/** Shows the help of a command, or the overview if none is named. */
 async function showHelp(name: CommandName | undefined): Promise<number> {
   const { helpOf, overview } = await import('./commands/help.js')
   process.stdout.write(`${name === undefined ? overview() : helpOf(name)}\n`)

@@ -47,7 +47,7 @@ const secrets = z.object({
 /** Request counts for each client, over all workers. Used only where client limits are on. */
 const clients = z.object({ page: StatsPageReferenceSchema, secret: z.string() })
 
-/** What a worker asks of the primary, in the name of a client. */
+/** A request from a worker to the primary, on behalf of a client. */
 const controlRequest = z.discriminatedUnion('action', [
   z.object({ action: z.literal('index') }),
   z.object({ action: z.literal('load'), model: z.string(), config: z.string().nullable() }),
@@ -93,7 +93,7 @@ export const ToWorkerSchema = z.discriminatedUnion('type', [
   z.object({ type: z.literal('takeOut'), version: versionOutOfService }),
   /** A model version accepts requests again, if it is loaded. */
   z.object({ type: z.literal('putBack'), name: z.string(), version: z.string() }),
-  /** The answer to `control`. */
+  /** The reply to `control`. */
   z.object({
     type: z.literal('controlled'),
     id: z.int().nonnegative(),
@@ -134,7 +134,7 @@ export const ToPrimarySchema = z.discriminatedUnion('type', [
       })
       .nullable(),
   }),
-  /** What a client asks of the whole server. */
+  /** A client's request that concerns the whole server. */
   z.object({ type: z.literal('control'), id: z.int().nonnegative(), request: controlRequest }),
   /** A generation that was retired is unloaded. */
   z.object({ type: z.literal('unloaded'), key: z.string() }),

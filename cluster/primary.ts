@@ -44,7 +44,7 @@ import { Watch } from './workers/watch.js'
 export class Primary {
   readonly #config: Config
   readonly #identity: ServerIdentity
-  /** Whether this process belongs to an application: nothing is printed, and its own workers are left alone. */
+  /** Whether an application started the server: it then prints nothing and ignores other workers. */
   readonly #isEmbedded: boolean
   readonly #log: Log
   readonly #lifecycle = new Lifecycle()
@@ -99,7 +99,7 @@ export class Primary {
     })
   }
 
-  /** @throws what is wrong with the configuration or the models; `stop` closes what was opened by then. */
+  /** @throws OnecopyError if the configuration or a model is invalid; `stop` then closes what is open. */
   async start(): Promise<void> {
     const config = this.#config
     this.#secrets = await Secrets.read({
@@ -171,7 +171,7 @@ export class Primary {
     })
   }
 
-  /** From here on it stops: a start that waits for its workers ends too. */
+  /** Starts the shutdown. Also ends a start that waits for its workers. */
   beginToStop(): void {
     if (this.#stopRequested.signal.aborted) return
     if (this.#lifecycle.state !== 'draining') this.#lifecycle.move('draining')
@@ -186,7 +186,7 @@ export class Primary {
     return this.#stopped
   }
 
-  /** The start failed: the sentence that says why stays the last line. */
+  /** Reports a failed start. On a terminal, this stays the last line. */
   reportFailedStart(thrown: unknown): void {
     this.#hasFailedToStart = true
     reportFailure(thrown, { log: this.#log, format: this.#config.logFormat })
@@ -200,17 +200,17 @@ export class Primary {
     return this.#log
   }
 
-  /** 0 where none is served on. */
+  /** 0 if it serves on no port. */
   get port(): number {
     return this.#supervisor?.port ?? 0
   }
 
-  /** 0 where none is served on. */
+  /** 0 if it serves on no port. */
   get adminPort(): number {
     return this.#admin?.port ?? 0
   }
 
-  /** Replaces every worker, one at a time; resolves when it is done. @throws OnecopyError: workers serve on as they are. */
+  /** Replaces every worker, one at a time. @throws OnecopyError on failure: old workers keep serving. */
   async restartWorkers(reason: string): Promise<void> {
     await this.#supervisor?.restart(reason)
   }
@@ -243,7 +243,7 @@ export class Primary {
       ...{ repositoryApi: config.repositoryApi, isTracing: config.otlpEndpoint !== '' },
       publicPort: () => this.#supervisor?.port ?? null,
       localFolders: localFolders(config, this.#serverFolder),
-      restart: () => this.beginRestart('restart asked for'),
+      restart: () => this.beginRestart('restart requested'),
       metrics: async () => ({ contentType: this.#metrics.contentType, text: await this.#metrics.scrape() }),
     })
   }
@@ -305,7 +305,7 @@ export class Primary {
         catalogue.lease((models) =>
           take({
             type: 'start',
-            // What a worker does not need is left out when it parses the message.
+            // The schema of the message drops the options that a worker does not need.
             config: { ...shared, ...addresses, isModelRequired },
             bundle: mounted,
             identity: this.#identity,
@@ -319,7 +319,7 @@ export class Primary {
         ),
       onReady: async (worker) => {
         catalogue.workerReady(worker)
-        this.#control.welcome(worker)
+        this.#control.sendLevel(worker)
         await this.#publishSocket()
       },
       onModelFault: (fault) => this.#breakers.record(fault),
@@ -330,7 +330,7 @@ export class Primary {
     })
   }
 
-  /** Begins to replace every worker, one at a time; returns why not where it cannot. */
+  /** Starts to replace every worker, one at a time. Returns the reason if it cannot, else null. */
   beginRestart(reason: string): string | null {
     const { state } = this.#lifecycle
     if (this.#supervisor === undefined || (state !== 'ready' && state !== 'failed'))
@@ -390,7 +390,7 @@ export class Primary {
   }
 
   /** Ends without waiting, but still cleans up. */
-  endAtOnce(): void {
+  endImmediately(): void {
     this.#supervisor?.kill()
     this.#socket?.removeNow()
     if (this.#serverFolder !== undefined) rmSync(this.#serverFolder.path, { recursive: true, force: true })

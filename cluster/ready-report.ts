@@ -10,13 +10,13 @@ import { readyTable } from './progress.js'
 import { startFailureText } from './start-failure.js'
 
 export interface ReadyReport {
-  /** Whether standard output is this server's. */
+  /** Whether the server may write to standard output. */
   readonly isPrinted: boolean
   readonly config: Pick<Config, 'host' | 'adminHost' | 'adminTls' | 'workers' | 'isHttp'>
   readonly log: Log
   readonly port: number
   readonly adminPort: number
-  /** Null where there is no gRPC. */
+  /** Null without gRPC. */
   readonly grpcPort: number | null
   readonly hasTls: boolean
   /** Null without a Unix socket. */
@@ -81,7 +81,9 @@ export function notReadyReason(facts: {
   if (state === 'failed') return failure ?? 'the server has failed'
   if (state !== 'ready') return `the server is ${state}`
   if (facts.readyWorkers() === 0) return 'no worker is ready'
-  return facts.isServing() === false ? 'no model is served: POST /v2/repository/index says why' : null
+  return facts.isServing() === false
+    ? 'no model is served: POST /v2/repository/index lists the reasons'
+    : null
 }
 
 export async function warnIfOnDisk(segmentDir: string, log: Log): Promise<void> {

@@ -1,11 +1,11 @@
-/** `onecopy serve` in a process of its own: the primary, with the signals that stop it and restart its workers. */
+/** Runs `onecopy serve`: the primary, with the signals that stop it or restart its workers. */
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Config } from '../src/config/config.js'
 import { EXIT } from './exit-codes.js'
 import { Primary } from './primary.js'
 import { DUPLICATE_SIGNAL_MS, exitCodeOf, onHangUp, onTermination } from './signals.js'
 
-/** Resolves with the first signal that asks for an end. */
+/** Resolves when the first termination signal arrives. */
 function stoppedBySignal(primary: Primary): Promise<void> {
   return new Promise((resolve) => {
     onTermination({
@@ -17,7 +17,7 @@ function stoppedBySignal(primary: Primary): Promise<void> {
       },
       onSecond: (signal) => {
         primary.log.warn({ signal }, 'second signal: ending immediately')
-        primary.endAtOnce()
+        primary.endImmediately()
         process.exit(exitCodeOf(signal))
       },
     })
@@ -41,7 +41,7 @@ export async function runPrimary(config: Config, version: string): Promise<numbe
     await primary.start()
     await stopped
   } catch (thrown) {
-    // Ctrl-C reaches every process of the terminal: a booting worker can end before the primary handles the signal.
+    // Ctrl-C reaches every process of the terminal: a booting worker can end before the primary reacts.
     await Promise.race([stopped, delay(DUPLICATE_SIGNAL_MS)])
     exitCode = primary.isStopping ? 0 : EXIT.failed
     if (exitCode !== 0) primary.reportFailedStart(thrown)

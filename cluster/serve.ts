@@ -1,4 +1,4 @@
-/** `serve`: the server of `onecopy serve` out of one's own script. */
+/** `serve`: starts the server of `onecopy serve` from a script. */
 
 import cluster from 'node:cluster'
 import { isMainThread } from 'node:worker_threads'
@@ -7,7 +7,7 @@ import { OnecopyError } from '../src/errors.js'
 import { packageVersion } from '../src/installation.js'
 import { Primary } from './primary.js'
 
-/** Its folder in shared memory is named after the process. */
+/** At most one server per process, because its folder in shared memory is named after the process. */
 let running: Server | null | 'starting' = null
 
 export class Server {
@@ -18,11 +18,11 @@ export class Server {
   }
 
   /**
-   * Starts a server that serves when this resolves.
-   * @throws OnecopyError CONFIG_INVALID and why the server cannot start; nothing stays open then.
+   * Starts a server. Resolves when it serves.
+   * @throws OnecopyError CONFIG_INVALID, or the reason for a failed start; nothing stays open.
    */
   static async start(options: ScriptOptions): Promise<Server> {
-    requirePlace()
+    requireSuitableProcess()
     running = 'starting'
     let primary: Primary | undefined
     try {
@@ -37,23 +37,26 @@ export class Server {
     }
   }
 
-  /** The port of inference; 0 where none is served on. */
+  /** The port for inference; 0 if it serves on no port. */
   get port(): number {
     return this.#primary.port
   }
 
-  /** The port of metrics, probes and model control; 0 where none is served on. */
+  /** The port for metrics, probes and model control; 0 if it serves on no port. */
   get adminPort(): number {
     return this.#primary.adminPort
   }
 
-  /** Replaces every worker, one at a time, without losing a request. @throws OnecopyError: workers serve on as they are. */
+  /**
+   * Replaces every worker, one at a time, without losing a request.
+   * @throws OnecopyError if that fails: the old workers keep serving.
+   */
   async restart(): Promise<void> {
     if (this.#primary.isStopping) throw new OnecopyError('SHUTTING_DOWN', 'the server was closed')
-    await this.#primary.restartWorkers('restart asked for')
+    await this.#primary.restartWorkers('restart requested')
   }
 
-  /** Answers what was accepted, ends the workers and removes the segments. Idempotent. */
+  /** Answers accepted requests, ends the workers and removes the segments. Idempotent. */
   async close(): Promise<void> {
     this.#primary.beginToStop()
     await this.#primary.stop()
@@ -65,15 +68,14 @@ export class Server {
   }
 }
 
-/** @throws OnecopyError CONFIG_INVALID where no server can run. */
-function requirePlace(): void {
+/** @throws OnecopyError CONFIG_INVALID if no server can run in this process. */
+function requireSuitableProcess(): void {
   const refuse = (message: string) => new OnecopyError('CONFIG_INVALID', `serve: ${message}`)
-  if (!isMainThread)
-    throw refuse('expected the main thread: a worker thread cannot start processes of a cluster')
+  if (!isMainThread) throw refuse('expected the main thread: a worker thread cannot fork cluster workers')
   if (!cluster.isPrimary)
-    throw refuse('expected a process that is no worker of a cluster; attach to the model in workers instead')
+    throw refuse('expected a process other than a cluster worker: attach to the model in workers instead')
   if (running !== null)
     throw refuse(
-      'a server runs in this process: close it first, or start the other one in a process of its own',
+      'a server already runs in this process: close it first, or start the new one in another process',
     )
 }

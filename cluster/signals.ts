@@ -33,7 +33,7 @@ function readProc(pid: number, file: 'comm' | 'cmdline' | 'stat'): string {
   }
 }
 
-/** npm sets its process title. The environment does not tell: every descendant inherits it. */
+/** npm sets its process title. Its environment variables prove nothing: every descendant has them. */
 function isNpm(pid: number): boolean {
   return readProc(pid, 'comm').startsWith('npm')
 }

@@ -2,15 +2,15 @@
 
 import type { Check } from '../harness/report.js'
 import { createRandom } from '../models/random.js'
-import type { Report } from './orders.js'
+import type { Report } from './commands.js'
 import { Runner } from './runner.js'
-import type { World } from './world.js'
+import type { SoakServer } from './soak-server.js'
 
-/** Kills between two looks at whether raw weights are released: each takes the seconds until they are. */
-const LOOK_EVERY = 10
-/** An attach takes less: the kill comes anywhere in it. */
+/** Kills between two checks of the release of raw weights, because each check waits for seconds. */
+const CHECK_EVERY = 10
+/** Longer than an attach, so that kills hit any point of it. */
 const LONGEST_WAIT_MS = 800
-/** docs/library.md: 5 s after the last lease, and some time to see it. */
+/** 5 s after the last lease (docs/library.md), plus time to detect the release. */
 const RELEASE_BAR_MS = 10_000
 
 interface KillOptions {
@@ -22,17 +22,17 @@ interface KillOptions {
 const hasRun = ({ type }: Report) => type === 'ran'
 const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
 
-function judgeAll(world: World, runner: Runner): number {
+function checkAnswers(server: SoakServer, runner: Runner): number {
   let answers = 0
   for (const report of runner.reports)
     if (report.type === 'ran') {
       answers++
-      world.judge(report.values)
+      server.generationOf(report.values)
     }
   return answers
 }
 
-/** By code, how often a runner was refused. */
+/** Number of failed attaches by error code. */
 type Refusals = Record<string, number>
 
 function countRefusals(refusals: Refusals, runner: Runner): void {
@@ -50,37 +50,37 @@ export interface RunnerKillsResult {
   readonly after: { readonly ownerFiles: number; readonly bytes: number }
 }
 
-export async function killRunners(world: World, options: KillOptions): Promise<RunnerKillsResult> {
+export async function killRunners(server: SoakServer, options: KillOptions): Promise<RunnerKillsResult> {
   const { kills, swapEvery, onKill } = options
   const random = createRandom('attach-soak')
   const held = async () => {
-    const releaseMs = await world.released()
-    return { releaseMs, ownerFiles: world.ownerFiles(), bytes: (await world.memory()).bytes }
+    const releaseMs = await server.released()
+    return { releaseMs, ownerFiles: server.ownerFiles(), bytes: (await server.memory()).bytes }
   }
   const before = await held()
   const releaseMs: number[] = []
   const refusals: Refusals = {}
   let [killedWithLease, answers, swaps] = [0, 0, 0]
   for (let i = 1; i <= kills; i++) {
-    await using runner = new Runner(world.target)
+    await using runner = new Runner(server.target)
     if (i % 3 === 0) {
       killedWithLease++
-      await runner.ask({ type: 'lease', serverFolder: world.serverFolder })
+      await runner.ask({ type: 'lease', serverFolder: server.serverFolder })
     } else {
       runner.send({ type: 'churn' })
       if (i % 3 === 1) await runner.reported(hasRun)
       await pause(random() * LONGEST_WAIT_MS)
     }
-    const swapping = i % swapEvery === 0 ? world.swap() : null
+    const swapping = i % swapEvery === 0 ? server.swap() : null
     await runner.kill()
     await swapping
     if (swapping !== null) swaps++
-    answers += judgeAll(world, runner)
+    answers += checkAnswers(server, runner)
     countRefusals(refusals, runner)
-    if (i % LOOK_EVERY === 0) releaseMs.push(await world.released())
+    if (i % CHECK_EVERY === 0) releaseMs.push(await server.released())
     onKill(`kill ${i}`)
   }
-  if (swaps % 2 === 1) await world.swap()
+  if (swaps % 2 === 1) await server.swap()
   const { ownerFiles, bytes, releaseMs: last } = await held()
   releaseMs.push(last)
   return { kills, killedWithLease, answers, refusals, releaseMs, before, after: { ownerFiles, bytes } }
@@ -91,22 +91,26 @@ export function runnerKillsChecks({ refusals, releaseMs, before, after }: Runner
   const refused = Object.entries(refusals)
   return [
     {
-      claim: 'raw weights released after a kill, at the latest',
+      claim: 'maximum time to release raw weights after a kill',
       ...{ bar: `${RELEASE_BAR_MS} ms`, got: `${Math.round(slowest)} ms`, isMet: slowest <= RELEASE_BAR_MS },
     },
     {
-      claim: 'runners that were refused',
+      claim: 'failed attaches',
       ...{ bar: '0', got: JSON.stringify(refusals), isMet: refused.length === 0 },
     },
     {
       claim: 'open files of the owner and its workers',
-      bar: `${before.ownerFiles}, as before`,
+      bar: `${before.ownerFiles}, the initial value`,
       got: String(after.ownerFiles),
       isMet: after.ownerFiles <= before.ownerFiles,
     },
     {
       claim: 'bytes in shared memory',
-      ...{ bar: `${before.bytes}, as before`, got: String(after.bytes), isMet: after.bytes <= before.bytes },
+      ...{
+        bar: `${before.bytes}, the initial value`,
+        got: String(after.bytes),
+        isMet: after.bytes <= before.bytes,
+      },
     },
   ]
 }
@@ -116,7 +120,7 @@ export interface OwnerKillsResult {
   readonly swaps: number
   readonly answers: number
   readonly refusals: Refusals
-  /** Segments that the process maps which follows, at most, after each new owner. */
+  /** Maximum number of segments that the following process maps after a new owner has started. */
   readonly mostSegments: number
   readonly filesBefore: number
   readonly filesAfter: number
@@ -127,45 +131,45 @@ export interface OwnerKillsResult {
 const EXPECTED_REFUSALS = new Set(['MODEL_NOT_RESIDENT', 'SHUTTING_DOWN', 'SEGMENT_INVALID'])
 
 export async function killOwners(
-  world: World,
+  server: SoakServer,
   { kills, swapEvery, onKill }: KillOptions,
   openFilesOf: (pid: number) => number,
 ): Promise<OwnerKillsResult> {
   const random = createRandom('attach-soak/owners')
-  await using follower = new Runner(world.target)
+  await using follower = new Runner(server.target)
   await follower.ask({ type: 'attach', onSwap: 'follow' })
-  await using stayer = new Runner(world.target)
+  await using stayer = new Runner(server.target)
   await stayer.ask({ type: 'attach', onSwap: 'stay' })
   const valuesOf = async (runner: Runner) => {
     const report = await runner.ask({ type: 'run' })
     return report.type === 'ran' ? report.values : []
   }
-  const stays = world.judge(await valuesOf(stayer))
+  const stays = server.generationOf(await valuesOf(stayer))
   const isSwapped = (report: Report) => report.type === 'event' && report.name === 'swapped'
   const refusals: Refusals = {}
   const files: number[] = []
   let [answers, swaps, mostSegments, runnerFiles] = [0, 0, 0, 0]
   for (let i = 1; i <= kills; i++) {
-    await using churning = new Runner(world.target)
+    await using churning = new Runner(server.target)
     churning.send({ type: 'churn' })
     if (i % 2 === 0) await churning.reported(hasRun)
     await pause(random() * LONGEST_WAIT_MS)
-    await world.killOwner()
-    world.judge(await valuesOf(follower))
-    if (world.judge(await valuesOf(stayer)) !== stays) world.wrongAnswers++
+    await server.killOwner()
+    server.generationOf(await valuesOf(follower))
+    if (server.generationOf(await valuesOf(stayer)) !== stays) server.wrongAnswers++
     await churning.kill()
     if (i % swapEvery === 0) {
-      world.changeFile()
+      server.changeFile()
       swaps++
     }
-    await world.start()
+    await server.start()
     await follower.reported(isSwapped, i)
-    world.expectCurrent(await valuesOf(follower))
-    answers += judgeAll(world, churning) + 3
+    server.expectCurrent(await valuesOf(follower))
+    answers += checkAnswers(server, churning) + 3
     countRefusals(refusals, churning)
-    mostSegments = Math.max(mostSegments, world.segmentsMappedBy(follower.pid))
+    mostSegments = Math.max(mostSegments, server.segmentsMappedBy(follower.pid))
     if (i === 1) runnerFiles = openFilesOf(follower.pid)
-    files.push((await world.memory()).files)
+    files.push((await server.memory()).files)
     onKill(`owner ${i} killed`)
   }
   const lastFiles = openFilesOf(follower.pid)
@@ -182,17 +186,17 @@ export function ownerKillsChecks(result: OwnerKillsResult): Check[] {
   const odd = Object.keys(refusals).filter((code) => !EXPECTED_REFUSALS.has(code))
   return [
     {
-      claim: 'runners refused while an owner dies, other than for that reason',
+      claim: 'unexpected errors of runners while an owner dies',
       ...{ bar: '0', got: odd.length === 0 ? `0 (${JSON.stringify(refusals)})` : odd.join(', ') },
       isMet: odd.length === 0,
     },
     {
-      claim: 'segments mapped by the process that follows, at most',
-      ...{ bar: '2: the current one, and one until it is collected', got: String(mostSegments) },
+      claim: 'maximum segments mapped by the following process',
+      ...{ bar: '2: the current one, and one not yet garbage-collected', got: String(mostSegments) },
       isMet: mostSegments <= 2,
     },
     {
-      claim: 'open files of the process that follows',
+      claim: 'open files of the following process',
       bar: `${runnerFiles[0]}, as after the first kill`,
       got: String(runnerFiles[1]),
       isMet: runnerFiles[1] <= runnerFiles[0],

@@ -1,9 +1,9 @@
-/** A process that attaches to a model and follows the orders of its parent. It is killed at any point. */
+/** A process that attaches to a model on command of its parent. It can be killed at any point. */
 import { once } from 'node:events'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import { type AttachedModel, attach } from '../../cluster/index.js'
-import { type Order, type Report, type Target, valuesOf } from './orders.js'
+import { type Command, type Report, type Target, valuesOf } from './commands.js'
 
 const target = JSON.parse(process.argv[2] ?? '') as Target
 let model: AttachedModel | undefined
@@ -28,28 +28,28 @@ async function churn(): Promise<never> {
   }
 }
 
-async function obey(order: Order): Promise<void> {
-  if (order.type === 'churn') await churn()
-  else if (order.type === 'lease') {
-    const socket = connect(join(order.serverFolder, 'attach.sock'))
+async function execute(command: Command): Promise<void> {
+  if (command.type === 'churn') await churn()
+  else if (command.type === 'lease') {
+    const socket = connect(join(command.serverFolder, 'attach.sock'))
     socket.write(`${JSON.stringify({ type: 'attach', name: target.model, version: null })}\n`)
     await once(socket, 'data')
     report({ type: 'leased' })
-  } else if (order.type === 'attach') {
-    model = await attachOnce(order.onSwap)
+  } else if (command.type === 'attach') {
+    model = await attachOnce(command.onSwap)
     for (const name of ['swapped', 'outdated', 'ownerGone', 'swapFailed'] as const)
       model.on(name, () => report({ type: 'event', name }))
     report({ type: 'attached' })
-  } else if (order.type === 'run' && model !== undefined) await runOnce(model)
-  else if (order.type === 'close') {
+  } else if (command.type === 'run' && model !== undefined) await runOnce(model)
+  else if (command.type === 'close') {
     await model?.close()
     report({ type: 'closed' })
     process.disconnect()
   }
 }
 
-process.on('message', (order: Order) => {
-  obey(order).catch((thrown) =>
+process.on('message', (command: Command) => {
+  execute(command).catch((thrown) =>
     report({ type: 'failed', code: String(thrown.code), message: String(thrown.message) }),
   )
 })

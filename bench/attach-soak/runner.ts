@@ -1,8 +1,8 @@
-/** The soak's side of a runner. */
+/** Controls a runner process. */
 import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
-import type { Order, Report, Target } from './orders.js'
+import type { Command, Report, Target } from './commands.js'
 
 const MAIN = fileURLToPath(new URL('runner-main.js', import.meta.url))
 const ANSWER_TIMEOUT_MS = 60_000
@@ -26,11 +26,11 @@ export class Runner implements AsyncDisposable {
     return this.#process.pid ?? 0
   }
 
-  send(order: Order): void {
-    this.#process.send(order)
+  send(command: Command): void {
+    this.#process.send(command)
   }
 
-  /** Waits until it has reported `count` times what `isWanted` accepts; it may have done so before. */
+  /** Resolves with the report number `count` that `isWanted` accepts, including earlier reports. */
   async reported(isWanted: (report: Report) => boolean, count = 1): Promise<Report> {
     const limit = AbortSignal.timeout(ANSWER_TIMEOUT_MS)
     for (;;) {
@@ -44,10 +44,10 @@ export class Runner implements AsyncDisposable {
     }
   }
 
-  /** Sends an order and waits for its report. @throws Error with the failure of the runner. */
-  async ask(order: Order): Promise<Report> {
+  /** Sends a command and waits for its report. @throws Error with the failure of the runner. */
+  async ask(command: Command): Promise<Report> {
     const before = this.reports.length
-    this.send(order)
+    this.send(command)
     const isAnswer = (report: Report) => report.type !== 'event' && this.reports.indexOf(report) >= before
     const report = await this.reported(isAnswer)
     if (report.type === 'failed') throw new Error(`${report.code}: ${report.message}`)

@@ -1,9 +1,9 @@
-/** Koa clusters of the same size: one attaches, one loads, one has the library and no model. */
+/** Two Koa clusters of the same size: one attaches to the model, the other loads it in every worker. */
 import { startOnecopy, startVariant } from '../harness/servers.js'
 import type { Stage } from '../harness/stage.js'
 import type { Subject } from '../models/subject.js'
 
-/** The owner of the model has one worker of its own. */
+/** The server that owns the model has one worker. */
 export async function startClusters(stage: Stage, model: Subject, workers: number) {
   const owner = await startOnecopy({ stage, model, workers: 1 })
   const env = { BENCH_SEGMENT_DIR: owner.segmentDir ?? '' }

@@ -1,5 +1,5 @@
 /**
- * The time from nothing to the first answer in one process: attached, or with a session made from the file.
+ * Time to the first output of one process that attaches, or that creates a session from the model file.
  */
 import { execFile } from 'node:child_process'
 import { join } from 'node:path'
@@ -15,20 +15,20 @@ import { Stage } from '../harness/stage.js'
 import { formatMb, formatSpread, spread } from '../harness/statistics.js'
 import { findSubject, type Subject } from '../models/subject.js'
 
-const WAYS = ['attach', 'kept', 'create'] as const
-type Way = (typeof WAYS)[number]
-const WAY_NAMES: Readonly<Record<Way, string>> = {
+const METHODS = ['attach', 'kept', 'create'] as const
+type Method = (typeof METHODS)[number]
+const METHOD_NAMES: Readonly<Record<Method, string>> = {
   attach: 'attach, raw weights released',
   kept: 'attach, --raw-weights keep',
   create: 'InferenceSession.create(path)',
 }
 const SCRIPT = join(COMPILED_ROOT, 'bench', 'variants', 'first-answer.js')
 
-async function firstAnswerMs(way: Way, model: Subject, segmentDir: string): Promise<number> {
+async function firstAnswerMs(method: Method, model: Subject, segmentDir: string): Promise<number> {
   const [[input] = []] = model.inputs(1)
   if (input === undefined) throw new Error('expected a model with an input')
   const target = [model.name, model.path, segmentDir, input.name, String(input.data.length)]
-  const args = [SCRIPT, way === 'create' ? way : 'attach', ...target]
+  const args = [SCRIPT, method === 'create' ? method : 'attach', ...target]
   const { stdout } = await promisify(execFile)(process.execPath, args)
   return Number(stdout)
 }
@@ -41,23 +41,29 @@ export async function firstAnswerReport(
   const model = await findSubject(modelName)
   const owner = await startOnecopy({ stage, model, workers: 1 })
   const keeper = await startOnecopy({ stage, model, workers: 1, flags: ['--raw-weights', 'keep'] })
-  using progress = createProgress(`attach ${model.name}`, rounds * WAYS.length)
-  const times: Record<Way, number[]> = { attach: [], kept: [], create: [] }
+  using progress = createProgress(`attach ${model.name}`, rounds * METHODS.length)
+  const times: Record<Method, number[]> = { attach: [], kept: [], create: [] }
   for (let round = 0; round < rounds; round++)
-    for (const way of orderOf(WAYS, round)) {
-      progress.step(`${WAY_NAMES[way]}: round ${round + 1}`)
-      // Raw weights are released between rounds: each attach restores them.
-      if (way === 'attach') await untilReleased(owner.segmentDir)
-      times[way].push(await firstAnswerMs(way, model, (way === 'kept' ? keeper : owner).segmentDir ?? ''))
+    for (const method of orderOf(METHODS, round)) {
+      progress.step(`${METHOD_NAMES[method]}: round ${round + 1}`)
+      // Each attach restores the raw weights, which are released again between rounds.
+      if (method === 'attach') await untilReleased(owner.segmentDir)
+      times[method].push(
+        await firstAnswerMs(method, model, (method === 'kept' ? keeper : owner).segmentDir ?? ''),
+      )
     }
-  const lead = (way: Way) =>
-    way === 'create' ? '-' : leadCell({ onecopy: times[way], other: times.create, better: 'lower' })
+  const lead = (method: Method) =>
+    method === 'create' ? '-' : leadCell({ onecopy: times[method], other: times.create, better: 'lower' })
   return {
     name: `attach-first-${model.name}`,
-    title: `${model.name} (${formatMb(model.bytes)} MB): from nothing to the first answer, in one process`,
+    title: `${model.name} (${formatMb(model.bytes)} MB): time to the first output of one process`,
     table: {
-      head: ['', 'first answer after, ms', 'against create'],
-      rows: WAYS.map((way) => [WAY_NAMES[way], formatSpread(spread(times[way])), lead(way)]),
+      head: ['', 'first output after, ms', 'compared with create'],
+      rows: METHODS.map((method) => [
+        METHOD_NAMES[method],
+        formatSpread(spread(times[method])),
+        lead(method),
+      ]),
     },
     checks: [],
     notes: ['libraries are loaded before the clock starts', 'each attach restores released raw weights'],

@@ -1,5 +1,5 @@
 /**
- * What attached workers hold, beside workers that load the model and bare ones, all after the same requests.
+ * Memory of attached workers, of workers that load the model and of bare workers, after the same requests.
  */
 import { sendToEach } from '../harness/connections.js'
 import { hostMemory, privateBytes, settle } from '../harness/footprint.js'
@@ -21,9 +21,9 @@ interface Options {
 
 interface Held {
   readonly name: string
-  /** Of each worker. */
+  /** Private memory of each worker. */
   readonly privateMb: readonly number[]
-  /** Of the cluster, each page once; the owner counts with the cluster that attaches. */
+  /** Memory of the cluster, each page counted once. The attached cluster includes the owner. */
   readonly hostMb: number
 }
 
@@ -82,21 +82,28 @@ export async function memoryReport(modelName: string, options: Options): Promise
   )
   return {
     name: `attach-memory-${model.name}`,
-    title: `${model.name} (${formatMb(model.bytes)} MB): a Koa cluster that attaches, after ${options.requests} requests to each worker`,
+    title: `${model.name} (${formatMb(model.bytes)} MB): memory of an attached Koa cluster, after ${options.requests} requests to each worker`,
     table: {
-      head: ['workers', 'cluster', 'private MB a worker', 'above bare', 'above bare, idle', 'MB on the host'],
+      head: [
+        'workers',
+        'cluster',
+        'private MB per worker',
+        'minus bare',
+        'minus idle bare',
+        'host memory MB',
+      ],
       rows,
     },
     checks: measured.map(({ workers, bare, attached }): Check => {
       const above = median(attached) - median(bare)
       return {
-        claim: `private memory of an attached worker of ${workers} above a bare one`,
+        claim: `private memory of an attached worker minus a bare one, ${workers} workers`,
         ...{ bar: `${BAR_MB} MB`, got: `${formatNumber(above)} MB`, isMet: above <= BAR_MB },
       }
     }),
     notes: [
-      'bare-worker: a worker with Koa and the runtime and no model, which got the same requests; idle: before them',
-      'private: Private_Clean and Private_Dirty of smaps_rollup, the median of the workers; on the host: each page once, the owner counted with attached-koa',
+      'bare-worker: Koa and the runtime without a model, after the same requests; idle bare: before any request',
+      'private: Private_Clean plus Private_Dirty of smaps_rollup, median of the workers; host memory: each page counts once, and attached-koa includes the owner',
     ],
     charts: [],
     setting: { model, ...options },

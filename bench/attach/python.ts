@@ -1,4 +1,4 @@
-/** A Python process that makes one prediction: with the resident model, or with one that it loads. */
+/** Compares Python processes for one prediction: with the resident model, or with a model that they load. */
 import { execFile, spawnSync } from 'node:child_process'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -12,9 +12,9 @@ import { Stage } from '../harness/stage.js'
 import { formatMb, formatSpread, spread } from '../harness/statistics.js'
 import { findSubject } from '../models/subject.js'
 
-const WAYS = ['run', 'attach', 'load'] as const
-type Way = (typeof WAYS)[number]
-const WAY_NAMES: Readonly<Record<Way, string>> = {
+const METHODS = ['run', 'attach', 'load'] as const
+type Method = (typeof METHODS)[number]
+const METHOD_NAMES: Readonly<Record<Method, string>> = {
   run: 'onecopy.run, over the socket',
   attach: 'onecopy.attach',
   load: 'onnxruntime.InferenceSession(path)',
@@ -28,7 +28,7 @@ interface Options {
 
 export async function pythonReport(modelName: string, { runs, python }: Options): Promise<BenchReport> {
   const model = await findSubject(modelName)
-  const title = `${model.name} (${formatMb(model.bytes)} MB): a Python process for one prediction, from start to end`
+  const title = `${model.name} (${formatMb(model.bytes)} MB): total time of a Python process for one prediction`
   const name = `attach-python-${model.name}`
   const empty = { name, title, checks: [], charts: [], setting: { model, runs } }
   if (spawnSync(python, ['-c', 'import numpy, onnxruntime']).status !== 0) {
@@ -45,24 +45,28 @@ export async function pythonReport(modelName: string, { runs, python }: Options)
     PYTHONPATH: [join(PACKAGE_ROOT, 'src', 'python'), process.env.PYTHONPATH ?? ''].join(':'),
   }
   using progress = createProgress(`attach ${model.name}, Python`, runs + 1)
-  const times: Record<Way, number[]> = { run: [], attach: [], load: [] }
+  const times: Record<Method, number[]> = { run: [], attach: [], load: [] }
   for (let round = 0; round <= runs; round++) {
     progress.step(`run ${round}`)
-    for (const way of orderOf(WAYS, round)) {
+    for (const method of orderOf(METHODS, round)) {
       const startedMs = performance.now()
-      const args = [SCRIPT, way, model.name, model.path, input.name, String(input.data.length)]
+      const args = [SCRIPT, method, model.name, model.path, input.name, String(input.data.length)]
       await promisify(execFile)(python, args, { env })
       // The first of each fills the page cache.
-      if (round > 0) times[way].push(performance.now() - startedMs)
+      if (round > 0) times[method].push(performance.now() - startedMs)
     }
   }
-  const lead = (way: Way) =>
-    way === 'load' ? '-' : leadCell({ onecopy: times[way], other: times.load, better: 'lower' })
+  const lead = (method: Method) =>
+    method === 'load' ? '-' : leadCell({ onecopy: times[method], other: times.load, better: 'lower' })
   return {
     ...empty,
     table: {
-      head: ['', 'ms, median (min-max)', 'against loading'],
-      rows: WAYS.map((way) => [WAY_NAMES[way], formatSpread(spread(times[way])), lead(way)]),
+      head: ['', 'ms, median (min-max)', 'compared with loading'],
+      rows: METHODS.map((method) => [
+        METHOD_NAMES[method],
+        formatSpread(spread(times[method])),
+        lead(method),
+      ]),
     },
     notes: ['each imports numpy; only the last two import onnxruntime'],
     raw: times,

@@ -1,4 +1,4 @@
-/** What a Koa cluster that attaches answers, beside one that loads. */
+/** Throughput of a Koa cluster that attaches, compared with one that loads. */
 import { closedLoopArm } from '../harness/closed-loop.js'
 import { noFailures } from '../harness/compare.js'
 import { leadCell } from '../harness/lead.js'
@@ -54,8 +54,8 @@ export async function throughputReport(modelName: string, options: Options): Pro
   })
   return {
     name: `attach-requests-${model.name}`,
-    title: `${model.name} (${formatMb(model.bytes)} MB): a Koa cluster that attaches, ${options.connections} connections, binary`,
-    table: { head: ['workers', 'cluster', 'requests/s', 'attached-koa against it'], rows },
+    title: `${model.name} (${formatMb(model.bytes)} MB): throughput of an attached Koa cluster, ${options.connections} connections, binary`,
+    table: { head: ['workers', 'cluster', 'requests/s', 'attached-koa compared'], rows },
     checks: [noFailures(clusters.flatMap(({ measured }) => measured))],
     notes: [],
     charts: [],

@@ -11,15 +11,15 @@ import { outputOf } from '../harness/verify.js'
 import type { GeneratedModel } from '../models/store.js'
 import { ChaosClient, type Cut, type KnownAnswer, newTally, type Tally } from './clients.js'
 import { type Fault, FaultDraw, losesRequests } from './faults.js'
-import { MetricsWatch, type Strength, type Watch } from './watch.js'
+import { MetricsWatch, type Watch, type WorkerState } from './watch.js'
 
 const REQUESTS_PER_ENCODING = 8
 const CONNECTIONS_PER_WORKER = 2
 const FROZEN_MS = 500
 /** Poll interval of the process list. */
 const SETTLE_POLL_MS = 50
-/** Enough for a rolling restart of all workers, with a boot and a drain each. */
-const STRENGTH_DEADLINE_MS = 60_000
+/** Long enough for a rolling restart of all workers, with a boot and a drain each. */
+const WORKERS_DEADLINE_MS = 60_000
 
 export interface ChaosOptions {
   readonly stage: Stage
@@ -106,8 +106,8 @@ class FaultInjector {
 }
 
 /** Whether all workers are ready, with a replacement for each affected one. */
-function isRecovered(fault: Fault, before: Strength, workers: number) {
-  return ({ workersReady, workerIds }: Strength): boolean => {
+function isRecovered(fault: Fault, before: WorkerState, workers: number) {
+  return ({ workersReady, workerIds }: WorkerState): boolean => {
     const fresh = workerIds.filter((id) => !before.workerIds.includes(id))
     const expected = fault === 'SIGHUP' ? workers : 1
     return workersReady === workers && workerIds.length === workers && fresh.length >= expected
@@ -115,7 +115,7 @@ function isRecovered(fault: Fault, before: Strength, workers: number) {
 }
 
 async function waitUntil(isTrue: () => boolean): Promise<boolean> {
-  const deadlineMs = performance.now() + STRENGTH_DEADLINE_MS
+  const deadlineMs = performance.now() + WORKERS_DEADLINE_MS
   while (!isTrue()) {
     if (performance.now() > deadlineMs) return false
     await pause(SETTLE_POLL_MS)
@@ -131,18 +131,18 @@ async function injectFaults(
 ): Promise<DoneFault[]> {
   const done: DoneFault[] = []
   const startedMs = performance.now()
-  const isFull = ({ workersReady, workerIds }: Strength) =>
+  const isFull = ({ workersReady, workerIds }: WorkerState) =>
     workersReady === workers && workerIds.length === workers
   while (performance.now() - startedMs < seconds * 1000) {
     const nextMs = performance.now() + everyMs
-    const before = await watch.untilStrength(isFull, STRENGTH_DEADLINE_MS)
+    const before = await watch.untilWorkers(isFull, WORKERS_DEADLINE_MS)
     if (before === null || faults.length === 0) break
     // A retiring worker that still drains would not be replaced after a fault.
     const isSettled = await waitUntil(() => injector.workerPids().length === workers)
     if (!isSettled) break
     const fault = draw.fault()
     const atMs = await injector.inject(fault)
-    const after = await watch.untilStrength(isRecovered(fault, before, workers), STRENGTH_DEADLINE_MS)
+    const after = await watch.untilWorkers(isRecovered(fault, before, workers), WORKERS_DEADLINE_MS)
     const recoveryMs = after === null ? null : after.atMs - atMs
     done.push({ fault, atMs: atMs - startedMs, recoveryMs })
     onFault(

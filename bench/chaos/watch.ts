@@ -7,7 +7,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 const PAUSE_MS = 20
 const MAX_PROBLEMS = 20
 
-export interface Strength {
+export interface WorkerState {
   readonly atMs: number
   readonly workersReady: number
   readonly workerIds: readonly string[]
@@ -30,7 +30,7 @@ function growingSeries(text: string): Map<string, number> {
   return series
 }
 
-function strengthIn(text: string, atMs: number): Strength {
+function workerStateIn(text: string, atMs: number): WorkerState {
   return {
     atMs,
     workersReady: Number(text.match(/^onecopy_workers_ready (\d+)$/m)?.[1] ?? 0),
@@ -58,7 +58,7 @@ export class MetricsWatch {
   #isStopped = false
   #isAborted = false
   readonly #waiting = new Set<() => void>()
-  #listeners: ((strength: Strength) => void)[] = []
+  #listeners: ((state: WorkerState) => void)[] = []
   readonly #ended: Promise<void>
 
   constructor(adminPort: number, answered: () => number) {
@@ -88,7 +88,7 @@ export class MetricsWatch {
     const counted = successes(series)
     if (counted < atLeast) this.#note(`${counted} successes counted, clients had ${atLeast}`)
     this.#before = series
-    for (const listener of this.#listeners) listener(strengthIn(text, performance.now()))
+    for (const listener of this.#listeners) listener(workerStateIn(text, performance.now()))
   }
 
   #note(problem: string): void {
@@ -102,17 +102,17 @@ export class MetricsWatch {
   }
 
   /** Resolves with the next scrape that satisfies the condition; null after the deadline. */
-  untilStrength(holds: (strength: Strength) => boolean, deadlineMs: number): Promise<Strength | null> {
+  untilWorkers(holds: (state: WorkerState) => boolean, deadlineMs: number): Promise<WorkerState | null> {
     return new Promise((resolve) => {
-      const end = (strength: Strength | null) => {
+      const end = (state: WorkerState | null) => {
         clearTimeout(timer)
         this.#listeners = this.#listeners.filter((one) => one !== listener)
         this.#waiting.delete(abort)
-        resolve(strength)
+        resolve(state)
       }
       const abort = () => end(null)
-      const listener = (strength: Strength) => {
-        if (holds(strength)) end(strength)
+      const listener = (state: WorkerState) => {
+        if (holds(state)) end(state)
       }
       const timer = setTimeout(() => end(null), deadlineMs)
       this.#listeners.push(listener)

@@ -80,15 +80,15 @@ export async function makeBundles(stage: Stage, model: string, python: string): 
       `"${process.execPath}" "${inNode}" "${checkpoint}" ${bits} ${radius} simulated`,
     ),
   ]
-  const isPythonThere = hasChemistry(python)
-  if (isPythonThere)
+  const isInstalled = hasChemistry(python)
+  if (isInstalled)
     others.push(
       perRequest('python per request', `"${python}" "${inPython}" "${checkpoint}" ${bits} ${radius}`),
     )
   const notes = [
     'resident: the model loaded once, RDKit in a separate thread',
     'per request: the same server starts a process for each request, which imports RDKit and ONNX Runtime and loads the model',
-    ...(isPythonThere
+    ...(isInstalled
       ? []
       : [`python per request: **skipped**, ${python} lacks rdkit, numpy or onnxruntime (--python)`]),
   ]

@@ -1,6 +1,6 @@
 /**
- * One prediction by a process of its own, from start to end: `onecopy run` in its three ways, and Python
- * programs that featurize by themselves and load the model, or ask the resident one.
+ * Total time of a process for one prediction: the three methods of `onecopy run`, and Python programs that
+ * compute the features and then load the model or use the resident one.
  */
 import { execFile } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
@@ -43,7 +43,7 @@ interface Files {
 const COLD = 'onecopy run, cold'
 const PYTHON_LOADS = 'Python that loads'
 
-/** Each is called with the file for its output as last argument. */
+/** The caller appends the output file as the last argument. */
 function methodsOf({ model, python }: RunOptions, { resident, input, segmentDir }: Files): Method[] {
   const ours = (name: string, via: string): Method => ({
     ...{ name, command: process.execPath, loads: COLD },
@@ -129,7 +129,7 @@ export async function runReport(options: RunOptions, count: number): Promise<Ben
     name: `ersilia-run-${count}`,
     title: `${model}, one process for ${count} molecules, ${runs} times each, alternating`,
     table: {
-      head: ['process', 'ms, median (min-max)', 'one that loads takes'],
+      head: ['process', 'ms, median (min-max)', 'speedup over loading'],
       rows: methods.map((method) => [
         method.name,
         formatSpread(spread(timesOf(method.name))),
@@ -147,7 +147,7 @@ export async function runReport(options: RunOptions, count: number): Promise<Ben
       }
     }),
     notes: [
-      'from the start of the process to its end; one that loads: with the same libraries',
+      'time from the start to the exit of the process; the baseline loads the model with the same libraries',
       ...(hasChemistry(python)
         ? []
         : [`Python: **skipped**, ${python} lacks rdkit, numpy or onnxruntime (--python)`]),

@@ -12,9 +12,9 @@ export interface BareLoopOptions {
   /** `id` is the name on the command line, if it differs from `name`. */
   readonly model: { readonly id?: string; readonly name: string; readonly path: string }
   readonly processes: number
-  /** Different inputs, used in turn: as many as the servers get. */
+  /** Number of different inputs, used in turn. Servers get the same number. */
   readonly inputs: number
-  /** Of a text: the model is an encoder. */
+  /** Tokens per text, if the model is an encoder. */
   readonly tokens?: number
 }
 
@@ -44,7 +44,7 @@ export async function startBareLoop({
     measure: async (seconds) => {
       const request: LoopRequest = { durationMs: seconds * 1000 }
       const ended = new AbortController()
-      child.process.once('exit', () => ended.abort(new Error(`${name} ended in mid-measurement`)))
+      child.process.once('exit', () => ended.abort(new Error(`${name} exited during the measurement`)))
       child.process.send(request)
       const [reply] = (await once(child.process, 'message', { signal: ended.signal })) as [LoopReply]
       return {

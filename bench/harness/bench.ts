@@ -28,7 +28,7 @@ export interface Bench {
   readonly summary: string
   readonly help: string
   /**
-   * Returns null if the arguments ask for the help.
+   * Returns null if the arguments request the help.
    * @throws UsageError.
    */
   prepare(args: readonly string[]): readonly RunReport[] | null

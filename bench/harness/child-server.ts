@@ -15,7 +15,7 @@ const WORKERS_TIMEOUT_MS = 5000
 const POLL_MS = 50
 /** Short, because the poll interval is part of the measurement. */
 const PROBE_MS = 10
-const LAST_WORDS_LINES = 20
+const MAX_LAST_LINES = 20
 
 export interface ChildOptions {
   readonly name: string
@@ -58,7 +58,7 @@ export class ChildServer {
   readonly name: string
   readonly process: ChildProcess
   readonly ready: Promise<Ready>
-  readonly #lastWords: string[] = []
+  readonly #lastLines: string[] = []
   readonly #exited: Promise<unknown>
 
   constructor(options: ChildOptions) {
@@ -97,9 +97,9 @@ export class ChildServer {
 
   #waitUntilReady({ onLine = () => {}, probe }: ChildOptions): Promise<Ready> {
     return new Promise((resolve, reject) => {
-      const fail = (what: string) => reject(new Error(`${this.name} ${what}:\n${this.#lastWords.join('\n')}`))
+      const fail = (what: string) => reject(new Error(`${this.name} ${what}:\n${this.#lastLines.join('\n')}`))
       const timeoutMs = probe === undefined ? READY_TIMEOUT_MS : PROBE_TIMEOUT_MS
-      const timer = setTimeout(() => fail(`was not ready after ${timeoutMs} ms`), timeoutMs)
+      const timer = setTimeout(() => fail(`was not ready within ${timeoutMs} ms`), timeoutMs)
       const succeed = (ready: Ready) => {
         clearTimeout(timer)
         resolve(ready)
@@ -110,8 +110,8 @@ export class ChildServer {
       if (stderr === null) throw new Error('expected the child to have a standard error')
       createInterface({ input: stderr }).on('line', (line) => {
         onLine(line)
-        this.#lastWords.push(line)
-        if (this.#lastWords.length > LAST_WORDS_LINES) this.#lastWords.shift()
+        this.#lastLines.push(line)
+        if (this.#lastLines.length > MAX_LAST_LINES) this.#lastLines.shift()
         const ready = parseReady(line)
         if (ready !== null) succeed(ready)
       })
@@ -132,7 +132,7 @@ export class ChildServer {
   assertAlive(): void {
     if (!this.#isGone) return
     const { exitCode, signalCode } = this.process
-    throw new Error(`${this.name} ended with ${signalCode ?? exitCode}:\n${this.#lastWords.join('\n')}`)
+    throw new Error(`${this.name} ended with ${signalCode ?? exitCode}:\n${this.#lastLines.join('\n')}`)
   }
 
   /** Pids of the live children that `isWorker` accepts. */

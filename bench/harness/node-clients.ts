@@ -1,6 +1,6 @@
 /**
- * The same closed loop over REST and over gRPC, each with the usual client of Node.js in this process. The
- * share of the client is in the latencies of both; the CPU time of the workers is the server's alone.
+ * The same closed loop over REST and gRPC, each with the usual Node.js client in this process. Both latencies
+ * include the client; the CPU time of the workers does not.
  */
 import { Agent } from 'node:http'
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf'
@@ -14,7 +14,7 @@ import type { Arm, Sample } from './rounds.js'
 import type { RunningServer } from './servers.js'
 import { quantile } from './statistics.js'
 
-/** A channel stays with one worker, so that a few are needed to use several workers. */
+/** A channel stays with one worker, so several are needed to use all workers. */
 const MAX_CHANNELS = 8
 const PATH = '/inference.GRPCInferenceService/ModelInfer'
 
@@ -26,7 +26,7 @@ export interface Caller {
 }
 
 export interface CpuSample extends Sample {
-  /** Of all workers, for one request. */
+  /** CPU time of all workers per request. */
   readonly workerCpuMs: number
 }
 
@@ -44,7 +44,7 @@ export function restCaller(port: number, requests: readonly InferRequest[]): Cal
   }
 }
 
-/** An InferRequest as a message. */
+/** The serialized ModelInferRequest. */
 function messageOf(modelName: string, inputs: readonly InputTensor[]): Buffer {
   const message = create(ModelInferRequestSchema, {
     modelName,

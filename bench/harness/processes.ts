@@ -1,4 +1,4 @@
-/** What the kernel says about processes of others. Source: proc_pid_stat(5), proc_pid_smaps(5). */
+/** Process information from the kernel. Source: proc_pid_stat(5), proc_pid_smaps(5). */
 import { readdirSync, readFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 

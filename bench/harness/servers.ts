@@ -147,7 +147,7 @@ export function singleServer(child: ChildServer, port: number): RunningServer {
 
 async function portOf(child: ChildServer): Promise<number> {
   const { port } = await child.ready
-  if (port === undefined) throw new Error(`expected ${child.name} to say its port`)
+  if (port === undefined) throw new Error(`expected ${child.name} to report its port`)
   return port
 }
 

@@ -57,7 +57,7 @@ interface AgainstPlain {
 function againstPlainKoa({ name, model: modelName, encoding, connections, bar }: AgainstPlain): Row {
   return {
     name,
-    title: `${modelName}, ${encoding}, ${connections} connections, onecopy against plain Koa`,
+    title: `${modelName}, ${encoding}, ${connections} connections, onecopy compared with plain Koa`,
     run: async (context) => {
       const { stage, options } = context
       const model = await benchModel(modelName)
@@ -101,7 +101,7 @@ const CONVNET_CONNECTIONS_PER_WORKER = 4
 
 export const convnet: Row = {
   name: 'convnet',
-  title: 'a ConvNet that gains nothing from batching, onecopy against session.run in a loop',
+  title: 'a ConvNet that gains nothing from batching, onecopy compared with session.run in a loop',
   run: async (context) => {
     const { stage, options } = context
     const model = await benchModel('convnet-16x64')
@@ -124,7 +124,7 @@ export const convnet: Row = {
 
 export const oneConnection: Row = {
   name: 'one-connection',
-  title: 'mlp-2x64, JSON, 1 connection, onecopy against a bare Koa route',
+  title: 'mlp-2x64, JSON, 1 connection, onecopy compared with a bare Koa route',
   run: async (context) => {
     const { stage, options } = context
     const model = await benchModel('mlp-2x64')
@@ -144,7 +144,7 @@ export const oneConnection: Row = {
 
 export const binaryAgainstJson: Row = {
   name: 'binary-json',
-  title: 'mlp-6x512, 32 connections, onecopy with binary tensors against JSON',
+  title: 'mlp-6x512, 32 connections, onecopy with binary tensors compared with JSON',
   run: async (context) => {
     const { stage, options } = context
     const connections = 32

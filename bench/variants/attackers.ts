@@ -1,8 +1,8 @@
 /**
  * Malicious clients in a separate process: `node attackers.js --port N --idle N`. On command they hold idle
  * connections, send headers and bodies one byte at a time and reconnect when they are disconnected, and reset
- * connections within a body. They leave with resets. Several loopback source addresses avoid running out of
- * ports.
+ * connections within a body. They disconnect with resets. Several loopback source addresses avoid running
+ * out of ports.
  */
 import { connect, type Socket } from 'node:net'
 import { parseArgs } from 'node:util'

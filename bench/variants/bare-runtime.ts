@@ -18,7 +18,7 @@ const { values } = parseArgs({
     path: { type: 'string', default: '' },
     processes: { type: 'string', default: '2' },
     inputs: { type: 'string', default: '8' },
-    /** Tokens of a text: the model is an encoder, and its inputs are made here. */
+    /** Tokens per text: the model is an encoder, and this process creates its inputs. */
     tokens: { type: 'string', default: '' },
     loop: { type: 'boolean', default: false },
   },
@@ -45,7 +45,7 @@ function feedsOfText(tokens: number): Feeds {
       [1, tokens],
     )
   const feeds = Array.from({ length: Number(values.inputs) }, (_, text) => ({
-    // Any ids of the smallest vocabulary: the time does not depend on them.
+    // Any ids of the smallest vocabulary, because the duration does not depend on them.
     input_ids: tensor((i) => 5 + ((i * 7 + text * 13) % 90)),
     attention_mask: tensor(() => 1),
     token_type_ids: tensor(() => 0),

@@ -1,4 +1,4 @@
-"""One prediction in one process. Arguments: run, attach or load; model; its path; name of its input; elements of a row."""
+"""Makes one prediction and exits. Arguments: run, attach or load; model name; model path; input name; elements per row."""
 
 import sys
 

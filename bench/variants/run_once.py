@@ -1,6 +1,6 @@
-"""What a bundle's own program does: started for one request, it imports its libraries, loads the model, predicts one file and ends.
+"""The program of a bundle, started for each request: it imports its libraries, loads the model, predicts one file and exits.
 
-Arguments: checkpoint, bits, radius, input, output. Counts are simulated. RDKit is Debian's python3-rdkit, the runtime PyPI's onnxruntime.
+Arguments: checkpoint, bits, radius, input, output. Counts are simulated. It needs python3-rdkit of Debian and onnxruntime of PyPI.
 """
 
 import csv

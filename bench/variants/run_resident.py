@@ -1,6 +1,6 @@
-"""What a bundle's own program does where its model is resident: it featurizes by itself and asks for the rest.
+"""The program of a bundle with a resident model: it computes the features and sends them to the resident model.
 
-Arguments: model, its input, bits, radius, input, output. Counts are simulated. Libraries as for run_once.py, without the runtime.
+Arguments: model, its input, bits, radius, input, output. Counts are simulated. It needs the libraries of run_once.py without the runtime.
 """
 
 import csv

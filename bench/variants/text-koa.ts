@@ -1,7 +1,7 @@
 /**
- * Embeddings as a Node.js team makes them today: cluster workers with Koa, the JavaScript tokenizer and the runtime, as
- * transformers.js has them, a copy of the model in each. BENCH_TRANSFORMERS names a folder in which the package itself is
- * installed, which is used then.
+ * The usual embedding server in Node.js: cluster workers with Koa, each with a copy of the model. They use
+ * the JavaScript tokenizer and the runtime of transformers.js, or the package itself if BENCH_TRANSFORMERS
+ * names a folder that contains it.
  */
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -26,7 +26,7 @@ function readJson(path: string): object {
 
 type Embed = (texts: readonly string[]) => Promise<number[][]>
 
-/** The part of @huggingface/transformers that is used: it is installed outside of the project. */
+/** The used part of @huggingface/transformers, which is installed outside the project. */
 interface Transformers {
   readonly env: { allowRemoteModels: boolean; localModelPath: string }
   pipeline(
@@ -46,7 +46,7 @@ async function transformersEmbedder(folder: string, modelsDir: string): Promise<
   const { env, pipeline } = (await import(pathToFileURL(entry).href)) as Transformers
   env.allowRemoteModels = false
   env.localModelPath = modelsDir
-  // Its own session options, but for the threads: by default every worker has one for each core.
+  // The session options of the package, except for the threads: by default every worker has one per core.
   const { intraOpNumThreads, interOpNumThreads } = SESSION_OPTIONS
   const session_options = { intraOpNumThreads, interOpNumThreads }
   const extract = await pipeline('feature-extraction', TEXT_MODEL, { dtype: 'fp32', session_options })

@@ -62,7 +62,7 @@ export interface AdminOptions {
   readonly isDraining: () => boolean
   /** The public port, once there is one. */
   readonly publicPort: () => number | null
-  /** Begins to replace every worker; null, or why it cannot. */
+  /** Starts to replace every worker. Returns the reason if it cannot, else null. */
   readonly restart: () => string | null
   /** Version of the server; null if the API document and page are not served. */
   readonly docsVersion: string | null
@@ -78,7 +78,7 @@ export function localFolders(config: Config, server: ServerFolder | undefined): 
   return [...folders, ...(only === null ? [] : [only.path]), ...(server === undefined ? [] : [server.path])]
 }
 
-/** What the public port tells of models, for clients that know one address only. */
+/** The model routes of the public port, for clients that know only the admin address. */
 function modelInformation(router: Router, { models, isDraining }: AdminOptions, guard: Middleware): void {
   router.use('/v2/models', guard)
   statisticsRoutes(router, { models })
@@ -154,7 +154,7 @@ export class AdminServer {
     const app = new Koa()
     app.use(setHeaders(headers))
     app.use(plainJsonType)
-    // A probe that fails says nothing about the models: it is logged, and the primary lives on.
+    // A failed probe does not affect the models: the primary logs it and continues.
     const routeHint = (path: string) => adminRouteHint(path, { ...options, port: options.publicPort() })
     app.use(errorResponses({ log, localFolders, routeHint, onBug: () => {} }))
     app.use(checkHeaders)

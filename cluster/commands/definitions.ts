@@ -120,8 +120,8 @@ export const COMMANDS = {
       },
       output: { value: 'FILE', help: 'CSV, or .bin for the binary form. - writes CSV to standard output.' },
       via: {
-        value: 'WAY',
-        help: 'socket, segment or cold: use only this way.',
+        value: 'METHOD',
+        help: 'socket, segment or cold: use only this method.',
         default: 'the first that works',
       },
       'segment-dir': SEGMENT_DIR,
@@ -135,7 +135,7 @@ export const COMMANDS = {
     summary: 'Serve an Ersilia model bundle: POST /run, from SMILES',
     usage: 'ersilia serve BUNDLE [options]',
     about: [
-      'Serves an Ersilia model bundle over HTTP, with the Ersilia API: POST /run and the routes beside it. If the bundle has a model/framework/serve.json, its ONNX checkpoint is loaded once for all workers and requests, and the bundle must reproduce its own examples before the server is ready. Otherwise its run.sh starts for every request.',
+      'Serves an Ersilia model bundle over HTTP, with the Ersilia API: POST /run and its other routes. If the bundle has a model/framework/serve.json, its ONNX checkpoint is loaded once for all workers and requests, and the bundle must reproduce its own examples before the server is ready. Without a serve.json, its run.sh starts for every request.',
       'BUNDLE is the folder of a bundle, or its model/framework.',
     ],
     flags: {},
@@ -146,7 +146,7 @@ export const COMMANDS = {
     summary: 'Create an API key',
     usage: 'key NAME [options]',
     about: [
-      'Creates an API key and prints it once; it is not stored. Add the line that identifies it to the file of --api-keys-file, before or during the run of the server:',
+      'Creates an API key and prints it once; it is not stored. Add the line that identifies it to the file of --api-keys-file, before or while the server runs:',
       '  onecopy key alice --scopes infer 2>>keys',
       'If they are not a terminal, standard output has only the key and standard error only the line for the file.',
     ],
@@ -172,12 +172,12 @@ export const COMMANDS = {
     },
   },
   python: {
-    summary: 'Print where the Python module is',
+    summary: 'Print the path of the Python module',
     usage: 'python',
     about: [
-      'Prints the path of the Python module, one file that needs nothing but the standard library. Put its folder on the path of Python, or copy it:',
+      'Prints the path of the Python module, one file that needs only the standard library. Add its folder to PYTHONPATH, or copy it:',
       '  PYTHONPATH=$(dirname "$(onecopy python)") python3 run.py',
-      'onecopy.run("NAME", {"INPUT": array}) asks the server that keeps the model; onecopy.attach("NAME") gives an onnxruntime session on its pages.',
+      'onecopy.run("NAME", {"INPUT": array}) sends the inputs to the server that holds the model. onecopy.attach("NAME") returns an onnxruntime session that uses the weights in shared memory.',
     ],
     flags: {},
   },

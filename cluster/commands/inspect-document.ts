@@ -7,7 +7,7 @@ import type { TextInspection } from './text-inspection.js'
 export interface InspectDocument extends Inspection {
   readonly model: string
   readonly name: string
-  /** What the model's folder was read as, where it comes with a tokenizer. */
+  /** How the model's folder was interpreted; null without a tokenizer. */
   readonly text: TextInspection | null
   readonly compileMs: number
   readonly workers: number

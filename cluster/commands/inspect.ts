@@ -28,7 +28,7 @@ import { inspectText, type TextFolder, textFolderOf } from './text-inspection.js
 
 interface Options {
   readonly modelPath: string
-  /** Where the model comes with a tokenizer. */
+  /** Null without a tokenizer. */
   readonly textFolder: TextFolder | null
   readonly workers: number
   readonly segmentDir: string

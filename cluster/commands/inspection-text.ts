@@ -74,12 +74,12 @@ function costRows({ measurement, workers, segmentBytes, totalBytes }: InspectDoc
   return [
     [
       'another worker',
-      `${signed(perWorkerBytes)}, measured ${runText(run)}; ${signed(firstSessionBytes - libraryBytes)} of that for any first model ` +
-        `(private memory ${held}, with only the library ${formatBytes(libraryBytes)})`,
+      `${signed(perWorkerBytes)}, measured ${runText(run)}; ${signed(firstSessionBytes - libraryBytes)} of it for the first model of a process ` +
+        `(private memory: ${held}; ${formatBytes(libraryBytes)} with only the library)`,
     ],
     [
       `${workers} ${workers === 1 ? 'worker' : 'workers'}`,
-      `${formatBytes(totalBytes)}: the segment (${formatBytes(segmentBytes)}) once and ${workers} times the above, plus the workers without a model`,
+      `${formatBytes(totalBytes)}: the segment (${formatBytes(segmentBytes)}) once and ${workers} times the above; the base memory of the workers is extra`,
     ],
   ]
 }

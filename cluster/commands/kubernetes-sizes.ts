@@ -15,8 +15,8 @@ export function kubernetesSizes(name: string, pod: PodMemory): string {
   const { segmentBytes, privateBytes, weightsBytes } = model
   const memory = mebibytes(memoryBytes)
   return `# ${JSON.stringify(name)}: ${formatBytes(weightsBytes)} of weights, a segment of ${formatBytes(segmentBytes)}, ${formatBytes(privateBytes)} more in every worker; ${workers} ${workers === 1 ? 'worker' : 'workers'}.
-# Two generations in a swap take ${formatBytes(swapBytes)}, compiling beside serving takes ${formatBytes(compileBytes)}: the larger, and 20%.
-# A patch of deploy/kubernetes/base; one worker for each CPU of the limit.
+# A swap needs ${formatBytes(swapBytes)} for two generations, compilation during serving needs ${formatBytes(compileBytes)}: the larger plus 20%.
+# A patch of deploy/kubernetes/base with one worker per CPU of the limit.
 apiVersion: apps/v1
 kind: Deployment
 metadata:

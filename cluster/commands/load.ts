@@ -47,16 +47,16 @@ function readOptions(argv: readonly string[]): LoadOptions {
   return { path: resolve(path), name, isHttp, isSegmentOnly, serveFlags }
 }
 
-/** The one model, whose raw weights are always there. */
+/** Describes the model to processes that attach. Its raw weights are never released. */
 function attachableOf(
   published: readonly PublishedModel[],
-  { asked, version, initial, config }: Asked,
+  { requested, version, initial, config }: AttachRequest,
 ): Attachable {
-  const name = realName(asked, { names: initial.names, modelName: initial.sources[0]?.name ?? null })
+  const name = realName(requested, { names: initial.names, modelName: initial.sources[0]?.name ?? null })
   const found = published.find(
     ({ source }) => source.name === name && (version === null || source.version === version),
   )
-  if (found === undefined) throw unknownModel(asked, version)
+  if (found === undefined) throw unknownModel(requested, version)
   const { source, reference } = found
   return {
     ...{ generation: `${source.name}@${source.version}#1`, name: source.name, version: source.version },
@@ -65,14 +65,14 @@ function attachableOf(
   }
 }
 
-interface Asked {
-  readonly asked: string
+interface AttachRequest {
+  readonly requested: string
   readonly version: string | null
   readonly initial: InitialModels
   readonly config: Config
 }
 
-/** Publishes the model, tells where it is, and waits. */
+/** Publishes the model, prints its location, and waits for a signal. */
 async function holdSegment(config: Config): Promise<number> {
   const log = createLog({ level: config.logLevel, role: 'primary', format: config.logFormat })
   const stop = new AbortController()
@@ -105,7 +105,7 @@ async function holdSegment(config: Config): Promise<number> {
     const published = await publisher.publishAll(initial.sources, server, { leftovers })
     owner = await OwnerServer.start({
       ...{ serverFolder: folder, log },
-      find: (asked, version) => attachableOf(published, { asked, version, initial, config }),
+      find: (requested, version) => attachableOf(published, { requested, version, initial, config }),
     })
     const note = residentNote(initial, null)
     await writeResidentNote(folder, note)

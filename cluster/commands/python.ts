@@ -1,4 +1,4 @@
-/** `onecopy python`: where the Python module is. */
+/** `onecopy python`: prints the path of the Python module. */
 import { join } from 'node:path'
 import { PACKAGE_ROOT } from '../../src/installation.js'
 import { EXIT } from '../exit-codes.js'

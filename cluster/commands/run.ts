@@ -20,7 +20,7 @@ type Method = (typeof METHODS)[number]
 /** A segment that cannot be attached to; its owner may have just ended. */
 const UNUSABLE: readonly ErrorCode[] = ['SEGMENT_INVALID', 'SEGMENT_SPACE', 'MODEL_NOT_RESIDENT', 'TIMEOUT']
 
-/** Fewer are done before a bar is seen. */
+/** Fewer rows finish before a progress bar would be visible. */
 const PROGRESS_FROM = 1000
 
 interface Options {
@@ -154,7 +154,7 @@ const ATTEMPTS: Record<Method, (task: Task) => Promise<Predicted | null>> = {
         { input, progress, segmentDir },
       )
     } catch (thrown) {
-      // Asked for, it is a failure; else there is one way left.
+      // With --via segment this is a failure; otherwise the cold method remains.
       const isRefused = thrown instanceof OnecopyError && UNUSABLE.includes(thrown.code)
       if (!isRefused || options.via !== null) throw thrown
       warn(`the segment of the server with pid ${resident.pid} cannot be used: ${thrown.message}`)
@@ -167,7 +167,7 @@ const ATTEMPTS: Record<Method, (task: Task) => Promise<Predicted | null>> = {
     const bundle = await readBundle(root)
     if (options.via === null)
       warn(
-        `no server holds ${bundle.card.Identifier}: its model is loaded for this run alone (onecopy load ${root} keeps it)`,
+        `no server holds ${bundle.card.Identifier}: its model is loaded only for this run (onecopy load ${root} keeps it)`,
       )
     const work = { inputs: input.molecules(), progress }
     if (bundle.manifest === null) return await predictWith(await scriptPredictor(bundle), bundle, work)

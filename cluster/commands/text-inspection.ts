@@ -1,4 +1,4 @@
-/** What `onecopy inspect` says of a text model: what its folder was read as. */
+/** The part of `onecopy inspect` for text models: how the folder was interpreted. */
 import { link, readFile, rm, stat } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
 import { messageOf } from '../../src/errors.js'
@@ -12,7 +12,7 @@ import { PADDING_TOLERANCE } from '../../src/text/padding-check.js'
 import { TextTokenizer } from '../../src/transform/tokenizer-library.js'
 import { formatBytes } from '../../src/units.js'
 
-/** The folder of a text model, and which of its files is inspected. */
+/** The folder of a text model, and the inspected file. */
 export interface TextFolder {
   readonly folder: string
   readonly name: string
@@ -21,11 +21,11 @@ export interface TextFolder {
 
 export interface TextInspection extends Omit<TextDescription, 'tokenizer' | 'dense'> {
   readonly folder: string
-  /** Sizes of the dense layers behind the pooling. */
+  /** Sizes of the dense layers after the pooling. */
   readonly dense: readonly (readonly [inputs: number, outputs: number])[]
-  /** The output that texts are answered with. */
+  /** The output that contains the results of texts. */
   readonly output: string | null
-  /** Why the graph is not what the folder says; null where it is. */
+  /** Why the graph does not match the folder; null if it does. */
   readonly problem: string | null
   /** Which texts share a batch, and why; null if the model is not served. */
   readonly together: {
@@ -77,7 +77,7 @@ export async function inspectText(
   }
 }
 
-/** The result of the check that a worker makes when it loads the model. */
+/** The result of the check that a worker runs when it loads the model. */
 async function togetherOf(
   { tokenizer, maxLength, paddingId, truncationSide }: TextDescription,
   {
@@ -97,7 +97,7 @@ async function togetherOf(
   const json = await readFile(tokenizer.path, 'utf8')
   const { vocabularySize } = TextTokenizer.open({ json, maxLength, truncationSide })
   const check = { textInterface: text, paddingId, maxLength, vocabularySize }
-  // The graph looks for its weights in a file of this name.
+  // The graph refers to its external weights by this file name.
   const path = join(dirname(imagePath), SEGMENT_FILE_NAME)
   await link(imagePath, path)
   const problem = await probePadding(path, check, signal).finally(() => rm(path, { force: true }))
@@ -114,9 +114,9 @@ function named(values: readonly string[]): string {
 }
 
 function togetherText({ texts, reason }: NonNullable<TextInspection['together']>): string {
-  if (texts === 'all') return `yes, of all lengths: ${reason}`
+  if (texts === 'all') return `yes, of any length: ${reason}`
   if (texts === 'unknown') return `the check failed: ${reason}`
-  return texts === 'none' ? `no, one by one: ${reason}` : `only those of one length: ${reason}`
+  return texts === 'none' ? `no, one at a time: ${reason}` : `only texts of equal length: ${reason}`
 }
 
 /** Rows of the table of facts. */
@@ -133,13 +133,13 @@ export function textRows(text: TextInspection): [string, string][] {
     ['text model', `${task}: ${taskReason}`],
     [
       'longest text',
-      `${text.maxLength} tokens, cut off ${text.truncationSide === 'left' ? 'in front' : 'behind'} where asked`,
+      `${text.maxLength} tokens; longer texts are truncated at the ${text.truncationSide === 'left' ? 'start' : 'end'} on request`,
     ],
     ['tokenizer', tokenizer],
     ...(task === 'embedding' ? [['vectors', steps.join(', then ')] as [string, string]] : []),
     ...(labels.length > 0 ? [['labels', `${named(labels)} (${text.activation})`] as [string, string]] : []),
     ...(promptNames.length > 0 ? [['prompts', named(promptNames)] as [string, string]] : []),
-    ...(text.together === null ? [] : [['texts together', togetherText(text.together)] as [string, string]]),
+    ...(text.together === null ? [] : [['text batches', togetherText(text.together)] as [string, string]]),
     ...(text.problem === null ? [] : [['not served', text.problem] as [string, string]]),
   ]
 }

@@ -1,11 +1,11 @@
-/** What processes of the same user may attach to, out of what the fleet serves. */
+/** The served models that other processes of the same user may attach to. */
 import { OnecopyError, outOfServiceError } from '../../src/errors.js'
 import { type Attachable, OwnerServer } from '../../src/library/owner-server.js'
 import type { Log } from '../../src/log.js'
 import type { InitialModels } from './bundles.js'
 import type { Catalogue } from './catalogue.js'
 
-/** Other names of the model that a bundle or `onecopy load` gave one, as `onecopy run` knows them. */
+/** Alternative names of a model, from its bundle or from `onecopy load`. */
 export interface Aliases {
   readonly names: readonly string[]
   readonly modelName: string | null
@@ -17,11 +17,11 @@ export function realName(name: string, { names, modelName }: Aliases): string {
 
 export function unknownModel(name: string, version: string | null): OnecopyError {
   const which = version === null ? '' : ` version ${version}`
-  return new OnecopyError('MODEL_NOT_FOUND', `no model ${JSON.stringify(name)}${which} is kept here`)
+  return new OnecopyError('MODEL_NOT_FOUND', `no model ${JSON.stringify(name)}${which} is in memory here`)
 }
 
 /**
- * The version asked for; without one the newest that is in service.
+ * Returns the requested version, or the newest version in service if none is requested.
  * @throws OnecopyError MODEL_NOT_FOUND, MODEL_OUT_OF_SERVICE, MODEL_DISABLED.
  */
 export function findAttachable(
@@ -29,10 +29,10 @@ export function findAttachable(
   { catalogue, threads }: { readonly catalogue: Catalogue; readonly threads: number },
 ): Attachable {
   const all = catalogue.servingAs(name)
-  const asked = all.filter(({ generation }) => version === null || generation.source.version === version)
-  const [first] = asked
+  const matching = all.filter(({ generation }) => version === null || generation.source.version === version)
+  const [first] = matching
   if (first === undefined) throw unknownModel(name, version)
-  const { generation, out } = asked.find((one) => one.out === null) ?? first
+  const { generation, out } = matching.find((one) => one.out === null) ?? first
   if (out !== null) throw outOfServiceError(generation.source, out)
   const { facts, segment } = generation
   return {
@@ -42,7 +42,7 @@ export function findAttachable(
   }
 }
 
-/** Tells other processes of this user where the segments are; null where it cannot listen. */
+/** Offers the segments to other processes of this user. Resolves with null if it cannot listen. */
 export async function startOwner(options: {
   readonly serverFolder: string
   readonly initial: InitialModels

@@ -26,7 +26,7 @@ interface Found {
   readonly problems: readonly RepositoryProblem[]
   /** Problems of models in the repository that are not selected. */
   readonly otherProblems: readonly RepositoryProblem[]
-  /** Whether to serve what is valid, despite problems with the rest. */
+  /** Whether to serve the valid models despite problems with others. */
   readonly isTolerant: boolean
   /**
    * Whether a server without models is not ready. With explicit control, models arrive through load requests.
@@ -122,7 +122,7 @@ async function bundleAmong(
       'POST /run is not served: the checkpoint is not a model of this repository',
     )
   } catch (thrown) {
-    // A bundle that cannot be read does not keep the models from being served.
+    // An unreadable bundle does not affect the models of the repository.
     const code = thrown instanceof OnecopyError ? { code: thrown.code } : {}
     log.warn({ ...code, reason: messageOf(thrown) }, 'POST /run is not served')
   }
@@ -189,14 +189,14 @@ export async function resolveInitialModels(config: Config, log: Log): Promise<In
   }
 }
 
-/** What the server tells other processes of this user about itself. */
+/** The record of this server for other processes of the same user. */
 export function residentNote(
   { sources, mounted, names, outputType }: InitialModels,
   socketPath: string | null,
 ): ResidentNote {
   return {
     names: [...names],
-    // A repository without a bundle has models, and none that is the server's own.
+    // In a repository without a bundle, no model is the default.
     modelName: mounted?.modelName ?? (names.length === 0 ? null : (sources[0]?.name ?? null)),
     bundlePath: mounted?.path ?? null,
     outputType,
@@ -205,8 +205,8 @@ export function residentNote(
 }
 
 /**
- * Whether the checkpoint of a bundle is a model of the repository: the same file, or a copy. A bundle keeps its checkpoint in
- * `model/`, which is all that ersilia-pack packs, and the repository has it under its version.
+ * Whether the checkpoint of a bundle is a model of the repository: the same file or a copy. ersilia-pack
+ * packs only `model/`, so a bundle keeps its checkpoint there; the repository has it in a version folder.
  */
 async function isAmong(
   sources: readonly ModelSource[],

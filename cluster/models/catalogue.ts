@@ -130,7 +130,7 @@ export class Catalogue {
     return this.serving.map(({ source: { name, version } }) => ({ name, version }))
   }
 
-  /** What answers a model's name, the newest first, and why it does not where it is out of service. */
+  /** The served versions of a model, the newest first, each with its state if it is out of service. */
   servingAs(name: string): { readonly generation: Generation; readonly out: OutOfService | null }[] {
     return this.serving
       .filter(({ source }) => source.name === name)
@@ -138,7 +138,7 @@ export class Catalogue {
       .map((generation) => ({ generation, out: this.#service.stateOf(generation.source)?.state ?? null }))
   }
 
-  /** Whether any version answers; where none is served, whether none needs to be. */
+  /** Whether any version answers. If none is served: whether none is required. */
   isServing(isModelRequired: boolean): boolean {
     return this.serving.length === 0 ? !isModelRequired : this.index.some(({ state }) => state === 'READY')
   }

@@ -1,4 +1,4 @@
-/** The models as the admin port describes them: metadata, configuration, readiness and statistics, without a worker. */
+/** Models on the admin port: metadata, configuration, readiness and statistics, without a worker. */
 import type { Config } from '../../src/config/config.js'
 import type { ModelDirectory } from '../../src/inference/service.js'
 import type { StatsPage } from '../../src/metrics/page.js'
@@ -18,7 +18,7 @@ export interface ModelDirectoryOptions {
   readonly config: Pick<Config, 'threads' | 'maxQueuedRequests'>
 }
 
-/** Nothing is counted here: requests of the admin port are no inference. */
+/** A placeholder: the admin port runs no inference, so nothing is counted. */
 const UNCOUNTED = new ModelRecorder(new Float64Array(MODEL_CELLS))
 
 function describe(
@@ -38,7 +38,7 @@ function describe(
   })
 }
 
-/** Everything is looked up when it is asked for: what is served changes. */
+/** Reads the current state on every call, because the served models change. */
 export function modelDirectory(options: ModelDirectoryOptions): ModelDirectory {
   const now = (): ServedModels => {
     const models = new ServedModels()

@@ -1,9 +1,9 @@
-/** The repository extension as the primary answers it: what the catalogue and the folder say, in Triton's words where clients look for them. */
+/** The repository extension, answered by the primary from the catalogue and the model repository. */
 import type { IndexEntry } from '../../src/api/schemas.js'
 import type { RepositoryApi } from '../../src/api/server-control.js'
 import { OnecopyError } from '../../src/errors.js'
 
-/** Examples of Triton's clients look for the beginning. */
+/** The examples of Triton's clients match this prefix of the message. */
 function failedToLoad(name: string, thrown: unknown): unknown {
   if (!(thrown instanceof OnecopyError) || thrown.code === 'MODEL_NOT_READY') return thrown
   const { code, headers, message } = thrown

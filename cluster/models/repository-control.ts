@@ -179,7 +179,7 @@ export class RepositoryControl {
     const inRepository = sources.filter((source) => source.name === name)
     if (inRepository.some((source) => source.version === version)) return true
     const invalid = problems.filter((problem) => problem.name === name)
-    // The version or its entry became invalid: what is served of it stays.
+    // The version or its entry became invalid: its served generation stays.
     if (invalid.some((problem) => problem.version === null || problem.version === version)) return true
     const served = new Set(this.#options.catalogue.served.map(versionKey))
     const isServed = (source: ModelSource) => served.has(versionKey(source))
@@ -217,13 +217,13 @@ export class RepositoryControl {
   /**
    * Serves every version of a model as it is in the repository. One that fails does not affect the others.
    * `config` is JSON that replaces its config.json until the next load.
-   * @throws OnecopyError MODEL_NOT_FOUND, REQUEST_INVALID (config), REPOSITORY_INVALID, or the error of a failed load.
+   * @throws OnecopyError MODEL_NOT_FOUND, REQUEST_INVALID (config), REPOSITORY_INVALID, or that of the load.
    */
   async load(name: string, config: string | null): Promise<void> {
     const { catalogue } = this.#options
     const override = config === null ? null : { model: name, config: readOverride(config, name) }
     const scan = await this.#scan(override)
-    // What is wrong with an override is no problem of the repository.
+    // An invalid override is not a problem of the repository.
     if (override === null) this.#problems.take(scan.problems, { isPatient: false })
     const isOfName = (one: ModelSource | RepositoryProblem) => one.name === name
     const [sources, problems] = [scan.sources.filter(isOfName), scan.problems.filter(isOfName)]

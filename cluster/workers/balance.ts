@@ -1,7 +1,7 @@
 /**
  * Balances load between workers. Round robin distributes connections, not requests, so one worker can hold
- * several busy keep-alive connections while another is idle. The primary requests the busy worker to close one. The client
- * reconnects and reaches the next worker in turn, which may be the same one.
+ * several busy keep-alive connections while another is idle. The primary then tells the busy worker to close
+ * one. The client reconnects and reaches the next worker in turn, which may be the same one.
  *
  * Reports are summed over a round, long enough for several requests on every busy connection. A round closes
  * at most one connection per worker and then discards its measurements, so every decision sees the effect of

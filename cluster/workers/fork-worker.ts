@@ -1,6 +1,6 @@
 /**
- * Starts the worker processes of this server. `node:cluster` has one set of settings in a process: where that process forks
- * others of its own, theirs are put back after each fork.
+ * Starts the worker processes of this server. `node:cluster` has one set of settings per process. An
+ * application may fork workers too, so its settings are restored after each fork.
  */
 
 import cluster, { type ClusterSettings, type Worker } from 'node:cluster'
@@ -9,19 +9,19 @@ import { CHILD_DIR, WORKER_ENVIRONMENT, WORKER_FLAGS } from '../../src/runtime/e
 
 export type ForkWorker = () => Worker
 
-/** With the settings of this process, whatever they are. */
+/** Forks a worker with the current settings of `node:cluster`. */
 export function forkWorker(): Worker {
   return cluster.fork(WORKER_ENVIRONMENT)
 }
 
-/** Settings are kept from one call to the next: what is not to be kept is named. */
+/** `cluster.setupPrimary` keeps earlier settings, so this sets every one that must not be inherited. */
 function settingsOf(isEmbedded: boolean): ClusterSettings {
   return {
     exec: programFile('cluster/main.js'),
     args: ['worker'],
-    // The folder that the server was started in may be removed.
+    // The folder in which the server was started may be removed.
     cwd: CHILD_DIR,
-    // A script's flags say how to run that script.
+    // Node flags of an application's script apply to that script only.
     execArgv: [...(isEmbedded ? [] : process.execArgv), ...WORKER_FLAGS],
     silent: false,
     serialization: 'json',
@@ -34,7 +34,7 @@ function withDefaults(settings: ClusterSettings): ClusterSettings {
   return { ...defaults, ...settings } as ClusterSettings
 }
 
-/** `isEmbedded`: in a process that may have workers of its own. */
+/** `isEmbedded`: the process may have other workers. */
 export function workerForker({ isEmbedded }: { readonly isEmbedded: boolean }): ForkWorker {
   const own = settingsOf(isEmbedded)
   if (!isEmbedded) {

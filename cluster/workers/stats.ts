@@ -133,7 +133,7 @@ export class FleetStats {
     return this.#modelOf(number).page.reference
   }
 
-  /** Undefined where the model is gone. */
+  /** Undefined if the model was removed. */
   pageOf(number: number): StatsPage | undefined {
     return this.#models.get(number)?.page
   }
@@ -167,7 +167,7 @@ export class FleetStats {
     const cells = this.#process.slot(slot)
     const cell = (name: keyof typeof PROCESS_CELLS) => cells[PROCESS_CELLS[name]] as number
     const nowMs = monotonicMs()
-    // The event loop has the shorter executions: where both run, it is the one that a crash interrupts less often.
+    // Executions on the event loop are shorter. If both run, a crash more likely interrupted the thread.
     const number = cell('runningInThread') || cell('runningOnLoop')
     const labels = this.#models.get(Math.abs(number))?.labels
     return {

@@ -1,6 +1,5 @@
 /**
- * The primary's handle on one worker process, from fork to exit. It is used for one life only: a
- * successor is another handle.
+ * The primary's handle on one worker process, from fork to exit. Each replacement worker gets a new handle.
  */
 import type { Worker } from 'node:cluster'
 import { messageOf, OnecopyError, type OutOfService } from '../../src/errors.js'
@@ -306,7 +305,7 @@ export class WorkerHandle {
 
   /** The reason for a failed load: MODEL_CRASHED if the model ended the worker. */
   async #causeOf(thrown: unknown, { name, version }: SegmentMessage): Promise<unknown> {
-    // An abandoned one still runs, for as long as its thread may take.
+    // An abandoned worker can run for as long as its thread computes, so its exit is not awaited.
     if (!(thrown instanceof OnecopyError) || thrown.code !== 'WORKER_GONE' || this.#isAbandoned) return thrown
     const { end, running, how } = await this.exited
     const isItsFault = running?.isLoading && running.model === name && running.version === version

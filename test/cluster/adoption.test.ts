@@ -42,7 +42,7 @@ async function killedServer(t: ExecutionContext): Promise<Scene> {
   return { models, segmentDir, path: join(segmentDir, path as string) }
 }
 
-function said(server: ServerUnderTest, msg: string): boolean {
+function hasLogged(server: ServerUnderTest, msg: string): boolean {
   return server.log.some((line) => line.msg === msg)
 }
 
@@ -51,8 +51,8 @@ test.serial(
   async (t) => {
     const { models, segmentDir, path } = await killedServer(t)
     const { server, url } = await startServer(t, { models, segmentDir, args: ['--workers', '2'] })
-    t.true(said(server, ADOPTED))
-    t.false(said(server, 'compiled, segment written'))
+    t.true(hasLogged(server, ADOPTED))
+    t.false(hasLogged(server, 'compiled, segment written'))
     t.false(
       server.segments().some((one) => join(segmentDir, one) === path),
       'it was moved',
@@ -104,8 +104,8 @@ for (const [what, damage] of Object.entries(DAMAGES)) {
     const { models, segmentDir, path } = await killedServer(t)
     await damage(path)
     const { server, url } = await startServer(t, { models, segmentDir, args: ['--workers', '1'] })
-    t.false(said(server, ADOPTED))
-    t.true(said(server, 'compiled, segment written'))
+    t.false(hasLogged(server, ADOPTED))
+    t.true(hasLogged(server, 'compiled, segment written'))
     t.deepEqual(await answerOf(url), [11, 22])
     t.is(server.segments().filter((one) => one.endsWith('.segment')).length, 1)
     await stopCleanly(t, server)
@@ -116,8 +116,8 @@ test.serial('a model that has changed is compiled, and the leftover segment is r
   const { models, segmentDir } = await killedServer(t)
   writeModel(models, 'add', addModel([5, 6]))
   const { server, url } = await startServer(t, { models, segmentDir, args: ['--workers', '1'] })
-  t.false(said(server, ADOPTED))
-  t.false(said(server, NOT_USED))
+  t.false(hasLogged(server, ADOPTED))
+  t.false(hasLogged(server, NOT_USED))
   t.deepEqual(await answerOf(url), [15, 26])
   await stopCleanly(t, server)
 })
@@ -126,7 +126,7 @@ test.serial('of two servers that start concurrently, one adopts the segment, and
   const { models, segmentDir } = await killedServer(t)
   const servers = [1, 2].map(() => spawnServer(t, { models, segmentDir, args: ['--workers', '1'] }))
   for (const server of servers) t.deepEqual(await answerOf((await server.ready()).url), [11, 22])
-  t.true(servers.filter((server) => said(server, ADOPTED)).length <= 1)
+  t.true(servers.filter((server) => hasLogged(server, ADOPTED)).length <= 1)
   for (const server of servers) t.deepEqual(await server.stop(), { code: 0, signal: null })
   t.deepEqual(servers[0]?.segments(), [])
 })
@@ -136,7 +136,7 @@ test.serial('the segment of a live server is not adopted', async (t) => {
   const first = await startServer(t, { models, args: ['--workers', '1'] })
   const { segmentDir } = first.server
   const second = await startServer(t, { models, segmentDir, args: ['--workers', '1'] })
-  t.false(said(second.server, ADOPTED))
+  t.false(hasLogged(second.server, ADOPTED))
   t.is(first.server.segments().filter((one) => one.endsWith('.segment')).length, 2)
   t.deepEqual(await second.server.stop(), { code: 0, signal: null })
   await stopCleanly(t, first.server)

@@ -356,17 +356,20 @@ test.serial(
   },
 )
 
-test.serial('a crash on the event loop is attributed to the model, as one in the thread is', async (t) => {
-  const models = makeModels(t)
-  const { server, url, adminUrl } = await startServer(t, { models, args: ['--workers', '1'] })
-  const onLoop = 'onecopy_compute_duration_seconds_count{model="div",version="1",placement="event-loop"}'
-  await until('the model to run on the event loop', async () => {
-    t.is((await untilAnswered(url)).status, 200)
-    return (await metric(adminUrl, onLoop)) !== null
-  })
-  t.is(await crash(url), 'cut off')
-  const line = await server.logged(({ msg }) => msg === 'worker crashed inside the runtime')
-  t.like(line, { model: 'div', version: '1', how: 'SIGFPE' })
-  await until('the crash to be counted', async () => (await metric(adminUrl, CRASHES)) === 1)
-  await stopCleanly(t, server)
-})
+test.serial(
+  'a crash on the event loop is attributed to the model, like one in the inference thread',
+  async (t) => {
+    const models = makeModels(t)
+    const { server, url, adminUrl } = await startServer(t, { models, args: ['--workers', '1'] })
+    const onLoop = 'onecopy_compute_duration_seconds_count{model="div",version="1",placement="event-loop"}'
+    await until('the model to run on the event loop', async () => {
+      t.is((await untilAnswered(url)).status, 200)
+      return (await metric(adminUrl, onLoop)) !== null
+    })
+    t.is(await crash(url), 'cut off')
+    const line = await server.logged(({ msg }) => msg === 'worker crashed inside the runtime')
+    t.like(line, { model: 'div', version: '1', how: 'SIGFPE' })
+    await until('the crash to be counted', async () => (await metric(adminUrl, CRASHES)) === 1)
+    await stopCleanly(t, server)
+  },
+)

@@ -77,7 +77,7 @@ export function startMessage(
   }
 }
 
-/** Beside the defaults: workers of these tests serve nothing. */
+/** Required in addition to the defaults. Workers of these tests serve nothing. */
 const SERVING_CONFIG = {
   ...{ port: 0, isHttp: false, isModelRequired: false, adminPort: 0, adminTokenSha256: null },
   ...{ drainTimeoutMs: 1000, stallTimeoutMs: 1000, headersTimeoutMs: 1000, requestTimeoutMs: 1000 },

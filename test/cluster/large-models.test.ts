@@ -211,7 +211,7 @@ function writeTables(path: string): void {
   closeSync(file)
 }
 
-/** `y = t0[ids] ++ t1[ids] ++ ...`, ids INT64 [batch], y FP32 [batch, 5 * 1024]; the tables are external data. */
+/** `y = t0[ids] ++ t1[ids] ++ ...`, ids INT64 [batch], y FP32 [batch, 5 * 1024]; tables are external data. */
 function tablesModel(location: string): Uint8Array {
   const external = (table: number) =>
     create(TensorProtoSchema, {

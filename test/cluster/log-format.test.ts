@@ -27,7 +27,7 @@ test('a failed start on a terminal ends with one sentence and a remedy', (t) => 
   t.deepEqual(rest, [])
 })
 
-test('a failed start elsewhere ends with a JSON line with the code', (t) => {
+test('a failed start without a terminal ends with a JSON line with the code', (t) => {
   const { code, stderr } = runCommand([
     ...['serve', '--models', '/nonexistent', '--port', '0', '--admin-port', '0'],
     ...['--segment-dir', temporaryFolder(t, '/dev/shm'), '--cache-dir', temporaryFolder(t)],

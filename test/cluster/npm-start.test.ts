@@ -56,10 +56,10 @@ function run(t: ExecutionContext, [program = '', ...args]: readonly string[]): R
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   const pid = npm.pid as number
-  let said = ''
+  let output = ''
   for (const stream of [npm.stdout, npm.stderr])
     stream.setEncoding('utf8').on('data', (text: string) => {
-      said += text
+      output += text
     })
   const exited = new Promise<Exit>((resolve) => {
     npm.on('exit', (code, signal) => resolve({ code, signal }))
@@ -68,10 +68,10 @@ function run(t: ExecutionContext, [program = '', ...args]: readonly string[]): R
     if (isGroupAlive(pid)) process.kill(-pid, 'SIGKILL')
   })
   const log = () =>
-    said.split('\n').flatMap((line) => (/^\{.*\}$/.test(line) ? [JSON.parse(line) as Line] : []))
+    output.split('\n').flatMap((line) => (/^\{.*\}$/.test(line) ? [JSON.parse(line) as Line] : []))
   const port = () =>
     untilSome('the server to be ready', () => {
-      if (npm.exitCode !== null) throw new Error(`npm has exited: ${said}`)
+      if (npm.exitCode !== null) throw new Error(`npm has exited: ${output}`)
       return log().find(({ msg, role }) => msg === 'ready' && role === 'primary')?.port ?? null
     })
   return { pid, segmentDir, exited, log, port }
@@ -89,10 +89,10 @@ async function answers(port: number): Promise<boolean> {
 /** Checks for one drain, no processes left, and nothing in shared memory. */
 async function assertEnded(t: ExecutionContext, { pid, segmentDir, log }: Run): Promise<void> {
   await until('every process of the group to end', () => !isGroupAlive(pid))
-  const said = log().map(({ msg }) => msg)
-  t.is(said.filter((msg) => msg === 'stopping').length, 1)
-  t.is(said.filter((msg) => msg === 'stopped').length, 1)
-  t.false(said.includes('second signal: ending immediately'))
+  const messages = log().map(({ msg }) => msg)
+  t.is(messages.filter((msg) => msg === 'stopping').length, 1)
+  t.is(messages.filter((msg) => msg === 'stopped').length, 1)
+  t.false(messages.includes('second signal: ending immediately'))
   t.deepEqual(readdirSync(segmentDir), [])
 }
 

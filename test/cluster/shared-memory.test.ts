@@ -101,7 +101,7 @@ class Client {
   }
 }
 
-test('inputs and outputs in shared memory, whichever worker is asked, and after all were replaced', async (t) => {
+test('inputs and outputs in shared memory work with every worker and with its replacement', async (t) => {
   const models = writeModel(temporaryFolder(t), 'add', addModel())
   const { server, url } = await startServer(t, { models, args: ['--workers', '3', ...ON] })
   const client = new Client(url)
@@ -209,7 +209,7 @@ test('a truncated object is a client error, and bounds of region, object and ten
   await stopCleanly(t, server)
 })
 
-test('keys name shared memory objects and nothing else, least of all segments', async (t) => {
+test('keys refer to shared memory objects only, and never to segments', async (t) => {
   const models = writeModel(temporaryFolder(t), 'add', addModel())
   const { server, url } = await startServer(t, { models, args: ['--workers', '1', ...ON] })
   const client = new Client(url)

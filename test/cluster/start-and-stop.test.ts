@@ -92,7 +92,7 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) {
 }
 
 test.serial(
-  'requests that run far longer than the notice to clients are answered before the end',
+  'requests that run far longer than the close notice to clients are answered before the exit',
   async (t) => {
     const models = writeModel(temporaryFolder(t), 'slow', slowModel())
     const { server, url, adminUrl } = await startServer(t, { models, args: ['--workers', '1'] })
@@ -184,7 +184,7 @@ test.serial('a cache entry with a flipped bit is compiled again', async (t) => {
   await stopCleanly(t, second.server)
 })
 
-test.serial('the newest version answers where none is named, and each by its number', async (t) => {
+test.serial('the newest version answers if none is named, and each version by its number', async (t) => {
   const models = temporaryFolder(t)
   writeModel(models, 'add', addModel([1, 2]), '2')
   writeModel(models, 'add', addModel([100, 200]), '10')

@@ -14,7 +14,7 @@ test('the built-in bundle is read completely, from its folder or its framework',
   const bundle = await readBundle(LOGP_BUNDLE)
   t.like(bundle, { columns: ['logp'], outputType: 'float', inputHeader: ['smiles'] })
   t.like(bundle.card, { Identifier: 'eos0lgp', Slug: 'crippen-logp' })
-  // Inside model/, which is what packers pack; the repository has the same file under its version.
+  // Packers pack only model/, so the checkpoint is there; the repository has the file in a version folder.
   t.is(bundle.checkpoint, join(LOGP_BUNDLE, 'model', 'checkpoints', 'model.onnx'))
   t.deepEqual(readFileSync(bundle.checkpoint ?? ''), readFileSync(LOGP_MODEL))
   t.is(bundle.exampleInputs.length, bundle.exampleOutputs?.lines.length ?? 0)
@@ -90,7 +90,7 @@ test('docs/ersilia.md names every key of serve.json and every kind of transform'
   for (const name of [...MANIFEST_KEYS, ...Object.keys(INPUT_TRANSFORMS), ...Object.keys(OUTPUT_TRANSFORMS)])
     t.true(named.includes(name), name)
   const script = readFileSync(join(LOGP_BUNDLE, 'model', 'framework', 'run.sh'), 'utf8')
-  t.true(text.includes(script), 'the run.sh of the page is the one of the built-in bundle')
+  t.true(text.includes(script), 'the page shows the run.sh of the built-in bundle')
   t.true(text.includes(readFileSync(join(LOGP_BUNDLE, 'model', 'framework', 'serve.json'), 'utf8')))
 })
 

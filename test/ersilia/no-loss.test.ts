@@ -1,4 +1,4 @@
-/** Rows, signs and types are preserved on their way through a bundle. */
+/** A bundle preserves rows, signs and types. */
 import { cpSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'

@@ -46,7 +46,7 @@ async function run(url: string, query: string, smiles: string[]): Promise<(numbe
   return (await response.json()) as (number | null)[][]
 }
 
-testWithRedis('all workers share the rows in Redis, laid out as ersilia-pack lays them out', async (t) => {
+testWithRedis('all workers share the rows in Redis, in the layout of ersilia-pack', async (t) => {
   const { url: redisUrl, client, stop } = await startRedis(t)
   const { server, url } = await startServer(t, { args: ['--workers', '2', '--redis-url', redisUrl] })
   const [[phenol], , [propanol]] = (await run(url, 'fetch_cache=true&save_cache=true', [

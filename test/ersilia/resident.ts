@@ -12,12 +12,12 @@ const MAIN = join(PROJECT_ROOT, 'dist', 'cluster', 'main.js')
 export interface Resident {
   readonly segmentDir: string
   readonly process: ChildProcess
-  /** What it has printed. */
-  said(): string
+  /** Its output so far. */
+  output(): string
   stop(): Promise<number | null>
 }
 
-/** `onecopy load`, ready. */
+/** Starts `onecopy load`; resolves when it is ready. */
 export async function load(t: ExecutionContext, args: readonly string[]): Promise<Resident> {
   const segmentDir = temporaryFolder(t, '/dev/shm')
   const child = spawn(
@@ -27,15 +27,15 @@ export async function load(t: ExecutionContext, args: readonly string[]): Promis
   )
   t.teardown(() => child.kill('SIGKILL'))
   const exited = once(child, 'exit') as Promise<[number | null]>
-  let said = ''
+  let output = ''
   child.stdout.setEncoding('utf8').on('data', (text: string) => {
-    said += text
+    output += text
   })
-  await untilSome('the model to be ready', () => (/^ready/m.test(said) ? true : null))
+  await untilSome('the model to be ready', () => (/^ready/m.test(output) ? true : null))
   return {
     segmentDir,
     process: child,
-    said: () => said,
+    output: () => output,
     async stop() {
       child.kill('SIGTERM')
       const [code] = await exited

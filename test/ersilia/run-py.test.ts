@@ -15,12 +15,13 @@ function importsWith(python: string): boolean {
   return spawnSync(python, ['-c', 'import numpy, rdkit.Chem.rdFingerprintGenerator']).status === 0
 }
 
-/** A Python with RDKit; null where there is none. */
+/** A Python with RDKit; null if none is installed. */
 const python = ['python3', '/usr/bin/python3'].find(importsWith) ?? null
 const testWithRdkit = python === null ? test.skip : test.serial
-const why = python === null ? " (skipped: no Python has rdkit and numpy, Debian's python3-rdkit)" : ''
+const why =
+  python === null ? ' (skipped: no Python with rdkit and numpy, such as python3-rdkit of Debian)' : ''
 
-/** A bundle without serve.json: its program stays Python and asks the model named logp. */
+/** A bundle without serve.json: its Python program sends requests to the model named logp. */
 function pythonBundle(t: ExecutionContext): string {
   const runScript = `exec "${python}" "$1/code/main.py" "$2" "$3"\n`
   const bundle = makeBundle(t, { manifest: null, files: { 'run.sh': runScript } })
@@ -30,7 +31,7 @@ function pythonBundle(t: ExecutionContext): string {
   return bundle
 }
 
-testWithRdkit(`a bundle that featurizes in Python asks the resident model${why}`, async (t) => {
+testWithRdkit(`a bundle that featurizes in Python uses the resident model${why}`, async (t) => {
   const resident = await load(t, [LOGP_MODEL, '--name', 'logp'])
   const bundle = pythonBundle(t)
   const framework = join(bundle, 'model', 'framework')
@@ -50,7 +51,7 @@ testWithRdkit(`a bundle that featurizes in Python asks the resident model${why}`
   t.is(rows.length, smiles.length + 1)
   t.deepEqual([rows[0], rows.at(-1)], ['logp', '""'])
 
-  // The same rows as with the features of serve.json, and through a server of the bundle itself.
+  // The same rows as with the featurizer of serve.json, and through a server of this bundle.
   const { server: native, url: nativeUrl } = await startServer(t, { args: ['--workers', '1'] })
   const expected = await valuesOf(nativeUrl, smiles)
   await stopCleanly(t, native)

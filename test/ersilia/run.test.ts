@@ -28,7 +28,7 @@ function writeInput(t: ExecutionContext, smiles: readonly string[]): string {
 
 const SMILES = ['Oc1ccccc1', 'CC(C)Cc1ccc(cc1)C(C)C(=O)O', 'nonsense', 'CCO']
 
-test.serial('a resident model is asked over its socket, attached to, or loaded: the same rows', async (t) => {
+test.serial('the socket, the segment and a cold load give the same rows', async (t) => {
   const resident = await load(t, [LOGP_BUNDLE])
   const { segmentDir } = resident
   const input = writeInput(t, SMILES)
@@ -67,7 +67,7 @@ test.serial('a resident model is asked over its socket, attached to, or loaded: 
   t.deepEqual(readdirSync(segmentDir), [])
 })
 
-test.serial('the binary form goes both ways', async (t) => {
+test.serial('the binary form works for input and output', async (t) => {
   const resident = await load(t, [LOGP_BUNDLE, '--name', 'solubility'])
   const folder = temporaryFolder(t)
   const [input, output] = [join(folder, 'input.bin'), join(folder, 'output.bin')]
@@ -87,7 +87,7 @@ test.serial('with --segment-only there is no worker, and run attaches', async (t
   const resident = await load(t, [LOGP_BUNDLE, '--segment-only'])
   const { segmentDir } = resident
   const { pid } = resident.process
-  // The process that compiled the model is on its way out.
+  // The compile process may still be exiting.
   await until('no child process', () => readFileSync(`/proc/${pid}/task/${pid}/children`, 'latin1') === '')
   const input = writeInput(t, SMILES)
   const { code, stdout, stderr } = run(segmentDir, ['eos0lgp', '--input', input, '--output', '-'])
@@ -98,9 +98,9 @@ test.serial('with --segment-only there is no worker, and run attaches', async (t
   t.deepEqual(readdirSync(segmentDir), [])
 })
 
-test.serial("with --http it serves too, and on a socket of one's choice", async (t) => {
+test.serial('with --http it also serves over HTTP, and on a configured socket', async (t) => {
   const path = join(temporaryFolder(t), 'onecopy.sock')
-  // As a server that was killed leaves it.
+  // A stale socket, as a killed server leaves it.
   const dead = spawn(process.execPath, [
     '-e',
     'require("net").createServer().listen(process.argv[1], () => console.log("on"))',
@@ -113,7 +113,7 @@ test.serial("with --http it serves too, and on a socket of one's choice", async 
   const resident = await load(t, [
     ...[LOGP_BUNDLE, '--http', '--port', '0', '--admin-port', '0', '--socket', path],
   ])
-  const [, url = ''] = /inference on (http:\S+),/.exec(resident.said()) ?? []
+  const [, url = ''] = /inference on (http:\S+),/.exec(resident.output()) ?? []
   const response = await fetch(`${url}/run?orient=values`, { method: 'POST', body: JSON.stringify(SMILES) })
   t.is(response.status, 200)
   const [[phenol]] = (await response.json()) as [[number]]
@@ -127,7 +127,7 @@ test.serial("with --http it serves too, and on a socket of one's choice", async 
   t.false(existsSync(path))
 })
 
-test.serial('a model that is no bundle takes lines of numbers', async (t) => {
+test.serial('a model without a bundle accepts lines of numbers', async (t) => {
   const resident = await load(t, [LOGP_MODEL, '--segment-only', '--name', 'plain'])
   const path = join(temporaryFolder(t), 'numbers.csv')
   const request = JSON.parse(readFileSync(join(LOGP_BUNDLE, 'sample-request.json'), 'utf8'))
@@ -144,32 +144,35 @@ test.serial('a model that is no bundle takes lines of numbers', async (t) => {
   t.is(await resident.stop(), 0)
 })
 
-test.serial('what load keeps can be attached to at any time, and what a server has released', async (t) => {
-  const resident = await load(t, [LOGP_BUNDLE])
-  // Begun later, and its raw weights are released by now: those of the other would be too.
-  const { server, url } = await startServer(t, { args: ['--workers', '1', '--bundle', LOGP_BUNDLE] })
-  await server.logged(({ msg }) => msg === 'released raw weights')
-  const input = writeInput(t, SMILES)
-  const output = join(temporaryFolder(t), 'output.csv')
-  const files = ['--input', input, '--output', output]
-  const attached = run(resident.segmentDir, [LOGP_BUNDLE, ...files, '--via', 'segment'])
-  t.is(attached.code, 0, attached.stderr)
+test.serial(
+  'run attaches to a model of onecopy load, and to a server that has released raw weights',
+  async (t) => {
+    const resident = await load(t, [LOGP_BUNDLE])
+    // Started later: once this server releases raw weights, the other one would have done so too.
+    const { server, url } = await startServer(t, { args: ['--workers', '1', '--bundle', LOGP_BUNDLE] })
+    await server.logged(({ msg }) => msg === 'released raw weights')
+    const input = writeInput(t, SMILES)
+    const output = join(temporaryFolder(t), 'output.csv')
+    const files = ['--input', input, '--output', output]
+    const attached = run(resident.segmentDir, [LOGP_BUNDLE, ...files, '--via', 'segment'])
+    t.is(attached.code, 0, attached.stderr)
 
-  // What the server has released is there again while it is attached to.
-  const again = run(server.segmentDir, [LOGP_BUNDLE, ...files, '--via', 'segment'])
-  t.is(again.code, 0, again.stderr)
-  // Without its sockets there is one way left, and the reason is said.
-  for (const name of server.segments().filter((one) => one.endsWith('.sock')))
-    rmSync(join(server.segmentDir, name))
-  const cold = run(server.segmentDir, [LOGP_BUNDLE, ...files])
-  t.is(cold.code, 0, cold.stderr)
-  t.regex(cold.stderr, /cannot be used[\s\S]*loaded for this run alone/)
-  t.is((await fetch(`${url}/v2/health/ready`)).status, 200)
-  await server.stop()
-  t.is(await resident.stop(), 0)
-})
+    // Released raw weights are restored while a process attaches.
+    const again = run(server.segmentDir, [LOGP_BUNDLE, ...files, '--via', 'segment'])
+    t.is(again.code, 0, again.stderr)
+    // Without its sockets only a cold load remains, with a warning that contains the reason.
+    for (const name of server.segments().filter((one) => one.endsWith('.sock')))
+      rmSync(join(server.segmentDir, name))
+    const cold = run(server.segmentDir, [LOGP_BUNDLE, ...files])
+    t.is(cold.code, 0, cold.stderr)
+    t.regex(cold.stderr, /cannot be used[\s\S]*loaded only for this run/)
+    t.is((await fetch(`${url}/v2/health/ready`)).status, 200)
+    await server.stop()
+    t.is(await resident.stop(), 0)
+  },
+)
 
-test.serial('what fails says why, with an exit code that a script can act on', async (t) => {
+test.serial('every failure has a message with the reason and its own exit code', async (t) => {
   const segmentDir = temporaryFolder(t, '/dev/shm')
   const input = writeInput(t, SMILES)
   const output = join(temporaryFolder(t), 'output.csv')
@@ -189,10 +192,10 @@ test.serial('what fails says why, with an exit code that a script can act on', a
   t.false(existsSync(output))
   const { code, stderr } = run(segmentDir, [LOGP_BUNDLE, '--input', input, '--output', output])
   t.is(code, 0)
-  t.regex(stderr, /warning: no server holds eos0lgp: its model is loaded for this run alone/)
+  t.regex(stderr, /warning: no server holds eos0lgp: its model is loaded only for this run/)
 })
 
-test.serial('a server that was killed is not asked: the model is loaded with a warning', async (t) => {
+test.serial('a killed server is ignored: the model is loaded, with a warning', async (t) => {
   const resident = await load(t, [LOGP_BUNDLE, '--segment-only'])
   const exited = once(resident.process, 'exit')
   resident.process.kill('SIGKILL')
@@ -200,10 +203,10 @@ test.serial('a server that was killed is not asked: the model is loaded with a w
   const input = writeInput(t, SMILES)
   const { code, stderr } = run(resident.segmentDir, [LOGP_BUNDLE, '--input', input, '--output', '-'])
   t.is(code, 0)
-  t.regex(stderr, /loaded for this run alone/)
+  t.regex(stderr, /loaded only for this run/)
 })
 
-/** A command `onecopy` on a PATH of its own, for run.sh. */
+/** A PATH with the `onecopy` command, for run.sh. */
 function pathWithOnecopy(t: ExecutionContext): string {
   const folder = temporaryFolder(t)
   const path = join(folder, 'onecopy')
@@ -212,7 +215,7 @@ function pathWithOnecopy(t: ExecutionContext): string {
   return `${folder}:${process.env.PATH}`
 }
 
-test.serial('run.sh, driven as ersilia-pack drives it, attaches to the resident model', async (t) => {
+test.serial('run.sh, started the way ersilia-pack starts it, attaches to the resident model', async (t) => {
   const bundle = makeBundle(t)
   const framework = join(bundle, 'model', 'framework')
   const { server } = await startServer(t, { args: ['--bundle', bundle, '--workers', '1'] })
@@ -232,15 +235,15 @@ test.serial('run.sh, driven as ersilia-pack drives it, attaches to the resident 
   t.is(rows.length, smiles.length + 1)
   await stopCleanly(t, server)
 
-  // The same file without a server: loaded for this once, and said so.
+  // Without a server the model is loaded only for this run, with a warning.
   const cold = script(temporaryFolder(t, '/dev/shm'))
   t.is(cold.status, 0)
-  t.regex(cold.stderr, /loaded for this run alone/)
+  t.regex(cold.stderr, /loaded only for this run/)
   const differences = linesOf(output).map((row, i) => (i === 0 ? 0 : Math.abs(Number(row) - Number(rows[i]))))
   t.true(Math.max(...differences) < 1e-5)
 })
 
-test.serial('a run.sh that asks onecopy in a bundle without a manifest ends with the reason', (t) => {
+test.serial('a run.sh that calls onecopy in a bundle without a manifest fails with the reason', (t) => {
   const bundle = makeBundle(t, { manifest: null })
   const input = writeInput(t, SMILES)
   const { status, stderr } = spawnSync(

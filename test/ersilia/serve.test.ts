@@ -9,7 +9,7 @@ import { PROJECT_ROOT } from '../helpers/shared.js'
 import { untilSome, withinDeadline } from '../helpers/waiting.js'
 import { LOGP_MODEL, makeBundle, molecules } from './helpers.js'
 
-/** Of models/logp/README.md, computed with RDKit and NumPy in Python. */
+/** From models/logp/README.md, computed with RDKit and NumPy in Python. */
 const PHENOL = 1.4048
 const IBUPROFEN = 2.836
 const SMILES = ['Oc1ccccc1', 'CC(C)Cc1ccc(cc1)C(C)C(=O)O', 'not a molecule']
@@ -27,7 +27,7 @@ function near(t: ExecutionContext, got: unknown, expected: number): void {
 }
 
 test.serial(
-  'npm start answers POST /run: every orient, both bodies, an invalid molecule a row of nulls',
+  'npm start answers POST /run: every orient, both body formats, nulls for an invalid molecule',
   async (t) => {
     const { server, url } = await startServer(t, { args: ['--workers', '2'] })
     const run = (orient: string, body: unknown = SMILES) =>
@@ -65,7 +65,7 @@ test.serial(
   },
 )
 
-test.serial('a bundle tells about itself as its own server does', async (t) => {
+test.serial('a bundle describes itself like the server of ersilia-pack', async (t) => {
   const { server, url } = await startServer(t, {
     args: ['--bundle', makeBundle(t), '--workers', '2'],
   })
@@ -85,7 +85,7 @@ test.serial('a bundle tells about itself as its own server does', async (t) => {
   ] as const)
     t.deepEqual(await get(`/card/${field}`), { [field]: value })
   t.like((await get('/card')) as object, { 'Input Shape': 'Single', 'Output Shape': 'Single' })
-  // A field that the card may not be asked for, a path that there is not, and a method: as FastAPI says it.
+  // An unknown card field, an unknown path and a wrong method get the error responses of FastAPI.
   const missing = await fetch(`${url}/card/nope`)
   t.is(missing.status, 422)
   t.like((await json(missing)) as object, { detail: [{ loc: ['path', 'field'] }] })
@@ -104,13 +104,13 @@ test.serial('a bundle tells about itself as its own server does', async (t) => {
   t.is((await fetch(`${url}/docs`)).status, 200)
   const { paths } = (await (await fetch(`${url}/openapi.json`)).json()) as { paths: Record<string, unknown> }
   t.true('/run' in paths)
-  // The protocol is there too, under the Identifier.
+  // The Open Inference Protocol is served too, under the Identifier.
   t.like((await get('/v2/models/eos9zzz')) as object, { name: 'eos9zzz' })
   await stopCleanly(t, server)
 })
 
 test.serial(
-  'what cannot be understood is 422 with the reason, and the server answers the next request',
+  'invalid requests get 422 with the reason, and the server answers the next request',
   async (t) => {
     const { server, url } = await startServer(t, { args: ['--workers', '1'] })
     for (const [path, body, reason] of [
@@ -130,9 +130,9 @@ test.serial(
       const response = await fetch(`${url}${path}`, { method: 'POST', body })
       t.is(response.status, 422, `${path} ${body}`)
       const { detail } = (await json(response)) as { detail: string | { loc: unknown[]; msg: string }[] }
-      const said =
+      const text =
         typeof detail === 'string' ? detail : detail.map(({ loc, msg }) => [...loc, msg].join(': ')).join()
-      t.regex(said, reason)
+      t.regex(text, reason)
       t.is(response.headers.get('x-error-code'), 'INPUT_INVALID')
       t.truthy(response.headers.get('x-request-id'))
     }
@@ -145,32 +145,35 @@ test.serial(
   },
 )
 
-test.serial('5,000 molecules are answered as by the model in-process on the same fingerprints', async (t) => {
-  const { server, url } = await startServer(t, { args: ['--workers', '2'] })
-  const smiles = molecules(5000)
-  const got = (await post(`${url}/run?orient=values`, smiles).then(json)) as number[][]
-  t.is(got.length, smiles.length)
-  const options = MorganOptionsSchema.parse({ radius: 1, counts: 'simulated' })
-  await using runner = await TransformRunner.open({ choice: { kind: 'morgan', options } })
-  let largest = 0
-  for (let from = 0; from < smiles.length; from += 500) {
-    const { accepted, rows } = await runner.encode(smiles.slice(from, from + 500))
-    t.true(accepted.every((one) => one === 1))
-    const data = rows[0] as Float32Array
-    const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
-    const { outputs } = await runInProcess(LOGP_MODEL, [
-      { name: 'fingerprint', datatype: 'FP32', shape: [500, 2048], bytes },
-    ])
-    const expected = new Float32Array(Uint8Array.from(outputs[0]?.bytes ?? []).buffer)
-    for (const [i, value] of expected.entries())
-      largest = Math.max(largest, Math.abs(value - (got[from + i]?.[0] as number)))
-  }
-  // Kernels add up in another order where another number of rows is computed together.
-  t.true(largest < 1e-5, `largest difference ${largest}`)
-  await stopCleanly(t, server)
-})
+test.serial(
+  '5,000 molecules have the same results as in-process runs on the same fingerprints',
+  async (t) => {
+    const { server, url } = await startServer(t, { args: ['--workers', '2'] })
+    const smiles = molecules(5000)
+    const got = (await post(`${url}/run?orient=values`, smiles).then(json)) as number[][]
+    t.is(got.length, smiles.length)
+    const options = MorganOptionsSchema.parse({ radius: 1, counts: 'simulated' })
+    await using runner = await TransformRunner.open({ choice: { kind: 'morgan', options } })
+    let largest = 0
+    for (let from = 0; from < smiles.length; from += 500) {
+      const { accepted, rows } = await runner.encode(smiles.slice(from, from + 500))
+      t.true(accepted.every((one) => one === 1))
+      const data = rows[0] as Float32Array
+      const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
+      const { outputs } = await runInProcess(LOGP_MODEL, [
+        { name: 'fingerprint', datatype: 'FP32', shape: [500, 2048], bytes },
+      ])
+      const expected = new Float32Array(Uint8Array.from(outputs[0]?.bytes ?? []).buffer)
+      for (const [i, value] of expected.entries())
+        largest = Math.max(largest, Math.abs(value - (got[from + i]?.[0] as number)))
+    }
+    // The summation order of the kernels depends on the number of rows in a run.
+    t.true(largest < 1e-5, `largest difference ${largest}`)
+    await stopCleanly(t, server)
+  },
+)
 
-test.serial('a job is found whichever worker answers, and unknown ones are 404', async (t) => {
+test.serial('every worker answers for a job, and unknown jobs are 404', async (t) => {
   const { server, url } = await startServer(t, { args: ['--workers', '2'] })
   const submitted = (await post(`${url}/job/submit?orient=values`, SMILES).then(json)) as {
     job_id: string
@@ -184,7 +187,7 @@ test.serial('a job is found whichever worker answers, and unknown ones are 404',
   })
   const expected = await post(`${url}/run?orient=values`, SMILES).then(json)
   for (let i = 0; i < 8; i++) {
-    // Every connection may meet another worker.
+    // Each connection may reach a different worker.
     const response = await fetch(`${url}/job/result/${job_id}`, { headers: { connection: 'close' } })
     t.deepEqual(await json(response), expected)
   }
@@ -196,7 +199,7 @@ test.serial('a job is found whichever worker answers, and unknown ones are 404',
   await stopCleanly(t, server)
 })
 
-test.serial('a job whose worker died is failed, and its successor says so', async (t) => {
+test.serial('a job whose worker died is failed, and the replacement worker reports it', async (t) => {
   const { server, url } = await startServer(t, { args: ['--workers', '1'] })
   const { job_id } = (await post(`${url}/job/submit`, molecules(50_000)).then(json)) as { job_id: string }
   const status = async () => {
@@ -208,14 +211,14 @@ test.serial('a job whose worker died is failed, and its successor says so', asyn
   t.deepEqual(await json(unfinished), { job_id, status: 'pending', result: null })
   const [{ workers }] = (await json(await fetch(`${url}/models/status`))) as [{ workers: { pid: number }[] }]
   process.kill(workers[0]?.pid ?? 0, 'SIGKILL')
-  await untilSome('the successor to say it', async () =>
+  await untilSome('the replacement to report it', async () =>
     (await status().catch(() => null)) === 'failed' ? true : null,
   )
   await stopCleanly(t, server)
 })
 
 test.serial(
-  'molecules that trap the featurizer are rows of nulls, among right ones, at any time',
+  'molecules that cause a trap in the featurizer give rows of nulls and affect no others',
   async (t) => {
     const featurizer = { kind: 'morgan', radius: 1, counts: 'simulated', max_characters: 10_000 }
     const bundle = makeBundle(t, { manifest: { featurizer } })
@@ -238,7 +241,7 @@ test.serial(
   },
 )
 
-test.serial('without Redis the flags of the cache change no answer', async (t) => {
+test.serial('without Redis the cache flags change no result', async (t) => {
   const { server, url } = await startServer(t, { args: ['--workers', '1'] })
   const run = async (query: string) =>
     (await post(`${url}/run?orient=values&${query}`, SMILES).then(json)) as (number | null)[][]
@@ -247,11 +250,11 @@ test.serial('without Redis the flags of the cache change no answer', async (t) =
   for (const query of ['fetch_cache=true&cache_only=true', 'cache_only=true', 'fetch_cache=true'])
     t.deepEqual(await run(query), computed, `${query}: without Redis everything is computed`)
   t.deepEqual(await run('fetch_cache=true&save_cache=true'), computed)
-  t.deepEqual(await run('output_type=light'), computed, 'an unknown form is the simple one')
+  t.deepEqual(await run('output_type=light'), computed, 'an unknown form is treated as simple')
   await stopCleanly(t, server)
 })
 
-test.serial('a model that is variable bypasses the cache', async (t) => {
+test.serial('a model with variable outputs bypasses the cache', async (t) => {
   const bundle = makeBundle(t, { card: { 'Output Consistency': 'Variable' } })
   const { server, url } = await startServer(t, { args: ['--bundle', bundle, '--workers', '1'] })
   const query = 'orient=values&fetch_cache=true&cache_only=true'
@@ -260,7 +263,7 @@ test.serial('a model that is variable bypasses the cache', async (t) => {
   await stopCleanly(t, server)
 })
 
-test.serial('text columns and integer columns are answered as their type says', async (t) => {
+test.serial('text and integer columns have the declared types', async (t) => {
   const columns = 'name,type,direction,description\nlogp,integer,high,x\n'
   const examples = { 'columns/run_columns.csv': columns, 'examples/run_output.csv': 'other\n1\n' }
   const integer = makeBundle(t, { card: { 'Output Type': ['Integer'] }, files: examples })
@@ -290,7 +293,7 @@ test.serial('a bundle that does not reproduce its examples is not served', async
   t.deepEqual(server.segments(), [])
 })
 
-test.serial('a bundle without a manifest is served by its run.sh, and says so', async (t) => {
+test.serial('a bundle without a manifest is served by its run.sh, which the status shows', async (t) => {
   const script = [
     '#!/bin/bash',
     'test "$1/run.sh" -ef "$0" || exit 3',

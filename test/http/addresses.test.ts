@@ -17,7 +17,7 @@ function hasIpv6(): boolean {
 const withIpv6 = hasIpv6() ? test : test.skip
 
 withIpv6(
-  'an IPv6 address is listened on with and without brackets, from a flag, the environment or a file',
+  'an IPv6 address works with and without brackets, from a flag, the environment or a file',
   async (t) => {
     const folder = temporaryFolder(t)
     const models = writeModel(folder, 'add', addModel())

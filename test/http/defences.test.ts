@@ -83,7 +83,11 @@ test.serial('a key allows exactly its scopes; probes need none', async (t) => {
     for (const probe of ['live', 'ready']) t.is((await ask(`${base}/v2/health/${probe}`)).status, 200)
   t.is((await ask(`${url}/v2/models`, { headers: { 'X-API-Key': infer.key } })).status, 200)
   const basic = { authorization: 'Basic eDp5', 'x-api-key': infer.key }
-  t.is((await ask(`${url}/v2/models`, { headers: basic })).status, 200, 'another scheme may be of a proxy')
+  t.is(
+    (await ask(`${url}/v2/models`, { headers: basic })).status,
+    200,
+    'another scheme may be meant for a proxy',
+  )
   t.is((await ask(`${url}/none`)).status, 401, 'which routes exist is not disclosed')
   t.is((await ask(`${url}/V2/Models`)).status, 401)
   const counted = (await ask(`${adminUrl}/metrics`, { headers: metrics.headers })).body
@@ -107,7 +111,7 @@ test.serial('requests above the rate get 429 until the time in Retry-After', asy
   t.true(Number.isInteger(waitSeconds) && waitSeconds >= 1 && waitSeconds <= 4, String(waitSeconds))
   const askedMs = performance.now()
   t.is((await ask(`${url}/v2/health/ready`)).status, 200)
-  await until('room again', async () => (await send(key.headers)).status === 200)
+  await until('the limit to allow a request', async () => (await send(key.headers)).status === 200)
   t.true(performance.now() - askedMs < waitSeconds * 1000 + 500)
   t.is((await ask(`${adminUrl}/v2/health/ready`)).status, 200)
   await stopCleanly(t, server)
@@ -142,9 +146,15 @@ test.serial(
       url,
       'POST /v2/models/add/infer HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 5.5.5.5, 6.6.6.6\r\nContent-Length: 99\r\n\r\n{',
     )
-    await until('it is inside', async () => (await slow(1, '5.5.5.5').catch(() => null)) !== null)
+    await until(
+      'the request to be in flight',
+      async () => (await slow(1, '5.5.5.5').catch(() => null)) !== null,
+    )
     await left.reset()
-    await until('one who left leaves nothing inside', async () => (await slow(1, '5.5.5.5')).status === 200)
+    await until(
+      'the disconnected request to be released',
+      async () => (await slow(1, '5.5.5.5')).status === 200,
+    )
     await stopCleanly(t, server)
   },
 )
@@ -161,13 +171,13 @@ test.serial("forged addresses and addresses of one network do not raise a client
   t.deepEqual(
     [await send('2001:db8::1'), await send('2001:db8:0:0:1:2:3:4'), await send('2001:DB8::ffff')],
     [200, 200, 429],
-    'a network of IPv6 is one client',
+    'an IPv6 network is one client',
   )
   t.is(await send('2001:db8:0:1::1'), 200)
   t.deepEqual(
     [await send('nonsense'), await send(null), await send('')],
     [200, 200, 429],
-    'the connection counts',
+    'the address of the connection counts',
   )
   await stopCleanly(t, server)
 })
@@ -188,7 +198,7 @@ test.serial('pages of listed origins may send requests and read the headers of t
     })
   for (const origin of [PAGE, 'http://localhost:3000']) {
     const { status, headers } = await preflight(origin)
-    t.is(status, 204, 'before a key is asked for: browsers send none')
+    t.is(status, 204, 'a preflight needs no key: browsers send none')
     t.is(headers['access-control-allow-origin'], origin)
     t.regex(String(headers['access-control-allow-headers']), /inference-header-content-length/)
     t.regex(String(headers['access-control-allow-methods']), /POST/)

@@ -83,26 +83,23 @@ test('the package contains every file that the page needs', (t) => {
     t.true(paths.has(path), path)
 })
 
-testInBrowser(
-  'on the page the built-in model can be tried, and the browser has nothing to complain about',
-  async (t) => {
-    const { server, url, adminUrl } = await startServer(t, { args: ['--workers', '1'] })
-    const page = await BrowserPage.open(t, `${url}/docs#/inference/infer`)
-    const section = `document.querySelector('#operations-inference-infer')`
-    const sample = await page.until<string>(`${section}?.querySelector('textarea')?.value`)
-    const file = readFileSync(join(PROJECT_ROOT, 'models', 'logp', 'sample-request.json'), 'utf8')
-    t.deepEqual(JSON.parse(sample), JSON.parse(file))
-    t.is(await page.until(`${section}.querySelector('select').value`), 'logp')
-    await page.evaluate(`${section}.querySelector('.execute').click()`)
-    const answer = await page.until<string>(
-      `${section}.querySelector('.live-responses-table pre')?.textContent`,
-    )
-    t.is(JSON.parse(answer).outputs[0].data[0].toFixed(2), '1.40')
-    t.deepEqual(page.complaints, [])
+testInBrowser('the page can run the built-in model, and the browser reports no errors', async (t) => {
+  const { server, url, adminUrl } = await startServer(t, { args: ['--workers', '1'] })
+  const page = await BrowserPage.open(t, `${url}/docs#/inference/infer`)
+  const section = `document.querySelector('#operations-inference-infer')`
+  const sample = await page.until<string>(`${section}?.querySelector('textarea')?.value`)
+  const file = readFileSync(join(PROJECT_ROOT, 'models', 'logp', 'sample-request.json'), 'utf8')
+  t.deepEqual(JSON.parse(sample), JSON.parse(file))
+  t.is(await page.until(`${section}.querySelector('select').value`), 'logp')
+  await page.evaluate(`${section}.querySelector('.execute').click()`)
+  const answer = await page.until<string>(
+    `${section}.querySelector('.live-responses-table pre')?.textContent`,
+  )
+  t.is(JSON.parse(answer).outputs[0].data[0].toFixed(2), '1.40')
+  t.deepEqual(page.complaints, [])
 
-    const admin = await BrowserPage.open(t, `${adminUrl}/docs`)
-    await admin.until(`document.body.innerText.includes('/v2/repository/models/{model}/load')`)
-    t.deepEqual(admin.complaints, [])
-    await stopCleanly(t, server)
-  },
-)
+  const admin = await BrowserPage.open(t, `${adminUrl}/docs`)
+  await admin.until(`document.body.innerText.includes('/v2/repository/models/{model}/load')`)
+  t.deepEqual(admin.complaints, [])
+  await stopCleanly(t, server)
+})

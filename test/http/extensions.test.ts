@@ -84,7 +84,7 @@ test('an output can be returned as its highest classes, with labels, in JSON and
   t.deepEqual(await classified('add', { classification: 99 }, [1, 2], [5, 5]), [
     { name: 'y', datatype: 'BYTES', shape: [1, 2], strings: ['7.000000:1:dog', '6.000000:0:cat'] },
   ])
-  // Rows are also known to be rows if the config disables batching.
+  // The batch dimension is also known if the config disables batching.
   t.deepEqual((await classified('alone', { classification: 1 }))[0]?.shape, [2, 1])
   t.deepEqual(await classified('fixed', { classification: 2 }, [3], [1, -2, 3]), [
     { name: 'y', datatype: 'BYTES', shape: [2], strings: ['2.000000:1', '-1.000000:0'] },

@@ -54,24 +54,24 @@ function post(parts: Partial<FuzzRequest> & Pick<FuzzRequest, 'kind' | 'body'>):
   return { method: 'POST', path: INFER, headers: {}, expected: null, ...parts }
 }
 
-const rightJson = rows.map((values) =>
-  post({ kind: 'right JSON', body: bytesOf(jsonOf(values)), expected: answerTo(values) }),
+const validJson = rows.map((values) =>
+  post({ kind: 'valid JSON', body: bytesOf(jsonOf(values)), expected: answerTo(values) }),
 )
 
-const rightBinary = rows.map((values) => {
+const validBinary = rows.map((values) => {
   const { head, tensor } = binaryOf(values)
   const json = bytesOf(head)
   return post({
-    kind: 'right binary',
+    kind: 'valid binary',
     headers: { [HEADER_LENGTH]: String(json.length) },
     body: Buffer.concat([json, tensor]),
     expected: answerTo(values),
   })
 })
 
-const rightCompressed = fc.tuple(rows, fc.constantFrom('gzip', 'deflate')).map(([values, encoding]) =>
+const validCompressed = fc.tuple(rows, fc.constantFrom('gzip', 'deflate')).map(([values, encoding]) =>
   post({
-    kind: `right ${encoding}`,
+    kind: `valid ${encoding}`,
     headers: { 'Content-Encoding': encoding },
     body: (encoding === 'gzip' ? gzipSync : deflateSync)(bytesOf(jsonOf(values))),
     expected: answerTo(values),
@@ -125,7 +125,7 @@ function replaced(document: unknown, path: readonly Step[], change: unknown): un
 }
 
 /** Replaces one value of a valid document, and may add a key. */
-function bent(
+function mutated(
   document: unknown,
   at: number,
   value: unknown,
@@ -139,10 +139,10 @@ function bent(
 
 const extraKey = fc.option(fc.tuple(strangeKey, strangeValue), { freq: 3 })
 
-const bentJson = fc
+const mutatedJson = fc
   .tuple(rows, fc.nat(40), strangeValue, extraKey)
   .map(([values, at, value, extra]) =>
-    post({ kind: 'bent JSON', body: bytesOf(bent(jsonOf(values), at, value, extra) ?? null) }),
+    post({ kind: 'mutated JSON', body: bytesOf(mutated(jsonOf(values), at, value, extra) ?? null) }),
   )
 
 const anyJson = fc
@@ -169,14 +169,14 @@ const anyLength = fc.oneof(
   ),
 )
 
-const bentBinary = fc
+const mutatedBinary = fc
   .tuple(rows, fc.nat(40), strangeValue, fc.option(anyLength), fc.integer({ min: -30, max: 30 }))
   .map(([values, at, value, length, excess]) => {
     const { head, tensor } = binaryOf(values)
-    const json = bytesOf(bent(head, at, value, null) ?? null)
+    const json = bytesOf(mutated(head, at, value, null) ?? null)
     const body = Buffer.concat([json, tensor, Buffer.alloc(Math.max(0, excess), 1)])
     return post({
-      kind: 'bent binary',
+      kind: 'mutated binary',
       headers: { [HEADER_LENGTH]: length ?? String(json.length) },
       body: excess < 0 ? body.subarray(0, Math.max(0, body.length + excess)) : body,
     })
@@ -187,9 +187,9 @@ const raw = fc
   .map(([body, length]) => post({ kind: 'bytes', headers: { [HEADER_LENGTH]: length }, body }))
 
 /** Changes some bytes of a valid body, or truncates it. */
-const bentBytes = fc
+const mutatedBytes = fc
   .tuple(
-    fc.oneof(rightJson, rightBinary, rightCompressed),
+    fc.oneof(validJson, validBinary, validCompressed),
     fc.array(fc.tuple(fc.nat(4000), fc.nat(255)), { maxLength: 4 }),
     fc.option(fc.nat(200)),
   )
@@ -198,15 +198,15 @@ const bentBytes = fc
     for (const [at, byte] of edits) body[at % body.length] = byte
     return {
       ...request,
-      kind: `bent ${request.kind}`,
+      kind: `mutated ${request.kind}`,
       body: cut === null ? body : body.subarray(0, cut % body.length),
       expected: null,
     }
   })
 
-const bentEncoding = fc
+const mutatedEncoding = fc
   .tuple(
-    fc.oneof(rightJson, rightCompressed),
+    fc.oneof(validJson, validCompressed),
     fc.constantFrom(
       'gzip',
       'deflate',
@@ -223,7 +223,7 @@ const bentEncoding = fc
   )
   .map(([request, encoding]) => ({
     ...request,
-    kind: 'bent encoding',
+    kind: 'mutated encoding',
     headers: { ...request.headers, 'Content-Encoding': encoding },
     expected: null,
   }))
@@ -300,7 +300,7 @@ const anyPath = fc
     fc.constantFrom('GET', 'GET', 'POST', 'PUT', 'DELETE', 'PATCH', 'OPTIONS', 'HEAD'),
     fc.oneof(
       fc.constant(new Uint8Array()),
-      rightJson.map(({ body }) => body),
+      validJson.map(({ body }) => body),
     ),
   )
   .map(([to, method, body]) =>
@@ -349,12 +349,12 @@ const header = fc.tuple(
 
 /** A valid request with headers that have no effect, and some that have. */
 const anyHeaders = fc
-  .tuple(fc.oneof(rightJson, rightBinary, rightCompressed), fc.array(header, { minLength: 1, maxLength: 4 }))
+  .tuple(fc.oneof(validJson, validBinary, validCompressed), fc.array(header, { minLength: 1, maxLength: 4 }))
   .map(([request, headers]) => ({
     ...request,
     kind: `${request.kind}, any headers`,
     headers: {
-      // An expectation of 100-continue is between the HTTP libraries of both sides.
+      // The HTTP libraries of both sides handle Expect: 100-continue.
       ...Object.fromEntries(headers.filter(([name]) => name !== 'Expect')),
       ...request.headers,
     },
@@ -362,15 +362,15 @@ const anyHeaders = fc
   }))
 
 export const fuzzRequest: fc.Arbitrary<FuzzRequest> = fc.oneof(
-  { weight: 4, arbitrary: rightJson },
-  { weight: 3, arbitrary: rightBinary },
-  { weight: 2, arbitrary: rightCompressed },
-  { weight: 6, arbitrary: bentJson },
+  { weight: 4, arbitrary: validJson },
+  { weight: 3, arbitrary: validBinary },
+  { weight: 2, arbitrary: validCompressed },
+  { weight: 6, arbitrary: mutatedJson },
   { weight: 2, arbitrary: anyJson },
-  { weight: 5, arbitrary: bentBinary },
+  { weight: 5, arbitrary: mutatedBinary },
   { weight: 2, arbitrary: raw },
-  { weight: 4, arbitrary: bentBytes },
-  { weight: 2, arbitrary: bentEncoding },
+  { weight: 4, arbitrary: mutatedBytes },
+  { weight: 2, arbitrary: mutatedEncoding },
   { weight: 3, arbitrary: anyPath },
   { weight: 2, arbitrary: anyHeaders },
 )

@@ -83,7 +83,7 @@ function problemOf(request: FuzzRequest, answer: Answer): string | null {
   const { status } = answer
   if (!STATUSES.has(status)) return `status ${status}: ${inflated(answer).toString('utf8').slice(0, 300)}`
   if (request.expected !== null) {
-    if (status !== 200) return `a right request was refused: ${status} ${inflated(answer).toString('utf8')}`
+    if (status !== 200) return `a valid request was rejected: ${status} ${inflated(answer).toString('utf8')}`
     const values = valuesOf(answer)
     if (values.join() !== request.expected.join()) return `the values of another request: ${values}`
     return null
@@ -91,9 +91,10 @@ function problemOf(request: FuzzRequest, answer: Answer): string | null {
   if (status < 400 || request.method === 'HEAD') return null
   const text = inflated(answer).toString('utf8')
   const { error } = JSON.parse(text) as { error?: unknown }
-  if (typeof error !== 'string' || error === '') return `an error without words: ${text}`
+  if (typeof error !== 'string' || error === '') return `an error without a message: ${text}`
   // A path of the server, or a line of a stack.
-  if (/\bat .*\(.*:\d+:\d+\)|node_modules|\/dist\//.test(text)) return `it says too much: ${text}`
+  if (/\bat .*\(.*:\d+:\d+\)|node_modules|\/dist\//.test(text))
+    return `the response discloses internals: ${text}`
   return null
 }
 
@@ -137,14 +138,14 @@ test('every random request is answered, valid ones correctly, and the server sta
   t.deepEqual(
     server.log.filter(({ level }) => level === 'error' || level === 'fatal'),
     [],
-    'nothing that the server takes for its own fault',
+    'the server logged no error of its own',
   )
   t.deepEqual(
     childrenOf(server.process.pid as number)
       .filter(isWorker)
       .map(({ pid }) => pid),
     pids,
-    'the same workers',
+    'no worker was replaced',
   )
   const late = await privateBytes(pids)
   for (const [i, bytes] of late.entries())
@@ -152,7 +153,7 @@ test('every random request is answered, valid ones correctly, and the server sta
       bytes - (early?.[i] ?? bytes) < GROWTH_BYTES,
       `a process grew from ${early?.[i]} to ${bytes} bytes`,
     )
-  t.true((statuses.get(200) ?? 0) > REQUESTS / 5, 'right requests are among them')
+  t.true((statuses.get(200) ?? 0) > REQUESTS / 5, 'enough requests are valid')
   t.log(`${REQUESTS} requests, seed ${SEED}: ${JSON.stringify(Object.fromEntries([...statuses].sort()))}`)
   await stopCleanly(t, server)
 })

@@ -45,7 +45,7 @@ test.after.always(() => {
   if (compiled !== undefined) rmSync(compiled, { recursive: true, force: true })
 })
 
-/** The initial of a body that would decompress. */
+/** A request with a truncated gzip body. */
 function gzipCut(): Buffer {
   const body = gzipSync(bodyWith('compressed'))
   const head = `POST ${PATH} HTTP/1.1\r\nHost: x\r\nContent-Encoding: gzip\r\nContent-Length: ${body.length}\r\n\r\n`
@@ -221,7 +221,7 @@ test.serial('hundreds of resets during a body are cancelled and cause no inferen
         RawClient.connect(url, `${CUT_BODY.replace('Host: x', 'Host: x\r\nExpect: 100-continue')}`),
       ),
     )
-    // The server says "continue" when it has read the headers: none of them is cut off before that.
+    // The server sends 100 Continue after it has read the headers, so every reset happens during the body.
     await Promise.all(clients.map((client) => client.answered()))
     await Promise.all(clients.map((client) => client.reset()))
   }
@@ -370,7 +370,7 @@ test.serial(
     await server.logged((line) => line.level === 'warn' && line.maxConnections === LIMIT)
     for (const client of held) {
       client.socket.write(live)
-      t.is((await client.answered(2))[1]?.status, 200, 'those that were first are still served')
+      t.is((await client.answered(2))[1]?.status, 200, 'the first connections are still served')
     }
     await Promise.all(held.map((client) => client.reset()))
     await until('room', async () => {

@@ -118,12 +118,12 @@ test.serial('spans of a request reach the collector before the server has ended'
   t.true(Math.abs(Number(BigInt(request.startTimeUnixNano) / 1_000_000n) - Date.now()) < 60_000)
 
   const refused = collector.spans.find(({ traceId }) => traceId !== TRACE_ID) as OtlpSpan
-  t.falsy(refused.parentSpanId, 'a header that is not valid begins a new trace')
+  t.falsy(refused.parentSpanId, 'an invalid header starts a new trace')
   t.is(attributeOf(refused, 'error.type'), 'MODEL_NOT_FOUND')
-  t.not(refused.status?.code, 2, 'the fault of a client is no error of the server')
+  t.not(refused.status?.code, 2, 'a client error is not a server error')
 })
 
-test.serial("OpenTelemetry's own variables turn traces on and name the service", async (t) => {
+test.serial("OpenTelemetry's standard variables enable traces and name the service", async (t) => {
   const collector = await Collector.start(t)
   const { server, url } = await start(t, [], {
     OTEL_EXPORTER_OTLP_ENDPOINT: collector.url,

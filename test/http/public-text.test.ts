@@ -187,17 +187,17 @@ const LOADS: readonly { readonly about: string; readonly bytes: Uint8Array; read
   },
   { about: 'no graph', bytes: new Uint8Array(), says: /ModelProto does not have a graph\.$/ },
   {
-    about: 'an opset of the future',
+    about: 'a future opset',
     bytes: modelBytes(graph({ input: [float('a', [2])], output: y, node: [node('Relu', ['a'], ['y'])] }), 99),
     says: /Opset 99 is under development/,
   },
   {
-    about: 'an operator that does not exist',
+    about: 'an unknown operator',
     bytes: modelBytes(graph({ input: [float('a', [2])], output: y, node: [node('NoSuch', ['a'], ['y'])] })),
     says: /No Op registered for NoSuch/,
   },
   {
-    about: 'external data that is missing',
+    about: 'missing external data',
     bytes: modelBytes(
       graph({
         input: [float('a', [2])],
@@ -233,7 +233,7 @@ for (const { about, bytes, says } of LOADS) {
   })
 }
 
-test('names of nodes that look like paths are kept, paths of this machine are not', (t) => {
+test('names of nodes that look like paths are kept, and paths of this machine are removed', (t) => {
   const text =
     "running MatMul node. Name:'/encoder/layer.0/MatMul' Status Message: /encoder/layer.0/Add and /etc/passwd"
   t.is(publicText(text), text.replace('/etc/passwd', 'passwd'))
@@ -258,7 +258,7 @@ test('the last output of a crashed process is shown without colours, log prefixe
   )
 })
 
-test('of a failed request, the repository index and the log, only the log has the source location', async (t) => {
+test('only the log has the source location of a failure; the response and the repository index do not', async (t) => {
   const models = writeModel(temporaryFolder(t), 'add', addModel())
   const reshape = graph({
     input: withInts,

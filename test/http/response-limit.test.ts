@@ -91,7 +91,7 @@ async function isRefused(t: ExecutionContext, response: Response, sizes: RegExp)
 
 test('a response above --max-response is rejected with both sizes, in every form, and counts as one failure', async (t) => {
   const { server, url, adminUrl } = await serve(t, ['--max-response', '1MiB'])
-  // Two bytes an element as JSON, four as binary: known before anything is encoded.
+  // Two bytes per element as JSON, four as binary: known before anything is encoded.
   await isRefused(
     t,
     await ask(url, 'fill', fill(1_000_000)),

@@ -55,7 +55,7 @@ async function withReference<T>(folder: string, work: (reference: TextReference)
 }
 
 test.serial(
-  'the official client gets the vectors that the runtime gives in-process, as floats, as base64 and from ids',
+  'the official client gets the vectors of in-process runs, as floats, as base64 and from ids',
   async (t) => {
     const { client, folderOf } = await serve(t, { minilm: {} })
     const texts = ['The white rabbit was late.', '', ...textsOf(20, { seed: 4, maxWords: 12 })]
@@ -101,7 +101,7 @@ test.serial(
   },
 )
 
-test.serial('errors reach the official client in its own classes', async (t) => {
+test.serial('the official client maps errors to its error classes', async (t) => {
   const { client, url } = await serve(t, { minilm: {}, judge: { kind: 'reranker' } })
   const ask = (body: object) =>
     client.embeddings.create({ model: 'minilm', input: 'x', ...body } as OpenAI.EmbeddingCreateParams)
@@ -320,7 +320,7 @@ test.serial('rerank, in both APIs: best first, with the scores of the runtime', 
   })
 })
 
-test.serial('outputs of FP16 are answered as those of FP32, for every task', async (t) => {
+test.serial('FP16 outputs give the same results as FP32, for every task', async (t) => {
   const kinds = ['sentence', 'pooled-in-graph', 'classifier', 'token-classifier', 'reranker'] as const
   const models = kinds.flatMap((kind) => [
     [kind, { kind }] as const,
@@ -349,13 +349,13 @@ test.serial('outputs of FP16 are answered as those of FP32, for every task', asy
     t.is(half?.status, 200, JSON.stringify(half?.json))
     const [expected, got] = [numbersIn(single?.json), numbersIn(half?.json)]
     t.true(expected.length >= texts.length)
-    // Eleven bits of a mantissa.
+    // FP16 has eleven significant bits.
     t.true(largestGap(got, expected) < 2e-3, kind)
     t.notDeepEqual(got, expected, 'the graph really has FP16')
   }
 })
 
-test.serial('tokenize and info say what the model makes of texts', async (t) => {
+test.serial('tokenize and info describe how the model reads texts', async (t) => {
   const { url } = await serve(t, { minilm: {} })
   const { json } = await post(`${url}/tokenize`, { inputs: ['White rabbit', ''], add_special_tokens: false })
   const [tokens, none] = json as {

@@ -35,7 +35,10 @@ test.serial('a script serves, restarts its workers, and leaves nothing', async (
   t.teardown(() => server.close())
   t.deepEqual(await ask(server.port), [11, 22])
   t.is((await fetch(`http://127.0.0.1:${server.adminPort}/metrics`)).status, 200)
-  await t.throwsAsync(serve(options), { code: 'CONFIG_INVALID', message: /a server runs in this process/ })
+  await t.throwsAsync(serve(options), {
+    code: 'CONFIG_INVALID',
+    message: /a server already runs in this process/,
+  })
   const children = () => readFileSync(`/proc/self/task/${process.pid}/children`, 'latin1').trim().split(' ')
   const first = children()
   await server.restart()
@@ -122,7 +125,7 @@ test.serial('it runs in the primary of a cluster with workers of its own, and di
     t.deepEqual(answer.y, [11, 22])
     t.deepEqual(answer.args, ['mine'])
     t.deepEqual(settings, ['mine'])
-    t.regex(answer.refused, /no worker of a cluster/)
+    t.regex(answer.refused, /other than a cluster worker/)
     await until('nothing to be left', () => readdirSync(options.segmentDir).length === 0)
   }
 })

@@ -42,7 +42,7 @@ function integersIn(value: unknown): number[] {
   return typeof value === 'object' && value !== null ? Object.values(value).flatMap(integersIn) : []
 }
 
-test('any worker tells what all have done, those that were killed too', async (t) => {
+test('any worker reports the statistics of all workers, including killed ones', async (t) => {
   const models = writeModel(temporaryFolder(t), 'add', addModel())
   const { server, url } = await startServer(t, {
     models,
@@ -84,7 +84,7 @@ test('any worker tells what all have done, those that were killed too', async (t
   await stopCleanly(t, server)
 })
 
-test('every field is there as an integer, for all models, one model or one version', async (t) => {
+test('every field is an integer, for all models, one model or one version', async (t) => {
   const models = temporaryFolder(t)
   writeModel(models, 'add', addModel(), '1')
   writeModel(models, 'add', addModel(), '2')

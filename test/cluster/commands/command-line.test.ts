@@ -25,7 +25,7 @@ test('serve takes model files, folders of models and repositories as arguments',
   await stopCleanly(t, server)
 })
 
-test('serve says what it expected of an argument that is no model', (t) => {
+test('serve rejects an argument that is not a model and names what it expected', (t) => {
   const file = join(temporaryFolder(t), 'notes.txt')
   writeFileSync(file, 'text')
   const { code, stdout, stderr } = runCommand(['serve', file, '--port', '0', '--admin-port', '0'])

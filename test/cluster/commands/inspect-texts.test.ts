@@ -23,26 +23,23 @@ function textOf(t: ExecutionContext, options: TextModelOptions) {
   return Document.parse(JSON.parse(inspected(t, options, '--json'))).text
 }
 
-test.serial(
-  'inspect checks whether padding changes answers, and says which texts are computed together',
-  (t) => {
-    const text = textOf(t, {})
-    t.like(text, { output: 'last_hidden_state', problem: null })
-    t.deepEqual(text.together, {
-      texts: 'all',
-      reason: 'padding changes no result by more than 0.0001 of its largest element',
-    })
-    t.regex(inspected(t, {}), /texts together +│ yes, of all lengths: padding/)
-  },
-)
+test.serial('inspect checks whether padding changes results, and shows which texts share a batch', (t) => {
+  const text = textOf(t, {})
+  t.like(text, { output: 'last_hidden_state', problem: null })
+  t.deepEqual(text.together, {
+    texts: 'all',
+    reason: 'padding changes no result by more than 0.0001 of its largest element',
+  })
+  t.regex(inspected(t, {}), /text batches +│ yes, of any length: padding/)
+})
 
-test.serial('of a model whose answers depend on padding, inspect says by how much they differ', (t) => {
+test.serial('if results depend on padding, inspect shows the largest difference', (t) => {
   const { together } = textOf(t, { encoder: { isMaskIgnored: true } })
   t.is(together?.texts, 'of one length')
   t.regex(together?.reason ?? '', /^a sequence of 3 tokens differs by .* when it is padded to 5$/)
 })
 
-test.serial('of a dynamically quantised model, inspect says why its texts are computed one by one', (t) => {
+test.serial('for a dynamically quantised model, inspect shows why texts are computed one at a time', (t) => {
   const { together } = textOf(t, { encoder: { isQuantised: true } })
   t.is(together?.texts, 'none')
   t.regex(together?.reason ?? '', /takes one scale from all rows \(dynamic quantisation\)/)

@@ -47,16 +47,16 @@ const Document = z.object({
 })
 
 /** Separate folders, to check that nothing is left in them. */
-interface Places {
+interface Folders {
   readonly segmentDir: string
   readonly tmp: string
 }
 
-function placesOf(t: ExecutionContext): Places {
+function foldersOf(t: ExecutionContext): Folders {
   return { segmentDir: temporaryFolder(t, '/dev/shm'), tmp: temporaryFolder(t) }
 }
 
-function leftIn({ segmentDir, tmp }: Places): string[] {
+function leftIn({ segmentDir, tmp }: Folders): string[] {
   return [...readdirSync(segmentDir), ...readdirSync(tmp)]
 }
 
@@ -68,11 +68,11 @@ function modelFile(t: ExecutionContext, bytes: Uint8Array, name = 'm'): string {
 
 /** Runs inspect and checks that it leaves nothing. */
 function inspect(t: ExecutionContext, model: string, ...flags: string[]) {
-  const places = placesOf(t)
-  const result = runCommand(['inspect', model, '--segment-dir', places.segmentDir, ...flags], {
-    TMPDIR: places.tmp,
+  const folders = foldersOf(t)
+  const result = runCommand(['inspect', model, '--segment-dir', folders.segmentDir, ...flags], {
+    TMPDIR: folders.tmp,
   })
-  t.deepEqual(leftIn(places), [])
+  t.deepEqual(leftIn(folders), [])
   return result
 }
 
@@ -225,29 +225,29 @@ function childrenOf(pid: number): number[] {
 }
 
 for (const [when, hasBegun] of [
-  ['during compilation', ({ tmp }: Places) => readdirSync(tmp).length > 0],
-  ['during the measurement', ({ segmentDir }: Places) => readdirSync(segmentDir).length > 0],
+  ['during compilation', ({ tmp }: Folders) => readdirSync(tmp).length > 0],
+  ['during the measurement', ({ segmentDir }: Folders) => readdirSync(segmentDir).length > 0],
 ] as const) {
   test.serial(`interrupted ${when}, it exits with 130 and leaves no files or processes`, async (t) => {
-    const places = placesOf(t)
+    const folders = foldersOf(t)
     const path = modelFile(t, wideModel(32 * 1024 * 1024))
     const main = join(PROJECT_ROOT, 'dist', 'cluster', 'main.js')
-    const child = spawn(process.execPath, [main, 'inspect', path, '--segment-dir', places.segmentDir], {
-      env: { ...process.env, TMPDIR: places.tmp },
+    const child = spawn(process.execPath, [main, 'inspect', path, '--segment-dir', folders.segmentDir], {
+      env: { ...process.env, TMPDIR: folders.tmp },
       stdio: 'ignore',
     })
     t.teardown(() => child.kill('SIGKILL'))
     const exited = once(child, 'exit')
     const pid = child.pid as number
     const deadlineMs = performance.now() + 30_000
-    while (!hasBegun(places) || childrenOf(pid).length === 0) {
+    while (!hasBegun(folders) || childrenOf(pid).length === 0) {
       if (performance.now() > deadlineMs) throw new Error(`waited 30 s until it was interrupted ${when}`)
       await new Promise((resolve) => setTimeout(resolve, 5))
     }
     const children = childrenOf(pid)
     child.kill('SIGINT')
     t.deepEqual(await exited, [130, null])
-    t.deepEqual(leftIn(places), [])
+    t.deepEqual(leftIn(folders), [])
     t.deepEqual(
       children.filter((one) => existsSync(`/proc/${one}`)),
       [],

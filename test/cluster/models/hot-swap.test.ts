@@ -176,7 +176,7 @@ test.serial('a version is not loaded before it is completely written', async (t)
   await stopCleanly(t, server)
 })
 
-test.serial('the index is there in every mode; a token guards it and what changes models', async (t) => {
+test.serial('every mode has the index; the index and model changes require the token', async (t) => {
   const token = 'a-token-of-the-operator'
   const { server, url, adminUrl } = await serve(t, ['--model-control', 'explicit', '--admin-token', token])
   t.is((await post(url, '/v2/repository/index')).status, 404, 'not on the public port')

@@ -46,7 +46,7 @@ async function invalidEntries(adminUrl: string): Promise<number> {
   return Number(text.match(/^onecopy_repository_invalid_entries (\d+)$/m)?.[1])
 }
 
-function said({ log }: ServerUnderTest, text: string, model: string): number {
+function timesLogged({ log }: ServerUnderTest, text: string, model: string): number {
   return log.filter(({ msg, model: named }) => msg === text && named === model).length
 }
 
@@ -126,8 +126,8 @@ test.serial(
     t.like(await entry(adminUrl, 'good'), { state: 'READY', reason: '' })
     t.is(await invalidEntries(adminUrl), BAD_ENTRIES.length)
     for (const name of ['empty', 'json', 'link', 'my model', 'twice'])
-      t.is(said(server, IS_INVALID, name), 1, name)
-    t.is(said(server, 'the model is not served', 'broken'), 1)
+      t.is(timesLogged(server, IS_INVALID, name), 1, name)
+    t.is(timesLogged(server, 'the model is not served', 'broken'), 1)
     t.is((await fetch(`${adminUrl}/v2/health/ready`)).status, 200)
     await stopCleanly(t, server)
   },
@@ -171,17 +171,17 @@ test.serial('a watched repository with invalid entries is served and synchronize
   put(models, 'broken', addModel([6, 6]))
   rmSync(join(models, 'link'))
   renameSync(join(models, 'my model'), join(models, 'my-model'))
-  const mended = { empty: '15,25', json: '11,22', twice: '11,22', broken: '16,26', 'my-model': '11,22' }
-  for (const [name, expected] of Object.entries(mended))
-    await until(`${name} is mended`, async () => (await answer(url, name)) === expected)
+  const fixed = { empty: '15,25', json: '11,22', twice: '11,22', broken: '16,26', 'my-model': '11,22' }
+  for (const [name, expected] of Object.entries(fixed))
+    await until(`${name} to be fixed`, async () => (await answer(url, name)) === expected)
   t.deepEqual(
     (await indexOf(adminUrl)).filter(({ name, reason }) => reason !== '' && name !== 'late'),
     [],
   )
   await until('all entries to be valid', async () => (await invalidEntries(adminUrl)) === 0)
   for (const name of ['empty', 'json', 'link', 'my model', 'twice']) {
-    t.is(said(server, IS_INVALID, name), 1, `${name}: once, not at every scan`)
-    t.is(said(server, IS_VALID, name), 1, name)
+    t.is(timesLogged(server, IS_INVALID, name), 1, `${name}: once, not at every scan`)
+    t.is(timesLogged(server, IS_VALID, name), 1, name)
   }
   await stopCleanly(t, server)
 })
@@ -282,7 +282,7 @@ test.serial('under explicit control an invalid entry affects only its own load',
   t.is(await answer(url, 'good'), '11,22')
   t.like(await entry(adminUrl, 'broken'), { state: 'UNAVAILABLE', reason: 'not loaded' })
   t.regex((await entry(adminUrl, 'json'))?.reason ?? '', /expected a JSON file/)
-  t.is(said(server, IS_INVALID, 'json'), 1)
+  t.is(timesLogged(server, IS_INVALID, 'json'), 1)
   t.is(await invalidEntries(adminUrl), BAD_ENTRIES.length - 1, 'other models are not compiled')
   const load = (name: string) => post(adminUrl, `/v2/repository/models/${encodeURIComponent(name)}/load`)
   for (const [name, , says] of BAD_ENTRIES) {

@@ -180,10 +180,10 @@ test('connections that always return are closed less and less often', (t) => {
 test('a busy worker that stops reporting does not count as idle; one that reported idle does', (t) => {
   const busy = { elapsedMs: 100, requests: 80, inFlightMs: 300, busyConnections: 4 }
   const idle = { elapsedMs: 100, requests: 0, inFlightMs: 0, busyConnections: 0 }
-  const askedAfter = (lastWords: typeof busy, ready: number[]) => {
+  const askedAfter = (lastLoad: typeof busy, ready: number[]) => {
     const balancer = new Balancer()
     const asked: number[] = []
-    balancer.take({ workerId: 2, load: lastWords, ready: [1, 2], nowMs: 10_000 })
+    balancer.take({ workerId: 2, load: lastLoad, ready: [1, 2], nowMs: 10_000 })
     for (let nowMs = 10_100; nowMs < 13_000; nowMs += 100) {
       asked.push(...balancer.take({ workerId: 1, load: busy, ready, nowMs }))
     }

@@ -41,7 +41,7 @@ test('other signals come from outside, and are not a fault of the running model'
     t.is(end({ signal }, { wasRunning: true }), 'killed from outside', signal)
 })
 
-test('an exit code tells a requested end from a bug and a failed start', (t) => {
+test('the exit code distinguishes a requested end, a bug and a failed start', (t) => {
   t.is(end({ exitCode: 0 }), 'ended from outside')
   t.is(end({ exitCode: EXIT.bug }, { wasRunning: true }), 'bug')
   t.is(end({ exitCode: 1, failure: new OnecopyError('ADDRESS_UNAVAILABLE', 'taken') }), 'failed to start')

@@ -1,4 +1,4 @@
-/** The owner of a model with two generations, and what each of them answers. */
+/** The server that owns a model with two generations, and the outputs of each generation. */
 import { readdirSync, readFileSync } from 'node:fs'
 import { Agent } from 'node:http'
 import { join } from 'node:path'
@@ -13,24 +13,24 @@ import type { Stage } from '../harness/stage.js'
 import { isSameOutput, outputOf } from '../harness/verify.js'
 import { parseRecipe, recipeName } from '../models/recipes.js'
 import { ensureModel, type GeneratedModel } from '../models/store.js'
-import type { Target } from './orders.js'
+import type { Target } from './commands.js'
 
 const EXIT_POLL_MS = 5
 
-export class World {
+export class SoakServer {
   readonly target: Target
   readonly #stage: Stage
   readonly #files: readonly GeneratedModel[]
   readonly #request: InferRequest
-  /** By generation; of a server that loads the file itself. */
+  /** Outputs by generation, from a server that loads the model file. */
   readonly #references: readonly (readonly number[])[]
-  /** By generation: the bits that the owner's worker answers. */
+  /** Exact outputs of the owner's worker, by generation. */
   readonly #answers: (readonly number[])[] = []
   readonly #repositoryDir: string
   readonly #cacheDir: string
   #current = 0
   #owner: RunningServer | null = null
-  /** Runs whose values are those of no generation, or of another one than the current. */
+  /** Runs with an output of no generation, or of a generation that was not current. */
   wrongAnswers = 0
 
   private constructor(parts: {
@@ -51,7 +51,7 @@ export class World {
     this.#put()
   }
 
-  static async open(stage: Stage, modelName: string): Promise<World> {
+  static async open(stage: Stage, modelName: string): Promise<SoakServer> {
     const recipe = parseRecipe(modelName)
     const name = recipeName(recipe)
     const repositoryDir = join(MODELS_DIR, `soak-${name}`)
@@ -63,7 +63,7 @@ export class World {
     const [input] = inputTensors(recipe, 1, 1)
     if (request === undefined || input === undefined) throw new Error('expected a request')
     const references = (await referencesOf(stage, files, [request])).map(([values]) => values ?? [])
-    return new World({ stage, files, request, references, row: Array.from(input.data, Number) })
+    return new SoakServer({ stage, files, request, references, row: Array.from(input.data, Number) })
   }
 
   get #server(): RunningServer {
@@ -87,17 +87,17 @@ export class World {
       ...{ segmentDir: this.target.segmentDir, cacheDir: this.#cacheDir },
       flags: ['--model-control', 'explicit', '--load-model', '*'],
     })
-    await this.#learn()
+    await this.#recordAnswer()
   }
 
-  /** The other generation answers from here on. */
+  /** Switches to the other generation. */
   async swap(): Promise<void> {
     this.changeFile()
     await changeModel(this.#server, 'load', this.target.model)
-    await this.#learn()
+    await this.#recordAnswer()
   }
 
-  /** Loads both generations once: what a first time opens is open then. */
+  /** Loads both generations once, so that later measurements include what a first load opens. */
   async warmUp(): Promise<void> {
     for (const _ of this.#files) await this.swap()
   }
@@ -108,17 +108,17 @@ export class World {
     this.#put()
   }
 
-  async #learn(): Promise<void> {
+  async #recordAnswer(): Promise<void> {
     const agent = new Agent()
     const values = outputOf(await send({ agent, port: this.#server.port, request: this.#request }))
     agent.destroy()
     if (!isSameOutput(this.#references[this.#current] ?? [], values))
-      throw new Error('the owner answers wrongly')
+      throw new Error('the owner returned a wrong output')
     this.#answers[this.#current] ??= values
   }
 
-  /** The generation with this answer, bit for bit. Null, and counted as wrong, if no generation has it. */
-  judge(values: readonly number[]): number | null {
+  /** The generation with exactly this output. Counts it as wrong and returns null if there is none. */
+  generationOf(values: readonly number[]): number | null {
     const generation = this.#answers.findIndex((answer) =>
       answer.every((value, i) => Object.is(value, values[i])),
     )
@@ -127,9 +127,9 @@ export class World {
     return null
   }
 
-  /** Counts an answer of any other generation than the current as wrong. */
+  /** Counts an output of any generation except the current one as wrong. */
   expectCurrent(values: readonly number[]): void {
-    const generation = this.judge(values)
+    const generation = this.generationOf(values)
     if (generation !== null && generation !== this.#current) this.wrongAnswers++
   }
 

@@ -1,12 +1,12 @@
-/** What passes between the soak and its runners. */
+/** Messages between the soak test and its runners. */
 import type { AttachedModel } from '../../cluster/index.js'
 
-export type Order =
+export type Command =
   | { readonly type: 'attach'; readonly onSwap: 'stay' | 'follow' }
   | { readonly type: 'run' }
   /** Attaches, runs and closes until it is killed. */
   | { readonly type: 'churn' }
-  /** Asks for a lease, and keeps it. */
+  /** Acquires a lease and keeps it. */
   | { readonly type: 'lease'; readonly serverFolder: string }
   | { readonly type: 'close' }
 
