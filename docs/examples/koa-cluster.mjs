@@ -6,11 +6,15 @@ import { attach } from 'onecopy'
 
 if (cluster.isPrimary) {
   for (let i = 0; i < Number(process.env.WORKERS ?? 4); i++) cluster.fork()
+  let isStopping = false
   // A worker that dies is replaced. The model stays where it is.
-  cluster.on('exit', (worker) => {
-    if (!worker.exitedAfterDisconnect) cluster.fork()
+  cluster.on('exit', () => {
+    if (!isStopping) cluster.fork()
   })
-  process.once('SIGTERM', () => cluster.disconnect())
+  process.once('SIGTERM', () => {
+    isStopping = true
+    cluster.disconnect()
+  })
 } else {
   // The primary may have disconnected it already.
   const left = cluster.worker.isConnected() ? once(cluster.worker, 'disconnect') : null

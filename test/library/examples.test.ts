@@ -6,7 +6,7 @@ import test, { type ExecutionContext } from 'ava'
 import { freePort } from '../../bench/harness/free-port.js'
 import { startServer, stopCleanly, temporaryFolder } from '../helpers/server.js'
 import { PROJECT_ROOT } from '../helpers/shared.js'
-import { until, untilSome } from '../helpers/waiting.js'
+import { until, untilSome, withinDeadline } from '../helpers/waiting.js'
 import { missingOf, PYTHON_PATH } from './python-environment.js'
 
 const FOLDER = join(PROJECT_ROOT, 'docs', 'examples')
@@ -47,7 +47,7 @@ async function example(t: ExecutionContext, name: string, env: NodeJS.ProcessEnv
     child,
     url: `http://127.0.0.1:${port}`,
     output: () => output,
-    ended: async () => (await exited)[0],
+    ended: async () => (await withinDeadline(`${name} to end`, exited))[0],
   }
 }
 
