@@ -120,8 +120,10 @@ export class ServerUnderTest {
     this.log.push(line)
     if (isReadyLine(line)) {
       this.#urls = urlsOf(line)
-      watchAnswers(this.#urls.url, 'public')
-      watchAnswers(this.#urls.adminUrl, 'admin')
+      const watches = [watchAnswers(this.#urls.url, 'public'), watchAnswers(this.#urls.adminUrl, 'admin')]
+      void this.exited.then(() => {
+        for (const end of watches) end()
+      })
     }
     for (const waiter of this.#waiters.filter((one) => one.matches(line))) {
       this.#waiters = this.#waiters.filter((one) => one !== waiter)
