@@ -1,15 +1,8 @@
 /** One inference on its way to the engine. */
 import type { ExecutionTimes } from '../metrics/recorder.js'
 import type { Placement } from '../metrics/series.js'
-import type { Tensor } from '../tensor.js'
+import type { OutputLimit, Tensor } from '../tensor.js'
 import type { TokenPooling } from '../token-pooling.js'
-
-/** Size limit of the outputs in the response. */
-export interface OutputLimit {
-  readonly bytes: number
-  /** Minimum bytes per element, by output; 0 if the output is not part of the response. */
-  readonly leastElementBytes: number[]
-}
 
 export interface Job {
   readonly modelKey: string
@@ -38,6 +31,8 @@ export interface JobResult {
 export interface Execution {
   readonly modelKey: string
   readonly inputs: readonly Tensor[]
+  /** Memory of the inputs. */
+  readonly inputBytes: number
   readonly outputNames: readonly string[]
   readonly outputLimit: OutputLimit | null
   readonly pooling: TokenPooling | null

@@ -4,15 +4,8 @@
  */
 import type { ErrorCode } from '../errors.js'
 import type { StatsPageReference } from '../metrics/page.js'
-import type { Tensor, TensorData, TensorSpec } from '../tensor.js'
+import type { OutputLimit, Tensor, TensorData, TensorSpec } from '../tensor.js'
 import type { TokenPooling } from '../token-pooling.js'
-
-/** Size limit of the outputs of a run in the response, checked in the thread that computed them. */
-export interface OutputLimit {
-  readonly bytes: number
-  /** Minimum bytes per element, by output; 0 if the output is not part of the response. */
-  readonly leastElementBytes: readonly number[]
-}
 
 export interface LoadRequest {
   /** Identifies the loaded model in later messages. */

@@ -7,9 +7,9 @@ import { RunningModel, type RunningModelCell } from '../metrics/recorder.js'
 import { PROCESS_CELL_COUNT } from '../metrics/series.js'
 import { leastBytes, responseTooLarge } from '../protocol/v2/response-size.js'
 import { Session } from '../runtime/session.js'
-import type { Tensor } from '../tensor.js'
+import type { OutputLimit, Tensor } from '../tensor.js'
 import { poolTokens } from '../token-pooling.js'
-import type { LoadRequest, OutputLimit, Ran, RunRequest } from './messages.js'
+import type { LoadRequest, Ran, RunRequest } from './messages.js'
 
 interface Loaded {
   readonly session: Session
