@@ -313,6 +313,7 @@ export class Batcher {
       const outputLimit = jointLimit(batch)
       const { outputs, times } = await this.#run(model, {
         ...{ inputs, inputBytes, outputNames, outputLimit, pooling: null, rows, beganNs },
+        measuresCpu: batch.some(({ job }) => job.measuresCpu === true),
       })
       const parts = split(outputs, rowCounts, rows)
       if (parts !== null) return parts.map((part) => ({ outputs: part, times }))
@@ -336,10 +337,11 @@ export class Batcher {
     { job, rows, bytes }: Entry,
     beganNs: bigint,
   ): Promise<Computed | Error> {
-    const { inputs, outputNames, outputLimit = null, pooling = null } = job
+    const { inputs, outputNames, outputLimit = null, pooling = null, measuresCpu = false } = job
     try {
       return await this.#run(model, {
         ...{ inputs, inputBytes: bytes, outputNames, outputLimit, pooling, rows: rows ?? 1, beganNs },
+        measuresCpu,
       })
     } catch (thrown) {
       return thrown as Error

@@ -12,6 +12,8 @@ export interface Job {
   readonly outputLimit?: OutputLimit
   /** What is kept of its outputs; such a job is not joined with others. */
   readonly pooling?: TokenPooling
+  /** Whether the CPU time of its execution is wanted beside the wall time. */
+  readonly measuresCpu?: boolean
   /** 1 is the highest; 0 means the default. */
   readonly priority?: number
   /** Time limit from now to the result, including the wait in the queue; null is no limit. */
@@ -36,6 +38,7 @@ export interface Execution {
   readonly outputNames: readonly string[]
   readonly outputLimit: OutputLimit | null
   readonly pooling: TokenPooling | null
+  readonly measuresCpu: boolean
   /** Whether the request is the only one that the server has, and no other client is connected. */
   readonly isAlone: boolean
 }

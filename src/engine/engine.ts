@@ -23,6 +23,8 @@ export interface RunOptions {
   readonly outputLimit?: OutputLimit | null
   /** How outputs with a state for each token are reduced. */
   readonly pooling?: TokenPooling | null
+  /** Whether the CPU time is measured as well. */
+  readonly measuresCpu?: boolean
   /** Whether it is part of loading the model, not a client's request. */
   readonly isProving?: boolean
   /** Whether the request is the only one that the server has, and no other client is connected. */
@@ -127,13 +129,14 @@ export class Engine {
     outputNames: readonly string[],
     options: RunOptions = {},
   ): Promise<RunResult> {
-    const { outputLimit = null, pooling = null, isProving = false, isAlone = false } = options
+    const { outputLimit = null, pooling = null, measuresCpu = false } = options
+    const { isProving = false, isAlone = false } = options
     const cost = this.#costs.get(modelKey)
     const inputBytes = options.inputBytes ?? dataBytes(inputs)
     const placement = isProving
       ? 'thread'
       : this.#place(modelKey, cost?.estimateNs(inputBytes) ?? null, isAlone)
-    const request = { modelKey, inputs, outputNames, outputLimit, pooling, isProving }
+    const request = { modelKey, inputs, outputNames, outputLimit, pooling, measuresCpu, isProving }
     const ran = placement === 'thread' ? await this.#thread.run(request) : this.#onLoop.run(request)
     cost?.record(inputBytes, ran.computeNs)
     if (placement === 'event-loop') this.#loopShare.add(ran.startedNs + ran.computeNs, ran.computeNs)

@@ -31,6 +31,7 @@ export interface RunRequest {
   readonly outputLimit: OutputLimit | null
   /** How its outputs are reduced before they leave the thread; null: not at all. */
   readonly pooling: TokenPooling | null
+  readonly measuresCpu: boolean
   /** Whether it is part of loading the model, not a client's request. */
   readonly isProving: boolean
 }
@@ -51,7 +52,7 @@ export interface Ran {
   readonly startedNs: number
   /** Time inside the runtime, in nanoseconds. */
   readonly computeNs: number
-  /** CPU time of the process during a pooled run. Unlike `computeNs` it has no time of other processes. */
+  /** CPU time of the process during the run, where it is wanted. Unlike `computeNs` it has no time of other processes. */
   readonly cpuNs?: number | undefined
 }
 

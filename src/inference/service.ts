@@ -53,6 +53,8 @@ export interface SubmitOptions {
   readonly outputLimit?: OutputLimit
   /** How outputs with a state for each token are reduced before they leave the inference thread. */
   readonly pooling?: TokenPooling
+  /** Whether the CPU time of its execution is wanted beside the wall time. */
+  readonly measuresCpu?: boolean
   /** 1 is the highest, 0 the default. */
   readonly priority: number
   /** Time limit for queueing and inference; null is no limit. */

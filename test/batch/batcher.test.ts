@@ -426,3 +426,23 @@ test('a job whose rows are reduced is never joined, and is with the engine befor
   await plain
   t.is(engine.executions.at(-1)?.pooling, null)
 })
+
+test('the CPU time of an execution is measured if one of its jobs wants it', async (t) => {
+  const engine = new FakeEngine()
+  const batcher = new Batcher({ run: engine.run })
+  batcher.add('m', POLICY)
+  await warmUp(engine, batcher)
+  const jobs = [{ measuresCpu: true }, {}, { measuresCpu: true }].map((more, id) =>
+    batcher.submit({ ...request(id, 1), ...more }),
+  )
+  await engine.finishAll()
+  await Promise.all(jobs)
+  const plain = batcher.submit(request(3, 1))
+  await engine.finishAll()
+  await plain
+  t.deepEqual(engine.rows, [1, 2, 1])
+  t.deepEqual(
+    engine.executions.map(({ measuresCpu }) => measuresCpu),
+    [true, true, false],
+  )
+})
