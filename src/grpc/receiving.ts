@@ -96,7 +96,7 @@ class Receiving {
 
   #take(chunk: Buffer): void {
     if (this.#isRefused) return
-    const { maxMessageBytes, maxReceivingBytes } = this.#limits
+    const { maxMessageBytes } = this.#limits
     const { incompleteBytes, completeBytes, longestBytes } = this.#frames.take(chunk)
     if (longestBytes > maxMessageBytes) {
       const reason = `expected a message of at most ${maxMessageBytes} bytes (--max-body), got ${longestBytes}`
@@ -104,12 +104,18 @@ class Receiving {
       return
     }
     this.#hold(incompleteBytes + (this.#isUnary ? completeBytes : 0))
-    if (this.#total.bytes > maxReceivingBytes) {
-      const reason = `expected at most ${maxReceivingBytes} bytes of incomplete messages in this worker (--max-receiving), got ${this.#total.bytes}`
-      this.#refuse(new OnecopyError('RECEIVE_BUFFER_FULL', reason, { retryAfterSeconds: 1 }))
-      return
-    }
+    if (this.#isOverLimit()) return
     if (!this.#isUnary) this.#time()
+  }
+
+  /** Refuses the call if what the worker holds exceeds the limit. */
+  #isOverLimit(): boolean {
+    const { maxReceivingBytes } = this.#limits
+    const { bytes } = this.#total
+    if (bytes <= maxReceivingBytes) return false
+    const reason = `expected at most ${maxReceivingBytes} bytes of incomplete messages in this worker (--max-receiving), got ${bytes}`
+    this.#refuse(new OnecopyError('RECEIVE_BUFFER_FULL', reason, { retryAfterSeconds: 1 }))
+    return true
   }
 
   /** A stream has a deadline only while a message is incomplete and its next bytes are awaited. */
@@ -142,11 +148,18 @@ class Receiving {
     if (!this.#isUnary) this.#time()
   }
 
-  /** `bytes` is the size of the message after decompression, if it is known. */
-  messageReceived(bytes: number | undefined): void {
+  /**
+   * Whether the call continues with a message of `bytes` after decompression. The message of a unary call is
+   * held until its client has ended its side.
+   */
+  takesMessage(bytes: number): boolean {
     this.#isReading = false
     if (!this.#isUnary) this.#time()
-    else if (bytes !== undefined) this.#hold(Math.max(bytes, this.#heldBytes))
+    else if (bytes > this.#heldBytes) {
+      this.#hold(bytes)
+      return !this.#isOverLimit()
+    }
+    return true
   }
 
   /** A unary call begins now. */
@@ -170,8 +183,7 @@ class ReceivingCall extends ServerInterceptingCall {
       start(next) {
         const listener = new ServerListenerBuilder()
           .withOnReceiveMessage((message, proceed) => {
-            receiving.messageReceived(sizes.get(message as object))
-            proceed(message)
+            if (receiving.takesMessage(sizes.get(message as object) ?? 0)) proceed(message)
           })
           .withOnReceiveHalfClose((proceed) => {
             receiving.halfClosed()

@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import { type ClientHttp2Session, type ClientHttp2Stream, connect } from 'node:http2'
+import { gzipSync } from 'node:zlib'
 import { create, toBinary } from '@bufbuild/protobuf'
 import test, { type ExecutionContext } from 'ava'
 import { ModelInferRequestSchema } from '../../src/grpc/schema/inference_pb.js'
@@ -117,6 +118,36 @@ test.serial('incomplete messages over all streams of a worker are limited, with 
     t.false(session.destroyed)
   })
 })
+
+test.serial(
+  'a compressed message counts with what it has become, until its client ends its side',
+  async (t) => {
+    await withScene(t, [], async ({ open, isFull, untilFree }) => {
+      const packed = gzipSync(LARGE.subarray(5))
+      const prefix = Buffer.alloc(5)
+      prefix[0] = 1
+      prefix.writeUInt32BE(packed.length, 1)
+      const headers = { 'grpc-encoding': 'gzip' }
+      const calls = [open(INFER, headers), open(INFER, headers)]
+      for (const call of calls) await arrive(call, Buffer.concat([prefix, packed]))
+      await until('both are decompressed', isFull)
+      const third = open(INFER, headers)
+      third.write(Buffer.concat([prefix, packed]))
+      const [refused] = (await withinDeadline('the refusal', once(third, 'response'))) as [
+        Record<string, string>,
+      ]
+      t.like(refused, { 'grpc-status': '8', 'x-error-code': 'RECEIVE_BUFFER_FULL' })
+      for (const call of calls) {
+        call.end()
+        const [answer] = (await withinDeadline('the answer', once(call, 'response'))) as [
+          Record<string, string>,
+        ]
+        t.is(answer['grpc-status'], undefined)
+      }
+      await untilFree()
+    })
+  },
+)
 
 test.serial('a call that ends in any way releases what was held of its message', async (t) => {
   await withScene(t, [], async ({ address, open, isFull, untilFree }) => {
