@@ -11,7 +11,7 @@ from rdkit.Chem import rdFingerprintGenerator
 
 
 def read_fingerprints(path, bits, radius):
-    """Morgan fingerprints with simulated counts, float32 [molecules, bits]; zeros for what is not a molecule."""
+    """Morgan fingerprints with simulated counts, float32 [molecules, bits]; zeros for a text that is not a molecule."""
     generator = rdFingerprintGenerator.GetMorganGenerator(radius=int(radius), fpSize=int(bits), countSimulation=True)
     with open(path, newline="") as file:
         smiles = [row[0] for row in list(csv.reader(file))[1:]]

@@ -3,7 +3,7 @@
  * arrived completely, over all streams, and the time that a message takes.
  *
  * A unary call begins when its client has ended its side, so its message counts until then. A message of a
- * stream counts until it is complete; what is complete counts in the queue of its model.
+ * stream counts until it is complete. Complete messages count in the queue of their model.
  */
 import type { ServerHttp2Stream } from 'node:http2'
 import {
@@ -174,7 +174,7 @@ class Receiving {
   }
 }
 
-/** Tells when the server wants more bytes. */
+/** Reports to `Receiving` when the server wants more bytes. */
 class ReceivingCall extends ServerInterceptingCall {
   readonly #receiving: Receiving
 

@@ -1,3 +1,4 @@
+import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { ServerUnderTest, temporaryFolder } from '../helpers/server.js'
@@ -14,6 +15,8 @@ interface Row {
 async function serve(t: ExecutionContext): Promise<{ url: string; server: ServerUnderTest }> {
   const dir = temporaryFolder(t)
   writeTextModel(join(dir, 'minilm'))
+  writeTextModel(join(dir, 'prompted'))
+  writeFileSync(join(dir, 'prompted.config.json'), '{"text": {"default_prompt": "query"}}')
   writeTextModel(join(dir, 'judge'), { kind: 'reranker' })
   writeTextModel(join(dir, 'mood'), { kind: 'classifier' })
   const server = new ServerUnderTest(t, { models: dir, args: ['--workers', '1'] })
@@ -162,9 +165,9 @@ test.serial('unusual text requests that both APIs accept are answered', async (t
     // Half of a surrogate pair counts as U+FFFD.
     [EMBEDDINGS, { ...minilm, input: ['', 'a\0b', '👍🏽', '👍'.slice(0, 1)] }],
     [EMBEDDINGS, { ...minilm, input: Array(100).fill(5), truncate: true }],
-    ['/embed', { model: null, inputs: WORDS, truncate: true, truncation_direction: 'Right' }],
+    ['/embed', { ...minilm, inputs: WORDS, truncate: true, truncation_direction: 'Right' }],
     ['/v1/rerank', { ...judge, documents: ['', { text: 'b', title: 't' }], top_n: 9 }],
-    ['/rerank', { ...judge, query: '', texts: [WORDS], truncate: true }],
+    ['/rerank', { model: null, query: '', texts: [WORDS], truncate: true }],
     ['/predict', { ...mood, inputs: [['a'], ['b', 'c'], ['']] }],
     ['/tokenize', { ...minilm, inputs: '', add_special_tokens: false }],
   ] as const) {
@@ -172,7 +175,9 @@ test.serial('unusual text requests that both APIs accept are answered', async (t
     t.is(status, 200, `${path} ${JSON.stringify(body).slice(0, 120)}: ${text.slice(0, 200)}`)
   }
   const tokens = async (body: object) => (await post(`${url}/tokenize`, { ...minilm, ...body })).text
-  t.is(await tokens({ inputs: 'a', prompt_name: 'query' }), await tokens({ inputs: 'query: a' }))
+  const prompted = await tokens({ inputs: 'query: a' })
+  t.is(await tokens({ inputs: 'a', prompt_name: 'query' }), prompted)
+  t.is(await tokens({ inputs: 'a', model: 'prompted' }), prompted)
 })
 
 test.serial('long lists of wrong or too many elements cost one error, not the worker', async (t) => {

@@ -138,7 +138,7 @@ export function textRoutes(router: Router, context: HttpContext, server: ServerI
     tasks: [],
     answer: async ({ request, text, isCancelled }) => {
       const given = typeof request.inputs === 'string' ? [request.inputs] : request.inputs
-      const prompt = request.prompt_name == null ? '' : text.promptOf(request.prompt_name)
+      const prompt = text.promptOf(request.prompt_name ?? undefined)
       const inputs = prompt === '' ? given : given.map((one) => prompt + one)
       return await tokenize(text, inputs, {
         addsSpecialTokens: request.add_special_tokens ?? true,
