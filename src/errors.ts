@@ -34,6 +34,7 @@ export const ERROR_CATALOGUE = {
   MODEL_DISABLED: { status: 503, fault: 'operator' },
   MODEL_OUT_OF_SERVICE: { status: 503, fault: 'operator' },
   QUEUE_FULL: { status: 503, fault: 'operator' },
+  RECEIVE_BUFFER_FULL: { status: 503, fault: 'operator' },
   SHUTTING_DOWN: { status: 503, fault: 'operator' },
   WORKER_STALLED: { status: 503, fault: 'operator' },
   BREAKER_OPEN: { status: 503, fault: 'operator' },

@@ -95,6 +95,13 @@ export function floatsOf({ datatype, data }: Pick<Tensor, 'datatype' | 'data'>):
   return floats
 }
 
+/** Size limit of the outputs of a run in the response, checked in the thread that computed them. */
+export interface OutputLimit {
+  readonly bytes: number
+  /** Minimum bytes per element, by output; 0 if the output is not part of the response. */
+  readonly leastElementBytes: readonly number[]
+}
+
 /** Memory that tensors take; strings count their characters. */
 export function dataBytes(tensors: readonly Tensor[]): number {
   let bytes = 0

@@ -24,12 +24,13 @@ import type { InspectDocument } from './inspect-document.js'
 import { inspectionText } from './inspection-text.js'
 import { untilInterrupted } from './interruptible.js'
 import { kubernetesSizes } from './kubernetes-sizes.js'
-import { inspectText, type TextFolder, textFolderOf } from './text-inspection.js'
+import { inspectText, readTextPlace, type TextPlace, textPlaceOf } from './text-inspection.js'
 
 interface Options {
-  readonly modelPath: string
-  /** Null without a tokenizer. */
-  readonly textFolder: TextFolder | null
+  /** As given, or of a text model its folder. */
+  readonly path: string
+  /** Where the model comes with a tokenizer. */
+  readonly textPlace: TextPlace | null
   readonly workers: number
   readonly segmentDir: string
   readonly measure: boolean
@@ -43,14 +44,14 @@ async function readOptions(argv: readonly string[]): Promise<Options> {
   if (isOn('json') && isOn('kubernetes'))
     throw usageError('expected --json or --kubernetes, got both', 'inspect')
   const [path] = positionals
-  const textFolder = path === undefined || positionals.length > 1 ? null : await textFolderOf(path)
+  const textPlace = path === undefined || positionals.length > 1 ? null : await textPlaceOf(path)
   return {
     workers: workersOf(values.workers, 'inspect'),
     segmentDir: segmentDirOf(values['segment-dir'], 'inspect'),
     measure: !isOn('no-measure'),
     json: isOn('json'),
     kubernetes: isOn('kubernetes'),
-    ...{ textFolder, modelPath: textFolder?.modelPath ?? modelFileOf(positionals, 'inspect') },
+    ...{ textPlace, path: textPlace?.file ?? textPlace?.folder ?? modelFileOf(positionals, 'inspect') },
   }
 }
 
@@ -82,7 +83,9 @@ async function inspect(
   options: Options,
   signal: AbortSignal,
 ): Promise<{ document: InspectDocument; pod: PodMemory }> {
-  const { modelPath, workers, segmentDir, textFolder } = options
+  const { path, workers, segmentDir, textPlace } = options
+  const textFolder = textPlace === null ? null : await readTextPlace(textPlace)
+  const modelPath = textFolder?.modelPath ?? path
   const { name } = textFolder ?? modelPathOf(modelPath)
   return await withCompiled(modelPath, { timeoutMs: COMPILE_TIMEOUT_MS, signal }, async (oneOff) => {
     const inspection = inspectModel(oneOff)
@@ -104,7 +107,7 @@ async function inspect(
 /** Runs `onecopy inspect`; resolves with the exit code. */
 export async function runInspect(argv: readonly string[]): Promise<number> {
   const options = await readOptions(argv)
-  const { json, kubernetes, modelPath } = options
+  const { json, kubernetes, path } = options
   if (options.measure) await checkSegmentFolder(options.segmentDir)
   const print = (value: unknown) => process.stdout.write(`${JSON.stringify(value, null, 2)}\n`)
   return await untilInterrupted(
@@ -115,7 +118,7 @@ export async function runInspect(argv: readonly string[]): Promise<number> {
       else process.stdout.write(`${inspectionText(document)}\n`)
     },
     ({ code, message }) => {
-      if (json) print({ model: modelPath, error: { code, message } })
+      if (json) print({ model: path, error: { code, message } })
     },
   )
 }

@@ -1,7 +1,10 @@
 /** The part of `onecopy inspect` for text models: how the folder was interpreted. */
 import { link, readFile, rm, stat } from 'node:fs/promises'
-import { basename, dirname, join, resolve } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { messageOf } from '../../src/errors.js'
+import { readModelConfig, type ServedModelConfig } from '../../src/repository/config.js'
+import { kindOf } from '../../src/repository/file-kind.js'
+import { textPathOf } from '../../src/repository/model-path.js'
 import { SEGMENT_FILE_NAME, type SegmentHeader } from '../../src/segment/layout.js'
 import { probePadding } from '../../src/sharing/probe.js'
 import type { TextDescription } from '../../src/text/description.js'
@@ -17,10 +20,16 @@ export interface TextFolder {
   readonly folder: string
   readonly name: string
   readonly modelPath: string
+  /** As `serve` reads it. */
+  readonly config: ServedModelConfig
+  /** Null where there is no file. */
+  readonly configPath: string | null
 }
 
 export interface TextInspection extends Omit<TextDescription, 'tokenizer' | 'dense'> {
   readonly folder: string
+  /** The config whose settings are included; null where there is none. */
+  readonly configPath: string | null
   /** Sizes of the dense layers after the pooling. */
   readonly dense: readonly (readonly [inputs: number, outputs: number])[]
   /** The output that contains the results of texts. */
@@ -34,39 +43,52 @@ export interface TextInspection extends Omit<TextDescription, 'tokenizer' | 'den
   } | null
 }
 
+/** A folder with a tokenizer, and the file that was named in it; null: the one that the config chooses. */
+export interface TextPlace {
+  readonly folder: string
+  readonly file: string | null
+}
+
 /** A text model by its folder, or by an ONNX file in it or in its `onnx/`; null for anything else. */
-export async function textFolderOf(given: string): Promise<TextFolder | null> {
+export async function textPlaceOf(given: string): Promise<TextPlace | null> {
   const path = resolve(given)
   const found = await stat(path).catch(() => null)
-  if (found?.isDirectory() === true)
-    return (await isTextFolder(path))
-      ? { folder: path, name: basename(path), modelPath: await modelFileOf(path, undefined) }
-      : null
+  if (found?.isDirectory() === true) return (await isTextFolder(path)) ? { folder: path, file: null } : null
   for (const folder of [dirname(path), dirname(dirname(path))])
-    if (found !== null && (await isTextFolder(folder)))
-      return { folder, name: basename(folder), modelPath: path }
+    if (found !== null && (await isTextFolder(folder))) return { folder, file: path }
   return null
+}
+
+/** @throws OnecopyError REPOSITORY_INVALID if the config is not as expected. */
+export async function readTextPlace({ folder, file }: TextPlace): Promise<TextFolder> {
+  const { name, configPath } = textPathOf(folder)
+  const config = await readModelConfig(configPath)
+  const { kind } = await kindOf(configPath)
+  return {
+    ...{ folder, name, config, configPath: kind === 'absent' ? null : configPath },
+    modelPath: file ?? (await modelFileOf(folder, config.textOverrides.file)),
+  }
+}
+
+interface Compiled {
+  readonly header: Pick<SegmentHeader, 'inputs' | 'outputs' | 'batching'>
+  readonly imagePath: string
+  readonly signal: AbortSignal
 }
 
 /** @throws OnecopyError REPOSITORY_INVALID naming file and key. */
 export async function inspectText(
-  { folder }: TextFolder,
-  {
-    header,
-    imagePath,
-    signal,
-  }: {
-    readonly header: Pick<SegmentHeader, 'inputs' | 'outputs' | 'batching'>
-    readonly imagePath: string
-    readonly signal: AbortSignal
-  },
+  { folder, config, configPath }: TextFolder,
+  compiled: Compiled,
 ): Promise<TextInspection> {
-  const whole = await readTextFolder(folder)
+  const { signal } = compiled
+  const whole = await readTextFolder(folder, config.textOverrides)
   const { tokenizer: _, dense, ...description } = whole
-  const common = { folder, ...description, dense: dense.map((one) => [one.inputs, one.outputs] as const) }
+  const sizes = dense.map((one) => [one.inputs, one.outputs] as const)
+  const common = { folder, configPath, ...description, dense: sizes }
   try {
-    const text = textInterface(description, header)
-    const together = await togetherOf(whole, { text, header, imagePath, signal }).catch((thrown) => {
+    const text = textInterface(description, compiled.header)
+    const together = await togetherOf(whole, { ...compiled, text, config }).catch((thrown) => {
       signal.throwIfAborted()
       return { texts: 'unknown' as const, reason: messageOf(thrown) }
     })
@@ -77,23 +99,24 @@ export async function inspectText(
   }
 }
 
+/** Why texts run one by one; null if they may be together. */
+function aloneReason(
+  { batching, maxBatchSize }: ServedModelConfig,
+  header: Pick<SegmentHeader, 'batching'>,
+): string | null {
+  if (batching === false) return '"batching" is false in the config'
+  if (maxBatchSize === 1) return '"max_batch_size" is 1 in the config'
+  return batching === true || header.batching.batchable ? null : header.batching.reason
+}
+
 /** The result of the check that a worker runs when it loads the model. */
 async function togetherOf(
   { tokenizer, maxLength, paddingId, truncationSide }: TextDescription,
-  {
-    text,
-    header,
-    imagePath,
-    signal,
-  }: {
-    readonly text: TextInterface
-    readonly header: Pick<SegmentHeader, 'batching'>
-    readonly imagePath: string
-    readonly signal: AbortSignal
-  },
+  options: Compiled & { readonly text: TextInterface; readonly config: ServedModelConfig },
 ): Promise<TextInspection['together']> {
-  const { batchable, reason } = header.batching
-  if (!batchable) return { texts: 'none', reason }
+  const { text, config, header, imagePath, signal } = options
+  const alone = aloneReason(config, header)
+  if (alone !== null) return { texts: 'none', reason: alone }
   const json = await readFile(tokenizer.path, 'utf8')
   const { vocabularySize } = TextTokenizer.open({ json, maxLength, truncationSide })
   const check = { textInterface: text, paddingId, maxLength, vocabularySize }
@@ -121,7 +144,7 @@ function togetherText({ texts, reason }: NonNullable<TextInspection['together']>
 
 /** Rows of the table of facts. */
 export function textRows(text: TextInspection): [string, string][] {
-  const { task, taskReason, output, isNormalized, dense, labels, prompts } = text
+  const { task, taskReason, configPath, output, isNormalized, dense, labels, prompts } = text
   const steps = [
     output === 'sentence_embedding' ? 'by the graph (sentence_embedding)' : `${text.pooling} over tokens`,
     ...dense.map(([inputs, outputs]) => `dense ${inputs} to ${outputs}`),
@@ -131,6 +154,7 @@ export function textRows(text: TextInspection): [string, string][] {
   const promptNames = Object.keys(prompts)
   return [
     ['text model', `${task}: ${taskReason}`],
+    ...(configPath === null ? [] : [['config', configPath] as [string, string]]),
     [
       'longest text',
       `${text.maxLength} tokens; longer texts are truncated at the ${text.truncationSide === 'left' ? 'start' : 'end'} on request`,

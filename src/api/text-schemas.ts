@@ -16,6 +16,10 @@ const truncate = z
   .describe(
     'Whether tokens beyond the longest length are left out; a text that is too long is 413 otherwise.',
   )
+const truncationDirection = z
+  .enum(['Left', 'Right', 'left', 'right'])
+  .nullish()
+  .describe("The side that `truncate` leaves out; only that of the model's tokenizer is accepted.")
 const promptName = z.string().nullish().describe('Which of the prompts of the model stands before each text.')
 const dimensions = z.int().positive().nullish().describe('So many of the first elements, normalised again.')
 
@@ -76,7 +80,7 @@ export const textModelListSchema = z.strictObject({
 })
 
 export const documentsRequestSchema = z.looseObject({
-  model: modelName.optional(),
+  model: modelName.nullish(),
   query: z.string(),
   documents: z.array(z.union([z.string(), z.looseObject({ text: z.string() })])).min(1),
   top_n: z.int().positive().nullish(),
@@ -100,9 +104,9 @@ export const embedRequestSchema = z.looseObject({
   inputs: z.union([z.string(), z.array(z.string()).min(1), ids, z.array(ids).min(1)], {
     error: 'expected a text, a list of texts, ids of tokens, or a list of such ids',
   }),
-  model: modelName.optional(),
+  model: modelName.nullish(),
   normalize: z.boolean().nullish().describe('Whether vectors get a length of 1; they do by default.'),
-  ...{ truncate, dimensions, prompt_name: promptName },
+  ...{ truncate, truncation_direction: truncationDirection, dimensions, prompt_name: promptName },
 })
 export const vectorsSchema = z.array(z.array(z.number()))
 
@@ -113,13 +117,13 @@ export const predictRequestSchema = z.looseObject({
       error: 'expected a text, a list of one or two texts, or a list of such lists',
     })
     .describe('A text, a pair of texts in a list, or a list of [text] and [text, text].'),
-  model: modelName.optional(),
+  model: modelName.nullish(),
   raw_scores: z.boolean().nullish().describe('Logits instead of probabilities.'),
   aggregation_strategy: z
     .enum(['none', 'simple', 'first', 'average', 'max'])
     .nullish()
     .describe('Of models that classify tokens: how tokens become words and words entities.'),
-  truncate,
+  ...{ truncate, truncation_direction: truncationDirection },
 })
 const labelsSchema = z.array(z.strictObject({ label: z.string(), score: z.number() }))
 const entitiesSchema = z.array(
@@ -138,19 +142,20 @@ export const predictionSchema = z
 export const rerankRequestSchema = z.looseObject({
   query: z.string(),
   texts: z.array(z.string()).min(1),
-  model: modelName.optional(),
+  model: modelName.nullish(),
   raw_scores: z.boolean().nullish().describe('Logits instead of 0 to 1.'),
   return_text: z.boolean().nullish(),
-  truncate,
+  ...{ truncate, truncation_direction: truncationDirection },
 })
 export const ranksSchema = z.array(
   z.strictObject({ index: count, score: z.number(), text: z.string().optional() }),
 )
 
 export const tokenizeRequestSchema = z.looseObject({
-  inputs: z.union([z.string(), z.array(z.string()).min(1)]),
-  model: modelName.optional(),
+  inputs: z.union([z.string(), z.array(z.string()).min(1)], { error: 'expected a text, or a list of texts' }),
+  model: modelName.nullish(),
   add_special_tokens: z.boolean().nullish(),
+  prompt_name: promptName,
 })
 export const tokensSchema = z.array(
   z.array(

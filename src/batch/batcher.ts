@@ -9,11 +9,10 @@
  */
 import { OnecopyError } from '../errors.js'
 import type { ExecutionTimes } from '../metrics/recorder.js'
-import type { Tensor } from '../tensor.js'
-import type { TokenPooling } from '../token-pooling.js'
+import type { OutputLimit, Tensor } from '../tensor.js'
 import { Entry, ModelQueue, type QueueLimits } from './admission.js'
 import { concatenate, split } from './concat.js'
-import type { Job, JobResult, OutputLimit, Run } from './job.js'
+import type { Execution, Job, JobResult, Run } from './job.js'
 import { BatchTuner } from './tuner.js'
 
 /** The batch in execution and the next one. */
@@ -307,12 +306,14 @@ export class Batcher {
       batch.map((entry) => entry.job.inputs),
       rows,
     )
+    const inputBytes = batch.reduce((sum, { bytes }) => sum + bytes, 0)
     let isTooLarge = false
     try {
       const { outputNames } = first.job
       const outputLimit = jointLimit(batch)
       const { outputs, times } = await this.#run(model, {
-        ...{ inputs, outputNames, outputLimit, pooling: null, rows, beganNs },
+        ...{ inputs, inputBytes, outputNames, outputLimit, pooling: null, rows, beganNs },
+        measuresCpu: batch.some(({ job }) => job.measuresCpu === true),
       })
       const parts = split(outputs, rowCounts, rows)
       if (parts !== null) return parts.map((part) => ({ outputs: part, times }))
@@ -331,11 +332,16 @@ export class Batcher {
     return results
   }
 
-  async #runAlone(model: QueuedModel, { job, rows }: Entry, beganNs: bigint): Promise<Computed | Error> {
-    const { inputs, outputNames, outputLimit = null, pooling = null } = job
+  async #runAlone(
+    model: QueuedModel,
+    { job, rows, bytes }: Entry,
+    beganNs: bigint,
+  ): Promise<Computed | Error> {
+    const { inputs, outputNames, outputLimit = null, pooling = null, measuresCpu = false } = job
     try {
       return await this.#run(model, {
-        ...{ inputs, outputNames, outputLimit, pooling, rows: rows ?? 1, beganNs },
+        ...{ inputs, inputBytes: bytes, outputNames, outputLimit, pooling, rows: rows ?? 1, beganNs },
+        measuresCpu,
       })
     } catch (thrown) {
       return thrown as Error
@@ -344,20 +350,15 @@ export class Batcher {
 
   async #run(
     model: QueuedModel,
-    execution: {
-      inputs: readonly Tensor[]
-      outputNames: readonly string[]
-      outputLimit: OutputLimit | null
-      pooling: TokenPooling | null
+    execution: Omit<Execution, 'modelKey' | 'isAlone'> & {
       rows: number
       /** Start of collecting its inputs. */
       beganNs: bigint
     },
   ): Promise<Computed> {
     const { modelKey } = model
-    const { inputs, outputNames, outputLimit, pooling, rows, beganNs } = execution
-    const asked = { modelKey, inputs, outputNames, outputLimit, pooling }
-    const run = this.#options.run({ ...asked, isAlone: this.#isAlone })
+    const { rows, beganNs, ...asked } = execution
+    const run = this.#options.run({ ...asked, modelKey, isAlone: this.#isAlone })
     const { outputs, startedNs, computeNs, cpuNs, placement } = await run
     const times = {
       inputNs: Math.max(0, startedNs - Number(beganNs)),

@@ -1,15 +1,8 @@
 /** One inference on its way to the engine. */
 import type { ExecutionTimes } from '../metrics/recorder.js'
 import type { Placement } from '../metrics/series.js'
-import type { Tensor } from '../tensor.js'
+import type { OutputLimit, Tensor } from '../tensor.js'
 import type { TokenPooling } from '../token-pooling.js'
-
-/** Size limit of the outputs in the response. */
-export interface OutputLimit {
-  readonly bytes: number
-  /** Minimum bytes per element, by output; 0 if the output is not part of the response. */
-  readonly leastElementBytes: number[]
-}
 
 export interface Job {
   readonly modelKey: string
@@ -19,6 +12,8 @@ export interface Job {
   readonly outputLimit?: OutputLimit
   /** What is kept of its outputs; such a job is not joined with others. */
   readonly pooling?: TokenPooling
+  /** Whether the CPU time of its execution is wanted beside the wall time. */
+  readonly measuresCpu?: boolean
   /** 1 is the highest; 0 means the default. */
   readonly priority?: number
   /** Time limit from now to the result, including the wait in the queue; null is no limit. */
@@ -38,9 +33,12 @@ export interface JobResult {
 export interface Execution {
   readonly modelKey: string
   readonly inputs: readonly Tensor[]
+  /** Memory of the inputs. */
+  readonly inputBytes: number
   readonly outputNames: readonly string[]
   readonly outputLimit: OutputLimit | null
   readonly pooling: TokenPooling | null
+  readonly measuresCpu: boolean
   /** Whether the request is the only one that the server has, and no other client is connected. */
   readonly isAlone: boolean
 }

@@ -4,7 +4,7 @@ import * as z from 'zod'
 import { type LogFormat, logFormatOf } from '../log.js'
 import type { BreakerConfig } from './breaker-options.js'
 import type { Parsed } from './schema.js'
-import { RESPONSE_PER_BODY } from './size-options.js'
+import { RECEIVING_PER_BODY, RESPONSE_PER_BODY } from './size-options.js'
 
 /** Measured: docs/decisions/027-placement.md. */
 export const DEFAULT_INLINE_BUDGET_MS = 2
@@ -78,6 +78,7 @@ export interface Config {
   readonly maxConnections: number
   readonly maxBodyBytes: number
   readonly maxResponseBytes: number
+  readonly maxReceivingBytes: number
   readonly maxQueuedRequests: number
   readonly maxBatchTokens: number
   readonly deadlineStatus: 503 | 504
@@ -139,6 +140,7 @@ export function toConfig(options: Parsed, modelPaths: readonly string[]): Config
     maxConnections: options.maxConnections,
     maxBodyBytes: options.maxBody,
     maxResponseBytes: options.maxResponse ?? options.maxBody * RESPONSE_PER_BODY,
+    maxReceivingBytes: options.maxReceiving ?? options.maxBody * RECEIVING_PER_BODY,
     maxQueuedRequests: options.maxQueue,
     maxBatchTokens: options.maxBatchTokens,
     deadlineStatus: options.deadlineStatus === 503 ? 503 : 504,
@@ -175,6 +177,7 @@ export const ServingConfigSchema = z.object({
   maxConnections: z.int().nonnegative(),
   maxBodyBytes: z.int().positive(),
   maxResponseBytes: z.int().positive(),
+  maxReceivingBytes: z.int().positive(),
   hasDocs: z.boolean(),
   maxQueuedRequests: z.int().positive(),
   maxBatchTokens: z.int().positive(),

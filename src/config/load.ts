@@ -10,6 +10,7 @@ import { type Config, toConfig } from './config.js'
 import { type CommandLine, type FlagShape, parseCommandLine } from './flags.js'
 import { isLoopbackHost } from './host-names.js'
 import { OPTIONS, type OptionName, type Parsed } from './schema.js'
+import { MIN_RECEIVING_PER_BODY } from './size-options.js'
 import { didYouMean } from './suggest-word.js'
 
 const NAMES = Object.keys(OPTIONS) as OptionName[]
@@ -166,5 +167,10 @@ function contradictions(parsed: Parsed): string[] {
   if (tlsCert === '' && adminTls !== 'off')
     problems.push(`--admin-tls ${adminTls}: expected --tls-cert and --tls-key as well`)
   if (tlsCa === '' && adminTls === 'mutual') problems.push('--admin-tls mutual: expected --tls-ca as well')
+  const leastReceiving = parsed.maxBody * MIN_RECEIVING_PER_BODY
+  if (parsed.maxReceiving !== null && parsed.maxReceiving < leastReceiving)
+    problems.push(
+      `--max-receiving: expected at least ${leastReceiving} bytes, twice --max-body, got ${parsed.maxReceiving}`,
+    )
   return problems
 }

@@ -5,6 +5,15 @@ import { sizeBytes } from './quantities.js'
 
 /** JSON numbers take more bytes than binary, but few responses are larger than their requests. */
 export const RESPONSE_PER_BODY = 2
+/** With the default sizes as much as the queue of a model may hold. */
+export const RECEIVING_PER_BODY = 4
+/** A message in frames of any size fits, with others beside it. */
+export const MIN_RECEIVING_PER_BODY = 2
+
+const SIZE_OR_DEFAULT = z.union(
+  [z.literal('').transform(() => null), sizeBytes],
+  'expected a size such as 64KiB, 16MiB or 2GiB',
+)
 
 export const SIZE_OPTIONS = {
   maxBody: option({
@@ -15,15 +24,20 @@ export const SIZE_OPTIONS = {
     default: () => '64MiB',
   }),
   maxResponse: option({
-    schema: z.union(
-      [z.literal('').transform(() => null), sizeBytes],
-      'expected a size such as 64KiB, 16MiB or 2GiB',
-    ),
+    schema: SIZE_OR_DEFAULT,
     value: 'SIZE',
     group: 'Limits',
     help: 'Largest inference response before compression. Outputs in shared memory do not count.',
     default: () => '',
     defaultHelp: `${RESPONSE_PER_BODY} x --max-body`,
+  }),
+  maxReceiving: option({
+    schema: SIZE_OR_DEFAULT,
+    value: 'SIZE',
+    group: 'Limits',
+    help: 'Bytes of gRPC messages that a worker holds before they have arrived completely; at least twice --max-body.',
+    default: () => '',
+    defaultHelp: `${RECEIVING_PER_BODY} x --max-body`,
   }),
 } as const
 

@@ -7,11 +7,11 @@ import type { StatsPageReference } from '../metrics/page.js'
 import { StatsPage } from '../metrics/page.js'
 import type { Placement } from '../metrics/series.js'
 import type { AttachedSegment } from '../segment/attach.js'
-import { dataBytes, type Tensor, type TensorSpec } from '../tensor.js'
+import { dataBytes, type OutputLimit, type Tensor, type TensorSpec } from '../tensor.js'
 import type { TokenPooling } from '../token-pooling.js'
 import { ExecutionCost } from './execution-cost.js'
 import { InferenceThread } from './inference-thread.js'
-import type { LoadRequest, OutputLimit, Ran } from './messages.js'
+import type { LoadRequest, Ran } from './messages.js'
 import { LoopShare, type PlacementPolicy, placementOf } from './placement.js'
 import { Sessions } from './sessions.js'
 
@@ -23,10 +23,14 @@ export interface RunOptions {
   readonly outputLimit?: OutputLimit | null
   /** How outputs with a state for each token are reduced. */
   readonly pooling?: TokenPooling | null
+  /** Whether the CPU time is measured as well. */
+  readonly measuresCpu?: boolean
   /** Whether it is part of loading the model, not a client's request. */
   readonly isProving?: boolean
   /** Whether the request is the only one that the server has, and no other client is connected. */
   readonly isAlone?: boolean
+  /** Memory of the inputs, where the caller has calculated it. */
+  readonly inputBytes?: number
 }
 
 /** A model's graph, and the parts of its header that are needed to load it. */
@@ -123,14 +127,16 @@ export class Engine {
     modelKey: string,
     inputs: readonly Tensor[],
     outputNames: readonly string[],
-    { outputLimit = null, pooling = null, isProving = false, isAlone = false }: RunOptions = {},
+    options: RunOptions = {},
   ): Promise<RunResult> {
+    const { outputLimit = null, pooling = null, measuresCpu = false } = options
+    const { isProving = false, isAlone = false } = options
     const cost = this.#costs.get(modelKey)
-    const inputBytes = dataBytes(inputs)
+    const inputBytes = options.inputBytes ?? dataBytes(inputs)
     const placement = isProving
       ? 'thread'
       : this.#place(modelKey, cost?.estimateNs(inputBytes) ?? null, isAlone)
-    const request = { modelKey, inputs, outputNames, outputLimit, pooling, isProving }
+    const request = { modelKey, inputs, outputNames, outputLimit, pooling, measuresCpu, isProving }
     const ran = placement === 'thread' ? await this.#thread.run(request) : this.#onLoop.run(request)
     cost?.record(inputBytes, ran.computeNs)
     if (placement === 'event-loop') this.#loopShare.add(ran.startedNs + ran.computeNs, ran.computeNs)

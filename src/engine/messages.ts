@@ -4,15 +4,8 @@
  */
 import type { ErrorCode } from '../errors.js'
 import type { StatsPageReference } from '../metrics/page.js'
-import type { Tensor, TensorData, TensorSpec } from '../tensor.js'
+import type { OutputLimit, Tensor, TensorData, TensorSpec } from '../tensor.js'
 import type { TokenPooling } from '../token-pooling.js'
-
-/** Size limit of the outputs of a run in the response, checked in the thread that computed them. */
-export interface OutputLimit {
-  readonly bytes: number
-  /** Minimum bytes per element, by output; 0 if the output is not part of the response. */
-  readonly leastElementBytes: readonly number[]
-}
 
 export interface LoadRequest {
   /** Identifies the loaded model in later messages. */
@@ -38,6 +31,7 @@ export interface RunRequest {
   readonly outputLimit: OutputLimit | null
   /** How its outputs are reduced before they leave the thread; null: not at all. */
   readonly pooling: TokenPooling | null
+  readonly measuresCpu: boolean
   /** Whether it is part of loading the model, not a client's request. */
   readonly isProving: boolean
 }
@@ -58,7 +52,7 @@ export interface Ran {
   readonly startedNs: number
   /** Time inside the runtime, in nanoseconds. */
   readonly computeNs: number
-  /** CPU time of the process during a pooled run. Unlike `computeNs` it has no time of other processes. */
+  /** CPU time of the process during the run, where it is wanted. Unlike `computeNs` it has no time of other processes. */
   readonly cpuNs?: number | undefined
 }
 

@@ -7,9 +7,9 @@ import { RunningModel, type RunningModelCell } from '../metrics/recorder.js'
 import { PROCESS_CELL_COUNT } from '../metrics/series.js'
 import { leastBytes, responseTooLarge } from '../protocol/v2/response-size.js'
 import { Session } from '../runtime/session.js'
-import type { Tensor } from '../tensor.js'
+import type { OutputLimit, Tensor } from '../tensor.js'
 import { poolTokens } from '../token-pooling.js'
-import type { LoadRequest, OutputLimit, Ran, RunRequest } from './messages.js'
+import type { LoadRequest, Ran, RunRequest } from './messages.js'
 
 interface Loaded {
   readonly session: Session
@@ -58,19 +58,20 @@ export class Sessions {
   }
 
   /** @throws OnecopyError MODEL_RUN_FAILED, MODEL_NOT_READY, RESPONSE_TOO_LARGE. */
-  run({ modelKey, inputs, outputNames, outputLimit, pooling, isProving }: RunRequest): Ran {
+  run(request: RunRequest): Ran {
+    const { modelKey, inputs, outputNames, outputLimit, pooling, measuresCpu, isProving } = request
     const loaded = this.#loaded.get(modelKey)
     if (loaded === undefined) throw new OnecopyError('MODEL_NOT_READY', `model ${modelKey} is not loaded`)
     const { session, number } = loaded
-    const before = pooling === null ? null : process.cpuUsage()
+    const before = measuresCpu ? process.cpuUsage() : null
     const { outputs, startedNs, computeNs } = this.#running.during({ number, isLoading: isProving }, () =>
       session.run(inputs, outputNames),
     )
     checkSize(outputs, outputLimit)
-    if (pooling === null || before === null) return { outputs, startedNs, computeNs }
-    const { user, system } = process.cpuUsage(before)
-    const kept = outputs.map((output) => poolTokens(output, pooling))
-    return { outputs: kept, startedNs, computeNs, cpuNs: (user + system) * 1000 }
+    const cpu = before === null ? null : process.cpuUsage(before)
+    const kept = pooling === null ? outputs : outputs.map((output) => poolTokens(output, pooling))
+    const ran = { outputs: kept, startedNs, computeNs }
+    return cpu === null ? ran : { ...ran, cpuNs: (cpu.user + cpu.system) * 1000 }
   }
 
   unload(modelKey: string): void {

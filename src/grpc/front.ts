@@ -16,7 +16,7 @@ import { listen } from '../http/listen.js'
 import { secureContextOptions, type TlsMaterial } from '../http/tls.js'
 import type { GrpcContext } from './call.js'
 import { allMethods } from './methods.js'
-import { receiveDeadline } from './receive-deadline.js'
+import { limitReceiving } from './receiving.js'
 
 /** Varies by a tenth, so that clients do not all reconnect at the same time. */
 const MAX_CONNECTION_AGE_MS = 5 * 60_000
@@ -37,8 +37,10 @@ export interface GrpcFrontOptions {
   readonly tls: TlsMaterial | null
   readonly maxConnections: number
   readonly handshakeTimeoutMs: number
-  /** For a message, from the first byte of its call. */
+  /** For a message. */
   readonly requestTimeoutMs: number
+  /** Of incomplete messages over all streams. */
+  readonly maxReceivingBytes: number
   /** How long streams with requests may continue once the server drains. */
   readonly streamGraceMs: number
 }
@@ -65,7 +67,8 @@ export class GrpcFront {
   readonly #draining = new AbortController()
 
   constructor(options: GrpcFrontOptions) {
-    const { context, tls, maxConnections, handshakeTimeoutMs, requestTimeoutMs, streamGraceMs } = options
+    const { context, tls, maxConnections, handshakeTimeoutMs } = options
+    const { requestTimeoutMs, maxReceivingBytes, streamGraceMs } = options
     this.#context = context
     this.#maxConnections = maxConnections
     this.#isTls = tls !== null
@@ -77,7 +80,12 @@ export class GrpcFront {
       'grpc.max_concurrent_streams': MAX_CONCURRENT_STREAMS,
       'grpc-node.flow_control_window': FLOW_CONTROL_WINDOW_BYTES,
       'grpc.enable_channelz': 0,
-      interceptors: [receiveDeadline(requestTimeoutMs)],
+      interceptors: [
+        limitReceiving({
+          ...{ maxMessageBytes: context.maxBodyBytes, maxReceivingBytes },
+          ...{ timeoutMs: requestTimeoutMs, log: context.log },
+        }),
+      ],
     })
     // Every open stream listens to it.
     setMaxListeners(0, this.#draining.signal)

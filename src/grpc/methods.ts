@@ -18,6 +18,7 @@ import { inferResponseBytes, streamResponseBytes } from './infer-bytes.js'
 import { noteOwner } from './infer-codec.js'
 import { isModelReady, modelConfig, modelMetadata, serverMetadata, statistics } from './information.js'
 import { MalformedMessage, malformed, requireMessage } from './malformed.js'
+import { noteSize } from './receiving.js'
 import { reflect } from './reflection.js'
 import { Health, type HealthCheckRequest } from './schema/health_pb.js'
 import * as pb from './schema/inference_pb.js'
@@ -46,7 +47,9 @@ function definitionOf(method: DescMethod): MethodDefinition<unknown, unknown> {
   const deserialize = (schema: typeof input) => (bytes: Buffer) => {
     noteOwner(bytes)
     try {
-      return fromBinary(schema, bytes)
+      const message = fromBinary(schema, bytes)
+      noteSize(message, bytes.length)
+      return message
     } catch (thrown) {
       return new MalformedMessage(thrown)
     }

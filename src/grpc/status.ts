@@ -24,6 +24,7 @@ const BY_STATUS: Readonly<Partial<Record<StatusName, readonly ErrorCode[]>>> = {
     'HEADERS_TOO_LARGE',
     'RATE_LIMITED',
     'CONCURRENCY_LIMITED',
+    'RECEIVE_BUFFER_FULL',
     'MEMORY_LIMIT',
     'SEGMENT_SPACE',
   ],

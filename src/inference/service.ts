@@ -4,7 +4,7 @@ import type { ExecutionTimes, ModelRecorder } from '../metrics/recorder.js'
 import type { ModelStatistics } from '../metrics/statistics.js'
 import type { ModelConfiguration } from '../protocol/v2/configuration.js'
 import type { ModelSpec } from '../protocol/v2/request.js'
-import type { Tensor } from '../tensor.js'
+import type { OutputLimit, Tensor } from '../tensor.js'
 import type { TextModel } from '../text/text-model.js'
 import type { TokenPooling } from '../token-pooling.js'
 
@@ -50,9 +50,11 @@ export interface SubmitOptions {
   readonly inputs: readonly Tensor[]
   readonly outputNames: readonly string[]
   /** Size limit of the outputs in the response; no limit if absent. */
-  readonly outputLimit?: { readonly bytes: number; readonly leastElementBytes: number[] }
+  readonly outputLimit?: OutputLimit
   /** How outputs with a state for each token are reduced before they leave the inference thread. */
   readonly pooling?: TokenPooling
+  /** Whether the CPU time of its execution is wanted beside the wall time. */
+  readonly measuresCpu?: boolean
   /** 1 is the highest, 0 the default. */
   readonly priority: number
   /** Time limit for queueing and inference; null is no limit. */

@@ -2,13 +2,13 @@
 import type { JobResult } from '../batch/job.js'
 import type { ExecutionTimes } from '../metrics/recorder.js'
 import type { SegmentHeader } from '../segment/layout.js'
-import type { Tensor, TensorSpec } from '../tensor.js'
+import type { OutputLimit, Tensor, TensorSpec } from '../tensor.js'
 import type { Offer } from './messages.js'
 
 export interface TensorRun {
   readonly inputs: readonly Tensor[]
   readonly outputNames: readonly string[]
-  readonly outputLimit?: { readonly bytes: number; readonly leastElementBytes: number[] }
+  readonly outputLimit?: OutputLimit
   readonly priority?: number
   readonly timeoutMs?: number | null
   readonly isCancelled?: () => boolean

@@ -32,6 +32,17 @@ export function modelPathOf(modelPath: string): ModelPath {
   return { name: basename(dirname(folder)), version, configPath: join(dirname(folder), CONFIG_FILE) }
 }
 
+/** The name and version that a repository layout gives to this folder of a text model. The name is not validated. */
+export function textPathOf(textFolder: string): ModelPath {
+  const path = resolve(textFolder)
+  const folder = dirname(path)
+  const name = basename(path)
+  // The folder's own config.json is the model's; that of the operator is beside it.
+  if (!VERSION_PATTERN.test(name))
+    return { name, version: '1', configPath: join(folder, `${name}.${CONFIG_FILE}`) }
+  return { name: basename(folder), version: name, configPath: join(folder, CONFIG_FILE) }
+}
+
 /** Why a model with this name cannot be served; null if it can. */
 export function nameProblem(name: string, path: string): string | null {
   if (MODEL_NAME_PATTERN.test(name)) return null

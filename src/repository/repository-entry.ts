@@ -3,11 +3,18 @@
  * entry or of one of its versions; nothing is thrown.
  */
 import { readdir } from 'node:fs/promises'
-import { basename, dirname, join } from 'node:path'
+import { basename, join } from 'node:path'
 import { isTextFolder } from '../text/folder.js'
 import { VERSION_PATTERN } from './config.js'
 import { contentKindOf, insteadOfFile, isFile, isFolder, kindOf, systemReason } from './file-kind.js'
-import { CONFIG_FILE, MODEL_FILE, type ModelPath, modelPathOf, nameProblem } from './model-path.js'
+import {
+  CONFIG_FILE,
+  MODEL_FILE,
+  type ModelPath,
+  modelPathOf,
+  nameProblem,
+  textPathOf,
+} from './model-path.js'
 
 /** A model file before its config is read. */
 export interface FoundModel extends ModelPath {
@@ -62,13 +69,13 @@ function textPath(folder: string): Pick<FoundModel, 'path' | 'textFolder'> {
   return { path: folder, textFolder: folder }
 }
 
-/** A folder as the Hugging Face hub has it; its own `config.json` is the model's, that of the operator stands beside it. */
+/** A folder as the Hugging Face hub has it. */
 export function textModel(folder: string): EntryScan {
-  const name = basename(folder)
-  const problem = nameProblem(name, folder)
-  if (problem !== null) return problemOf(name, problem)
-  const configPath = join(dirname(folder), `${name}.${CONFIG_FILE}`)
-  return { found: [{ ...{ name, version: '1', configPath }, ...textPath(folder) }], problems: [] }
+  const place = textPathOf(folder)
+  const problem = nameProblem(place.name, folder)
+  return problem === null
+    ? { found: [{ ...place, ...textPath(folder) }], problems: [] }
+    : problemOf(place.name, problem)
 }
 
 /** What one folder inside a model's folder is: a version, one with a problem, or null: nothing of ours. */

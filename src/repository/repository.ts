@@ -217,11 +217,12 @@ async function entriesOf(root: string): Promise<Buffer[]> {
   }
 }
 
-/** Whether a folder is one model, NAME/VERSION/model.onnx, and not a repository of models. */
+/** Whether a folder is one model, NAME/VERSION/model.onnx or NAME/VERSION with a tokenizer, and not a repository of models. */
 async function isModelFolder(root: string, entries: readonly Buffer[]): Promise<boolean> {
   for (const entry of entries) {
     const name = entry.toString('latin1')
-    if (VERSION_PATTERN.test(name) && (await isFile(join(root, name, MODEL_FILE)))) return true
+    if (!VERSION_PATTERN.test(name)) continue
+    if ((await isFile(join(root, name, MODEL_FILE))) || (await isTextFolder(join(root, name)))) return true
   }
   return false
 }

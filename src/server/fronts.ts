@@ -57,6 +57,7 @@ export class Fronts {
       maxConnections,
       handshakeTimeoutMs,
       requestTimeoutMs,
+      maxReceivingBytes: config.maxReceivingBytes,
       // The rest is for the answers to what was read.
       streamGraceMs: config.drainTimeoutMs / 2,
     })

@@ -146,11 +146,13 @@ export class ServingProcess {
     const out = this.#models.outOfService(model.name, model.version)
     if (out !== null) throw outOfServiceError(out, out.state)
     checkDivisions(model.divisions, options.inputs)
-    const { inputs, outputNames, outputLimit, pooling, priority, timeoutMs, isCancelled } = options
+    const { inputs, outputNames, outputLimit, pooling, measuresCpu } = options
+    const { priority, timeoutMs, isCancelled } = options
     const result = await this.#batcher.submit({
       ...{ modelKey: model.key, inputs, outputNames, priority, timeoutMs, isCancelled },
       ...(outputLimit === undefined ? {} : { outputLimit }),
       ...(pooling === undefined ? {} : { pooling }),
+      measuresCpu: measuresCpu === true,
     })
     model.counts.observe('queueDuration', result.queueNs / 1e9)
     model.counts.countComputed(result.times)

@@ -39,6 +39,7 @@ export async function openText(options: TextServingOptions): Promise<TextModel |
       const { outputs, times } = await submit({
         ...job,
         model: models.byKey(key) as ServedModel,
+        measuresCpu: true,
         priority: 0,
         timeoutMs: null,
       })

@@ -141,9 +141,11 @@ export class TextModel {
     this.#requireTask('embedding')
     const { dimensions } = request
     const all = this.dimensions
-    if (dimensions !== null && all !== null && dimensions > all)
-      throw invalidRequest(`dimensions: expected at most ${all}, the model's, got ${dimensions}`)
-    const prompt = this.#promptOf(request.prompt)
+    if (all !== null) this.#requireElements(dimensions, all)
+    const prompt = this.promptOf(request.prompt)
+    const ids = inputs.findIndex((input) => !isPlain(input))
+    if (request.prompt !== undefined && ids >= 0)
+      throw invalidRequest(`prompt_name: expected texts, got ids of tokens as input ${ids}`)
     const sequences = await this.#sequencesOf(
       prompt === '' ? inputs : inputs.map((input) => (typeof input === 'string' ? prompt + input : input)),
       request,
@@ -152,6 +154,7 @@ export class TextModel {
     const isNormalized = request.isNormalized ?? this.description.isNormalized
     await this.#run(sequences, request, (row, place) => {
       const vector = vectorOf(row, { text: this.#interface, dense: this.#dense })
+      this.#requireElements(dimensions, vector.length)
       const cut = dimensions === null ? vector : vector.subarray(0, dimensions)
       results[place] = isNormalized || dimensions !== null ? normalize(cut) : cut
     })
@@ -217,13 +220,19 @@ export class TextModel {
     return { results, tokens: countOf(sequences) }
   }
 
+  #requireElements(dimensions: number | null, all: number): void {
+    if (dimensions !== null && dimensions > all)
+      throw invalidRequest(`dimensions: expected at most ${all}, the model's, got ${dimensions}`)
+  }
+
   #requireTask(...tasks: TextTask[]): void {
     const { task } = this.description
     if (tasks.includes(task)) return
     throw invalidRequest(`expected a model for ${tasks.join(' or ')}, this one is for ${task}`)
   }
 
-  #promptOf(name: string | undefined): string {
+  /** The text before each input; the default one without a name. @throws OnecopyError REQUEST_INVALID. */
+  promptOf(name: string | undefined): string {
     const { prompts, defaultPrompt } = this.description
     const chosen = name ?? defaultPrompt
     if (chosen === null) return ''

@@ -3,7 +3,7 @@ import fc from 'fast-check'
 import { Batcher, type BatcherOptions, type BatchingPolicy } from '../../src/batch/batcher.js'
 import type { Execution, Job } from '../../src/batch/job.js'
 import { OnecopyError } from '../../src/errors.js'
-import type { Tensor } from '../../src/tensor.js'
+import { dataBytes, type Tensor } from '../../src/tensor.js'
 
 const POLICY: BatchingPolicy = {
   isBatchable: true,
@@ -97,6 +97,7 @@ test('an idle engine starts immediately; requests that arrive meanwhile form a b
   t.deepEqual(values((await first).outputs), [2001, 2003])
   t.deepEqual(values((await (rest[0] as typeof first)).outputs), [4001, 4003, 4005, 4007])
   t.deepEqual((await (rest[2] as typeof first)).outputs[0]?.shape, [4, 2])
+  for (const { inputs, inputBytes } of engine.executions) t.is(inputBytes, dataBytes(inputs))
 })
 
 test('every request gets its own rows, regardless of the other requests in its batch', async (t) => {
@@ -424,4 +425,24 @@ test('a job whose rows are reduced is never joined, and is with the engine befor
   t.is((await Promise.all(jobs)).length, 3)
   await plain
   t.is(engine.executions.at(-1)?.pooling, null)
+})
+
+test('the CPU time of an execution is measured if one of its jobs wants it', async (t) => {
+  const engine = new FakeEngine()
+  const batcher = new Batcher({ run: engine.run })
+  batcher.add('m', POLICY)
+  await warmUp(engine, batcher)
+  const jobs = [{ measuresCpu: true }, {}, { measuresCpu: true }].map((more, id) =>
+    batcher.submit({ ...request(id, 1), ...more }),
+  )
+  await engine.finishAll()
+  await Promise.all(jobs)
+  const plain = batcher.submit(request(3, 1))
+  await engine.finishAll()
+  await plain
+  t.deepEqual(engine.rows, [3, 1])
+  t.deepEqual(
+    engine.executions.map(({ measuresCpu }) => measuresCpu),
+    [true, false],
+  )
 })

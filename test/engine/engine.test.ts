@@ -40,6 +40,19 @@ async function startEngine(t: ExecutionContext, budgetMs: number): Promise<Engin
   return engine
 }
 
+test('CPU time is measured where it is wanted, in both placements', async (t) => {
+  const engine = await startEngine(t, 1000)
+  const run = async (measuresCpu: boolean) => await engine.run('sine', [input()], ['y'], { measuresCpu })
+  for (const placement of ['thread', 'event-loop']) {
+    const wanted = await run(true)
+    t.is(typeof wanted.cpuNs, 'number', placement)
+    t.is((await run(false)).cpuNs, undefined, placement)
+    if (placement === 'thread') engine.loadOnLoop('sine', loadable(SINE), { threads: 1 })
+    for (let i = 0; i < 4; i++) await run(true)
+    t.is((await run(true)).placement, 'event-loop')
+  }
+})
+
 test('short executions move to the event loop, with bitwise identical results', async (t) => {
   const engine = await startEngine(t, 1000)
   const run = async () => await engine.run('sine', [input()], ['y'])

@@ -112,9 +112,11 @@ function asJson(bytes: Uint8Array): unknown {
   return JSON.parse(Buffer.from(bytes).toString('utf8'))
 }
 
-/** A bundle says what it says of paths that there are not. */
+/** Bundles and routes for texts have their own form also for paths and methods that do not exist. */
 const ERROR = {
-  anyOf: [{ $ref: '#/components/schemas/Error' }, { $ref: '#/components/schemas/ErrorDetail' }],
+  anyOf: ['Error', 'ErrorDetail', 'OpenAiError', 'TextError'].map((name) => ({
+    $ref: `#/components/schemas/${name}`,
+  })),
 }
 
 /** An error response: body, code and status must be consistent. */

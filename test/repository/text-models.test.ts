@@ -45,6 +45,9 @@ test('versions of a text model, each with files of its own', async (t) => {
       ['1', '/m/1/onnx/model.onnx', 32, 'cls', 2],
     ],
   )
+  // By their own paths they are the same models.
+  t.deepEqual((await scanRepository(join(dir, 'm'))).sources, sources)
+  t.deepEqual((await scanRepository(join(dir, 'm', '2'))).sources, sources.slice(0, 1))
 })
 
 test('a config beside the folder overrules what its files say', async (t) => {

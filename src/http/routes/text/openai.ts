@@ -11,6 +11,7 @@ import {
 } from '../../../api/text-schemas.js'
 import type { TextInput } from '../../../text/text-model.js'
 import type { HttpContext } from '../../context.js'
+import { DOCUMENT_LISTS, EMBEDDING_LISTS } from './lists.js'
 import { joinedVectors, textHandler, vectorText } from './shared.js'
 
 /** One text, several, ids of one, ids of several. */
@@ -47,6 +48,7 @@ export function openAiRoutes(router: Router, context: HttpContext): void {
 
   const embeddings = textHandler(context, {
     schema: embeddingsRequestSchema,
+    lists: { input: EMBEDDING_LISTS },
     tasks: ['embedding'],
     answer: async ({ request, model, text, isCancelled }) => {
       const { results, tokens } = await text.embed(inputsOf(request.input), {
@@ -69,6 +71,7 @@ export function openAiRoutes(router: Router, context: HttpContext): void {
 
   const rerank = textHandler(context, {
     schema: documentsRequestSchema,
+    lists: { documents: DOCUMENT_LISTS },
     tasks: ['reranking'],
     answer: async ({ request, model, text, isCancelled }): Promise<RankedDocuments> => {
       const texts = request.documents.map((one) => (typeof one === 'string' ? one : one.text))

@@ -12,6 +12,7 @@ import type { TextModel } from '../../../text/text-model.js'
 import { readBody } from '../../body.js'
 import type { HttpContext } from '../../context.js'
 import { type RequestState, recordersOf } from '../../request-state.js'
+import { type RequestLists, withShortLists, withWholeLists } from './lists.js'
 
 /** Numbers that are converted to text in one turn of the event loop. */
 const TURN_NUMBERS = 64 * 1024
@@ -89,22 +90,45 @@ function issueText({ path, message }: z.core.$ZodIssue): string {
   return path.length === 0 ? message : `${path.join('.')}: ${message}`
 }
 
+const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
+
 async function readRequest<Schema extends z.ZodType>(
   ctx: Context,
   context: HttpContext,
-  schema: Schema,
+  { schema, lists }: Pick<TextHandler<Schema>, 'schema' | 'lists'>,
 ): Promise<z.output<Schema>> {
   const body = await readBody(ctx.req, { maxBytes: context.maxBodyBytes, jsonBytes: null })
   ;(ctx.state as RequestState).heldBytes = 2 * body.length
+  let json: string
+  try {
+    json = utf8.decode(body)
+  } catch {
+    throw new OnecopyError('BODY_MALFORMED', 'expected JSON in UTF-8, got other bytes')
+  }
   let value: unknown
   try {
-    value = JSON.parse(Buffer.from(body.buffer, body.byteOffset, body.byteLength).toString('utf8'))
+    value = JSON.parse(json)
   } catch (thrown) {
     throw new OnecopyError('BODY_MALFORMED', `expected JSON: ${messageOf(thrown)}`)
   }
-  const parsed = schema.safeParse(value)
-  if (parsed.success) return parsed.data
+  const parsed = schema.safeParse(withShortLists(value, lists))
+  if (parsed.success) return withWholeLists(parsed.data, value, lists)
   throw new OnecopyError('REQUEST_INVALID', parsed.error.issues.slice(0, 3).map(issueText).join('; '))
+}
+
+interface TruncationRequest {
+  readonly truncate?: boolean | null
+  readonly truncation_direction?: string | null
+}
+
+/** The side is the tokenizer's for all requests: cutting off the other one would give another result. */
+function requireSide(request: TruncationRequest, { description }: TextModel): void {
+  const { truncate, truncation_direction: side } = request
+  if (truncate !== true || side == null || side.toLowerCase() === description.truncationSide) return
+  throw new OnecopyError(
+    'REQUEST_INVALID',
+    `truncation_direction: expected ${description.truncationSide}, as the model's tokenizer_config.json says, got ${side}`,
+  )
 }
 
 export interface Asked<Request> {
@@ -116,6 +140,7 @@ export interface Asked<Request> {
 
 interface TextHandler<Schema extends z.ZodType> {
   readonly schema: Schema
+  readonly lists: RequestLists
   /** For requests without a model name. */
   readonly tasks: readonly TextTask[]
   /** The response body, as a JSON value or as JSON text. */
@@ -125,11 +150,12 @@ interface TextHandler<Schema extends z.ZodType> {
 async function answerText<Schema extends z.ZodType>(
   ctx: Context,
   context: HttpContext,
-  { schema, tasks, answer }: TextHandler<Schema>,
+  { schema, lists, tasks, answer }: TextHandler<Schema>,
 ): Promise<void> {
-  const request = await readRequest(ctx, context, schema)
-  const { model: name } = request as { readonly model?: string }
-  const { model, text } = askedModel(ctx, context, { name, tasks })
+  const request = await readRequest(ctx, context, { schema, lists })
+  const { model: name } = request as { readonly model?: string | null }
+  const { model, text } = askedModel(ctx, context, { name: name ?? undefined, tasks })
+  requireSide(request as TruncationRequest, text)
   // Rejects early, before tokenizing.
   context.checkCapacity(model, 0)
   const isCancelled = () => ctx.req.socket.destroyed

@@ -14,11 +14,9 @@ import type { TextModel } from '../../../text/text-model.js'
 import type { TextOrPair } from '../../../transform/tokenizer-library.js'
 import type { HttpContext } from '../../context.js'
 import type { ServerIdentity } from '../health.js'
+import { EMBEDDING_LISTS, MAX_CLIENT_TEXTS, PAIR_LISTS, TEXT_LISTS } from './lists.js'
 import { inputsOf } from './openai.js'
 import { type Asked, askedModel, joinedVectors, textHandler, vectorText } from './shared.js'
-
-/** Maximum number of texts in a request, as reported by `/info`; the body limit applies as well. */
-const MAX_CLIENT_TEXTS = 1_000_000
 
 type OneOrTwo = readonly [string] | readonly [string, string]
 
@@ -97,6 +95,7 @@ function modelTypeOf({ description }: TextModel): TextInfo['model_type'] {
 export function textRoutes(router: Router, context: HttpContext, server: ServerIdentity): void {
   const embed = textHandler(context, {
     schema: embedRequestSchema,
+    lists: { inputs: EMBEDDING_LISTS },
     tasks: ['embedding'],
     answer: async ({ request, text, isCancelled }) => {
       const { results } = await text.embed(inputsOf(request.inputs), {
@@ -114,12 +113,14 @@ export function textRoutes(router: Router, context: HttpContext, server: ServerI
     '/predict',
     textHandler(context, {
       schema: predictRequestSchema,
+      lists: { inputs: PAIR_LISTS },
       tasks: ['classification', 'token-classification', 'reranking'],
       answer: predict,
     }),
   )
   const rerank = textHandler(context, {
     schema: rerankRequestSchema,
+    lists: { texts: TEXT_LISTS },
     tasks: ['reranking'],
     answer: async ({ request, text, isCancelled }): Promise<Ranks> => {
       const { query, texts, raw_scores: isRaw, return_text: isWhole, truncate } = request
@@ -133,9 +134,12 @@ export function textRoutes(router: Router, context: HttpContext, server: ServerI
   router.post('/rerank', rerank)
   const tokens = textHandler(context, {
     schema: tokenizeRequestSchema,
+    lists: { inputs: TEXT_LISTS },
     tasks: [],
     answer: async ({ request, text, isCancelled }) => {
-      const inputs = typeof request.inputs === 'string' ? [request.inputs] : request.inputs
+      const given = typeof request.inputs === 'string' ? [request.inputs] : request.inputs
+      const prompt = text.promptOf(request.prompt_name ?? undefined)
+      const inputs = prompt === '' ? given : given.map((one) => prompt + one)
       return await tokenize(text, inputs, {
         addsSpecialTokens: request.add_special_tokens ?? true,
         isCancelled,
@@ -145,7 +149,9 @@ export function textRoutes(router: Router, context: HttpContext, server: ServerI
   router.post('/tokenize', tokens)
   router.get('/info', (ctx) => {
     const { model: asked } = ctx.query
-    const name = typeof asked === 'string' ? asked : undefined
+    if (Array.isArray(asked))
+      throw new OnecopyError('REQUEST_INVALID', `model: expected one name, got ${asked.length}`)
+    const name = asked
     const { model, text } = askedModel(ctx, context, { name, tasks: [] })
     const { description, limits } = text
     ctx.body = {
