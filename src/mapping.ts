@@ -190,3 +190,59 @@ function mapWhole(
   // A plain view: mmap-io gives a Buffer, whose methods copy less than they seem to.
   return new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 }
+
+/** The size of a huge page on x86-64, and on arm64 with pages of 4 KiB. */
+export const HUGE_PAGE_BYTES = 2 * 1024 * 1024
+
+const PROT_NONE = 0
+const PROT_READ = 1
+const MAP_SHARED = 1
+const MAP_PRIVATE = 2
+const MAP_FIXED = 16
+const MAP_ANONYMOUS = 32
+const MAP_NORESERVE = 0x4000
+const MADV_COLLAPSE = 25
+
+/** A file that is mapped so that its huge pages can be made. */
+export interface HugePageMapping {
+  /** Makes one huge page of the pages at this offset, in another thread; false if the kernel cannot. */
+  collapse(offsetBytes: number): Promise<boolean>
+  close(): void
+}
+
+/**
+ * Maps a file at a multiple of the huge page size, which MADV_COLLAPSE needs and mmap-io cannot. Null if libc cannot
+ * be called or the mapping fails. Source: madvise(2), Linux 6.1 and later.
+ */
+export function mapForHugePages(fd: number, lengthBytes: number): HugePageMapping | null {
+  try {
+    const koffi = require('koffi') as typeof import('koffi')
+    const libc = koffi.load(null)
+    // Addresses of processes fit a double exactly: they have 47 bits.
+    const mmap = libc.func(
+      'int64_t mmap(int64_t address, size_t length, int protection, int flags, int fd, int64_t offset)',
+    )
+    const munmap = libc.func('int munmap(int64_t address, size_t length)')
+    const madvise = libc.func('int madvise(int64_t address, size_t length, int advice)')
+    const reservedBytes = lengthBytes + HUGE_PAGE_BYTES
+    const reserve = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
+    const reserved = Number(mmap(0, reservedBytes, PROT_NONE, reserve, -1, 0))
+    if (reserved < 0) return null
+    const start = Math.ceil(reserved / HUGE_PAGE_BYTES) * HUGE_PAGE_BYTES
+    const close = () => void munmap(reserved, reservedBytes)
+    if (Number(mmap(start, lengthBytes, PROT_READ, MAP_SHARED | MAP_FIXED, fd, 0)) !== start) {
+      close()
+      return null
+    }
+    return {
+      collapse: (offsetBytes) =>
+        new Promise((resolve) => {
+          const done = (failure: unknown, result: number) => resolve(failure === null && result === 0)
+          madvise.async(start + offsetBytes, HUGE_PAGE_BYTES, MADV_COLLAPSE, done)
+        }),
+      close,
+    }
+  } catch {
+    return null
+  }
+}

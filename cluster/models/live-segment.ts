@@ -8,6 +8,7 @@ import { messageOf, OnecopyError } from '../../src/errors.js'
 import type { Log } from '../../src/log.js'
 import { type AttachedSegment, attachSegment, type SegmentReference } from '../../src/segment/attach.js'
 import { removeFolder } from '../../src/segment/folder.js'
+import { useHugePages } from '../../src/segment/huge-pages.js'
 import { RawWeights } from '../../src/segment/raw-weights.js'
 
 export interface LiveSegmentOptions {
@@ -33,6 +34,9 @@ export class LiveSegment {
   #open: SegmentFile
   #rebuilding: Promise<void> | undefined
   #isRemoved = false
+  /** Leases of loads; the first time that none is left, the segment moves into huge pages. */
+  #leases = 0
+  #moving: { readonly done: Promise<void>; readonly stop: AbortController } | undefined
 
   private constructor(open: SegmentFile, options: LiveSegmentOptions) {
     this.#open = open
@@ -65,6 +69,19 @@ export class LiveSegment {
    * @throws OnecopyError if it cannot be completed.
    */
   async lease(): Promise<() => void> {
+    const release = await this.#lease()
+    this.#leases++
+    let isReleased = false
+    return () => {
+      if (isReleased) return
+      isReleased = true
+      this.#leases--
+      if (this.#leases === 0) this.#moveToHugePages()
+      release()
+    }
+  }
+
+  async #lease(): Promise<() => void> {
     const { raw } = this.#open
     if (raw === null) return () => {}
     try {
@@ -78,8 +95,39 @@ export class LiveSegment {
         })
         await this.#rebuilding
       }
-      return await this.lease()
+      return await this.#lease()
     }
+  }
+
+  /** Once for each file, in the background: what is measured as faster is not worth a later start. */
+  #moveToHugePages(): void {
+    if (this.#moving !== undefined || this.#isRemoved) return
+    const stop = new AbortController()
+    this.#moving = { stop, done: this.#move(stop.signal) }
+  }
+
+  async #move(signal: AbortSignal): Promise<void> {
+    const { log } = this.#options
+    const { source, segment } = this.#open.published
+    const facts = { model: source.name, version: source.version }
+    try {
+      // Raw weights stay complete meanwhile: a huge page with a hole would take more memory.
+      const release = await this.#lease()
+      try {
+        const pages = await useHugePages(segment.path, segment.header, signal)
+        log.debug({ ...facts, ...pages }, 'moved the segment into huge pages')
+      } finally {
+        release()
+      }
+    } catch (thrown) {
+      // The segment can be used as it is.
+      log.debug({ ...facts, reason: messageOf(thrown) }, 'the segment stays in small pages')
+    }
+  }
+
+  async #stopMoving(): Promise<void> {
+    this.#moving?.stop.abort()
+    await this.#moving?.done
   }
 
   /** Processes that have loaded the old file keep it until they end. */
@@ -104,6 +152,8 @@ export class LiveSegment {
       throw why
     }
     this.#open = rebuilt
+    this.#moving?.stop.abort()
+    this.#moving = undefined
     await removeFile(old, this.#options)
   }
 
@@ -114,11 +164,13 @@ export class LiveSegment {
   async remove(): Promise<void> {
     if (this.#isRemoved) return
     this.#isRemoved = true
+    await this.#stopMoving()
     await removeFile(this.#open, this.#options)
   }
 
   /** Does not remove the file. */
   async close(): Promise<void> {
+    await this.#stopMoving()
     await this.#open.raw?.close()
     await this.#open.published.use?.close()
   }

@@ -8,12 +8,13 @@ import { OnecopyError } from '../../../src/errors.js'
 import { readModelConfig } from '../../../src/repository/config.js'
 import { createServerFolder, removeFolder } from '../../../src/segment/folder.js'
 import { MemoryBudget } from '../../../src/sharing/memory-budget.js'
-import { addModel, writeModel } from '../../helpers/onnx-builder.js'
+import { addModel, wideModel, writeModel } from '../../helpers/onnx-builder.js'
 import { temporaryFolder } from '../../helpers/server.js'
+import { until } from '../../helpers/waiting.js'
 import { recordingLog } from '../fleet.js'
 
-async function publisher(t: ExecutionContext) {
-  const models = writeModel(temporaryFolder(t), 'add', addModel())
+async function publisher(t: ExecutionContext, model = addModel()) {
+  const models = writeModel(temporaryFolder(t), 'add', model)
   const server = await createServerFolder(temporaryFolder(t, '/dev/shm'))
   t.teardown(() => removeFolder(server.path))
   const source = {
@@ -78,4 +79,27 @@ test('leases of several segments report failures, and the others are held until 
   t.deepEqual(given, [])
   release()
   t.deepEqual(given, ['a', 'c'])
+})
+
+test('a segment moves into huge pages when the first loads have ended, unless it is removed', async (t) => {
+  const { publish, live, folders } = await publisher(t, wideModel(8 * 1024 * 1024))
+  const { log, lines } = recordingLog()
+  const moved = () => lines.filter(({ msg }) => msg === 'moved the segment into huge pages')
+  const segment = await LiveSegment.open(await publish('add@1'), { ...live, log })
+  const releases = await Promise.all([segment.lease(), segment.lease()])
+  releases[0]?.()
+  releases[0]?.()
+  t.deepEqual(moved(), [])
+  releases[1]?.()
+  await until('the segment to be moved', () => moved().length > 0)
+  t.true(Number(moved()[0]?.possibleBytes) >= 6 * 1024 * 1024)
+  // Later loads change nothing.
+  ;(await segment.lease())()
+  await segment.remove()
+  t.is(moved().length, 1)
+
+  const removed = await LiveSegment.open(await publish('add@1'), { ...live, log })
+  ;(await removed.lease())()
+  await removed.remove()
+  t.deepEqual(folders(), [])
 })
