@@ -64,9 +64,16 @@ function readPlain(request: IncomingMessage, take: (chunk: Buffer) => void): Pro
         reject(thrown)
       }
     })
-    request.on('end', resolve)
+    let isEnded = false
+    request.on('end', () => {
+      isEnded = true
+      resolve()
+    })
     request.on('error', reject)
-    request.on('close', () => reject(new Error('closed before its end')))
+    // Every request closes: an error with its stack is made only if it is needed.
+    request.on('close', () => {
+      if (!isEnded) reject(new Error('closed before its end'))
+    })
   })
 }
 

@@ -150,10 +150,9 @@ function* locateData(json: JsonValueBytes, limits: JsonLimits): Generator<void, 
       const colon = depth === 1 || (depth === 3 && inInputs) ? afterBlanks(json, after) : json.length
       // Only a key is followed by a colon.
       if (json[colon] === COLON) {
-        const key = keyText(json, at + 1, after - 1)
         if (depth === 1) {
-          inInputs = key === 'inputs'
-        } else if (key === 'data') {
+          inInputs = isKey(json, at + 1, after - 1, INPUTS)
+        } else if (isKey(json, at + 1, after - 1, DATA)) {
           const start = afterBlanks(json, colon + 1)
           at = yield* afterValue(json, start, limits.jsonDepth - depth)
           ranges.push(start, at)
@@ -259,15 +258,29 @@ function isBlank(byte: number): boolean {
   return byte === 0x20 || byte === 0x0a || byte === 0x0d || byte === 0x09
 }
 
-/** A key without its quotes and escapes; null when it cannot be one of the keys looked for. */
-function keyText(json: JsonValueBytes, start: number, end: number): string | null {
-  if (end - start > LONGEST_KEY) return null
+interface Key {
+  readonly text: string
+  readonly bytes: Uint8Array
+}
+
+const INPUTS: Key = { text: 'inputs', bytes: Buffer.from('inputs') }
+const DATA: Key = { text: 'data', bytes: Buffer.from('data') }
+
+/** Whether the string between the quotes is this key, written in whatever way. */
+function isKey(json: JsonValueBytes, start: number, end: number, { text, bytes }: Key): boolean {
+  const length = end - start
+  if (length === bytes.length) {
+    let same = 0
+    while (same < length && json[start + same] === bytes[same]) same++
+    return same === length
+  }
+  // An escape takes two bytes or six.
+  if (length < bytes.length || length > LONGEST_KEY) return false
   const raw = String.fromCharCode(...json.subarray(start, end))
-  if (!raw.includes('\\')) return raw
   try {
-    return JSON.parse(`"${raw}"`) as string
+    return raw.includes('\\') && JSON.parse(`"${raw}"`) === text
   } catch {
-    return null
+    return false
   }
 }
 

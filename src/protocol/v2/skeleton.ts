@@ -1,4 +1,5 @@
 /** The step from parsed JSON to a typed request, with refusals that name the tensor they are about. */
+import { DATATYPES } from '../../tensor.js'
 import { quoted, requestInvalid, shown, tensorInvalid } from './faults.js'
 import type { JsonLimits } from './json.js'
 import { type RequestSkeleton, requestSkeletonSchema } from './schema.js'
@@ -11,6 +12,7 @@ const MAX_PARAMETERS = 256
 export function checkSkeleton(root: unknown, limits: JsonLimits): RequestSkeleton {
   checkSizes(root, limits)
   dropNulls(root)
+  if (isPlainSkeleton(root)) return root
   const result = requestSkeletonSchema.safeParse(root)
   if (result.success) return result.data
   const [issue] = result.error.issues
@@ -26,6 +28,59 @@ export function checkSkeleton(root: unknown, limits: JsonLimits): RequestSkeleto
     throw tensorInvalid(label, `expected ${wanted}, got ${shown(at)}`)
   }
   throw requestInvalid(`${label}: ${text}`)
+}
+
+/**
+ * Whether a request certainly matches the schema: most do, and the schema takes ten times as long. False only means
+ * that the schema decides.
+ */
+export function isPlainSkeleton(root: unknown): root is RequestSkeleton {
+  if (!isObject(root)) return false
+  const { id, parameters, inputs, outputs } = root
+  return (
+    (id === undefined || typeof id === 'string') &&
+    arePlainParameters(parameters) &&
+    Array.isArray(inputs) &&
+    inputs.every(isPlainInput) &&
+    (outputs === undefined || (Array.isArray(outputs) && outputs.every(isPlainOutput)))
+  )
+}
+
+function isPlainInput(input: unknown): boolean {
+  if (!isObject(input)) return false
+  const { name, shape, datatype, parameters, data } = input
+  return (
+    typeof name === 'string' &&
+    Array.isArray(shape) &&
+    shape.every(isCount) &&
+    typeof datatype === 'string' &&
+    Object.hasOwn(DATATYPES, datatype) &&
+    arePlainParameters(parameters) &&
+    (data === undefined || isCount(data))
+  )
+}
+
+function isPlainOutput(output: unknown): boolean {
+  return isObject(output) && typeof output.name === 'string' && arePlainParameters(output.parameters)
+}
+
+function arePlainParameters(parameters: unknown): boolean {
+  if (parameters === undefined) return true
+  if (!isObject(parameters)) return false
+  for (const name in parameters) {
+    const value = parameters[name]
+    const isPlain = typeof value === 'string' || typeof value === 'boolean' || Number.isFinite(value)
+    if (!isPlain) return false
+  }
+  return true
+}
+
+function isCount(value: unknown): boolean {
+  return Number.isSafeInteger(value) && (value as number) >= 0
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
 /** A bound on the number of elements, checked first because the schema reports every wrong one. */
