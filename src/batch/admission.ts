@@ -22,14 +22,14 @@ let pooledJobs = 0
 /** A job with its state in the queue. */
 export class Entry {
   readonly job: Job
-  readonly enteredNs = process.hrtime.bigint()
+  readonly enteredNs = Number(process.hrtime.bigint())
   /** Null if it runs alone. */
   readonly rows: number | null
-  readonly key: string
   readonly bytes: number
   readonly priority: number
-  readonly resolve: (result: JobResult) => void
+  readonly #resolve: (result: JobResult) => void
   readonly #reject: (error: unknown) => void
+  #key: string | undefined
   #isSettled = false
   #timer: NodeJS.Timeout | undefined
 
@@ -41,18 +41,22 @@ export class Entry {
   ) {
     this.job = job
     this.rows = isBatchable ? rowsOf(job.inputs) : null
-    this.key =
-      this.rows === null
-        ? ''
-        : job.pooling === undefined
-          ? compatibilityKey(job.inputs, job.outputNames)
-          : `pooled ${++pooledJobs}`
     this.bytes = dataBytes(job.inputs)
     this.priority = job.priority === undefined || job.priority === 0 ? DEFAULT_PRIORITY : job.priority
-    this.resolve = (result) => {
-      if (this.#settle()) resolve(result)
-    }
+    this.#resolve = resolve
     this.#reject = reject
+  }
+
+  /** Only needed where several jobs are queued. */
+  get key(): string {
+    this.#key ??= this.#newKey()
+    return this.#key
+  }
+
+  #newKey(): string {
+    const { inputs, outputNames, pooling } = this.job
+    if (this.rows === null) return ''
+    return pooling === undefined ? compatibilityKey(inputs, outputNames) : `pooled ${++pooledJobs}`
   }
 
   #settle(): boolean {
@@ -60,6 +64,11 @@ export class Entry {
     this.#isSettled = true
     clearTimeout(this.#timer)
     return true
+  }
+
+  /** `startedNs`: the start of its execution, on the clock of process.hrtime. */
+  resolve({ outputs, times }: Omit<JobResult, 'queueNs'>, startedNs: number): void {
+    if (this.#settle()) this.#resolve({ outputs, times, queueNs: startedNs - this.enteredNs })
   }
 
   reject(error: unknown): void {
@@ -85,7 +94,7 @@ export class Entry {
   get isCancelled(): boolean {
     const { timeoutMs } = this.job
     if (timeoutMs !== undefined && timeoutMs !== null) {
-      const waitedMs = Number(process.hrtime.bigint() - this.enteredNs) / 1e6
+      const waitedMs = (Number(process.hrtime.bigint()) - this.enteredNs) / 1e6
       if (waitedMs >= timeoutMs) this.#rejectAsLate()
     }
     return this.#isSettled || this.job.isCancelled?.() === true
@@ -167,6 +176,7 @@ export class ModelQueue {
     if (head === undefined) return 0
     if (head.rows === null) return 1
     let rows = 0
+    if (this.#entries.length === 1) return head.rows
     for (const entry of this.#entries) if (entry.key === head.key && entry.rows !== null) rows += entry.rows
     return rows
   }

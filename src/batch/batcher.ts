@@ -9,10 +9,10 @@
  */
 import { OnecopyError } from '../errors.js'
 import type { ExecutionTimes } from '../metrics/recorder.js'
-import type { OutputLimit, Tensor } from '../tensor.js'
+import type { Tensor } from '../tensor.js'
 import { Entry, ModelQueue, type QueueLimits } from './admission.js'
 import { concatenate, split } from './concat.js'
-import type { Execution, Job, JobResult, Run } from './job.js'
+import { type Execution, type Job, type JobResult, jointLimit, type Run } from './job.js'
 import { BatchTuner } from './tuner.js'
 
 /** The batch in execution and the next one. */
@@ -71,19 +71,6 @@ interface QueuedModel {
 /** A pooled job is already a batch: no other job joins it. Other jobs wait until the engine is idle. */
 function isHandedOverEarly(entry: Entry | undefined): boolean {
   return entry?.job.pooling !== undefined
-}
-
-/** The combined output limit of a batch; none if one of its requests has no limit. */
-function jointLimit(batch: readonly Entry[]): OutputLimit | null {
-  const limits = batch.flatMap(({ job }) => job.outputLimit ?? [])
-  const [first] = limits
-  if (first === undefined || limits.length < batch.length) return null
-  return {
-    bytes: limits.reduce((sum, { bytes }) => sum + bytes, 0),
-    leastElementBytes: first.leastElementBytes.map((_, i) =>
-      Math.min(...limits.map(({ leastElementBytes }) => leastElementBytes[i] ?? 0)),
-    ),
-  }
 }
 
 export class Batcher {
@@ -236,7 +223,7 @@ export class Batcher {
       return 0
     const wanted = policy.preferredBatchSizes[0] ?? policy.maxBatchSize
     if (queue.compatibleRows() >= wanted) return 0
-    const waitedMs = Number(process.hrtime.bigint() - head.enteredNs) / 1e6
+    const waitedMs = (Number(process.hrtime.bigint()) - head.enteredNs) / 1e6
     return Math.max(0, Math.ceil(policy.maxQueueDelayMs - waitedMs))
   }
 
@@ -248,7 +235,7 @@ export class Batcher {
   }
 
   async #execute(model: QueuedModel, batch: readonly Entry[]): Promise<void> {
-    const startedNs = process.hrtime.bigint()
+    const startedNs = Number(process.hrtime.bigint())
     this.#executing.add(batch)
     let results: (Computed | Error)[]
     try {
@@ -263,7 +250,7 @@ export class Batcher {
     for (const [i, entry] of batch.entries()) {
       const result = results[i] as Computed | Error
       if (result instanceof Error) entry.reject(result)
-      else entry.resolve({ ...result, queueNs: Number(startedNs - entry.enteredNs) })
+      else entry.resolve(result, startedNs)
     }
   }
 
@@ -295,7 +282,7 @@ export class Batcher {
   async #runTogether(
     model: QueuedModel,
     batch: readonly Entry[],
-    beganNs: bigint,
+    beganNs: number,
   ): Promise<(Computed | Error)[]> {
     const [first] = batch
     if (first === undefined) return []
@@ -310,7 +297,7 @@ export class Batcher {
     let isTooLarge = false
     try {
       const { outputNames } = first.job
-      const outputLimit = jointLimit(batch)
+      const outputLimit = jointLimit(batch.map(({ job }) => job))
       const { outputs, times } = await this.#run(model, {
         ...{ inputs, inputBytes, outputNames, outputLimit, pooling: null, rows, beganNs },
         measuresCpu: batch.some(({ job }) => job.measuresCpu === true),
@@ -323,7 +310,8 @@ export class Batcher {
     }
     // Either one request makes the batch fail, or the model cannot be batched: each request runs alone.
     const results: (Computed | Error)[] = []
-    for (const entry of batch) results.push(await this.#runAlone(model, entry, process.hrtime.bigint()))
+    for (const entry of batch)
+      results.push(await this.#runAlone(model, entry, Number(process.hrtime.bigint())))
     const isModelAtFault = !isTooLarge && results.every((result) => !(result instanceof Error))
     if (isModelAtFault) {
       model.isBatchable = false
@@ -335,13 +323,19 @@ export class Batcher {
   async #runAlone(
     model: QueuedModel,
     { job, rows, bytes }: Entry,
-    beganNs: bigint,
+    beganNs: number,
   ): Promise<Computed | Error> {
     const { inputs, outputNames, outputLimit = null, pooling = null, measuresCpu = false } = job
     try {
       return await this.#run(model, {
-        ...{ inputs, inputBytes: bytes, outputNames, outputLimit, pooling, rows: rows ?? 1, beganNs },
+        inputs,
+        inputBytes: bytes,
+        outputNames,
+        outputLimit,
+        pooling,
         measuresCpu,
+        rows: rows ?? 1,
+        beganNs,
       })
     } catch (thrown) {
       return thrown as Error
@@ -353,15 +347,25 @@ export class Batcher {
     execution: Omit<Execution, 'modelKey' | 'isAlone'> & {
       rows: number
       /** Start of collecting its inputs. */
-      beganNs: bigint
+      beganNs: number
     },
   ): Promise<Computed> {
     const { modelKey } = model
-    const { rows, beganNs, ...asked } = execution
-    const run = this.#options.run({ ...asked, modelKey, isAlone: this.#isAlone })
+    const { inputs, inputBytes, outputNames, outputLimit, pooling, measuresCpu, rows, beganNs } = execution
+    // Without rest and spread: this runs for every request, and they copy member by member.
+    const run = this.#options.run({
+      modelKey,
+      inputs,
+      inputBytes,
+      outputNames,
+      outputLimit,
+      pooling,
+      measuresCpu,
+      isAlone: this.#isAlone,
+    })
     const { outputs, startedNs, computeNs, cpuNs, placement } = await run
     const times = {
-      inputNs: Math.max(0, startedNs - Number(beganNs)),
+      inputNs: Math.max(0, startedNs - beganNs),
       inferNs: computeNs,
       cpuNs,
       outputNs: Math.max(0, Number(process.hrtime.bigint()) - startedNs - computeNs),

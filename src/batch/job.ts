@@ -9,9 +9,9 @@ export interface Job {
   readonly inputs: readonly Tensor[]
   readonly outputNames: readonly string[]
   /** If absent, outputs may have any size. */
-  readonly outputLimit?: OutputLimit
+  readonly outputLimit?: OutputLimit | undefined
   /** What is kept of its outputs; such a job is not joined with others. */
-  readonly pooling?: TokenPooling
+  readonly pooling?: TokenPooling | undefined
   /** Whether the CPU time of its execution is wanted beside the wall time. */
   readonly measuresCpu?: boolean
   /** 1 is the highest; 0 means the default. */
@@ -52,3 +52,16 @@ export type Run = (execution: Execution) => Promise<{
   readonly cpuNs?: number | undefined
   readonly placement: Placement
 }>
+
+/** The combined output limit of a batch; none if one of its requests has no limit. */
+export function jointLimit(jobs: readonly Job[]): OutputLimit | null {
+  const limits = jobs.flatMap(({ outputLimit }) => outputLimit ?? [])
+  const [first] = limits
+  if (first === undefined || limits.length < jobs.length) return null
+  return {
+    bytes: limits.reduce((sum, { bytes }) => sum + bytes, 0),
+    leastElementBytes: first.leastElementBytes.map((_, i) =>
+      Math.min(...limits.map(({ leastElementBytes }) => leastElementBytes[i] ?? 0)),
+    ),
+  }
+}

@@ -176,6 +176,7 @@ export class ServedModels implements ModelDirectory {
   }
 
   outOfService(name: string, version?: string): VersionOutOfService | null {
+    if (this.#outOfService.size === 0) return null
     const out = this.#outOfService.get(name) ?? []
     if (version !== undefined) return out.find((one) => one.version === version) ?? null
     const isAnyInService = this.#answering(name).some((model) => this.#stateOf(model) === null)
@@ -183,6 +184,7 @@ export class ServedModels implements ModelDirectory {
   }
 
   #stateOf({ name, version }: LoadedModel): OutOfService | null {
+    if (this.#outOfService.size === 0) return null
     return this.#outOfService.get(name)?.find((one) => one.version === version)?.state ?? null
   }
 

@@ -72,8 +72,8 @@ export class ServingProcess {
     this.#keyring = new Keyring({ keys: secrets.apiKeys, adminTokenSha256 })
     const headers = securityHeaders({ isTls: secrets.tls !== null })
     this.#batcher = new Batcher({
-      run: ({ modelKey, inputs, outputNames, ...options }) =>
-        this.#engine.run(modelKey, inputs, outputNames, options),
+      run: (execution) =>
+        this.#engine.run(execution.modelKey, execution.inputs, execution.outputNames, execution),
       isAlone: () => this.connections.isAlone,
       onExecution: ({ modelKey, rows, times }) => {
         this.#models.byKey(modelKey)?.counts.countExecution(rows, times)
@@ -149,10 +149,15 @@ export class ServingProcess {
     const { inputs, outputNames, outputLimit, pooling, measuresCpu } = options
     const { priority, timeoutMs, isCancelled } = options
     const result = await this.#batcher.submit({
-      ...{ modelKey: model.key, inputs, outputNames, priority, timeoutMs, isCancelled },
-      ...(outputLimit === undefined ? {} : { outputLimit }),
-      ...(pooling === undefined ? {} : { pooling }),
+      modelKey: model.key,
+      inputs,
+      outputNames,
+      outputLimit,
+      pooling,
       measuresCpu: measuresCpu === true,
+      priority,
+      timeoutMs,
+      isCancelled,
     })
     model.counts.observe('queueDuration', result.queueNs / 1e9)
     model.counts.countComputed(result.times)

@@ -40,7 +40,9 @@ export async function computeRequest(
       bytes: maxResponseBytes,
       leastElementBytes: leastAnswered(request.outputs, model.outputs),
     },
-    ...{ isCancelled, priority, timeoutMs },
+    priority,
+    timeoutMs,
+    isCancelled,
   })
   return { outputs, queueNs, placement: times.placement }
 }

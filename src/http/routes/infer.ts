@@ -74,7 +74,7 @@ async function inferOn(model: ServedModel, { ctx, context, body, jsonBytes }: Re
     jsonBytes,
     model: texts ?? model,
     limits: LIMITS,
-    ...(regions === null ? {} : { readShared: sharedReader(regions, maxBodyBytes - body.length) }),
+    readShared: regions === null ? undefined : sharedReader(regions, maxBodyBytes - body.length),
   }
   const request = isLongToDecode(received)
     ? await decodeInferRequestInSlices(received)
@@ -90,11 +90,11 @@ async function inferOn(model: ServedModel, { ctx, context, body, jsonBytes }: Re
   state.heldBytes += heldIn(outputs)
   const answer: InferResponse = {
     model: { name: model.name, version: model.version },
-    ...(request.id === undefined ? {} : { id: request.id }),
+    id: request.id,
     outputs: answered(outputs, request, model),
     binary: request.outputs.map((output) => output.binary),
     maxBytes: maxResponseBytes,
-    ...(regions === null ? {} : { places: placeOutputs(regions, outputs, request.outputs) }),
+    places: regions === null ? undefined : placeOutputs(regions, outputs, request.outputs),
   }
   const response = isLongToEncode(answer)
     ? await encodeInferResponseInSlices(answer)

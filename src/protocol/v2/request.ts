@@ -52,7 +52,7 @@ export interface InferRequestBody {
   readonly model: ModelSpec
   readonly limits: JsonLimits
   /** Reads inputs from clients' shared memory; without it, requests that name some are refused. */
-  readonly readShared?: ReadShared
+  readonly readShared?: ReadShared | undefined
 }
 
 /**
@@ -105,7 +105,8 @@ function* decodeInSteps(request: InferRequestBody): Generator<void, InferRequest
   const outputs = planOutputs(skeleton.outputs, parameters, { model, features })
   checkDiscarded(values, plans)
   const inputs = yield* decodeInputs({ body, jsonEnd, plans, values, readShared })
-  return { ...(skeleton.id === undefined ? {} : { id: skeleton.id }), parameters, inputs, outputs }
+  const { id } = skeleton
+  return id === undefined ? { parameters, inputs, outputs } : { id, parameters, inputs, outputs }
 }
 
 /**

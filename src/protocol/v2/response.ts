@@ -14,7 +14,7 @@ export interface InferResponse {
   /** Beside each output: whether it goes as binary data. */
   readonly binary: readonly boolean[]
   /** Beside each output: where in shared memory it was written; its data does not go into the body then. */
-  readonly places?: readonly (SharedPlace | null)[]
+  readonly places?: readonly (SharedPlace | null)[] | undefined
   /** Of the body; without, it may have any size. */
   readonly maxBytes?: number
 }
