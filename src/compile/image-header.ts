@@ -5,7 +5,7 @@ import { encodeHeader, type SegmentHeader } from '../segment/layout.js'
 import { readHeader } from '../segment/write.js'
 
 /**
- * Changes the header of an open image and syncs it. Only for a file that does not have its final name yet:
+ * Changes the header of an open image. Only for a file that does not have its final name yet:
  * files in the cache or in shared memory never change.
  * @throws OnecopyError SEGMENT_INVALID if the new header does not fit its reserved space.
  */
@@ -15,5 +15,4 @@ export async function updateHeader(
 ): Promise<void> {
   const header = await readHeader(file)
   await writeFully(file, encodeHeader({ ...header, ...change }, header.graph.offsetBytes), 0)
-  await file.sync()
 }

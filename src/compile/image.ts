@@ -3,7 +3,7 @@
  * into shared memory by the primary.
  */
 import { createHash } from 'node:crypto'
-import { type FileHandle, open, rm } from 'node:fs/promises'
+import { open, rm } from 'node:fs/promises'
 import { crc32 } from 'node:zlib'
 import { divisionsOf } from '../onnx/divisions.js'
 import { moveExternalData, offsetGrowthBytes, rawRangesOf, serializeModel } from '../onnx/graph.js'
@@ -74,14 +74,24 @@ function headerOf(options: ImageOptions): SegmentHeader {
 
 const MAX_CRC32 = 2 ** 32 - 1
 
-async function checksum(file: FileHandle, offsetBytes: number, bytes: number): Promise<number> {
-  let sum = 0
-  for await (const chunk of chunksOf(file, offsetBytes, offsetBytes + bytes)) sum = crc32(chunk.bytes, sum)
-  return sum
+/** Adds a chunk of the data to the checksums of the ranges that it overlaps. */
+function addToChecksums(
+  sums: number[],
+  ranges: readonly RawRange[],
+  { position, bytes }: { readonly position: number; readonly bytes: Uint8Array },
+): void {
+  for (const [i, range] of ranges.entries()) {
+    const from = Math.max(range.offsetBytes, position)
+    const to = Math.min(range.offsetBytes + range.bytes, position + bytes.length)
+    if (from < to) sums[i] = crc32(bytes.subarray(from - position, to - position), sums[i])
+  }
 }
 
 /**
- * Writes header, graph and data to `path` and syncs it; returns the header. Changes the offsets in `model`.
+ * Writes header, graph and data to `path`; returns the header. Changes the offsets in `model`.
+ *
+ * The file is not synced to the disk, which can take longer than compiling: every use verifies every byte, and an
+ * image that was damaged when the machine went down is compiled again.
  */
 export async function writeImage(options: ImageOptions): Promise<SegmentHeader> {
   const header = headerOf(options)
@@ -103,12 +113,14 @@ export async function writeImage(options: ImageOptions): Promise<SegmentHeader> 
     await writeFully(file, graph, graphOffsetBytes)
     let dataBytes = 0
     let dataCrc32 = 0
+    const rangeSums = header.rawRanges.map(() => 0)
     if (options.dataPath !== null) {
       const data = await open(options.dataPath)
       try {
         const { size } = await data.stat()
         for await (const { position, bytes } of chunksOf(data, 0, size)) {
           dataCrc32 = crc32(bytes, dataCrc32)
+          addToChecksums(rangeSums, header.rawRanges, { position, bytes })
           await writeFully(file, bytes, dataOffsetBytes + position)
         }
         dataBytes = size
@@ -117,13 +129,7 @@ export async function writeImage(options: ImageOptions): Promise<SegmentHeader> 
       }
       await rm(options.dataPath)
     }
-    const rawRanges: RawRange[] = []
-    for (const { offsetBytes, bytes } of header.rawRanges)
-      rawRanges.push({
-        offsetBytes,
-        bytes,
-        crc32: await checksum(file, dataOffsetBytes + offsetBytes, bytes),
-      })
+    const rawRanges = header.rawRanges.map((range, i) => ({ ...range, crc32: rangeSums[i] as number }))
     const fileBytes = dataOffsetBytes + dataBytes
     const final: SegmentHeader = {
       ...header,
@@ -138,7 +144,6 @@ export async function writeImage(options: ImageOptions): Promise<SegmentHeader> 
     }
     await writeFully(file, encodeHeader(final, graphOffsetBytes), 0)
     await file.truncate(fileBytes)
-    await file.sync()
     return final
   } finally {
     await file.close()
