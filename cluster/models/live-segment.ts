@@ -34,6 +34,7 @@ export class LiveSegment {
   #open: SegmentFile
   #rebuilding: Promise<void> | undefined
   #isRemoved = false
+  #isClosed = false
   /** Leases of loads; the first time that none is left, the segment moves into huge pages. */
   #leases = 0
   #moving: { readonly done: Promise<void>; readonly stop: AbortController } | undefined
@@ -99,9 +100,9 @@ export class LiveSegment {
     }
   }
 
-  /** Once for each file, in the background: what is measured as faster is not worth a later start. */
+  /** Once for each file, and in the background, so that no start waits for it. */
   #moveToHugePages(): void {
-    if (this.#moving !== undefined || this.#isRemoved) return
+    if (this.#moving !== undefined || this.#isRemoved || this.#isClosed) return
     const stop = new AbortController()
     this.#moving = { stop, done: this.#move(stop.signal) }
   }
@@ -170,6 +171,7 @@ export class LiveSegment {
 
   /** Does not remove the file. */
   async close(): Promise<void> {
+    this.#isClosed = true
     await this.#stopMoving()
     await this.#open.raw?.close()
     await this.#open.published.use?.close()
