@@ -69,6 +69,7 @@ export class Publisher {
         server,
         cache,
         budget,
+        hasRoomFor: (key, header) => budget.hasRoomFor(key, header),
         measure: (key, segment) =>
           measureSegment(segment, { cache, signal, hasRoom: budget.hasRoomFor(key, segment.header) }),
         compileTimeoutMs,

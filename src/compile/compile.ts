@@ -7,6 +7,7 @@ import type { Readable, Writable } from 'node:stream'
 import { messageOf, OnecopyError } from '../errors.js'
 import { programFile } from '../installation.js'
 import { CHILD_DIR, RUNTIME_ENVIRONMENT } from '../runtime/environment.js'
+import { SEGMENT_FILE_NAME } from '../segment/layout.js'
 import { formatMs } from '../units.js'
 import { type CompileCache, type CompiledImage, findCompiled, imageName, makeWorkFolder } from './cache.js'
 import { cacheKey } from './cache-key.js'
@@ -39,6 +40,11 @@ export interface CompileChoices {
   readonly heldKeys?: readonly string[]
   /** False: compile even if the cache has an image, because it was found damaged. */
   readonly isCacheTrusted?: boolean
+  /**
+   * Called when an image is complete except for its header, which trial runs still change. Called again if the
+   * model is compiled once more. The file gets its final name when `compile` resolves.
+   */
+  readonly onImage?: (imagePath: string) => void
 }
 
 /** One compile process and its current request. */
@@ -52,6 +58,7 @@ class CompileProcess {
   readonly ended: Promise<void>
   readonly #probeTimeoutMs: number
   #probeTimer: NodeJS.Timeout | undefined
+  #onProbing: (() => void) | undefined
 
   constructor(probeTimeoutMs: number) {
     this.#probeTimeoutMs = probeTimeoutMs
@@ -96,8 +103,10 @@ class CompileProcess {
   #takeLine(line: string): void {
     try {
       const value: unknown = JSON.parse(line)
-      if (CompileNoticeSchema.safeParse(value).success) this.#startProbeTimer()
-      else this.#waiting?.resolve(CompileReplySchema.parse(value))
+      if (CompileNoticeSchema.safeParse(value).success) {
+        this.#startProbeTimer()
+        this.#onProbing?.()
+      } else this.#waiting?.resolve(CompileReplySchema.parse(value))
     } catch {
       this.stop(failed(`the compile process sent an invalid reply ${JSON.stringify(line.slice(0, 200))}`))
     }
@@ -127,9 +136,10 @@ class CompileProcess {
     this.#waiting = null
   }
 
-  ask(request: CompileRequest): Promise<CompileReply> {
+  ask(request: CompileRequest, onProbing?: () => void): Promise<CompileReply> {
     if (this.#stopped !== null) return Promise.reject(this.#stopped)
     this.#probeTimer = undefined
+    this.#onProbing = onProbing
     return new Promise<CompileReply>((resolve, reject) => {
       this.#waiting = { resolve, reject }
       this.#child.stdin.write(`${JSON.stringify(request)}\n`)
@@ -165,12 +175,12 @@ export class Compiler {
    */
   async compile(
     modelPath: string,
-    { heldKeys = [], isCacheTrusted = true }: CompileChoices = {},
+    { heldKeys = [], isCacheTrusted = true, onImage }: CompileChoices = {},
   ): Promise<CompiledImage> {
     const known = isCacheTrusted ? await this.#findKnown(modelPath, heldKeys) : null
     if (known !== null) return known
     const attempt = (probe: boolean) =>
-      this.#attempt({ modelPath, heldKeys: [...heldKeys], isCacheTrusted, probe })
+      this.#attempt({ modelPath, heldKeys: [...heldKeys], isCacheTrusted, probe }, onImage)
     return (await attempt(true)) ?? ((await attempt(false)) as CompiledImage)
   }
 
@@ -185,11 +195,14 @@ export class Compiler {
   /** Null if the process ended during trial runs. */
   async #attempt(
     request: Pick<CompileRequest, 'modelPath' | 'heldKeys' | 'isCacheTrusted' | 'probe'>,
+    onImage: CompileChoices['onImage'],
   ): Promise<CompiledImage | null> {
     const { cache, signal } = this.#options
     const workFolder = await makeWorkFolder(cache)
     try {
-      const reply = await this.#ask({ ...request, workFolder, cacheFolders: [...cache.folders] })
+      const reply = await this.#ask({ ...request, workFolder, cacheFolders: [...cache.folders] }, () =>
+        onImage?.(join(workFolder, SEGMENT_FILE_NAME)),
+      )
       if (reply === null) return null
       if (reply.known !== null) await rememberDigest(request.modelPath, reply.known, { cache, workFolder })
       if (reply.outcome === 'held' || reply.cached) return reply
@@ -205,7 +218,10 @@ export class Compiler {
   }
 
   /** Null if the process ended during trial runs. */
-  async #ask(request: CompileRequest): Promise<Exclude<CompileReply, { outcome: 'failed' }> | null> {
+  async #ask(
+    request: CompileRequest,
+    onProbing: () => void,
+  ): Promise<Exclude<CompileReply, { outcome: 'failed' }> | null> {
     const { modelPath } = request
     const { timeoutMs, signal, probeTimeoutMs = PROBE_TIMEOUT_MS } = this.#options
     // A process that was stopped between two models is replaced.
@@ -224,7 +240,7 @@ export class Compiler {
     }, timeoutMs)
     try {
       if (signal.aborted) onAbort()
-      const reply = await child.ask(request)
+      const reply = await child.ask(request, onProbing)
       if (reply.outcome === 'failed') throw new OnecopyError(reply.code, reply.message)
       if (reply.residentBytes > KEEP_BELOW_BYTES) this.close()
       return reply

@@ -10,7 +10,13 @@ import type { ServerFolder } from '../segment/folder.js'
 import { isInMemory, removeFolder } from '../segment/folder.js'
 import type { SegmentHeader } from '../segment/layout.js'
 import { hasWorthwhileRanges } from '../segment/raw-weights.js'
-import { type SegmentFile, writeSegment } from '../segment/write.js'
+import {
+  type CopiedSegment,
+  copySegment,
+  readHeader,
+  type SegmentFile,
+  type WriteSegmentOptions,
+} from '../segment/write.js'
 import { type CompileCache, type CompiledImage, findKeptImage } from './cache.js'
 import { holdImage } from './cache-eviction.js'
 import { Compiler } from './compile.js'
@@ -51,6 +57,8 @@ export interface PublishOptions {
   /** The private memory per worker of a segment; null if it is not known, and need not be or cannot be. */
   readonly measure?: (key: string, segment: SegmentFile) => Promise<number | null>
   readonly compileTimeoutMs: number
+  /** Whether memory suffices for a model version, whatever it takes, while its compilation is not over. */
+  readonly hasRoomFor?: (key: string, header: SegmentHeader) => boolean
   /** Number of concurrent compilations. */
   readonly concurrency: number
   readonly signal: AbortSignal
@@ -150,18 +158,104 @@ async function publishedAs(
   return { source, segment, reference: referenceSegment(segment), privateBytes, origin, image, use }
 }
 
+interface ReportedPublishOptions extends PublishOptions {
+  /** The model only needs to be copied and verified. */
+  readonly onCompiled?: (source: ModelSource) => void
+}
+
+/** Below this size a copy takes less time than it takes to notice that trial runs have begun. */
+const WORTH_EARLY_BYTES = 16 * 1024 * 1024
+
+/**
+ * Copies an image into shared memory while its trial runs are still in progress, if memory suffices for both: they
+ * use one CPU.
+ */
+class EarlyCopy {
+  readonly #options: ReportedPublishOptions
+  readonly #source: ModelSource
+  #copying: Promise<CopiedSegment | null> = Promise.resolve(null)
+
+  constructor(source: ModelSource, options: ReportedPublishOptions) {
+    this.#source = source
+    this.#options = options
+  }
+
+  /** Starts to copy an image, in place of an earlier one. */
+  begin(imagePath: string): void {
+    const discarded = this.discard()
+    this.#copying = discarded.then(() => this.#copy(imagePath))
+    // `take` reports the error.
+    this.#copying.catch(() => {})
+  }
+
+  async #copy(imagePath: string): Promise<CopiedSegment | null> {
+    try {
+      const header = await this.#headerOf(imagePath)
+      const { hasRoomFor, onCompiled, folderName = keyOf } = this.#options
+      if (header.fileBytes < WORTH_EARLY_BYTES || hasRoomFor?.(folderName(this.#source), header) !== true)
+        return null
+      onCompiled?.(this.#source)
+      return await copySegment(writeOptions(imagePath, this.#source, this.#options))
+    } catch (thrown) {
+      const { code, path } = thrown as NodeJS.ErrnoException
+      // The trial runs have ended, and the image has its final name.
+      if (code === 'ENOENT' && path === imagePath) return null
+      throw thrown
+    }
+  }
+
+  async #headerOf(imagePath: string): Promise<SegmentHeader> {
+    await using image = await open(imagePath, constants.O_RDONLY | constants.O_NOFOLLOW)
+    return await readHeader(image)
+  }
+
+  /** The copy; null if there is none. The caller finishes it. @throws OnecopyError as copySegment. */
+  async take(): Promise<CopiedSegment | null> {
+    const copying = this.#copying
+    this.#copying = Promise.resolve(null)
+    return await copying
+  }
+
+  async discard(): Promise<void> {
+    const copied = await this.take().catch(() => null)
+    await copied?.discard()
+  }
+}
+
+function writeOptions(
+  imagePath: string,
+  source: ModelSource,
+  { server, budget, folderName = keyOf, reservedBytes }: PublishOptions,
+): WriteSegmentOptions {
+  const key = folderName(source)
+  return {
+    ...{ imagePath, server, model: source, folderName: key },
+    reservedBytes: reservedBytes?.() ?? 0,
+    admit: (header) => budget.reserve(key, { ...header, privateBytes: null }),
+  }
+}
+
 async function compileAndWrite(
   source: ModelSource,
   compiler: Compiler,
-  options: PublishOptions & { readonly onCompiled?: (source: ModelSource) => void },
+  options: ReportedPublishOptions,
   compiled?: CompiledImage,
 ): Promise<PublishedModel> {
-  const { server, cache, budget, folderName = keyOf } = options
+  const { cache, budget, folderName = keyOf } = options
   let isCacheTrusted = true
   let gone = 0
   let known = compiled
+  const early = new EarlyCopy(source, options)
+  const onImage = (imagePath: string) => early.begin(imagePath)
   for (;;) {
-    const image = known ?? (await compiler.compile(source.path, { isCacheTrusted }))
+    let image: CompiledImage
+    try {
+      image = known ?? (await compiler.compile(source.path, { isCacheTrusted, onImage }))
+    } catch (thrown) {
+      await early.discard()
+      budget.release(folderName(source))
+      throw thrown
+    }
     known = undefined
     if (image.outcome === 'held') throw new Error('expected an image, because no key is held')
     // From here on other servers cannot evict this image.
@@ -169,6 +263,7 @@ async function compileAndWrite(
     // Users who delete files by hand do not respect locks.
     const isGone = (await stat(image.imagePath).catch(() => null)) === null
     if (isGone) {
+      await early.discard()
       await use?.close()
       if (++gone < MAX_GONE) continue
       throw new OnecopyError(
@@ -178,14 +273,9 @@ async function compileAndWrite(
     }
     options.onCompiled?.(source)
     try {
-      const segment = await writeSegment({
-        imagePath: image.imagePath,
-        server,
-        model: source,
-        folderName: folderName(source),
-        reservedBytes: options.reservedBytes?.() ?? 0,
-        admit: (header) => budget.reserve(folderName(source), { ...header, privateBytes: null }),
-      })
+      const copied =
+        (await early.take()) ?? (await copySegment(writeOptions(image.imagePath, source, options)))
+      const segment = await copied.finish()
       const privateBytes = await admitMeasured(folderName(source), segment, options)
       const origin = image.cached ? 'cache' : 'compiled'
       return await publishedAs(source, { segment, privateBytes, origin }, options, use)

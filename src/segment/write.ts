@@ -165,57 +165,88 @@ export function isNoSpace(thrown: unknown): boolean {
   return code === 'ENOSPC' || code === 'EDQUOT'
 }
 
+/** A segment without its header under a temporary name. Exactly one of the two functions must be called. */
+export interface CopiedSegment {
+  /**
+   * Writes the image's header as it is now, verifies the file and gives it its name.
+   * @throws OnecopyError SEGMENT_INVALID if the image is damaged; nothing is left then.
+   */
+  finish(): Promise<SegmentFile>
+  /** Removes the file. */
+  discard(): Promise<void>
+}
+
 /**
- * Writes the segment of one model version into the server's folder.
- * @throws OnecopyError SEGMENT_SPACE if it does not fit, SEGMENT_INVALID if the image is damaged.
+ * Copies the graph and the data of an image, whose header may still change, into the server's folder.
+ * @throws OnecopyError SEGMENT_SPACE if it does not fit, SEGMENT_INVALID, and what `admit` throws; nothing is left
+ *   then.
  */
-export async function writeSegment(options: WriteSegmentOptions): Promise<SegmentFile> {
+export async function copySegment(options: WriteSegmentOptions): Promise<CopiedSegment> {
   const { server, model } = options
   const folder = join(server.path, options.folderName ?? `${model.name}@${model.version}`)
   const path = join(folder, SEGMENT_FILE_NAME)
   const temporaryPath = join(folder, TEMPORARY_FILE_NAME)
   const image = await open(options.imagePath, constants.O_RDONLY | constants.O_NOFOLLOW)
-  let isWritten = false
-  try {
-    const header: SegmentHeader = { ...(await readHeader(image)), owner: server.owner, model }
+  let file: FileHandle | undefined
+  const close = async () => {
+    await file?.close()
+    await image.close()
+  }
+  const discard = async () => {
+    await close()
+    await rm(folder, { recursive: true, force: true })
+  }
+  const orDiscard = async <T>(work: () => Promise<T>): Promise<T> => {
+    try {
+      return await work()
+    } catch (thrown) {
+      const neededBytes = isNoSpace(thrown) ? (await image.stat()).size : null
+      await discard()
+      if (neededBytes === null) throw thrown
+      throw spaceError(server.path, { neededBytes, availableBytes: null, cause: thrown })
+    }
+  }
+  const readCrc32 = await orDiscard(async () => {
+    const header = await readHeader(image)
     options.admit?.(header)
     const { bavail, bsize } = await statfs(server.path)
     const availableBytes = Math.max(0, bavail * bsize - (options.reservedBytes ?? 0))
     if (header.fileBytes > availableBytes)
       throw spaceError(server.path, { neededBytes: header.fileBytes, availableBytes })
     await mkdir(folder, { mode: 0o700 })
-    const file = await open(
+    file = await open(
       temporaryPath,
       constants.O_CREAT | constants.O_EXCL | constants.O_RDWR | constants.O_NOFOLLOW,
       0o600,
     )
-    try {
-      await writeFully(file, encodeHeader(header, header.graph.offsetBytes), 0)
-      for await (const { position, bytes } of chunksOf(
-        image,
-        header.graph.offsetBytes,
-        header.data.offsetBytes,
-      )) {
-        await writeFully(file, bytes, position)
-      }
-      const readCrc32 = await copyData(image, file, header)
-      await file.sync()
-      await verifySegment(file, { readCrc32 })
-      await file.chmod(SEALED_MODE)
-    } finally {
-      await file.close()
+    for await (const { position, bytes } of chunksOf(
+      image,
+      header.graph.offsetBytes,
+      header.data.offsetBytes,
+    )) {
+      await writeFully(file, bytes, position)
     }
-    await rename(temporaryPath, path)
-    isWritten = true
-    return await sealedFile(path, header)
-  } catch (thrown) {
-    if (isNoSpace(thrown)) {
-      const { size } = await image.stat()
-      throw spaceError(server.path, { neededBytes: size, availableBytes: null, cause: thrown })
-    }
-    throw thrown
-  } finally {
-    await image.close()
-    if (!isWritten) await rm(folder, { recursive: true, force: true })
-  }
+    return await copyData(image, file, header)
+  })
+  const finish = () =>
+    orDiscard(async () => {
+      const written = file as FileHandle
+      const header: SegmentHeader = { ...(await readHeader(image)), owner: server.owner, model }
+      await writeFully(written, encodeHeader(header, header.graph.offsetBytes), 0)
+      await written.sync()
+      await verifySegment(written, { readCrc32 })
+      await written.chmod(SEALED_MODE)
+      await rename(temporaryPath, path)
+      await close()
+      return await sealedFile(path, header)
+    })
+  return { finish, discard }
+}
+
+/**
+ * Writes the segment of one model version into the server's folder.
+ * @throws OnecopyError SEGMENT_SPACE if it does not fit, SEGMENT_INVALID if the image is damaged.
+ */
+export async function writeSegment(options: WriteSegmentOptions): Promise<SegmentFile> {
+  return await (await copySegment(options)).finish()
 }
