@@ -5,8 +5,8 @@ import { sizeBytes } from './quantities.js'
 
 /** JSON numbers take more bytes than binary, but few responses are larger than their requests. */
 export const RESPONSE_PER_BODY = 2
-/** With the default sizes as much as the queue of a model may hold. */
-export const RECEIVING_PER_BODY = 4
+/** With the default sizes 128 messages of 4 MB, twice what the queue of a model may hold. */
+export const RECEIVING_PER_BODY = 8
 /** A message in frames of any size fits, with others beside it. */
 export const MIN_RECEIVING_PER_BODY = 2
 

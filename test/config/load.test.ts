@@ -73,8 +73,8 @@ test('the default response limit is twice the body limit', (t) => {
   t.throws(() => loadConfig(['--max-response', '0'], {}), { message: /--max-response: .*such as 64KiB/ })
 })
 
-test('the default limit of incomplete messages is four times the body limit, and it is at least twice', (t) => {
-  t.is(loadConfig([], {}).maxReceivingBytes, 256 * 1024 * 1024)
+test('the default limit of incomplete messages is eight times the body limit, and it is at least twice', (t) => {
+  t.is(loadConfig([], {}).maxReceivingBytes, 512 * 1024 * 1024)
   t.is(loadConfig(['--max-body', '1MiB', '--max-receiving', '2MiB'], {}).maxReceivingBytes, 2 * 1024 * 1024)
   t.throws(() => loadConfig(['--max-receiving', '64MiB'], {}), {
     message: /--max-receiving: expected at least 134217728 bytes, twice --max-body, got 67108864/,
