@@ -170,7 +170,8 @@ class Receiving {
   /** The call has ended, also if its client has not ended its side: without a reset it would keep the memory. */
   ended(): void {
     this.#stopTimer()
-    if (this.#heldBytes > 0 || this.#isRefused) this.#stream.close()
+    // In a later turn: a reset can overtake the headers with the status that were just written.
+    if (this.#heldBytes > 0 || this.#isRefused) setImmediate(() => this.#stream.close())
   }
 }
 
