@@ -21,6 +21,10 @@ export type MappingAccess = 'read' | 'read and write'
 
 const require = createRequire(import.meta.url)
 
+const PROT_READ = 1
+const PROT_WRITE = 2
+const MAP_SHARED = 1
+
 interface MmapIo {
   readonly PROT_READ: number
   readonly PROT_WRITE: number
@@ -58,9 +62,6 @@ function loadKoffi(): MappingLibrary {
   const libc = koffi.load(null)
   const mmap = libc.func('void *mmap(void *addr, size_t length, int prot, int flags, int fd, int64_t offset)')
   const munmap = libc.func('int munmap(void *addr, size_t length)')
-  const PROT_READ = 1
-  const PROT_WRITE = 2
-  const MAP_SHARED = 1
   const MAP_FAILED = 2n ** 64n - 1n
   const unmapper = new FinalizationRegistry<{ address: unknown; lengthBytes: number }>((mapping) => {
     munmap(mapping.address, mapping.lengthBytes)
@@ -195,8 +196,6 @@ function mapWhole(
 export const HUGE_PAGE_BYTES = 2 * 1024 * 1024
 
 const PROT_NONE = 0
-const PROT_READ = 1
-const MAP_SHARED = 1
 const MAP_PRIVATE = 2
 const MAP_FIXED = 16
 const MAP_ANONYMOUS = 32

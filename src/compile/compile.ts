@@ -52,13 +52,16 @@ class CompileProcess {
   readonly #child: ChildProcessByStdio<Writable, Readable, Readable>
   #output = ''
   #lastWords = ''
-  #waiting: { resolve(reply: CompileReply): void; reject(error: OnecopyError): void } | null = null
+  #waiting: {
+    resolve(reply: CompileReply): void
+    reject(error: OnecopyError): void
+    onProbing: (() => void) | undefined
+  } | null = null
   #stopped: OnecopyError | null = null
   /** Resolves when the process has ended. */
   readonly ended: Promise<void>
   readonly #probeTimeoutMs: number
   #probeTimer: NodeJS.Timeout | undefined
-  #onProbing: (() => void) | undefined
 
   constructor(probeTimeoutMs: number) {
     this.#probeTimeoutMs = probeTimeoutMs
@@ -105,7 +108,7 @@ class CompileProcess {
       const value: unknown = JSON.parse(line)
       if (CompileNoticeSchema.safeParse(value).success) {
         this.#startProbeTimer()
-        this.#onProbing?.()
+        this.#waiting?.onProbing?.()
       } else this.#waiting?.resolve(CompileReplySchema.parse(value))
     } catch {
       this.stop(failed(`the compile process sent an invalid reply ${JSON.stringify(line.slice(0, 200))}`))
@@ -139,9 +142,8 @@ class CompileProcess {
   ask(request: CompileRequest, onProbing?: () => void): Promise<CompileReply> {
     if (this.#stopped !== null) return Promise.reject(this.#stopped)
     this.#probeTimer = undefined
-    this.#onProbing = onProbing
     return new Promise<CompileReply>((resolve, reject) => {
-      this.#waiting = { resolve, reject }
+      this.#waiting = { resolve, reject, onProbing }
       this.#child.stdin.write(`${JSON.stringify(request)}\n`)
     }).finally(() => {
       clearTimeout(this.#probeTimer)

@@ -4,11 +4,12 @@
  * kernel, so no user can set it back.
  */
 import { createHash } from 'node:crypto'
-import { readFile, rename, stat, utimes, writeFile } from 'node:fs/promises'
+import { stat } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import * as z from 'zod'
 import type { CompileCache } from './cache.js'
+import { findRecord, keepRecord } from './cache-record.js'
 
 /** Two changes within this time may have the same timestamp: coarse file systems count in seconds. */
 const SETTLED_AFTER_MS = 2000
@@ -58,38 +59,25 @@ function recordName(modelPath: string): string {
 }
 
 /** The stored digest of the model at `modelPath`; null if it must be calculated. */
-export async function findKnownDigest({ folders }: CompileCache, modelPath: string): Promise<string | null> {
-  for (const folder of folders) {
-    try {
-      const text = await readFile(join(folder, recordName(modelPath)), 'utf8')
-      const { files, digest } = KnownFilesSchema.parse(JSON.parse(text))
+export async function findKnownDigest(
+  cache: Pick<CompileCache, 'folders'>,
+  modelPath: string,
+): Promise<string | null> {
+  const known = await findRecord(cache, recordName(modelPath), {
+    schema: KnownFilesSchema,
+    isCurrent: async ({ files }) => {
       const names = files.map(({ name }) => name)
-      if (!isDeepStrictEqual(files, await factsOf(dirname(modelPath), names))) continue
-      const now = new Date()
-      // Marks the record as used: the least recently used records are removed.
-      await utimes(join(folder, recordName(modelPath)), now, now).catch(() => {})
-      return digest
-    } catch {
-      // Not stored, damaged, or a file is missing: the digest is calculated.
-    }
-  }
-  return null
+      return isDeepStrictEqual(files, await factsOf(dirname(modelPath), names))
+    },
+  })
+  return known?.digest ?? null
 }
 
-/**
- * Stores a digest. The record is written in `workFolder`, which is always removed, and renamed once complete.
- * Failure only makes the next start slower.
- */
+/** Stores a digest. Failure only makes the next start slower. */
 export async function rememberDigest(
   modelPath: string,
   known: KnownFiles,
-  { cache, workFolder }: { readonly cache: CompileCache; readonly workFolder: string },
+  place: { readonly cache: CompileCache; readonly workFolder: string },
 ): Promise<void> {
-  const name = recordName(modelPath)
-  try {
-    await writeFile(join(workFolder, name), JSON.stringify(known), { mode: 0o600 })
-    await rename(join(workFolder, name), join(cache.writable, name))
-  } catch {
-    // The files are read again at the next start.
-  }
+  await keepRecord(recordName(modelPath), known, place)
 }

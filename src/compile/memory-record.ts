@@ -1,11 +1,8 @@
-/**
- * Keeps the measured memory of a model beside its image in the compile cache, because images never change. A
- * record that is missing or damaged costs another measurement.
- */
-import { readFile, rename, rm, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+/** Keeps the measured memory of a model in the compile cache, because images never change. */
+import { rm } from 'node:fs/promises'
 import * as z from 'zod'
 import { type CompileCache, makeWorkFolder } from './cache.js'
+import { findRecord, keepRecord } from './cache-record.js'
 
 const RecordSchema = z.strictObject({ privateBytes: z.int().nonnegative() })
 
@@ -15,18 +12,11 @@ function recordName(key: string): string {
 
 /** The private memory per worker in bytes, as measured earlier; null if it was not. */
 export async function findMemoryRecord(
-  { folders }: Pick<CompileCache, 'folders'>,
+  cache: Pick<CompileCache, 'folders'>,
   key: string,
 ): Promise<number | null> {
-  for (const folder of folders) {
-    try {
-      const text = await readFile(join(folder, recordName(key)), 'utf8')
-      return RecordSchema.parse(JSON.parse(text)).privateBytes
-    } catch {
-      // Missing or damaged.
-    }
-  }
-  return null
+  const record = await findRecord(cache, recordName(key), { schema: RecordSchema })
+  return record?.privateBytes ?? null
 }
 
 /** Failure only means that the model is measured again. */
@@ -37,13 +27,6 @@ export async function keepMemoryRecord(
 ): Promise<void> {
   const workFolder = await makeWorkFolder(cache).catch(() => null)
   if (workFolder === null) return
-  try {
-    const path = join(workFolder, recordName(key))
-    await writeFile(path, JSON.stringify({ privateBytes }), { mode: 0o600 })
-    await rename(path, join(cache.writable, recordName(key)))
-  } catch {
-    // A full disk or a folder that became read-only.
-  } finally {
-    await rm(workFolder, { recursive: true, force: true })
-  }
+  await keepRecord(recordName(key), { privateBytes }, { cache, workFolder })
+  await rm(workFolder, { recursive: true, force: true })
 }

@@ -26,6 +26,7 @@ import { responseTooLarge } from '../protocol/v2/response-size.js'
 import type { RequestParameters, SkeletonInput } from '../protocol/v2/schema.js'
 import type { ReadShared, SharedPlace } from '../protocol/v2/shared-place.js'
 import type { Datatype, Tensor, TensorData } from '../tensor.js'
+import { PREFIX_BYTES } from './message-frames.js'
 import {
   type InferParameter,
   InferParameterSchema,
@@ -219,16 +220,13 @@ function dataOf(
 /** Buffers that hold one message and nothing else, and may be transferred to the inference thread. */
 const owned = new WeakSet<ArrayBuffer>()
 
-/** The prefix of a message on the wire: the compressed flag and the length. */
-const FRAME_HEAD_BYTES = 5
-
 /**
  * Records whether a message owns its buffer. A large message does, possibly together with the head of its
  * frame. Small messages share a pool.
  */
 export function noteOwner(wire: Uint8Array): void {
   const { buffer, byteOffset, byteLength } = wire
-  const isAlone = byteOffset === 0 || byteOffset === FRAME_HEAD_BYTES
+  const isAlone = byteOffset === 0 || byteOffset === PREFIX_BYTES
   if (isAlone && buffer.byteLength === byteOffset + byteLength) owned.add(buffer as ArrayBuffer)
 }
 

@@ -1,7 +1,7 @@
 /** Follows the length-prefixed messages of a gRPC stream, to know how much of them has arrived. */
 
 /** A flag and the length, before every message. */
-const PREFIX_BYTES = 5
+export const PREFIX_BYTES = 5
 /** What a chunk takes at least: a frame of one byte has a buffer of its own, with its objects. */
 const MIN_CHUNK_COST_BYTES = 512
 

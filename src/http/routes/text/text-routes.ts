@@ -148,10 +148,9 @@ export function textRoutes(router: Router, context: HttpContext, server: ServerI
   })
   router.post('/tokenize', tokens)
   router.get('/info', (ctx) => {
-    const { model: asked } = ctx.query
-    if (Array.isArray(asked))
-      throw new OnecopyError('REQUEST_INVALID', `model: expected one name, got ${asked.length}`)
-    const name = asked
+    const { model: name } = ctx.query
+    if (Array.isArray(name))
+      throw new OnecopyError('REQUEST_INVALID', `model: expected one name, got ${name.length}`)
     const { model, text } = askedModel(ctx, context, { name, tasks: [] })
     const { description, limits } = text
     ctx.body = {
