@@ -10,16 +10,11 @@ import type { ServerFolder } from '../segment/folder.js'
 import { isInMemory, removeFolder } from '../segment/folder.js'
 import type { SegmentHeader } from '../segment/layout.js'
 import { hasWorthwhileRanges } from '../segment/raw-weights.js'
-import {
-  type CopiedSegment,
-  copySegment,
-  readHeader,
-  type SegmentFile,
-  type WriteSegmentOptions,
-} from '../segment/write.js'
+import { copySegment, type SegmentFile } from '../segment/write.js'
 import { type CompileCache, type CompiledImage, findKeptImage } from './cache.js'
 import { holdImage } from './cache-eviction.js'
 import { Compiler } from './compile.js'
+import { EarlyCopy } from './early-copy.js'
 
 /** Checks that memory suffices for a segment and for the workers' private memory. */
 export interface Admission {
@@ -163,89 +158,28 @@ interface ReportedPublishOptions extends PublishOptions {
   readonly onCompiled?: (source: ModelSource) => void
 }
 
-/** Below this size a copy takes less time than it takes to notice that trial runs have begun. */
-const WORTH_EARLY_BYTES = 16 * 1024 * 1024
-
-/**
- * Copies an image into shared memory while its trial runs are still in progress, if memory suffices for both: they
- * use one CPU.
- */
-class EarlyCopy {
-  readonly #options: ReportedPublishOptions
-  readonly #source: ModelSource
-  #copying: Promise<CopiedSegment | null> = Promise.resolve(null)
-
-  constructor(source: ModelSource, options: ReportedPublishOptions) {
-    this.#source = source
-    this.#options = options
-  }
-
-  /** Starts to copy an image, in place of an earlier one. */
-  begin(imagePath: string): void {
-    const discarded = this.discard()
-    this.#copying = discarded.then(() => this.#copy(imagePath))
-    // `take` reports the error.
-    this.#copying.catch(() => {})
-  }
-
-  async #copy(imagePath: string): Promise<CopiedSegment | null> {
-    try {
-      const header = await this.#headerOf(imagePath)
-      const { hasRoomFor, onCompiled, folderName = keyOf } = this.#options
-      if (header.fileBytes < WORTH_EARLY_BYTES || hasRoomFor?.(folderName(this.#source), header) !== true)
-        return null
-      onCompiled?.(this.#source)
-      return await copySegment(writeOptions(imagePath, this.#source, this.#options))
-    } catch (thrown) {
-      const { code, path } = thrown as NodeJS.ErrnoException
-      // The trial runs have ended, and the image has its final name.
-      if (code === 'ENOENT' && path === imagePath) return null
-      throw thrown
-    }
-  }
-
-  async #headerOf(imagePath: string): Promise<SegmentHeader> {
-    await using image = await open(imagePath, constants.O_RDONLY | constants.O_NOFOLLOW)
-    return await readHeader(image)
-  }
-
-  /** The copy; null if there is none. The caller finishes it. @throws OnecopyError as copySegment. */
-  async take(): Promise<CopiedSegment | null> {
-    const copying = this.#copying
-    this.#copying = Promise.resolve(null)
-    return await copying
-  }
-
-  async discard(): Promise<void> {
-    const copied = await this.take().catch(() => null)
-    await copied?.discard()
-  }
-}
-
-function writeOptions(
-  imagePath: string,
-  source: ModelSource,
-  { server, budget, folderName = keyOf, reservedBytes }: PublishOptions,
-): WriteSegmentOptions {
-  const key = folderName(source)
-  return {
-    ...{ imagePath, server, model: source, folderName: key },
-    reservedBytes: reservedBytes?.() ?? 0,
-    admit: (header) => budget.reserve(key, { ...header, privateBytes: null }),
-  }
-}
-
 async function compileAndWrite(
   source: ModelSource,
   compiler: Compiler,
   options: ReportedPublishOptions,
   compiled?: CompiledImage,
 ): Promise<PublishedModel> {
-  const { cache, budget, folderName = keyOf } = options
+  const { server, cache, budget } = options
+  const key = (options.folderName ?? keyOf)(source)
+  const copy = (imagePath: string) =>
+    copySegment({
+      ...{ imagePath, server, model: source, folderName: key },
+      reservedBytes: options.reservedBytes?.() ?? 0,
+      admit: (header) => budget.reserve(key, { ...header, privateBytes: null }),
+    })
+  const early = new EarlyCopy({
+    copy,
+    hasRoomFor: (header) => options.hasRoomFor?.(key, header) === true,
+    onBegin: () => options.onCompiled?.(source),
+  })
   let isCacheTrusted = true
   let gone = 0
   let known = compiled
-  const early = new EarlyCopy(source, options)
   const onImage = (imagePath: string) => early.begin(imagePath)
   for (;;) {
     let image: CompiledImage
@@ -253,7 +187,7 @@ async function compileAndWrite(
       image = known ?? (await compiler.compile(source.path, { isCacheTrusted, onImage }))
     } catch (thrown) {
       await early.discard()
-      budget.release(folderName(source))
+      budget.release(key)
       throw thrown
     }
     known = undefined
@@ -273,15 +207,14 @@ async function compileAndWrite(
     }
     options.onCompiled?.(source)
     try {
-      const copied =
-        (await early.take()) ?? (await copySegment(writeOptions(image.imagePath, source, options)))
+      const copied = (await early.take()) ?? (await copy(image.imagePath))
       const segment = await copied.finish()
-      const privateBytes = await admitMeasured(folderName(source), segment, options)
+      const privateBytes = await admitMeasured(key, segment, options)
       const origin = image.cached ? 'cache' : 'compiled'
       return await publishedAs(source, { segment, privateBytes, origin }, options, use)
     } catch (thrown) {
       await use?.close()
-      budget.release(folderName(source))
+      budget.release(key)
       const { code, path } = thrown as NodeJS.ErrnoException
       if (code === 'ENOENT' && path === image.imagePath && ++gone < MAX_GONE) continue
       // A damaged cache entry is compiled again once; a damaged new image is an error.
