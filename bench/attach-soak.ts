@@ -1,6 +1,6 @@
 /**
- * Attaches and closes many times, and kills attached processes and model owners. Nothing may be left behind,
- * every output must be correct, and no lease may outlive its process.
+ * Attaches and closes many times, and kills attached processes and model owners. Nothing may be
+ * left behind, every output must be correct, and no lease may outlive its process.
  */
 import { readdirSync } from 'node:fs'
 import { cyclesChecks, soakCycles } from './attach-soak/cycles.js'

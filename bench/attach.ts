@@ -1,6 +1,6 @@
 /**
- * Compares processes that attach to a running onecopy with processes that load the model: time to the first
- * output, requests/s and memory of a Koa cluster, and Python.
+ * Compares processes that attach to a running onecopy with processes that load the model: time to
+ * the first output, requests/s and memory of a Koa cluster, and Python.
  */
 import { firstAnswerReport } from './attach/first-answer.js'
 import { memoryReport } from './attach/memory.js'

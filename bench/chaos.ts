@@ -1,6 +1,6 @@
 /**
- * Kills random processes under load, for minutes. Requests on other workers must succeed, counts must stay
- * exact, and nothing may be left behind.
+ * Kills random processes under load, for minutes. Requests on other workers must succeed, counts
+ * must stay exact, and nothing may be left behind.
  */
 import { chaosChecks, recoveriesMs, recoveryCheck } from './chaos/checks.js'
 import { FAULTS, type Fault, isFault } from './chaos/faults.js'

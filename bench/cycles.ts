@@ -1,6 +1,6 @@
 /**
- * Kills and restarts servers. Many cycles of a small model must leave nothing behind. A few cycles of a large
- * model show the time that adopting a segment saves.
+ * Kills and restarts servers. Many cycles of a small model must leave nothing behind. A few cycles
+ * of a large model show the time that adopting a segment saves.
  */
 import { cyclesChecks, runCycles } from './cycles/cycles.js'
 import { measureStarts } from './cycles/start-times.js'

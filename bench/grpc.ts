@@ -1,4 +1,7 @@
-/** Compares gRPC with the binary encoding of REST on the same workers, and measures the added memory. */
+/**
+ * Compares gRPC with the binary encoding of REST on the same workers, and measures the added
+ * memory.
+ */
 import { defineBench } from './harness/bench.js'
 import { failuresOf, noFailures, valuesOf } from './harness/compare.js'
 import { privateBytes, settle } from './harness/footprint.js'

@@ -1,7 +1,8 @@
 /**
- * Embeddings of texts: throughput and memory of onecopy, which batches texts of all requests and has one copy
- * of the weights, compared with Koa workers that have a copy each. Both serve the same files and answer the
- * same requests. The bare runtime, one text at a time, is the limit for servers without batching.
+ * Embeddings of texts: throughput and memory of onecopy, which batches texts of all requests and
+ * has one copy of the weights, compared with Koa workers that have a copy each. Both serve the same
+ * files and answer the same requests. The bare runtime, one text at a time, is the limit for
+ * servers without batching.
  */
 import { readFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -38,7 +39,9 @@ interface Options {
   readonly tokens: readonly number[]
   readonly connections: readonly number[]
   readonly memoryWorkers: readonly number[]
-  /** Folder with @huggingface/transformers; null if Koa uses its tokenizer and the runtime directly. */
+  /**
+   * Folder with @huggingface/transformers; null if Koa uses its tokenizer and the runtime directly.
+   */
   readonly transformers: string | null
 }
 

@@ -1,4 +1,6 @@
-/** Lets a worker request server-wide operations from the primary by message, on behalf of a client. */
+/**
+ * Lets a worker request server-wide operations from the primary by message, on behalf of a client.
+ */
 import type { IndexEntry } from '../src/api/schemas.js'
 import type { ServerControl } from '../src/api/server-control.js'
 import { OnecopyError } from '../src/errors.js'

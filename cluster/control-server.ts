@@ -1,4 +1,7 @@
-/** Server-wide changes, applied by the primary for the admin port and for workers on behalf of clients. */
+/**
+ * Server-wide changes, applied by the primary for the admin port and for workers on behalf of
+ * clients.
+ */
 import cluster, { type Worker } from 'node:cluster'
 import type { IndexEntry } from '../src/api/schemas.js'
 import type { LogLevel, RepositoryApi, ServerControl } from '../src/api/server-control.js'

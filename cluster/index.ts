@@ -1,4 +1,6 @@
-/** The package: attaches to a model that another process holds, or runs a server in this process. */
+/**
+ * The package: attaches to a model that another process holds, or runs a server in this process.
+ */
 import type { ScriptOptions } from '../src/config/load.js'
 import type { Server } from './serve.js'
 
@@ -14,9 +16,9 @@ export type { Datatype, TensorData, TensorSpec } from '../src/tensor.js'
 export type { ScriptOptions as ServeOptions, Server }
 
 /**
- * Serves models from worker processes of this process, like `onecopy serve`. The options are the keys of the
- * config file; the environment (ONECOPY_...) and the defaults supply the rest. It handles no signals: the
- * caller closes it.
+ * Serves models from worker processes of this process, like `onecopy serve`. The options are the
+ * keys of the config file; the environment (ONECOPY_...) and the defaults supply the rest. It
+ * handles no signals: the caller closes it.
  * @throws OnecopyError CONFIG_INVALID, or the reason for a failed start; nothing stays open.
  */
 export async function serve(options: ScriptOptions = {}): Promise<Server> {

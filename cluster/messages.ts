@@ -1,6 +1,6 @@
 /**
- * Schemas of the messages between the primary and its workers. Messages carry paths and digests, never
- * weights.
+ * Schemas of the messages between the primary and its workers. Messages carry paths and digests,
+ * never weights.
  */
 import * as z from 'zod'
 import { ApiKeySchema } from '../src/access/api-keys.js'
@@ -36,8 +36,8 @@ const versionOutOfService = z.object({
 })
 
 /**
- * Keys and certificates travel by value: a worker that starts while an invalid file is on disk gets the last
- * valid content.
+ * Keys and certificates travel by value: a worker that starts while an invalid file is on disk gets
+ * the last valid content.
  */
 const secrets = z.object({
   apiKeys: z.array(ApiKeySchema).readonly().nullable(),
@@ -107,14 +107,18 @@ export const ToWorkerSchema = z.discriminatedUnion('type', [
 ])
 
 export const ToPrimarySchema = z.discriminatedUnion('type', [
-  /** The first message: the primary sends nothing before it, because the worker would not receive it. */
+  /**
+   * The first message: the primary sends nothing before it, because the worker would not receive
+   * it.
+   */
   z.object({ type: z.literal('hello') }),
   /** Port 0 means that the worker serves only on a Unix socket. */
   z.object({
     type: z.literal('ready'),
     port: z.int().nonnegative(),
     /**
-     * Generations that failed to load. Their versions are out of service in this worker; the others serve.
+     * Generations that failed to load. Their versions are out of service in this worker; the others
+     * serve.
      */
     failed: z.array(z.object({ key: z.string(), state: OutOfServiceSchema })),
   }),
@@ -139,7 +143,8 @@ export const ToPrimarySchema = z.discriminatedUnion('type', [
   /** A generation that was retired is unloaded. */
   z.object({ type: z.literal('unloaded'), key: z.string() }),
   /**
-   * The inference thread has not responded for this long. The worker answers 503 until it receives `drain`.
+   * The inference thread has not responded for this long. The worker answers 503 until it receives
+   * `drain`.
    */
   z.object({ type: z.literal('stalled'), silentMs: z.number().nonnegative() }),
   /** Load since the last report. An idle worker sends one final report and then none. */

@@ -5,8 +5,8 @@ import type { Config } from '../src/config/config.js'
 import { listen } from '../src/http/listen.js'
 
 /**
- * The ports to serve on. Replaces port 0 with a free port: if all workers died, their replacements would
- * otherwise get a different one.
+ * The ports to serve on. Replaces port 0 with a free port: if all workers died, their replacements
+ * would otherwise get a different one.
  */
 export async function concretePorts(
   config: Pick<Config, 'host' | 'port' | 'grpcPort' | 'isHttp'>,

@@ -1,4 +1,7 @@
-/** Progress of a start: a bar on a terminal, plain lines elsewhere, and a table of models at the end. */
+/**
+ * Progress of a start: a bar on a terminal, plain lines elsewhere, and a table of models at the
+ * end.
+ */
 import { SingleBar } from 'cli-progress'
 import Table from 'cli-table3'
 import type { PublishedModel } from '../src/compile/publish.js'

@@ -41,7 +41,8 @@ export async function runPrimary(config: Config, version: string): Promise<numbe
     await primary.start()
     await stopped
   } catch (thrown) {
-    // Ctrl-C reaches every process of the terminal: a booting worker can end before the primary reacts.
+    // Ctrl-C reaches every process of the terminal: a booting worker can end before the primary
+    // reacts.
     await Promise.race([stopped, delay(DUPLICATE_SIGNAL_MS)])
     exitCode = primary.isStopping ? 0 : EXIT.failed
     if (exitCode !== 0) primary.reportFailedStart(thrown)

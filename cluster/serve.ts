@@ -7,7 +7,9 @@ import { OnecopyError } from '../src/errors.js'
 import { packageVersion } from '../src/installation.js'
 import { Primary } from './primary.js'
 
-/** At most one server per process, because its folder in shared memory is named after the process. */
+/**
+ * At most one server per process, because its folder in shared memory is named after the process.
+ */
 let running: Server | null | 'starting' = null
 
 export class Server {

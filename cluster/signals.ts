@@ -1,6 +1,6 @@
 /**
- * Signals of the primary. The first SIGTERM or SIGINT drains, a second one ends immediately. SIGHUP replaces
- * the workers.
+ * Signals of the primary. The first SIGTERM or SIGINT drains, a second one ends immediately. SIGHUP
+ * replaces the workers.
  */
 import { readFileSync } from 'node:fs'
 import { constants } from 'node:os'
@@ -8,12 +8,14 @@ import { isatty } from 'node:tty'
 
 const STDIN = 0
 /**
- * Under a package manager, one Ctrl-C arrives twice: from the terminal, which signals the whole process
- * group, and from the package manager, which forwards it. Copies within this time count as one signal.
+ * Under a package manager, one Ctrl-C arrives twice: from the terminal, which signals the whole
+ * process group, and from the package manager, which forwards it. Copies within this time count as
+ * one signal.
  */
 export const DUPLICATE_SIGNAL_MS = 100
 /**
- * npm forwards a signal from its event loop, which is late on a busy machine. It forwards at most one copy.
+ * npm forwards a signal from its event loop, which is late on a busy machine. It forwards at most
+ * one copy.
  */
 const NPM_COPY_MS = 2000
 
@@ -33,7 +35,9 @@ function readProc(pid: number, file: 'comm' | 'cmdline' | 'stat'): string {
   }
 }
 
-/** npm sets its process title. Its environment variables prove nothing: every descendant has them. */
+/**
+ * npm sets its process title. Its environment variables prove nothing: every descendant has them.
+ */
 function isNpm(pid: number): boolean {
   return readProc(pid, 'comm').startsWith('npm')
 }
@@ -49,8 +53,8 @@ function isRunByShellOfNpx(): boolean {
 }
 
 /**
- * npx signals its shell, which exits without forwarding the signal. The exit of the shell therefore counts as
- * SIGTERM. (`npm start` has no such shell: its script uses `exec`.)
+ * npx signals its shell, which exits without forwarding the signal. The exit of the shell therefore
+ * counts as SIGTERM. (`npm start` has no such shell: its script uses `exec`.)
  */
 function onShellExit(onExit: () => void): void {
   if (!isRunByShellOfNpx()) return
@@ -86,8 +90,8 @@ export function onTermination(handlers: TerminationHandlers): void {
 }
 
 /**
- * `kill -HUP` restarts the workers. SIGHUP also arrives when the controlling terminal closes; the server then
- * drains, because no user could stop it any more.
+ * `kill -HUP` restarts the workers. SIGHUP also arrives when the controlling terminal closes; the
+ * server then drains, because no user could stop it any more.
  */
 export function onHangUp(handlers: {
   readonly onRestart: () => void

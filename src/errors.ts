@@ -2,8 +2,8 @@
  * Every error a caller can meet, in one catalogue. The code is permanent: callers, tests and alerts
  * match codes, so messages can improve freely. `docs/errors.md` lists the same codes.
  *
- * `fault` says who must act: the client who sent the request, the operator who configured or sized the
- * server, or the project (a bug: the worker ends loudly and the supervisor replaces it).
+ * `fault` says who must act: the client who sent the request, the operator who configured or sized
+ * the server, or the project (a bug: the worker ends loudly and the supervisor replaces it).
  */
 
 export const ERROR_CATALOGUE = {
@@ -102,12 +102,18 @@ export function isErrorCode(word: string): word is ErrorCode {
 
 /** Why a model version answers no request, while the server and its other models do. */
 export interface OutOfService {
-  /** The cause: SELF_CHECK_FAILED, SEGMENT_INVALID and so on. Requests are answered MODEL_OUT_OF_SERVICE, or MODEL_DISABLED if that is the cause. */
+  /**
+   * The cause: SELF_CHECK_FAILED, SEGMENT_INVALID and so on. Requests are answered
+   * MODEL_OUT_OF_SERVICE, or MODEL_DISABLED if that is the cause.
+   */
   code: ErrorCode
   reason: string
   /** When a request is worth repeating, in whole seconds. */
   retryAfterSeconds: number
-  /** When it comes back by itself, in milliseconds since 1970; a request is then worth repeating sooner. */
+  /**
+   * When it comes back by itself, in milliseconds since 1970; a request is then worth repeating
+   * sooner.
+   */
   untilMs?: number | undefined
   /** Whether requests that wait already are still answered; they are refused otherwise. */
   isQueueKept?: boolean | undefined

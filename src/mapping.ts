@@ -1,11 +1,11 @@
 /**
  * The one file that knows how to map memory. Two libraries satisfy the same contract: `mmap-io`
- * (compiled at install, optional) and `koffi` (prebuilt) calling libc's mmap where the first could not
- * be built. mmap-io keeps sizes in an int32: 2^31 fails, and larger ones silently map less than asked
- * for, so lengths are capped before the call and asserted after it.
+ * (compiled at install, optional) and `koffi` (prebuilt) calling libc's mmap where the first could
+ * not be built. mmap-io keeps sizes in an int32: 2^31 fails, and larger ones silently map less than
+ * asked for, so lengths are capped before the call and asserted after it.
  *
- * A mapping is MAP_SHARED, read-only unless it is asked for otherwise. The pages stay mapped until the last
- * view of the returned bytes is collected; there is no way to unmap under a live view.
+ * A mapping is MAP_SHARED, read-only unless it is asked for otherwise. The pages stay mapped until
+ * the last view of the returned bytes is collected; there is no way to unmap under a live view.
  */
 import { createRequire } from 'node:module'
 import { messageOf, OnecopyError } from './errors.js'
@@ -33,8 +33,8 @@ interface MmapIo {
 }
 
 /**
- * The addon of mmap-io, at the path that its package.json gives. The module itself looks it up with an installer, which
- * takes every process and thread 40 ms to load.
+ * The addon of mmap-io, at the path that its package.json gives. The module itself looks it up with
+ * an installer, which takes every process and thread 40 ms to load.
  */
 function requireMmapIo(): MmapIo {
   const abi = `node-v${process.versions.modules}-${process.platform}-${process.arch}`
@@ -110,8 +110,8 @@ export function defaultMappingLibrary(): MappingLibrary {
 }
 
 /**
- * Gives the allocator's free pages back to the system, where the C library can: glibc keeps those between
- * pages in use. Source: malloc_trim(3).
+ * Gives the allocator's free pages back to the system, where the C library can: glibc keeps those
+ * between pages in use. Source: malloc_trim(3).
  */
 export function returnFreePages(): void {
   try {
@@ -126,9 +126,9 @@ const M_TRIM_THRESHOLD = -1
 const M_MMAP_THRESHOLD = -3
 
 /**
- * Sets glibc's thresholds for a process whose environment does not: see WORKER_ENVIRONMENT. Without them, the
- * first large buffer that is freed raises both, and free memory up to 64 MiB stays at the end of a thread's
- * arena, where malloc_trim does not look. Source: mallopt(3).
+ * Sets glibc's thresholds for a process whose environment does not: see WORKER_ENVIRONMENT. Without
+ * them, the first large buffer that is freed raises both, and free memory up to 64 MiB stays at the
+ * end of a thread's arena, where malloc_trim does not look. Source: mallopt(3).
  */
 export function limitFreePages(limits: { readonly mmapBytes: number; readonly trimBytes: number }): void {
   try {
@@ -143,8 +143,8 @@ export function limitFreePages(limits: { readonly mmapBytes: number; readonly tr
 
 /**
  * Maps the first `lengthBytes` of an open file, read-only.
- * @throws OnecopyError MAPPING_FAILED when the length is out of the library's range, the call fails, or
- *   the mapping is not exactly as long as asked for.
+ * @throws OnecopyError MAPPING_FAILED when the length is out of the library's range, the call
+ *   fails, or the mapping is not exactly as long as asked for.
  */
 export function mapReadOnly(
   fd: number,
@@ -204,14 +204,16 @@ const MADV_COLLAPSE = 25
 
 /** A file that is mapped so that its huge pages can be made. */
 export interface HugePageMapping {
-  /** Makes one huge page of the pages at this offset, in another thread; false if the kernel cannot. */
+  /**
+   * Makes one huge page of the pages at this offset, in another thread; false if the kernel cannot.
+   */
   collapse(offsetBytes: number): Promise<boolean>
   close(): void
 }
 
 /**
- * Maps a file at a multiple of the huge page size, which MADV_COLLAPSE needs and mmap-io cannot. Null if libc cannot
- * be called or the mapping fails. Source: madvise(2), Linux 6.1 and later.
+ * Maps a file at a multiple of the huge page size, which MADV_COLLAPSE needs and mmap-io cannot.
+ * Null if libc cannot be called or the mapping fails. Source: madvise(2), Linux 6.1 and later.
  */
 export function mapForHugePages(fd: number, lengthBytes: number): HugePageMapping | null {
   try {

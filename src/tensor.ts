@@ -3,7 +3,9 @@
  * a shape, and a view of the elements in row-major order. Nothing here copies.
  */
 
-/** Element storage by datatype. `bytes` is the size of one element on the wire; null means variable. */
+/**
+ * Element storage by datatype. `bytes` is the size of one element on the wire; null means variable.
+ */
 export const DATATYPES = {
   BOOL: { bytes: 1, storage: Uint8Array },
   UINT8: { bytes: 1, storage: Uint8Array },
@@ -37,7 +39,9 @@ export type NumericData =
   | Float32Array<ArrayBuffer>
   | Float64Array<ArrayBuffer>
 
-/** Row-major elements: a typed array of the datatype's storage, or an array of strings for BYTES. */
+/**
+ * Row-major elements: a typed array of the datatype's storage, or an array of strings for BYTES.
+ */
 export type TensorData = NumericData | readonly string[]
 
 export interface Tensor {
@@ -75,8 +79,8 @@ export function elementCount(shape: readonly number[]): number {
 }
 
 /**
- * The elements of an FP32 or FP16 tensor as single floats: those of FP32 themselves, those of FP16 widened, exactly.
- * Source: https://en.wikipedia.org/wiki/Half-precision_floating-point_format
+ * The elements of an FP32 or FP16 tensor as single floats: those of FP32 themselves, those of FP16
+ * widened, exactly. Source: https://en.wikipedia.org/wiki/Half-precision_floating-point_format
  */
 export function floatsOf({ datatype, data }: Pick<Tensor, 'datatype' | 'data'>): Float32Array<ArrayBuffer> {
   if (datatype !== 'FP16') return data as Float32Array<ArrayBuffer>

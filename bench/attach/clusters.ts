@@ -1,4 +1,6 @@
-/** Two Koa clusters of the same size: one attaches to the model, the other loads it in every worker. */
+/**
+ * Two Koa clusters of the same size: one attaches to the model, the other loads it in every worker.
+ */
 import { startOnecopy, startVariant } from '../harness/servers.js'
 import type { Stage } from '../harness/stage.js'
 import type { Subject } from '../models/subject.js'

@@ -1,5 +1,6 @@
 /**
- * Time to the first output of one process that attaches, or that creates a session from the model file.
+ * Time to the first output of one process that attaches, or that creates a session from the model
+ * file.
  */
 import { execFile } from 'node:child_process'
 import { join } from 'node:path'

@@ -1,5 +1,6 @@
 /**
- * Memory of attached workers, of workers that load the model and of bare workers, after the same requests.
+ * Memory of attached workers, of workers that load the model and of bare workers, after the same
+ * requests.
  */
 import { sendToEach } from '../harness/connections.js'
 import { hostMemory, privateBytes, settle } from '../harness/footprint.js'

@@ -1,4 +1,7 @@
-/** Compares Python processes for one prediction: with the resident model, or with a model that they load. */
+/**
+ * Compares Python processes for one prediction: with the resident model, or with a model that they
+ * load.
+ */
 import { execFile, spawnSync } from 'node:child_process'
 import { join } from 'node:path'
 import { promisify } from 'node:util'

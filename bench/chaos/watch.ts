@@ -1,6 +1,6 @@
 /**
- * Scrapes `/metrics` continuously. Compares every scrape with the previous one and with the clients: no
- * counter decreases, and every response that a client received is counted.
+ * Scrapes `/metrics` continuously. Compares every scrape with the previous one and with the
+ * clients: no counter decreases, and every response that a client received is counted.
  */
 import { setTimeout as pause } from 'node:timers/promises'
 

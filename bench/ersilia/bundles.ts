@@ -1,5 +1,6 @@
 /**
- * The bundles of the bench: one with a serve.json, and others whose run.sh starts a program for each request.
+ * The bundles of the bench: one with a serve.json, and others whose run.sh starts a program for
+ * each request.
  */
 import { spawnSync } from 'node:child_process'
 import { chmodSync, copyFileSync, mkdirSync, writeFileSync } from 'node:fs'

@@ -1,6 +1,6 @@
 /**
- * Total time of a process for one prediction: the three methods of `onecopy run`, and Python programs that
- * compute the features and then load the model or use the resident one.
+ * Total time of a process for one prediction: the three methods of `onecopy run`, and Python
+ * programs that compute the features and then load the model or use the resident one.
  */
 import { execFile } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'

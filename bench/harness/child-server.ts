@@ -1,4 +1,7 @@
-/** The process of a started variant: waits for its ready line and reports its last output if it fails. */
+/**
+ * The process of a started variant: waits for its ready line and reports its last output if it
+ * fails.
+ */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createInterface } from 'node:readline'

@@ -1,6 +1,6 @@
 /**
- * The same closed loop over REST and gRPC, each with the usual Node.js client in this process. Both latencies
- * include the client; the CPU time of the workers does not.
+ * The same closed loop over REST and gRPC, each with the usual Node.js client in this process. Both
+ * latencies include the client; the CPU time of the workers does not.
  */
 import { Agent } from 'node:http'
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf'

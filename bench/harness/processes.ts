@@ -22,7 +22,9 @@ function readOrNull(path: string): string | null {
   }
 }
 
-/** The fields of /proc/PID/stat from field 3 on, after the command name, which may contain spaces. */
+/**
+ * The fields of /proc/PID/stat from field 3 on, after the command name, which may contain spaces.
+ */
 function statFields(pid: number): string[] | null {
   const stat = readOrNull(`/proc/${pid}/stat`)
   return stat === null ? null : stat.slice(stat.lastIndexOf(')') + 2).split(' ')
@@ -114,7 +116,10 @@ export interface MappedMemory {
   readonly proportionalBytes: number
 }
 
-/** Resident memory of the mappings whose file `isWanted` accepts; an unlinked one ends in ` (deleted)`. */
+/**
+ * Resident memory of the mappings whose file `isWanted` accepts; an unlinked one ends in `
+ * (deleted)`.
+ */
 export async function mappedMemoryWhere(
   pid: number,
   isWanted: (path: string) => boolean,

@@ -1,6 +1,7 @@
 /**
- * HTTP must respond while a model runs for half a second, and while large JSON is decoded and encoded. One
- * worker computes long requests without a pause, and a client polls its liveness route.
+ * HTTP must respond while a model runs for half a second, and while large JSON is decoded and
+ * encoded. One worker computes long requests without a pause, and a client polls its liveness
+ * route.
  */
 import { Agent } from 'node:http'
 import { setTimeout as pause } from 'node:timers/promises'

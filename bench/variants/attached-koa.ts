@@ -1,4 +1,7 @@
-/** The cluster of plain-koa, but workers attach to the model of a running onecopy and mount its routes. */
+/**
+ * The cluster of plain-koa, but workers attach to the model of a running onecopy and mount its
+ * routes.
+ */
 import Koa from 'koa'
 import { attach } from '../../cluster/index.js'
 import { runFleet } from './fleet.js'

@@ -1,6 +1,6 @@
 /**
- * The limit: session.run in a loop, in as many processes as the servers have workers, without HTTP, queue or
- * codec. It runs on request for a given time, so that it can alternate with servers.
+ * The limit: session.run in a loop, in as many processes as the servers have workers, without HTTP,
+ * queue or codec. It runs on request for a given time, so that it can alternate with servers.
  */
 import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'

@@ -1,7 +1,7 @@
 /**
- * Prints the time to the first output of this process, which attaches to a running onecopy or creates a
- * session from the model file. Libraries are loaded before the clock starts. Arguments: attach or create,
- * model name, path, segment folder, input name, elements per row.
+ * Prints the time to the first output of this process, which attaches to a running onecopy or
+ * creates a session from the model file. Libraries are loaded before the clock starts. Arguments:
+ * attach or create, model name, path, segment folder, input name, elements per row.
  */
 import { InferenceSession, Tensor } from 'onnxruntime-node'
 import { attach } from '../../cluster/index.js'

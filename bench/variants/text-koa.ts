@@ -1,7 +1,7 @@
 /**
- * The usual embedding server in Node.js: cluster workers with Koa, each with a copy of the model. They use
- * the JavaScript tokenizer and the runtime of transformers.js, or the package itself if BENCH_TRANSFORMERS
- * names a folder that contains it.
+ * The usual embedding server in Node.js: cluster workers with Koa, each with a copy of the model.
+ * They use the JavaScript tokenizer and the runtime of transformers.js, or the package itself if
+ * BENCH_TRANSFORMERS names a folder that contains it.
  */
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -46,7 +46,8 @@ async function transformersEmbedder(folder: string, modelsDir: string): Promise<
   const { env, pipeline } = (await import(pathToFileURL(entry).href)) as Transformers
   env.allowRemoteModels = false
   env.localModelPath = modelsDir
-  // The session options of the package, except for the threads: by default every worker has one per core.
+  // The session options of the package, except for the threads: by default every worker has one per
+  // core.
   const { intraOpNumThreads, interOpNumThreads } = SESSION_OPTIONS
   const session_options = { intraOpNumThreads, interOpNumThreads }
   const extract = await pipeline('feature-extraction', TEXT_MODEL, { dtype: 'fp32', session_options })

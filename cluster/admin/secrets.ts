@@ -1,7 +1,7 @@
 /**
- * API keys and certificates. The primary reads and validates them, sends them to every worker, and reads them
- * again when the files change or on SIGHUP. Invalid content is logged once and changes nothing. New workers
- * get the current secrets.
+ * API keys and certificates. The primary reads and validates them, sends them to every worker, and
+ * reads them again when the files change or on SIGHUP. Invalid content is logged once and changes
+ * nothing. New workers get the current secrets.
  */
 import { type ApiKey, adminTokenDigest, Keyring, parseKeys } from '../../src/access/api-keys.js'
 import { readSecretFile, watchSecretFiles } from '../../src/access/secret-files.js'

@@ -1,6 +1,6 @@
 /**
- * Every command once: its summary, usage, flags and exit codes. Help, parsing, shell completion and the
- * suggestion for a mistyped word all read this table.
+ * Every command once: its summary, usage, flags and exit codes. Help, parsing, shell completion and
+ * the suggestion for a mistyped word all read this table.
  */
 
 export interface Flag {

@@ -1,6 +1,6 @@
 /**
- * `onecopy inspect MODEL.onnx`: the inputs and outputs of a model, what workers share of it, and the measured
- * memory of another worker.
+ * `onecopy inspect MODEL.onnx`: the inputs and outputs of a model, what workers share of it, and
+ * the measured memory of another worker.
  */
 import { type TemporaryImage, withCompiled } from '../../src/compile/temporary-image.js'
 import { cgroupMemoryLimit } from '../../src/process/memory.js'
@@ -64,7 +64,8 @@ async function measure(
     const segment = await writeSegment({
       imagePath,
       server,
-      // The name becomes a folder name of the segment, but a file name need not be a valid model name.
+      // The name becomes a folder name of the segment, but a file name need not be a valid model
+      // name.
       model: { name: MODEL_NAME_PATTERN.test(name) ? name : 'model', version: '1' },
       admit: (header) =>
         new MemoryBudget({ limitBytes: cgroupMemoryLimit(), workers: 2 }).reserve(name, {

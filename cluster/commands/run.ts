@@ -1,7 +1,8 @@
 /**
- * `onecopy run`: predicts a file of molecules in a short-lived process. If a server of the same user holds
- * the model, the process sends requests to its Unix socket or attaches to its segment, and does not load the
- * model. Modules are imported lazily, because run.sh starts this command for every request.
+ * `onecopy run`: predicts a file of molecules in a short-lived process. If a server of the same
+ * user holds the model, the process sends requests to its Unix socket or attaches to its segment,
+ * and does not load the model. Modules are imported lazily, because run.sh starts this command for
+ * every request.
  */
 import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { realpath } from 'node:fs/promises'

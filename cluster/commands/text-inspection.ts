@@ -43,13 +43,18 @@ export interface TextInspection extends Omit<TextDescription, 'tokenizer' | 'den
   } | null
 }
 
-/** A folder with a tokenizer, and the file that was named in it; null: the one that the config chooses. */
+/**
+ * A folder with a tokenizer, and the file that was named in it; null: the one that the config
+ * chooses.
+ */
 export interface TextPlace {
   readonly folder: string
   readonly file: string | null
 }
 
-/** A text model by its folder, or by an ONNX file in it or in its `onnx/`; null for anything else. */
+/**
+ * A text model by its folder, or by an ONNX file in it or in its `onnx/`; null for anything else.
+ */
 export async function textPlaceOf(given: string): Promise<TextPlace | null> {
   const path = resolve(given)
   const found = await stat(path).catch(() => null)

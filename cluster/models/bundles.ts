@@ -1,4 +1,7 @@
-/** The models and the Ersilia bundle that a server starts with: a repository, one bundle or one ONNX file. */
+/**
+ * The models and the Ersilia bundle that a server starts with: a repository, one bundle or one ONNX
+ * file.
+ */
 import { readFile, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import type { Config } from '../../src/config/config.js'
@@ -29,7 +32,8 @@ interface Found {
   /** Whether to serve the valid models despite problems with others. */
   readonly isTolerant: boolean
   /**
-   * Whether a server without models is not ready. With explicit control, models arrive through load requests.
+   * Whether a server without models is not ready. With explicit control, models arrive through load
+   * requests.
    */
   readonly isModelRequired: boolean
 }
@@ -86,7 +90,9 @@ async function resolveBundle(path: string, given: string | null): Promise<Initia
   }
 }
 
-/** The one model of the repository whose folder is also a bundle: POST /run serves a single model. */
+/**
+ * The one model of the repository whose folder is also a bundle: POST /run serves a single model.
+ */
 async function bundleAmong(
   sources: readonly ModelSource[],
   log: Log,
@@ -205,8 +211,9 @@ export function residentNote(
 }
 
 /**
- * Whether the checkpoint of a bundle is a model of the repository: the same file or a copy. ersilia-pack
- * packs only `model/`, so a bundle keeps its checkpoint there; the repository has it in a version folder.
+ * Whether the checkpoint of a bundle is a model of the repository: the same file or a copy.
+ * ersilia-pack packs only `model/`, so a bundle keeps its checkpoint there; the repository has it
+ * in a version folder.
  */
 async function isAmong(
   sources: readonly ModelSource[],

@@ -1,14 +1,15 @@
 /**
- * The model versions that the server offers: their states, and how they change while requests are served.
+ * The model versions that the server offers: their states, and how they change while requests are
+ * served.
  *
- * A new generation is compiled, written to shared memory and loaded by every worker next to the old one. Only
- * then do all workers switch to it. The old generation answers its requests in flight and is unloaded
- * everywhere; its segment is removed last. A failure before the switch leaves the old generation serving.
- * Changes run one at a time, in order.
+ * A new generation is compiled, written to shared memory and loaded by every worker next to the old
+ * one. Only then do all workers switch to it. The old generation answers its requests in flight and
+ * is unloaded everywhere; its segment is removed last. A failure before the switch leaves the old
+ * generation serving. Changes run one at a time, in order.
  *
- * Requests in flight on the old generation can take arbitrarily long. A change waits for them for a limited
- * time. After that the old generation stays in memory, and the index says so, until its last request is
- * answered.
+ * Requests in flight on the old generation can take arbitrarily long. A change waits for them for a
+ * limited time. After that the old generation stays in memory, and the index says so, until its
+ * last request is answered.
  */
 import { isDeepStrictEqual } from 'node:util'
 import type { IndexEntry } from '../../src/api/schemas.js'
@@ -130,7 +131,9 @@ export class Catalogue {
     return this.serving.map(({ source: { name, version } }) => ({ name, version }))
   }
 
-  /** The served versions of a model, the newest first, each with its state if it is out of service. */
+  /**
+   * The served versions of a model, the newest first, each with its state if it is out of service.
+   */
   servingAs(name: string): { readonly generation: Generation; readonly out: OutOfService | null }[] {
     return this.serving
       .filter(({ source }) => source.name === name)
@@ -155,7 +158,9 @@ export class Catalogue {
         this.#entries.delete(key)
   }
 
-  /** What workers load. A version out of service is included only if it can return without a reload. */
+  /**
+   * What workers load. A version out of service is included only if it can return without a reload.
+   */
   get #loadable(): Generation[] {
     return this.serving.filter(({ source }) => this.#service.stateOf(source)?.isLoaded !== false)
   }
@@ -169,9 +174,9 @@ export class Catalogue {
   }
 
   /**
-   * Takes a served version out of service in all current and future workers. With `isLoaded` they still load
-   * it, so that it can return immediately. Returns false if it is not served or is out of service for another
-   * reason.
+   * Takes a served version out of service in all current and future workers. With `isLoaded` they
+   * still load it, so that it can return immediately. Returns false if it is not served or is out
+   * of service for another reason.
    */
   takeOut(model: VersionName, state: OutOfService, choices: Pick<TakenOut, 'isLoaded'>): boolean {
     const generation = this.#entries.get(entryKey(model))?.serving
@@ -179,7 +184,8 @@ export class Catalogue {
   }
 
   /**
-   * Puts a version back that is out of service because of `code`, after workers without it have loaded it.
+   * Puts a version back that is out of service because of `code`, after workers without it have
+   * loaded it.
    * @throws OnecopyError if a worker fails to load it: it stays out of service.
    */
   bringBack(model: VersionName, code: ErrorCode): Promise<void> {
@@ -203,7 +209,9 @@ export class Catalogue {
     return (entry.serving === null ? 0 : 1) + this.#retirement.countOf(entry)
   }
 
-  /** Generations in memory of every version: the one that serves, and those with requests in flight. */
+  /**
+   * Generations in memory of every version: the one that serves, and those with requests in flight.
+   */
   get generations(): GenerationCount[] {
     return [...this.#entries.values()].flatMap((entry) => {
       const { name, version } = entry

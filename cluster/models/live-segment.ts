@@ -1,6 +1,7 @@
 /**
- * A segment while it is served. The primary keeps it mapped. Between loads it holds only one copy of the
- * weights; if the compile cache cannot restore the released raw weights, the segment is rebuilt.
+ * A segment while it is served. The primary keeps it mapped. Between loads it holds only one copy
+ * of the weights; if the compile cache cannot restore the released raw weights, the segment is
+ * rebuilt.
  */
 import { basename } from 'node:path'
 import type { PublishedModel } from '../../src/compile/publish.js'
@@ -45,7 +46,8 @@ export class LiveSegment {
   }
 
   /**
-   * @throws OnecopyError SEGMENT_INVALID if it differs from what was published; the segment is then removed.
+   * @throws OnecopyError SEGMENT_INVALID if it differs from what was published; the segment is then
+   *   removed.
    */
   static async open(published: PublishedModel, options: LiveSegmentOptions): Promise<LiveSegment> {
     return new LiveSegment(await openOrRemove(published, options), options)
@@ -65,8 +67,8 @@ export class LiveSegment {
   }
 
   /**
-   * Resolves when the segment is complete, and keeps it complete until the returned function is called. Every
-   * load needs a lease.
+   * Resolves when the segment is complete, and keeps it complete until the returned function is
+   * called. Every load needs a lease.
    * @throws OnecopyError if it cannot be completed.
    */
   async lease(): Promise<() => void> {
@@ -159,8 +161,8 @@ export class LiveSegment {
   }
 
   /**
-   * Removes the segment, even during a rebuild. Processes that have loaded it keep it until they end.
-   * Idempotent.
+   * Removes the segment, even during a rebuild. Processes that have loaded it keep it until they
+   * end. Idempotent.
    */
   async remove(): Promise<void> {
     if (this.#isRemoved) return
@@ -210,7 +212,10 @@ async function removeFile(
   release(basename(published.segment.folder))
 }
 
-/** Acquires a lease on each segment. `failures` has the error of each segment, or null, in the same order. */
+/**
+ * Acquires a lease on each segment. `failures` has the error of each segment, or null, in the same
+ * order.
+ */
 export async function leaseEach(
   segments: readonly LiveSegment[],
 ): Promise<{ readonly failures: readonly (OnecopyError | null)[]; readonly release: () => void }> {

@@ -1,4 +1,6 @@
-/** Models on the admin port: metadata, configuration, readiness and statistics, without a worker. */
+/**
+ * Models on the admin port: metadata, configuration, readiness and statistics, without a worker.
+ */
 import type { Config } from '../../src/config/config.js'
 import type { ModelDirectory } from '../../src/inference/service.js'
 import type { StatsPage } from '../../src/metrics/page.js'

@@ -1,6 +1,6 @@
 /**
- * Turns model sources into segments in the server's folder. Segments of dead servers are adopted or removed;
- * other models are compiled or taken from the cache.
+ * Turns model sources into segments in the server's folder. Segments of dead servers are adopted or
+ * removed; other models are compiled or taken from the cache.
  */
 import { dirname } from 'node:path'
 import { type CompileCache, closeCache, openCache } from '../../src/compile/cache.js'
@@ -40,7 +40,10 @@ export class Publisher {
     this.#options = options
   }
 
-  /** Finds segments of dead servers for the given models and this runtime version, and removes all others. */
+  /**
+   * Finds segments of dead servers for the given models and this runtime version, and removes all
+   * others.
+   */
   async findLeftovers(sources: readonly ModelSource[]): Promise<Leftover[]> {
     const leftovers = (await findLeftovers(this.#options.config.segmentDir)).filter(
       ({ model, version, header }) =>
@@ -101,7 +104,10 @@ export class Publisher {
     }
   }
 
-  /** Publishes one version into the given folder at run time; null if a held segment has the same content. */
+  /**
+   * Publishes one version into the given folder at run time; null if a held segment has the same
+   * content.
+   */
   publishOne(
     source: ModelSource,
     server: ServerFolder,
@@ -112,7 +118,10 @@ export class Publisher {
     )
   }
 
-  /** Publishes every version at startup and shows the progress, then removes the remaining leftovers. */
+  /**
+   * Publishes every version at startup and shows the progress, then removes the remaining
+   * leftovers.
+   */
   async publishAll(
     sources: readonly ModelSource[],
     server: ServerFolder,

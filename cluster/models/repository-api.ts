@@ -1,4 +1,6 @@
-/** The repository extension, answered by the primary from the catalogue and the model repository. */
+/**
+ * The repository extension, answered by the primary from the catalogue and the model repository.
+ */
 import type { IndexEntry } from '../../src/api/schemas.js'
 import type { RepositoryApi } from '../../src/api/server-control.js'
 import { OnecopyError } from '../../src/errors.js'

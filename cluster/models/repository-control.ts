@@ -1,9 +1,11 @@
 /**
- * Synchronizes the catalogue with the model repository: automatically if it is watched, else on request.
+ * Synchronizes the catalogue with the model repository: automatically if it is watched, else on
+ * request.
  *
- * A new version is loaded, and a removed one unloaded, only after its files have not changed for a while: it
- * may still be copied. A failed load is retried when the files change. A problem with one entry does not
- * affect other entries. Its served versions stay until the entry is fixed or removed.
+ * A new version is loaded, and a removed one unloaded, only after its files have not changed for a
+ * while: it may still be copied. A failed load is retried when the files change. A problem with one
+ * entry does not affect other entries. Its served versions stay until the entry is fixed or
+ * removed.
  */
 import { type FSWatcher, watch } from 'chokidar'
 import type { IndexEntry } from '../../src/api/schemas.js'
@@ -25,7 +27,10 @@ import { mergeIndex, versionKey } from './repository-index.js'
 import { RepositoryProblems } from './repository-problems.js'
 import { STABLE_MS, Stability } from './stability.js'
 
-/** Some file systems, such as NFS, report no changes, and a watch can miss a folder replaced by a rename. */
+/**
+ * Some file systems, such as NFS, report no changes, and a watch can miss a folder replaced by a
+ * rename.
+ */
 const RESCAN_MS = 5000
 const WATCH_TIMEOUT_MS = 30_000
 /** NAME, VERSION, a folder of external data and its files. Periodic scans cover deeper levels. */
@@ -139,7 +144,10 @@ export class RepositoryControl {
     return modelPaths === null ? EMPTY_SCAN : await scanRepository(modelPaths, override)
   }
 
-  /** Loads new and changed versions and unloads removed ones. Returns false if files are still changing. */
+  /**
+   * Loads new and changed versions and unloads removed ones. Returns false if files are still
+   * changing.
+   */
   async #applyChanges(): Promise<boolean> {
     const { catalogue } = this.#options
     const scan = await this.#scan()
@@ -183,7 +191,8 @@ export class RepositoryControl {
     if (invalid.some((problem) => problem.version === null || problem.version === version)) return true
     const served = new Set(this.#options.catalogue.served.map(versionKey))
     const isServed = (source: ModelSource) => served.has(versionKey(source))
-    // The replacement is not served: keep the old version. A replacement that failed is not waited for.
+    // The replacement is not served: keep the old version. A replacement that failed is not waited
+    // for.
     if (inRepository.length + invalid.length > 0 && !inRepository.some(isServed)) return true
     const isDone = (source: ModelSource) => isServed(source) || this.#failed.has(versionKey(source))
     return !inRepository.every(isDone) || this.#problems.isPending(name)
@@ -215,9 +224,10 @@ export class RepositoryControl {
   }
 
   /**
-   * Serves every version of a model as it is in the repository. One that fails does not affect the others.
-   * `config` is JSON that replaces its config.json until the next load.
-   * @throws OnecopyError MODEL_NOT_FOUND, REQUEST_INVALID (config), REPOSITORY_INVALID, or that of the load.
+   * Serves every version of a model as it is in the repository. One that fails does not affect the
+   * others. `config` is JSON that replaces its config.json until the next load.
+   * @throws OnecopyError MODEL_NOT_FOUND, REQUEST_INVALID (config), REPOSITORY_INVALID, or that of
+   *   the load.
    */
   async load(name: string, config: string | null): Promise<void> {
     const { catalogue } = this.#options

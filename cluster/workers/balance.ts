@@ -1,18 +1,21 @@
 /**
- * Balances load between workers. Round robin distributes connections, not requests, so one worker can hold
- * several busy keep-alive connections while another is idle. The primary then tells the busy worker to close
- * one. The client reconnects and reaches the next worker in turn, which may be the same one.
+ * Balances load between workers. Round robin distributes connections, not requests, so one worker
+ * can hold several busy keep-alive connections while another is idle. The primary then tells the
+ * busy worker to close one. The client reconnects and reaches the next worker in turn, which may be
+ * the same one.
  *
- * Reports are summed over a round, long enough for several requests on every busy connection. A round closes
- * at most one connection per worker and then discards its measurements, so every decision sees the effect of
- * the previous one. Rounds get longer while they close connections, so a load that cannot be balanced is
- * disturbed less and less.
+ * Reports are summed over a round, long enough for several requests on every busy connection. A
+ * round closes at most one connection per worker and then discards its measurements, so every
+ * decision sees the effect of the previous one. Rounds get longer while they close connections, so
+ * a load that cannot be balanced is disturbed less and less.
  */
 import { isIdle, type Load } from '../../src/http/connections.js'
 
 const MIN_ROUND_MS = 200
 const MAX_ROUND_MS = 10_000
-/** Load per connection is compared only over this long: momentary load differs with bursty clients. */
+/**
+ * Load per connection is compared only over this long: momentary load differs with bursty clients.
+ */
 const LONG_ROUND_MS = 2000
 const ROUND_GROWTH = 1.05
 /** After this long without a closed connection, rounds are short again. */
@@ -36,7 +39,9 @@ export interface WorkerLoad {
   readonly requests: number
   /** Requests in flight, mean over the round. */
   readonly inFlight: number
-  /** Mean over the round: a client that opens many connections makes them busy one after the other. */
+  /**
+   * Mean over the round: a client that opens many connections makes them busy one after the other.
+   */
   readonly busyConnections: number
 }
 
@@ -51,8 +56,9 @@ function hasMoreConnections(from: WorkerLoad, to: WorkerLoad): boolean {
 }
 
 /**
- * For connections with different loads. The difference must exceed the load of one connection and three
- * standard deviations. A worker with few completed requests but many in flight is slow, not idle.
+ * For connections with different loads. The difference must exceed the load of one connection and
+ * three standard deviations. A worker with few completed requests but many in flight is slow, not
+ * idle.
  */
 function carriesMore(from: WorkerLoad, to: WorkerLoad): boolean {
   const moved = Math.max(1.5 / from.busyConnections, LOAD_TOLERANCE)
@@ -64,9 +70,9 @@ function carriesMore(from: WorkerLoad, to: WorkerLoad): boolean {
 }
 
 /**
- * Returns the ids of the workers that should each close one connection, from the loads of all ready workers.
- * Empty if the load is even, or as even as moving whole connections allows. Load per connection counts only
- * after a long round.
+ * Returns the ids of the workers that should each close one connection, from the loads of all ready
+ * workers. Empty if the load is even, or as even as moving whole connections allows. Load per
+ * connection counts only after a long round.
  */
 export function workersToRelieve(loads: readonly WorkerLoad[], { isLongRound = false } = {}): number[] {
   const fairShare = meanOf(loads.map(({ inFlight }) => inFlight))
@@ -102,8 +108,8 @@ export class Balancer {
   #lastReliefMs = Number.NEGATIVE_INFINITY
 
   /**
-   * Records a report and returns the ids of the workers that should each close one connection. `ready` holds
-   * the ids of all ready workers; `nowMs` is monotonic.
+   * Records a report and returns the ids of the workers that should each close one connection.
+   * `ready` holds the ids of all ready workers; `nowMs` is monotonic.
    */
   take(options: { workerId: number; load: Load; ready: readonly number[]; nowMs: number }): number[] {
     const { workerId, load, ready, nowMs } = options

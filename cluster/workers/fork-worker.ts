@@ -1,6 +1,6 @@
 /**
- * Starts the worker processes of this server. `node:cluster` has one set of settings per process. An
- * application may fork workers too, so its settings are restored after each fork.
+ * Starts the worker processes of this server. `node:cluster` has one set of settings per process.
+ * An application may fork workers too, so its settings are restored after each fork.
  */
 
 import cluster, { type ClusterSettings, type Worker } from 'node:cluster'
@@ -14,7 +14,9 @@ export function forkWorker(): Worker {
   return cluster.fork(WORKER_ENVIRONMENT)
 }
 
-/** `cluster.setupPrimary` keeps earlier settings, so this sets every one that must not be inherited. */
+/**
+ * `cluster.setupPrimary` keeps earlier settings, so this sets every one that must not be inherited.
+ */
 function settingsOf(isEmbedded: boolean): ClusterSettings {
   return {
     exec: programFile('cluster/main.js'),

@@ -1,7 +1,7 @@
 /**
- * The stats pages, created and read by the primary: one for each model version, one for requests to unknown
- * models, and one for the state of processes. Every worker has a slot with the same index in all pages. The
- * next worker in a slot continues its counters.
+ * The stats pages, created and read by the primary: one for each model version, one for requests to
+ * unknown models, and one for the state of processes. Every worker has a slot with the same index
+ * in all pages. The next worker in a slot continues its counters.
  */
 import { randomBytes } from 'node:crypto'
 import { rm } from 'node:fs/promises'
@@ -74,8 +74,8 @@ export class FleetStats {
   }
 
   /**
-   * Creates the pages of a server. `slots` is the maximum number of live workers. Clients are counted only if
-   * they are limited.
+   * Creates the pages of a server. `slots` is the maximum number of live workers. Clients are
+   * counted only if they are limited.
    * @throws OnecopyError SEGMENT_SPACE.
    */
   static async create(options: {
@@ -104,8 +104,8 @@ export class FleetStats {
   }
 
   /**
-   * Removes a model version that no worker serves. Its series end; if it returns they start at zero, as after
-   * a restart. A process that still maps the page counts into a deleted file.
+   * Removes a model version that no worker serves. Its series end; if it returns they start at
+   * zero, as after a restart. A process that still maps the page counts into a deleted file.
    */
   async removeModel(number: number): Promise<void> {
     const model = this.#models.get(number)
@@ -167,7 +167,8 @@ export class FleetStats {
     const cells = this.#process.slot(slot)
     const cell = (name: keyof typeof PROCESS_CELLS) => cells[PROCESS_CELLS[name]] as number
     const nowMs = monotonicMs()
-    // Executions on the event loop are shorter. If both run, a crash more likely interrupted the thread.
+    // Executions on the event loop are shorter. If both run, a crash more likely interrupted the
+    // thread.
     const number = cell('runningInThread') || cell('runningOnLoop')
     const labels = this.#models.get(Math.abs(number))?.labels
     return {

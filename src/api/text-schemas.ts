@@ -1,6 +1,7 @@
 /**
- * The JSON of the routes for texts. Sources: the OpenAI API (embeddings, models), the rerank route that Jina and Cohere
- * share, and text-embeddings-inference (embed, predict, rerank, tokenize, info). Unknown keys are ignored: clients send more.
+ * The JSON of the routes for texts. Sources: the OpenAI API (embeddings, models), the rerank route
+ * that Jina and Cohere share, and text-embeddings-inference (embed, predict, rerank, tokenize,
+ * info). Unknown keys are ignored: clients send more.
  */
 import * as z from 'zod'
 

@@ -1,7 +1,7 @@
 /**
- * Admission to a model: a queue limited by requests and by bytes. A request over the limit is rejected
- * immediately, one that waits too long is answered at its deadline, and one whose client has left is
- * dropped before it costs compute.
+ * Admission to a model: a queue limited by requests and by bytes. A request over the limit is
+ * rejected immediately, one that waits too long is answered at its deadline, and one whose client
+ * has left is dropped before it costs compute.
  */
 import { OnecopyError } from '../errors.js'
 import { dataBytes } from '../tensor.js'
@@ -90,7 +90,10 @@ export class Entry {
     this.reject(new OnecopyError('DEADLINE_EXCEEDED', message))
   }
 
-  /** Whether the result is not wanted any more. A timer may be late: executions block the event loop. */
+  /**
+   * Whether the result is not wanted any more. A timer may be late: executions block the event
+   * loop.
+   */
   get isCancelled(): boolean {
     const { timeoutMs } = this.job
     if (timeoutMs !== undefined && timeoutMs !== null) {
@@ -120,8 +123,8 @@ export class ModelQueue {
   }
 
   /**
-   * @throws OnecopyError QUEUE_FULL if a request of this size exceeds a limit now, REQUEST_TOO_LARGE if it
-   *   would even in an empty queue, so that a retry cannot succeed.
+   * @throws OnecopyError QUEUE_FULL if a request of this size exceeds a limit now,
+   *   REQUEST_TOO_LARGE if it would even in an empty queue, so that a retry cannot succeed.
    */
   checkCapacity(bytes = 0): void {
     const { maxRequests, maxBytes } = this.#limits
@@ -182,7 +185,8 @@ export class ModelQueue {
   }
 
   /**
-   * Takes the head and all compatible entries, up to `maxRows` and `maxBytes`; the head is always included.
+   * Takes the head and all compatible entries, up to `maxRows` and `maxBytes`; the head is always
+   * included.
    */
   takeBatch(maxRows: number, maxBytes: number): Entry[] {
     const head = this.#entries.shift()

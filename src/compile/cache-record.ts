@@ -1,6 +1,6 @@
 /**
- * Small JSON files beside the images of the compile cache. One that is missing or damaged only costs work
- * that was done before.
+ * Small JSON files beside the images of the compile cache. One that is missing or damaged only
+ * costs work that was done before.
  */
 import { readFile, rename, utimes, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -8,8 +8,8 @@ import type * as z from 'zod'
 import type { CompileCache } from './cache.js'
 
 /**
- * The first record with this name that matches the schema and passes `isCurrent`; null if there is none. Marks it
- * as used: the least recently used records are removed.
+ * The first record with this name that matches the schema and passes `isCurrent`; null if there is
+ * none. Marks it as used: the least recently used records are removed.
  */
 export async function findRecord<Schema extends z.ZodType>(
   { folders }: Pick<CompileCache, 'folders'>,

@@ -1,4 +1,6 @@
-/** The server side of compilation: child processes, deadlines, clean work folders and clear errors. */
+/**
+ * The server side of compilation: child processes, deadlines, clean work folders and clear errors.
+ */
 
 import { type ChildProcessByStdio, spawn } from 'node:child_process'
 import { rename, rm } from 'node:fs/promises'
@@ -41,8 +43,8 @@ export interface CompileChoices {
   /** False: compile even if the cache has an image, because it was found damaged. */
   readonly isCacheTrusted?: boolean
   /**
-   * Called when an image is complete except for its header, which trial runs still change. Called again if the
-   * model is compiled once more. The file gets its final name when `compile` resolves.
+   * Called when an image is complete except for its header, which trial runs still change. Called
+   * again if the model is compiled once more. The file gets its final name when `compile` resolves.
    */
   readonly onImage?: (imagePath: string) => void
 }
@@ -170,10 +172,12 @@ export class Compiler {
   }
 
   /**
-   * Compiles one model version, or finds it in the cache or among `heldKeys`. A model that crashes in
-   * batching trial runs is compiled again without them, because real requests may never trigger the crash.
-   * @throws OnecopyError MODEL_INVALID, MODEL_UNSUPPORTED, COMPILE_FAILED (the process crashed), TIMEOUT,
-   *   SHUTTING_DOWN (aborted by the signal). The cache contains only complete images afterwards.
+   * Compiles one model version, or finds it in the cache or among `heldKeys`. A model that crashes
+   * in batching trial runs is compiled again without them, because real requests may never trigger
+   * the crash.
+   * @throws OnecopyError MODEL_INVALID, MODEL_UNSUPPORTED, COMPILE_FAILED (the process crashed),
+   *   TIMEOUT, SHUTTING_DOWN (aborted by the signal). The cache contains only complete images
+   *   afterwards.
    */
   async compile(
     modelPath: string,

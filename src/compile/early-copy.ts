@@ -1,6 +1,6 @@
 /**
- * Copies an image into shared memory while its trial runs are in progress. They use one CPU, and a copy of a
- * large image takes as long as they do.
+ * Copies an image into shared memory while its trial runs are in progress. They use one CPU, and a
+ * copy of a large image takes as long as they do.
  */
 import { constants } from 'node:fs'
 import { open } from 'node:fs/promises'
@@ -50,7 +50,10 @@ export class EarlyCopy {
     }
   }
 
-  /** The copy, which the caller finishes; null if there is none. @throws OnecopyError as copySegment. */
+  /**
+   * The copy, which the caller finishes; null if there is none. @throws OnecopyError as
+   * copySegment.
+   */
   async take(): Promise<CopiedSegment | null> {
     const copying = this.#copying
     this.#copying = Promise.resolve(null)

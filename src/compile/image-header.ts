@@ -1,4 +1,7 @@
-/** What trial runs show after an image is written goes into its header. A file of its own: the primary parses no graphs. */
+/**
+ * What trial runs show after an image is written goes into its header. A file of its own: the
+ * primary parses no graphs.
+ */
 import type { FileHandle } from 'node:fs/promises'
 import { writeFully } from '../segment/io.js'
 import { encodeHeader, type SegmentHeader } from '../segment/layout.js'

@@ -1,6 +1,6 @@
 /**
- * Builds the image of a segment: a segment file without an owner, as stored in the compile cache and copied
- * into shared memory by the primary.
+ * Builds the image of a segment: a segment file without an owner, as stored in the compile cache
+ * and copied into shared memory by the primary.
  */
 import { createHash } from 'node:crypto'
 import { open, rm } from 'node:fs/promises'
@@ -56,7 +56,8 @@ function headerOf(options: ImageOptions): SegmentHeader {
       shape: spec.shape && [...spec.shape],
     })),
     skippedOutputs: options.modelInterface.skippedOutputs,
-    // The checksums are known after the data is written; until then the longest number is a placeholder.
+    // The checksums are known after the data is written; until then the longest number is a
+    // placeholder.
     rawRanges:
       options.form === 'compiled'
         ? rawRangesOf(options.model.graph).map((range) => ({ ...range, crc32: MAX_CRC32 }))
@@ -90,14 +91,15 @@ function addToChecksums(
 /**
  * Writes header, graph and data to `path`; returns the header. Changes the offsets in `model`.
  *
- * The file is not synced to the disk, which can take longer than compiling: every use verifies every byte, and an
- * image that was damaged when the machine went down is compiled again.
+ * The file is not synced to the disk, which can take longer than compiling: every use verifies
+ * every byte, and an image that was damaged when the machine went down is compiled again.
  */
 export async function writeImage(options: ImageOptions): Promise<SegmentHeader> {
   const header = headerOf(options)
   const graphOffsetBytes = headerRoomBytes(header)
 
-  // Larger offsets have more digits, so the position of the data is fixed first, with space for them.
+  // Larger offsets have more digits, so the position of the data is fixed first, with space for
+  // them.
   let dataOffsetBytes = 0
   if (options.form === 'compiled') {
     const upperBoundBytes = serializeModel(options.model).byteLength + offsetGrowthBytes(options.model.graph)

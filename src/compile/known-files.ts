@@ -1,7 +1,7 @@
 /**
- * Caches digests of model files. The compile cache stores a digest together with the file's metadata, as
- * git's index does, because reading a large model takes as long as loading it. The ctime is set by the
- * kernel, so no user can set it back.
+ * Caches digests of model files. The compile cache stores a digest together with the file's
+ * metadata, as git's index does, because reading a large model takes as long as loading it. The
+ * ctime is set by the kernel, so no user can set it back.
  */
 import { createHash } from 'node:crypto'
 import { stat } from 'node:fs/promises'
@@ -11,7 +11,9 @@ import * as z from 'zod'
 import type { CompileCache } from './cache.js'
 import { findRecord, keepRecord } from './cache-record.js'
 
-/** Two changes within this time may have the same timestamp: coarse file systems count in seconds. */
+/**
+ * Two changes within this time may have the same timestamp: coarse file systems count in seconds.
+ */
 const SETTLED_AFTER_MS = 2000
 const NS_PER_MS = 1_000_000n
 
@@ -45,7 +47,9 @@ export async function factsOf(folder: string, names: readonly string[]): Promise
   )
 }
 
-/** Whether metadata from before and after reading proves that the files did not change meanwhile. */
+/**
+ * Whether metadata from before and after reading proves that the files did not change meanwhile.
+ */
 export function areSettled(before: readonly FileFacts[], after: readonly FileFacts[]): boolean {
   const latestMs = Date.now() - SETTLED_AFTER_MS
   return (

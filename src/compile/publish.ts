@@ -1,4 +1,7 @@
-/** Turns a model file into a sealed segment in shared memory: compile or find in the cache, copy, verify. */
+/**
+ * Turns a model file into a sealed segment in shared memory: compile or find in the cache, copy,
+ * verify.
+ */
 import { constants } from 'node:fs'
 import { type FileHandle, open, stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
@@ -37,11 +40,14 @@ export interface PublishedModel {
   readonly privateBytes: number | null
   readonly origin: 'compiled' | 'cache' | 'dead server'
   /**
-   * The open image file of the segment, if the compile cache keeps it and it was requested; the owner closes
-   * it.
+   * The open image file of the segment, if the compile cache keeps it and it was requested; the
+   * owner closes it.
    */
   readonly image: FileHandle | null
-  /** Keeps that image in the cache while open; null if the cache does not keep it. The owner closes it. */
+  /**
+   * Keeps that image in the cache while open; null if the cache does not keep it. The owner closes
+   * it.
+   */
   readonly use: FileHandle | null
 }
 
@@ -49,10 +55,16 @@ export interface PublishOptions {
   readonly server: ServerFolder
   readonly cache: CompileCache
   readonly budget: Admission
-  /** The private memory per worker of a segment; null if it is not known, and need not be or cannot be. */
+  /**
+   * The private memory per worker of a segment; null if it is not known, and need not be or cannot
+   * be.
+   */
   readonly measure?: (key: string, segment: SegmentFile) => Promise<number | null>
   readonly compileTimeoutMs: number
-  /** Whether memory suffices for a model version, whatever it takes, while its compilation is not over. */
+  /**
+   * Whether memory suffices for a model version, whatever it takes, while its compilation is not
+   * over.
+   */
   readonly hasRoomFor?: (key: string, header: SegmentHeader) => boolean
   /** Number of concurrent compilations. */
   readonly concurrency: number
@@ -71,8 +83,8 @@ export interface PublishOptions {
   /** Called when all models that did not fail only need to be copied and verified. */
   readonly onAllCompiled?: () => void
   /**
-   * Called when a model cannot be published; the others still are. Without this callback, the first failure
-   * stops all.
+   * Called when a model cannot be published; the others still are. Without this callback, the first
+   * failure stops all.
    */
   readonly onFailed?: (source: ModelSource, failure: unknown) => void
   readonly onDone?: (published: PublishedModel, done: number, total: number) => void
@@ -83,8 +95,9 @@ function keyOf({ name, version }: ModelSource): string {
 }
 
 /**
- * Adopts the segment that a dead server left for this model version, if there is one. Verifying it takes as
- * long as digesting the model, so both run concurrently; `compile` decides whether they match.
+ * Adopts the segment that a dead server left for this model version, if there is one. Verifying it
+ * takes as long as digesting the model, so both run concurrently; `compile` decides whether they
+ * match.
  */
 async function publishOne(
   source: ModelSource,
@@ -263,8 +276,8 @@ export async function publishUnlessHeld(
 }
 
 /**
- * Publishes every model and returns the results in the order of `sources`. The first failure stops the rest
- * unless `onFailed` is given.
+ * Publishes every model and returns the results in the order of `sources`. The first failure stops
+ * the rest unless `onFailed` is given.
  * @throws OnecopyError of Compiler.compile and writeSegment, with the model named.
  */
 export async function publishModels(

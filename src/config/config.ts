@@ -1,4 +1,6 @@
-/** The validated configuration: of the whole server, and the subset that a serving process needs. */
+/**
+ * The validated configuration: of the whole server, and the subset that a serving process needs.
+ */
 
 import * as z from 'zod'
 import { type LogFormat, logFormatOf } from '../log.js'
@@ -151,7 +153,9 @@ export function toConfig(options: Parsed, modelPaths: readonly string[]): Config
   })
 }
 
-/** The subset of the configuration that a serving process needs. Sent to the workers as a message. */
+/**
+ * The subset of the configuration that a serving process needs. Sent to the workers as a message.
+ */
 export const ServingConfigSchema = z.object({
   /** Whether readiness requires at least one served model. */
   isModelRequired: z.boolean(),

@@ -1,6 +1,6 @@
 /**
- * Merges flags, environment, file and defaults into one frozen Config, or throws one error that lists all
- * problems.
+ * Merges flags, environment, file and defaults into one frozen Config, or throws one error that
+ * lists all problems.
  */
 import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
@@ -75,7 +75,10 @@ function checkKeys(values: Readonly<Record<string, unknown>>, where: string): vo
   throw invalid(`${where}: unknown keys ${hinted.join(', ')}; expected some of ${NAMES.join(', ')}`)
 }
 
-/** Options as a script gives them: those of the config file, where true and false may stand for on and off, and lists for commas. */
+/**
+ * Options as a script gives them: those of the config file, where true and false may stand for on
+ * and off, and lists for commas.
+ */
 export type ScriptOptions = {
   readonly [Name in OptionName]?: string | number | boolean | readonly string[] | undefined
 }
@@ -97,7 +100,8 @@ export function loadConfig(argv: readonly string[], environment: NodeJS.ProcessE
 }
 
 /**
- * Like loadConfig, from flags that are already parsed; `paths` are the models that the command line names.
+ * Like loadConfig, from flags that are already parsed; `paths` are the models that the command line
+ * names.
  * @throws OnecopyError CONFIG_INVALID.
  */
 export function configOf(
@@ -135,7 +139,8 @@ export function configOf(
   if (problems.length === 0) problems.push(...contradictions(values as Parsed))
   if (problems.length > 0) throw invalid(problems.join('\n'))
   const options = values as Parsed
-  // The default, the built-in model, gives way to paths on the command line; what was named is served with them.
+  // The default, the built-in model, gives way to paths on the command line; what was named is
+  // served with them.
   const named = sources.has('models') ? [options.models] : []
   const modelPaths = [...named, ...paths.map((path) => resolve(path))]
   return toConfig(options, modelPaths.length === 0 ? [options.models] : modelPaths)

@@ -1,6 +1,6 @@
 /**
- * Loads and runs models for a serving process. Executions run in the inference thread, or on the event loop
- * if they are known to be short. Callers of `run` do not need to know which.
+ * Loads and runs models for a serving process. Executions run in the inference thread, or on the
+ * event loop if they are known to be short. Callers of `run` do not need to know which.
  */
 import { OnecopyError } from '../errors.js'
 import type { StatsPageReference } from '../metrics/page.js'
@@ -77,7 +77,8 @@ export class Engine {
   }
 
   /**
-   * Starts to record in the slot of the process page which model the runtime is running, for crash reports.
+   * Starts to record in the slot of the process page which model the runtime is running, for crash
+   * reports.
    * @throws OnecopyError SEGMENT_INVALID if the page does not match the description.
    */
   async reportTo(page: StatsPageReference, slot: number): Promise<void> {
@@ -95,8 +96,8 @@ export class Engine {
   }
 
   /**
-   * Loads a model that has run before a second time, for the event loop, where it is cheap enough: a session
-   * that shares its packed weights costs little memory.
+   * Loads a model that has run before a second time, for the event loop, where it is cheap enough:
+   * a session that shares its packed weights costs little memory.
    */
   loadOnLoop(modelKey: string, segment: LoadableModel, choices: LoadChoices): boolean {
     const lowestNs = this.#costs.get(modelKey)?.lowestNs ?? Number.POSITIVE_INFINITY
@@ -120,7 +121,8 @@ export class Engine {
   }
 
   /**
-   * Runs a model once. The inputs' buffers may be transferred: the caller's views are empty afterwards.
+   * Runs a model once. The inputs' buffers may be transferred: the caller's views are empty
+   * afterwards.
    * @throws OnecopyError MODEL_RUN_FAILED, MODEL_NOT_READY, RESPONSE_TOO_LARGE.
    */
   async run(

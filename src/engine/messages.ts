@@ -1,6 +1,6 @@
 /**
- * Messages between an event loop and its inference thread. Both belong to one process and one build, so
- * compile-time types are sufficient. Tensors are transferred, not copied.
+ * Messages between an event loop and its inference thread. Both belong to one process and one
+ * build, so compile-time types are sufficient. Tensors are transferred, not copied.
  */
 import type { ErrorCode } from '../errors.js'
 import type { StatsPageReference } from '../metrics/page.js'
@@ -48,11 +48,16 @@ export type ThreadRequest =
 
 export interface Ran {
   readonly outputs: readonly Tensor[]
-  /** When the runtime began, in nanoseconds on the clock of process.hrtime, which all threads share. */
+  /**
+   * When the runtime began, in nanoseconds on the clock of process.hrtime, which all threads share.
+   */
   readonly startedNs: number
   /** Time inside the runtime, in nanoseconds. */
   readonly computeNs: number
-  /** CPU time of the process during the run, where it is wanted. Unlike `computeNs` it has no time of other processes. */
+  /**
+   * CPU time of the process during the run, where it is wanted. Unlike `computeNs` it has no time
+   * of other processes.
+   */
   readonly cpuNs?: number | undefined
 }
 

@@ -1,6 +1,6 @@
 /**
- * Loaded models of one thread. The inference thread has one of these, and the event loop has one for models
- * that are cheap to run. `load` and `run` block the thread that calls them.
+ * Loaded models of one thread. The inference thread has one of these, and the event loop has one
+ * for models that are cheap to run. `load` and `run` block the thread that calls them.
  */
 import { messageOf, OnecopyError } from '../errors.js'
 import { RunningModel, type RunningModelCell } from '../metrics/recorder.js'
@@ -17,7 +17,10 @@ interface Loaded {
   readonly number: number
 }
 
-/** Frees outputs that are too large for a response; otherwise they stay until the next garbage collection. */
+/**
+ * Frees outputs that are too large for a response; otherwise they stay until the next garbage
+ * collection.
+ */
 function checkSize(outputs: readonly Tensor[], limit: OutputLimit | null): void {
   if (limit === null) return
   const bytes = leastBytes(outputs, limit.leastElementBytes)

@@ -1,11 +1,13 @@
 /**
- * The gRPC front end of a serving process. This module accepts the sockets, so that it can renew TLS, limit
- * connections and drain a single one, as REST does. grpc-js speaks the protocol on each of them.
+ * The gRPC front end of a serving process. This module accepts the sockets, so that it can renew
+ * TLS, limit connections and drain a single one, as REST does. grpc-js speaks the protocol on each
+ * of them.
  *
- * HTTP/2 keeps one connection for many calls. GOAWAY drains a connection: its calls are answered, its client
- * connects again and reaches the next worker in turn, and the client's library repeats calls that had not
- * begun. Workers drain connections when the primary requests it, by the same measure as for REST. They also
- * drain each one after some minutes, so that clients find servers that were added.
+ * HTTP/2 keeps one connection for many calls. GOAWAY drains a connection: its calls are answered,
+ * its client connects again and reaches the next worker in turn, and the client's library repeats
+ * calls that had not begun. Workers drain connections when the primary requests it, by the same
+ * measure as for REST. They also drain each one after some minutes, so that clients find servers
+ * that were added.
  */
 import { setMaxListeners } from 'node:events'
 import { createServer, Server as NetServer, type Server as PlainServer, type Socket } from 'node:net'
@@ -22,13 +24,16 @@ import { limitReceiving } from './receiving.js'
 const MAX_CONNECTION_AGE_MS = 5 * 60_000
 /** Open streams of one connection. */
 const MAX_CONCURRENT_STREAMS = 1024
-/** Bytes of a connection in flight. A smaller window slows down large tensors, a larger one gains nothing. */
+/**
+ * Bytes of a connection in flight. A smaller window slows down large tensors, a larger one gains
+ * nothing.
+ */
 const FLOW_CONTROL_WINDOW_BYTES = 1024 * 1024
 /** No limit here: the drain of the worker has its own deadline. */
 const DRAIN_GRACE_MS = 2 ** 31 - 1
 /**
- * Between the end of listening and the first GOAWAY: the first call of a connection accepted just before is
- * in flight.
+ * Between the end of listening and the first GOAWAY: the first call of a connection accepted just
+ * before is in flight.
  */
 const LAST_ACCEPTED_MS = 100
 

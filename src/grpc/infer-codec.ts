@@ -1,7 +1,7 @@
 /**
  * Decodes a ModelInferRequest to checked tensors in the model's order, and encodes tensors to a
- * ModelInferResponse. The code that checks a REST request checks names, datatypes, shapes and outputs here
- * too. Only the location of the elements differs.
+ * ModelInferResponse. The code that checks a REST request checks names, datatypes, shapes and
+ * outputs here too. Only the location of the elements differs.
  */
 import { create } from '@bufbuild/protobuf'
 import {
@@ -217,12 +217,14 @@ function dataOf(
   return decodeBinaryData(datatype === 'BYTES' ? bytes : ownBytes(bytes), expected)
 }
 
-/** Buffers that hold one message and nothing else, and may be transferred to the inference thread. */
+/**
+ * Buffers that hold one message and nothing else, and may be transferred to the inference thread.
+ */
 const owned = new WeakSet<ArrayBuffer>()
 
 /**
- * Records whether a message owns its buffer. A large message does, possibly together with the head of its
- * frame. Small messages share a pool.
+ * Records whether a message owns its buffer. A large message does, possibly together with the head
+ * of its frame. Small messages share a pool.
  */
 export function noteOwner(wire: Uint8Array): void {
   const { buffer, byteOffset, byteLength } = wire
@@ -237,8 +239,8 @@ function ownBytes(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
 const EMPTY = new Uint8Array()
 
 /**
- * The response, with raw contents for every output. Those of an output in shared memory are empty, as Triton
- * has it.
+ * The response, with raw contents for every output. Those of an output in shared memory are empty,
+ * as Triton has it.
  * @throws OnecopyError RESPONSE_TOO_LARGE.
  */
 export function encodeInferMessage(options: {

@@ -1,9 +1,10 @@
 /**
- * Limits what clients can make a worker hold before a call begins: the bytes of messages that have not
- * arrived completely, over all streams, and the time that a message takes.
+ * Limits what clients can make a worker hold before a call begins: the bytes of messages that have
+ * not arrived completely, over all streams, and the time that a message takes.
  *
- * A unary call begins when its client has ended its side, so its message counts until then. A message of a
- * stream counts until it is complete. Complete messages count in the queue of their model.
+ * A unary call begins when its client has ended its side, so its message counts until then. A
+ * message of a stream counts until it is complete. Complete messages count in the queue of their
+ * model.
  */
 import type { ServerHttp2Stream } from 'node:http2'
 import {
@@ -43,8 +44,8 @@ interface Total {
 }
 
 /**
- * The stream of a call. grpc-js has no public interface to the bytes of a message that is not complete, so
- * this reads a private member; the dependency's version is exact.
+ * The stream of a call. grpc-js has no public interface to the bytes of a message that is not
+ * complete, so this reads a private member; the dependency's version is exact.
  */
 function streamOf(call: ServerInterceptingCallInterface): ServerHttp2Stream {
   const { stream } = call as unknown as { readonly stream?: ServerHttp2Stream }
@@ -61,7 +62,9 @@ class Receiving {
   readonly #frames = new MessageFrames()
   #heldBytes = 0
   #isRefused = false
-  /** Whether more bytes are wanted. The time in which the server reads nothing is not the client's. */
+  /**
+   * Whether more bytes are wanted. The time in which the server reads nothing is not the client's.
+   */
   #isReading = false
   #timer: NodeJS.Timeout | undefined
 
@@ -136,7 +139,8 @@ class Receiving {
 
   #refuse(error: OnecopyError): void {
     this.#isRefused = true
-    // Read on and drop: bytes that are not read before the stream ends stay charged to the window of the
+    // Read on and drop: bytes that are not read before the stream ends stay charged to the window
+    // of the
     // connection, and the client could send no more on it.
     this.#stream.removeAllListeners('data').on('data', () => {})
     this.#limits.log.debug({ code: error.code }, error.message)
@@ -149,8 +153,8 @@ class Receiving {
   }
 
   /**
-   * Whether the call continues with a message of `bytes` after decompression. The message of a unary call is
-   * held until its client has ended its side.
+   * Whether the call continues with a message of `bytes` after decompression. The message of a
+   * unary call is held until its client has ended its side.
    */
   takesMessage(bytes: number): boolean {
     this.#isReading = false
@@ -167,7 +171,10 @@ class Receiving {
     this.#release()
   }
 
-  /** The call has ended, also if its client has not ended its side: without a reset it would keep the memory. */
+  /**
+   * The call has ended, also if its client has not ended its side: without a reset it would keep
+   * the memory.
+   */
   ended(): void {
     this.#stopTimer()
     // In a later turn: a reset can overtake the headers with the status that were just written.

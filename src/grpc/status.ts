@@ -61,7 +61,9 @@ export function statusNameOf(code: ErrorCode): StatusName {
 /** Longer messages would exceed the size of headers that clients accept. */
 const MAX_DETAILS = 2048
 
-/** The status of a failed call: the code, the message, and the catalogue's code in `x-error-code`. */
+/**
+ * The status of a failed call: the code, the message, and the catalogue's code in `x-error-code`.
+ */
 export function statusObjectOf(error: OnecopyError): StatusObject {
   const metadata = new Metadata()
   metadata.set('x-error-code', error.code)

@@ -1,8 +1,8 @@
 /**
- * Reads a request body into separate memory, at most up to the limit, and decompresses it. The limit then
- * applies to both the compressed and the decompressed size, and decompression stops at the limit. zlib runs
- * in the thread pool. The bytes after the JSON header start at a multiple of eight, so that numeric tensors
- * are views instead of copies.
+ * Reads a request body into separate memory, at most up to the limit, and decompresses it. The
+ * limit then applies to both the compressed and the decompressed size, and decompression stops at
+ * the limit. zlib runs in the thread pool. The bytes after the JSON header start at a multiple of
+ * eight, so that numeric tensors are views instead of copies.
  */
 import type { IncomingMessage } from 'node:http'
 import { createGunzip, createInflate, type Gunzip, type Inflate } from 'node:zlib'
@@ -28,9 +28,9 @@ function tooLarge(maxBytes: number, got: string): OnecopyError {
 }
 
 /**
- * The transform that decodes the request's Content-Encoding; null without one. Empty members of the list and
- * `identity` have no effect, and `x-gzip` is gzip (RFC 9110, 5.6.1, 8.4.1.3). More than one coding is
- * rejected.
+ * The transform that decodes the request's Content-Encoding; null without one. Empty members of the
+ * list and `identity` have no effect, and `x-gzip` is gzip (RFC 9110, 5.6.1, 8.4.1.3). More than
+ * one coding is rejected.
  */
 function decompressor(request: IncomingMessage): Gunzip | Inflate | null {
   const encoding = request.headers['content-encoding']?.trim().toLowerCase() ?? ''
@@ -159,7 +159,8 @@ function readInflated({
 /**
  * @throws OnecopyError BODY_TOO_LARGE, CONTENT_ENCODING_UNSUPPORTED, BODY_MALFORMED (it does not
  *   decompress, ends too early, or bytes follow it), REQUEST_CANCELLED (the client disconnected),
- *   REQUEST_TIMEOUT, REQUEST_MALFORMED (the connection failed during the body and has been answered).
+ *   REQUEST_TIMEOUT, REQUEST_MALFORMED (the connection failed during the body and has been
+ *   answered).
  */
 export async function readBody(
   request: IncomingMessage,

@@ -37,11 +37,13 @@ export interface ModelDirectory {
   /** Versions of a model that are loaded, newest first; empty for an unknown model. */
   versions(name: string): readonly string[]
   /**
-   * The given version if it is loaded. Without a version, the newest in service, or else the newest that is
-   * loaded.
+   * The given version if it is loaded. Without a version, the newest in service, or else the newest
+   * that is loaded.
    */
   find(name: string, version?: string): ServedModel | null
-  /** The given version if it is out of service; without a version, the newest if all versions are. */
+  /**
+   * The given version if it is out of service; without a version, the newest if all versions are.
+   */
   outOfService(name: string, version?: string): VersionOutOfService | null
 }
 

@@ -4,8 +4,8 @@ import { OnecopyError } from '../errors.js'
 import { VERSION_PATTERN } from './config.js'
 
 /**
- * Letters, digits, dots, underscores and hyphens; no leading dot; at most 128 characters. Safe in paths and
- * URLs.
+ * Letters, digits, dots, underscores and hyphens; no leading dot; at most 128 characters. Safe in
+ * paths and URLs.
  */
 export const MODEL_NAME_PATTERN = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$/
 export const MODEL_FILE = 'model.onnx'
@@ -32,7 +32,10 @@ export function modelPathOf(modelPath: string): ModelPath {
   return { name: basename(dirname(folder)), version, configPath: join(dirname(folder), CONFIG_FILE) }
 }
 
-/** The name and version that a repository layout gives to this folder of a text model. The name is not validated. */
+/**
+ * The name and version that a repository layout gives to this folder of a text model. The name is
+ * not validated.
+ */
 export function textPathOf(textFolder: string): ModelPath {
   const path = resolve(textFolder)
   const folder = dirname(path)

@@ -1,6 +1,6 @@
 /**
- * One entry of a model repository: a file or folder at its top level. Errors are returned as problems of the
- * entry or of one of its versions; nothing is thrown.
+ * One entry of a model repository: a file or folder at its top level. Errors are returned as
+ * problems of the entry or of one of its versions; nothing is thrown.
  */
 import { readdir } from 'node:fs/promises'
 import { basename, join } from 'node:path'
@@ -78,7 +78,10 @@ export function textModel(folder: string): EntryScan {
     : problemOf(place.name, problem)
 }
 
-/** What one folder inside a model's folder is: a version, one with a problem, or null: nothing of ours. */
+/**
+ * What one folder inside a model's folder is: a version, one with a problem, or null: nothing of
+ * ours.
+ */
 async function readVersion(
   folder: string,
   name: string,
@@ -181,14 +184,16 @@ function textOf(bytes: Buffer): string | null {
 export async function readEntry(root: string, bytes: Buffer): Promise<EntryScan> {
   const entry = textOf(bytes)
   if (entry === null) return await readForeignName(root, bytes)
-  // Hidden entries belong to tools or to atomically updated volumes (`..data` and its target), whose links
+  // Hidden entries belong to tools or to atomically updated volumes (`..data` and its target),
+  // whose links
   // are separate entries.
   if (entry.startsWith('.') || entry === LOST_AND_FOUND) return NOTHING
   const path = join(root, entry)
   if (!entry.endsWith('.onnx')) {
     const found = await kindOf(path)
     if (found.kind === 'folder') return await readFolder(path, entry)
-    // A broken link may have pointed to a model. For a config, the code that reads the config reports it.
+    // A broken link may have pointed to a model. For a config, the code that reads the config
+    // reports it.
     const isMissed = found.kind === 'unreadable' && !entry.endsWith(CONFIG_FILE)
     return isMissed ? problemOf(entry, `${path}: expected a file or a folder, found ${found.what}`) : NOTHING
   }

@@ -82,8 +82,8 @@ interface Configured {
 }
 
 /**
- * Selects versions by policy. A broken version does not displace a valid one, and is reported only if the
- * policy selects it.
+ * Selects versions by policy. A broken version does not displace a valid one, and is reported only
+ * if the policy selects it.
  */
 function applyPolicy(
   policy: VersionPolicy,
@@ -217,7 +217,10 @@ async function entriesOf(root: string): Promise<Buffer[]> {
   }
 }
 
-/** Whether a folder is one model, NAME/VERSION/model.onnx or NAME/VERSION with a tokenizer, and not a repository of models. */
+/**
+ * Whether a folder is one model, NAME/VERSION/model.onnx or NAME/VERSION with a tokenizer, and not
+ * a repository of models.
+ */
 async function isModelFolder(root: string, entries: readonly Buffer[]): Promise<boolean> {
   for (const entry of entries) {
     const name = entry.toString('latin1')
@@ -257,9 +260,10 @@ export function emptyRepository(paths: readonly string[]): OnecopyError {
 }
 
 /**
- * Lists the model versions in these repositories, model folders and model files that their configs select, and
- * the problems of the others.
- * @throws OnecopyError REPOSITORY_INVALID if a path itself is missing, unreadable or something else.
+ * Lists the model versions in these repositories, model folders and model files that their configs
+ * select, and the problems of the others.
+ * @throws OnecopyError REPOSITORY_INVALID if a path itself is missing, unreadable or something
+ *   else.
  */
 export async function scanRepository(
   paths: string | readonly string[],

@@ -1,10 +1,11 @@
 /**
- * Moves a segment in shared memory into huge pages. The kernel hands out pages of 4 KiB from wherever memory is
- * free. A processor reads weights that lie together in 2 MiB pages up to 1.6 times as fast, even where processes
- * map them in small pages, because it translates fewer addresses (docs/decisions/034-huge-pages.md).
+ * Moves a segment in shared memory into huge pages. The kernel hands out pages of 4 KiB from
+ * wherever memory is free. A processor reads weights that lie together in 2 MiB pages up to 1.6
+ * times as fast, even where processes map them in small pages, because it translates fewer
+ * addresses (docs/decisions/034-huge-pages.md).
  *
- * The content does not change, and processes may read the file meanwhile. Where the kernel cannot do it (before
- * Linux 6.1, fragmented memory, a file on disk), the pages stay as they are.
+ * The content does not change, and processes may read the file meanwhile. Where the kernel cannot
+ * do it (before Linux 6.1, fragmented memory, a file on disk), the pages stay as they are.
  */
 import { constants } from 'node:fs'
 import { open } from 'node:fs/promises'
@@ -18,7 +19,10 @@ const MAX_FAILURES = 3
 export interface HugePages {
   /** Memory that is in huge pages now. */
   readonly hugeBytes: number
-  /** Memory that could be: the rest is smaller than a huge page, or needed only while the segment is loaded. */
+  /**
+   * Memory that could be: the rest is smaller than a huge page, or needed only while the segment is
+   * loaded.
+   */
   readonly possibleBytes: number
 }
 
@@ -38,8 +42,9 @@ export function hugePageOffsets({ fileBytes, data, rawRanges }: Layout): number[
 }
 
 /**
- * Moves the pages, one huge page at a time and with pauses as long as the work, in a thread of the pool. The file
- * must be complete until this resolves: holes would take memory. Never rejects because of the kernel.
+ * Moves the pages, one huge page at a time and with pauses as long as the work, in a thread of the
+ * pool. The file must be complete until this resolves: holes would take memory. Never rejects
+ * because of the kernel.
  */
 export async function useHugePages(path: string, layout: Layout, signal: AbortSignal): Promise<HugePages> {
   const offsets = hugePageOffsets(layout)

@@ -53,8 +53,8 @@ export const SharingSchema = z.object({
   /** Weights that the kernel packs privately in every worker, even if the raw bytes are shared. */
   privatelyPackedBytes: bytes,
   /**
-   * Weights inside the graph (node attributes, inline tensors), which every worker parses into its own
-   * memory.
+   * Weights inside the graph (node attributes, inline tensors), which every worker parses into its
+   * own memory.
    */
   unshareableBytes: bytes,
   /** Human-readable reasons. */
@@ -68,7 +68,10 @@ export const MAX_BATCHING_REASON_CHARACTERS = 300
 export const MAX_NODE_CHARACTERS = 200
 export const MAX_RANDOM_CHARACTERS = 300
 
-/** Whether requests can be batched along the first dimension, with a human-readable reason in both cases. */
+/**
+ * Whether requests can be batched along the first dimension, with a human-readable reason in both
+ * cases.
+ */
 export const BatchingSchema = z.object({
   batchable: z.boolean(),
   reason: z.string().max(MAX_BATCHING_REASON_CHARACTERS),
@@ -98,8 +101,8 @@ export const SelfCheckSchema = z.object({
         name: z.string(),
         shape: z.array(z.int().nonnegative()),
         /**
-         * Stored numbers, 64-bit integers as digits, or text; numbers that JSON cannot represent are strings
-         * such as "NaN".
+         * Stored numbers, 64-bit integers as digits, or text; numbers that JSON cannot represent
+         * are strings such as "NaN".
          */
         elements: z.array(z.union([z.number(), z.string()])).max(MAX_SELF_CHECK_ELEMENTS),
       }),
@@ -117,7 +120,9 @@ export const RawRangeSchema = z.object({
 })
 export type RawRange = z.infer<typeof RawRangeSchema>
 
-/** Limits for the integer divisions in a header, and for the listed elements of a constant operand. */
+/**
+ * Limits for the integer divisions in a header, and for the listed elements of a constant operand.
+ */
 export const MAX_DIVISIONS = 16
 export const MAX_HAZARDS = 64
 
@@ -140,8 +145,8 @@ const operand = z.discriminatedUnion('from', [
 ])
 
 /**
- * An integer division whose operands come from a request; src/inference/division-check.ts uses it to check
- * requests.
+ * An integer division whose operands come from a request; src/inference/division-check.ts uses it
+ * to check requests.
  */
 export const DivisionSchema = z.object({
   operator: z.enum(['Div', 'Mod']),
@@ -181,7 +186,10 @@ export const SegmentHeaderSchema = z.object({
   /** Human-readable description of the node that draws random numbers; null if there is none. */
   random: z.string().max(MAX_RANDOM_CHARACTERS).nullable(),
   divisions: z.array(DivisionSchema).max(MAX_DIVISIONS),
-  /** An operator that makes the cost of a run depend on values, not only on sizes; null where there is none. */
+  /**
+   * An operator that makes the cost of a run depend on values, not only on sizes; null where there
+   * is none.
+   */
   valueDependent: z.string().nullable(),
   /** Null if the model is not deterministic or too slow for a self-check. */
   selfCheck: SelfCheckSchema.nullable(),
@@ -200,8 +208,8 @@ export function alignUp(value: number, alignment: number): number {
 }
 
 /**
- * Page-aligned header size with space for fields that are not known yet: owner, model, batching, memory
- * requirements and self-check.
+ * Page-aligned header size with space for fields that are not known yet: owner, model, batching,
+ * memory requirements and self-check.
  */
 export function headerRoomBytes(header: SegmentHeader): number {
   const ownerRoom = 1024

@@ -1,7 +1,8 @@
 /**
- * Writes one segment from a compiled image: check the free space, write to a temporary name, sync, read back
- * and verify, make read-only, rename. All bytes are really written, because a sparse file on a full tmpfs
- * would raise SIGBUS at a later store. The rename ensures that no process opens an incomplete segment.
+ * Writes one segment from a compiled image: check the free space, write to a temporary name, sync,
+ * read back and verify, make read-only, rename. All bytes are really written, because a sparse file
+ * on a full tmpfs would raise SIGBUS at a later store. The rename ensures that no process opens an
+ * incomplete segment.
  */
 import { createHash } from 'node:crypto'
 import { constants, type Stats } from 'node:fs'
@@ -86,8 +87,8 @@ async function verifyGap(file: FileHandle, from: number, to: number): Promise<vo
 }
 
 /**
- * Reads a whole segment or image and compares it with its header. `readCrc32` is the checksum of the data where it has
- * been read already.
+ * Reads a whole segment or image and compares it with its header. `readCrc32` is the checksum of
+ * the data where it has been read already.
  * @throws OnecopyError SEGMENT_INVALID naming the difference.
  */
 export async function verifySegment(
@@ -122,8 +123,9 @@ async function crc32Of(file: FileHandle, from: number, to: number): Promise<numb
 }
 
 /**
- * Copies the data of an image, and reads each part back while it is in the processor's cache. Shared memory is written
- * synchronously: a turn of the thread pool for each part would cost as much as the copy.
+ * Copies the data of an image, and reads each part back while it is in the processor's cache.
+ * Shared memory is written synchronously: a turn of the thread pool for each part would cost as
+ * much as the copy.
  * @returns the checksum of what was read back.
  */
 async function copyData(
@@ -165,7 +167,10 @@ export function isNoSpace(thrown: unknown): boolean {
   return code === 'ENOSPC' || code === 'EDQUOT'
 }
 
-/** A segment without its header under a temporary name. Exactly one of the two functions must be called. */
+/**
+ * A segment without its header under a temporary name. Exactly one of the two functions must be
+ * called.
+ */
 export interface CopiedSegment {
   /**
    * Writes the image's header as it is now, verifies the file and gives it its name.
@@ -177,9 +182,10 @@ export interface CopiedSegment {
 }
 
 /**
- * Copies the graph and the data of an image, whose header may still change, into the server's folder.
- * @throws OnecopyError SEGMENT_SPACE if it does not fit, SEGMENT_INVALID, and what `admit` throws; nothing is left
- *   then.
+ * Copies the graph and the data of an image, whose header may still change, into the server's
+ * folder.
+ * @throws OnecopyError SEGMENT_SPACE if it does not fit, SEGMENT_INVALID, and what `admit` throws;
+ *   nothing is left then.
  */
 export async function copySegment(options: WriteSegmentOptions): Promise<CopiedSegment> {
   const { server, model } = options

@@ -1,4 +1,6 @@
-/** The configured front ends of a serving process: REST on a port, REST on a Unix socket, and gRPC. */
+/**
+ * The configured front ends of a serving process: REST on a port, REST on a Unix socket, and gRPC.
+ */
 import type { RequestListener, Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { ServingConfig } from '../config/config.js'

@@ -1,10 +1,10 @@
 /**
- * The model versions of a serving process. A version can have two generations: the active one, and its
- * successor, which is loaded but gets no requests yet. The switch is atomic. A request uses the generation
- * that was active when its body was complete.
+ * The model versions of a serving process. A version can have two generations: the active one, and
+ * its successor, which is loaded but gets no requests yet. The switch is atomic. A request uses the
+ * generation that was active when its body was complete.
  *
- * A version can be out of service, loaded or not: its requests are rejected with the reason, and other
- * versions are not affected.
+ * A version can be out of service, loaded or not: its requests are rejected with the reason, and
+ * other versions are not affected.
  */
 import type { OutOfService } from '../errors.js'
 import type { ModelDirectory, ServedModel, VersionOutOfService } from '../inference/service.js'
@@ -118,7 +118,9 @@ export class ServedModels implements ModelDirectory {
     this.#byKey.delete(model.key)
   }
 
-  /** Takes a version out of service, with all current and later generations, until it is put back. */
+  /**
+   * Takes a version out of service, with all current and later generations, until it is put back.
+   */
   takeOut(version: VersionOutOfService): void {
     this.#setOut(version.name, [...this.#othersOut(version), version])
   }

@@ -1,6 +1,6 @@
 /**
- * One serving process, assembled from the modules: attach the segments, load them into the inference
- * thread, serve HTTP, drain. It does not know whether there are other serving processes.
+ * One serving process, assembled from the modules: attach the segments, load them into the
+ * inference thread, serve HTTP, drain. It does not know whether there are other serving processes.
  */
 import { Keyring } from '../access/api-keys.js'
 import { Batcher } from '../batch/batcher.js'
@@ -165,8 +165,8 @@ export class ServingProcess {
   }
 
   /**
-   * Attaches, loads and listens. A model version that cannot be loaded is out of service; the others are
-   * served.
+   * Attaches, loads and listens. A model version that cannot be loaded is out of service; the
+   * others are served.
    * @throws OnecopyError ADDRESS_UNAVAILABLE, and the errors of a bundle; then nothing stays open.
    */
   static async start(options: ServingOptions): Promise<ServingProcess> {
@@ -207,8 +207,8 @@ export class ServingProcess {
   }
 
   /**
-   * Any error other than an OnecopyError is not a fault of the model: the inference thread has ended, or it
-   * is a bug.
+   * Any error other than an OnecopyError is not a fault of the model: the inference thread has
+   * ended, or it is a bug.
    */
   async #prepareOrTakeOut(segment: SegmentToServe): Promise<void> {
     try {
@@ -223,8 +223,8 @@ export class ServingProcess {
   }
 
   /**
-   * Rejects requests to this model version until it is put back; also queued ones, unless the state keeps
-   * them.
+   * Rejects requests to this model version until it is put back; also queued ones, unless the state
+   * keeps them.
    */
   takeOut(version: VersionOutOfService): void {
     this.#models.takeOut(version)
@@ -240,7 +240,8 @@ export class ServingProcess {
 
   /**
    * Loads a generation without activating it.
-   * @throws OnecopyError SEGMENT_INVALID, MODEL_UNSUPPORTED, SELF_CHECK_FAILED; then nothing stays loaded.
+   * @throws OnecopyError SEGMENT_INVALID, MODEL_UNSUPPORTED, SELF_CHECK_FAILED; then nothing stays
+   *   loaded.
    */
   async prepare(segment: SegmentToServe): Promise<void> {
     const prepared = this.#prepare(segment)
@@ -282,8 +283,8 @@ export class ServingProcess {
   }
 
   /**
-   * Switches the active generations in one step. Each retired generation is unloaded after its last response,
-   * however long that takes.
+   * Switches the active generations in one step. Each retired generation is unloaded after its last
+   * response, however long that takes.
    */
   change({ activate, retire }: { activate: readonly string[]; retire: readonly string[] }): void {
     for (const key of retire) {
@@ -333,9 +334,9 @@ export class ServingProcess {
   }
 
   /**
-   * Turns not ready, closes connections gracefully, closes the socket, answers accepted requests and closes
-   * the engine, unless its thread has stalled. Resolves when all of that is done; the caller sets the
-   * deadline. Idempotent.
+   * Turns not ready, closes connections gracefully, closes the socket, answers accepted requests
+   * and closes the engine, unless its thread has stalled. Resolves when all of that is done; the
+   * caller sets the deadline. Idempotent.
    */
   drain(): Promise<void> {
     this.#drained ??= this.#drain()

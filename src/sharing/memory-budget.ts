@@ -1,14 +1,18 @@
 /**
- * The memory budget: what serving takes of the control group's limit. Shared memory counts towards the limit
- * once it is written, so the kernel would kill a server that is too large during startup. During a swap both
- * generations count, in shared memory and in every worker, until the old one is removed.
+ * The memory budget: what serving takes of the control group's limit. Shared memory counts towards
+ * the limit once it is written, so the kernel would kill a server that is too large during startup.
+ * During a swap both generations count, in shared memory and in every worker, until the old one is
+ * removed.
  */
 import { OnecopyError } from '../errors.js'
 import type { SegmentHeader } from '../segment/layout.js'
 import { formatBytes } from '../units.js'
 import { leastPrivateBytes, mostPrivateBytes } from './memory-requirements.js'
 
-/** Measured memory of the processes without a model: about 60 MB for a primary, 50 to 63 MB for a worker. */
+/**
+ * Measured memory of the processes without a model: about 60 MB for a primary, 50 to 63 MB for a
+ * worker.
+ */
 const PRIMARY_BYTES = 60e6
 const WORKER_BYTES = 60e6
 
@@ -67,7 +71,9 @@ export class MemoryBudget {
     return [...this.#reserved].filter(([other]) => other !== key).map(([, one]) => one)
   }
 
-  /** Whether memory suffices for a model version even if every worker takes the upper bound for it. */
+  /**
+   * Whether memory suffices for a model version even if every worker takes the upper bound for it.
+   */
   hasRoomFor(key: string, { fileBytes, sharing }: Pick<SegmentHeader, 'fileBytes' | 'sharing'>): boolean {
     const { limitBytes, workers } = this.#options
     if (limitBytes === null) return true
@@ -100,7 +106,8 @@ export class MemoryBudget {
   }
 
   /**
-   * Reserves memory that every worker holds besides models. It is checked when the next model is reserved.
+   * Reserves memory that every worker holds besides models. It is checked when the next model is
+   * reserved.
    */
   reserveInWorkers(privateBytes: number): void {
     this.#reserved.set(BESIDE_MODELS, { segmentBytes: 0, privateBytes })

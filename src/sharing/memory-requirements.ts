@@ -1,6 +1,6 @@
 /**
- * The private memory that every worker needs for a model. It is measured before the model is served if the
- * server's memory limit could be reached, and kept in the compile cache.
+ * The private memory that every worker needs for a model. It is measured before the model is served
+ * if the server's memory limit could be reached, and kept in the compile cache.
  */
 
 import type { CompileCache } from '../compile/cache.js'
@@ -11,18 +11,21 @@ import type { SegmentHeader } from '../segment/layout.js'
 import type { SegmentFile } from '../segment/write.js'
 import { HOLDERS, type Measurement, measureWorker } from './probe.js'
 
-/** Models below both limits are negligible compared with an empty worker, so they are not measured. */
+/**
+ * Models below both limits are negligible compared with an empty worker, so they are not measured.
+ */
 const MEASURED_FROM_FILE_BYTES = 4 * 1024 * 1024
 const MEASURED_FROM_PRIVATE_BYTES = 1024 * 1024
 
 /**
- * Measuring loads a model that has just been loaded; one that takes longer is served without a measurement.
+ * Measuring loads a model that has just been loaded; one that takes longer is served without a
+ * measurement.
  */
 const MEASURE_TIMEOUT_MS = 60_000
 
 /**
- * The server, the compile process, the processes that load the model, and the one that loads only the
- * library.
+ * The server, the compile process, the processes that load the model, and the one that loads only
+ * the library.
  */
 const MEASURING_PROCESSES = HOLDERS + 3
 /** Measured memory of each process without a model: 50 to 63 MB. */
@@ -57,8 +60,8 @@ function isWorthMeasuring(header: SegmentHeader): boolean {
 }
 
 /**
- * The cost of another worker in bytes, without the part that any first model takes, which counts as part of the
- * worker. Noise can make the difference negative.
+ * The cost of another worker in bytes, without the part that any first model takes, which counts as
+ * part of the worker. Noise can make the difference negative.
  */
 export function privateBytesOf({ perWorkerBytes, firstSessionBytes, libraryBytes }: Measurement): number {
   return Math.max(0, perWorkerBytes - (firstSessionBytes - libraryBytes))
@@ -74,9 +77,9 @@ export interface MeasuringOptions {
 }
 
 /**
- * The private memory per worker for a segment, in bytes: measured earlier, or now if the server's limit could be
- * reached. Null if it is unknown: memory suffices in any case, measuring is not worthwhile, or it failed. A model
- * that loads is served.
+ * The private memory per worker for a segment, in bytes: measured earlier, or now if the server's
+ * limit could be reached. Null if it is unknown: memory suffices in any case, measuring is not
+ * worthwhile, or it failed. A model that loads is served.
  */
 export async function measureSegment(
   { path, header }: Pick<SegmentFile, 'path' | 'header'>,
@@ -86,7 +89,8 @@ export async function measureSegment(
   if (known !== null || hasRoom || !isWorthMeasuring(header)) return known
   using deadline = deadlineSignal(signal, timeoutMs)
   const measurement = await measureWorker(path, {
-    // A model without a self-check is too slow to run or crashed in trial runs, unless it is random.
+    // A model without a self-check is too slow to run or crashed in trial runs, unless it is
+    // random.
     run: header.selfCheck !== null || header.random !== null,
     signal: deadline.signal,
   }).catch(() => null)

@@ -10,7 +10,8 @@ import type { SegmentHeader } from '../segment/layout.js'
 import { type ModelMemory, modelMemory, servingMemory } from './memory-budget.js'
 
 /**
- * The process with its library, and the peak as a multiple of the weights: measured 875 MB for a 200 MB MLP.
+ * The process with its library, and the peak as a multiple of the weights: measured 875 MB for a
+ * 200 MB MLP.
  */
 const COMPILE_PROCESS_BYTES = 60e6
 const COMPILE_PEAK_FACTOR = 4

@@ -102,7 +102,8 @@ export class TextModel {
 
   /**
    * Reads the tokenizer and dense layers, and checks whether padding changes results.
-   * @throws OnecopyError MODEL_UNSUPPORTED, REPOSITORY_INVALID, TRANSFORM_UNAVAILABLE, MODEL_RUN_FAILED.
+   * @throws OnecopyError MODEL_UNSUPPORTED, REPOSITORY_INVALID, TRANSFORM_UNAVAILABLE,
+   *   MODEL_RUN_FAILED.
    */
   static async open(options: TextModelOptions): Promise<TextModel> {
     const { description, model, isBatchable, tryOut } = options
@@ -136,7 +137,9 @@ export class TextModel {
     return last === -1 ? null : last
   }
 
-  /** @throws OnecopyError REQUEST_INVALID, REQUEST_TOO_LARGE, and of the tokenizer and the batcher. */
+  /**
+   * @throws OnecopyError REQUEST_INVALID, REQUEST_TOO_LARGE, and of the tokenizer and the batcher.
+   */
   async embed(inputs: readonly TextInput[], request: EmbedRequest): Promise<Answer<Float32Array>> {
     this.#requireTask('embedding')
     const { dimensions } = request
@@ -201,7 +204,10 @@ export class TextModel {
     return { results, tokens: countOf(located) }
   }
 
-  /** How well each text fits the query, in the order of the texts; `isRaw`: logits instead of 0 to 1. */
+  /**
+   * How well each text fits the query, in the order of the texts; `isRaw`: logits instead of 0 to
+   * 1.
+   */
   async rerank(
     query: string,
     texts: readonly string[],
@@ -231,7 +237,10 @@ export class TextModel {
     throw invalidRequest(`expected a model for ${tasks.join(' or ')}, this one is for ${task}`)
   }
 
-  /** The text before each input; the default one without a name. @throws OnecopyError REQUEST_INVALID. */
+  /**
+   * The text before each input; the default one without a name. @throws OnecopyError
+   * REQUEST_INVALID.
+   */
   promptOf(name: string | undefined): string {
     const { prompts, defaultPrompt } = this.description
     const chosen = name ?? defaultPrompt

@@ -1,5 +1,6 @@
 /**
- * Models that crash workers: other models lose only requests in flight, and the crashing model is disabled.
+ * Models that crash workers: other models lose only requests in flight, and the crashing model is
+ * disabled.
  */
 
 import { mkdirSync, writeFileSync } from 'node:fs'
@@ -36,7 +37,10 @@ function crash(url: string): Promise<Response | 'cut off'> {
   return divide(url, MIN, 0)
 }
 
-/** Sends a harmless request until the model answers, or is disabled for longer than a replacement takes. */
+/**
+ * Sends a harmless request until the model answers, or is disabled for longer than a replacement
+ * takes.
+ */
 async function untilAnswered(url: string): Promise<Response> {
   return await untilSome('an answer', async () => {
     const response = await divide(url, 10, 3)
@@ -48,8 +52,8 @@ async function untilAnswered(url: string): Promise<Response> {
 }
 
 /**
- * Crashes a worker whenever the model accepts requests, until it is disabled. Returns the last response and
- * the number of crashes.
+ * Crashes a worker whenever the model accepts requests, until it is disabled. Returns the last
+ * response and the number of crashes.
  */
 async function crashUntilDisabled({
   url,

@@ -1,4 +1,6 @@
-/** Real worker processes without models (worker-program.ts), and the dependencies of a supervisor. */
+/**
+ * Real worker processes without models (worker-program.ts), and the dependencies of a supervisor.
+ */
 import cluster from 'node:cluster'
 import { fileURLToPath } from 'node:url'
 import type { ExecutionContext } from 'ava'

@@ -198,8 +198,8 @@ function freeBytes(path: string): number {
 }
 
 /**
- * Tables in one file next to the model. All rows are zero except the last, which have the number of the table
- * and of the column.
+ * Tables in one file next to the model. All rows are zero except the last, which have the number of
+ * the table and of the column.
  */
 function writeTables(path: string): void {
   const file = openSync(path, 'w')
@@ -211,7 +211,10 @@ function writeTables(path: string): void {
   closeSync(file)
 }
 
-/** `y = t0[ids] ++ t1[ids] ++ ...`, ids INT64 [batch], y FP32 [batch, 5 * 1024]; tables are external data. */
+/**
+ * `y = t0[ids] ++ t1[ids] ++ ...`, ids INT64 [batch], y FP32 [batch, 5 * 1024]; tables are external
+ * data.
+ */
 function tablesModel(location: string): Uint8Array {
   const external = (table: number) =>
     create(TensorProtoSchema, {
@@ -255,7 +258,8 @@ const reason = SHORT.length === 0 ? '' : ` (skipped: not enough space: ${SHORT.j
 testLarge(`external data of more than 2 GiB is served from one shared copy${reason}`, async (t) => {
   t.timeout(180_000)
   t.true(TOTAL_BYTES > 2 * GIB)
-  // Model and cache are in memory too, because writing them to a disk three times would dominate the test.
+  // Model and cache are in memory too, because writing them to a disk three times would dominate
+  // the test.
   const models = temporaryFolder(t, SHM)
   const cacheDir = temporaryFolder(t, SHM)
   const folder = join(models, 'tables', '1')

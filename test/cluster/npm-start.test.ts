@@ -1,5 +1,6 @@
 /**
- * `npm start` and `npx` in a copy of the project, because `npm start` builds and other tests run from dist.
+ * `npm start` and `npx` in a copy of the project, because `npm start` builds and other tests run
+ * from dist.
  */
 import { spawn } from 'node:child_process'
 import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs'

@@ -75,7 +75,9 @@ class Client {
     return response.status === 200 ? await response.json() : response.status
   }
 
-  /** Two input numbers at the start of a region, two output numbers at byte 8, unless overridden. */
+  /**
+   * Two input numbers at the start of a region, two output numbers at byte 8, unless overridden.
+   */
   add(region: string, input: object = {}, output: object = {}) {
     return this.post('models/add/infer', {
       inputs: [

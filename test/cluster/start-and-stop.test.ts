@@ -35,7 +35,8 @@ interface LoadResult {
 }
 
 /**
- * Clients on keep-alive connections that send the next request after each response, until the server closes.
+ * Clients on keep-alive connections that send the next request after each response, until the
+ * server closes.
  */
 async function underLoad(url: string, clients: number, whenBusy: () => void): Promise<LoadResult> {
   const { body } = encodeRequest([iterations(200)], 'json')

@@ -14,7 +14,8 @@ test('the built-in bundle is read completely, from its folder or its framework',
   const bundle = await readBundle(LOGP_BUNDLE)
   t.like(bundle, { columns: ['logp'], outputType: 'float', inputHeader: ['smiles'] })
   t.like(bundle.card, { Identifier: 'eos0lgp', Slug: 'crippen-logp' })
-  // Packers pack only model/, so the checkpoint is there; the repository has the file in a version folder.
+  // Packers pack only model/, so the checkpoint is there; the repository has the file in a version
+  // folder.
   t.is(bundle.checkpoint, join(LOGP_BUNDLE, 'model', 'checkpoints', 'model.onnx'))
   t.deepEqual(readFileSync(bundle.checkpoint ?? ''), readFileSync(LOGP_MODEL))
   t.is(bundle.exampleInputs.length, bundle.exampleOutputs?.lines.length ?? 0)

@@ -36,7 +36,9 @@ interface Scene {
   untilFree(): Promise<void>
 }
 
-/** Writes, and resolves when the server has the bytes: it answers a ping after the frames before it. */
+/**
+ * Writes, and resolves when the server has the bytes: it answers a ping after the frames before it.
+ */
 async function arrive(stream: ClientHttp2Stream, bytes: Buffer): Promise<void> {
   await new Promise((resolve) => stream.write(bytes, resolve))
   await new Promise((resolve) => stream.session?.ping(resolve))

@@ -1,7 +1,7 @@
 /**
- * Checks responses against the OpenAPI document. Every response that a test gets through fetch or node:http
- * is looked up by method, path and status; its headers and body must match. A response that the document does
- * not define is an error.
+ * Checks responses against the OpenAPI document. Every response that a test gets through fetch or
+ * node:http is looked up by method, path and status; its headers and body must match. A response
+ * that the document does not define is an error.
  */
 import { gunzipSync, inflateSync } from 'node:zlib'
 import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js'
@@ -112,7 +112,9 @@ function asJson(bytes: Uint8Array): unknown {
   return JSON.parse(Buffer.from(bytes).toString('utf8'))
 }
 
-/** Bundles and routes for texts have their own form also for paths and methods that do not exist. */
+/**
+ * Bundles and routes for texts have their own form also for paths and methods that do not exist.
+ */
 const ERROR = {
   anyOf: ['Error', 'ErrorDetail', 'OpenAiError', 'TextError'].map((name) => ({
     $ref: `#/components/schemas/${name}`,
@@ -220,7 +222,9 @@ export function answerProblem(answer: CheckedAnswer, port: Port): string | null 
   }
 }
 
-/** The same for a response to bytes that may not be a request: only what all errors have in common. */
+/**
+ * The same for a response to bytes that may not be a request: only what all errors have in common.
+ */
 export function rawErrorProblem(answer: Omit<CheckedAnswer, 'method' | 'path'>): string | null {
   if (answer.headers['x-error-code'] === undefined) return null
   try {

@@ -1,4 +1,7 @@
-/** Checks all responses to clients in a test, through fetch and node:http, without changes to the test. */
+/**
+ * Checks all responses to clients in a test, through fetch and node:http, without changes to the
+ * test.
+ */
 import { subscribe } from 'node:diagnostics_channel'
 import type { ClientRequest, IncomingMessage } from 'node:http'
 import type { Port } from '../../src/api/document.js'
@@ -65,8 +68,8 @@ function watchHttpClient(): void {
 }
 
 /**
- * Starts to check every response of this port against the OpenAPI document. To be ended with the returned
- * function when the server has exited, because another program may get the same port.
+ * Starts to check every response of this port against the OpenAPI document. To be ended with the
+ * returned function when the server has exited, because another program may get the same port.
  */
 export function watchAnswers(origin: string, port: Port): () => void {
   if (!isWatching) {
@@ -82,7 +85,10 @@ export function watchAnswers(origin: string, port: Port): () => void {
   }
 }
 
-/** @throws Error if a node:http response did not match the document. To be called at the end of a test. */
+/**
+ * @throws Error if a node:http response did not match the document. To be called at the end of a
+ *   test.
+ */
 export function assertAnswersWereRight(origin: string): void {
   const problem = problems.get(origin)
   if (problem !== undefined) throw new Error(problem)

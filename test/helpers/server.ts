@@ -1,6 +1,6 @@
 /**
- * Starts the real server as a user would, in a separate segment folder, and checks that it leaves nothing
- * behind.
+ * Starts the real server as a user would, in a separate segment folder, and checks that it leaves
+ * nothing behind.
  */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
@@ -131,7 +131,9 @@ export class ServerUnderTest {
     }
   }
 
-  /** Resolves with the first matching log line, past or future; rejects if the server ends before. */
+  /**
+   * Resolves with the first matching log line, past or future; rejects if the server ends before.
+   */
   async logged(matches: (line: LogLine) => boolean): Promise<LogLine> {
     const said = this.log.find(matches)
     if (said !== undefined) return said

@@ -1,8 +1,9 @@
 /**
- * Random requests over real connections, some of them valid. Every request is answered, never with a server
- * error, every valid one with its own values, and no worker ends. There are 20,000, the same in every run, so
- * that failures point to changes; `ONECOPY_FUZZ_REQUESTS=200000 npx ava dist/test/http/fuzz.test.js` sends
- * more, different in each run, and `ONECOPY_FUZZ_SEED` repeats a run.
+ * Random requests over real connections, some of them valid. Every request is answered, never with
+ * a server error, every valid one with its own values, and no worker ends. There are 20,000, the
+ * same in every run, so that failures point to changes; `ONECOPY_FUZZ_REQUESTS=200000 npx ava
+ * dist/test/http/fuzz.test.js` sends more, different in each run, and `ONECOPY_FUZZ_SEED` repeats a
+ * run.
  */
 import { Agent, request as httpRequest, type IncomingMessage } from 'node:http'
 import { gunzipSync, inflateSync } from 'node:zlib'
@@ -24,8 +25,8 @@ const ANSWER_TIMEOUT_MS = 30_000
 /** Statuses of client errors. 503 and 500 would be faults of the server. */
 const STATUSES = new Set([200, 204, 302, 400, 401, 403, 404, 405, 408, 411, 413, 414, 415, 431, 501, 504])
 /**
- * Permitted growth of a worker over all requests, after each kind has occurred: caches and arenas, not a
- * leak.
+ * Permitted growth of a worker over all requests, after each kind has occurred: caches and arenas,
+ * not a leak.
  */
 const GROWTH_BYTES = 40e6
 

@@ -1,4 +1,7 @@
-/** Clients that violate the protocol: each gets an error in the usual form, and others are not affected. */
+/**
+ * Clients that violate the protocol: each gets an error in the usual form, and others are not
+ * affected.
+ */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -221,7 +224,8 @@ test.serial('hundreds of resets during a body are cancelled and cause no inferen
         RawClient.connect(url, `${CUT_BODY.replace('Host: x', 'Host: x\r\nExpect: 100-continue')}`),
       ),
     )
-    // The server sends 100 Continue after it has read the headers, so every reset happens during the body.
+    // The server sends 100 Continue after it has read the headers, so every reset happens during
+    // the body.
     await Promise.all(clients.map((client) => client.answered()))
     await Promise.all(clients.map((client) => client.reset()))
   }

@@ -1,6 +1,6 @@
 /**
- * Observability of requests: spans at a real collector, the access log and Server-Timing, each only if
- * enabled.
+ * Observability of requests: spans at a real collector, the access log and Server-Timing, each only
+ * if enabled.
  */
 import { createServer, type IncomingHttpHeaders } from 'node:http'
 import type { AddressInfo } from 'node:net'

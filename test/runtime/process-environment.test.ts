@@ -7,9 +7,9 @@ const MODULE = join(PROJECT_ROOT, 'dist', 'src', 'runtime', 'process-environment
 const KOFFI = join(PROJECT_ROOT, 'node_modules', 'koffi', 'index.js')
 
 /**
- * Frees a buffer of 24 MiB, as loading a model does, and allocates 24 MiB again: glibc then takes such buffers
- * from an arena, and keeps them. Prints whether the second is a mapping of its own: bit 1 of the size in front
- * of a chunk. Source: glibc, malloc.c, "IS_MMAPPED".
+ * Frees a buffer of 24 MiB, as loading a model does, and allocates 24 MiB again: glibc then takes
+ * such buffers from an arena, and keeps them. Prints whether the second is a mapping of its own:
+ * bit 1 of the size in front of a chunk. Source: glibc, malloc.c, "IS_MMAPPED".
  */
 const PROGRAM = `
 import { createRequire } from 'node:module'

@@ -49,7 +49,8 @@ async function infer(ctx: Context, context: HttpContext): Promise<void> {
   context.checkCapacity(asked, inputBytesOf(ctx.req, jsonBytes))
   const body = await readBody(ctx.req, { maxBytes: context.maxBodyBytes, jsonBytes })
   timings?.end('receive')
-  // An upload can take minutes, and models may change meanwhile. The current generation answers and stays
+  // An upload can take minutes, and models may change meanwhile. The current generation answers and
+  // stays
   // loaded.
   const model = inServiceModelOf(ctx, context)
   await model.use(() => inferOn(model, { ctx, context, body, jsonBytes }))

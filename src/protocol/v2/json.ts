@@ -1,13 +1,15 @@
 /**
  * Takes the tensor data out of a request's JSON before anything parses it.
  *
- * Data is most of the bytes, and how to read it depends on the datatype beside it: INT64 would lose digits
- * in JSON.parse, and whether `1.0` was written is gone afterwards. So one pass over the bytes finds the
- * value of every `inputs[i].data`, and a skeleton is built in which each such value is an integer: the index
- * of its range. JSON.parse checks the skeleton; the ranges are decoded when the tensor is known.
+ * Data is most of the bytes, and how to read it depends on the datatype beside it: INT64 would lose
+ * digits in JSON.parse, and whether `1.0` was written is gone afterwards. So one pass over the
+ * bytes finds the value of every `inputs[i].data`, and a skeleton is built in which each such value
+ * is an integer: the index of its range. JSON.parse checks the skeleton; the ranges are decoded
+ * when the tensor is known.
  *
- * The pass does not check the grammar and need not: when the skeleton is valid and every range is one valid
- * value, the whole text is valid. A blank after the index keeps it from joining what follows.
+ * The pass does not check the grammar and need not: when the skeleton is valid and every range is
+ * one valid value, the whole text is valid. A blank after the index keeps it from joining what
+ * follows.
  */
 import { messageOf } from '../../errors.js'
 import { bodyMalformed, requestInvalid } from './faults.js'
@@ -70,7 +72,10 @@ export function readSkeleton(json: JsonValueBytes, limits: JsonLimits): JsonSkel
   return withoutPause(readSkeletonInSteps(json, limits))
 }
 
-/** The same, with a yield between steps of less than a millisecond. @throws OnecopyError as readSkeleton. */
+/**
+ * The same, with a yield between steps of less than a millisecond. @throws OnecopyError as
+ * readSkeleton.
+ */
 export function* readSkeletonInSteps(
   json: JsonValueBytes,
   limits: JsonLimits,
@@ -189,7 +194,10 @@ function* afterValue(json: JsonValueBytes, at: number, levels: number): Generato
   return scan.at
 }
 
-/** Continues to the end of a nested value, or at least to `until`. A plain loop: it is slow in a generator. */
+/**
+ * Continues to the end of a nested value, or at least to `until`. A plain loop: it is slow in a
+ * generator.
+ */
 function hasEnded(
   json: JsonValueBytes,
   scan: { at: number; depth: number },
@@ -214,7 +222,9 @@ function hasEnded(
   return isClosed || at >= json.length
 }
 
-/** Whether only numbers are between two brackets, by native searches, ten times as fast as a loop. */
+/**
+ * Whether only numbers are between two brackets, by native searches, ten times as fast as a loop.
+ */
 function* isFlat(json: JsonValueBytes, from: number, to: number): Generator<void, boolean> {
   for (let at = from; at < to; at += SEARCH_STEP_BYTES) {
     if (at > from) yield
@@ -238,7 +248,10 @@ function afterScalar(json: JsonValueBytes, at: number): number {
   return i
 }
 
-/** Past the closing quote of the string that opens at `at`; the end of the bytes when it never closes. */
+/**
+ * Past the closing quote of the string that opens at `at`; the end of the bytes when it never
+ * closes.
+ */
 function afterString(json: JsonValueBytes, at: number): number {
   for (let i = at + 1; i < json.length; i++) {
     const byte = json[i]

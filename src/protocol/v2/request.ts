@@ -36,8 +36,8 @@ export interface InferRequest {
   /** The request's own parameters, as they came. */
   readonly parameters: RequestParameters
   /**
-   * In the order of the model's inputs, without optional ones that were not sent; shapes and datatypes fit
-   * the model.
+   * In the order of the model's inputs, without optional ones that were not sent; shapes and
+   * datatypes fit the model.
    */
   readonly inputs: readonly Tensor[]
   /** What to answer, in this order. */
@@ -45,9 +45,15 @@ export interface InferRequest {
 }
 
 export interface InferRequestBody {
-  /** The decompressed body. Tensors in the result may be views of it: leave it unchanged while they live. */
+  /**
+   * The decompressed body. Tensors in the result may be views of it: leave it unchanged while they
+   * live.
+   */
   readonly body: Uint8Array<ArrayBuffer>
-  /** Value of Inference-Header-Content-Length, in bytes; null when the header is absent; 0 is raw mode. */
+  /**
+   * Value of Inference-Header-Content-Length, in bytes; null when the header is absent; 0 is raw
+   * mode.
+   */
   readonly jsonBytes: number | null
   readonly model: ModelSpec
   readonly limits: JsonLimits
@@ -58,9 +64,10 @@ export interface InferRequestBody {
 /**
  * Decodes the body of `POST /v2/models/M/infer`.
  *
- * @throws OnecopyError BODY_MALFORMED (not JSON, lengths that do not add up), REQUEST_INVALID (wrong types,
- *   unknown outputs, features that are not enabled), TENSOR_INVALID (an input that does not fit the model or
- *   its own shape; the message names it). Nothing else, whatever the bytes; but what `readShared` throws.
+ * @throws OnecopyError BODY_MALFORMED (not JSON, lengths that do not add up), REQUEST_INVALID
+ *   (wrong types, unknown outputs, features that are not enabled), TENSOR_INVALID (an input that
+ *   does not fit the model or its own shape; the message names it). Nothing else, whatever the
+ *   bytes; but what `readShared` throws.
  * @see Open Inference Protocol V2, "Inference Request"; Triton's binary tensor data extension.
  */
 export function decodeInferRequest(request: InferRequestBody): InferRequest {
@@ -76,7 +83,8 @@ export function isLongToDecode({ body, jsonBytes }: Pick<InferRequestBody, 'body
 }
 
 /**
- * The same, in slices of a few milliseconds: between two of them the event loop serves other requests.
+ * The same, in slices of a few milliseconds: between two of them the event loop serves other
+ * requests.
  * @throws OnecopyError as decodeInferRequest.
  */
 export async function decodeInferRequestInSlices(request: InferRequestBody): Promise<InferRequest> {
@@ -110,8 +118,8 @@ function* decodeInSteps(request: InferRequestBody): Generator<void, InferRequest
 }
 
 /**
- * Reads the Inference-Header-Content-Length header: bytes of JSON at the start of the body, or null when the
- * header is absent. Anything but digits is BODY_MALFORMED.
+ * Reads the Inference-Header-Content-Length header: bytes of JSON at the start of the body, or null
+ * when the header is absent. Anything but digits is BODY_MALFORMED.
  */
 export function parseHeaderLength(text: string | undefined): number | null {
   if (text === undefined) return null
@@ -174,7 +182,9 @@ function withoutNullData(
   })
 }
 
-/** Duplicate keys: the last one counts, as in JSON.parse, but the others must be JSON all the same. */
+/**
+ * Duplicate keys: the last one counts, as in JSON.parse, but the others must be JSON all the same.
+ */
 function checkDiscarded(values: readonly JsonValueBytes[], plans: readonly InputPlan[]): void {
   const used = new Set(plans.map(({ source }) => ('valueIndex' in source ? source.valueIndex : -1)))
   values.forEach((value, index) => {

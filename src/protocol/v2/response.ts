@@ -13,7 +13,10 @@ export interface InferResponse {
   readonly outputs: readonly Tensor[]
   /** Beside each output: whether it goes as binary data. */
   readonly binary: readonly boolean[]
-  /** Beside each output: where in shared memory it was written; its data does not go into the body then. */
+  /**
+   * Beside each output: where in shared memory it was written; its data does not go into the body
+   * then.
+   */
   readonly places?: readonly (SharedPlace | null)[] | undefined
   /** Of the body; without, it may have any size. */
   readonly maxBytes?: number
@@ -21,7 +24,10 @@ export interface InferResponse {
 
 export interface EncodedResponse {
   readonly headers: Record<string, string>
-  /** The body, to be written in order; strings as UTF-8. Byte pieces are views of the outputs' storage. */
+  /**
+   * The body, to be written in order; strings as UTF-8. Byte pieces are views of the outputs'
+   * storage.
+   */
   readonly chunks: readonly (string | Uint8Array)[]
   /** Size of the body in bytes, for Content-Length. */
   readonly bytes: number
@@ -78,7 +84,8 @@ function* encodeInSteps({
     const about = JSON.stringify({ name, shape, datatype }).slice(0, -1)
     write(`${i === 0 ? '' : ','}${about}`)
     if (places[i] != null) {
-      // No parameters: the C++ client takes an output that has some without binary_data_size for an error.
+      // No parameters: the C++ client takes an output that has some without binary_data_size for an
+      // error.
       write('}')
       continue
     }
@@ -116,11 +123,13 @@ function* encodeInSteps({
 }
 
 /**
- * Encodes the answer to an infer request: the JSON, then the binary outputs in their order. The type is
- * application/octet-stream and Inference-Header-Content-Length is set only when binary bytes follow.
+ * Encodes the answer to an infer request: the JSON, then the binary outputs in their order. The
+ * type is application/octet-stream and Inference-Header-Content-Length is set only when binary
+ * bytes follow.
  *
- * @throws OnecopyError REQUEST_INVALID for an FP16 or BF16 output that is not binary, RESPONSE_TOO_LARGE:
- * before memory is allocated where the size is known, and for JSON when its text reaches the limit.
+ * @throws OnecopyError REQUEST_INVALID for an FP16 or BF16 output that is not binary,
+ *   RESPONSE_TOO_LARGE: before memory is allocated where the size is known, and for JSON when its
+ *   text reaches the limit.
  * @see Open Inference Protocol V2, "Inference Response"; Triton's binary tensor data extension.
  */
 export function encodeInferResponse(response: InferResponse): EncodedResponse {
@@ -139,7 +148,8 @@ export function isLongToEncode({ outputs, binary, places = [] }: InferResponse):
 }
 
 /**
- * The same, in slices of a few milliseconds: between two of them the event loop serves other requests.
+ * The same, in slices of a few milliseconds: between two of them the event loop serves other
+ * requests.
  * @throws OnecopyError as encodeInferResponse.
  */
 export async function encodeInferResponseInSlices(response: InferResponse): Promise<EncodedResponse> {

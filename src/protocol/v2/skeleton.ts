@@ -1,4 +1,6 @@
-/** The step from parsed JSON to a typed request, with refusals that name the tensor they are about. */
+/**
+ * The step from parsed JSON to a typed request, with refusals that name the tensor they are about.
+ */
 import { DATATYPES } from '../../tensor.js'
 import { quoted, requestInvalid, shown, tensorInvalid } from './faults.js'
 import type { JsonLimits } from './json.js'
@@ -31,8 +33,8 @@ export function checkSkeleton(root: unknown, limits: JsonLimits): RequestSkeleto
 }
 
 /**
- * Whether a request certainly matches the schema: most do, and the schema takes ten times as long. False only means
- * that the schema decides.
+ * Whether a request certainly matches the schema: most do, and the schema takes ten times as long.
+ * False only means that the schema decides.
  */
 export function isPlainSkeleton(root: unknown): root is RequestSkeleton {
   if (!isObject(root)) return false

@@ -1,6 +1,7 @@
 /**
- * Checks the lists of a request before its schema does. A schema collects an issue for each wrong element, and
- * for each element of every alternative: a body of 10 MB would take more memory than a worker has.
+ * Checks the lists of a request before its schema does. A schema collects an issue for each wrong
+ * element, and for each element of every alternative: a body of 10 MB would take more memory than a
+ * worker has.
  */
 import { OnecopyError } from '../../../errors.js'
 
@@ -78,7 +79,8 @@ function checkList(member: string, list: readonly unknown[], kinds: readonly Ele
 }
 
 /**
- * The request with its lists cut to a few elements, for the schema. Members that are not lists are left to it.
+ * The request with its lists cut to a few elements, for the schema. Members that are not lists are
+ * left to it.
  * @throws OnecopyError REQUEST_INVALID naming the first wrong element, REQUEST_TOO_LARGE.
  */
 export function withShortLists(request: unknown, lists: RequestLists): unknown {

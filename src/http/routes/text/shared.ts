@@ -1,4 +1,7 @@
-/** Common parts of the text routes: bodies, model selection, counting, and errors in the form of each API. */
+/**
+ * Common parts of the text routes: bodies, model selection, counting, and errors in the form of
+ * each API.
+ */
 import type { Context, Next } from 'koa'
 import type * as z from 'zod'
 import { TEXT_ROUTES } from '../../../api/text-routes.js'
@@ -121,7 +124,10 @@ interface TruncationRequest {
   readonly truncation_direction?: string | null
 }
 
-/** The side is the tokenizer's for all requests: cutting off the other one would give another result. */
+/**
+ * The side is the tokenizer's for all requests: cutting off the other one would give another
+ * result.
+ */
 function requireSide(request: TruncationRequest, { description }: TextModel): void {
   const { truncate, truncation_direction: side } = request
   if (truncate !== true || side == null || side.toLowerCase() === description.truncationSide) return

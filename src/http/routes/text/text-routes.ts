@@ -1,4 +1,7 @@
-/** Routes of text-embeddings-inference. Source: https://huggingface.github.io/text-embeddings-inference */
+/**
+ * Routes of text-embeddings-inference. Source:
+ * https://huggingface.github.io/text-embeddings-inference
+ */
 import type Router from '@koa/router'
 import {
   embedRequestSchema,
