@@ -33,7 +33,7 @@ import { modelDirectory } from './models/model-directory.js'
 import { Publisher } from './models/publisher.js'
 import { RepositoryControl } from './models/repository-control.js'
 import { requireAllInService } from './models/service-states.js'
-import { concretePorts } from './port.js'
+import { ServingPorts } from './port.js'
 import { notReadyReason, reportFailure, reportReady, warnIfOnDisk } from './ready-report.js'
 import type { Breakers } from './workers/breaker.js'
 import { workerForker } from './workers/fork-worker.js'
@@ -66,7 +66,7 @@ export class Primary {
   #initial: InitialModels | undefined
   /** Null without a Unix socket. */
   #socket: SocketFile | null = null
-  #grpcPort: number | null = null
+  #ports: ServingPorts | null = null
   #owner: OwnerServer | null = null
   #stopped: Promise<number> | undefined
 
@@ -164,7 +164,7 @@ export class Primary {
     reportReady({
       isPrinted: !this.#isEmbedded,
       ...{ config: this.#config, log: this.#log, port: this.#supervisor?.port ?? 0 },
-      ...{ adminPort: this.#admin?.port ?? 0, grpcPort: this.#grpcPort },
+      ...{ adminPort: this.#admin?.port ?? 0, grpcPort: this.#ports?.current.grpcPort ?? null },
       hasTls: this.#secrets?.current.tls != null,
       socketPath: this.#socket?.path ?? null,
       published: this.#catalogue?.published ?? [],
@@ -287,16 +287,17 @@ export class Primary {
   ): Promise<Supervisor> {
     const { adminToken, apiKeys: _keys, ...shared } = this.#config
     this.#control.listen()
-    const ports = await concretePorts(this.#config)
-    this.#grpcPort = ports.grpcPort
+    const ports = await ServingPorts.choose(this.#config)
+    this.#ports = ports
     const { isModelRequired, mounted } = this.#initial as InitialModels
     const addresses = {
-      ...{ ...ports, socketPath: this.#socket?.bindPath ?? '', adminPort: this.#admin?.port ?? 0 },
+      ...{ socketPath: this.#socket?.bindPath ?? '', adminPort: this.#admin?.port ?? 0 },
       adminTokenSha256: adminTokenDigest(adminToken),
     }
     return new Supervisor({
       workers: shared.workers,
       fork: workerForker({ isEmbedded: this.#isEmbedded }),
+      replacePorts: (taken, onReplace) => ports.replace(taken, onReplace),
       bootTimeoutMs: shared.bootTimeoutMs,
       drainTimeoutMs: shared.drainTimeoutMs,
       log: this.#log,
@@ -306,7 +307,7 @@ export class Primary {
           take({
             type: 'start',
             // The schema of the message drops the options that a worker does not need.
-            config: { ...shared, ...addresses, isModelRequired },
+            config: { ...shared, ...addresses, ...ports.current, isModelRequired },
             bundle: mounted,
             identity: this.#identity,
             serverFolder: server.path,

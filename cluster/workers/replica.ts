@@ -1,4 +1,5 @@
 /** The supervisor's state of one replica: one of the N workers that serve at all times. */
+import type { Ports } from '../port.js'
 import type { ModelVersion } from './breaker.js'
 import type { WorkerHandle } from './worker-handle.js'
 
@@ -14,6 +15,8 @@ export interface Replica {
   failedBoots: number
   /** Consecutive crashes of short-lived workers. Determines the back-off. */
   crashes: number
+  /** The ports that its last worker was to serve on; null before it was told. */
+  ports: Ports | null
   /** No worker of this replica has been ready yet. */
   isStarting: boolean
   /** Whether a model ended the last worker. */
@@ -30,6 +33,7 @@ export function newReplica(): Replica {
     stalled: null,
     failedBoots: 0,
     crashes: 0,
+    ports: null,
     isStarting: true,
     wasModelFault: false,
     faultyModels: [],

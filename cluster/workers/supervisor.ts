@@ -13,18 +13,15 @@
  */
 import { messageOf, OnecopyError } from '../../src/errors.js'
 import type { Load } from '../../src/http/connections.js'
-import type { Log } from '../../src/log.js'
 import { limitDataGrowth } from '../../src/process/data-limit.js'
 import { workerGrowthBytes } from '../../src/process/memory.js'
 import { OomKills } from '../../src/process/oom-kills.js'
 import { formatMs } from '../../src/units.js'
-import type { StartMessage } from '../messages.js'
 import { Balancer } from './balance.js'
-import type { ModelFault, ModelVersion } from './breaker.js'
 import { reportEnd } from './end-report.js'
-import { type ForkWorker, forkWorker } from './fork-worker.js'
+import { forkWorker } from './fork-worker.js'
 import { newReplica, type Replica } from './replica.js'
-import type { FleetStats } from './stats.js'
+import type { SupervisorOptions } from './supervisor-options.js'
 import { type WorkerExit, WorkerHandle } from './worker-handle.js'
 
 const FIRST_BACKOFF_MS = 50
@@ -34,28 +31,6 @@ const HEALTHY_AFTER_MS = 2000
 const MAX_BOOT_FAILURES = 5
 /** Reason in metrics and logs for a worker with a stalled inference thread. */
 const STALLED = 'WORKER_STALLED'
-
-export interface SupervisorOptions {
-  readonly workers: number
-  readonly fork?: ForkWorker
-  /** The start message of a worker that starts now, without its slot; see WorkerHandleOptions. */
-  readonly lease: (take: (start: Omit<StartMessage, 'statsSlot'>) => void) => Promise<() => void>
-  readonly stats: FleetStats
-  readonly bootTimeoutMs: number
-  readonly drainTimeoutMs: number
-  readonly log: Log
-  /** A worker listens, possibly without some models. It counts as ready once this resolves. */
-  readonly onReady: (worker: WorkerHandle) => Promise<void>
-  /** A model ended a worker. Returns whether repeated failures disable the model. */
-  readonly onModelFault: (fault: ModelFault) => boolean
-  /** The worker that the model ended is replaced. */
-  readonly onFaultyWorkerReplaced: (model: ModelVersion) => void
-  /** A worker ended while the server continues. */
-  readonly onEnded: (reason: string) => void
-  /** The limit of consecutive failed boots is reached: the server does not recover by itself. */
-  readonly onBootLimitReached: (reason: OnecopyError) => void
-  readonly onRecovered: () => void
-}
 
 export class Supervisor {
   readonly #options: SupervisorOptions
@@ -110,7 +85,10 @@ export class Supervisor {
     return this.#started
   }
 
-  /** A model that ends workers while they load it does not fail the start: the breaker disables it. */
+  /**
+   * Two failures do not fail the start: a model that ends workers while they load it, because the breaker
+   * disables it, and a free port that another process has taken, because another is chosen.
+   */
   async #startReplica(replica: Replica): Promise<void> {
     for (;;) {
       replica.wasModelFault = false
@@ -118,9 +96,20 @@ export class Supervisor {
         await this.#spawn(replica)
         return
       } catch (thrown) {
-        if (!replica.wasModelFault) throw thrown
+        if (!replica.wasModelFault && !(await this.#hasOtherPorts(replica, thrown))) throw thrown
       }
     }
+  }
+
+  async #hasOtherPorts({ ports }: Replica, failure: unknown): Promise<boolean> {
+    const { log, replacePorts } = this.#options
+    const isTaken = failure instanceof OnecopyError && failure.code === 'ADDRESS_UNAVAILABLE'
+    if (!isTaken || ports === null || this.#port !== null) return false
+    return await replacePorts(ports, () => {
+      log.info({ ...ports }, 'another process has taken a port that was free: choosing another')
+      // No worker may listen on the old ports.
+      for (const other of this.#alive) other.kill(failure)
+    })
   }
 
   /**
@@ -159,7 +148,11 @@ export class Supervisor {
     try {
       const handle: WorkerHandle = new WorkerHandle({
         ...{ statsSlot, fork },
-        lease: (take) => lease((start) => take({ ...start, statsSlot })),
+        lease: (take) =>
+          lease((start) => {
+            replica.ports = { port: start.config.port, grpcPort: start.config.grpcPort }
+            take({ ...start, statsSlot })
+          }),
         inheritedRequests: stats.requestsIn(statsSlot),
         bootTimeoutMs,
         onLoad: (load) => this.#balance(handle.id, load),

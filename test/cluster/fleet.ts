@@ -6,8 +6,10 @@ import { fileURLToPath } from 'node:url'
 import type { ExecutionContext } from 'ava'
 import { pino } from 'pino'
 import type { SegmentMessage, StartMessage } from '../../cluster/messages.js'
+import type { Ports } from '../../cluster/port.js'
 import { FleetStats } from '../../cluster/workers/stats.js'
-import { Supervisor, type SupervisorOptions } from '../../cluster/workers/supervisor.js'
+import { Supervisor } from '../../cluster/workers/supervisor.js'
+import type { SupervisorOptions } from '../../cluster/workers/supervisor-options.js'
 import { WorkerHandle, type WorkerHandleOptions } from '../../cluster/workers/worker-handle.js'
 import { ServingConfigSchema } from '../../src/config/config.js'
 import { loadConfig } from '../../src/config/load.js'
@@ -116,17 +118,22 @@ export function startWorker(
 export async function startFleet(
   t: ExecutionContext,
   workers: number,
-  choices: Partial<SupervisorOptions> = {},
+  {
+    ports = () => ({ port: 0, grpcPort: null }),
+    ...choices
+  }: Partial<SupervisorOptions> & { readonly ports?: () => Ports } = {},
 ): Promise<{ readonly supervisor: Supervisor; readonly stats: FleetStats; readonly lines: LoggedLine[] }> {
   const stats = await makeStats(t)
   const { log, lines } = recordingLog()
   const supervisor = new Supervisor({
     workers,
     lease: async (take) => {
-      take(startMessage(stats))
+      const start = startMessage(stats)
+      take({ ...start, config: { ...start.config, ...ports() } })
       return () => {}
     },
     stats,
+    replacePorts: async () => false,
     bootTimeoutMs: BOOT_TIMEOUT_MS,
     drainTimeoutMs: BOOT_TIMEOUT_MS,
     log,

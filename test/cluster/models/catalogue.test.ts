@@ -55,6 +55,7 @@ async function makeCatalogue(t: ExecutionContext, { retireTimeoutMs = TIMEOUT_MS
   const supervising = new Supervisor({
     workers: 2,
     lease: (take) => catalogue.lease((start) => take({ ...startMessage(stats), ...start })),
+    replacePorts: async () => false,
     ...{ stats, bootTimeoutMs: TIMEOUT_MS, drainTimeoutMs: TIMEOUT_MS, log },
     onEnded: () => {},
     onBootLimitReached: () => {},

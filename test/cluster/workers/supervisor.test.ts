@@ -1,4 +1,7 @@
-import test from 'ava'
+import { once } from 'node:events'
+import { createServer } from 'node:net'
+import test, { type ExecutionContext } from 'ava'
+import { ServingPorts } from '../../../cluster/port.js'
 import type { ModelFault } from '../../../cluster/workers/breaker.js'
 import { until } from '../../helpers/waiting.js'
 import { startFleet, useWorkerProgram } from '../fleet.js'
@@ -85,6 +88,41 @@ test.serial(
     t.regex(String(line?.reason), /invalid message/)
   },
 )
+
+async function occupy(t: ExecutionContext, port: number): Promise<void> {
+  const other = createServer().listen(port, '127.0.0.1')
+  await once(other, 'listening')
+  t.teardown(() => other.close())
+}
+
+test.serial('a free port that another process takes before a worker listens is replaced', async (t) => {
+  const ports = await ServingPorts.choose({ host: '127.0.0.1', port: 0, grpcPort: null, isHttp: true })
+  const first = ports.current
+  await occupy(t, first.port)
+  const { supervisor, lines } = await startFleet(t, 3, {
+    ports: () => ports.current,
+    replacePorts: (taken, onReplace) => ports.replace(taken, onReplace),
+  })
+  t.not(ports.current.port, first.port)
+  t.is(supervisor.port, ports.current.port)
+  t.deepEqual(
+    supervisor.ready.map(({ port }) => port),
+    [1, 2, 3].map(() => ports.current.port),
+  )
+  t.is(lines.filter(({ msg }) => msg.includes('choosing another')).length, 1)
+})
+
+test.serial('a configured port that another process has fails the start', async (t) => {
+  const free = (await ServingPorts.choose({ host: '127.0.0.1', port: 0, grpcPort: null, isHttp: true }))
+    .current
+  await occupy(t, free.port)
+  const ports = await ServingPorts.choose({ ...free, host: '127.0.0.1', isHttp: true })
+  const started = startFleet(t, 2, {
+    ports: () => ports.current,
+    replacePorts: (taken, onReplace) => ports.replace(taken, onReplace),
+  })
+  await t.throwsAsync(started, { code: 'ADDRESS_UNAVAILABLE', message: new RegExp(`:${free.port} `) })
+})
 
 test.serial('a failing fork is retried, and reported after five attempts', async (t) => {
   const given: string[] = []

@@ -3,7 +3,10 @@
  * messages: SIGUSR2 reports that retired generations are unloaded, SIGWINCH reports a stall, and SIGHUP sends
  * an invalid message.
  */
-import { type ToPrimary, ToWorkerSchema } from '../../../cluster/messages.js'
+import { createServer } from 'node:net'
+import { type StartMessage, type ToPrimary, ToWorkerSchema } from '../../../cluster/messages.js'
+import { messageOf } from '../../../src/errors.js'
+import { listen } from '../../../src/http/listen.js'
 
 const retired: string[] = []
 
@@ -13,7 +16,7 @@ function say(message: ToPrimary | { readonly type: 'nonsense' }): void {
 
 process.on('message', (raw) => {
   const message = ToWorkerSchema.parse(raw)
-  if (message.type === 'start') say({ type: 'ready', port: 1, failed: [] })
+  if (message.type === 'start') void start(message)
   else if (message.type === 'drain') process.exit(0)
   else if (message.type === 'prepare') {
     const isRefused = message.segment.name === 'refused'
@@ -26,6 +29,17 @@ process.on('message', (raw) => {
     if (process.env.WORKER_PROGRAM_UNLOADS === 'immediately') unload()
   }
 })
+
+/** It listens on its port if it has one. */
+async function start({ config: { host, port } }: StartMessage): Promise<void> {
+  try {
+    if (port !== 0) await listen(createServer(), { host, port }, 'inference')
+    say({ type: 'ready', port: port === 0 ? 1 : port, failed: [] })
+  } catch (thrown) {
+    say({ type: 'failed', code: 'ADDRESS_UNAVAILABLE', message: messageOf(thrown) })
+    process.disconnect()
+  }
+}
 
 function unload(): void {
   for (const key of retired.splice(0)) say({ type: 'unloaded', key })
