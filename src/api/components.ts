@@ -64,6 +64,7 @@ const COMPONENTS = {
   TextError: texts.textErrorSchema,
   EmbeddingsRequest: texts.embeddingsRequestSchema,
   Embeddings: texts.embeddingsSchema,
+  TextModel: texts.textModelSchema,
   TextModelList: texts.textModelListSchema,
   DocumentsRequest: texts.documentsRequestSchema,
   RankedDocuments: texts.rankedDocumentsSchema,

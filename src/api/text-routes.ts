@@ -44,6 +44,16 @@ export const TEXT_ROUTES: readonly Route[] = [
     errors: [],
     errorBody: 'OpenAiError',
   },
+  {
+    method: 'get',
+    path: '/v1/models/:model',
+    id: 'textModel',
+    tag: 'texts',
+    summary: 'One model that takes texts',
+    responses: ok('TextModel'),
+    errors: ['MODEL_NOT_FOUND'],
+    errorBody: 'OpenAiError',
+  },
   post({
     path: '/v1/rerank',
     id: 'rerankDocuments',

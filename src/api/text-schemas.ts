@@ -67,17 +67,17 @@ export const embeddingsSchema = z.strictObject({
   usage: usageSchema,
 })
 
+export const textModelSchema = z.strictObject({
+  id: z.string(),
+  object: z.literal('model'),
+  created: count,
+  owned_by: z.string(),
+  task: z.string(),
+})
+
 export const textModelListSchema = z.strictObject({
   object: z.literal('list'),
-  data: z.array(
-    z.strictObject({
-      id: z.string(),
-      object: z.literal('model'),
-      created: count,
-      owned_by: z.string(),
-      task: z.string(),
-    }),
-  ),
+  data: z.array(textModelSchema),
 })
 
 export const documentsRequestSchema = z.looseObject({
@@ -189,6 +189,7 @@ export type RankedDocuments = z.infer<typeof rankedDocumentsSchema>
 export type Ranks = z.infer<typeof ranksSchema>
 export type Tokens = z.infer<typeof tokensSchema>
 export type TextInfo = z.infer<typeof textInfoSchema>
+export type TextModelFacts = z.infer<typeof textModelSchema>
 export type TextModelList = z.infer<typeof textModelListSchema>
 export type OpenAiError = z.infer<typeof openAiErrorSchema>
 export type TextError = z.infer<typeof textErrorSchema>

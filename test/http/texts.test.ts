@@ -98,6 +98,10 @@ test.serial(
       models.data.map(({ id }) => id),
       ['minilm'],
     )
+    const [listed] = models.data
+    t.deepEqual(await client.models.retrieve('minilm'), listed as OpenAI.Model)
+    const unknown = await t.throwsAsync(client.models.retrieve('gpt'), { instanceOf: OpenAI.NotFoundError })
+    t.like(unknown, { status: 404, code: 'MODEL_NOT_FOUND', type: 'invalid_request_error' })
   },
 )
 

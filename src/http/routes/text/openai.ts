@@ -7,8 +7,11 @@ import {
   documentsRequestSchema,
   embeddingsRequestSchema,
   type RankedDocuments,
+  type TextModelFacts,
   type TextModelList,
 } from '../../../api/text-schemas.js'
+import { OnecopyError } from '../../../errors.js'
+import { quoted } from '../../../protocol/v2/faults.js'
 import type { TextInput } from '../../../text/text-model.js'
 import type { HttpContext } from '../../context.js'
 import { DOCUMENT_LISTS, EMBEDDING_LISTS } from './lists.js'
@@ -29,21 +32,21 @@ function base64Of(vector: Float32Array): string {
 }
 
 export function openAiRoutes(router: Router, context: HttpContext): void {
-  const startedSeconds = Math.floor(Date.now() / 1000)
+  const created = Math.floor(Date.now() / 1000)
+  const factsOf = (name: string): TextModelFacts | null => {
+    const text = context.models.find(name)?.text ?? null
+    return text && { id: name, object: 'model', created, owned_by: 'onecopy', task: text.task }
+  }
   router.get('/v1/models', (ctx) => {
-    const { models } = context
-    const served = models.names().flatMap((name) => models.find(name) ?? [])
-    ctx.body = {
-      object: 'list',
-      data: served.flatMap(({ name, text }) =>
-        text === null
-          ? []
-          : {
-              ...{ id: name, object: 'model' as const, created: startedSeconds, owned_by: 'onecopy' },
-              task: text.task,
-            },
-      ),
-    } satisfies TextModelList
+    const data = context.models.names().flatMap((name) => factsOf(name) ?? [])
+    ctx.body = { object: 'list', data } satisfies TextModelList
+  })
+  router.get('/v1/models/:model', (ctx) => {
+    const { model = '' } = ctx.params as { readonly model?: string }
+    const facts = factsOf(model)
+    if (facts === null)
+      throw new OnecopyError('MODEL_NOT_FOUND', `no model named ${quoted(model)} takes texts`)
+    ctx.body = facts
   })
 
   const embeddings = textHandler(context, {

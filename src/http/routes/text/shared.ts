@@ -43,9 +43,14 @@ const BODIES: ReadonlyMap<string, (error: OnecopyError) => unknown> = new Map(
   TEXT_ROUTES.map(({ path, errorBody }) => [path, errorBody === 'OpenAiError' ? openAiError : textError]),
 )
 
+/** Of a route by its path; a model's name may be the last part of it. */
+function errorBodyOf(path: string): ((error: OnecopyError) => unknown) | undefined {
+  return BODIES.get(path) ?? BODIES.get(path.replace(/[^/]+$/, ':model'))
+}
+
 /** Also around authentication and limits: a client of an API expects all errors in its form. */
 export async function textErrorBodies(ctx: Context, next: Next): Promise<void> {
-  const body = BODIES.get(ctx.path)
+  const body = errorBodyOf(ctx.path)
   if (body !== undefined) (ctx.state as RequestState).errorBody = body
   await next()
 }
