@@ -61,6 +61,8 @@ export class ChildServer {
   readonly name: string
   readonly process: ChildProcess
   readonly ready: Promise<Ready>
+  /** When it was ready, in the time of `performance.now()`. */
+  #readyAtMs = Number.NaN
   readonly #lastLines: string[] = []
   readonly #exited: Promise<unknown>
 
@@ -94,6 +96,10 @@ export class ChildServer {
     }
   }
 
+  get readyAtMs(): number {
+    return this.#readyAtMs
+  }
+
   get #isGone(): boolean {
     return this.process.exitCode !== null || this.process.signalCode !== null
   }
@@ -105,6 +111,7 @@ export class ChildServer {
       const timer = setTimeout(() => fail(`was not ready within ${timeoutMs} ms`), timeoutMs)
       const succeed = (ready: Ready) => {
         clearTimeout(timer)
+        this.#readyAtMs = performance.now()
         resolve(ready)
       }
       // The exit handler below reports why it ended.

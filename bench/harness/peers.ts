@@ -71,8 +71,7 @@ async function startPeer(
     readonly fixed: Readonly<Record<string, string>>
   },
 ): Promise<RunningServer> {
-  const { stage, model, workers, name, peer, fixed } = options
-  const port = await freePort()
+  const { stage, model, workers, name, peer, fixed, port = await freePort() } = options
   const values = {
     ...fixed,
     repository: model.repositoryDir,

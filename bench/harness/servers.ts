@@ -29,6 +29,8 @@ export interface ServerOptions {
   readonly model: Pick<GeneratedModel, 'repositoryDir'>
   readonly workers: number
   readonly name?: string
+  /** Default: a port that the server reports. */
+  readonly port?: number
 }
 
 async function running(options: {
@@ -70,7 +72,8 @@ export function emptyCache(stage: Stage): string {
 
 /** Starts onecopy with its defaults, except for the options here and in `flags`. */
 export async function startOnecopy(options: OnecopyOptions): Promise<RunningServer> {
-  const { stage, model, workers, name = 'onecopy', flags = [], cacheDir = CACHE_DIR, onLine } = options
+  const { stage, model, workers, name = 'onecopy', port = 0, flags = [], cacheDir = CACHE_DIR } = options
+  const { onLine } = options
   // A separate segment folder: a killed server leaves nothing behind.
   const segmentDir = options.segmentDir ?? segmentFolder(stage)
   const settings = {
@@ -78,7 +81,7 @@ export async function startOnecopy(options: OnecopyOptions): Promise<RunningServ
     '--cache-dir': cacheDir,
     '--segment-dir': segmentDir,
     '--workers': String(workers),
-    '--port': '0',
+    '--port': String(port),
     '--admin-port': '0',
   }
   const child = await stage.start({
@@ -104,6 +107,15 @@ function variantScript(variant: string): string {
   return join(COMPILED_ROOT, 'bench', 'variants', `${variant}.js`)
 }
 
+function variantCommand(variant: string, { model, workers, port = 0 }: ServerOptions): string[] {
+  const settings = {
+    '--models': model.repositoryDir,
+    '--workers': String(workers),
+    '--port': String(port),
+  }
+  return [variantScript(variant), ...Object.entries(settings).flat()]
+}
+
 /** Starts a variant of cluster workers. */
 export async function startVariant(
   variant: FleetName,
@@ -113,25 +125,22 @@ export async function startVariant(
     readonly onLine?: (line: string) => void
   },
 ): Promise<RunningServer> {
-  const { stage, model, workers, name = variant, flags = [], env = {}, onLine } = options
-  const child = await stage.start({
+  const { name = variant, flags = [], env = {}, onLine } = options
+  const child = await options.stage.start({
     name,
-    args: [variantScript(variant), '--models', model.repositoryDir, '--workers', String(workers), ...flags],
+    args: [...variantCommand(variant, options), ...flags],
     env,
     hasChannel: true,
     ...(onLine === undefined ? {} : { onLine }),
   })
-  return await running({ child, workers, isWorker: () => true, segmentDir: null })
+  return await running({ child, workers: options.workers, isWorker: () => true, segmentDir: null })
 }
 
 /** Starts a variant with one HTTP process. Its workers are threads or short-lived processes. */
-export async function startSingle(
-  variant: SingleName,
-  { stage, model, workers, name = variant }: ServerOptions,
-): Promise<RunningServer> {
-  const child = await stage.start({
-    name,
-    args: [variantScript(variant), '--models', model.repositoryDir, '--workers', String(workers)],
+export async function startSingle(variant: SingleName, options: ServerOptions): Promise<RunningServer> {
+  const child = await options.stage.start({
+    name: options.name ?? variant,
+    args: variantCommand(variant, options),
     hasChannel: true,
   })
   return singleServer(child, await portOf(child))
@@ -151,12 +160,9 @@ async function portOf(child: ChildServer): Promise<number> {
   return port
 }
 
-export async function startPm2(
-  command: string,
-  { stage, model, workers, name = 'pm2-koa' }: ServerOptions,
-): Promise<RunningServer> {
+export async function startPm2(command: string, options: ServerOptions): Promise<RunningServer> {
+  const { stage, model, workers, name = 'pm2-koa', port = await freePort() } = options
   const script = variantScript('pm2-koa')
-  const port = await freePort()
   const child = await stage.start({
     name,
     command,
