@@ -39,13 +39,17 @@ function textError({ status, code, message }: OnecopyError): TextError {
   return { error: message, error_type: type }
 }
 
+/** By path. A path that ends with a parameter stands without it: `/v1/models/`. */
 const BODIES: ReadonlyMap<string, (error: OnecopyError) => unknown> = new Map(
-  TEXT_ROUTES.map(({ path, errorBody }) => [path, errorBody === 'OpenAiError' ? openAiError : textError]),
+  TEXT_ROUTES.map(({ path, errorBody }) => [
+    path.replace(/:\w+$/, ''),
+    errorBody === 'OpenAiError' ? openAiError : textError,
+  ]),
 )
 
-/** Of a route by its path; a model's name may be the last part of it. */
+/** Runs for every request of every API, so without a pattern. */
 function errorBodyOf(path: string): ((error: OnecopyError) => unknown) | undefined {
-  return BODIES.get(path) ?? BODIES.get(path.replace(/[^/]+$/, ':model'))
+  return BODIES.get(path) ?? BODIES.get(path.slice(0, path.lastIndexOf('/') + 1))
 }
 
 /** Also around authentication and limits: a client of an API expects all errors in its form. */
