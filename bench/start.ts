@@ -45,13 +45,13 @@ async function timeStart(
 ): Promise<TimedStart & { readonly server: RunningServer }> {
   const port = await freePort()
   const startedMs = performance.now()
-  const isAnswered = new AbortController()
+  const failed = new AbortController()
   const [server, firstAnswerMs] = await Promise.all([
     start(port).catch((thrown) => {
-      isAnswered.abort()
+      failed.abort()
       throw thrown
     }),
-    untilAnswered({ port, request, signal: isAnswered.signal }).then(() => performance.now() - startedMs),
+    untilAnswered({ port, request, signal: failed.signal }).then(() => performance.now() - startedMs),
   ])
   return { readyMs: server.child.readyAtMs - startedMs, firstAnswerMs, server }
 }

@@ -30,18 +30,16 @@ export interface Life {
 /** @throws Error if the server does not become ready or its outputs vary. */
 export async function beginLife(options: LifeOptions): Promise<Life> {
   const startedMs = performance.now()
-  let readyMs = Number.NaN
   let isAdopted = false
   const server = await startOnecopy({
     ...options,
     onLine: (line) => {
       if (line.includes(ADOPTED)) isAdopted = true
-      if (line.includes('"msg":"ready"')) readyMs = performance.now() - startedMs
     },
   })
   const { recipe } = options.model
   await verifySameAnswers([server, server], inferRequests(recipe, { encoding: 'json', count: REQUESTS }))
-  return { server, readyMs, isAdopted }
+  return { server, readyMs: server.child.readyAtMs - startedMs, isAdopted }
 }
 
 /** Sends SIGKILL to all processes; resolves when the last has exited. */

@@ -61,7 +61,6 @@ export class ChildServer {
   readonly name: string
   readonly process: ChildProcess
   readonly ready: Promise<Ready>
-  /** When it was ready, in the time of `performance.now()`. */
   #readyAtMs = Number.NaN
   readonly #lastLines: string[] = []
   readonly #exited: Promise<unknown>
@@ -96,6 +95,7 @@ export class ChildServer {
     }
   }
 
+  /** When it was ready, in the time of `performance.now()`; NaN before. */
   get readyAtMs(): number {
     return this.#readyAtMs
   }
