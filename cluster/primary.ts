@@ -13,6 +13,7 @@ import type { SocketFile } from '../src/http/unix-socket.js'
 import type { OwnerServer } from '../src/library/owner-server.js'
 import { Lifecycle } from '../src/lifecycle.js'
 import { createLog, type Log } from '../src/log.js'
+import { usableCpus } from '../src/process/cpus.js'
 import { cgroupMemoryLimit } from '../src/process/memory.js'
 import { runtimeVersion } from '../src/runtime/identity.js'
 import { createServerFolder, removeFolder, type ServerFolder } from '../src/segment/folder.js'
@@ -144,7 +145,9 @@ export class Primary {
       // Workers start while segments are written, but not during compilation, which takes the most memory.
       onAllCompiled: () => void supervisor.start(),
     })
-    await supervisor.start()
+    // Keeps segments complete between the boots of two workers.
+    const release = await this.#catalogue.lease(() => {})
+    await supervisor.start().finally(release)
     if (!initial.isTolerant) requireAllInService(this.#catalogue.outOfService)
     this.#watch = new Watch({ ...config, supervisor, stats: this.#stats, log: this.#log })
     if (this.#stopRequested.signal.aborted) return
@@ -295,13 +298,11 @@ export class Primary {
       adminTokenSha256: adminTokenDigest(adminToken),
     }
     return new Supervisor({
-      workers: shared.workers,
+      ...{ workers: shared.workers, concurrentBoots: usableCpus() },
       fork: workerForker({ isEmbedded: this.#isEmbedded }),
       replacePorts: (taken, onReplace) => ports.replace(taken, onReplace),
-      bootTimeoutMs: shared.bootTimeoutMs,
-      drainTimeoutMs: shared.drainTimeoutMs,
-      log: this.#log,
-      stats,
+      ...{ bootTimeoutMs: shared.bootTimeoutMs, drainTimeoutMs: shared.drainTimeoutMs },
+      ...{ log: this.#log, stats },
       lease: (take) =>
         catalogue.lease((models) =>
           take({

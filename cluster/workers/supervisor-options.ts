@@ -11,6 +11,11 @@ import type { WorkerHandle } from './worker-handle.js'
 
 export interface SupervisorOptions {
   readonly workers: number
+  /**
+   * Number of workers that boot at the same time when the server starts. More than one for each CPU
+   * delays the first response: all of them are ready as late as the last.
+   */
+  readonly concurrentBoots: number
   readonly fork?: ForkWorker
   /** The start message of a worker that starts now, without its slot; see WorkerHandleOptions. */
   readonly lease: (take: (start: Omit<StartMessage, 'statsSlot'>) => void) => Promise<() => void>

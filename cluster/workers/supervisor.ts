@@ -77,12 +77,20 @@ export class Supervisor {
     return this.#port
   }
 
-  /** Boots every worker. Rejects with the first failure; the caller then stops the rest. Idempotent. */
+  /** Boots every worker, `concurrentBoots` at a time. Rejects with the first failure; the caller then stops the rest. Idempotent. */
   start(): Promise<void> {
-    this.#started ??= Promise.all(this.#replicas.map((replica) => this.#startReplica(replica))).then(() => {})
+    this.#started ??= this.#startReplicas()
     // Prevents an unhandled rejection; the caller awaits the same promise.
     this.#started.catch(() => {})
     return this.#started
+  }
+
+  async #startReplicas(): Promise<void> {
+    const waiting = this.#replicas.values()
+    const startWaiting = async () => {
+      for (const replica of waiting) await this.#startReplica(replica)
+    }
+    await Promise.all(Array.from({ length: this.#options.concurrentBoots }, startWaiting))
   }
 
   /**

@@ -133,6 +133,7 @@ export async function startFleet(
       return () => {}
     },
     stats,
+    concurrentBoots: workers,
     replacePorts: async () => false,
     bootTimeoutMs: BOOT_TIMEOUT_MS,
     drainTimeoutMs: BOOT_TIMEOUT_MS,

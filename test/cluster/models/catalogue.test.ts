@@ -53,6 +53,7 @@ async function makeCatalogue(t: ExecutionContext, { retireTimeoutMs = TIMEOUT_MS
   })
   await catalogue.initialize([], [])
   const supervising = new Supervisor({
+    concurrentBoots: 1,
     workers: 2,
     lease: (take) => catalogue.lease((start) => take({ ...startMessage(stats), ...start })),
     replacePorts: async () => false,

@@ -3,6 +3,7 @@ import { createServer } from 'node:net'
 import test, { type ExecutionContext } from 'ava'
 import { ServingPorts } from '../../../cluster/port.js'
 import type { ModelFault } from '../../../cluster/workers/breaker.js'
+import { forkWorker } from '../../../cluster/workers/fork-worker.js'
 import { until } from '../../helpers/waiting.js'
 import { startFleet, useWorkerProgram } from '../fleet.js'
 
@@ -136,4 +137,20 @@ test.serial('a failing fork is retried, and reported after five attempts', async
   useWorkerProgram()
   await supervisor.restart('asked for')
   t.is(supervisor.ready.length, 1)
+})
+
+test.serial('a start boots as many workers at a time as it is told', async (t) => {
+  let forked = 0
+  const forkedWhenReady: number[] = []
+  await startFleet(t, 3, {
+    concurrentBoots: 1,
+    fork: () => {
+      forked++
+      return forkWorker()
+    },
+    onReady: async () => {
+      forkedWhenReady.push(forked)
+    },
+  })
+  t.deepEqual(forkedWhenReady, [1, 2, 3])
 })
