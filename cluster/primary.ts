@@ -142,8 +142,8 @@ export class Primary {
     await publishInitialModels(initial, {
       ...{ publisher, leftovers, repository },
       ...{ catalogue: this.#catalogue, server: this.#serverFolder },
-      // Workers start while segments are written, but not during compilation, which takes the most memory.
-      onAllCompiled: () => void supervisor.start(),
+      // Workers start while models are compiled or, if memory is limited, while segments are written.
+      onRoomForWorkers: () => void supervisor.start(),
     })
     // Keeps segments complete between the boots of two workers.
     const release = await this.#catalogue.lease(() => {})

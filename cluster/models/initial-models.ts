@@ -18,8 +18,8 @@ export interface InitialModelsOptions {
   readonly leftovers: readonly Leftover[]
   readonly repository: RepositoryControl
   readonly catalogue: Catalogue
-  /** Compilation has ended, and no failure so far fails the start. */
-  readonly onAllCompiled: () => void
+  /** Workers can start, and no failure so far fails the start. Called again when all is compiled. */
+  readonly onRoomForWorkers: () => void
 }
 
 /**
@@ -43,15 +43,15 @@ async function throwFailures(
  */
 export async function publishInitialModels(
   { sources, problems, otherProblems, isTolerant }: InitialModels,
-  { publisher, server, leftovers, repository, catalogue, onAllCompiled }: InitialModelsOptions,
+  { publisher, server, leftovers, repository, catalogue, onRoomForWorkers }: InitialModelsOptions,
 ): Promise<void> {
   await repository.initialize({ sources, problems: [...problems, ...otherProblems] })
   const failed: FailedModel[] = []
   const published = await publisher.publishAll(sources, server, {
     leftovers,
     onFailed: (source, failure) => failed.push({ source, failure }),
-    onAllCompiled: () => {
-      if (isTolerant || problems.length + failed.length === 0) onAllCompiled()
+    onRoomForWorkers: () => {
+      if (isTolerant || problems.length + failed.length === 0) onRoomForWorkers()
     },
   })
   if (!isTolerant) await throwFailures(published, { problems, failed })

@@ -125,14 +125,25 @@ export class Publisher {
   async publishAll(
     sources: readonly ModelSource[],
     server: ServerFolder,
-    choices: Pick<PublishOptions, 'leftovers' | 'onAllCompiled' | 'onFailed'>,
+    {
+      onRoomForWorkers = () => {},
+      ...choices
+    }: Pick<PublishOptions, 'leftovers' | 'onFailed'> & {
+      /** Called when memory suffices for workers and what remains to be compiled. */
+      readonly onRoomForWorkers?: () => void
+    },
   ): Promise<PublishedModel[]> {
+    const { budget } = this.#options
     const progress = createProgress(sources.length, this.#options.log)
     try {
       const published = await this.#withOptions(server, (options) =>
         publishModels(sources, {
           ...options,
           ...choices,
+          onCompiling: (modelBytes) => {
+            if (budget.hasRoomToCompile(modelBytes, sources.length)) onRoomForWorkers()
+          },
+          onAllCompiled: onRoomForWorkers,
           onRefused: ({ name, version }, reason) =>
             this.#options.log.warn(
               { model: name, version, reason },

@@ -235,13 +235,17 @@ async function digestKnown(options: {
   readonly bytes: Uint8Array
   readonly folder: string
   readonly external: readonly string[]
-}): Promise<{ readonly digest: string; readonly known: KnownFiles | null }> {
+}): Promise<{ readonly digest: string; readonly known: KnownFiles | null; readonly modelBytes: number }> {
   const { modelFacts, bytes, folder, external } = options
   // A missing file gets a better error where it is read.
   const externalFacts = await factsOf(folder, external).catch(() => [])
   const digest = await digestModel({ bytes, folder, externalFiles: external })
   const files = await factsOf(folder, [modelFacts.name, ...external])
-  return { digest, known: areSettled([modelFacts, ...externalFacts], files) ? { files, digest } : null }
+  return {
+    digest,
+    known: areSettled([modelFacts, ...externalFacts], files) ? { files, digest } : null,
+    modelBytes: files.reduce((sum, file) => sum + file.bytes, 0),
+  }
 }
 
 async function compile(request: CompileRequest): Promise<CompileReply> {
@@ -252,7 +256,7 @@ async function compile(request: CompileRequest): Promise<CompileReply> {
   const original = parseModel(bytes)
   // Checked before the runtime loads the model, because it aborts the process on some of these types.
   checkDeclared(original.graph)
-  const { digest, known } = await digestKnown({
+  const { digest, known, modelBytes } = await digestKnown({
     modelFacts,
     bytes,
     folder,
@@ -264,6 +268,7 @@ async function compile(request: CompileRequest): Promise<CompileReply> {
   const found = await findCompiled(key, { heldKeys, folders: isCacheTrusted ? cacheFolders : [] })
   if (found !== null) return { ...read(), ...found }
   requireMemory(bytes.byteLength)
+  say({ notice: 'compiling', modelBytes })
 
   const defaults = await takeDefaults(original, folder)
   const hasDeclared = await declareOutputs(original, folder).catch((thrown) => {

@@ -1,5 +1,5 @@
 /**
- * Messages between the server and its compile process: one JSON line in each direction, and one notice in
+ * Messages between the server and its compile process: one JSON line in each direction, and notices in
  * between.
  */
 import * as z from 'zod'
@@ -21,8 +21,12 @@ export const CompileRequestSchema = z.object({
   heldKeys: z.array(z.string()),
 })
 
-/** Sent when trial runs begin. A later crash is caused by them, and the model can be served without them. */
-export const CompileNoticeSchema = z.object({ notice: z.literal('probing') })
+export const CompileNoticeSchema = z.discriminatedUnion('notice', [
+  /** The model is in no cache. `modelBytes` counts its external data. */
+  z.object({ notice: z.literal('compiling'), modelBytes: z.int().nonnegative() }),
+  /** Trial runs begin. A later crash is caused by them, and the model can be served without them. */
+  z.object({ notice: z.literal('probing') }),
+])
 
 /** Fields of every reply for a model that could be read. */
 const READ = {

@@ -14,6 +14,7 @@ import { formatMs } from '../units.js'
 import { type CompileCache, type CompiledImage, findCompiled, imageName, makeWorkFolder } from './cache.js'
 import { cacheKey } from './cache-key.js'
 import {
+  type CompileNotice,
   CompileNoticeSchema,
   type CompileReply,
   CompileReplySchema,
@@ -47,6 +48,8 @@ export interface CompileChoices {
    * again if the model is compiled once more. The file gets its final name when `compile` resolves.
    */
   readonly onImage?: (imagePath: string) => void
+  /** Called when the compilation of a model of that size begins, because it is in no cache. */
+  readonly onCompiling?: (modelBytes: number) => void
 }
 
 /** One compile process and its current request. */
@@ -57,7 +60,7 @@ class CompileProcess {
   #waiting: {
     resolve(reply: CompileReply): void
     reject(error: OnecopyError): void
-    onProbing: (() => void) | undefined
+    onNotice: ((notice: CompileNotice) => void) | undefined
   } | null = null
   #stopped: OnecopyError | null = null
   /** Resolves when the process has ended. */
@@ -108,9 +111,10 @@ class CompileProcess {
   #takeLine(line: string): void {
     try {
       const value: unknown = JSON.parse(line)
-      if (CompileNoticeSchema.safeParse(value).success) {
-        this.#startProbeTimer()
-        this.#waiting?.onProbing?.()
+      const notice = CompileNoticeSchema.safeParse(value)
+      if (notice.success) {
+        if (notice.data.notice === 'probing') this.#startProbeTimer()
+        this.#waiting?.onNotice?.(notice.data)
       } else this.#waiting?.resolve(CompileReplySchema.parse(value))
     } catch {
       this.stop(failed(`the compile process sent an invalid reply ${JSON.stringify(line.slice(0, 200))}`))
@@ -141,11 +145,11 @@ class CompileProcess {
     this.#waiting = null
   }
 
-  ask(request: CompileRequest, onProbing?: () => void): Promise<CompileReply> {
+  ask(request: CompileRequest, onNotice?: (notice: CompileNotice) => void): Promise<CompileReply> {
     if (this.#stopped !== null) return Promise.reject(this.#stopped)
     this.#probeTimer = undefined
     return new Promise<CompileReply>((resolve, reject) => {
-      this.#waiting = { resolve, reject, onProbing }
+      this.#waiting = { resolve, reject, onNotice }
       this.#child.stdin.write(`${JSON.stringify(request)}\n`)
     }).finally(() => {
       clearTimeout(this.#probeTimer)
@@ -181,12 +185,12 @@ export class Compiler {
    */
   async compile(
     modelPath: string,
-    { heldKeys = [], isCacheTrusted = true, onImage }: CompileChoices = {},
+    { heldKeys = [], isCacheTrusted = true, ...choices }: CompileChoices = {},
   ): Promise<CompiledImage> {
     const known = isCacheTrusted ? await this.#findKnown(modelPath, heldKeys) : null
     if (known !== null) return known
     const attempt = (probe: boolean) =>
-      this.#attempt({ modelPath, heldKeys: [...heldKeys], isCacheTrusted, probe }, onImage)
+      this.#attempt({ modelPath, heldKeys: [...heldKeys], isCacheTrusted, probe }, choices)
     return (await attempt(true)) ?? ((await attempt(false)) as CompiledImage)
   }
 
@@ -201,13 +205,17 @@ export class Compiler {
   /** Null if the process ended during trial runs. */
   async #attempt(
     request: Pick<CompileRequest, 'modelPath' | 'heldKeys' | 'isCacheTrusted' | 'probe'>,
-    onImage: CompileChoices['onImage'],
+    { onImage, onCompiling }: Pick<CompileChoices, 'onImage' | 'onCompiling'>,
   ): Promise<CompiledImage | null> {
     const { cache, signal } = this.#options
     const workFolder = await makeWorkFolder(cache)
     try {
-      const reply = await this.#ask({ ...request, workFolder, cacheFolders: [...cache.folders] }, () =>
-        onImage?.(join(workFolder, SEGMENT_FILE_NAME)),
+      const reply = await this.#ask(
+        { ...request, workFolder, cacheFolders: [...cache.folders] },
+        (notice) => {
+          if (notice.notice === 'compiling') onCompiling?.(notice.modelBytes)
+          else onImage?.(join(workFolder, SEGMENT_FILE_NAME))
+        },
       )
       if (reply === null) return null
       if (reply.known !== null) await rememberDigest(request.modelPath, reply.known, { cache, workFolder })
@@ -226,7 +234,7 @@ export class Compiler {
   /** Null if the process ended during trial runs. */
   async #ask(
     request: CompileRequest,
-    onProbing: () => void,
+    onNotice: (notice: CompileNotice) => void,
   ): Promise<Exclude<CompileReply, { outcome: 'failed' }> | null> {
     const { modelPath } = request
     const { timeoutMs, signal, probeTimeoutMs = PROBE_TIMEOUT_MS } = this.#options
@@ -246,7 +254,7 @@ export class Compiler {
     }, timeoutMs)
     try {
       if (signal.aborted) onAbort()
-      const reply = await child.ask(request, onProbing)
+      const reply = await child.ask(request, onNotice)
       if (reply.outcome === 'failed') throw new OnecopyError(reply.code, reply.message)
       if (reply.residentBytes > KEEP_BELOW_BYTES) this.close()
       return reply

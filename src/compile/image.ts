@@ -121,9 +121,11 @@ export async function writeImage(options: ImageOptions): Promise<SegmentHeader> 
       try {
         const { size } = await data.stat()
         for await (const { position, bytes } of chunksOf(data, 0, size)) {
+          // The thread pool writes it meanwhile.
+          const writing = writeFully(file, bytes, dataOffsetBytes + position)
           dataCrc32 = crc32(bytes, dataCrc32)
           addToChecksums(rangeSums, header.rawRanges, { position, bytes })
-          await writeFully(file, bytes, dataOffsetBytes + position)
+          await writing
         }
         dataBytes = size
       } finally {

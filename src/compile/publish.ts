@@ -80,6 +80,8 @@ export interface PublishOptions {
   /** Called when a leftover segment cannot be used. */
   readonly onRefused?: (source: ModelSource, reason: string) => void
   readonly onStart?: (source: ModelSource) => void
+  /** Called when the compilation of a model of that size begins, because it is in no cache. */
+  readonly onCompiling?: (modelBytes: number) => void
   /** Called when all models that did not fail only need to be copied and verified. */
   readonly onAllCompiled?: () => void
   /**
@@ -194,10 +196,11 @@ async function compileAndWrite(
   let gone = 0
   let known = compiled
   const onImage = (imagePath: string) => early.begin(imagePath)
+  const onCompiling = (modelBytes: number) => options.onCompiling?.(modelBytes)
   for (;;) {
     let image: CompiledImage
     try {
-      image = known ?? (await compiler.compile(source.path, { isCacheTrusted, onImage }))
+      image = known ?? (await compiler.compile(source.path, { isCacheTrusted, onImage, onCompiling }))
     } catch (thrown) {
       await early.discard()
       budget.release(key)

@@ -59,18 +59,34 @@ export async function writeFully(file: FileHandle, bytes: Uint8Array, position: 
 
 /**
  * The bytes from `from` to `to` in chunks with their positions. A chunk is valid until the next one is
- * requested.
+ * requested; the next one is read meanwhile.
  */
 export async function* chunksOf(
   file: FileHandle,
   from: number,
   to: number,
 ): AsyncGenerator<{ position: number; bytes: Buffer<ArrayBuffer> }> {
-  // One reused buffer: allocating memory costs as much as reading into it.
-  const buffer = Buffer.alloc(Math.min(CHUNK_BYTES, Math.max(0, to - from)))
-  for (let position = from; position < to; position += CHUNK_BYTES) {
-    const bytes = buffer.subarray(0, Math.min(CHUNK_BYTES, to - position))
+  if (from >= to) return
+  // Two reused buffers: allocating memory costs as much as reading into it.
+  let buffer = Buffer.alloc(Math.min(CHUNK_BYTES, to - from))
+  let nextBuffer = Buffer.alloc(Math.min(CHUNK_BYTES, Math.max(0, to - from - CHUNK_BYTES)))
+  const read = async (into: Buffer<ArrayBuffer>, position: number) => {
+    const bytes = into.subarray(0, Math.min(CHUNK_BYTES, to - position))
     await fill(bytes, file, position)
-    yield { position, bytes }
+    return { position, bytes }
+  }
+  let reading = read(buffer, from)
+  try {
+    for (let position = from; position < to; position += CHUNK_BYTES) {
+      const chunk = await reading
+      if (position + CHUNK_BYTES < to) reading = read(nextBuffer, position + CHUNK_BYTES)
+      // The consumer may take long: it gets the error when it requests the next chunk.
+      reading.catch(() => {})
+      ;[buffer, nextBuffer] = [nextBuffer, buffer]
+      yield chunk
+    }
+  } finally {
+    // The consumer may close the file.
+    await reading.catch(() => {})
   }
 }

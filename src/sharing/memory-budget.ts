@@ -16,6 +16,9 @@ import { leastPrivateBytes, mostPrivateBytes } from './memory-requirements.js'
 const PRIMARY_BYTES = 60e6
 const WORKER_BYTES = 60e6
 
+/** Upper bound of a compilation's memory over all measured models, in multiples of the model's size. */
+const MOST_COMPILE_FACTOR = 5
+
 /** A key that no folder name can equal. */
 const BESIDE_MODELS = '/'
 
@@ -79,6 +82,17 @@ export class MemoryBudget {
     if (limitBytes === null) return true
     const own = { segmentBytes: fileBytes, privateBytes: mostPrivateBytes({ sharing }) }
     return servingMemory([...this.#others(key), own], workers).totalBytes <= limitBytes
+  }
+
+  /**
+   * Whether memory suffices for workers without models while `models` models are compiled, the first
+   * of `modelBytes`. The size of others is not known yet.
+   */
+  hasRoomToCompile(modelBytes: number, models: number): boolean {
+    const { limitBytes, workers } = this.#options
+    if (limitBytes === null) return true
+    const { totalBytes } = servingMemory(this.#others(''), workers)
+    return models === 1 && totalBytes + MOST_COMPILE_FACTOR * modelBytes <= limitBytes
   }
 
   /**

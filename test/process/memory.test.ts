@@ -97,3 +97,14 @@ test('there is room for a model without a measurement if its upper bound fits in
   t.true(budget.hasRoomFor('m@1', model))
   t.true(new MemoryBudget({ limitBytes: null, workers: 1000 }).hasRoomFor('m@1', model))
 })
+
+test('workers start during a compilation if memory suffices for both', (t) => {
+  // 60 + 2 * 60 + 5 * 100 MB.
+  t.true(new MemoryBudget({ limitBytes: 680e6, workers: 2 }).hasRoomToCompile(100e6, 1))
+  t.false(new MemoryBudget({ limitBytes: 679e6, workers: 2 }).hasRoomToCompile(100e6, 1))
+  t.false(
+    new MemoryBudget({ limitBytes: 10e9, workers: 2 }).hasRoomToCompile(100e6, 2),
+    'the other is unknown',
+  )
+  t.true(new MemoryBudget({ limitBytes: null, workers: 2 }).hasRoomToCompile(100e9, 2))
+})
