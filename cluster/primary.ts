@@ -136,8 +136,7 @@ export class Primary {
     this.#supervisor = supervisor
     const repository = new RepositoryControl({
       modelPaths: config.only === null ? config.modelPaths : null,
-      catalogue: this.#catalogue,
-      log: this.#log,
+      ...{ catalogue: this.#catalogue, log: this.#log },
     })
     await publishInitialModels(initial, {
       ...{ publisher, leftovers, repository },
