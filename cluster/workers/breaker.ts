@@ -11,7 +11,7 @@
  *
  * The breaker only decides and notifies; the caller provides the clock, the timers and access to workers.
  */
-import { monotonicMs } from '../../src/metrics/series.js'
+import { monotonicMs } from '../../src/process/clock.js'
 import { formatMs } from '../../src/units.js'
 
 /** Failures further apart do not add up. */

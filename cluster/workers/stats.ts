@@ -3,6 +3,7 @@
  * unknown models, and one for the state of processes. Every worker has a slot with the same index
  * in all pages. The next worker in a slot continues its counters.
  */
+
 import { randomBytes } from 'node:crypto'
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -11,12 +12,12 @@ import type { CountedModel } from '../../src/metrics/metric.js'
 import { StatsPage, type StatsPageReference } from '../../src/metrics/page.js'
 import {
   MODEL_CELLS,
-  monotonicMs,
   OUTCOMES,
   PROCESS_CELL_COUNT,
   PROCESS_CELLS,
   REQUESTS,
 } from '../../src/metrics/series.js'
+import { monotonicMs } from '../../src/process/clock.js'
 import type { ClientsMessage } from '../messages.js'
 import type { ModelVersion } from './breaker.js'
 

@@ -3,7 +3,9 @@
  * rejected immediately, one that waits too long is answered at its deadline, and one whose client
  * has left is dropped before it costs compute.
  */
+
 import { OnecopyError } from '../errors.js'
+import { monotonicNs } from '../process/clock.js'
 import { dataBytes } from '../tensor.js'
 import { compatibilityKey, rowsOf } from './concat.js'
 import type { Job, JobResult } from './job.js'
@@ -22,7 +24,7 @@ let pooledJobs = 0
 /** A job with its state in the queue. */
 export class Entry {
   readonly job: Job
-  readonly enteredNs = Number(process.hrtime.bigint())
+  readonly enteredNs = monotonicNs()
   /** Null if it runs alone. */
   readonly rows: number | null
   readonly bytes: number
@@ -97,7 +99,7 @@ export class Entry {
   get isCancelled(): boolean {
     const { timeoutMs } = this.job
     if (timeoutMs !== undefined && timeoutMs !== null) {
-      const waitedMs = (Number(process.hrtime.bigint()) - this.enteredNs) / 1e6
+      const waitedMs = (monotonicNs() - this.enteredNs) / 1e6
       if (waitedMs >= timeoutMs) this.#rejectAsLate()
     }
     return this.#isSettled || this.job.isCancelled?.() === true

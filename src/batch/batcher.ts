@@ -7,8 +7,10 @@
  * The next batch is submitted before the results of the last are delivered: encoding responses can take as
  * long as a small model computes, and the thread would otherwise be idle.
  */
+
 import { OnecopyError } from '../errors.js'
 import type { ExecutionTimes } from '../metrics/recorder.js'
+import { monotonicNs } from '../process/clock.js'
 import type { Tensor } from '../tensor.js'
 import { Entry, ModelQueue, type QueueLimits } from './admission.js'
 import { concatenate, split } from './concat.js'
@@ -223,7 +225,7 @@ export class Batcher {
       return 0
     const wanted = policy.preferredBatchSizes[0] ?? policy.maxBatchSize
     if (queue.compatibleRows() >= wanted) return 0
-    const waitedMs = (Number(process.hrtime.bigint()) - head.enteredNs) / 1e6
+    const waitedMs = (monotonicNs() - head.enteredNs) / 1e6
     return Math.max(0, Math.ceil(policy.maxQueueDelayMs - waitedMs))
   }
 
@@ -235,7 +237,7 @@ export class Batcher {
   }
 
   async #execute(model: QueuedModel, batch: readonly Entry[]): Promise<void> {
-    const startedNs = Number(process.hrtime.bigint())
+    const startedNs = monotonicNs()
     this.#executing.add(batch)
     let results: (Computed | Error)[]
     try {
@@ -310,8 +312,7 @@ export class Batcher {
     }
     // Either one request makes the batch fail, or the model cannot be batched: each request runs alone.
     const results: (Computed | Error)[] = []
-    for (const entry of batch)
-      results.push(await this.#runAlone(model, entry, Number(process.hrtime.bigint())))
+    for (const entry of batch) results.push(await this.#runAlone(model, entry, monotonicNs()))
     const isModelAtFault = !isTooLarge && results.every((result) => !(result instanceof Error))
     if (isModelAtFault) {
       model.isBatchable = false
@@ -368,7 +369,7 @@ export class Batcher {
       inputNs: Math.max(0, startedNs - beganNs),
       inferNs: computeNs,
       cpuNs,
-      outputNs: Math.max(0, Number(process.hrtime.bigint()) - startedNs - computeNs),
+      outputNs: Math.max(0, monotonicNs() - startedNs - computeNs),
       placement,
     }
     model.virtualNs += computeNs

@@ -2,10 +2,12 @@
  * Loads and runs models for a serving process. Executions run in the inference thread, or on the
  * event loop if they are known to be short. Callers of `run` do not need to know which.
  */
+
 import { OnecopyError } from '../errors.js'
 import type { StatsPageReference } from '../metrics/page.js'
 import { StatsPage } from '../metrics/page.js'
 import type { Placement } from '../metrics/series.js'
+import { monotonicNs } from '../process/clock.js'
 import type { AttachedSegment } from '../segment/attach.js'
 import { dataBytes, type OutputLimit, type Tensor, type TensorSpec } from '../tensor.js'
 import type { TokenPooling } from '../token-pooling.js'
@@ -153,7 +155,7 @@ export class Engine {
 
   #place(modelKey: string, estimateNs: number | null, isAlone: boolean): Placement {
     if (!this.#onLoop.has(modelKey)) return 'thread'
-    const loopShare = this.#loopShare.of(Number(process.hrtime.bigint()))
+    const loopShare = this.#loopShare.of(monotonicNs())
     return placementOf(this.#policy, { estimateNs, isAlone, loopShare })
   }
 

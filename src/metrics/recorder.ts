@@ -1,5 +1,7 @@
 /** The writing side of a stats page, used by a serving process. */
+
 import { type IntervalHistogram, monitorEventLoopDelay } from 'node:perf_hooks'
+import { monotonicMs } from '../process/clock.js'
 import {
   BATCH_CELLS,
   batchCellAt,
@@ -7,7 +9,6 @@ import {
   HISTOGRAMS,
   type HistogramName,
   MODEL_CELLS,
-  monotonicMs,
   OUTCOMES,
   type Outcome,
   type Placement,

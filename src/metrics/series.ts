@@ -154,8 +154,3 @@ export const PROCESS_CELLS = {
   runningOnLoop: 4,
 } as const
 export const PROCESS_CELL_COUNT = Object.keys(PROCESS_CELLS).length
-
-/** Milliseconds of CLOCK_MONOTONIC: the same clock in every process of the machine. */
-export function monotonicMs(): number {
-  return Number(process.hrtime.bigint() / 1000n) / 1000
-}

@@ -4,10 +4,12 @@
  *
  * `create` and `run` block the calling thread: call them in a compile process or an inference thread.
  */
+
 import { createRequire } from 'node:module'
 import type { InferenceSession, Tensor as RuntimeTensor } from 'onnxruntime-node'
 import type { Binding } from 'onnxruntime-node/dist/binding.js'
 import { messageOf, OnecopyError } from '../errors.js'
+import { monotonicNs } from '../process/clock.js'
 import { DATATYPES, type Datatype, type NumericData, type Tensor, type TensorSpec } from '../tensor.js'
 import { checkTexts, mayHoldReplacement } from './texts.js'
 
@@ -234,14 +236,14 @@ export class Session {
       )
     const fetches: Record<string, null> = {}
     for (const name of outputNames) fetches[name] = null
-    const startedNs = Number(process.hrtime.bigint())
+    const startedNs = monotonicNs()
     let results: Record<string, unknown>
     try {
       results = this.#session.run(feeds, fetches, {})
     } catch (thrown) {
       throw new OnecopyError('MODEL_RUN_FAILED', `the model failed while running: ${messageOf(thrown)}`)
     }
-    const computeNs = Number(process.hrtime.bigint()) - startedNs
+    const computeNs = monotonicNs() - startedNs
     const outputs = outputNames.map((name) => {
       const spec = this.#outputs.find((output) => output.name === name)
       const value = results[name]
