@@ -50,6 +50,8 @@ const MATRIX: readonly Row[] = [
   { at: 'compiling', target: 'compile process', signals: [...ASKING, ...KILL], server: 'exits with 1' },
   { at: 'compiling', target: 'primary', signals: ASKING, server: 'exits with 0' },
   { at: 'compiling', target: 'primary', signals: KILL, server: 'is killed', folder: NEXT_START },
+  // The worker boots during the compilation, and would then load the segment.
+  { at: 'compiling', target: 'worker', signals: ['SIGTERM', ...DEADLY], server: 'exits with 1' },
   { at: 'compiling', target: 'everything', signals: ASKING, server: 'exits with 0' },
   { at: 'compiling', target: 'everything', signals: KILL, server: 'is killed', folder: NEXT_START },
 
