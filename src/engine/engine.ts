@@ -53,19 +53,21 @@ export interface LoadChoices {
   readonly number?: number
 }
 
-/** Loading blocks the event loop for about 0.5 ms for each KiB of graph; the weights are mapped. */
-const MAX_LOOP_GRAPH_BYTES = 32 * 1024
-
 /** Limit for the first run of a model, which faults its weights in. */
 const FIRST_RUN_FACTOR = 5
 
 const THREAD_ONLY: PlacementPolicy = { budgetNs: 0 }
 
+interface LoadedInThread {
+  readonly cost: ExecutionCost
+  readonly loadMs: number
+}
+
 export class Engine {
   #policy: PlacementPolicy = THREAD_ONLY
   readonly #thread = new InferenceThread()
   readonly #onLoop = new Sessions('runningOnLoop')
-  readonly #costs = new Map<string, ExecutionCost>()
+  readonly #loaded = new Map<string, LoadedInThread>()
   readonly #loopShare = new LoopShare()
 
   /** Which executions may run on the event loop; none before this is called. */
@@ -93,22 +95,29 @@ export class Engine {
    * @throws OnecopyError MODEL_UNSUPPORTED with the message of the runtime.
    */
   async load(modelKey: string, segment: LoadableModel, choices: LoadChoices): Promise<void> {
-    await this.#thread.load(loadRequest(modelKey, segment, choices))
-    this.#costs.set(modelKey, new ExecutionCost())
+    const loadMs = await this.#thread.load(loadRequest(modelKey, segment, choices))
+    this.#loaded.set(modelKey, { cost: new ExecutionCost(), loadMs })
   }
 
   /**
    * Loads a model that has run before a second time, for the event loop, where it is cheap enough:
-   * a session that shares its packed weights costs little memory.
+   * a session that shares its packed weights costs little memory. The load blocks the event loop, for
+   * about as long as it took in the thread: at most `longestMs`.
    */
-  loadOnLoop(modelKey: string, segment: LoadableModel, choices: LoadChoices): boolean {
-    const lowestNs = this.#costs.get(modelKey)?.lowestNs ?? Number.POSITIVE_INFINITY
+  loadOnLoop(
+    modelKey: string,
+    segment: LoadableModel,
+    { longestMs, ...choices }: LoadChoices & { readonly longestMs: number },
+  ): boolean {
+    const loaded = this.#loaded.get(modelKey)
+    const lowestNs = loaded?.cost.lowestNs ?? Number.POSITIVE_INFINITY
+    const loadMs = loaded?.loadMs ?? Number.POSITIVE_INFINITY
     const { budgetNs } = this.#policy
     if (
       budgetNs === 0 ||
       // A second session starts its own threads.
       choices.threads > 1 ||
-      segment.graph.length > MAX_LOOP_GRAPH_BYTES ||
+      loadMs > longestMs ||
       lowestNs > budgetNs * FIRST_RUN_FACTOR
     )
       return false
@@ -135,7 +144,7 @@ export class Engine {
   ): Promise<RunResult> {
     const { outputLimit = null, pooling = null, measuresCpu = false } = options
     const { isProving = false, isAlone = false } = options
-    const cost = this.#costs.get(modelKey)
+    const cost = this.#loaded.get(modelKey)?.cost
     const inputBytes = options.inputBytes ?? dataBytes(inputs)
     const placement = isProving
       ? 'thread'
@@ -160,7 +169,7 @@ export class Engine {
   }
 
   async unload(modelKey: string): Promise<void> {
-    this.#costs.delete(modelKey)
+    this.#loaded.delete(modelKey)
     this.#onLoop.unload(modelKey)
     await this.#thread.unload(modelKey)
   }

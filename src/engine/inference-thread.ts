@@ -77,11 +77,15 @@ export class InferenceThread {
   }
 
   /**
-   * Loads a model; the graph's buffer is transferred.
+   * Loads a model; the graph's buffer is transferred. Resolves with the time that the runtime took, in
+   * milliseconds.
    * @throws OnecopyError MODEL_UNSUPPORTED with the message of the runtime.
    */
-  async load(request: LoadRequest): Promise<void> {
-    await this.#ask({ type: 'load', ...request }, [request.graph.buffer as ArrayBuffer])
+  async load(request: LoadRequest): Promise<number> {
+    const reply = await this.#ask({ type: 'load', ...request }, [request.graph.buffer as ArrayBuffer])
+    if (reply.type !== 'loaded')
+      throw new Error(`expected a loaded model from the inference thread, got ${reply.type}`)
+    return reply.loadMs
   }
 
   /**

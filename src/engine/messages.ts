@@ -63,6 +63,8 @@ export interface Ran {
 
 export type ThreadReply =
   | { readonly type: 'done'; readonly id: number }
+  /** `loadMs`: time inside the runtime. */
+  | { readonly type: 'loaded'; readonly id: number; readonly loadMs: number }
   | ({ readonly type: 'ran'; readonly id: number } & Ran)
   | { readonly type: 'failed'; readonly id: number; readonly code: ErrorCode; readonly message: string }
 

@@ -49,12 +49,17 @@ export class Sessions {
     return this.#loaded.has(modelKey)
   }
 
-  /** @throws OnecopyError MODEL_UNSUPPORTED with the message of the runtime. */
-  load(request: LoadRequest): void {
+  /**
+   * Returns how long the runtime took, in milliseconds.
+   * @throws OnecopyError MODEL_UNSUPPORTED with the message of the runtime.
+   */
+  load(request: LoadRequest): number {
     const { modelKey, number } = request
+    const startedMs = performance.now()
     try {
       const session = this.#running.during({ number, isLoading: true }, () => Session.load(request))
       this.#loaded.set(modelKey, { session, number })
+      return performance.now() - startedMs
     } catch (thrown) {
       throw new OnecopyError('MODEL_UNSUPPORTED', `the runtime cannot load ${modelKey}: ${messageOf(thrown)}`)
     }

@@ -14,8 +14,8 @@ const sessions = new Sessions('runningInThread')
 async function handle(request: ThreadRequest): Promise<ThreadReply> {
   const { id } = request
   if (request.type === 'run') return { type: 'ran', id, ...sessions.run(request) }
+  if (request.type === 'load') return { type: 'loaded', id, loadMs: sessions.load(request) }
   if (request.type === 'report') sessions.reportTo((await StatsPage.open(request.page)).slot(request.slot))
-  else if (request.type === 'load') sessions.load(request)
   else if (request.type === 'unload') sessions.unload(request.modelKey)
   else if (request.type === 'close') sessions.close()
   return { type: 'done', id }

@@ -14,7 +14,8 @@ import { runtimeVersion } from '../runtime/identity.js'
 import { prepareRuntimeEnvironment } from '../runtime/process-environment.js'
 import { attachWhole } from '../segment/attach.js'
 import type { SegmentHeader } from '../segment/layout.js'
-import { batchingPolicy, mayRunOnLoop } from '../server/serving-policy.js'
+import { LONGEST_LOAD_MS, mayRunOnLoop } from '../segment/second-session.js'
+import { batchingPolicy } from '../server/serving-policy.js'
 import { requiredOf } from '../tensor.js'
 import type { Offer } from './messages.js'
 
@@ -66,7 +67,9 @@ export class Generation {
       const run: Parameters<typeof checkSelf>[1]['run'] = async (tensors, names) =>
         (await engine.run(key, tensors, names, { isProving: true })).outputs
       if (selfCheck !== null) await checkSelf(selfCheck, { inputs: requiredOf(inputs), outputs, run })
-      if (mayRunOnLoop(header)) engine.loadOnLoop(key, loadable, { threads })
+      // The process may serve already.
+      if (mayRunOnLoop(header))
+        engine.loadOnLoop(key, loadable, { threads, longestMs: LONGEST_LOAD_MS.serving })
       // Packing made buffers that are free by now; this process need not be ours, nor have our malloc
       // settings.
       returnFreePages()

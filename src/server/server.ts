@@ -26,11 +26,12 @@ import { Lifecycle } from '../lifecycle.js'
 import type { Log } from '../log.js'
 import type { ProcessRecorder } from '../metrics/recorder.js'
 import { attachSegment } from '../segment/attach.js'
+import { LONGEST_LOAD_MS, mayRunOnLoop } from '../segment/second-session.js'
 import type { Tensor } from '../tensor.js'
 import { Fronts } from './fronts.js'
 import { LoadedModel, ServedModels } from './served-models.js'
 import type { FailedGeneration, Secrets, SegmentToServe, ServingOptions } from './serving-options.js'
-import { batchingPolicy, configurationOf, mayRunOnLoop } from './serving-policy.js'
+import { batchingPolicy, configurationOf } from './serving-policy.js'
 import { openText } from './text-serving.js'
 import { proveModel } from './warm-up.js'
 
@@ -265,7 +266,10 @@ export class ServingProcess {
       const run = async (tensors: readonly Tensor[], names: readonly string[]) =>
         (await this.#engine.run(key, tensors, names, { isProving: true })).outputs
       await proveModel({ model: segment, header: attached.header, run })
-      if (mayRunOnLoop(attached.header)) this.#engine.loadOnLoop(key, loadable, choices)
+      if (mayRunOnLoop(attached.header)) {
+        const longestMs = LONGEST_LOAD_MS[this.#lifecycle.state === 'starting' ? 'starting' : 'serving']
+        this.#engine.loadOnLoop(key, loadable, { ...choices, longestMs })
+      }
       const loaded = { key, config, header: attached.header, serving: this.#config, engine: this.#engine }
       text = await openText({ ...loaded, ...this.#context, models: this.#models })
     } catch (thrown) {

@@ -34,18 +34,6 @@ export function batchingPolicy(
   }
 }
 
-/** The most private memory that a second session may take. */
-const MAX_SECOND_SESSION_BYTES = 1024 * 1024
-
-/**
- * Whether runs of known cost may run on the event loop. Their cost must depend on their size only, and a
- * second session must not have its own copy of the weights.
- */
-export function mayRunOnLoop({ valueDependent, sharing }: SegmentHeader): boolean {
-  const { privatelyPackedBytes, unshareableBytes } = sharing
-  return valueDependent === null && privatelyPackedBytes + unshareableBytes <= MAX_SECOND_SESSION_BYTES
-}
-
 /** Whether requests are batched, and why, as text. */
 function batchingNotes(
   { batching }: SegmentHeader,

@@ -8,6 +8,7 @@ import { findMemoryRecord, keepMemoryRecord } from '../compile/memory-record.js'
 import { deadlineSignal } from '../process/deadline-signal.js'
 import { cgroupMemoryLimit } from '../process/memory.js'
 import type { SegmentHeader } from '../segment/layout.js'
+import { secondSessionBytes } from '../segment/second-session.js'
 import type { SegmentFile } from '../segment/write.js'
 import { HOLDERS, type Measurement, measureWorker } from './probe.js'
 
@@ -61,7 +62,7 @@ function isWorthMeasuring(header: SegmentHeader): boolean {
 
 /**
  * The cost of another worker in bytes, without the part that any first model takes, which counts as
- * part of the worker. Noise can make the difference negative.
+ * part of the worker. Noise can make the difference negative. The measured processes have one session.
  */
 export function privateBytesOf({ perWorkerBytes, firstSessionBytes, libraryBytes }: Measurement): number {
   return Math.max(0, perWorkerBytes - (firstSessionBytes - libraryBytes))
@@ -95,7 +96,7 @@ export async function measureSegment(
     signal: deadline.signal,
   }).catch(() => null)
   if (measurement === null) return null
-  const privateBytes = privateBytesOf(measurement)
+  const privateBytes = privateBytesOf(measurement) + secondSessionBytes(header)
   await keepMemoryRecord(cache, header.key, privateBytes)
   return privateBytes
 }
