@@ -8,6 +8,8 @@ import type { Context, Next } from 'koa'
 
 /** A connection that was idle for longer is not busy. */
 const BUSY_WITHIN_MS = 2000
+/** A client is alone if no other one has sent a request for this long; its connection may be open. */
+const ALONE_AFTER_MS = 1000
 
 /** The load of a process since the last report; all numbers except the last accumulate over time. */
 export interface Load {
@@ -39,19 +41,32 @@ function isMovable({ requests, inFlight, lastRequestMs, isPipelined }: Connectio
 }
 
 export class Connections {
+  readonly #now: () => number
   readonly #open = new Map<Socket, Connection>()
-  #takenAtMs = performance.now()
+  #takenAtMs: number
   #requests = 0
   #inFlight = 0
   #inFlightMs = 0
-  #countedUntilMs = this.#takenAtMs
+  #countedUntilMs: number
   #shallShed = false
+  #lastSocket: Socket | null = null
+  /** When a request last came from another connection than the one before it. */
+  #lastChangeMs = Number.NEGATIVE_INFINITY
+
+  /** @param now Milliseconds of a monotonic clock. */
+  constructor(now = () => performance.now()) {
+    this.#now = now
+    this.#takenAtMs = now()
+    this.#countedUntilMs = this.#takenAtMs
+  }
 
   /**
-   * Whether no other request can arrive before the one in flight is answered: no other client is connected.
+   * Whether no other request is likely to arrive before the one in flight is answered: no other client is
+   * connected, or the others are idle, such as those of probes and balancers.
    */
   get isAlone(): boolean {
-    return this.#inFlight === 1 && this.#open.size <= 1
+    if (this.#inFlight !== 1) return false
+    return this.#open.size <= 1 || this.#countedUntilMs - this.#lastChangeMs > ALONE_AFTER_MS
   }
 
   /** The load since the last call. */
@@ -85,6 +100,10 @@ export class Connections {
   begin(socket: Socket, willStay: boolean, isMultiplexed = false): void {
     const nowMs = this.#countTime()
     this.#inFlight++
+    if (socket !== this.#lastSocket) {
+      this.#lastSocket = socket
+      this.#lastChangeMs = nowMs
+    }
     if (!willStay) this.#open.delete(socket)
     else {
       const connection = this.#open.get(socket) ?? this.#add(socket)
@@ -99,7 +118,10 @@ export class Connections {
   #add(socket: Socket): Connection {
     const connection = { requests: 0, inFlight: 0, lastRequestMs: 0, isPipelined: false }
     this.#open.set(socket, connection)
-    socket.once('close', () => this.#open.delete(socket))
+    socket.once('close', () => {
+      this.#open.delete(socket)
+      if (this.#lastSocket === socket) this.#lastSocket = null
+    })
     return connection
   }
 
@@ -118,7 +140,7 @@ export class Connections {
   }
 
   #countTime(): number {
-    const nowMs = performance.now()
+    const nowMs = this.#now()
     this.#inFlightMs += this.#inFlight * (nowMs - this.#countedUntilMs)
     this.#countedUntilMs = nowMs
     return nowMs

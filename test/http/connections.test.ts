@@ -70,3 +70,26 @@ test('the load covers the time since the last report, and includes requests in f
   connections.takeLoad()
   t.false(isIdle(connections.takeLoad()), 'its client is likely to send more')
 })
+
+test('a client is alone if no other one is connected, or the others have been idle', (t) => {
+  let nowMs = 0
+  const connections = new Connections(() => nowMs)
+  const [client, probe] = [new Socket(), new Socket()]
+  const isAloneIn = (socket: Socket): boolean => {
+    connections.begin(socket, true)
+    const { isAlone } = connections
+    connections.end(socket)
+    return isAlone
+  }
+  t.false(connections.isAlone, 'no request')
+  t.true(isAloneIn(client))
+  t.false(isAloneIn(probe), 'the other one has just sent a request')
+  t.false(isAloneIn(client))
+  nowMs += 1001
+  t.true(isAloneIn(client))
+  t.false(isAloneIn(probe))
+  nowMs += 1001
+  connections.begin(client, true)
+  connections.begin(probe, true)
+  t.false(connections.isAlone, 'two requests in flight')
+})
