@@ -34,12 +34,12 @@ export const CHILD_DIR = '/'
 /**
  * There is a worker for every CPU, so V8's helper threads for garbage would only take CPUs from other
  * workers: without them, and with a smaller young generation than V8's 16 MB, a small MLP over JSON was 20%
- * faster with 0.6 times the p99, and a worker 20 to 50 MB smaller. With 4 MB,
- * garbage took 6% of a busy worker's time, and 2% of a plain Koa worker's.
+ * faster with 0.6 times the p99, and a worker 20 to 50 MB smaller. With 8 MB it is no faster, and keeps
+ * 30 MB more after a load (docs/decisions/006-workers-and-threads.md).
  */
 export const WORKER_FLAGS = [
   '--single-threaded-gc',
-  '--max-semi-space-size=8',
+  '--max-semi-space-size=4',
   '--no-allocation-site-pretenuring',
   '--expose-gc',
 ]
