@@ -141,7 +141,7 @@ export class Primary {
     await publishInitialModels(initial, {
       ...{ publisher, leftovers, repository },
       ...{ catalogue: this.#catalogue, server: this.#serverFolder },
-      // Workers start while models are compiled or, if memory is limited, while segments are written.
+      // During the compilation if memory suffices for both, else while segments are written.
       onRoomForWorkers: () => void supervisor.start(),
     })
     // Keeps segments complete between the boots of two workers.

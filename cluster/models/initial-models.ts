@@ -18,7 +18,7 @@ export interface InitialModelsOptions {
   readonly leftovers: readonly Leftover[]
   readonly repository: RepositoryControl
   readonly catalogue: Catalogue
-  /** Workers can start, and no failure so far fails the start. Called again when all is compiled. */
+  /** Workers can start, and no failure so far fails the start. May be called several times. */
   readonly onRoomForWorkers: () => void
 }
 

@@ -3,7 +3,6 @@
  * unknown models, and one for the state of processes. Every worker has a slot with the same index
  * in all pages. The next worker in a slot continues its counters.
  */
-
 import { randomBytes } from 'node:crypto'
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'

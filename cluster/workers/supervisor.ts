@@ -77,7 +77,10 @@ export class Supervisor {
     return this.#port
   }
 
-  /** Boots every worker, `concurrentBoots` at a time. Rejects with the first failure; the caller then stops the rest. Idempotent. */
+  /**
+   * Boots every worker, `concurrentBoots` at a time. Rejects with the first failure; the caller
+   * then stops the rest. Idempotent.
+   */
   start(): Promise<void> {
     this.#started ??= this.#startReplicas()
     // Prevents an unhandled rejection; the caller awaits the same promise.
@@ -86,6 +89,7 @@ export class Supervisor {
   }
 
   async #startReplicas(): Promise<void> {
+    // One iterator for all: each takes the next replica from it.
     const waiting = this.#replicas.values()
     const startWaiting = async () => {
       for (const replica of waiting) await this.#startReplica(replica)

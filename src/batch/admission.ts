@@ -3,7 +3,6 @@
  * rejected immediately, one that waits too long is answered at its deadline, and one whose client
  * has left is dropped before it costs compute.
  */
-
 import { OnecopyError } from '../errors.js'
 import { monotonicNs } from '../process/clock.js'
 import { dataBytes } from '../tensor.js'

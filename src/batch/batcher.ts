@@ -7,7 +7,6 @@
  * The next batch is submitted before the results of the last are delivered: encoding responses can take as
  * long as a small model computes, and the thread would otherwise be idle.
  */
-
 import { OnecopyError } from '../errors.js'
 import type { ExecutionTimes } from '../metrics/recorder.js'
 import { monotonicNs } from '../process/clock.js'
@@ -43,7 +42,7 @@ export interface BatchingPolicy {
 
 export interface BatcherOptions {
   readonly run: Run
-  /** Whether the server has a single request, and no other client is connected. */
+  /** Whether the server has a single request, and no other client is active. */
   readonly isAlone?: () => boolean
   /** Called after every execution. */
   readonly onExecution?: (execution: { modelKey: string; rows: number; times: ExecutionTimes }) => void
@@ -170,7 +169,7 @@ export class Batcher {
     // The end of an execution pumps in any case.
     if (this.#executing.size > 0 && !isHandedOverEarly(entry)) return
     if (this.#isPumpDue) return
-    // No other request can arrive in this turn, and another turn of the event loop adds latency.
+    // No other request is expected in this turn, and another turn of the event loop adds latency.
     if (this.#isAlone) {
       this.#pump()
       return

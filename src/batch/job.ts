@@ -39,7 +39,7 @@ export interface Execution {
   readonly outputLimit: OutputLimit | null
   readonly pooling: TokenPooling | null
   readonly measuresCpu: boolean
-  /** Whether the request is the only one that the server has, and no other client is connected. */
+  /** Whether the request is the only one in the server, and no other client is active. */
   readonly isAlone: boolean
 }
 

@@ -30,6 +30,7 @@ import { formatBytes } from '../units.js'
 import { castBfloat16Borders } from './bfloat16.js'
 import { findCompiled } from './cache.js'
 import { cacheKey } from './cache-key.js'
+import { COMPILE_FACTORS } from './compile-memory.js'
 import {
   type CompileNotice,
   type CompileReply,
@@ -60,16 +61,14 @@ async function readModel(path: string): Promise<Buffer<ArrayBuffer>> {
   return await readFile(path)
 }
 
-/** Minimum memory of compilation over all measured models, in multiples of the file size. */
-const COMPILE_FACTOR = 2
-
 /** Fails before the OOM killer would act. */
 function requireMemory(modelBytes: number): void {
   const limitBytes = cgroupMemoryLimit()
-  if (limitBytes === null || modelBytes * COMPILE_FACTOR <= limitBytes) return
+  const leastBytes = modelBytes * COMPILE_FACTORS.least
+  if (limitBytes === null || leastBytes <= limitBytes) return
   throw new OnecopyError(
     'MEMORY_LIMIT',
-    `compiling a model of ${formatBytes(modelBytes)} takes ${formatBytes(modelBytes * COMPILE_FACTOR)} or more, ` +
+    `compiling a model of ${formatBytes(modelBytes)} takes ${formatBytes(leastBytes)} or more, ` +
       `but the control group allows only ${formatBytes(limitBytes)}: raise its memory limit, or mount a cache that was filled on another machine`,
   )
 }
@@ -235,7 +234,12 @@ async function digestKnown(options: {
   readonly bytes: Uint8Array
   readonly folder: string
   readonly external: readonly string[]
-}): Promise<{ readonly digest: string; readonly known: KnownFiles | null; readonly modelBytes: number }> {
+}): Promise<{
+  readonly digest: string
+  readonly known: KnownFiles | null
+  /** External data included. */
+  readonly modelBytes: number
+}> {
   const { modelFacts, bytes, folder, external } = options
   // A missing file gets a better error where it is read.
   const externalFacts = await factsOf(folder, external).catch(() => [])

@@ -1,6 +1,6 @@
 /**
- * Messages between the server and its compile process: one JSON line in each direction, and notices in
- * between.
+ * Messages between the server and its compile process: one JSON line in each direction, and notices
+ * in between.
  */
 import * as z from 'zod'
 import { ErrorCodeSchema } from '../error-schemas.js'
@@ -24,7 +24,7 @@ export const CompileRequestSchema = z.object({
 export const CompileNoticeSchema = z.discriminatedUnion('notice', [
   /** The model is in no cache. `modelBytes` counts its external data. */
   z.object({ notice: z.literal('compiling'), modelBytes: z.int().nonnegative() }),
-  /** Trial runs begin. A later crash is caused by them, and the model can be served without them. */
+  /** Trial runs begin. They cause any later crash, and the model can be served without them. */
   z.object({ notice: z.literal('probing') }),
 ])
 

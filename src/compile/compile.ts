@@ -13,6 +13,7 @@ import { SEGMENT_FILE_NAME } from '../segment/layout.js'
 import { formatMs } from '../units.js'
 import { type CompileCache, type CompiledImage, findCompiled, imageName, makeWorkFolder } from './cache.js'
 import { cacheKey } from './cache-key.js'
+import { COMPILE_FACTORS } from './compile-memory.js'
 import {
   type CompileNotice,
   CompileNoticeSchema,
@@ -91,7 +92,9 @@ class CompileProcess {
     child.on('close', (exitCode, exitSignal) => {
       const how = exitSignal === null ? `ended with code ${exitCode}` : `was killed by ${exitSignal}`
       const hint =
-        exitSignal === 'SIGKILL' ? " (out of memory? compiling takes 2 to 5 times the model's size)" : ''
+        exitSignal === 'SIGKILL'
+          ? ` (out of memory? compiling takes ${COMPILE_FACTORS.least} to ${COMPILE_FACTORS.most} times the model's size)`
+          : ''
       const words = this.#lastWords.trim() || 'it wrote no error message'
       this.stop(this.#stopped ?? failed(`the compile process ${how}${hint}: ${words}`))
     })

@@ -29,7 +29,7 @@ export interface RunOptions {
   readonly measuresCpu?: boolean
   /** Whether it is part of loading the model, not a client's request. */
   readonly isProving?: boolean
-  /** Whether the request is the only one that the server has, and no other client is connected. */
+  /** Whether the request is the only one in the server, and no other client is active. */
   readonly isAlone?: boolean
   /** Memory of the inputs, where the caller has calculated it. */
   readonly inputBytes?: number
@@ -101,8 +101,8 @@ export class Engine {
 
   /**
    * Loads a model that has run before a second time, for the event loop, where it is cheap enough:
-   * a session that shares its packed weights costs little memory. The load blocks the event loop, for
-   * about as long as it took in the thread: at most `longestMs`.
+   * a session that shares its packed weights costs little memory. The load blocks the event loop
+   * for about as long as it took in the thread: at most `longestMs`.
    */
   loadOnLoop(
     modelKey: string,

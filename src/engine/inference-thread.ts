@@ -77,8 +77,8 @@ export class InferenceThread {
   }
 
   /**
-   * Loads a model; the graph's buffer is transferred. Resolves with the time that the runtime took, in
-   * milliseconds.
+   * Loads a model; the graph's buffer is transferred. Resolves with the time that the runtime took,
+   * in milliseconds.
    * @throws OnecopyError MODEL_UNSUPPORTED with the message of the runtime.
    */
   async load(request: LoadRequest): Promise<number> {

@@ -15,6 +15,12 @@ export interface PlacementPolicy {
   readonly budgetNs: number
 }
 
+/**
+ * How long loading a model for the event loop may block it, in milliseconds. During a start nothing
+ * is served yet.
+ */
+export const LONGEST_LOAD_MS = { starting: 1000, serving: 50 } as const
+
 /** A lone request blocks only requests that arrive while it runs. */
 const ALONE_FACTOR = 3
 /** Share of its time that an event loop may spend in the runtime while requests wait. */
@@ -43,7 +49,7 @@ export class LoopShare {
 export interface PlacementFacts {
   /** Null if unknown. */
   readonly estimateNs: number | null
-  /** Whether the request is the only one that the server has, and no other client is connected. */
+  /** Whether the request is the only one in the server, and no other client is active. */
   readonly isAlone: boolean
   /** Recent share of its time that the event loop spent in the runtime. */
   readonly loopShare: number

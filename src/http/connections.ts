@@ -8,7 +8,7 @@ import type { Context, Next } from 'koa'
 
 /** A connection that was idle for longer is not busy. */
 const BUSY_WITHIN_MS = 2000
-/** A client is alone if no other one has sent a request for this long; its connection may be open. */
+/** A client is alone if no other one has sent a request for this long, connected or not. */
 const ALONE_AFTER_MS = 1000
 
 /** The load of a process since the last report; all numbers except the last accumulate over time. */
@@ -61,8 +61,8 @@ export class Connections {
   }
 
   /**
-   * Whether no other request is likely to arrive before the one in flight is answered: no other client is
-   * connected, or the others are idle, such as those of probes and balancers.
+   * Whether no other request is likely to arrive before the one in flight is answered: no other
+   * client is connected, or their connections are idle, such as those of probes and balancers.
    */
   get isAlone(): boolean {
     if (this.#inFlight !== 1) return false

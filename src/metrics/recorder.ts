@@ -1,5 +1,4 @@
 /** The writing side of a stats page, used by a serving process. */
-
 import { type IntervalHistogram, monitorEventLoopDelay } from 'node:perf_hooks'
 import { monotonicMs } from '../process/clock.js'
 import {

@@ -34,8 +34,8 @@ export const CHILD_DIR = '/'
 /**
  * There is a worker for every CPU, so V8's helper threads for garbage would only take CPUs from other
  * workers: without them, and with a smaller young generation than V8's 16 MB, a small MLP over JSON was 20%
- * faster with 0.6 times the p99, and a worker 20 to 50 MB smaller. With 8 MB it is no faster, and keeps
- * 30 MB more after a load (docs/decisions/006-workers-and-threads.md).
+ * faster with 0.6 times the p99, and a worker 20 to 50 MB smaller. With 8 MB it is no faster, and a
+ * worker keeps 30 MB more after load (docs/decisions/006-workers-and-threads.md).
  */
 export const WORKER_FLAGS = [
   '--single-threaded-gc',

@@ -4,7 +4,6 @@
  *
  * `create` and `run` block the calling thread: call them in a compile process or an inference thread.
  */
-
 import { createRequire } from 'node:module'
 import type { InferenceSession, Tensor as RuntimeTensor } from 'onnxruntime-node'
 import type { Binding } from 'onnxruntime-node/dist/binding.js'

@@ -67,22 +67,23 @@ export async function* chunksOf(
   to: number,
 ): AsyncGenerator<{ position: number; bytes: Buffer<ArrayBuffer> }> {
   if (from >= to) return
-  // Two reused buffers: allocating memory costs as much as reading into it.
-  let buffer = Buffer.alloc(Math.min(CHUNK_BYTES, to - from))
-  let nextBuffer = Buffer.alloc(Math.min(CHUNK_BYTES, Math.max(0, to - from - CHUNK_BYTES)))
-  const read = async (into: Buffer<ArrayBuffer>, position: number) => {
-    const bytes = into.subarray(0, Math.min(CHUNK_BYTES, to - position))
+  // Two reused buffers, in turns: allocating memory costs as much as reading into it.
+  const buffers = [from, from + CHUNK_BYTES].map((start) =>
+    Buffer.alloc(Math.min(CHUNK_BYTES, Math.max(0, to - start))),
+  )
+  const read = async (position: number) => {
+    const buffer = buffers[((position - from) / CHUNK_BYTES) % 2] as Buffer<ArrayBuffer>
+    const bytes = buffer.subarray(0, Math.min(CHUNK_BYTES, to - position))
     await fill(bytes, file, position)
     return { position, bytes }
   }
-  let reading = read(buffer, from)
+  let reading = read(from)
   try {
     for (let position = from; position < to; position += CHUNK_BYTES) {
       const chunk = await reading
-      if (position + CHUNK_BYTES < to) reading = read(nextBuffer, position + CHUNK_BYTES)
+      if (position + CHUNK_BYTES < to) reading = read(position + CHUNK_BYTES)
       // The consumer may take long: it gets the error when it requests the next chunk.
       reading.catch(() => {})
-      ;[buffer, nextBuffer] = [nextBuffer, buffer]
       yield chunk
     }
   } finally {

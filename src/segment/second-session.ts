@@ -7,12 +7,6 @@ import type { SegmentHeader } from './layout.js'
 /** The most private memory that a second session may take. */
 const MOST_BYTES = 16 * 1024 * 1024
 
-/**
- * How long loading a second session may block the event loop, in milliseconds. During a start nothing
- * is served yet.
- */
-export const LONGEST_LOAD_MS = { starting: 1000, serving: 50 } as const
-
 type SharingFacts = Pick<SegmentHeader, 'valueDependent' | 'sharing'>
 
 /** Weights that every session has in private memory. */
@@ -21,8 +15,8 @@ function privateWeightsBytes({ sharing }: SharingFacts): number {
 }
 
 /**
- * Whether runs of known cost may run on the event loop. Their cost must depend on their size only, and
- * a second session must not have a large copy of the weights.
+ * Whether runs of known cost may run on the event loop. Their cost must depend on their size only,
+ * and a second session must not have a large copy of the weights.
  */
 export function mayRunOnLoop(header: SharingFacts): boolean {
   return header.valueDependent === null && privateWeightsBytes(header) <= MOST_BYTES

@@ -10,6 +10,7 @@ import type { ServingConfig } from '../config/config.js'
 import { standardOtlpEndpoint } from '../config/defence-options.js'
 import { Engine } from '../engine/engine.js'
 import { LivenessReporter } from '../engine/liveness.js'
+import { LONGEST_LOAD_MS } from '../engine/placement.js'
 import { OnecopyError, outOfServiceBecauseOf, outOfServiceError } from '../errors.js'
 import { BundleMount } from '../ersilia/mount.js'
 import { createApp } from '../http/app.js'
@@ -26,7 +27,7 @@ import { Lifecycle } from '../lifecycle.js'
 import type { Log } from '../log.js'
 import type { ProcessRecorder } from '../metrics/recorder.js'
 import { attachSegment } from '../segment/attach.js'
-import { LONGEST_LOAD_MS, mayRunOnLoop } from '../segment/second-session.js'
+import { mayRunOnLoop } from '../segment/second-session.js'
 import type { Tensor } from '../tensor.js'
 import { Fronts } from './fronts.js'
 import { LoadedModel, ServedModels } from './served-models.js'
@@ -267,7 +268,8 @@ export class ServingProcess {
         (await this.#engine.run(key, tensors, names, { isProving: true })).outputs
       await proveModel({ model: segment, header: attached.header, run })
       if (mayRunOnLoop(attached.header)) {
-        const longestMs = LONGEST_LOAD_MS[this.#lifecycle.state === 'starting' ? 'starting' : 'serving']
+        const { starting, serving } = LONGEST_LOAD_MS
+        const longestMs = this.#lifecycle.state === 'starting' ? starting : serving
         this.#engine.loadOnLoop(key, loadable, { ...choices, longestMs })
       }
       const loaded = { key, config, header: attached.header, serving: this.#config, engine: this.#engine }

@@ -4,6 +4,7 @@
  * During a swap both generations count, in shared memory and in every worker, until the old one is
  * removed.
  */
+import { COMPILE_FACTORS } from '../compile/compile-memory.js'
 import { OnecopyError } from '../errors.js'
 import type { SegmentHeader } from '../segment/layout.js'
 import { formatBytes } from '../units.js'
@@ -15,9 +16,6 @@ import { leastPrivateBytes, mostPrivateBytes } from './memory-requirements.js'
  */
 const PRIMARY_BYTES = 60e6
 const WORKER_BYTES = 60e6
-
-/** Upper bound of a compilation's memory over all measured models, in multiples of the model's size. */
-const MOST_COMPILE_FACTOR = 5
 
 /** A key that no folder name can equal. */
 const BESIDE_MODELS = '/'
@@ -85,14 +83,14 @@ export class MemoryBudget {
   }
 
   /**
-   * Whether memory suffices for workers without models while `models` models are compiled, the first
-   * of `modelBytes`. The size of others is not known yet.
+   * Whether memory suffices for workers without models while `models` models are compiled, the
+   * first of `modelBytes`. The size of others is not known yet.
    */
   hasRoomToCompile(modelBytes: number, models: number): boolean {
     const { limitBytes, workers } = this.#options
     if (limitBytes === null) return true
-    const { totalBytes } = servingMemory(this.#others(''), workers)
-    return models === 1 && totalBytes + MOST_COMPILE_FACTOR * modelBytes <= limitBytes
+    const { totalBytes } = servingMemory([...this.#reserved.values()], workers)
+    return models === 1 && totalBytes + COMPILE_FACTORS.most * modelBytes <= limitBytes
   }
 
   /**

@@ -62,7 +62,8 @@ function isWorthMeasuring(header: SegmentHeader): boolean {
 
 /**
  * The cost of another worker in bytes, without the part that any first model takes, which counts as
- * part of the worker. Noise can make the difference negative. The measured processes have one session.
+ * part of the worker. Noise can make the difference negative. Without the second session of a
+ * worker: the measured processes have one.
  */
 export function privateBytesOf({ perWorkerBytes, firstSessionBytes, libraryBytes }: Measurement): number {
   return Math.max(0, perWorkerBytes - (firstSessionBytes - libraryBytes))
