@@ -11,10 +11,11 @@ import { OnecopyError } from '../errors.js'
 import type { ExecutionTimes } from '../metrics/recorder.js'
 import { monotonicNs } from '../process/clock.js'
 import type { Tensor } from '../tensor.js'
-import { Entry, ModelQueue, type QueueLimits } from './admission.js'
+import { Entry } from './admission.js'
 import { concatenate, split } from './concat.js'
+import { Deliveries } from './deliveries.js'
 import { type Execution, type Job, type JobResult, jointLimit, type Run } from './job.js'
-import { BatchTuner } from './tuner.js'
+import { type BatchingPolicy, QueuedModel } from './queued-model.js'
 
 /** The batch in execution and the next one. */
 const MAX_EXECUTING = 2
@@ -26,19 +27,6 @@ const MAX_BATCH_BYTES = 64 * 1024 * 1024
 const LINGER_SHARE = 0.1
 const SHORTEST_LINGER_MS = 1
 const LONGEST_LINGER_MS = 5
-
-export interface BatchingPolicy {
-  /** Whether rows of different requests may be computed together. */
-  readonly isBatchable: boolean
-  /** Optional inputs. A request that sends one is computed alone: only the default is known to be safe. */
-  readonly optionalInputs?: ReadonlySet<string>
-  readonly maxBatchSize: number
-  /** Preferred sizes, if enough rows wait; ascending. */
-  readonly preferredBatchSizes: readonly number[]
-  /** How long the oldest request may wait for others while the thread is idle; 0 is no wait. */
-  readonly maxQueueDelayMs: number
-  readonly queue: QueueLimits
-}
 
 export interface BatcherOptions {
   readonly run: Run
@@ -58,20 +46,17 @@ interface Computed {
   readonly times: ExecutionTimes
 }
 
-interface QueuedModel {
-  readonly modelKey: string
-  readonly policy: BatchingPolicy
-  readonly queue: ModelQueue
-  readonly tuner: BatchTuner
-  isBatchable: boolean
-  /** Compute time of this model so far, in nanoseconds, on the clock of the fair queue. */
-  virtualNs: number
-  lastComputeNs: number
-}
-
 /** A pooled job is already a batch: no other job joins it. Other jobs wait until the engine is idle. */
 function isHandedOverEarly(entry: Entry | undefined): boolean {
   return entry?.job.pooling !== undefined
+}
+
+function settle(batch: readonly Entry[], results: readonly (Computed | Error)[], startedNs: number): void {
+  for (const [i, entry] of batch.entries()) {
+    const result = results[i] as Computed | Error
+    if (result instanceof Error) entry.reject(result)
+    else entry.resolve(result, startedNs)
+  }
 }
 
 export class Batcher {
@@ -79,6 +64,7 @@ export class Batcher {
   readonly #models = new Map<string, QueuedModel>()
   /** Batches that the engine has. */
   readonly #executing = new Set<readonly Entry[]>()
+  readonly #deliveries = new Deliveries()
   #isShut = false
   /** The error for every request once the thread has stalled. */
   #abandonedFor: OnecopyError | null = null
@@ -93,15 +79,7 @@ export class Batcher {
   }
 
   add(modelKey: string, policy: BatchingPolicy): void {
-    this.#models.set(modelKey, {
-      modelKey,
-      policy,
-      queue: new ModelQueue(policy.queue),
-      tuner: new BatchTuner(policy.maxBatchSize),
-      isBatchable: policy.isBatchable && policy.maxBatchSize > 1,
-      virtualNs: 0,
-      lastComputeNs: 0,
-    })
+    this.#models.set(modelKey, new QueuedModel(modelKey, policy))
   }
 
   /** Removes a model that gets no more requests. */
@@ -187,7 +165,7 @@ export class Batcher {
     const model = this.#nextModel()
     if (model === undefined || (this.#executing.size > 0 && !isHandedOverEarly(model.queue.head))) return
     clearTimeout(this.#delayTimer)
-    const batch = model.queue.takeBatch(this.#batchRows(model), MAX_BATCH_BYTES)
+    const batch = model.queue.takeBatch(model.batchRows(), MAX_BATCH_BYTES)
     this.#clockNs = model.virtualNs
     void this.#execute(model, batch)
     this.#pump()
@@ -200,7 +178,7 @@ export class Batcher {
     for (const model of this.#models.values()) {
       model.queue.dropCancelled()
       if (model.queue.length === 0) continue
-      const modelWaitMs = this.#companyWaitMs(model)
+      const modelWaitMs = this.#isShut ? 0 : model.companyWaitMs()
       if (modelWaitMs > 0) waitMs = Math.min(waitMs, modelWaitMs)
       else if (next === undefined || model.virtualNs < next.virtualNs) next = model
     }
@@ -209,30 +187,6 @@ export class Batcher {
       this.#delayTimer = setTimeout(() => this.#pump(), waitMs)
     }
     return next
-  }
-
-  /** How much longer the head waits for others, in milliseconds; 0 unless the model's config sets a delay. */
-  #companyWaitMs({ policy, queue, isBatchable }: QueuedModel): number {
-    const { head } = queue
-    if (
-      policy.maxQueueDelayMs === 0 ||
-      !isBatchable ||
-      this.#isShut ||
-      head === undefined ||
-      head.rows === null
-    )
-      return 0
-    const wanted = policy.preferredBatchSizes[0] ?? policy.maxBatchSize
-    if (queue.compatibleRows() >= wanted) return 0
-    const waitedMs = (monotonicNs() - head.enteredNs) / 1e6
-    return Math.max(0, Math.ceil(policy.maxQueueDelayMs - waitedMs))
-  }
-
-  #batchRows({ policy, queue, tuner }: QueuedModel): number {
-    const { preferredBatchSizes: preferred, maxBatchSize } = policy
-    if (preferred.length === 0) return tuner.limit
-    const waiting = queue.compatibleRows()
-    return preferred.findLast((size) => size <= waiting) ?? maxBatchSize
   }
 
   async #execute(model: QueuedModel, batch: readonly Entry[]): Promise<void> {
@@ -248,11 +202,8 @@ export class Batcher {
     this.#executing.delete(batch)
     const isLingering = this.#executing.size === 0 && this.#linger(model, batch)
     if (!isLingering) this.#pump()
-    for (const [i, entry] of batch.entries()) {
-      const result = results[i] as Computed | Error
-      if (result instanceof Error) entry.reject(result)
-      else entry.resolve(result, startedNs)
-    }
+    const isLast = this.#executing.size === 0
+    this.#deliveries.add(() => settle(batch, results, startedNs), { startedNs, isLast })
   }
 
   /**

@@ -2,7 +2,7 @@
  * One loaded generation of an attached model: mapped from its owner's segment, checked, with a count of its
  * users.
  */
-import type { BatchingPolicy } from '../batch/batcher.js'
+import type { BatchingPolicy } from '../batch/queued-model.js'
 import { checkSelf } from '../compile/self-check.js'
 import { withoutDefaults } from '../compile/without-defaults.js'
 import type { Engine } from '../engine/engine.js'

@@ -1,5 +1,5 @@
 /** How a model is served, from its config, the compile results and the server's options. */
-import type { BatchingPolicy } from '../batch/batcher.js'
+import type { BatchingPolicy } from '../batch/queued-model.js'
 import type { ServingConfig } from '../config/config.js'
 import { type ModelConfiguration, modelConfiguration } from '../protocol/v2/configuration.js'
 import type { ServedModelConfig } from '../repository/config.js'

@@ -1,8 +1,10 @@
 import test from 'ava'
 import fc from 'fast-check'
-import { Batcher, type BatcherOptions, type BatchingPolicy } from '../../src/batch/batcher.js'
+import { Batcher, type BatcherOptions } from '../../src/batch/batcher.js'
 import type { Execution, Job } from '../../src/batch/job.js'
+import type { BatchingPolicy } from '../../src/batch/queued-model.js'
 import { OnecopyError } from '../../src/errors.js'
+import { monotonicNs } from '../../src/process/clock.js'
 import { dataBytes, type Tensor } from '../../src/tensor.js'
 
 const POLICY: BatchingPolicy = {
@@ -445,4 +447,58 @@ test('the CPU time of an execution is measured if one of its jobs wants it', asy
     engine.executions.map(({ measuresCpu }) => measuresCpu),
     [true, false],
   )
+})
+
+/** An engine that computes within the call, as on the event loop, and records what happens. */
+function synchronousEngine(events: string[], computeNs = 0): BatcherOptions['run'] {
+  return async ({ inputs }) => {
+    const [x] = inputs as [Tensor]
+    events.push(`run ${x.data[0]}`)
+    const startedNs = monotonicNs()
+    while (monotonicNs() - startedNs < computeNs);
+    return { outputs: [{ ...x, name: 'y' }], startedNs, computeNs, placement: 'event-loop' }
+  }
+}
+
+test('executions of one turn of the event loop are delivered together', async (t) => {
+  const events: string[] = []
+  const batcher = new Batcher({ run: synchronousEngine(events) })
+  batcher.add('m', { ...POLICY, isBatchable: false })
+  const answers = [1, 2, 3].map(async (id) => {
+    await batcher.submit(request(id, 1))
+    events.push(`answer ${id}`)
+  })
+  await Promise.all(answers)
+  t.deepEqual(events, ['run 1000', 'run 2000', 'run 3000', 'answer 1', 'answer 2', 'answer 3'])
+})
+
+test('a result waits at most 5 ms for later executions', async (t) => {
+  const events: string[] = []
+  const batcher = new Batcher({ run: synchronousEngine(events, 6e6) })
+  batcher.add('m', { ...POLICY, isBatchable: false })
+  const answers = [1, 2, 3, 4].map(async (id) => {
+    await batcher.submit(request(id, 1))
+    events.push(`answer ${id}`)
+  })
+  await Promise.all(answers)
+  // The next execution begins before a result is delivered.
+  t.true(events.indexOf('answer 1') < events.indexOf('run 3000'), events.join(', '))
+  t.true(events.indexOf('answer 2') < events.indexOf('run 4000'), events.join(', '))
+})
+
+test('a result does not wait for an execution in the inference thread', async (t) => {
+  const events: string[] = []
+  const engine = new FakeEngine()
+  const onLoop = synchronousEngine(events)
+  const batcher = new Batcher({
+    run: (execution) => (execution.modelKey === 'm' ? onLoop(execution) : engine.run(execution)),
+  })
+  batcher.add('m', { ...POLICY, isBatchable: false })
+  batcher.add('long', { ...POLICY, isBatchable: false })
+  const short = batcher.submit(request(1, 1))
+  const long = batcher.submit({ ...request(2, 1), modelKey: 'long' })
+  await short
+  t.is(engine.executions.length, 1)
+  await engine.finishAll()
+  await long
 })
