@@ -74,6 +74,9 @@ async function main(argv: readonly string[]): Promise<number> {
 }
 
 if (cluster.isWorker) {
+  const { Engine } = await import('../src/engine/engine.js')
+  // The inference thread starts while this thread loads the rest of the worker.
+  const engine = new Engine()
   const { runWorker } = await import('./worker.js')
-  runWorker()
+  runWorker(engine)
 } else process.exit(await main(process.argv.slice(2)))

@@ -6,6 +6,7 @@
 import cluster, { type Worker } from 'node:cluster'
 import { join } from 'node:path'
 import { ClientCounts } from '../src/access/client-page.js'
+import type { Engine } from '../src/engine/engine.js'
 import { messageOf, OnecopyError } from '../src/errors.js'
 import { isIdle } from '../src/http/connections.js'
 import type { VersionOutOfService } from '../src/inference/service.js'
@@ -16,7 +17,7 @@ import { ModelRecorder, ProcessRecorder } from '../src/metrics/recorder.js'
 import { collectStartupGarbage } from '../src/process/collect-garbage.js'
 import { Regions } from '../src/regions/regions.js'
 import { removeFolder } from '../src/segment/folder.js'
-import { beginEngine, ServingProcess } from '../src/server/server.js'
+import { ServingProcess } from '../src/server/server.js'
 import type { SegmentToServe } from '../src/server/serving-options.js'
 import { ControlLink } from './control-link.js'
 import { EXIT } from './exit-codes.js'
@@ -46,8 +47,7 @@ function send(message: ToPrimary): Promise<void> {
 
 class WorkerProcess {
   readonly #worker: Worker
-  /** Starts with the process, so that it is ready when the models arrive. */
-  readonly #engine = beginEngine()
+  readonly #engine: Engine
   #log: Log = createLog({ level: 'info', role: 'worker', format: logFormatOf('auto') })
   #start: StartMessage | undefined
   #serving: ServingProcess | undefined
@@ -56,11 +56,14 @@ class WorkerProcess {
   /** Secrets that arrived while the worker boots. */
   #renewed: SecretsMessage | undefined
   #control: ControlLink | undefined
+  /** Whether the garbage of the start is collected, which waits for a time without requests. */
+  #isCollected = false
   #wasIdle = true
   #isEnding = false
 
-  constructor(worker: Worker) {
+  constructor(worker: Worker, engine: Engine) {
     this.#worker = worker
+    this.#engine = engine
   }
 
   listen(): void {
@@ -70,8 +73,6 @@ class WorkerProcess {
     process.on('message', (message) => void this.#receive(message))
     this.#worker.on('disconnect', () => void this.#survivePrimary())
     void send({ type: 'hello' })
-    // Meanwhile the inference thread starts, which takes longer.
-    void collectStartupGarbage()
   }
 
   get #drainTimeoutMs(): number {
@@ -186,6 +187,10 @@ class WorkerProcess {
     const load = this.#serving.connections.takeLoad()
     if (!this.#wasIdle || !isIdle(load)) void send({ type: 'load', load })
     this.#wasIdle = isIdle(load)
+    if (this.#wasIdle && !this.#isCollected) {
+      this.#isCollected = true
+      void collectStartupGarbage()
+    }
   }
 
   #onBug(error: unknown): void {
@@ -222,8 +227,9 @@ class WorkerProcess {
   }
 }
 
-export function runWorker(): void {
+/** `engine` is begun before this module is loaded, so that it is ready when the models arrive. */
+export function runWorker(engine: Engine): void {
   const { worker } = cluster
   if (worker === undefined) throw new Error('expected to run as a cluster worker')
-  new WorkerProcess(worker).listen()
+  new WorkerProcess(worker, engine).listen()
 }

@@ -6,6 +6,7 @@
 import { type MessagePort, parentPort } from 'node:worker_threads'
 import { OnecopyError } from '../errors.js'
 import { StatsPage } from '../metrics/page.js'
+import { loadRuntime } from '../runtime/session.js'
 import { type ThreadReply, type ThreadRequest, transferList } from './messages.js'
 import { Sessions } from './sessions.js'
 
@@ -36,4 +37,8 @@ function serve(port: MessagePort): void {
   })
 }
 
-if (parentPort !== null) serve(parentPort)
+if (parentPort !== null) {
+  serve(parentPort)
+  // While the rest of the process starts, not when the first model arrives.
+  loadRuntime()
+}

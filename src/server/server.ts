@@ -8,7 +8,7 @@ import type { JobResult } from '../batch/job.js'
 import { withoutDefaults } from '../compile/without-defaults.js'
 import type { ServingConfig } from '../config/config.js'
 import { standardOtlpEndpoint } from '../config/defence-options.js'
-import { Engine } from '../engine/engine.js'
+import type { Engine } from '../engine/engine.js'
 import { LivenessReporter } from '../engine/liveness.js'
 import { LONGEST_LOAD_MS } from '../engine/placement.js'
 import { OnecopyError, outOfServiceBecauseOf, outOfServiceError } from '../errors.js'
@@ -35,11 +35,6 @@ import type { FailedGeneration, Secrets, SegmentToServe, ServingOptions } from '
 import { batchingPolicy, configurationOf } from './serving-policy.js'
 import { openText } from './text-serving.js'
 import { proveModel } from './warm-up.js'
-
-/** Starts the inference thread early: its start takes time and depends on nothing. */
-export function beginEngine(): Engine {
-  return new Engine()
-}
 
 export class ServingProcess {
   readonly connections = new Connections()

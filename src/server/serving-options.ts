@@ -61,7 +61,7 @@ export interface ServingOptions {
   /** Model and log control of the whole server; null if the public port does not offer it. */
   readonly control: ServerControl | null
   readonly log: Log
-  /** Created by `beginEngine`; closed with this process. */
+  /** Closed with this process. Its thread takes time to start, so it is created early. */
   readonly engine: Engine
   /** Called once with a bug; the process is expected to end soon after. */
   readonly onBug: (error: unknown) => void
