@@ -76,7 +76,7 @@ async function main(argv: readonly string[]): Promise<number> {
 if (cluster.isWorker) {
   const { Engine } = await import('../src/engine/engine.js')
   // The inference thread starts while this thread loads the rest of the worker.
-  const engine = new Engine()
+  const engine = new Engine({ preloadsRuntime: true })
   const { runWorker } = await import('./worker.js')
   runWorker(engine)
 } else process.exit(await main(process.argv.slice(2)))

@@ -6,7 +6,7 @@ import { readFile, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import type { Config } from '../../src/config/config.js'
 import { messageOf, OnecopyError } from '../../src/errors.js'
-import { type Bundle, readBundle } from '../../src/ersilia/bundle.js'
+import type { Bundle } from '../../src/ersilia/bundle.js'
 import { MANIFEST_FILE } from '../../src/ersilia/manifest.js'
 import type { MountedBundle } from '../../src/ersilia/mounted.js'
 import type { OutputType } from '../../src/ersilia/orient.js'
@@ -63,9 +63,15 @@ async function isFile(path: string): Promise<boolean> {
   return (await stat(path).catch(() => null))?.isFile() === true
 }
 
+/** Imported lazily: parsers of YAML and CSV are a sixth of the primary's code. */
+async function openBundle(path: string): Promise<Bundle> {
+  const { readBundle } = await import('../../src/ersilia/bundle.js')
+  return await readBundle(path)
+}
+
 /** @throws OnecopyError BUNDLE_INVALID, REPOSITORY_INVALID. */
 async function resolveBundle(path: string, given: string | null): Promise<InitialModels> {
-  const bundle = await readBundle(path)
+  const bundle = await openBundle(path)
   const name = given ?? bundle.card.Identifier
   const { outputType } = bundle
   const names = namesOf(bundle, name)
@@ -114,7 +120,7 @@ async function bundleAmong(
     return none
   }
   try {
-    const bundle = await readBundle(folder)
+    const bundle = await openBundle(folder)
     if (await isAmong(sources, bundle.checkpoint, name))
       return {
         mounted: { path: bundle.root, modelName: name, isRequired: false },

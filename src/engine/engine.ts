@@ -13,7 +13,7 @@ import { dataBytes, type OutputLimit, type Tensor, type TensorSpec } from '../te
 import type { TokenPooling } from '../token-pooling.js'
 import { ExecutionCost } from './execution-cost.js'
 import { InferenceThread } from './inference-thread.js'
-import type { LoadRequest, Ran } from './messages.js'
+import type { LoadRequest, Ran, ThreadStart } from './messages.js'
 import { LoopShare, type PlacementPolicy, placementOf } from './placement.js'
 import { Sessions } from './sessions.js'
 
@@ -65,10 +65,18 @@ interface LoadedInThread {
 
 export class Engine {
   #policy: PlacementPolicy = THREAD_ONLY
-  readonly #thread = new InferenceThread()
+  readonly #thread: InferenceThread
   readonly #onLoop = new Sessions('runningOnLoop')
   readonly #loaded = new Map<string, LoadedInThread>()
   readonly #loopShare = new LoopShare()
+
+  /**
+   * The inference thread starts. `preloadsRuntime`: it loads the runtime now, not with the first
+   * model. For processes whose environment is set for it (src/runtime/environment.ts).
+   */
+  constructor({ preloadsRuntime = false }: Partial<ThreadStart> = {}) {
+    this.#thread = new InferenceThread({ preloadsRuntime })
+  }
 
   /** Which executions may run on the event loop; none before this is called. */
   place(policy: PlacementPolicy): void {

@@ -11,6 +11,7 @@ import {
   type RunRequest,
   type ThreadReply,
   type ThreadRequest,
+  type ThreadStart,
   transferList,
   type WithoutId,
 } from './messages.js'
@@ -35,8 +36,11 @@ export class InferenceThread {
   /** Settles when the thread has ended; rejects if the end was not requested. */
   readonly ended: Promise<void>
 
-  constructor() {
-    this.#thread = new Worker(programFile('src/engine/thread.js'), { resourceLimits: YOUNG_GENERATION })
+  constructor(start: ThreadStart) {
+    this.#thread = new Worker(programFile('src/engine/thread.js'), {
+      resourceLimits: YOUNG_GENERATION,
+      workerData: start,
+    })
     this.#thread.on('message', (reply: ThreadReply) => this.#receive(reply))
     this.ended = new Promise((resolve, reject) => {
       const fail = (error: Error) => {

@@ -7,6 +7,11 @@ import type { StatsPageReference } from '../metrics/page.js'
 import type { OutputLimit, Tensor, TensorData, TensorSpec } from '../tensor.js'
 import type { TokenPooling } from '../token-pooling.js'
 
+/** What the thread is started with. */
+export interface ThreadStart {
+  readonly preloadsRuntime: boolean
+}
+
 export interface LoadRequest {
   /** Identifies the loaded model in later messages. */
   readonly modelKey: string

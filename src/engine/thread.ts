@@ -3,11 +3,11 @@
  * time, in order. It never ends by itself during a run: ending a thread inside the runtime aborts the whole
  * process.
  */
-import { type MessagePort, parentPort } from 'node:worker_threads'
+import { type MessagePort, parentPort, workerData } from 'node:worker_threads'
 import { OnecopyError } from '../errors.js'
 import { StatsPage } from '../metrics/page.js'
 import { loadRuntime } from '../runtime/session.js'
-import { type ThreadReply, type ThreadRequest, transferList } from './messages.js'
+import { type ThreadReply, type ThreadRequest, type ThreadStart, transferList } from './messages.js'
 import { Sessions } from './sessions.js'
 
 const sessions = new Sessions('runningInThread')
@@ -39,6 +39,5 @@ function serve(port: MessagePort): void {
 
 if (parentPort !== null) {
   serve(parentPort)
-  // While the rest of the process starts, not when the first model arrives.
-  loadRuntime()
+  if ((workerData as ThreadStart).preloadsRuntime) loadRuntime()
 }
