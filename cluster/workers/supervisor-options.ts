@@ -12,8 +12,8 @@ import type { WorkerHandle } from './worker-handle.js'
 export interface SupervisorOptions {
   readonly workers: number
   /**
-   * Number of workers that boot at the same time when the server starts. More workers than CPUs
-   * slow each other down, and the first response comes only when the last worker is nearly ready.
+   * Maximum number of workers that boot at the same time when the server starts. More workers than
+   * CPUs slow each other down, and the first response comes only when the last is nearly ready.
    */
   readonly concurrentBoots: number
   readonly fork?: ForkWorker

@@ -18,6 +18,7 @@ import { workerGrowthBytes } from '../../src/process/memory.js'
 import { OomKills } from '../../src/process/oom-kills.js'
 import { formatMs } from '../../src/units.js'
 import { Balancer } from './balance.js'
+import { startInOrder } from './boot-order.js'
 import { reportEnd } from './end-report.js'
 import { forkWorker } from './fork-worker.js'
 import { newReplica, type Replica } from './replica.js'
@@ -78,7 +79,7 @@ export class Supervisor {
   }
 
   /**
-   * Boots every worker, `concurrentBoots` at a time. Rejects with the first failure; the caller
+   * Boots every worker, at most `concurrentBoots` at a time. Rejects with the first failure; the caller
    * then stops the rest. Idempotent.
    */
   start(): Promise<void> {
@@ -89,12 +90,8 @@ export class Supervisor {
   }
 
   async #startReplicas(): Promise<void> {
-    // One iterator for all: each takes the next replica from it.
-    const waiting = this.#replicas.values()
-    const startWaiting = async () => {
-      for (const replica of waiting) await this.#startReplica(replica)
-    }
-    await Promise.all(Array.from({ length: this.#options.concurrentBoots }, startWaiting))
+    const { concurrentBoots } = this.#options
+    await startInOrder(this.#replicas, concurrentBoots, (replica) => this.#startReplica(replica))
   }
 
   /**
