@@ -56,7 +56,7 @@ class WorkerProcess {
   /** Secrets that arrived while the worker boots. */
   #renewed: SecretsMessage | undefined
   #control: ControlLink | undefined
-  /** Whether the garbage of the start is collected, which waits for a time without requests. */
+  /** Whether the garbage of the start was collected, which waits until the worker is idle. */
   #isCollected = false
   #wasIdle = true
   #isEnding = false
@@ -227,7 +227,7 @@ class WorkerProcess {
   }
 }
 
-/** `engine` is begun before this module is loaded, so that it is ready when the models arrive. */
+/** The caller creates `engine` before it loads this module: its thread takes time to start. */
 export function runWorker(engine: Engine): void {
   const { worker } = cluster
   if (worker === undefined) throw new Error('expected to run as a cluster worker')

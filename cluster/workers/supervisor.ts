@@ -79,8 +79,8 @@ export class Supervisor {
   }
 
   /**
-   * Boots every worker, at most `concurrentBoots` at a time. Rejects with the first failure; the caller
-   * then stops the rest. Idempotent.
+   * Boots every worker, at most `concurrentBoots` at a time. Rejects with the first failure; the
+   * caller then stops the rest. Idempotent.
    */
   start(): Promise<void> {
     this.#started ??= this.#startReplicas()

@@ -1,8 +1,8 @@
 /**
- * Computed results on their way to their requests. Executions that follow one another on the event
- * loop are delivered together: inference reads all weights and evicts the code and data of request
- * handling from the CPU's caches, so computing and responding in turns costs a small request a fifth
- * more (docs/decisions/035-delivery-in-groups.md).
+ * Delivers results to their requests. The results of consecutive executions on the event loop are
+ * delivered together: an execution reads all weights and evicts the code and data of request
+ * handling from the CPU's caches, so alternating between the two slows both down
+ * (docs/decisions/035-delivery-in-groups.md).
  */
 import { monotonicNs } from '../process/clock.js'
 
@@ -15,9 +15,9 @@ export class Deliveries {
   #sinceNs = 0
 
   /**
-   * Delivers now, or after the executions that the event loop runs in the same turn. An execution in
-   * the inference thread delays nothing: the turn ends when it begins.
-   * @param startedNs When its execution began.
+   * Delivers now, or after the executions that the event loop runs in the same turn. An execution
+   * in the inference thread delays nothing: the turn ends when it begins.
+   * @param startedNs When the execution began.
    */
   add(deliver: () => void, { startedNs, isLast }: { startedNs: number; isLast: boolean }): void {
     if (this.#waiting.length === 0) this.#sinceNs = startedNs

@@ -71,8 +71,9 @@ export class Engine {
   readonly #loopShare = new LoopShare()
 
   /**
-   * The inference thread starts. `preloadsRuntime`: it loads the runtime now, not with the first
-   * model. For processes whose environment is set for it (src/runtime/environment.ts).
+   * Starts the inference thread. With `preloadsRuntime` the thread loads the runtime now, not with
+   * the first model: only for processes whose environment is already set for it
+   * (src/runtime/environment.ts).
    */
   constructor({ preloadsRuntime = false }: Partial<ThreadStart> = {}) {
     this.#thread = new InferenceThread({ preloadsRuntime })

@@ -7,7 +7,7 @@ import type { StatsPageReference } from '../metrics/page.js'
 import type { OutputLimit, Tensor, TensorData, TensorSpec } from '../tensor.js'
 import type { TokenPooling } from '../token-pooling.js'
 
-/** What the thread is started with. */
+/** Options with which the thread starts. */
 export interface ThreadStart {
   readonly preloadsRuntime: boolean
 }
