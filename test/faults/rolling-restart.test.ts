@@ -1,4 +1,5 @@
 import { Agent, request } from 'node:http'
+import { setTimeout as pause } from 'node:timers/promises'
 import test, { type ExecutionContext } from 'ava'
 import { addModel, writeModel } from '../helpers/onnx-builder.js'
 import { temporaryFolder } from '../helpers/server.js'
@@ -8,6 +9,11 @@ import { FaultServer } from './fault-server.js'
 const CONNECTIONS = 32
 const RESTARTS = 20
 const WORKERS = 2
+/**
+ * Between two requests of a client. Without it, the clients take the CPUs from the workers that start, and
+ * no connection is idle when its worker ends, which is when a request is easiest to lose.
+ */
+const THINK_MS = 20
 /** The client stops after this many failures. */
 const MAX_FAULTS = 20
 const REPLACED = 'every worker was replaced'
@@ -51,6 +57,7 @@ async function client(options: {
     const fault = await ask(agent, url, seed + (sent % 1000))
     if (fault === null) load.answered++
     else if (load.faults.push(fault) >= MAX_FAULTS) break
+    await pause(THINK_MS)
   }
   agent.destroy()
 }

@@ -113,14 +113,24 @@ async function inferOn(model: ServedModel, { ctx, context, body, jsonBytes }: Re
 function bodyOf({ chunks, bytes }: EncodedResponse): string | Buffer | Readable {
   const [only] = chunks
   if (chunks.length === 1 && typeof only === 'string') return only
-  const buffers = chunks.map((chunk) =>
-    typeof chunk === 'string'
-      ? Buffer.from(chunk)
-      : Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength),
-  )
-  return bytes <= ONE_PIECE_BYTES
-    ? Buffer.concat(buffers, bytes)
-    : Readable.from(buffers, { objectMode: false })
+  if (bytes > ONE_PIECE_BYTES) {
+    const buffers = chunks.map((chunk) =>
+      typeof chunk === 'string'
+        ? Buffer.from(chunk)
+        : Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength),
+    )
+    return Readable.from(buffers, { objectMode: false })
+  }
+  const body = Buffer.allocUnsafe(bytes)
+  let at = 0
+  for (const chunk of chunks) {
+    if (typeof chunk === 'string') at += body.write(chunk, at)
+    else {
+      body.set(chunk, at)
+      at += chunk.length
+    }
+  }
+  return body
 }
 
 export function inferRoutes(router: Router, context: HttpContext): void {

@@ -69,17 +69,18 @@ const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
  *   REQUEST_INVALID when it holds more than `maxTensors` data values.
  */
 export function readSkeleton(json: JsonValueBytes, limits: JsonLimits): JsonSkeleton {
-  return withoutPause(readSkeletonInSteps(json, limits))
+  const { text, values } = withoutPause(takeDataOutInSteps(json, limits))
+  return { root: parseSkeleton(text), values }
 }
 
 /**
- * The same, with a yield between steps of less than a millisecond. @throws OnecopyError as
- * readSkeleton.
+ * The text of the skeleton, unparsed, and the data values, with a yield between steps of less than
+ * a millisecond. @throws OnecopyError as readSkeleton, for what it has read.
  */
-export function* readSkeletonInSteps(
+export function* takeDataOutInSteps(
   json: JsonValueBytes,
   limits: JsonLimits,
-): Generator<void, JsonSkeleton> {
+): Generator<void, { readonly text: string; readonly values: readonly JsonValueBytes[] }> {
   const ranges = yield* locateData(json, limits)
   const values: JsonValueBytes[] = []
   let text = ''
@@ -94,12 +95,15 @@ export function* readSkeletonInSteps(
     from = end
   }
   text += textOf(json.subarray(from), BODY)
-  if (/^\s*$/.test(text)) throw bodyMalformed(`${BODY} is empty: expected a JSON object`)
-  return { root: parseBody(text), values }
+  return { text, values }
 }
 
-/** Parses the text outside the tensor data. An error names where NaN and infinities are allowed. */
-function parseBody(text: string): unknown {
+/**
+ * Parses the text of a skeleton. @throws OnecopyError BODY_MALFORMED. An error names where NaN and
+ * infinities are allowed.
+ */
+export function parseSkeleton(text: string): unknown {
+  if (/^\s*$/.test(text)) throw bodyMalformed(`${BODY} is empty: expected a JSON object`)
   try {
     return parse(text, BODY)
   } catch (thrown) {

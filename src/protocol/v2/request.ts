@@ -8,7 +8,8 @@ import {
   type JsonLimits,
   type JsonValueBytes,
   parse,
-  readSkeletonInSteps,
+  parseSkeleton,
+  takeDataOutInSteps,
   textOf,
 } from './json.js'
 import { decodeJsonDataInSteps } from './json-decode-steps.js'
@@ -21,6 +22,7 @@ import {
   planInputs,
   planOutputs,
 } from './plan.js'
+import { PlanCache, type PlanConditions, plansOf, type RequestPlan } from './plan-cache.js'
 import { decodeRawInput } from './raw.js'
 import type { RequestParameters, SkeletonInput } from './schema.js'
 import type { ReadShared } from './shared-place.js'
@@ -71,7 +73,7 @@ export interface InferRequestBody {
  * @see Open Inference Protocol V2, "Inference Request"; Triton's binary tensor data extension.
  */
 export function decodeInferRequest(request: InferRequestBody): InferRequest {
-  return withoutPause(decodeInSteps(request))
+  return decodeKnownHeader(request) ?? withoutPause(decodeInSteps(request))
 }
 
 /** From this much JSON on, a request is decoded in slices. Less takes less than a millisecond. */
@@ -103,17 +105,72 @@ function* decodeInSteps(request: InferRequestBody): Generator<void, InferRequest
       `Inference-Header-Content-Length is ${jsonEnd}, but the body has ${body.length} bytes`,
     )
   }
-  const { root, values } = yield* readSkeletonInSteps(body.subarray(0, jsonEnd), limits)
-  const skeleton = checkSkeleton(root, limits)
+  const json = body.subarray(0, jsonEnd)
+  const { text, values } = yield* takeDataOutInSteps(json, limits)
+  const conditions = conditionsOf(request)
+  const { byHeader, bySkeleton } = plansOf(model)
+  const known = values.length === 0 ? null : bySkeleton.find(text, conditions)
+  const plan = known ?? planRequest(text, values, request)
+  if (values.length === 0) {
+    if (PlanCache.takes(jsonEnd)) byHeader.keep(latin1Of(json), plan, conditions)
+  } else if (known === null && areAllUsed(values, plan)) bySkeleton.keep(text, plan, conditions)
+  checkBinaryBytes(plan, { body, jsonEnd })
+  const inputs = yield* decodeInputs({ body, jsonEnd, plan, values, readShared })
+  return requestOf(plan, inputs)
+}
+
+/**
+ * Decodes a request without tensor data in its JSON if the same JSON came before; null otherwise.
+ */
+function decodeKnownHeader(request: InferRequestBody): InferRequest | null {
+  const { body, jsonBytes: jsonEnd, model, readShared } = request
+  if (jsonEnd === null || jsonEnd === 0 || jsonEnd > body.length || !PlanCache.takes(jsonEnd)) return null
+  const plan = plansOf(model).byHeader.find(latin1Of(body.subarray(0, jsonEnd)), conditionsOf(request))
+  if (plan === null) return null
+  checkBinaryBytes(plan, { body, jsonEnd })
+  const inputs: Tensor[] = []
+  let at = jsonEnd
+  for (const input of plan.inputs) {
+    inputs[input.position] = tensorOf(input, decodeBytes(input, { body, at, readShared }))
+    at += binaryBytesOf(input)
+  }
+  return requestOf(plan, withoutHoles(inputs))
+}
+
+function conditionsOf({ limits, readShared }: InferRequestBody): PlanConditions {
+  return { limits, isSharedMemoryEnabled: readShared !== undefined }
+}
+
+/** One character for each byte: different bytes are different texts. */
+function latin1Of(bytes: Uint8Array<ArrayBuffer>): string {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('latin1')
+}
+
+/** Parses the JSON without its tensor data, and checks it against the model. */
+function planRequest(
+  text: string,
+  values: readonly JsonValueBytes[],
+  { model, limits, readShared }: InferRequestBody,
+): RequestPlan {
+  const skeleton = checkSkeleton(parseSkeleton(text), limits)
   const parameters = skeleton.parameters ?? {}
   checkParameters(parameters, 'the request')
   checkSequence(parameters)
   const features = { isSharedMemoryEnabled: readShared !== undefined }
-  const plans = planInputs(withoutNullData(skeleton.inputs, values), { model, features })
+  const inputs = planInputs(withoutNullData(skeleton.inputs, values), { model, features })
   const outputs = planOutputs(skeleton.outputs, parameters, { model, features })
-  checkDiscarded(values, plans)
-  const inputs = yield* decodeInputs({ body, jsonEnd, plans, values, readShared })
+  checkDiscarded(values, inputs)
+  const binaryBytes = inputs.reduce((sum, input) => sum + binaryBytesOf(input), 0)
   const { id } = skeleton
+  return { ...(id === undefined ? {} : { id }), parameters, inputs, outputs, binaryBytes }
+}
+
+/** If not, the plan depends on the values: on which of them are null. */
+function areAllUsed(values: readonly JsonValueBytes[], { inputs }: RequestPlan): boolean {
+  return inputs.filter(({ source }) => 'valueIndex' in source).length === values.length
+}
+
+function requestOf({ id, parameters, outputs }: RequestPlan, inputs: readonly Tensor[]): InferRequest {
   return id === undefined ? { parameters, inputs, outputs } : { id, parameters, inputs, outputs }
 }
 
@@ -128,44 +185,71 @@ export function parseHeaderLength(text: string | undefined): number | null {
   throw bodyMalformed(`Inference-Header-Content-Length must be a number of bytes, got ${quoted(text)}`)
 }
 
+function binaryBytesOf({ source }: InputPlan): number {
+  return 'binaryBytes' in source ? source.binaryBytes : 0
+}
+
+function checkBinaryBytes(
+  { inputs, binaryBytes }: RequestPlan,
+  { body, jsonEnd }: { readonly body: Uint8Array; readonly jsonEnd: number },
+): void {
+  if (binaryBytes === body.length - jsonEnd) return
+  const found = `${body.length - jsonEnd} bytes follow the JSON`
+  const declared = `the inputs declare ${binaryBytes} bytes of binary data`
+  const missing = inputs.find((input) => binaryBytesOf(input) > 0)
+  const about = missing === undefined ? '' : `${missing.label}: `
+  throw bodyMalformed(`${about}${declared}, but ${found} (Inference-Header-Content-Length)`)
+}
+
 function* decodeInputs(parts: {
-  body: Uint8Array<ArrayBuffer>
-  jsonEnd: number
-  plans: readonly InputPlan[]
-  values: readonly JsonValueBytes[]
-  readShared: ReadShared | undefined
-}): Generator<void, Tensor[]> {
-  const { body, jsonEnd, plans, values, readShared } = parts
-  const binaryBytes = plans.reduce(
-    (sum, { source }) => sum + ('binaryBytes' in source ? source.binaryBytes : 0),
-    0,
-  )
-  if (binaryBytes !== body.length - jsonEnd) {
-    const found = `${body.length - jsonEnd} bytes follow the JSON`
-    const declared = `the inputs declare ${binaryBytes} bytes of binary data`
-    const missing = plans.find(({ source }) => 'binaryBytes' in source && source.binaryBytes > 0)
-    const about = missing === undefined ? '' : `${missing.label}: `
-    throw bodyMalformed(`${about}${declared}, but ${found} (Inference-Header-Content-Length)`)
-  }
+  readonly body: Uint8Array<ArrayBuffer>
+  readonly jsonEnd: number
+  readonly plan: RequestPlan
+  readonly values: readonly JsonValueBytes[]
+  readonly readShared: ReadShared | undefined
+}): Generator<void, readonly Tensor[]> {
+  const { body, jsonEnd, plan, values, readShared } = parts
   const inputs: Tensor[] = []
   let at = jsonEnd
-  for (const { source, position, name, label, datatype, shape, count } of plans) {
-    const expected = { label, datatype, shape, count }
-    let data: TensorData
-    if ('valueIndex' in source) {
-      data = yield* decodeJsonDataInSteps(values[source.valueIndex] as JsonValueBytes, expected)
-    } else if ('place' in source) {
-      // Before anything is read, because the sizes that a client gives are not yet trusted.
-      checkByteSize(source.place.bytes, expected)
-      if (readShared === undefined) throw new Error('expected a reader of shared memory')
-      data = decodeBinaryData(readShared(source.place), expected)
-    } else {
-      data = decodeBinaryData(body.subarray(at, at + source.binaryBytes), expected)
-      at += source.binaryBytes
-    }
-    inputs[position] = { name, datatype, shape, data }
+  for (const input of plan.inputs) {
+    const { source } = input
+    const data =
+      'valueIndex' in source
+        ? yield* decodeJsonDataInSteps(values[source.valueIndex] as JsonValueBytes, input)
+        : decodeBytes(input, { body, at, readShared })
+    inputs[input.position] = tensorOf(input, data)
+    at += binaryBytesOf(input)
   }
-  // Optional ones that were not sent leave their places empty.
+  return withoutHoles(inputs)
+}
+
+/** Decodes data from the body at `at`, or from shared memory. */
+function decodeBytes(
+  input: InputPlan,
+  {
+    body,
+    at,
+    readShared,
+  }: {
+    readonly body: Uint8Array<ArrayBuffer>
+    readonly at: number
+    readonly readShared: ReadShared | undefined
+  },
+): TensorData {
+  const { source } = input
+  if (!('place' in source)) return decodeBinaryData(body.subarray(at, at + binaryBytesOf(input)), input)
+  // Before anything is read, because the sizes that a client gives are not yet trusted.
+  checkByteSize(source.place.bytes, input)
+  if (readShared === undefined) throw new Error('expected a reader of shared memory')
+  return decodeBinaryData(readShared(source.place), input)
+}
+
+function tensorOf({ name, datatype, shape }: InputPlan, data: TensorData): Tensor {
+  return { name, datatype, shape, data }
+}
+
+/** Optional inputs that were not sent leave their places empty. */
+function withoutHoles(inputs: readonly Tensor[]): readonly Tensor[] {
   return inputs.filter((tensor) => tensor !== undefined)
 }
 

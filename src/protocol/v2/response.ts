@@ -76,37 +76,32 @@ function* encodeInSteps({
     if (pending.length >= CHUNK_LENGTH) flush()
   }
 
-  const idText = id === undefined ? '' : `"id":${JSON.stringify(id)},`
-  const modelText = `"model_name":${JSON.stringify(model.name)},"model_version":${JSON.stringify(model.version)}`
-  write(`{${modelText},${idText}"outputs":[`)
+  write(openingOf(model, id))
   for (const [i, output] of outputs.entries()) {
-    const { name, shape, datatype } = output
-    const about = JSON.stringify({ name, shape, datatype }).slice(0, -1)
-    write(`${i === 0 ? '' : ','}${about}`)
+    write(headOf(output, i))
     if (places[i] != null) {
       // No parameters: the C++ client takes an output that has some without binary_data_size for an
       // error.
       write('}')
       continue
     }
-    write(',')
     leastLeft -= least[i] as number
     if (binary[i]) {
       check(jsonBytes + rawBytes + binarySize(output), false)
       const bytes = encodeBinaryData(output)
       raw.push(bytes)
       rawBytes += bytes.length
-      write(`"parameters":{"binary_data_size":${bytes.length}}}`)
+      write(binaryEnd(bytes.length))
       continue
     }
-    write('"data":')
+    write(',"data":')
     for (const piece of encodeJsonData(output)) {
       write(piece)
       yield
     }
     write('}')
   }
-  write(']}')
+  write(CLOSING)
   if (chunks.length === 0) {
     // Small answers stay text: they go out in one piece.
     jsonBytes = Buffer.byteLength(pending)
@@ -115,6 +110,54 @@ function* encodeInSteps({
   check(jsonBytes + rawBytes, true)
 
   if (rawBytes === 0) return { headers: { 'Content-Type': 'application/json' }, chunks, bytes: jsonBytes }
+  return binaryResponse({ chunks, jsonBytes, raw, rawBytes })
+}
+
+/** All outputs are binary, and no text needs to be written in steps: the same result in one go. */
+function encodeBinaryOnly(response: InferResponse): EncodedResponse | null {
+  const { model, id, outputs, binary, places = [], maxBytes = Number.POSITIVE_INFINITY } = response
+  if (!binary.every(Boolean) || places.some((place) => place !== null)) return null
+  let text = openingOf(model, id)
+  let rawBytes = 0
+  const raw: Uint8Array[] = []
+  for (let i = 0; i < outputs.length; i++) {
+    const output = outputs[i] as Tensor
+    if (rawBytes + binarySize(output) > maxBytes) return null
+    const bytes = encodeBinaryData(output)
+    raw.push(bytes)
+    rawBytes += bytes.length
+    text += headOf(output, i) + binaryEnd(bytes.length)
+  }
+  text += CLOSING
+  const jsonBytes = Buffer.byteLength(text)
+  const isRegular = rawBytes > 0 && text.length < CHUNK_LENGTH && jsonBytes + rawBytes <= maxBytes
+  return isRegular ? binaryResponse({ chunks: [text], jsonBytes, raw, rawBytes }) : null
+}
+
+function openingOf({ name, version }: InferResponse['model'], id: string | undefined): string {
+  const idText = id === undefined ? '' : `"id":${JSON.stringify(id)},`
+  return `{"model_name":${JSON.stringify(name)},"model_version":${JSON.stringify(version)},${idText}"outputs":[`
+}
+
+/** An output up to its data, without the closing brace. */
+function headOf({ name, shape, datatype }: Tensor, index: number): string {
+  const comma = index === 0 ? '' : ','
+  return `${comma}{"name":${JSON.stringify(name)},"shape":[${shape.join(',')}],"datatype":"${datatype}"`
+}
+
+function binaryEnd(bytes: number): string {
+  return `,"parameters":{"binary_data_size":${bytes}}}`
+}
+
+const CLOSING = ']}'
+
+function binaryResponse(parts: {
+  readonly chunks: readonly (string | Uint8Array)[]
+  readonly jsonBytes: number
+  readonly raw: readonly Uint8Array[]
+  readonly rawBytes: number
+}): EncodedResponse {
+  const { chunks, jsonBytes, raw, rawBytes } = parts
   const headers = {
     'Content-Type': 'application/octet-stream',
     'Inference-Header-Content-Length': String(jsonBytes),
@@ -133,7 +176,7 @@ function* encodeInSteps({
  * @see Open Inference Protocol V2, "Inference Response"; Triton's binary tensor data extension.
  */
 export function encodeInferResponse(response: InferResponse): EncodedResponse {
-  return withoutPause(encodeInSteps(response))
+  return encodeBinaryOnly(response) ?? withoutPause(encodeInSteps(response))
 }
 
 /** From this many elements on, text is written in slices. Fewer take less than a millisecond. */

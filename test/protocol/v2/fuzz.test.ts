@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict'
 import test from 'ava'
 import fc from 'fast-check'
 import { OnecopyError } from '../../../src/errors.js'
@@ -6,25 +7,40 @@ import type { InferRequest, ModelSpec } from '../../../src/protocol/v2/request.j
 import { type Datatype, elementCount } from '../../../src/tensor.js'
 import { ALL_DATATYPES, decode, joined, LIMITS, modelOf, modelOfX } from './helpers/requests.js'
 
-/** Decodes, and holds the promise: a request whose tensors fit, or an OnecopyError and nothing else. */
+/**
+ * Decodes, and holds the promise: a request whose tensors fit, or an OnecopyError and nothing else; and the
+ * same again for a request that is known.
+ */
 function decodeOrRefuse(
   body: Uint8Array<ArrayBuffer>,
   model: ModelSpec,
   jsonBytes: number | null,
 ): InferRequest | null {
-  let request: InferRequest
-  try {
-    request = decode(body, model, { jsonBytes })
-  } catch (thrown) {
-    if (thrown instanceof OnecopyError && thrown.status === 400 && thrown.message !== '') return null
-    throw thrown
-  }
-  for (const { name, shape, data } of request.inputs) {
+  const first = outcomeOf(body, { ...model }, jsonBytes)
+  outcomeOf(body, model, jsonBytes)
+  assert.deepStrictEqual(outcomeOf(body, model, jsonBytes), first)
+  if (typeof first === 'string') return null
+  for (const { name, shape, data } of first.inputs) {
     if (data.length !== elementCount(shape))
       throw new Error(`${name}: ${data.length} elements for [${shape}]`)
   }
-  if (request.inputs.length !== model.inputs.length) throw new Error('inputs are missing')
-  return request
+  if (first.inputs.length !== model.inputs.length) throw new Error('inputs are missing')
+  return first
+}
+
+/** The request, or the code and the words of the error. */
+function outcomeOf(
+  body: Uint8Array<ArrayBuffer>,
+  model: ModelSpec,
+  jsonBytes: number | null,
+): InferRequest | string {
+  try {
+    return decode(body, model, { jsonBytes })
+  } catch (thrown) {
+    if (thrown instanceof OnecopyError && thrown.status === 400 && thrown.message !== '')
+      return `${thrown.code}: ${thrown.message}`
+    throw thrown
+  }
 }
 
 const models = [

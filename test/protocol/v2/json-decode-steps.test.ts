@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util'
 import test from 'ava'
 import fc from 'fast-check'
 import type { OnecopyError } from '../../../src/errors.js'
@@ -62,7 +63,8 @@ for (const [datatype, elementOf] of Object.entries(ELEMENTS)) {
         for (const value of [elements, nested(elements, shape)]) {
           const bytes = bytesOf(`\n ${JSON.stringify(value, null, space)}\t`)
           const sliced = inSteps(bytes, data)
-          t.deepEqual(sliced.data, decodeJsonData(bytes, data))
+          // In native code: 60,000 elements take ava's comparison a second.
+          t.true(isDeepStrictEqual(sliced.data, decodeJsonData(bytes, data)))
           if (bytes.length > 200_000) t.true(sliced.steps > 1, `${sliced.steps} steps`)
         }
       }
