@@ -4,18 +4,16 @@
  * long.
  */
 import { OnecopyError } from '../errors.js'
-import type { ProcessRecorder } from '../metrics/recorder.js'
+import { BEAT_INTERVAL_MS, type ProcessRecorder } from '../metrics/recorder.js'
 import { formatMs } from '../units.js'
 import type { Engine } from './engine.js'
 import { detectStall } from './stall-detector.js'
 
-/** Interval at which the process reports its heartbeat and queue depth. */
-const BEAT_INTERVAL_MS = 100
 /** About as long as a replacement takes to start. */
 const STALL_RETRY_SECONDS = 1
 
 export interface LivenessOptions {
-  readonly engine: Pick<Engine, 'ping'>
+  readonly engine: Pick<Engine, 'ping' | 'isBusy'>
   readonly self: ProcessRecorder
   readonly queueDepth: () => number
   readonly stallTimeoutMs: number
@@ -44,7 +42,8 @@ export class LivenessReporter {
     beat()
     this.#beatTimer = setInterval(beat, BEAT_INTERVAL_MS).unref()
     this.#endThreadWatch = detectStall({
-      ping: () => engine.ping(),
+      // A thread without work need not be woken: no request waits for it.
+      ping: () => (engine.isBusy ? engine.ping() : Promise.resolve()),
       stallTimeoutMs,
       onStall: (silentMs) => this.#onStall(silentMs),
     })

@@ -1,6 +1,6 @@
 /** The writing side of a stats page, used by a serving process. */
-import { type IntervalHistogram, monitorEventLoopDelay } from 'node:perf_hooks'
 import { monotonicMs } from '../process/clock.js'
+import { LoopLag } from './loop-lag.js'
 import {
   BATCH_CELLS,
   batchCellAt,
@@ -17,8 +17,8 @@ import {
   STATISTICS,
 } from './series.js'
 
-const LOOP_SAMPLE_MS = 10
-const LOOP_WINDOW_MS = 5000
+/** Interval at which a process reports that its event loop turns. */
+export const BEAT_INTERVAL_MS = 100
 
 /**
  * Duration of an execution, in nanoseconds: until the runtime had its inputs, inside it, and until its
@@ -118,31 +118,20 @@ export class RunningModel {
 /** Reports the state of a process. */
 export class ProcessRecorder {
   readonly #cells: Float64Array
-  readonly #loopDelay: IntervalHistogram
-  #windowStartMs = performance.now()
-  #lastWindowLagSeconds = 0
+  readonly #lag = new LoopLag(BEAT_INTERVAL_MS)
 
   constructor(cells: Float64Array = new Float64Array(PROCESS_CELL_COUNT)) {
     this.#cells = cells
-    this.#loopDelay = monitorEventLoopDelay({ resolution: LOOP_SAMPLE_MS })
-    this.#loopDelay.enable()
   }
 
-  /** Call it regularly from the event loop. */
+  /** Call it at the interval of beats, from the event loop. */
   beat(queueDepth: number): void {
     this.#cells[PROCESS_CELLS.loopBeatMs] = monotonicMs()
     this.#cells[PROCESS_CELLS.queueDepth] = queueDepth
-    // A sample is the time between two ticks of a timer: the excess over its interval is lag.
-    const lag = Math.max(0, this.#loopDelay.percentile(99) / 1e6 - LOOP_SAMPLE_MS) / 1000
-    const lagSeconds = Number.isFinite(lag) ? lag : 0
-    this.#cells[PROCESS_CELLS.loopLagSeconds] = Math.max(lagSeconds, this.#lastWindowLagSeconds)
-    if (performance.now() - this.#windowStartMs < LOOP_WINDOW_MS) return
-    this.#windowStartMs = performance.now()
-    this.#lastWindowLagSeconds = lagSeconds
-    this.#loopDelay.reset()
+    this.#cells[PROCESS_CELLS.loopLagSeconds] = this.#lag.measure() / 1000
   }
 
   close(): void {
-    this.#loopDelay.disable()
+    this.#lag.close()
   }
 }

@@ -1,0 +1,45 @@
+import test from 'ava'
+import { LoopLag } from '../../src/metrics/loop-lag.js'
+import { until } from '../helpers/waiting.js'
+
+const INTERVAL_MS = 50
+
+/** Measures at the interval, as a process does. */
+function measured(end: (stop: () => void) => void) {
+  const lag = new LoopLag(INTERVAL_MS)
+  const seen = { count: 0, lags: 0, lastMs: 0 }
+  const timer = setInterval(() => {
+    seen.count++
+    seen.lastMs = lag.measure()
+    if (seen.lastMs >= 60) seen.lags++
+  }, INTERVAL_MS)
+  end(() => {
+    clearInterval(timer)
+    lag.close()
+  })
+  return seen
+}
+
+function block(ms: number): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms)
+}
+
+test.serial('what blocks an idle event loop is lag, and the lag passes', async (t) => {
+  const seen = measured((stop) => t.teardown(stop))
+  await until('the event loop to be measured', () => seen.count > 3)
+  block(600)
+  await until('the lag to be seen', () => seen.lastMs > 400)
+  await until('the lag to have passed', () => seen.lastMs < 400)
+  t.pass()
+})
+
+test.serial('what blocks a busy event loop is lag, and the lag passes', async (t) => {
+  const seen = measured((stop) => t.teardown(stop))
+  const busy = setInterval(() => block(100), 120)
+  t.teardown(() => clearInterval(busy))
+  // Of the last seconds, and not of one block.
+  await until('ten measurements of lag', () => seen.lags > 10)
+  clearInterval(busy)
+  await until('the lag to have passed', () => seen.lastMs < 60)
+  t.pass()
+})
