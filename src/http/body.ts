@@ -33,7 +33,9 @@ function tooLarge(maxBytes: number, got: string): OnecopyError {
  * one coding is rejected.
  */
 function decompressor(request: IncomingMessage): Gunzip | Inflate | null {
-  const encoding = request.headers['content-encoding']?.trim().toLowerCase() ?? ''
+  const header = request.headers['content-encoding']
+  if (header === undefined) return null
+  const encoding = header.trim().toLowerCase()
   const codings = encoding.split(',').flatMap((coding) => {
     const name = coding.trim()
     return name === '' || name === 'identity' ? [] : [name]

@@ -53,10 +53,10 @@ function errorBodyOf(path: string): ((error: OnecopyError) => unknown) | undefin
 }
 
 /** Also around authentication and limits: a client of an API expects all errors in its form. */
-export async function textErrorBodies(ctx: Context, next: Next): Promise<void> {
+export function textErrorBodies(ctx: Context, next: Next): Promise<void> {
   const body = errorBodyOf(ctx.path)
   if (body !== undefined) (ctx.state as RequestState).errorBody = body
-  await next()
+  return next()
 }
 
 /** The only model with one of the tasks; any task if none is given. */
