@@ -4,11 +4,13 @@
  * long.
  */
 import { OnecopyError } from '../errors.js'
-import { BEAT_INTERVAL_MS, type ProcessRecorder } from '../metrics/recorder.js'
+import type { ProcessRecorder } from '../metrics/recorder.js'
 import { formatMs } from '../units.js'
 import type { Engine } from './engine.js'
 import { detectStall } from './stall-detector.js'
 
+/** Interval at which the process reports its heartbeat and queue depth. */
+const BEAT_INTERVAL_MS = 100
 /** About as long as a replacement takes to start. */
 const STALL_RETRY_SECONDS = 1
 

@@ -17,9 +17,6 @@ import {
   STATISTICS,
 } from './series.js'
 
-/** Interval at which a process reports that its event loop turns. */
-export const BEAT_INTERVAL_MS = 100
-
 /**
  * Duration of an execution, in nanoseconds: until the runtime had its inputs, inside it, and until its
  * outputs arrived.
@@ -118,13 +115,13 @@ export class RunningModel {
 /** Reports the state of a process. */
 export class ProcessRecorder {
   readonly #cells: Float64Array
-  readonly #lag = new LoopLag(BEAT_INTERVAL_MS)
+  readonly #lag = new LoopLag()
 
   constructor(cells: Float64Array = new Float64Array(PROCESS_CELL_COUNT)) {
     this.#cells = cells
   }
 
-  /** Call it at the interval of beats, from the event loop. */
+  /** Call it regularly, from the event loop. */
   beat(queueDepth: number): void {
     this.#cells[PROCESS_CELLS.loopBeatMs] = monotonicMs()
     this.#cells[PROCESS_CELLS.queueDepth] = queueDepth

@@ -4,12 +4,11 @@ import { until } from '../helpers/waiting.js'
 
 const INTERVAL_MS = 50
 
-/** Measures at the interval, as a process does. */
+/** Measures several times a second, as a process does. */
 function measured(end: (stop: () => void) => void) {
-  const lag = new LoopLag(INTERVAL_MS)
-  const seen = { count: 0, lags: 0, lastMs: 0 }
+  const lag = new LoopLag()
+  const seen = { lags: 0, lastMs: 0 }
   const timer = setInterval(() => {
-    seen.count++
     seen.lastMs = lag.measure()
     if (seen.lastMs >= 60) seen.lags++
   }, INTERVAL_MS)
@@ -24,16 +23,7 @@ function block(ms: number): void {
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms)
 }
 
-test.serial('what blocks an idle event loop is lag, and the lag passes', async (t) => {
-  const seen = measured((stop) => t.teardown(stop))
-  await until('the event loop to be measured', () => seen.count > 3)
-  block(600)
-  await until('the lag to be seen', () => seen.lastMs > 400)
-  await until('the lag to have passed', () => seen.lastMs < 400)
-  t.pass()
-})
-
-test.serial('what blocks a busy event loop is lag, and the lag passes', async (t) => {
+test('what often blocks the event loop is lag, and the lag passes', async (t) => {
   const seen = measured((stop) => t.teardown(stop))
   const busy = setInterval(() => block(100), 120)
   t.teardown(() => clearInterval(busy))
