@@ -1,5 +1,5 @@
 /**
- * Lag of the event loop: p99 over the last 5 to 10 seconds. A timer outside JavaScript samples it
+ * Lag of the event loop: p99 over the last 5 to 10 seconds. A native timer samples it
  * every 10 ms. The timer would wake an idle process a hundred times a second, at the expense of the
  * others on its CPU, so it runs only while the event loop has work.
  */

@@ -10,8 +10,9 @@ const CONNECTIONS = 32
 const RESTARTS = 20
 const WORKERS = 2
 /**
- * Between two requests of a client. Without it, the clients take the CPUs from the workers that start, and
- * no connection is idle when its worker ends, which is when a request is easiest to lose.
+ * Pause between two requests of a client. Without it, the clients take the CPUs from the workers
+ * that start, and no connection is idle when its worker ends, which is when a request is most
+ * likely to be lost.
  */
 const THINK_MS = 20
 /** The client stops after this many failures. */

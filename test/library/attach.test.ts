@@ -147,7 +147,7 @@ test.serial('the lease of a process ends when the process dies', async (t) => {
   const { server, url } = await serveWide(t)
   await untilReleased(server)
   const [folder = ''] = readdirSync(server.segmentDir)
-  for (let round = 0; round < 2; round++) {
+  for (let round = 0; round < 3; round++) {
     const before = releases(server)
     const socket = connect(join(server.segmentDir, folder, 'attach.sock'))
     socket.write('{"type":"attach","name":"wide","version":null}\n')
@@ -157,7 +157,7 @@ test.serial('the lease of a process ends when the process dies', async (t) => {
     socket.destroy()
     await untilReleased(server, before + 1)
   }
-  for (let round = 0; round < 2; round++) {
+  for (let round = 0; round < 3; round++) {
     const before = releases(server)
     const runner = new Runner(t)
     runner.send({ type: 'attach', name: 'wide', options: { segmentDir: server.segmentDir } })

@@ -110,13 +110,11 @@ function* decodeInSteps(request: InferRequestBody): Generator<void, InferRequest
   const conditions = conditionsOf(request)
   const { byHeader, bySkeleton } = plansOf(model)
   const known = values.length === 0 ? null : bySkeleton.find(text, conditions)
-  const plan = known ?? planRequest(text, values, request)
+  const plan = known ?? planRequest(text, values, { model, conditions })
   if (values.length === 0) {
     if (PlanCache.takes(jsonEnd)) byHeader.keep(latin1Of(json), plan, conditions)
   } else if (known === null && areAllUsed(values, plan)) bySkeleton.keep(text, plan, conditions)
-  checkBinaryBytes(plan, { body, jsonEnd })
-  const inputs = yield* decodeInputs({ body, jsonEnd, plan, values, readShared })
-  return requestOf(plan, inputs)
+  return yield* decodeByPlan(plan, { body, jsonEnd, values, readShared })
 }
 
 /**
@@ -126,15 +124,7 @@ function decodeKnownHeader(request: InferRequestBody): InferRequest | null {
   const { body, jsonBytes: jsonEnd, model, readShared } = request
   if (jsonEnd === null || jsonEnd === 0 || jsonEnd > body.length || !PlanCache.takes(jsonEnd)) return null
   const plan = plansOf(model).byHeader.find(latin1Of(body.subarray(0, jsonEnd)), conditionsOf(request))
-  if (plan === null) return null
-  checkBinaryBytes(plan, { body, jsonEnd })
-  const inputs: Tensor[] = []
-  let at = jsonEnd
-  for (const input of plan.inputs) {
-    inputs[input.position] = tensorOf(input, decodeBytes(input, { body, at, readShared }))
-    at += binaryBytesOf(input)
-  }
-  return requestOf(plan, withoutHoles(inputs))
+  return plan === null ? null : withoutPause(decodeByPlan(plan, { body, jsonEnd, values: [], readShared }))
 }
 
 function conditionsOf({ limits, readShared }: InferRequestBody): PlanConditions {
@@ -150,15 +140,14 @@ function latin1Of(bytes: Uint8Array<ArrayBuffer>): string {
 function planRequest(
   text: string,
   values: readonly JsonValueBytes[],
-  { model, limits, readShared }: InferRequestBody,
+  { model, conditions }: { readonly model: ModelSpec; readonly conditions: PlanConditions },
 ): RequestPlan {
-  const skeleton = checkSkeleton(parseSkeleton(text), limits)
+  const skeleton = checkSkeleton(parseSkeleton(text), conditions.limits)
   const parameters = skeleton.parameters ?? {}
   checkParameters(parameters, 'the request')
   checkSequence(parameters)
-  const features = { isSharedMemoryEnabled: readShared !== undefined }
-  const inputs = planInputs(withoutNullData(skeleton.inputs, values), { model, features })
-  const outputs = planOutputs(skeleton.outputs, parameters, { model, features })
+  const inputs = planInputs(withoutNullData(skeleton.inputs, values), { model, features: conditions })
+  const outputs = planOutputs(skeleton.outputs, parameters, { model, features: conditions })
   checkDiscarded(values, inputs)
   const binaryBytes = inputs.reduce((sum, input) => sum + binaryBytesOf(input), 0)
   const { id } = skeleton
@@ -168,10 +157,6 @@ function planRequest(
 /** If not, the plan depends on the values: on which of them are null. */
 function areAllUsed(values: readonly JsonValueBytes[], { inputs }: RequestPlan): boolean {
   return inputs.filter(({ source }) => 'valueIndex' in source).length === values.length
-}
-
-function requestOf({ id, parameters, outputs }: RequestPlan, inputs: readonly Tensor[]): InferRequest {
-  return id === undefined ? { parameters, inputs, outputs } : { id, parameters, inputs, outputs }
 }
 
 /**
@@ -201,56 +186,40 @@ function checkBinaryBytes(
   throw bodyMalformed(`${about}${declared}, but ${found} (Inference-Header-Content-Length)`)
 }
 
-function* decodeInputs(parts: {
+/** Where the data of a request is. */
+interface DataPlaces {
   readonly body: Uint8Array<ArrayBuffer>
   readonly jsonEnd: number
-  readonly plan: RequestPlan
+  /** The data values in its JSON. */
   readonly values: readonly JsonValueBytes[]
   readonly readShared: ReadShared | undefined
-}): Generator<void, readonly Tensor[]> {
-  const { body, jsonEnd, plan, values, readShared } = parts
-  const inputs: Tensor[] = []
+}
+
+function* decodeByPlan(plan: RequestPlan, places: DataPlaces): Generator<void, InferRequest> {
+  const { body, jsonEnd, values, readShared } = places
+  checkBinaryBytes(plan, { body, jsonEnd })
+  const placed: Tensor[] = []
   let at = jsonEnd
   for (const input of plan.inputs) {
-    const { source } = input
-    const data =
-      'valueIndex' in source
-        ? yield* decodeJsonDataInSteps(values[source.valueIndex] as JsonValueBytes, input)
-        : decodeBytes(input, { body, at, readShared })
-    inputs[input.position] = tensorOf(input, data)
-    at += binaryBytesOf(input)
+    const { source, position, name, datatype, shape } = input
+    let data: TensorData
+    if ('valueIndex' in source) {
+      data = yield* decodeJsonDataInSteps(values[source.valueIndex] as JsonValueBytes, input)
+    } else if ('place' in source) {
+      // Before anything is read, because the sizes that a client gives are not yet trusted.
+      checkByteSize(source.place.bytes, input)
+      if (readShared === undefined) throw new Error('expected a reader of shared memory')
+      data = decodeBinaryData(readShared(source.place), input)
+    } else {
+      data = decodeBinaryData(body.subarray(at, at + source.binaryBytes), input)
+      at += source.binaryBytes
+    }
+    placed[position] = { name, datatype, shape, data }
   }
-  return withoutHoles(inputs)
-}
-
-/** Decodes data from the body at `at`, or from shared memory. */
-function decodeBytes(
-  input: InputPlan,
-  {
-    body,
-    at,
-    readShared,
-  }: {
-    readonly body: Uint8Array<ArrayBuffer>
-    readonly at: number
-    readonly readShared: ReadShared | undefined
-  },
-): TensorData {
-  const { source } = input
-  if (!('place' in source)) return decodeBinaryData(body.subarray(at, at + binaryBytesOf(input)), input)
-  // Before anything is read, because the sizes that a client gives are not yet trusted.
-  checkByteSize(source.place.bytes, input)
-  if (readShared === undefined) throw new Error('expected a reader of shared memory')
-  return decodeBinaryData(readShared(source.place), input)
-}
-
-function tensorOf({ name, datatype, shape }: InputPlan, data: TensorData): Tensor {
-  return { name, datatype, shape, data }
-}
-
-/** Optional inputs that were not sent leave their places empty. */
-function withoutHoles(inputs: readonly Tensor[]): readonly Tensor[] {
-  return inputs.filter((tensor) => tensor !== undefined)
+  // Optional ones that were not sent leave their places empty.
+  const inputs = placed.filter((tensor) => tensor !== undefined)
+  const { id, parameters, outputs } = plan
+  return id === undefined ? { parameters, inputs, outputs } : { id, parameters, inputs, outputs }
 }
 
 /** `"data": null` beside another source of data is the same as no `data`; alone it is refused. */

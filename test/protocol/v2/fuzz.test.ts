@@ -8,8 +8,8 @@ import { type Datatype, elementCount } from '../../../src/tensor.js'
 import { ALL_DATATYPES, decode, joined, LIMITS, modelOf, modelOfX } from './helpers/requests.js'
 
 /**
- * Decodes, and holds the promise: a request whose tensors fit, or an OnecopyError and nothing else; and the
- * same again for a request that is known.
+ * Checks that decoding gives a request whose tensors fit or throws an OnecopyError, and that it does
+ * the same when the request is known. Null if it throws.
  */
 function decodeOrRefuse(
   body: Uint8Array<ArrayBuffer>,

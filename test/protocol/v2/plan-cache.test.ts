@@ -53,7 +53,7 @@ test('null beside another source of data counts as no data, a value does not', (
   }
 })
 
-test('bytes that are not UTF-8 are rejected, even if their letters were accepted as UTF-8', (t) => {
+test('JSON in Latin-1 is rejected, even if the same text in UTF-8 is known', (t) => {
   const model = modelOfX('FP32', [-1, 2])
   const text = BINARY.replace('{', '{"é":1,')
   const valid = utf8(text)
@@ -64,7 +64,7 @@ test('bytes that are not UTF-8 are rejected, even if their letters were accepted
   )
 })
 
-test('what one request may do, another with the same JSON may not for that reason', (t) => {
+test('a plan is used only with the limits and the features under which it was made', (t) => {
   const parameters = { shared_memory_region: 'r', shared_memory_byte_size: 8 }
   const text = JSON.stringify({ inputs: [{ ...X, parameters }] })
   const request: InferRequestBody = {
